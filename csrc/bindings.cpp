@@ -1,0 +1,320 @@
+// The only file that sees Python: checks arguments, releases the GIL, translates errors.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "buffers.h"
+#include "crc32c.h"
+#include "engine.h"
+#include "isa.h"
+#include "jpeg/decode.h"
+#include "jpeg/header.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+using namespace pass_loader;
+
+namespace {
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;  // no forcecast: another dtype or layout is refused, not copied
+
+py::object bad_picture_error;  // lives as long as the process
+
+void translate(const Error& error) {
+  PyObject* type = error.fault() == Fault::argument ? PyExc_ValueError
+                   : error.fault() == Fault::record ? bad_picture_error.ptr()
+                                                    : PyExc_OSError;
+  PyErr_SetString(type, error.what());
+}
+
+const char* fault_name(Fault fault) {
+  return fault == Fault::argument ? "argument" : fault == Fault::record ? "record" : "io";
+}
+
+std::span<const uint8_t> bytes_of(const py::buffer_info& info) {
+  PL_CHECK(info.ndim == 1 && info.itemsize == 1 && (info.size == 0 || info.strides[0] == 1), Fault::argument,
+           "want contiguous bytes");
+  return {static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size)};
+}
+
+template <typename T>
+std::span<const T> column(const Array<T>& array) {
+  PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
+  return {array.data(), static_cast<size_t>(array.size())};
+}
+
+std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
+  std::span<const ViewSpec> specs = column(rows);
+  check_recipe(specs);
+  return {specs.begin(), specs.end()};
+}
+
+py::array_t<uint8_t> interleaved(const ConstPlanes& picture) {
+  py::array_t<uint8_t> out({picture.height, picture.width, int32_t{3}});
+  cpu::interleave(picture, out.mutable_data());
+  return out;
+}
+
+py::dict read_header(const py::buffer& data) {
+  py::buffer_info info = data.request();
+  jpeg::Header header = jpeg::read_header(bytes_of(info));
+  return py::dict("height"_a = header.height, "width"_a = header.width, "components"_a = header.components,
+                  "progressive"_a = header.progressive, "exif_orientation"_a = header.exif_orientation,
+                  "ends_with_eoi"_a = jpeg::ends_with_eoi(bytes_of(info)));
+}
+
+py::array_t<uint8_t> decode(const py::buffer& data) {
+  py::buffer_info info = data.request();
+  jpeg::Decoder decoder;
+  ConstPlanes picture;
+  {
+    py::gil_scoped_release release;
+    picture = decoder.decode(bytes_of(info));
+  }
+  return interleaved(picture);
+}
+
+// Decodes and throws the pixels away: tells whether Pillow would accept the bytes.
+void check_decodes(const py::buffer& data) {
+  py::buffer_info info = data.request();
+  std::span<const uint8_t> bytes = bytes_of(info);
+  py::gil_scoped_release release;
+  jpeg::Decoder().decode(bytes);
+}
+
+Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record,
+                              uint32_t draw, int32_t height, int32_t width) {
+  std::vector<ViewSpec> specs = recipe_of(recipe);
+  PL_CHECK(height >= 1 && width >= 1, Fault::argument, "size is %d x %d, want at least 1 x 1", height, width);
+  PL_CHECK(record >= 0 && record < int64_t{1} << 40 && draw < 1u << 16, Fault::argument,
+           "record %lld, draw %u: want record in [0, 2^40), draw in [0, 2^16)", static_cast<long long>(record), draw);
+  Array<ViewPlan> plans(static_cast<py::ssize_t>(specs.size()));
+  std::memset(static_cast<void*>(plans.mutable_data()), 0, static_cast<size_t>(plans.nbytes()));
+  plan_views(specs, {seed, epoch, record, draw}, height, width, {plans.mutable_data(), specs.size()});
+  return plans;
+}
+
+py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans) {
+  PL_CHECK(pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.shape(0) >= 1 && pixels.shape(1) >= 1 &&
+               pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
+           Fault::argument, "want pixels of shape (height, width, 3), sides in [1, 65535]");
+  const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
+  std::span<const ViewPlan> rows = column(plans);
+  for (const ViewPlan& plan : rows) check_plan(plan, height, width);
+  Scratch<uint8_t> memory;
+  const size_t row_stride = round_up(width, kTile), plane_stride = row_stride * height;
+  Planes picture{memory.need(3 * plane_stride), height, width, row_stride, plane_stride};
+  const uint8_t* in = pixels.data();
+  for (int32_t y = 0; y < height; ++y)
+    for (int32_t x = 0; x < width; ++x, in += 3)
+      for (int c = 0; c < 3; ++c) picture.row(c, y)[x] = in[c];
+  cpu::RenderScratch scratch;
+  py::list views;
+  for (const ViewPlan& plan : rows) {
+    Planes view;
+    {
+      py::gil_scoped_release release;
+      view = cpu::render_view(picture, plan, scratch);
+    }
+    views.append(interleaved(view));
+  }
+  return views;
+}
+
+// Keeps the index's columns alive for as long as the reader lives.
+struct PyShardReader {
+  PyShardReader(std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset, Array<int64_t> length,
+                Array<uint32_t> crc)
+      : columns{shard, offset, length, crc},
+        reader(std::make_shared<ShardReader>(
+            std::move(paths), IndexColumns{column(shard), column(offset), column(length), column(crc)})) {}
+
+  py::bytes read(int64_t record) const {
+    Scratch<uint8_t> buffer;
+    std::span<const uint8_t> bytes;
+    {
+      py::gil_scoped_release release;
+      bytes = reader->read(record, buffer);
+    }
+    return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+
+  std::tuple<Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>> columns;
+  std::shared_ptr<ShardReader> reader;
+};
+
+struct PyEngine {
+  PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table, int threads)
+      : reader(std::move(reader_)) {
+    PL_CHECK(table.ndim() == 2 && table.shape(0) == 3 && table.shape(1) == 256, Fault::argument,
+             "want a normalisation table of shape (3, 256)");
+    cpu::NormalizeTable values;
+    std::memcpy(values.data(), table.data(), sizeof values);
+    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed, values, threads);
+  }
+  ~PyEngine() {
+    py::gil_scoped_release release;
+    engine.reset();
+  }
+  py::object reader;  // keeps the columns alive
+  std::unique_ptr<Engine> engine;
+};
+
+// A batch under way. Holds the engine and the output arrays; dying early, it first stops all writing into them.
+struct PyBatch {
+  PyBatch(py::object engine_, py::list views, py::object plans) : engine(std::move(engine_)), views(views), plans(plans) {}
+  PyBatch(const PyBatch&) = delete;
+  ~PyBatch() {
+    Engine& native = *engine.cast<PyEngine&>().engine;
+    py::gil_scoped_release release;
+    native.cancel(*batch);
+  }
+
+  // [(slot, fault, message)] in the order of slots. Ctrl-C is noticed every 50 ms.
+  py::list wait() {
+    Engine& native = *engine.cast<PyEngine&>().engine;
+    bool done = false;
+    while (!done) {
+      {
+        py::gil_scoped_release release;
+        done = native.wait(*batch, std::chrono::milliseconds(50));
+      }
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    }
+    std::sort(batch->failures.begin(), batch->failures.end(),
+              [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
+    py::list failures;
+    for (const Failure& f : batch->failures) failures.append(py::make_tuple(f.slot, fault_name(f.fault), f.message));
+    return failures;
+  }
+
+  py::object engine;
+  py::list views;
+  py::object plans;
+  std::shared_ptr<Batch> batch = std::make_shared<Batch>();
+};
+
+std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                                uint32_t epoch, const py::list& views, const py::object& plans) {
+  Engine& engine = *self.cast<PyEngine&>().engine;
+  const size_t n = column(records).size();
+  PL_CHECK(column(draws).size() == n, Fault::argument, "want one draw a record");
+  PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
+  auto pending = std::make_unique<PyBatch>(self, views, plans);
+  Batch& batch = *pending->batch;
+  for (size_t v = 0; v < views.size(); ++v) {
+    auto out = py::cast<Array<float>>(views[v]);
+    const ViewSpec& spec = engine.recipe()[v];
+    PL_CHECK(out.ptr() == views[v].ptr() && out.ndim() == 4 && out.shape(0) == static_cast<py::ssize_t>(n) &&
+                 out.shape(1) == 3 && out.shape(2) == spec.out_height && out.shape(3) == spec.out_width,
+             Fault::argument, "view %zu: want a contiguous float32 array of shape (%zu, 3, %d, %d)", v, n,
+             spec.out_height, spec.out_width);
+    batch.views.push_back(out.mutable_data());
+  }
+  if (!plans.is_none()) {
+    auto rows = plans.cast<Array<ViewPlan>>();
+    PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
+                 rows.shape(1) == static_cast<py::ssize_t>(views.size()),
+             Fault::argument, "want plans of shape (records, views)");
+    batch.plans = rows.mutable_data();
+  }
+  batch.records.assign(records.data(), records.data() + n);
+  batch.draws.assign(draws.data(), draws.data() + n);
+  batch.epoch = epoch;
+  engine.submit(pending->batch);
+  return pending;
+}
+
+// float32 memory of the given shape that returns to the pool when the last array or tensor that borrows it dies.
+py::array_t<float> take_array(const std::shared_ptr<BufferPool>& pool, const std::vector<py::ssize_t>& shape) {
+  size_t values = 1;
+  for (py::ssize_t side : shape) {
+    PL_CHECK(side >= 0 && (side == 0 || values <= SIZE_MAX / 8 / static_cast<size_t>(side)), Fault::argument,
+             "a batch of this shape does not fit memory");
+    values *= static_cast<size_t>(side);
+  }
+  struct Loan {
+    std::shared_ptr<BufferPool> pool;
+    void* memory;
+    size_t bytes;
+  };
+  auto loan = std::make_unique<Loan>(Loan{pool, nullptr, std::max<size_t>(values, 1) * sizeof(float)});
+  loan->memory = pool->take(loan->bytes);
+  float* memory = static_cast<float*>(loan->memory);
+  py::capsule owner(loan.release(), [](void* pointer) {
+    std::unique_ptr<Loan> back(static_cast<Loan*>(pointer));
+    back->pool->give_back(back->memory, back->bytes);
+  });
+  return py::array_t<float>(shape, memory, owner);
+}
+
+void bind_pictures(py::module_& m) {
+  m.def("crc32c", [](const py::buffer& data) {
+    py::buffer_info info = data.request();
+    std::span<const uint8_t> bytes = bytes_of(info);
+    py::gil_scoped_release release;
+    return crc32c(bytes);
+  }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
+  m.def("read_header", &read_header, "data"_a);
+  m.def("decode", &decode, "data"_a);
+  m.def("check_decodes", &check_decodes, "data"_a);
+}
+
+void bind_plans(py::module_& m) {
+  PYBIND11_NUMPY_DTYPE(ViewSpec, out_height, out_width, scale_min, scale_max, ratio_min, ratio_max, flip_probability,
+                       jitter_probability, brightness_min, brightness_max, contrast_min, contrast_max, saturation_min,
+                       saturation_max, hue_min, hue_max, grayscale_probability, blur_probability, blur_sigma_min,
+                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel, resize_order);
+  PYBIND11_NUMPY_DTYPE(ViewPlan, crop_x, crop_y, crop_width, crop_height, resize_height, resize_width, offset_x,
+                       offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
+                       blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip, grayscale);
+  m.attr("view_spec_dtype") = py::dtype::of<ViewSpec>();
+  m.attr("view_plan_dtype") = py::dtype::of<ViewPlan>();
+  m.attr("plan_version") = kPlanVersion;
+  m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
+  m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
+        "height"_a, "width"_a);
+  m.def("render_plan", &render_plan, "pixels"_a, "plans"_a);
+}
+
+void bind_loading(py::module_& m) {
+  py::class_<PyShardReader>(m, "ShardReader")
+      .def(py::init<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>(),
+           "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
+      .def("read", &PyShardReader::read, "record"_a);
+  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait).def_readonly("plans", &PyBatch::plans);
+  py::class_<PyEngine>(m, "Engine")
+      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, int>(), "reader"_a, "recipe"_a,
+           "seed"_a, "table"_a, "threads"_a)
+      .def("submit", &submit, "records"_a, "draws"_a, "epoch"_a, "views"_a, "plans"_a = py::none());
+  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
+      .def(py::init<size_t>(), "keep"_a)
+      .def("take", &take_array, "shape"_a);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The native half of pass_loader: decode, plan, render, read, thread.";
+  bad_picture_error = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
+      "pass_loader.BadPictureError", "The bytes of one picture cannot be decoded, or are not those that were packed.",
+      PyExc_ValueError, nullptr));
+  m.attr("BadPictureError") = bad_picture_error;
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      translate(error);
+    }
+  });
+  bind_pictures(m);
+  bind_plans(m);
+  bind_loading(m);
+  m.def("isa", [] { return isa_name(current_isa()); }, "The instruction-set level in force.");
+  m.def("set_isa", &set_isa, "name"_a, "Force a level (\"base\", \"avx2\", \"avx512\"), or \"best\".");
+  m.def("supported_isas", &supported_isas, "The levels this machine can run, lowest first.");
+}

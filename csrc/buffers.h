@@ -1,0 +1,36 @@
+// Memory for batches that comes back. A fresh batch of 134 MB costs a page fault every 4 kB, about 0.7 ms a DINO
+// sample; a pool pays that once. A buffer returns when the last tensor that borrows it dies.
+#pragma once
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+namespace pass_loader {
+
+class BufferPool {
+ public:
+  // At most `keep` unused buffers wait to be taken again; more are freed.
+  explicit BufferPool(size_t keep) : keep_(keep) {}
+  ~BufferPool() {
+    for (const Buffer& buffer : unused_) std::free(buffer.memory);
+  }
+  BufferPool(const BufferPool&) = delete;
+  BufferPool& operator=(const BufferPool&) = delete;
+
+  // Contents are whatever was there. Throws std::bad_alloc.
+  void* take(size_t bytes);
+  void give_back(void* memory, size_t bytes) noexcept;
+
+ private:
+  struct Buffer {
+    void* memory;
+    size_t bytes;
+  };
+  const size_t keep_;
+  std::mutex mutex_;
+  std::vector<Buffer> unused_;
+};
+
+}  // namespace pass_loader

@@ -1,0 +1,15 @@
+// Pillow's GaussianBlur: three extended box blurs an axis (Gwosdek et al., SSVM 2011), 8 bits between passes.
+#pragma once
+#include "cpu/jitter.h"
+#include "image.h"
+
+namespace pass_loader::cpu {
+
+struct BlurScratch {
+  Scratch<uint8_t> planes;
+};
+
+// sigma > 0, pixels (what PIL calls radius). view.count == height * width.
+void gaussian_blur(const ViewPixels& view, int height, int width, float sigma, BlurScratch& scratch);
+
+}  // namespace pass_loader::cpu

@@ -1,0 +1,191 @@
+#include "cpu/jitter.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "image.h"
+#include "isa.h"
+
+namespace pass_loader::cpu {
+namespace {
+
+constexpr int kLanes = kTile;
+
+PL_INLINE int32_t luma(int32_t r, int32_t g, int32_t b) {  // Pillow, Convert.c: L24
+  return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
+}
+
+// Pillow, Blend.c. Inside [0, 1] Pillow does not clip, and there the value cannot leave [0, 255].
+PL_INLINE uint8_t blend(float from, float to, float factor) {
+  float value = from + factor * (to - from);
+  value = value > 0.0f ? value : 0.0f;
+  value = value < 255.0f ? value : 255.0f;
+  return static_cast<uint8_t>(static_cast<int32_t>(value));
+}
+
+PL_INLINE void blend_with_constant_body(uint8_t* pixels, size_t count, float from, float factor) {
+  for (size_t i = 0; i < round_up(count, kLanes); ++i) pixels[i] = blend(from, pixels[i], factor);
+}
+
+PL_INLINE void sum_luma_body(const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum) {
+  constexpr size_t kChunk = size_t{1} << 24;  // 2^24 * 255 fits 32 bits
+  for (size_t begin = 0; begin < count; begin += kChunk) {
+    uint32_t part = 0;
+    for (size_t i = begin; i < std::min(count, begin + kChunk); ++i) part += luma(r[i], g[i], b[i]);
+    sum += part;
+  }
+}
+
+PL_INLINE void saturate_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
+  for (size_t i = 0; i < round_up(count, kLanes); ++i) {
+    float gray = static_cast<float>(luma(r[i], g[i], b[i]));
+    r[i] = blend(gray, r[i], factor);
+    g[i] = blend(gray, g[i], factor);
+    b[i] = blend(gray, b[i], factor);
+  }
+}
+
+PL_INLINE void to_gray_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t count) {
+  for (size_t i = 0; i < round_up(count, kLanes); ++i)
+    r[i] = g[i] = b[i] = static_cast<uint8_t>(luma(r[i], g[i], b[i]));
+}
+
+PL_INLINE void solarize_plane_body(uint8_t* pixels, size_t count, int threshold) {
+  for (size_t i = 0; i < round_up(count, kLanes); ++i) {
+    int x = pixels[i];
+    pixels[i] = static_cast<uint8_t>(x >= threshold ? 255 - x : x);
+  }
+}
+
+// Hue. Pillow (Convert.c: rgb2hsv_row, hsv2rgb) mixes float and double. With c = max - min and an integer n that says
+// how far round the circle the colour is (in sixths, times c), its bytes are these exact quotients:
+//
+//   hue byte        floor(85 n / 2c), but one less for some quotients that are whole (Pillow's roundings fall short)
+//   saturation byte floor(255 c / max)
+//   colour back     round(v (21675 - s w) / 21675), w in [0, 85] by channel and hue, 21675 = 85 * 255
+//
+// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/test_hue.py does it again through PIL).
+// In float32 below: all integers stay under 2^24, a correctly rounded division of integers is whole only where the
+// quotient is, and 1/21675 leaves no value near a half (2 v (21675 - s w) is even, 21675 is odd).
+
+// Where 85 n / 2c is whole, Pillow gives the whole number or one less; which of them depends on it alone.
+constexpr std::array<bool, 256> make_falls_short() {
+  std::array<bool, 256> short_of{};
+  for (int k = 1; k <= 31; ++k) short_of[k] = true;
+  for (int k : {88, 92, 96, 100, 104}) short_of[k] = true;
+  for (int k = 129; k <= 149; k += 2) short_of[k] = true;
+  for (int k = 153; k <= 209; k += 4) short_of[k] = true;
+  for (int k : {176, 184}) short_of[k] = true;
+  return short_of;
+}
+constexpr std::array<bool, 256> kFallsShort = make_falls_short();
+
+// Index: 2 * floor(quotient), plus 1 where the quotient is not whole. Value: the shifted hue byte.
+struct HueTable {
+  uint8_t shifted[512];
+};
+
+HueTable make_hue_table(int shift) {
+  HueTable table;
+  for (int i = 0; i < 512; ++i) {
+    int hue = i / 2 - (i % 2 == 0 && kFallsShort[i / 2] ? 1 : 0);
+    table.shifted[i] = static_cast<uint8_t>(hue + shift);
+  }
+  return table;
+}
+
+PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, const uint8_t* blue, uint16_t* index,
+                                     uint8_t* saturation, uint8_t* value) {
+  for (int i = 0; i < kLanes; ++i) {
+    int32_t r = red[i], g = green[i], b = blue[i];
+    int32_t max = std::max(r, std::max(g, b)), chroma = max - std::min(r, std::min(g, b));
+    int32_t n = r == max ? g - b : g == max ? 2 * chroma + b - r : 4 * chroma + r - g;
+    n = n < 0 ? n + 6 * chroma : n;
+    float quotient = static_cast<float>(85 * n) / static_cast<float>(std::max(2 * chroma, 1));
+    int32_t whole = static_cast<int32_t>(quotient);
+    index[i] = static_cast<uint16_t>(2 * whole + (static_cast<float>(whole) != quotient));
+    saturation[i] = static_cast<uint8_t>(
+        static_cast<int32_t>(static_cast<float>(255 * chroma) / static_cast<float>(std::max(max, 1))));
+    value[i] = static_cast<uint8_t>(max);
+  }
+}
+
+// w of one channel: 0 where it keeps the value, 85 where it is at its lowest, a ramp between.
+PL_INLINE uint8_t channel_byte(int32_t value, int32_t saturation, int32_t w) {
+  w = std::clamp(w, 0, 85);
+  float scaled = static_cast<float>(value * (21675 - saturation * w)) * (1.0f / 21675.0f);
+  return static_cast<uint8_t>(static_cast<int32_t>(scaled + 0.5f));
+}
+
+PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count, const HueTable& table) {
+  for (size_t at = 0; at < count; at += kLanes) {
+    uint16_t index[kLanes];
+    uint8_t hue[kLanes], saturation[kLanes], value[kLanes];
+    uint8_t *r = red + at, *g = green + at, *b = blue + at;
+    rgb_to_hue_saturation(r, g, b, index, saturation, value);
+    for (int i = 0; i < kLanes; ++i) hue[i] = table.shifted[index[i]];
+    for (int i = 0; i < kLanes; ++i) {
+      int32_t x = 2 * hue[i], v = value[i], s = saturation[i];  // x: 85 to a sixth of the circle
+      r[i] = channel_byte(v, s, std::min(x - 85, 425 - x));
+      g[i] = channel_byte(v, s, std::abs(x - 170) - 85);
+      b[i] = channel_byte(v, s, std::abs(x - 340) - 85);
+    }
+  }
+}
+
+PL_LEVELS(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
+          (pixels, count, from, factor))
+PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
+          (r, g, b, count, sum))
+PL_LEVELS(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float factor),
+          (r, g, b, count, factor))
+PL_LEVELS(to_gray, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
+PL_LEVELS(solarize_plane, (uint8_t * pixels, size_t count, int threshold), (pixels, count, threshold))
+PL_LEVELS(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
+          (r, g, b, count, table))
+
+struct Channels {
+  explicit Channels(const ViewPixels& view)
+      : r(view.pixels), g(view.pixels + view.plane_stride), b(view.pixels + 2 * view.plane_stride) {}
+  uint8_t *r, *g, *b;
+};
+
+void blend_all(const ViewPixels& view, float from, float factor) {
+  for (int plane = 0; plane < 3; ++plane)
+    blend_with_constant(view.pixels + plane * view.plane_stride, view.count, from, factor);
+}
+
+}  // namespace
+
+void brightness(const ViewPixels& view, float factor) { blend_all(view, 0.0f, factor); }
+
+void contrast(const ViewPixels& view, float factor) {
+  Channels c(view);
+  uint64_t sum = 0;
+  sum_luma(c.r, c.g, c.b, view.count, sum);
+  double mean = static_cast<double>(sum) / static_cast<double>(view.count);
+  blend_all(view, static_cast<float>(static_cast<int>(mean + 0.5)), factor);
+}
+
+void saturation(const ViewPixels& view, float factor) {
+  Channels c(view);
+  saturate(c.r, c.g, c.b, view.count, factor);
+}
+
+void hue(const ViewPixels& view, float turns) {
+  Channels c(view);
+  shift_hue(c.r, c.g, c.b, view.count, make_hue_table(static_cast<int>(static_cast<double>(turns) * 255.0)));
+}
+
+void grayscale(const ViewPixels& view) {
+  Channels c(view);
+  to_gray(c.r, c.g, c.b, view.count);
+}
+
+void solarize(const ViewPixels& view, int threshold) {
+  for (int plane = 0; plane < 3; ++plane)
+    solarize_plane(view.pixels + plane * view.plane_stride, view.count, threshold);
+}
+
+}  // namespace pass_loader::cpu

@@ -1,0 +1,27 @@
+// Colour steps on three contiguous planes of `count` pixels each, in place. Whole tiles are read and written: every
+// plane is followed by at least kTile bytes that belong to the caller's buffer, or by the next plane.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace pass_loader::cpu {
+
+// Planes lie plane_stride bytes apart; plane_stride >= count rounded up to kTile.
+struct ViewPixels {
+  uint8_t* pixels;
+  size_t count;
+  size_t plane_stride;
+};
+
+// Pillow's ImageEnhance through Image.blend: in1 + factor * (in2 - in1) in float32, clipped, truncated.
+void brightness(const ViewPixels& view, float factor);
+void contrast(const ViewPixels& view, float factor);  // around int(mean of L + 0.5)
+void saturation(const ViewPixels& view, float factor);  // around each pixel's L
+
+// torchvision's adjust_hue on PIL: HSV bytes, hue byte shifted by (int)((double)turns * 255) modulo 256.
+void hue(const ViewPixels& view, float turns);
+
+void grayscale(const ViewPixels& view);  // ITU-R 601: (19595 R + 38470 G + 7471 B + 32768) >> 16
+void solarize(const ViewPixels& view, int threshold);  // x >= threshold becomes 255 - x
+
+}  // namespace pass_loader::cpu

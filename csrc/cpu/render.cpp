@@ -1,0 +1,87 @@
+#include "cpu/render.h"
+
+namespace pass_loader::cpu {
+namespace {
+
+// Planes without row gaps, each rounded up to whole tiles.
+Planes view_planes(Scratch<uint8_t>& scratch, int32_t height, int32_t width) {
+  size_t plane_stride = round_up(static_cast<size_t>(height) * width, kTile);
+  return {scratch.need(3 * plane_stride), height, width, static_cast<size_t>(width), plane_stride};
+}
+
+// The crop box to a resize of height x width, of which `out` is the window at offset_x, offset_y.
+ResampleRequest request_of(const ViewPlan& plan, int32_t height, int32_t width) {
+  ResampleRequest request{};
+  request.crop_x = plan.crop_x, request.crop_y = plan.crop_y;
+  request.crop_width = plan.crop_width, request.crop_height = plan.crop_height;
+  request.resize_height = height, request.resize_width = width;
+  request.interpolation = plan.interpolation;
+  return request;
+}
+
+void run(const ConstPlanes& picture, ResampleRequest request, const ViewPlan& plan, const Planes& out,
+         RenderScratch& scratch) {
+  request.vertical_first = vertical_first(plan.resize_order, request.crop_height, request.crop_width,
+                                          request.resize_height, request.resize_width);
+  resample(picture, request, out, scratch.resample);
+}
+
+Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+  Planes view = view_planes(scratch.view, plan.out_height, plan.out_width);
+  ResampleRequest last = request_of(plan, plan.resize_height, plan.resize_width);
+  last.offset_x = plan.offset_x, last.offset_y = plan.offset_y;
+  last.flip = plan.flip;
+  if (plan.via_height == 0) {
+    run(picture, last, plan, view, scratch);
+    return view;
+  }
+  Planes via = view_planes(scratch.via, plan.via_height, plan.via_width);
+  run(picture, request_of(plan, plan.via_height, plan.via_width), plan, via, scratch);
+  last.crop_x = last.crop_y = 0;
+  last.crop_width = plan.via_width, last.crop_height = plan.via_height;
+  run(via, last, plan, view, scratch);
+  return view;
+}
+
+void jitter(const ViewPixels& pixels, const ViewPlan& plan) {
+  for (int8_t step : plan.jitter_order) {
+    if (step == 0) brightness(pixels, plan.brightness);
+    if (step == 1) contrast(pixels, plan.contrast);
+    if (step == 2) saturation(pixels, plan.saturation);
+    if (step == 3) hue(pixels, plan.hue);
+  }
+}
+
+}  // namespace
+
+Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+  Planes view = crop_and_resize(picture, plan, scratch);
+  ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride};
+  jitter(pixels, plan);
+  if (plan.grayscale) grayscale(pixels);
+  if (plan.blur_sigma > 0.0f) gaussian_blur(pixels, view.height, view.width, plan.blur_sigma, scratch.blur);
+  if (plan.solarize_threshold >= 0) solarize(pixels, plan.solarize_threshold);
+  return view;
+}
+
+void normalize(const Planes& view, const NormalizeTable& table, float* out) {
+  const size_t count = static_cast<size_t>(view.height) * view.width;
+  for (int plane = 0; plane < 3; ++plane) {
+    const uint8_t* in = view.pixels + plane * view.plane_stride;
+    const float* value = table[plane].data();
+    for (size_t i = 0; i < count; ++i) out[plane * count + i] = value[in[i]];
+  }
+}
+
+void interleave(const ConstPlanes& view, uint8_t* out) {
+  for (int32_t y = 0; y < view.height; ++y) {
+    const uint8_t *r = view.row(0, y), *g = view.row(1, y), *b = view.row(2, y);
+    for (int32_t x = 0; x < view.width; ++x, out += 3) {
+      out[0] = r[x];
+      out[1] = g[x];
+      out[2] = b[x];
+    }
+  }
+}
+
+}  // namespace pass_loader::cpu

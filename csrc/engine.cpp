@@ -1,0 +1,182 @@
+#include "engine.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <thread>
+
+#include <unistd.h>
+
+#include "jpeg/decode.h"
+
+namespace pass_loader {
+
+// What one thread needs for one sample; all of it is reused.
+struct Engine::Worker {
+  Scratch<uint8_t> bytes;
+  jpeg::Decoder decoder;
+  std::vector<ViewPlan> plans;
+  cpu::RenderScratch scratch;
+};
+
+struct Engine::State {
+  std::shared_ptr<const ShardReader> reader;
+  std::vector<ViewSpec> recipe;
+  uint64_t seed;
+  cpu::NormalizeTable table;
+  pid_t owner = ::getpid();
+
+  std::mutex mutex;
+  std::condition_variable work;
+  std::deque<std::shared_ptr<Batch>> queue;
+  std::atomic<bool> stopping = false;
+  std::vector<std::thread> threads;
+  std::unique_ptr<Worker> caller;  // for threads == 0
+};
+
+namespace {
+constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one larger than this is not kept
+}
+
+Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
+               const cpu::NormalizeTable& table, int threads)
+    : state_(std::make_unique<State>()) {
+  PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
+  check_recipe(recipe);
+  state_->reader = std::move(reader);
+  state_->recipe = std::move(recipe);
+  state_->seed = seed;
+  state_->table = table;
+  state_->threads.reserve(static_cast<size_t>(threads));
+  for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this] { run(); });
+}
+
+Engine::~Engine() {
+  if (!in_owner_process()) {  // a fork has no threads of ours to join, and their locks may be held for ever
+    (void)state_.release();
+    return;
+  }
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+  }
+  state_->work.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
+}
+
+const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
+bool Engine::in_owner_process() const { return ::getpid() == state_->owner; }
+
+void Engine::submit(std::shared_ptr<Batch> batch) {
+  PL_CHECK(in_owner_process(), Fault::argument, "this loader's threads live in the process that forked this one: "
+           "make an iterator here");
+  if (state_->threads.empty()) return;  // rendered by wait
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->queue.push_back(std::move(batch));
+  }
+  state_->work.notify_all();
+}
+
+bool Engine::wait(Batch& batch, std::chrono::milliseconds timeout) {
+  PL_CHECK(in_owner_process(), Fault::argument, "this loader's threads live in the process that forked this one: "
+           "make an iterator here");
+  const int64_t count = static_cast<int64_t>(batch.records.size());
+  if (state_->threads.empty()) {
+    auto deadline = std::chrono::steady_clock::now() + timeout;
+    while (batch.done < count) {
+      render(batch, batch.next++, state_->caller);
+      finish(batch, 1);
+      if (std::chrono::steady_clock::now() > deadline) break;
+    }
+    return batch.done >= count;
+  }
+  std::unique_lock lock(batch.mutex);
+  return batch.finished.wait_for(lock, timeout, [&] { return batch.done >= count; });
+}
+
+void Engine::cancel(Batch& batch) {
+  if (!in_owner_process()) return;
+  const int64_t count = static_cast<int64_t>(batch.records.size());
+  int64_t handed_out = std::min(batch.next.exchange(count), count);
+  finish(batch, count - handed_out);
+  if (state_->threads.empty()) return;
+  std::unique_lock lock(batch.mutex);
+  batch.finished.wait(lock, [&] { return batch.done >= count; });
+}
+
+void Engine::finish(Batch& batch, int64_t samples) {
+  const int64_t count = static_cast<int64_t>(batch.records.size());
+  if (batch.done.fetch_add(samples) + samples < count) return;
+  std::lock_guard lock(batch.mutex);  // so that the waiter is either before its test or inside its wait
+  batch.finished.notify_all();
+}
+
+// No lock in the sample path: a thread takes the next sample of the front batch by one atomic addition, and the lock
+// only when that batch has none left.
+void Engine::run() {
+  std::unique_ptr<Worker> worker;
+  std::shared_ptr<Batch> batch;
+  while (true) {
+    if (!batch) {
+      std::unique_lock lock(state_->mutex);
+      state_->work.wait(lock, [&] { return state_->stopping || !state_->queue.empty(); });
+      if (state_->stopping) return;
+      batch = state_->queue.front();
+    }
+    int64_t slot = batch->next++;
+    if (slot < static_cast<int64_t>(batch->records.size())) {
+      render(*batch, slot, worker);
+      finish(*batch, 1);
+    } else {
+      std::lock_guard lock(state_->mutex);
+      if (!state_->queue.empty() && state_->queue.front() == batch) state_->queue.pop_front();
+      batch.reset();
+    }
+    if (state_->stopping) return;
+  }
+}
+
+// One sample or one Failure; never an exception, never a slot with somebody else's pixels.
+void Engine::render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker) const {
+  auto failed = [&](Fault fault, const char* message) {
+    for (size_t view = 0; view < batch.views.size(); ++view) {
+      size_t values = size_t{3} * state_->recipe[view].out_height * state_->recipe[view].out_width;
+      std::memset(batch.views[view] + values * slot, 0, values * sizeof(float));
+    }
+    if (batch.plans != nullptr)
+      std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
+    std::lock_guard lock(batch.mutex);
+    batch.failures.push_back({slot, fault, message});
+  };
+  try {
+    if (!worker) worker = std::make_unique<Worker>();
+    render_sample(batch, slot, *worker);
+  } catch (const Error& error) {
+    failed(error.fault(), error.what());
+  } catch (const std::bad_alloc&) {
+    failed(Fault::record, "out of memory for this picture");
+    worker.reset();
+  } catch (const std::exception& error) {
+    failed(Fault::record, error.what());
+    worker.reset();
+  }
+}
+
+void Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
+  const State& s = *state_;
+  const int64_t record = batch.records[slot];
+  ConstPlanes picture = worker.decoder.decode(s.reader->read(record, worker.bytes));
+  worker.plans.resize(s.recipe.size());
+  plan_views(s.recipe, {s.seed, batch.epoch, record, batch.draws[slot]}, picture.height, picture.width, worker.plans);
+  for (size_t view = 0; view < s.recipe.size(); ++view) {
+    Planes pixels = cpu::render_view(picture, worker.plans[view], worker.scratch);
+    size_t values = size_t{3} * pixels.height * pixels.width;
+    cpu::normalize(pixels, s.table, batch.views[view] + values * slot);
+  }
+  if (batch.plans != nullptr)
+    std::copy(worker.plans.begin(), worker.plans.end(), batch.plans + slot * s.recipe.size());
+  if (int64_t{picture.height} * picture.width > kLargePicturePx) worker.decoder.release();
+}
+
+}  // namespace pass_loader

@@ -1,0 +1,75 @@
+// Threads and the queue of batches: the only file with threads. A batch is handed over in the order it was submitted,
+// written in place into memory that the caller owns.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "cpu/render.h"
+#include "error.h"
+#include "plan.h"
+#include "shard.h"
+
+namespace pass_loader {
+
+struct Failure {
+  int64_t slot;  // which sample of the batch
+  Fault fault;
+  std::string message;
+};
+
+// One step's work. The vectors are filled before submit and not touched until it is done.
+struct Batch {
+  std::vector<int64_t> records;
+  std::vector<uint32_t> draws;   // one a record
+  uint32_t epoch = 0;
+  std::vector<float*> views;     // one a view: borrowed (N, 3, height, width) float32
+  ViewPlan* plans = nullptr;     // borrowed (N, views) or null
+  std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
+
+ private:
+  friend class Engine;
+  std::atomic<int64_t> next{0};  // the sample to be taken next
+  std::atomic<int64_t> done{0};
+  std::mutex mutex;
+  std::condition_variable finished;
+};
+
+class Engine {
+ public:
+  // threads == 0: samples are rendered by whoever waits. The recipe is checked.
+  Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
+         const cpu::NormalizeTable& table, int threads);
+  ~Engine();  // prompt: threads finish the sample at hand
+  Engine(const Engine&) = delete;
+  Engine& operator=(const Engine&) = delete;
+
+  const std::vector<ViewSpec>& recipe() const;
+
+  void submit(std::shared_ptr<Batch> batch);
+
+  // True when the batch is done; false when the time has passed first.
+  bool wait(Batch& batch, std::chrono::milliseconds timeout);
+
+  // Hands out no further sample of the batch and returns when nobody writes to its memory any more.
+  void cancel(Batch& batch);
+
+ private:
+  struct Worker;
+  struct State;
+
+  void run();
+  void render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker) const;
+  void render_sample(Batch& batch, int64_t slot, Worker& worker) const;
+  static void finish(Batch& batch, int64_t samples);
+  bool in_owner_process() const;
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pass_loader

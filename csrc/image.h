@@ -1,0 +1,62 @@
+// Pictures inside the library: 8-bit RGB in three planes. A Scratch owns memory, a Planes borrows it.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace pass_loader {
+
+constexpr size_t kTile = 64;  // kernels work in tiles of 64 bytes and may touch whole tiles at the end of a buffer
+
+inline constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+// Memory that grows and never shrinks, so that the steady state allocates nothing. Contents are lost on growth.
+// A whole tile past the requested count may be read and written.
+template <typename T>
+class Scratch {
+ public:
+  Scratch() = default;
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { std::free(memory_); }
+
+  void release() {
+    std::free(memory_);
+    memory_ = nullptr;
+    bytes_ = 0;
+  }
+
+  T* need(size_t count) {
+    size_t bytes = round_up(count * sizeof(T), kTile) + 2 * kTile;
+    if (bytes > bytes_) grow(bytes);
+    return static_cast<T*>(memory_);
+  }
+
+ private:
+  void grow(size_t bytes) {
+    bytes += bytes / 4;
+    release();
+    memory_ = std::aligned_alloc(kTile, round_up(bytes, kTile));
+    if (memory_ == nullptr) throw std::bad_alloc();
+    bytes_ = round_up(bytes, kTile);
+  }
+
+  void* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+// Borrowed. Plane c begins at pixels + c * plane_stride; rows are row_stride bytes apart.
+template <typename Byte>
+struct PlanesOf {
+  Byte* pixels;
+  int32_t height, width;
+  size_t row_stride, plane_stride;  // bytes
+
+  Byte* row(int plane, int32_t y) const { return pixels + plane * plane_stride + static_cast<size_t>(y) * row_stride; }
+  operator PlanesOf<const Byte>() const { return {pixels, height, width, row_stride, plane_stride}; }
+};
+using Planes = PlanesOf<uint8_t>;
+using ConstPlanes = PlanesOf<const uint8_t>;
+
+}  // namespace pass_loader

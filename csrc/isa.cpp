@@ -1,0 +1,48 @@
+#include "isa.h"
+
+#include <atomic>
+#include <cstdlib>
+
+#include "error.h"
+
+namespace pass_loader {
+namespace {
+
+constexpr const char* kNames[] = {"base", "avx2", "avx512"};
+
+Isa best_isa() {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("x86-64-v4")) return Isa::avx512;
+  if (__builtin_cpu_supports("x86-64-v3")) return Isa::avx2;
+#endif
+  return Isa::base;
+}
+
+Isa parse(const std::string& name) {
+  if (name == "best") return best_isa();
+  for (int level = 0; level <= static_cast<int>(best_isa()); ++level)
+    if (name == kNames[level]) return static_cast<Isa>(level);
+  fail(Fault::argument, "instruction-set level '%s' is not one of this machine's (best: %s)", name.c_str(),
+       kNames[static_cast<int>(best_isa())]);
+}
+
+std::atomic<Isa>& chosen() {
+  static std::atomic<Isa> isa = [] {
+    const char* wish = std::getenv("PASS_LOADER_ISA");
+    return parse(wish != nullptr && *wish != '\0' ? wish : "best");
+  }();
+  return isa;
+}
+
+}  // namespace
+
+Isa current_isa() { return chosen().load(std::memory_order_relaxed); }
+void set_isa(const std::string& name) { chosen().store(parse(name)); }
+std::string isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
+
+std::vector<std::string> supported_isas() {
+  return {kNames, kNames + static_cast<int>(best_isa()) + 1};
+}
+
+}  // namespace pass_loader

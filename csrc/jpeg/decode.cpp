@@ -1,0 +1,172 @@
+#include "jpeg/decode.h"
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstring>
+
+#include <jpeglib.h>
+
+#include "error.h"
+#include "isa.h"
+#include "jpeg/header.h"
+
+namespace pass_loader::jpeg {
+namespace {
+
+struct ErrorManager {
+  jpeg_error_mgr base;
+  jmp_buf jump;
+  char message[JMSG_LENGTH_MAX];
+};
+
+[[noreturn]] void on_error(j_common_ptr info) {
+  auto* manager = reinterpret_cast<ErrorManager*>(info->err);
+  info->err->format_message(info, manager->message);
+  std::longjmp(manager->jump, 1);
+}
+
+void ignore_message(j_common_ptr) {}
+
+// The source has all its bytes at once and never invents an end: asking for more suspends libjpeg, and a decoder that
+// suspends has been given a truncated file. Pillow's source (JpegDecode.c) behaves so when its file ends.
+void source_stub(j_decompress_ptr) {}
+boolean fill_nothing(j_decompress_ptr) { return FALSE; }
+
+void skip_bytes(j_decompress_ptr info, long count) {
+  if (count <= 0) return;
+  size_t skipped = std::min(static_cast<size_t>(count), info->src->bytes_in_buffer);
+  info->src->next_input_byte += skipped;
+  info->src->bytes_in_buffer -= skipped;
+}
+
+void limit_scans(j_common_ptr info) {
+  auto* decompress = reinterpret_cast<j_decompress_ptr>(info);
+  if (decompress->input_scan_number <= kMaxScans) return;
+  auto* manager = reinterpret_cast<ErrorManager*>(info->err);
+  std::snprintf(manager->message, sizeof manager->message, "more than %d scans", kMaxScans);
+  std::longjmp(manager->jump, 1);
+}
+
+// Pillow, ImagingUtils.h: MULDIV255, a * b / 255 rounded.
+PL_INLINE int multiply_255(int a, int b) {
+  int product = a * b + 128;
+  return ((product >> 8) + product) >> 8;
+}
+
+PL_INLINE void split_rgb_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  for (int32_t x = 0; x < width; ++x) {
+    r[x] = row[3 * x];
+    g[x] = row[3 * x + 1];
+    b[x] = row[3 * x + 2];
+  }
+}
+
+// libjpeg hands out what the file holds, which Adobe's files hold inverted; Pillow assumes Adobe (raw mode "CMYK;I")
+// and converts without a profile (Convert.c: cmyk2rgb).
+PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  for (int32_t x = 0; x < width; ++x) {
+    int light = row[4 * x + 3];
+    r[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x], light));
+    g[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x + 1], light));
+    b[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x + 2], light));
+  }
+}
+
+PL_LEVELS(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
+PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
+
+void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y) {
+  uint8_t *r = planes.row(0, y), *g = planes.row(1, y), *b = planes.row(2, y);
+  if (components == 3) return split_rgb(row, planes.width, r, g, b);
+  if (components == 4) return split_cmyk(row, planes.width, r, g, b);
+  std::memcpy(r, row, planes.width);
+  std::memcpy(g, row, planes.width);
+  std::memcpy(b, row, planes.width);
+}
+
+enum class Outcome { complete, truncated, broken, resized };
+
+}  // namespace
+
+struct Decoder::State {
+  jpeg_decompress_struct info{};
+  ErrorManager errors{};
+  jpeg_source_mgr source{};
+  jpeg_progress_mgr progress{};
+  bool created = false;
+  Scratch<uint8_t> row, pixels;
+
+  // Everything that may longjmp; it holds no object with a destructor.
+  Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
+};
+
+Decoder::Decoder() : state_(std::make_unique<State>()) {
+  State& s = *state_;
+  s.info.err = jpeg_std_error(&s.errors.base);
+  s.errors.base.error_exit = on_error;
+  s.errors.base.output_message = ignore_message;
+  if (setjmp(s.errors.jump) != 0) throw std::bad_alloc();
+  jpeg_create_decompress(&s.info);
+  s.created = true;
+  s.source.init_source = s.source.term_source = source_stub;
+  s.source.fill_input_buffer = fill_nothing;
+  s.source.skip_input_data = skip_bytes;
+  s.source.resync_to_restart = jpeg_resync_to_restart;
+  s.info.src = &s.source;
+  s.progress.progress_monitor = limit_scans;
+  s.info.progress = &s.progress;
+}
+
+Decoder::~Decoder() {
+  if (state_->created) jpeg_destroy_decompress(&state_->info);
+}
+
+Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer,
+                            const Planes& planes) {
+  if (setjmp(errors.jump) != 0) return Outcome::broken;
+  source.next_input_byte = bytes.data();
+  source.bytes_in_buffer = bytes.size();
+  int status;
+  do status = jpeg_read_header(&info, FALSE);
+  while (status == JPEG_HEADER_TABLES_ONLY);
+  if (status == JPEG_SUSPENDED) return Outcome::truncated;
+  if (info.image_height != static_cast<JDIMENSION>(header.height) ||
+      info.image_width != static_cast<JDIMENSION>(header.width) || info.num_components != header.components)
+    return Outcome::resized;
+  info.out_color_space = header.components == 1 ? JCS_GRAYSCALE : header.components == 3 ? JCS_RGB : JCS_CMYK;
+  info.dct_method = JDCT_ISLOW;
+  info.do_fancy_upsampling = TRUE;
+  if (!jpeg_start_decompress(&info)) return Outcome::truncated;
+  while (info.output_scanline < info.output_height) {
+    int32_t y = static_cast<int32_t>(info.output_scanline);
+    JSAMPROW rows[1] = {row_buffer};
+    if (jpeg_read_scanlines(&info, rows, 1) != 1) return Outcome::truncated;
+    split_row(row_buffer, header.components, planes, y);
+  }
+  return Outcome::complete;  // what follows the last row, an end marker or not, is of no interest to Pillow either
+}
+
+void Decoder::release() { state_->pixels.release(); }
+
+ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
+  State& s = *state_;
+  const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
+  const size_t row_stride = round_up(header.width, kTile);
+  const size_t plane_stride = row_stride * header.height;
+  Planes planes{s.pixels.need(3 * plane_stride), header.height, header.width, row_stride, plane_stride};
+  uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
+  Outcome outcome = s.run(bytes, header, row, planes);
+  jpeg_abort_decompress(&s.info);
+  switch (outcome) {
+    case Outcome::complete:
+      return planes;
+    case Outcome::truncated:
+      fail(Fault::record, "JPEG: cut off: all %zu bytes are read and the picture is not complete", bytes.size());
+    case Outcome::resized:
+      fail(Fault::record, "JPEG: its frame headers contradict each other");
+    default:
+      fail(Fault::record, "JPEG: %s", s.errors.message);
+  }
+}
+
+}  // namespace pass_loader::jpeg

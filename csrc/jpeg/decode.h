@@ -1,0 +1,31 @@
+// JPEG bytes to planar RGB, the bytes that Pillow's Image.open(...).convert("RGB") gives: libjpeg-turbo with its
+// accurate integer IDCT and smooth upsampling, Pillow's own CMYK and gray conversions, no Exif rotation.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "image.h"
+
+namespace pass_loader::jpeg {
+
+// A progressive file may repeat scans without end in few bytes; no encoder writes nearly so many.
+constexpr int kMaxScans = 500;
+
+// One a thread: owns libjpeg's decompressor and the decoded picture.
+class Decoder {
+ public:
+  Decoder();
+  ~Decoder();
+
+  // Valid until the next call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
+  ConstPlanes decode(std::span<const uint8_t> bytes);
+
+  void release();  // gives the decoded picture's memory back
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace pass_loader::jpeg

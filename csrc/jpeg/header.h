@@ -1,0 +1,24 @@
+// What a JPEG says of itself before its pixels (ITU T.81 Annex B; JFIF; Exif), read the way Pillow reads it.
+#pragma once
+#include <cstdint>
+#include <span>
+
+namespace pass_loader::jpeg {
+
+// Pillow's decompression-bomb limit: twice Image.MAX_IMAGE_PIXELS.
+constexpr int64_t kMaxPixels = 178'956'970;
+
+struct Header {
+  int32_t height, width;
+  int components;        // 1 gray, 3 colour, 4 CMYK or YCCK
+  bool progressive;
+  int exif_orientation;  // 1..8; 1 where there is none. Pillow does not apply it in convert("RGB"), nor do we
+};
+
+// Throws Error(record): no JPEG, cut off, not 8 bits, 2 or more than 4 components, more pixels than kMaxPixels.
+Header read_header(std::span<const uint8_t> bytes);
+
+// Whether an end-of-image marker closes the bytes, up to 16 bytes of padding: a cheap sign that nothing was cut off.
+bool ends_with_eoi(std::span<const uint8_t> bytes);
+
+}  // namespace pass_loader::jpeg

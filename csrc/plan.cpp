@@ -1,0 +1,183 @@
+#include "plan.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "rng.h"
+
+namespace pass_loader {
+namespace {
+
+// A decision's place in the counter. Numbers are never reused or shifted: changing one probability moves nothing else.
+enum Slot : uint32_t {
+  kCropTry = 0,  // 10 tries: area, log ratio
+  kCropTries = 10,
+  kCropPlace = 16,
+  kFlip = 17,
+  kJitter = 18,
+  kJitterOrder = 19,
+  kBrightnessContrast = 20,
+  kSaturationHue = 21,
+  kGrayscale = 22,
+  kBlur = 23,
+  kSolarize = 24,
+};
+
+struct Draws {
+  Words base;
+  uint64_t seed;
+
+  Words words(uint32_t slot) const { return philox({base[0], base[1], base[2], slot}, seed); }
+  double first(uint32_t slot) const {
+    Words w = words(slot);
+    return unit(w[0], w[1]);
+  }
+};
+
+// Counter: epoch | record, low 32 bits | view (8), record's high bits (8), draw (16) | slot.
+Draws draws_of(const SampleKey& key, uint32_t view) {
+  uint32_t mixed = view | static_cast<uint32_t>(key.record >> 32 & 0xFF) << 8 | (key.draw & 0xFFFF) << 16;
+  return {{key.epoch, static_cast<uint32_t>(key.record), mixed, 0}, key.seed};
+}
+
+// exp and log from + - * / alone, so that a plan is the same on every machine (libm's differ in the last place).
+// Relative error below 1e-14 for the ratios a recipe may hold (1/1000 to 1000).
+constexpr double kLn2 = 0.6931471805599453;
+
+double portable_exp(double x) {
+  int halvings = 0;
+  while (x > 0.5 || x < -0.5) {
+    x *= 0.5;
+    ++halvings;
+  }
+  double sum = 1.0;
+  for (int i = 18; i >= 1; --i) sum = 1.0 + x / i * sum;  // Taylor; 0.5^19 / 19! < 2^-75
+  for (; halvings > 0; --halvings) sum *= sum;
+  return sum;
+}
+
+double portable_log(double x) {
+  int power = 0;
+  for (; x > 1.5; x *= 0.5) ++power;
+  for (; x < 0.75; x *= 2.0) --power;
+  double t = (x - 1.0) / (x + 1.0), t2 = t * t, sum = 0.0;  // log x = 2 atanh(t), |t| <= 1/5
+  for (int i = 25; i >= 1; i -= 2) sum = sum * t2 + 1.0 / i;
+  return 2.0 * t * sum + power * kLn2;
+}
+
+// Python's round(): halves to even.
+int64_t round_half_even(double x) {
+  double floor = std::floor(x), rest = x - floor;
+  int64_t n = static_cast<int64_t>(floor);
+  if (rest > 0.5 || (rest == 0.5 && n % 2 != 0)) ++n;
+  return n;
+}
+
+struct Box {
+  int32_t x, y, width, height;
+};
+
+// torchvision's RandomResizedCrop when ten tries have failed: the central crop, clamped to the range of ratios.
+Box central_crop(const ViewSpec& spec, int32_t height, int32_t width) {
+  double ratio = static_cast<double>(width) / height;
+  int64_t w = width, h = height;
+  if (ratio < spec.ratio_min) {
+    h = round_half_even(width / spec.ratio_min);
+  } else if (ratio > spec.ratio_max) {
+    w = round_half_even(height * spec.ratio_max);
+  }
+  w = std::min<int64_t>(std::max<int64_t>(w, 1), width);
+  h = std::min<int64_t>(std::max<int64_t>(h, 1), height);
+  return {static_cast<int32_t>((width - w) / 2), static_cast<int32_t>((height - h) / 2), static_cast<int32_t>(w),
+          static_cast<int32_t>(h)};
+}
+
+// torchvision 0.28, transforms.RandomResizedCrop.get_params.
+Box random_resized_crop(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width) {
+  double area = static_cast<double>(height) * width;
+  double log_min = portable_log(spec.ratio_min), log_max = portable_log(spec.ratio_max);
+  for (uint32_t attempt = 0; attempt < kCropTries; ++attempt) {
+    Words words = draws.words(kCropTry + attempt);
+    double target = area * uniform(unit(words[0], words[1]), spec.scale_min, spec.scale_max);
+    double ratio = portable_exp(uniform(unit(words[2], words[3]), log_min, log_max));
+    double w = std::sqrt(target * ratio), h = std::sqrt(target / ratio);
+    if (w > width + 1.0 || h > height + 1.0) continue;
+    int32_t crop_width = static_cast<int32_t>(round_half_even(w));
+    int32_t crop_height = static_cast<int32_t>(round_half_even(h));
+    if (crop_width < 1 || crop_width > width || crop_height < 1 || crop_height > height) continue;
+    Words place = draws.words(kCropPlace);
+    return {static_cast<int32_t>(below(place[1], static_cast<uint32_t>(width - crop_width) + 1)),
+            static_cast<int32_t>(below(place[0], static_cast<uint32_t>(height - crop_height) + 1)), crop_width,
+            crop_height};
+  }
+  return central_crop(spec, height, width);
+}
+
+// The word's rank among the 24 orders of four steps; absent steps are left out, -1 fills the end.
+void draw_jitter_order(uint32_t word, const bool (&present)[4], int8_t (&order)[4]) {
+  int8_t steps[4] = {0, 1, 2, 3};
+  uint32_t rank = below(word, 24);
+  for (uint32_t left = 4; left > 1; --left) {  // Fisher-Yates, its choices read from the rank
+    std::swap(steps[left - 1], steps[rank % left]);
+    rank /= left;
+  }
+  int count = 0;
+  for (int8_t step : steps)
+    if (present[step]) order[count++] = step;
+  while (count < 4) order[count++] = -1;
+}
+
+void plan_jitter(const ViewSpec& spec, const Draws& draws, ViewPlan& plan) {
+  for (int8_t& step : plan.jitter_order) step = -1;
+  plan.brightness = plan.contrast = plan.saturation = 1.0f;
+  plan.hue = 0.0f;
+  if (!(draws.first(kJitter) < spec.jitter_probability)) return;
+  const bool present[4] = {spec.brightness_max >= spec.brightness_min, spec.contrast_max >= spec.contrast_min,
+                           spec.saturation_max >= spec.saturation_min, spec.hue_max >= spec.hue_min};
+  draw_jitter_order(draws.words(kJitterOrder)[0], present, plan.jitter_order);
+  Words a = draws.words(kBrightnessContrast), b = draws.words(kSaturationHue);
+  auto factor = [](uint32_t high, uint32_t low, double min, double max) {
+    return static_cast<float>(uniform(unit(high, low), min, max));
+  };
+  if (present[0]) plan.brightness = factor(a[0], a[1], spec.brightness_min, spec.brightness_max);
+  if (present[1]) plan.contrast = factor(a[2], a[3], spec.contrast_min, spec.contrast_max);
+  if (present[2]) plan.saturation = factor(b[0], b[1], spec.saturation_min, spec.saturation_max);
+  if (present[3]) plan.hue = factor(b[2], b[3], spec.hue_min, spec.hue_max);
+}
+
+ViewPlan plan_view(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width) {
+  ViewPlan plan{};
+  Box box = random_resized_crop(spec, draws, height, width);
+  plan.crop_x = box.x, plan.crop_y = box.y, plan.crop_width = box.width, plan.crop_height = box.height;
+  plan.resize_height = plan.out_height = spec.out_height;
+  plan.resize_width = plan.out_width = spec.out_width;
+  plan.interpolation = spec.interpolation;
+  plan.resize_order = spec.resize_order;
+  plan.flip = draws.first(kFlip) < spec.flip_probability;
+  plan_jitter(spec, draws, plan);
+  plan.grayscale = draws.first(kGrayscale) < spec.grayscale_probability;
+  Words blur = draws.words(kBlur);
+  plan.blur_kernel = spec.blur_kernel;
+  if (unit(blur[0], blur[1]) < spec.blur_probability)
+    plan.blur_sigma = static_cast<float>(uniform(unit(blur[2], blur[3]), spec.blur_sigma_min, spec.blur_sigma_max));
+  bool solarize = draws.first(kSolarize) < spec.solarize_probability;
+  plan.solarize_threshold = solarize ? spec.solarize_threshold : int16_t{-1};
+  return plan;
+}
+
+}  // namespace
+
+bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t resize_height, int32_t resize_width) {
+  if (height <= resize_height) return false;
+  if (resize_order == 1) return int64_t{height} > int64_t{100} * width;
+  return height - resize_height > 2 * (int64_t{width} - resize_width);
+}
+
+void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
+                std::span<ViewPlan> plans) {
+  for (size_t view = 0; view < recipe.size(); ++view)
+    plans[view] = plan_view(recipe[view], draws_of(key, static_cast<uint32_t>(view)), height, width);
+}
+
+}  // namespace pass_loader

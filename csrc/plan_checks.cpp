@@ -1,0 +1,111 @@
+// The limits of recipes and plans, each refused with the field's name. Separate from plan.cpp, which only draws.
+#include <algorithm>
+#include <cmath>
+
+#include "error.h"
+#include "plan.h"
+
+namespace pass_loader {
+namespace {
+
+void check_range(size_t view, const char* name, double min, double max, double lowest, double highest) {
+  PL_CHECK(std::isfinite(min) && std::isfinite(max) && min >= lowest && max <= highest && min <= max, Fault::argument,
+           "recipe, view %zu: %s is (%g, %g), want lowest <= highest within [%g, %g]", view, name, min, max, lowest,
+           highest);
+}
+
+void check_jitter(size_t view, const char* name, double min, double max, double lowest, double highest) {
+  if (std::isfinite(min) && std::isfinite(max) && max < min) return;  // absent
+  check_range(view, name, min, max, lowest, highest);
+}
+
+void check_probability(size_t view, const char* name, double p) {
+  PL_CHECK(p >= 0.0 && p <= 1.0, Fault::argument, "recipe, view %zu: %s is %g, want a probability", view, name, p);
+}
+
+void check_interpolation(uint8_t interpolation) {
+  PL_CHECK(interpolation == 2 || interpolation == 3, Fault::argument,
+           "interpolation is %d, want 2 (bilinear) or 3 (bicubic), PIL's Resampling values", interpolation);
+}
+
+void check_blur_kernel(uint8_t kernel) {
+  PL_CHECK(kernel == 0, Fault::argument,
+           "blur_kernel is %d: only 0, PIL's GaussianBlur, is rendered; torchvision's kernels are not", kernel);
+}
+
+void check_resize_order(uint8_t order) {
+  PL_CHECK(order <= 1, Fault::argument, "resize_order is %d, want 0 (Pillow 13) or 1 (Pillow 12)", order);
+}
+
+void check_sides(const char* what, int32_t height, int32_t width) {
+  PL_CHECK(height >= 1 && width >= 1 && height <= kMaxOutPx && width <= kMaxOutPx, Fault::argument,
+           "plan: %s is %d x %d, want height and width in [1, %d]", what, height, width, kMaxOutPx);
+}
+
+void check_jitter_plan(const ViewPlan& plan) {
+  bool seen[4] = {};
+  for (int8_t step : plan.jitter_order) {
+    PL_CHECK(step >= -1 && step <= 3 && (step < 0 || !seen[step]), Fault::argument,
+             "plan: jitter_order holds %d, want each of 0..3 at most once, -1 for none", step);
+    if (step >= 0) seen[step] = true;
+  }
+  for (float factor : {plan.brightness, plan.contrast, plan.saturation})
+    PL_CHECK(std::isfinite(factor) && std::abs(factor) <= 1e6f, Fault::argument,
+             "plan: a jitter factor is %g, want a finite one within 1e6", factor);
+  PL_CHECK(plan.hue >= -0.5f && plan.hue <= 0.5f, Fault::argument, "plan: hue is %g turns, want [-0.5, 0.5]",
+           plan.hue);
+}
+
+}  // namespace
+
+void check_recipe(std::span<const ViewSpec> recipe) {
+  PL_CHECK(!recipe.empty() && recipe.size() <= kMaxViews, Fault::argument, "recipe has %zu views, want 1 to %d",
+           recipe.size(), kMaxViews);
+  for (size_t i = 0; i < recipe.size(); ++i) {
+    const ViewSpec& v = recipe[i];
+    PL_CHECK(v.out_height >= 1 && v.out_width >= 1 && v.out_height <= kMaxOutPx && v.out_width <= kMaxOutPx,
+             Fault::argument, "recipe, view %zu: size is %d x %d, want [1, %d]", i, v.out_height, v.out_width,
+             kMaxOutPx);
+    check_range(i, "scale", v.scale_min, v.scale_max, 1e-9, 1e3);
+    check_range(i, "ratio", v.ratio_min, v.ratio_max, 1e-3, 1e3);
+    check_jitter(i, "brightness", v.brightness_min, v.brightness_max, 0.0, 1e6);
+    check_jitter(i, "contrast", v.contrast_min, v.contrast_max, 0.0, 1e6);
+    check_jitter(i, "saturation", v.saturation_min, v.saturation_max, 0.0, 1e6);
+    check_jitter(i, "hue", v.hue_min, v.hue_max, -0.5, 0.5);
+    check_probability(i, "flip probability", v.flip_probability);
+    check_probability(i, "jitter probability", v.jitter_probability);
+    check_probability(i, "grayscale probability", v.grayscale_probability);
+    check_probability(i, "blur probability", v.blur_probability);
+    check_range(i, "blur sigma", v.blur_sigma_min, v.blur_sigma_max, 0.0, 1000.0);
+    check_probability(i, "solarize probability", v.solarize_probability);
+    PL_CHECK(v.solarize_threshold >= 0 && v.solarize_threshold <= 256, Fault::argument,
+             "recipe, view %zu: solarize threshold is %d, want [0, 256]", i, v.solarize_threshold);
+    check_interpolation(v.interpolation);
+    check_blur_kernel(v.blur_kernel);
+    check_resize_order(v.resize_order);
+  }
+}
+
+void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
+  PL_CHECK(plan.crop_width >= 1 && plan.crop_height >= 1 && plan.crop_x >= 0 && plan.crop_y >= 0 &&
+               plan.crop_x <= width - plan.crop_width && plan.crop_y <= height - plan.crop_height,
+           Fault::argument, "plan: crop box x %d, y %d, width %d, height %d leaves the picture of %d x %d (width x height)",
+           plan.crop_x, plan.crop_y, plan.crop_width, plan.crop_height, width, height);
+  check_sides("the resize", plan.resize_height, plan.resize_width);
+  check_sides("the view", plan.out_height, plan.out_width);
+  PL_CHECK(plan.offset_x >= 0 && plan.offset_y >= 0 && plan.offset_x <= plan.resize_width - plan.out_width &&
+               plan.offset_y <= plan.resize_height - plan.out_height,
+           Fault::argument, "plan: window x %d, y %d, width %d, height %d leaves the resized picture of %d x %d",
+           plan.offset_x, plan.offset_y, plan.out_width, plan.out_height, plan.resize_width, plan.resize_height);
+  if (plan.via_height != 0 || plan.via_width != 0) check_sides("the first resize (via)", plan.via_height, plan.via_width);
+  check_interpolation(plan.interpolation);
+  check_resize_order(plan.resize_order);
+  check_jitter_plan(plan);
+  PL_CHECK(plan.blur_sigma >= 0.0f && plan.blur_sigma <= 1000.0f, Fault::argument,
+           "plan: blur_sigma is %g, want [0, 1000] pixels", plan.blur_sigma);
+  if (plan.blur_sigma > 0.0f) check_blur_kernel(plan.blur_kernel);
+  PL_CHECK(plan.solarize_threshold >= -1 && plan.solarize_threshold <= 256, Fault::argument,
+           "plan: solarize_threshold is %d, want [-1, 256]", plan.solarize_threshold);
+}
+
+}  // namespace pass_loader

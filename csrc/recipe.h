@@ -1,0 +1,30 @@
+// What the user asked for, one row a view: ranges and probabilities. Python fills it (pass_loader/recipes.py) as a
+// structured array; plan.cpp validates and draws from it.
+#pragma once
+#include <cstdint>
+#include <type_traits>
+
+namespace pass_loader {
+
+struct ViewSpec {
+  int32_t out_height, out_width;   // pixels
+  double scale_min, scale_max;     // share of the picture's area
+  double ratio_min, ratio_max;     // width / height of the crop box
+  double flip_probability;
+  double jitter_probability;
+  double brightness_min, brightness_max;  // factors; max < min: this step is absent
+  double contrast_min, contrast_max;
+  double saturation_min, saturation_max;
+  double hue_min, hue_max;  // turns
+  double grayscale_probability;
+  double blur_probability;
+  double blur_sigma_min, blur_sigma_max;  // output pixels
+  double solarize_probability;
+  int16_t solarize_threshold;
+  uint8_t interpolation;  // PIL's Resampling value: 2 bilinear, 3 bicubic
+  uint8_t blur_kernel;    // 0: PIL's GaussianBlur
+  uint8_t resize_order;   // see ViewPlan
+};
+static_assert(std::is_trivially_copyable_v<ViewSpec>);
+
+}  // namespace pass_loader

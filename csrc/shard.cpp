@@ -1,0 +1,92 @@
+#include "shard.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "crc32c.h"
+#include "error.h"
+
+namespace pass_loader {
+namespace {
+
+constexpr size_t kKeptOpen = 256;  // a process may open 1,024 files by default; shards beyond these are opened to be read
+constexpr int64_t kMaxRecordBytes = int64_t{1} << 31;
+
+const char* reason(int error) { return error == 0 ? "end of file" : std::strerror(error); }
+
+}  // namespace
+
+struct ShardReader::Opened {
+  int descriptor;
+  bool kept;
+  Opened(int d, bool k) : descriptor(d), kept(k) {}
+  Opened(const Opened&) = delete;
+  ~Opened() {
+    if (!kept) ::close(descriptor);
+  }
+};
+
+ShardReader::ShardReader(std::vector<std::string> paths, IndexColumns index)
+    : paths_(std::move(paths)), index_(index) {
+  size_t n = index_.shard.size();
+  PL_CHECK(index_.offset.size() == n && index_.length.size() == n && index_.crc.size() == n, Fault::argument,
+           "index: columns differ in length");
+  descriptors_ = std::make_unique<std::atomic<int>[]>(std::min(paths_.size(), kKeptOpen));
+  for (size_t i = 0; i < std::min(paths_.size(), kKeptOpen); ++i) descriptors_[i] = -1;
+}
+
+ShardReader::~ShardReader() {
+  for (size_t i = 0; i < std::min(paths_.size(), kKeptOpen); ++i)
+    if (descriptors_[i] >= 0) ::close(descriptors_[i]);
+}
+
+ShardReader::Opened ShardReader::open(int32_t shard) const {
+  const bool kept = static_cast<size_t>(shard) < kKeptOpen;
+  if (kept && descriptors_[shard] >= 0) return {descriptors_[shard], true};
+  int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
+  PL_CHECK(descriptor >= 0, Fault::io, "cannot open the shard: %s", reason(errno));
+  if (!kept) return {descriptor, false};
+  int none = -1;
+  if (!descriptors_[shard].compare_exchange_strong(none, descriptor)) {  // another thread was first
+    ::close(descriptor);
+    return {none, true};
+  }
+  return {descriptor, true};
+}
+
+std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buffer) const {
+  PL_CHECK(record >= 0 && record < records(), Fault::argument, "record %lld is not in the pack's %lld records",
+           static_cast<long long>(record), static_cast<long long>(records()));
+  const int32_t shard = index_.shard[record];
+  const int64_t offset = index_.offset[record], length = index_.length[record];
+  PL_CHECK(shard >= 0 && static_cast<size_t>(shard) < paths_.size() && offset >= 0 && length >= 0 &&
+               length <= kMaxRecordBytes && offset <= INT64_MAX - length,
+           Fault::record, "the index is damaged: shard %d, offset %lld, length %lld", shard,
+           static_cast<long long>(offset), static_cast<long long>(length));
+  Opened file = open(shard);
+  struct stat status;
+  PL_CHECK(::fstat(file.descriptor, &status) == 0, Fault::io, "cannot stat the shard: %s", reason(errno));
+  PL_CHECK(offset + length <= status.st_size, Fault::io,
+           "the shard has %lld bytes, its index wants %lld at %lld: it was cut off or replaced",
+           static_cast<long long>(status.st_size), static_cast<long long>(length), static_cast<long long>(offset));
+  uint8_t* bytes = buffer.need(static_cast<size_t>(length));
+  for (int64_t done = 0; done < length;) {
+    ssize_t got = ::pread(file.descriptor, bytes + done, static_cast<size_t>(length - done), offset + done);
+    if (got < 0 && errno == EINTR) continue;
+    PL_CHECK(got > 0, Fault::io, "cannot read %lld bytes at %lld: %s", static_cast<long long>(length - done),
+             static_cast<long long>(offset + done), reason(got < 0 ? errno : 0));
+    done += got;
+  }
+  std::span<const uint8_t> result(bytes, static_cast<size_t>(length));
+  uint32_t crc = crc32c(result);
+  PL_CHECK(crc == index_.crc[record], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,
+           index_.crc[record]);
+  return result;
+}
+
+}  // namespace pass_loader

@@ -1,0 +1,30 @@
+// Pillow's resampling filters as fixed-point taps for one axis (Pillow, src/libImaging/Resample.c: precompute_coeffs,
+// normalize_coeffs_8bpc). Used by the CPU and, later, by CUDA: both multiply the same integers.
+#pragma once
+#include <cstdint>
+#include <vector>
+
+namespace pass_loader {
+
+constexpr int kWeightBits = 22;  // 32 - 8 bits of pixel - 2 bits of headroom for negative lobes
+
+// Output o is sum over t < count[o] of input[first[o] + t] * weight[o * stride + t], plus a half, >> kWeightBits, clipped.
+struct AxisWeights {
+  int32_t stride = 0;              // taps reserved an output
+  int32_t input_begin, input_end;  // the inputs that any output touches
+  std::vector<int32_t> first, count, weight;
+  std::vector<double> unscaled;  // scratch of make_weights
+};
+
+struct AxisRequest {
+  int32_t in_size;      // the crop box's side
+  int32_t resize_size;  // what it is resized to
+  int32_t offset, out_size;  // the window of it that is wanted
+  uint8_t interpolation;     // PIL's Resampling value: 2 bilinear, 3 bicubic
+  bool reversed;             // outputs in the opposite order: a flip
+};
+
+// Reuses the vectors of `weights`. Sizes >= 1, the window inside the resize (check_plan).
+void make_weights(const AxisRequest& request, AxisWeights& weights);
+
+}  // namespace pass_loader

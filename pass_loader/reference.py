@@ -1,0 +1,90 @@
+"""The oracle: the same plans, executed by Pillow. Slow and obvious; imported by tests and benchmarks only.
+
+Every step is the call that the official scripts reach through torchvision's transforms on PIL pictures.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+
+from .recipes import _RESIZE_ORDER, Recipe, installed_pillow
+
+
+def decode(data: bytes) -> Image.Image:
+    """The picture as the official datasets load it: no Exif rotation, truncated files refused."""
+    with Image.open(io.BytesIO(data)) as picture:
+        return picture.convert("RGB")
+
+
+def render(picture: Image.Image, plan: np.void) -> np.ndarray:
+    """Execute one plan row on one decoded picture.
+
+    picture: RGB, full resolution. Returns (out_height, out_width, 3) uint8, before normalisation.
+    Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize.
+    """
+    view = _crop_and_resize(picture, plan)
+    if plan["flip"]:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    for step in plan["jitter_order"]:
+        if step == 0:
+            view = ImageEnhance.Brightness(view).enhance(float(plan["brightness"]))
+        elif step == 1:
+            view = ImageEnhance.Contrast(view).enhance(float(plan["contrast"]))
+        elif step == 2:
+            view = ImageEnhance.Color(view).enhance(float(plan["saturation"]))
+        elif step == 3:
+            view = _shift_hue(view, float(plan["hue"]))
+    if plan["grayscale"]:
+        view = Image.merge("RGB", [view.convert("L")] * 3)
+    if plan["blur_sigma"] > 0:
+        view = view.filter(ImageFilter.GaussianBlur(radius=float(plan["blur_sigma"])))
+    if plan["solarize_threshold"] >= 0:
+        view = ImageOps.solarize(view, threshold=int(plan["solarize_threshold"]))
+    return np.asarray(view)
+
+
+def _crop_and_resize(picture: Image.Image, plan: np.void) -> Image.Image:
+    x, y = int(plan["crop_x"]), int(plan["crop_y"])
+    interpolation = Image.Resampling(int(plan["interpolation"]))
+    view = picture.crop((x, y, x + int(plan["crop_width"]), y + int(plan["crop_height"])))
+    order = int(plan["resize_order"])
+    if plan["via_height"]:
+        view = _resize(view, int(plan["via_height"]), int(plan["via_width"]), interpolation, order)
+    view = _resize(view, int(plan["resize_height"]), int(plan["resize_width"]), interpolation, order)
+    left, top = int(plan["offset_x"]), int(plan["offset_y"])
+    return view.crop((left, top, left + int(plan["out_width"]), top + int(plan["out_height"])))
+
+
+def _resize(
+    view: Image.Image, height: int, width: int, interpolation: Image.Resampling, resize_order: int
+) -> Image.Image:
+    """Image.resize; where the plan wants another Pillow's order of passes, the two passes by hand."""
+    if _RESIZE_ORDER[installed_pillow()] == resize_order:
+        return view.resize((width, height), interpolation)
+    rows, columns = view.height - height, view.width - width  # how many each pass takes away
+    if resize_order == 1:
+        vertical_first = rows > 0 and view.height > 100 * view.width
+    else:
+        vertical_first = rows > 0 and rows > 2 * columns
+    between = (view.width, height) if vertical_first else (width, view.height)
+    return view.resize(between, interpolation).resize((width, height), interpolation)
+
+
+def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
+    """torchvision's adjust_hue on PIL (transforms/_functional_pil.py)."""
+    hue, saturation, value = view.convert("HSV").split()
+    shifted = (np.asarray(hue).astype(np.int32) + int(turns * 255)) % 256
+    return Image.merge("HSV", (Image.fromarray(shifted.astype(np.uint8)), saturation, value)).convert("RGB")
+
+
+def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
+    """ToTensor then Normalize in torch's own arithmetic: (H, W, 3) uint8 to (3, H, W) float32."""
+    import torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))).to(torch.float32).div(255)
+    mean = torch.tensor(recipe.mean, dtype=torch.float32)[:, None, None]
+    std = torch.tensor(recipe.std, dtype=torch.float32)[:, None, None]
+    return tensor.sub_(mean).div_(std).numpy()
