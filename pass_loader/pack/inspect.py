@@ -1,0 +1,92 @@
+"""Looks at one picture's bytes and decides: packed as they are, transcoded, or refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+
+from .. import _C
+from ..errors import BadPictureError
+
+_KNOWN = (  # what else a file may be, for the message
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"<!doctype", "HTML"),
+    (b"<html", "HTML"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """Bytes that will be packed and what their header says. Sizes in pixels, before any Exif rotation."""
+
+    data: bytes
+    height: int
+    width: int
+    components: int
+    progressive: bool
+    exif_rotated: bool
+    transcoded: bool = False
+
+
+def inspect(data: bytes, transcode: bool) -> Picture:
+    """Raises BadPictureError with the reason for a refusal.
+
+    The header is read always. The pixels are decoded, and so proven, only where the bytes do not end with an
+    end-of-image marker: a cut-off file shows itself that way, and whole files cost no decode.
+    """
+    if not data.startswith(b"\xff\xd8\xff"):
+        kind = _kind(data)
+        if not transcode or kind in ("empty", "HTML"):
+            raise BadPictureError(f"not a JPEG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else ""))
+        data = _to_jpeg(data)
+        return _picture(data, transcoded=True)
+    return _picture(data, transcoded=False)
+
+
+_CONVERTED = ("PNG", "GIF", "BMP", "TIFF", "WebP")
+
+
+def _picture(data: bytes, transcoded: bool) -> Picture:
+    header = _C.read_header(data)
+    if not header["ends_with_eoi"]:
+        _C.check_decodes(data)
+    return Picture(
+        data, header["height"], header["width"], header["components"], header["progressive"],
+        header["exif_orientation"] != 1, transcoded,
+    )  # fmt: skip
+
+
+def _kind(data: bytes) -> str:
+    if not data:
+        return "empty"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    head = data[:64].lstrip().lower()
+    for magic, kind in _KNOWN:
+        if data.startswith(magic) or head.startswith(magic):
+            return kind
+    return f"something that begins with {data[:4].hex(' ')}"
+
+
+def _to_jpeg(data: bytes) -> bytes:
+    """Quality 95, 4:4:4, by Pillow, after its convert("RGB"). More than 8 bits a sample are refused, not cut off."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data)) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    raise BadPictureError(f"{picture.format} of mode {picture.mode}: JPEG would lose its depth")
+                out = io.BytesIO()
+                picture.convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
+    except BadPictureError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds
+        raise BadPictureError(f"Pillow cannot read it: {error}") from None
+    return out.getvalue()

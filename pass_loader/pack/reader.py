@@ -1,0 +1,172 @@
+"""Opens packs: index by memory map, ids and metadata from the Parquet files when they are asked for."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import PackError
+from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest
+
+
+class Pack:
+    """A pack, read-only. Records are numbered over all shards, positions over the live (not removed) records.
+
+    Raises PackError where the directory is no pack or contradicts itself.
+    """
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        self.manifest = read_manifest(self.path)
+        self.pack_id: str = self.manifest["pack_id"]
+        self.classes: list[str] = self.manifest.get("classes", [])
+        self.shards: list[dict[str, Any]] = self.manifest["shards"]
+        counts = [shard["records"] for shard in self.shards]
+        self._first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.index = _open_index(self.path, self.shards)
+        self.removed = _read_removed(self.path / REMOVED, self.records)
+        self._table = lru_cache(maxsize=4)(self._read_table)
+        self._ids: pa.LargeStringArray | None = None
+
+    def __repr__(self) -> str:
+        return f"Pack({str(self.path)!r}: {len(self)} live of {self.records} records, {len(self.shards)} shards)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Pack, (str(self.path),)
+
+    @property
+    def records(self) -> int:
+        return int(self._first_record[-1])
+
+    def __len__(self) -> int:
+        """Live records."""
+        return self.records - len(self.removed)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of the index, (records,), a view of the memory map."""
+        return self.index.column(name).chunk(0).to_numpy(zero_copy_only=True)
+
+    def records_at(self, positions: np.ndarray) -> np.ndarray:
+        """Positions, int64, to records: the k-th live record is k plus the removed ones before it."""
+        if len(self.removed) == 0:
+            return positions
+        live_before = self.removed - np.arange(len(self.removed))
+        return positions + np.searchsorted(live_before, positions, side="right")
+
+    def shard_of(self, record: int) -> int:
+        self._check(record)
+        return int(np.searchsorted(self._first_record, record, side="right")) - 1
+
+    def shard_name(self, record: int) -> str:
+        return self.shards[self.shard_of(record)]["tar"]
+
+    def tar_paths(self) -> list[str]:
+        return [str(self.path / shard["tar"]) for shard in self.shards]
+
+    def row(self, record: int) -> dict[str, Any]:
+        """The record's row of its shard's Parquet file."""
+        shard = self.shard_of(record)
+        return self._table(shard).slice(record - int(self._first_record[shard]), 1).to_pylist()[0]
+
+    def id_of(self, record: int) -> str:
+        return self.row(record)["id"]
+
+    def ids(self, records: np.ndarray) -> list[str]:
+        """Many ids at once. The first call reads all ids into memory, about 40 bytes a record."""
+        if self._ids is None:
+            tables = [self.table(shard, columns=["id"]) for shard in range(len(self.shards))]
+            self._ids = pa.concat_tables(tables).column("id").cast(pa.large_string()).combine_chunks()
+        return self._ids.take(pa.array(records)).to_pylist()
+
+    def record_of(self, id: str) -> int:
+        """Raises KeyError for an id that the pack does not have, removed ones included."""
+        for shard in range(len(self.shards)):
+            found = pc.index(self.table(shard, columns=["id"]).column("id"), pa.scalar(id, pa.string())).as_py()
+            if found >= 0:
+                return int(self._first_record[shard]) + found
+        raise KeyError(id)
+
+    def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
+        """A shard's Parquet file. Raises PackError where it has another number of rows than the manifest says."""
+        table = pq.read_table(self.path / self.shards[shard]["table"], columns=columns)
+        if table.num_rows != self.shards[shard]["records"]:
+            raise PackError(
+                f"{self.path / self.shards[shard]['table']} has {table.num_rows} rows, "
+                f"the manifest says {self.shards[shard]['records']}"
+            )
+        return table
+
+    def _read_table(self, shard: int) -> pa.Table:
+        return self.table(shard)
+
+    def _check(self, record: int) -> None:
+        if not 0 <= record < self.records:
+            raise IndexError(f"record {record} is not in [0, {self.records})")
+
+
+def _open_index(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
+    """O(1) in time and private memory: the columns stay on disk until they are touched."""
+    path = root / INDEX
+    records = sum(shard["records"] for shard in shards)
+    if not path.exists():
+        write_index(root, index_from_tables(root, shards))
+    try:
+        index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise PackError(f"{path} is damaged ({error}); delete it to have it rebuilt") from None
+    if index.schema != INDEX_SCHEMA or index.num_rows != records or index.column(0).num_chunks != 1:
+        raise PackError(f"{path} does not fit the manifest; delete it to have it rebuilt")
+    return index
+
+
+def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
+    """The index's columns from the shards' Parquet files."""
+    names = [name for name in INDEX_SCHEMA.names if name != "shard"]
+    parts = []
+    for number, shard in enumerate(shards):
+        table = pq.read_table(root / shard["table"], columns=names)
+        parts.append(index_rows(table, number))
+    return pa.concat_tables(parts)
+
+
+def index_rows(table: pa.Table, shard: int) -> pa.Table:
+    """A shard's rows of the index."""
+    codec = pc.index_in(table.column("codec"), pa.array(CODECS))
+    if codec.null_count:
+        raise PackError(f"shard {shard} holds a codec that this pass-loader does not know; it knows {list(CODECS)}")
+    columns = {name: table.column(name) for name in INDEX_SCHEMA.names if name not in ("shard", "codec")}
+    columns["shard"] = pa.chunked_array([pa.array(np.full(table.num_rows, shard, np.int32))])
+    columns["codec"] = codec
+    return pa.table([columns[name].cast(type) for name, type in zip(INDEX_SCHEMA.names, INDEX_SCHEMA.types)],
+                    schema=INDEX_SCHEMA)  # fmt: skip
+
+
+def write_index(root: Path, index: pa.Table) -> None:
+    """One record batch, so that a column is one array."""
+    temporary = root / (INDEX + ".tmp")
+    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, INDEX_SCHEMA) as writer:
+        writer.write_table(index.combine_chunks())
+    publish(temporary, root / INDEX)
+
+
+def _read_removed(path: Path, records: int) -> np.ndarray:
+    """The removed records, sorted. A line: {"id", "record", "date", "reason"}, with "restored": true where it undoes."""
+    removed: set[int] = set()
+    if path.exists():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            try:
+                entry = json.loads(line)
+                record = int(entry["record"])
+            except (ValueError, KeyError, TypeError) as error:
+                raise PackError(f"{path}, line {number}: {error!r}") from None
+            if not 0 <= record < records:
+                raise PackError(f"{path}, line {number}: record {record} is not in the pack")
+            removed.discard(record) if entry.get("restored") else removed.add(record)
+    return np.array(sorted(removed), dtype=np.int64)

@@ -1,0 +1,57 @@
+"""What a packing run did, for a person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .inspect import Picture
+
+_SHOWN = 20  # refusals printed in full; the rest are counted
+
+
+@dataclass
+class Report:
+    """Counts of a build. refused: (source and name, reason), in the order of the sources."""
+
+    pictures: int = 0
+    bytes: int = 0
+    shards: int = 0
+    progressive: int = 0
+    gray: int = 0
+    cmyk: int = 0
+    exif_rotated: int = 0
+    transcoded: int = 0
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    without_metadata: int | None = None  # None: no metadata was given
+    metadata_unused: int | None = None
+
+    def count(self, picture: Picture) -> None:
+        self.pictures += 1
+        self.bytes += len(picture.data)
+        self.progressive += picture.progressive
+        self.gray += picture.components == 1
+        self.cmyk += picture.components == 4
+        self.exif_rotated += picture.exif_rotated
+        self.transcoded += picture.transcoded
+
+    def add(self, other: Report) -> None:
+        for name in ("pictures", "bytes", "progressive", "gray", "cmyk", "exif_rotated", "transcoded", "refused"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.pictures:,} pictures, {self.bytes:,} bytes, {self.shards} shards",
+            f"progressive {self.progressive:,}, gray {self.gray:,}, CMYK {self.cmyk:,}, Exif-rotated "
+            f"{self.exif_rotated:,} (packed as stored; Pillow's convert('RGB') does not rotate), "
+            f"transcoded {self.transcoded:,}",
+        ]
+        if self.without_metadata is not None:
+            lines.append(
+                f"pictures without a metadata row {self.without_metadata:,}, "
+                f"metadata rows without a picture {self.metadata_unused:,}"
+            )
+        lines.append(f"refused {len(self.refused):,}")
+        lines += [f"  {name}: {reason}" for name, reason in self.refused[:_SHOWN]]
+        if len(self.refused) > _SHOWN:
+            lines.append(f"  ... and {len(self.refused) - _SHOWN:,} more")
+        return "\n".join(lines)

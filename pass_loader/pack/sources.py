@@ -1,0 +1,130 @@
+"""Where pictures come from: tars (read in place, never extracted) and folder trees. Lists entries, reads their bytes."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..errors import PackError
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file of a source, before anybody looked into it."""
+
+    source: Source
+    name: str  # as the source has it; error messages use it
+    id: str
+    class_name: str | None  # the class folder; None: no label
+    offset: int  # bytes, in the tar; 0 in a folder
+    length: int
+
+    def read(self) -> bytes:
+        return self.source.read(self)
+
+
+class Source:
+    """A tar or a folder. `entries` lists in a fixed order: equal input gives equal packs."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    def classes(self) -> list[str]:
+        return []
+
+    def size(self) -> int:
+        """Bytes to be read, about; for a progress bar."""
+        raise NotImplementedError
+
+    def entries(self) -> Iterator[Entry]:
+        raise NotImplementedError
+
+    def read(self, entry: Entry) -> bytes:
+        raise NotImplementedError
+
+
+class TarSource(Source):
+    """PASS's tars, `PASS_dataset/<n>/<hash>.jpg`: the id is the base name up to its first dot; the numbered folders
+    mean nothing and give no label."""
+
+    def entries(self) -> Iterator[Entry]:
+        try:
+            with tarfile.open(self.path, "r:") as tar:
+                for member in tar:
+                    tar.members = []  # tarfile keeps every header otherwise: 1.4 million for PASS
+                    if member.isfile():
+                        id = PurePosixPath(member.name).name.split(".")[0]
+                        yield Entry(self, member.name, id, None, member.offset_data, member.size)
+        except tarfile.TarError as error:
+            raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{_html_hint(self.path)}") from None
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._file = open(path, "rb")  # read with pread only, so by any number of threads
+
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, entry: Entry) -> bytes:
+        data = os.pread(self._file.fileno(), entry.length, entry.offset)
+        if len(data) != entry.length:
+            raise PackError(f"{self.path} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}")
+        return data
+
+
+class FolderSource(Source):
+    """A folder tree as torchvision's ImageFolder reads it: the first folder below the root is the class. The id is the
+    path below the root without its suffix."""
+
+    def __init__(self, path: Path):
+        super().__init__(path.resolve())
+
+    def classes(self) -> list[str]:
+        return sorted(child.name for child in os.scandir(self.path) if child.is_dir())
+
+    def entries(self) -> Iterator[Entry]:
+        for directory, folders, files in os.walk(self.path, followlinks=True):
+            folders.sort()
+            for file in sorted(files):
+                path = Path(directory, file)
+                relative = path.relative_to(self.path)
+                class_name = relative.parts[0] if len(relative.parts) > 1 else None
+                yield Entry(self, str(relative), str(relative.with_suffix("")), class_name, 0, path.stat().st_size)
+
+    def size(self) -> int:
+        return sum(entry.length for entry in self.entries())
+
+    def read(self, entry: Entry) -> bytes:
+        return (self.path / entry.name).read_bytes()
+
+
+def open_sources(paths: list[str | Path]) -> list[Source]:
+    """Raises PackError for what is neither a tar nor a folder."""
+    sources: list[Source] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            sources.append(FolderSource(path))
+        elif not path.exists():
+            raise PackError(f"{path} does not exist")
+        elif path.stat().st_size == 0 or not tarfile.is_tarfile(path):
+            raise PackError(f"{path} is neither a folder nor a tar{_html_hint(path)}")
+        else:
+            sources.append(TarSource(path))
+    return sources
+
+
+def _html_hint(path: Path) -> str:
+    with open(path, "rb") as file:
+        head = file.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "; it is a web page: the download was redirected (curl needs -L)"
+    if head.startswith(b"\x1f\x8b"):
+        return "; it is gzip-compressed: decompress it first, so that records can be read in place"
+    return ""

@@ -1,0 +1,110 @@
+"""Single samples of a pack: look at one, plan it, render it. Works without torch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _C
+from .errors import BadPictureError, RecordError, ShardError
+from .pack.layout import TABLE_SCHEMA
+from .pack.reader import Pack
+from .recipes import Recipe
+
+MAX_SEED = 2**64
+
+
+class Samples:
+    """A pack seen through a recipe. Every method is a pure function of its arguments and the seed."""
+
+    def __init__(self, pack: str | Path | Pack, recipe: Recipe, *, seed: int = 0):
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe is {recipe!r}, want a pass_loader.Recipe, for example recipes.dino()")
+        if not 0 <= seed < MAX_SEED:
+            raise ValueError(f"seed is {seed}, want [0, 2^64)")
+        self.pack = pack if isinstance(pack, Pack) else Pack(pack)
+        self.recipe = recipe
+        self.seed = seed
+        self._opened: _C.ShardReader | None = None
+
+    def __len__(self) -> int:
+        """Live records."""
+        return len(self.pack)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": None}  # file descriptors do not travel
+
+    @property
+    def reader(self) -> _C.ShardReader:
+        if self._opened is None:
+            columns = [self.pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
+            self._opened = _C.ShardReader(self.pack.tar_paths(), *columns)
+        return self._opened
+
+    def id_of(self, record: int) -> str:
+        return self.pack.id_of(record)
+
+    def record_of(self, id: str) -> int:
+        """Raises KeyError for an id that the pack does not have."""
+        return self.pack.record_of(id)
+
+    def read(self, record: int) -> bytes:
+        """The record's bytes as packed, checked against their CRC. Raises RecordError, ShardError."""
+        self.pack._check(record)
+        with self.named(record):
+            return self.reader.read(record)
+
+    def decode(self, record: int) -> np.ndarray:
+        """(height, width, 3) uint8 RGB, Pillow's bytes. Raises RecordError, ShardError."""
+        data = self.read(record)
+        with self.named(record):
+            return _C.decode(data)
+
+    def metadata(self, record: int) -> dict[str, Any]:
+        """The source's metadata columns, for PASS unickname, licensename, datetaken, latitude, longitude."""
+        return {name: value for name, value in self.pack.row(record).items() if name not in TABLE_SCHEMA.names}
+
+    def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
+        """(views,) rows of _C.view_plan_dtype: the decided numbers of every view. Another draw gives other views."""
+        self.pack._check(record)
+        height, width = (int(self.pack.column(name)[record]) for name in ("height", "width"))
+        return _C.plan_views(
+            self.recipe.rows(), seed=self.seed, epoch=epoch, record=record, draw=draw, height=height, width=width
+        )
+
+    def render(self, record: int, epoch: int = 0, draw: int = 0) -> list[np.ndarray]:
+        """The views before normalisation: a list of (height, width, 3) uint8. Raises RecordError, ShardError."""
+        pixels = self.decode(record)
+        with self.named(record):
+            return _C.render_plan(pixels, self.plan(record, epoch, draw))
+
+    @contextlib.contextmanager
+    def named(self, record: int) -> Iterator[None]:
+        """Errors of the native side, with the record's place."""
+        try:
+            yield
+        except BadPictureError as error:
+            raise self.error(record, "record", str(error)) from None
+        except OSError as error:
+            raise self.error(record, "io", str(error)) from None
+
+    def error(self, record: int, fault: str, cause: str) -> RecordError:
+        kind = ShardError if fault == "io" else RecordError
+        try:
+            id = self.id_of(record)
+        except Exception as lookup:  # the cause that matters is the one we were given
+            id = f"unknown ({lookup})"
+        return kind(self.pack.shard_name(record), record, id, cause)
+
+
+def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
+    """Execute plan rows on a picture.
+
+    pixels: (height, width, 3) uint8 RGB. plan: rows of _C.view_plan_dtype, one or more.
+    Returns a list of (out_height, out_width, 3) uint8. Raises ValueError where a plan cannot be executed.
+    """
+    return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))
