@@ -1,0 +1,100 @@
+"""`pass-pack preview`: a contact sheet. A row a sample: the picture with its crop boxes drawn, then all its views."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from ..recipes import Recipe
+from ..samples import Samples
+from .reader import Pack
+
+_MARGIN = 6
+_PAPER = (255, 255, 255)
+
+
+def preview(
+    pack: str | Path | Pack,
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    records: Sequence[int] | None = None,
+    count: int = 4,
+    seed: int = 0,
+    epoch: int = 0,
+) -> None:
+    """Write a contact sheet of `records`, or of `count` live records spread over the pack, as PNG."""
+    samples = Samples(pack, recipe, seed=seed)
+    if records is None:
+        spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
+        records = [int(record) for record in samples.pack.records_at(spread)]
+    rows = [_row(samples, record, epoch) for record in records]
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    sheet.save(out, "PNG")
+
+
+def _row(samples: Samples, record: int, epoch: int) -> Image.Image:
+    plan = samples.plan(record, epoch)
+    views = [Image.fromarray(view) for view in samples.render(record, epoch)]
+    tallest = max(view.height for view in views)
+    picture = _with_boxes(Image.fromarray(samples.decode(record)), plan, tallest)
+    tiles = [picture] + [_framed(view, _colour(i, len(views))) for i, view in enumerate(views)]
+    columns = _stack(tiles, max(tile.height for tile in tiles))
+    caption = f"record {record}  id {samples.id_of(record)}  {samples.recipe.name}, {len(views)} views"
+    row = Image.new("RGB", (sum(c.width for c in columns), columns[0].height + 16), _PAPER)
+    ImageDraw.Draw(row).text((_MARGIN, 2), caption.encode("ascii", "replace").decode(), fill=(0, 0, 0))
+    left = 0
+    for column in columns:
+        row.paste(column, (left, 16))
+        left += column.width
+    return row
+
+
+
+def _stack(tiles: list[Image.Image], height: int) -> list[Image.Image]:
+    """Tiles in order, in columns of at most `height`: small views lie above one another."""
+    columns: list[list[Image.Image]] = []
+    for tile in tiles:
+        if columns and columns[-1][0].width == tile.width and sum(t.height for t in columns[-1]) + tile.height <= height:
+            columns[-1].append(tile)
+        else:
+            columns.append([tile])
+    images = []
+    for column in columns:
+        image = Image.new("RGB", (column[0].width, height), _PAPER)
+        for place, tile in enumerate(column):
+            image.paste(tile, (0, sum(t.height for t in column[:place])))
+        images.append(image)
+    return images
+
+
+def _with_boxes(picture: Image.Image, plan: np.ndarray, height: int) -> Image.Image:
+    scale = height / picture.height
+    small = picture.resize((max(1, round(picture.width * scale)), height), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(small)
+    for index, view in enumerate(plan):
+        x, y, w, h = (float(view[name]) * scale for name in ("crop_x", "crop_y", "crop_width", "crop_height"))
+        draw.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=_colour(index, len(plan)), width=2)
+    return _framed(small, _PAPER)
+
+
+def _framed(picture: Image.Image, colour: tuple[int, int, int]) -> Image.Image:
+    frame = Image.new("RGB", (picture.width + 2 * _MARGIN, picture.height + 2 * _MARGIN), _PAPER)
+    ImageDraw.Draw(frame).rectangle(
+        (_MARGIN - 3, _MARGIN - 3, frame.width - _MARGIN + 2, frame.height - _MARGIN + 2), fill=colour
+    )
+    frame.paste(picture, (_MARGIN, _MARGIN))
+    return frame
+
+
+def _colour(index: int, count: int) -> tuple[int, int, int]:
+    r, g, b = colorsys.hsv_to_rgb(index / max(count, 1), 0.9, 0.9)
+    return int(r * 255), int(g * 255), int(b * 255)
