@@ -1,0 +1,74 @@
+# make demo   pack real photographs, load an epoch, compare with the official pipeline
+# make test   build and run all tests
+# make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
+# Everything happens in .venv, made when missing. TORCH= chooses another torch.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+TORCHVISION ?= torchvision==0.28.0
+PILLOW12 ?= pillow==12.3.0
+DATA ?=
+bin := $(VENV)/bin
+sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp) setup.py pyproject.toml
+packages := g++ pkg-config libjpeg62-turbo-dev python3-venv python3-dev
+
+.PHONY: setup demo test bench sanitize clean
+setup: $(VENV)/.built
+
+demo: setup
+	$(bin)/python -m benchmarks.demo
+
+test: setup $(VENV)/pillow12/.installed
+	$(bin)/python -m pytest
+	@echo "The same pixels from Pillow 12:"
+	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
+
+bench: setup $(VENV)/.bench
+	$(bin)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-json=benchmarks/latest.json $(if $(DATA),--data $(DATA))
+
+# Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own.
+sanitize: setup
+	rm -rf build/sanitize && mkdir -p build/sanitize
+	cp -r csrc pass_loader benchmarks tests setup.py pyproject.toml README.md LICENSE build/sanitize
+	rm -f build/sanitize/pass_loader/*.so
+	cd build/sanitize && PASS_LOADER_SANITIZE=1 ../../$(bin)/python setup.py -q build_ext --inplace
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
+	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	  ../../$(bin)/python -m pytest -q -m "hostile or oracle"
+
+clean:
+	rm -rf build demo $(VENV) pass_loader/*.so *.egg-info
+
+# A compiler, libjpeg-turbo and Python's headers: installed where we may, named where we may not.
+$(VENV)/.created:
+	@missing=""; \
+	command -v g++ >/dev/null || missing=1; \
+	pkg-config --exists libjpeg 2>/dev/null || missing=1; \
+	$(PYTHON) -c "import venv, ensurepip, os, sysconfig; assert os.path.exists(sysconfig.get_paths()['include'] + '/Python.h')" 2>/dev/null || missing=1; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy $(packages); \
+	  else echo "Please install: $(packages)"; exit 1; fi; \
+	fi
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	$(bin)/pip install -q "setuptools>=77" "pybind11>=2.12" wheel
+	$(bin)/pip install -q "$(TORCH)" numpy
+	$(bin)/pip install -q --no-deps "$(TORCHVISION)"
+	touch $@
+
+$(VENV)/.built: $(VENV)/.installed $(sources)
+	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test]"
+	touch $@
+
+# Pillow 12 beside the installed 13, for the tests that say so.
+$(VENV)/pillow12/.installed: $(VENV)/.installed
+	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow12 "$(PILLOW12)"
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.built
+	$(bin)/pip install -q -e ".[bench]" --no-build-isolation
+	touch $@
