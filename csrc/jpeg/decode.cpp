@@ -143,7 +143,10 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
     if (jpeg_read_scanlines(&info, rows, 1) != 1) return Outcome::truncated;
     split_row(row_buffer, header.components, planes, y);
   }
-  return Outcome::complete;  // what follows the last row, an end marker or not, is of no interest to Pillow either
+  // Reads on to the end marker. Pillow refuses an error there, but not that the marker is missing. A second frame that
+  // is cut off is such an error to libjpeg-turbo 3, which Pillow bundles; 2.1 asks for more bytes.
+  if (!jpeg_finish_decompress(&info) && is_frame(info.unread_marker)) return Outcome::resized;
+  return Outcome::complete;
 }
 
 void Decoder::release() { state_->pixels.release(); }

@@ -9,11 +9,6 @@ namespace {
 
 uint32_t big16(const uint8_t* p) { return static_cast<uint32_t>(p[0]) << 8 | p[1]; }
 
-// Start of frame: C0..CF without DHT, JPG and DAC, and DHP (T.81 table B.1), which is what Pillow takes for one.
-bool is_frame(int marker) {
-  return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) || marker == 0xDE;
-}
-
 bool stands_alone(int marker) {  // markers without a segment: JPG, RSTn, SOI, EOI, JPGn
   return marker == 0xC8 || (marker >= 0xD0 && marker <= 0xD9) || (marker >= 0xF0 && marker <= 0xFD);
 }
@@ -65,6 +60,10 @@ void check_size(const Header& header) {
 }
 
 }  // namespace
+
+bool is_frame(int marker) {
+  return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) || marker == 0xDE;
+}
 
 // Walks the markers as Pillow's JpegImageFile._open does: bytes between segments that are no marker are passed over.
 Header read_header(std::span<const uint8_t> bytes) {

@@ -18,6 +18,9 @@ struct Header {
 // Throws Error(record): no JPEG, cut off, not 8 bits, 2 or more than 4 components, more pixels than kMaxPixels.
 Header read_header(std::span<const uint8_t> bytes);
 
+// Start of frame: C0..CF without DHT, JPG and DAC, and DHP (T.81 table B.1), which is what Pillow takes for one.
+bool is_frame(int marker);
+
 // Whether an end-of-image marker closes the bytes, up to 16 bytes of padding: a cheap sign that nothing was cut off.
 bool ends_with_eoi(std::span<const uint8_t> bytes);
 
