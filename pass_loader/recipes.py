@@ -77,8 +77,8 @@ class Recipe:
     """All views of a sample, how they are normalised and the structure of a batch.
 
     batch: "views" gives a bare list of tensors, "views_labels" a tuple (list of tensors, labels).
-    pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a quarter of
-        such a view's values by one level. The default is what the installed Pillow does, decided when the recipe is
+    pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
+        such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the recipe is
         made; name it where a run must be repeated on machines with another Pillow.
     """
 

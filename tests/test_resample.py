@@ -49,11 +49,11 @@ def test_order_of_passes() -> None:
 
 
 def test_the_orders_differ() -> None:
-    """What the recipe's `pillow` decides: about a quarter of such a view's values, nearly all by one level."""
+    """What the recipe's `pillow` decides: about a tenth of the values of such a view, nearly all by one level."""
     photograph = photographs()["flower.jpg"].transpose(Image.Transpose.ROTATE_90)
     pixels = np.ascontiguousarray(np.asarray(photograph)[:303, :258])
     shape = {"resize_height": 224, "resize_width": 224, "interpolation": 3}
     first, second = (render_plan(pixels, plan_of(303, 258, resize_order=order, **shape))[0] for order in (0, 1))
     difference = np.abs(first.astype(int) - second)
-    assert 0.1 < (difference > 0).mean() < 0.5
+    assert 0.03 < (difference > 0).mean() < 0.3
     assert (difference > 1).mean() < 0.001

@@ -1,0 +1,81 @@
+"""The dependency rules of csrc/README.md, read off the includes and imports; and sizes of files."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CSRC, PACKAGE = ROOT / "csrc", ROOT / "pass_loader"
+
+# bindings -> engine -> {shard jpeg plan cpu} -> small headers. A room may include itself and what stands here.
+SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers"}
+MAY_INCLUDE = {
+    "bindings": {"engine", "shard", "jpeg", "plan", "cpu"} | SMALL,
+    "engine": {"shard", "jpeg", "plan", "cpu"} | SMALL,
+    "shard": SMALL,
+    "jpeg": SMALL,
+    "cpu": {"plan"} | SMALL,
+    "plan": SMALL,
+    "plan_checks": {"plan"} | SMALL,
+} | {name: SMALL for name in SMALL}
+
+
+def room(path: Path) -> str:
+    relative = path.relative_to(CSRC)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def test_includes() -> None:
+    sources = sorted([*CSRC.rglob("*.h"), *CSRC.rglob("*.cpp")])
+    assert len(sources) > 20
+    for path in sources:
+        text = path.read_text()
+        for name in re.findall(r'#include "([^"]+)"', text):
+            included = CSRC / name
+            assert included.exists(), f"{path}: {name} is not below csrc/"
+            target = room(included)
+            assert target == room(path) or target in MAY_INCLUDE[room(path)], f"{path} includes {name}"
+        outside = set(re.findall(r"#include <([^>]+)>", text))
+        if path.name != "bindings.cpp":
+            assert not any(name.startswith(("pybind11", "Python")) for name in outside), path
+        assert not any("torch" in name or name.startswith("ATen") for name in outside), path
+        if path.stem != "engine":
+            assert not outside & {"thread", "condition_variable"}, path
+
+
+def imports(path: Path) -> set[str]:
+    """Modules that a file of the package imports, ours without the leading dots."""
+    found = set()
+    package = path.relative_to(PACKAGE).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level == 0:
+                found.add((node.module or "").split(".")[0])
+                continue
+            base = package[: len(package) - (node.level - 1)]
+            module = ".".join((*base, *filter(None, [node.module])))
+            found |= {module} if node.module else {".".join((*base, alias.name)) for alias in node.names}
+    return found
+
+
+def test_imports() -> None:
+    needs_torch = {"dataset", "loader", "sampler", "rendering"}
+    for path in PACKAGE.rglob("*.py"):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found = imports(path)
+        if name not in needs_torch | {"reference", "__init__"}:
+            assert "torch" not in found and not found & needs_torch, name
+        assert "reference" not in found, f"{name}: only tests and benchmarks import the oracle"
+        assert "torchvision" not in found and "sklearn" not in found, f"{name}: not needed at run time"
+        assert "pickle" not in found, f"{name}: nothing on disk is unpickled"
+
+
+def test_files_are_short() -> None:
+    for folder in ("csrc", "pass_loader", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".pyi", ".h", ".cpp", ".cu"):
+                assert len(path.read_text().splitlines()) <= 400, path

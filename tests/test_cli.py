@@ -1,0 +1,72 @@
+"""The command pass-pack, as a person meets it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pass_loader.pack.cli import main, size_in_bytes
+
+from .corpus import jpeg, noise
+from .test_pack import write_tree
+
+
+def test_build_info_verify_preview(
+    tmp_path: Path, pass_files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tar, table = map(str, pass_files)
+    out = str(tmp_path / "pack")
+    assert main(["build", tar, "--out", out, "--metadata", table, "--shard-bytes", "1MB", "--workers", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "23 pictures" in text and "metadata rows without a picture 0" in text and "refused 0" in text
+    assert main(["info", out]) == 0
+    text = capsys.readouterr().out
+    assert "records:          23, live 23" in text and "unickname" in text and "PASS.0.tar" in text
+    assert main(["verify", out]) == 0
+    assert "everything is as it was packed" in capsys.readouterr().out
+    for recipe in ("dino", "swav", "mocov2"):
+        sheet = tmp_path / f"{recipe}.png"
+        assert main(["preview", out, "--recipe", recipe, "--out", str(sheet), "--count", "2"]) == 0
+        with Image.open(sheet) as picture:
+            assert picture.format == "PNG" and picture.width > 600 and picture.height > 400
+            assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 1000
+
+
+def test_strict_and_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = str(write_tree(tmp_path / "in", {"a.jpg": jpeg(noise(9, 9)), "b.jpg": b"text"}))
+    assert main(["build", root, "--out", str(tmp_path / "1")]) == 0
+    assert "in: b.jpg: not a JPEG but something that begins with 74 65 78 74" in capsys.readouterr().out
+    assert main(["build", root, "--out", str(tmp_path / "2"), "--strict"]) == 1
+    assert main(["build", root, "--out", str(tmp_path / "2")]) == 1
+    assert "already a pack" in capsys.readouterr().err
+    assert main(["info", str(tmp_path)]) == 1
+    assert "is not a pack" in capsys.readouterr().err
+    (tmp_path / "1" / "shard-00000.tar").unlink()
+    assert main(["verify", str(tmp_path / "1")]) == 1
+    assert "1 problems" in capsys.readouterr().out
+    assert main(["preview", str(tmp_path / "1"), "--out", str(tmp_path / "x.png")]) == 1
+    assert "shard-00000.tar, record 0, id a: cannot open the shard" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text,want", [("1GiB", 1 << 30), ("500MB", 500_000_000), ("1.5k", 1500), ("77", 77)])
+def test_sizes(text: str, want: int) -> None:
+    assert size_in_bytes(text) == want
+
+
+@pytest.mark.parametrize("text", ["", "many", "-1", "0", "1TB!"])
+def test_bad_sizes(text: str) -> None:
+    import argparse
+
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
+        size_in_bytes(text)
+
+
+def test_the_command_is_installed() -> None:
+    command = Path(sys.executable).with_name("pass-pack")
+    shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
+    for name in ("build", "info", "verify", "preview"):
+        assert name in shown

@@ -1,0 +1,40 @@
+"""Memory of a running loader. Bytes, not time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CODE = """
+import gc, json, re, sys
+import torch
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+torch.empty(8).sum()
+before = anonymous()
+import pass_loader
+from pass_loader import recipes
+dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
+loader = pass_loader.DataLoader(dataset, batch_size=64, shuffle=True, num_workers=2, sampler=None, drop_last=True)
+loader.sampler.positions = lambda: torch.arange(192) % len(dataset)
+type(loader.sampler).__len__ = lambda self: 192
+after = []
+for epoch in range(10):
+    for views, labels in loader:
+        batch = sum(view.nbytes for view in views)
+    after.append(anonymous() - before)
+    del views, labels
+json.dump({"batch": batch, "after": after, "held": loader.prefetch_factor + 1}, sys.stdout)
+"""
+
+
+def test_anonymous_memory_of_ten_epochs(pack: Path) -> None:
+    """Two threads, batch 64: below 100 MB beyond torch's import and the live batches (those in work and the one held);
+    flat from the second epoch on."""
+    out = subprocess.run([sys.executable, "-c", CODE, str(pack)], capture_output=True, text=True, check=True).stdout
+    found = json.loads(out)
+    live = found["batch"] * found["held"]
+    assert max(found["after"]) - live < 100e6, found
+    assert found["after"][-1] - found["after"][1] < 8e6, found
