@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from pass_loader import DataLoader, ShardDataset, _C, recipes
+from pass_loader import _C, DataLoader, ShardDataset, recipes
 from pass_loader.pack import build
 from pass_loader.pack.preview import preview
 

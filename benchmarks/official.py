@@ -45,7 +45,10 @@ class PilSolarize:
 def transform_of(view: ViewSpec, recipe: Recipe) -> Callable[[Image.Image], torch.Tensor]:
     steps: list[Callable] = [
         T.RandomResizedCrop(
-            (view.height, view.width), scale=view.scale, ratio=view.ratio, interpolation=InterpolationMode(view.interpolation)
+            (view.height, view.width),
+            scale=view.scale,
+            ratio=view.ratio,
+            interpolation=InterpolationMode(view.interpolation),
         ),
         T.RandomHorizontalFlip(view.flip),
     ]

@@ -311,6 +311,7 @@ PYBIND11_MODULE(_C, m) {
       translate(error);
     }
   });
+  current_isa();  // a PASS_LOADER_ISA that this machine lacks fails the import, not the first batch
   bind_pictures(m);
   bind_plans(m);
   bind_loading(m);

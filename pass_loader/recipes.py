@@ -7,7 +7,7 @@ print one to see its table, derive another with `override` or `dataclasses.repla
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -68,7 +68,8 @@ class ViewSpec:
         return (
             self.height, self.width, *self.scale, *self.ratio, self.flip, self.jitter,
             *(end for r in jitter_ranges for end in r), self.grayscale, self.blur, *self.blur_sigma,
-            self.solarize, self.solarize_threshold, _INTERPOLATION[self.interpolation], 0, resize_order,
+            self.solarize, self.solarize_threshold, _INTERPOLATION[self.interpolation], 0,
+            resize_order,
         )  # fmt: skip
 
 
@@ -78,8 +79,8 @@ class Recipe:
 
     batch: "views" gives a bare list of tensors, "views_labels" a tuple (list of tensors, labels).
     pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
-        such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the recipe is
-        made; name it where a run must be repeated on machines with another Pillow.
+        such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
+        recipe is made; name it where a run must be repeated on machines with another Pillow.
     """
 
     name: str
@@ -218,4 +219,4 @@ def mocov2(*, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
     return Recipe("mocov2", (view,) * 2, source="facebookresearch/moco main_moco.py:326-338")
 
 
-PRESETS = {"dino": dino, "swav": swav, "mocov2": mocov2}
+PRESETS: dict[str, Callable[..., Recipe]] = {"dino": dino, "swav": swav, "mocov2": mocov2}

@@ -47,6 +47,9 @@ def decodable() -> dict[str, bytes]:
         "q100": jpeg(noise(50, 50), quality=100, subsampling=0),
         "gray": jpeg(base, mode="L"),
         "cmyk": jpeg(base, mode="CMYK"),
+        "cmyk_noise": jpeg(
+            Image.merge("CMYK", [Image.fromarray(noise(40, 40, c)[:, :, 0]) for c in range(4)]), mode="CMYK"
+        ),
         "progressive": jpeg(base, progressive=True, subsampling=2),
         "progressive_gray": jpeg(base, mode="L", progressive=True),
         "restart": jpeg(base, restart_marker_blocks=3, subsampling=2),

@@ -119,7 +119,9 @@ def test_an_index_that_lies(pack: Path) -> None:
         with pytest.raises(ValueError, match="record 1 is not in"):
             reader.read(1)
     with pytest.raises(ValueError, match="columns differ in length"):
-        _C.ShardReader(paths, np.zeros(2, np.int32), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint32))
+        _C.ShardReader(
+            paths, np.zeros(2, np.int32), np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.uint32)
+        )
 
 
 def test_outputs_of_the_wrong_shape_are_refused(pack: Path) -> None:

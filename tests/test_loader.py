@@ -174,7 +174,7 @@ def test_a_held_batch_is_never_overwritten(dataset: ShardDataset) -> None:
     """Kills: a ring that reuses buffers by counting. Also memory that came from a part of a batch only."""
     loader = DataLoader(dataset, 4, shuffle=True, num_workers=2, prefetch_factor=1)
     held: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for epoch in range(3):
+    for _ in range(3):
         for views, _ in loader:
             held.append((views[1], views[1].clone()))  # one view keeps the allocation of its size alive
         gc.collect()
@@ -219,7 +219,8 @@ def test_arguments_without_a_meaning_are_refused(dataset: ShardDataset) -> None:
     for arguments, message in (
         ({"batch_size": 0}, "batch_size is 0"), ({"num_workers": -1}, "num_workers is -1"),
         ({"prefetch_factor": 0}, "prefetch_factor is 0"), ({"rank": 0}, "give both or neither"),
-        ({"rank": 2, "world_size": 2}, r"rank is 2, want \[0, 2\)"), ({"sampler": [0], "shuffle": True}, "without shuffle"),
+        ({"rank": 2, "world_size": 2}, r"rank is 2, want \[0, 2\)"),
+        ({"sampler": [0], "shuffle": True}, "without shuffle"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             DataLoader(dataset, **{"batch_size": 2, **arguments})

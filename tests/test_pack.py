@@ -139,7 +139,7 @@ def test_refusals_are_named_and_counted(tmp_path: Path) -> None:
     assert "not a JPEG but PNG" in reasons["png_named"] and "empty" in reasons["empty"]
     assert "178956970" in reasons["bomb"] and "cut off" in reasons["truncated_half"]
     assert report.pictures == len(good)
-    assert (report.gray, report.cmyk, report.progressive, report.exif_rotated) == (2, 1, 2, 1)
+    assert (report.gray, report.cmyk, report.progressive, report.exif_rotated) == (2, 2, 2, 1)
     assert "refused 9" in str(report)
 
 

@@ -16,7 +16,9 @@ from pass_loader import _C, Recipe, ViewSpec, recipes
 def draw(recipe: Recipe, count: int, height: int = 375, width: int = 500, seed: int = 0) -> np.ndarray:
     """(count, views) plans of records 0, 1, ..."""
     rows = recipe.rows()
-    return np.stack([_C.plan_views(rows, seed=seed, epoch=0, record=i, height=height, width=width) for i in range(count)])
+    return np.stack(
+        [_C.plan_views(rows, seed=seed, epoch=0, record=i, height=height, width=width) for i in range(count)]
+    )
 
 
 def test_golden() -> None:
@@ -44,7 +46,12 @@ def test_every_part_of_the_key_counts() -> None:
     rows = recipes.dino().rows()
     key = {"seed": 1, "epoch": 1, "record": 1, "draw": 1}
     plans = {(): _C.plan_views(rows, **key, height=375, width=500).tobytes()}
-    for name, others in {"seed": (0, 2**63), "epoch": (0, 2**32 - 1), "record": (0, 1 + 2**32), "draw": (0, 65535)}.items():
+    for name, others in {
+        "seed": (0, 2**63),
+        "epoch": (0, 2**32 - 1),
+        "record": (0, 1 + 2**32),
+        "draw": (0, 65535),
+    }.items():
         for other in others:
             plans[name, other] = _C.plan_views(rows, **{**key, name: other}, height=375, width=500).tobytes()
     assert len(set(plans.values())) == len(plans)
@@ -91,7 +98,9 @@ def test_apply_rates_and_ranges() -> None:
                                   "hue": (-0.1, 0.1)}.items():  # fmt: skip
             assert_uniform(column[name][jittered], low, high)
         assert_uniform(column["blur_sigma"][column["blur_sigma"] > 0], 0.1, 2.0)
-    orders, counts = np.unique(plans[:, 0]["jitter_order"][plans[:, 0]["jitter_order"][:, 0] >= 0], axis=0, return_counts=True)
+    orders, counts = np.unique(
+        plans[:, 0]["jitter_order"][plans[:, 0]["jitter_order"][:, 0] >= 0], axis=0, return_counts=True
+    )
     assert len(orders) == 24 and counts.min() > 0.8 * counts.mean()
     gates = plans[:, 1]
     together = np.mean(gates["flip"] & gates["grayscale"])
@@ -111,7 +120,7 @@ def assert_uniform(values: np.ndarray, low: float, high: float) -> None:
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (100, 400)])
 def test_boxes_are_distributed_as_torchvisions(scale: tuple[float, float], size: tuple[int, int]) -> None:
     """Two-sample Kolmogorov-Smirnov of area, aspect, left and top, below the 0.01 % point; (100, 400) needs the
-    fallback often. Kills: uniform aspect in place of log-uniform, an exclusive last place, a fallback without centre."""
+    fallback often. Kills: uniform aspect in place of log-uniform, an exclusive last place, a fallback off centre."""
     import torch
     from benchmarks.torchvision_cpu import torchvision  # noqa: F401
 

@@ -1,4 +1,4 @@
-"""Presets have the official numbers (read off the code that recipes.py cites), recipes can be printed and overridden."""
+"""Presets have the official numbers, read off the code that recipes.py cites; recipes can be printed, overridden."""
 
 from __future__ import annotations
 

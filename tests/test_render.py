@@ -76,7 +76,10 @@ def test_resize_of_odd_sizes(size: tuple[int, int], out: tuple[int, int], interp
     """Kills: swapped height and width, tails of rows, blocks and tiles that are not whole."""
     for pixels in (position_coded(*size), noise(*size)):
         for flip in (False, True):
-            check(pixels, plan_of(*size, resize_height=out[0], resize_width=out[1], interpolation=interpolation, flip=flip))
+            check(
+                pixels,
+                plan_of(*size, resize_height=out[0], resize_width=out[1], interpolation=interpolation, flip=flip),
+            )
 
 
 def test_large_picture(isa: str) -> None:
@@ -107,15 +110,30 @@ def test_hue_on_every_colour(shift: float) -> None:
     """All 2^24 colours in one picture. Kills: a hue byte of one quotient that Pillow rounds down (jitter.cpp)."""
     turns = shift / 255 if shift > 1 else shift
     turns = turns - 1 if turns > 0.5 else turns
-    levels = np.arange(256, dtype=np.uint8)
-    r, g, b = np.meshgrid(levels, levels, levels, indexing="ij")
-    pixels = np.stack([r, g, b], axis=-1).reshape(4096, 4096, 3)
+    pixels = every_colour()
     plan = plan_of(4096, 4096, jitter_order=[3, -1, -1, -1], hue=turns)
     want = reference.render(Image.fromarray(pixels), plan[0])
     for level in _C.supported_isas():
         _C.set_isa(level)
         assert np.array_equal(render_plan(pixels, plan)[0], want), level
     _C.set_isa("best")
+
+
+def every_colour() -> np.ndarray:
+    """All 2^24 colours in one picture."""
+    levels = np.arange(256, dtype=np.uint8)
+    r, g, b = np.meshgrid(levels, levels, levels, indexing="ij")
+    return np.stack([r, g, b], axis=-1).reshape(4096, 4096, 3)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"grayscale": True}, {"jitter_order": [2, -1, -1, -1], "saturation": 1.3}],
+    ids=["grayscale", "saturation"],
+)
+def test_luma_of_every_colour(fields: dict[str, object], isa: str) -> None:
+    """Kills: a rounding constant of luma that is off by one, which 256 colours show."""
+    check(every_colour(), plan_of(4096, 4096, **fields))
 
 
 def test_every_order_of_steps(isa: str) -> None:
@@ -145,14 +163,17 @@ def plans(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
         h, w,
         crop_x=draw(st.integers(0, width - w)), crop_y=draw(st.integers(0, height - h)),
         resize_height=draw(st.integers(1, 70)), resize_width=draw(st.integers(1, 70)),
-        interpolation=draw(st.sampled_from([2, 3])), flip=draw(st.booleans()), resize_order=draw(st.sampled_from([0, 1])),
+        interpolation=draw(st.sampled_from([2, 3])), flip=draw(st.booleans()),
+        resize_order=draw(st.sampled_from([0, 1])),
         jitter_order=draw(st.permutations([0, 1, 2, 3])), brightness=2 * draw(unit), contrast=2 * draw(unit),
         saturation=2 * draw(unit), hue=draw(unit) - 0.5, grayscale=draw(st.booleans()),
         blur_sigma=draw(st.sampled_from([0, 0.3, 1.1, 2.0])), solarize_threshold=draw(st.sampled_from([-1, 128])),
     )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_any_plan(data: st.DataObject, isa: str) -> None:
     height, width = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))

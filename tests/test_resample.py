@@ -35,7 +35,9 @@ def test_order_of_passes() -> None:
     seen = set()
     sizes = [(int(h), int(w), 24, 31) for h, w in zip(rng.integers(1, 120, 400), rng.integers(1, 70, 400))]
     sizes += [(40 + 2 * c + d, 31 + c, 40, 31) for c in range(-8, 25) for d in (-1, 0, 1, 2)]
-    sizes += [(h, w, 20, w + e) for w in (1, 2, 3) for h in (100 * w - 1, 100 * w, 100 * w + 1, 260 * w) for e in (0, 5)]
+    sizes += [
+        (h, w, 20, w + e) for w in (1, 2, 3) for h in (100 * w - 1, 100 * w, 100 * w + 1, 260 * w) for e in (0, 5)
+    ]
     for height, width, to_height, to_width in sizes:
         if height < 1:
             continue

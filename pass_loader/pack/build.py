@@ -22,7 +22,15 @@ from .. import _C
 from ..errors import BadPictureError, PackError
 from .inspect import Picture, inspect
 from .layout import (
-    FORMAT, FORMAT_VERSION, INDEX, MANIFEST, TABLE_SCHEMA, member_name, publish, shard_names, write_manifest,
+    FORMAT,
+    FORMAT_VERSION,
+    INDEX,
+    MANIFEST,
+    TABLE_SCHEMA,
+    member_name,
+    publish,
+    shard_names,
+    write_manifest,
 )  # fmt: skip
 from .metadata import Metadata
 from .reader import index_rows, write_index
@@ -102,7 +110,8 @@ class _Build:
             self.report.without_metadata = 0
 
     def run(self, shard_bytes: int, workers: int) -> Report:
-        shards, index_parts = [], []
+        shards: list[dict[str, Any]] = []
+        index_parts: list[pa.Table] = []
         identity = hashlib.sha256()
         for done in self._written_shards(shard_bytes, workers):
             self.report.add(done.report)

@@ -48,7 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     make = commands.add_parser("build", help="pack tars and folders of JPEGs")
-    make.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="a tar (as PASS's) or a folder of classes")
+    make.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE", help="a tar (as PASS's) or a folder of classes"
+    )
     make.add_argument("--out", required=True, type=Path, metavar="PACK", help="the new pack's directory")
     make.add_argument("--metadata", type=Path, metavar="CSV", help="rows joined to the pictures by id")
     make.add_argument("--key", default="hash", metavar="COLUMN", help="the CSV's column of ids (%(default)s)")
@@ -134,7 +136,9 @@ class _Progress:
         self.total, self.verb, self.done = total, verb, 0
         self.began = self.told = time.monotonic()
         terminal = sys.stderr.isatty()
-        self.bar = tqdm(total=total, unit="B", unit_scale=True, desc=verb) if terminal else None
+        self.bar: Any = None
+        if terminal:
+            self.bar = tqdm(total=total, unit="B", unit_scale=True, desc=verb)
 
     def __enter__(self) -> _Progress:
         return self

@@ -42,7 +42,9 @@ def inspect(data: bytes, transcode: bool) -> Picture:
     if not data.startswith(b"\xff\xd8\xff"):
         kind = _kind(data)
         if not transcode or kind in ("empty", "HTML"):
-            raise BadPictureError(f"not a JPEG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else ""))
+            raise BadPictureError(
+                f"not a JPEG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
+            )
         data = _to_jpeg(data)
         return _picture(data, transcoded=True)
     return _picture(data, transcoded=False)

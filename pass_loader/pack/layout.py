@@ -1,10 +1,10 @@
 """The pack on disk: names, schemas, the manifest. One page of it for people is in README.md.
 
-    pack.json            manifest; its rename is the commit point of every change
-    shard-00000.tar      plain uncompressed tar of the pictures
-    shard-00000.parquet  one row a record: where it is, what it is, who made it
-    index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
-    removed.jsonl        one line a removal or restoration, append-only
+pack.json            manifest; its rename is the commit point of every change
+shard-00000.tar      plain uncompressed tar of the pictures
+shard-00000.parquet  one row a record: where it is, what it is, who made it
+index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
+removed.jsonl        one line a removal or restoration, append-only
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ INDEX_SCHEMA = pa.schema(
 
 
 def member_name(id: str, codec: str) -> str:
-    """The tar member of an id: percent-encoded, so that WebDataset, which cuts a key at the first dot, keeps it whole."""
+    """The tar member of an id, percent-encoded: WebDataset cuts a key at the first dot, and none may leave a folder."""
     encoded = "".join(
         "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape"))
         if c in ".%\\" or not c.isprintable() or c.isspace()

@@ -58,12 +58,15 @@ def _row(samples: Samples, record: int, epoch: int) -> Image.Image:
     return row
 
 
-
 def _stack(tiles: list[Image.Image], height: int) -> list[Image.Image]:
     """Tiles in order, in columns of at most `height`: small views lie above one another."""
     columns: list[list[Image.Image]] = []
     for tile in tiles:
-        if columns and columns[-1][0].width == tile.width and sum(t.height for t in columns[-1]) + tile.height <= height:
+        if (
+            columns
+            and columns[-1][0].width == tile.width
+            and sum(t.height for t in columns[-1]) + tile.height <= height
+        ):
             columns[-1].append(tile)
         else:
             columns.append([tile])

@@ -29,7 +29,7 @@ class Pack:
         self.classes: list[str] = self.manifest.get("classes", [])
         self.shards: list[dict[str, Any]] = self.manifest["shards"]
         counts = [shard["records"] for shard in self.shards]
-        self._first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
         self.index = _open_index(self.path, self.shards)
         self.removed = _read_removed(self.path / REMOVED, self.records)
         self._table = lru_cache(maxsize=4)(self._read_table)
@@ -43,7 +43,7 @@ class Pack:
 
     @property
     def records(self) -> int:
-        return int(self._first_record[-1])
+        return int(self.first_record[-1])
 
     def __len__(self) -> int:
         """Live records."""
@@ -62,7 +62,7 @@ class Pack:
 
     def shard_of(self, record: int) -> int:
         self._check(record)
-        return int(np.searchsorted(self._first_record, record, side="right")) - 1
+        return int(np.searchsorted(self.first_record, record, side="right")) - 1
 
     def shard_name(self, record: int) -> str:
         return self.shards[self.shard_of(record)]["tar"]
@@ -73,7 +73,7 @@ class Pack:
     def row(self, record: int) -> dict[str, Any]:
         """The record's row of its shard's Parquet file."""
         shard = self.shard_of(record)
-        return self._table(shard).slice(record - int(self._first_record[shard]), 1).to_pylist()[0]
+        return self._table(shard).slice(record - int(self.first_record[shard]), 1).to_pylist()[0]
 
     def id_of(self, record: int) -> str:
         return self.row(record)["id"]
@@ -90,7 +90,7 @@ class Pack:
         for shard in range(len(self.shards)):
             found = pc.index(self.table(shard, columns=["id"]).column("id"), pa.scalar(id, pa.string())).as_py()
             if found >= 0:
-                return int(self._first_record[shard]) + found
+                return int(self.first_record[shard]) + found
         raise KeyError(id)
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
@@ -157,7 +157,7 @@ def write_index(root: Path, index: pa.Table) -> None:
 
 
 def _read_removed(path: Path, records: int) -> np.ndarray:
-    """The removed records, sorted. A line: {"id", "record", "date", "reason"}, with "restored": true where it undoes."""
+    """The removed records, sorted. A line: {"id", "record", "date", "reason"}; "restored": true where it undoes."""
     removed: set[int] = set()
     if path.exists():
         for number, line in enumerate(path.read_text().splitlines(), 1):

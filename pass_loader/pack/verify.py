@@ -42,7 +42,7 @@ def _verify_shard(pack: Pack, shard: int, progress: Callable[[int], None]) -> It
 
 
 def _verify_index(pack: Pack, shard: int, table: pa.Table) -> Iterator[str]:
-    first = int(pack._first_record[shard])
+    first = int(pack.first_record[shard])
     want = index_rows(table, shard)
     found = pack.index.slice(first, table.num_rows)
     if table.column("record").to_pylist() != list(range(first, first + table.num_rows)):

@@ -1,0 +1,65 @@
+"""Data and conditions of every benchmark: one pinned core, warm files, the machine and commit in the JSON."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import pass_loader
+from pass_loader import _C
+from pass_loader.pack import build
+
+from .pictures import write_pass
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--data", action="append", type=Path, default=[], help="tars or folders of JPEGs; default: generated"
+    )
+    parser.addoption("--pictures", type=int, default=192, help="how many pictures of the data are used")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def pack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    sources = request.config.getoption("--data")
+    if not sources:
+        sources = [write_pass(folder / "pictures", request.config.getoption("--pictures"))[0]]
+    build(sources, folder / "pack")
+    return folder / "pack"
+
+
+@pytest.fixture(scope="session")
+def records(request: pytest.FixtureRequest, pack: Path) -> list[int]:
+    return list(range(min(pass_loader.Samples(pack, pass_loader.recipes.dino()).pack.records,
+                          request.config.getoption("--pictures"))))  # fmt: skip
+
+
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    root = Path(__file__).parent.parent
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True).stdout
+    model = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    import PIL
+    from PIL import features
+
+    machine_info["pass_loader"] = {
+        "commit": commit.strip(),
+        "cpu": model[0] if model else "unknown",
+        "isa": _C.isa(),
+        "torch": torch.__version__,
+        "pillow": PIL.__version__,
+        "pillow_libjpeg_turbo": features.version("libjpeg_turbo"),
+    }

@@ -1,0 +1,42 @@
+"""The README tells the truth: its Python runs, every option of pass-pack stands in it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pass_loader import recipes
+from pass_loader.pack.cli import _parser
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+
+
+def test_python_blocks_run(pack: Path) -> None:
+    names: dict[str, object] = {}
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        small = block.replace('"pass-v3/"', repr(str(pack))).replace("batch_size=64", "batch_size=8")
+        exec(small.replace("range(100)", "range(2)").replace("id_of(17)", "id_of(7)"), names)
+    views, labels = names["views"], names["labels"]
+    assert [tuple(v.shape) for v in views] == [(8, 3, 224, 224)] * 2 + [(8, 3, 96, 96)] * 8  # type: ignore[attr-defined]
+    assert labels.shape == (8,)  # type: ignore[attr-defined]
+
+
+def test_every_command_and_option_is_documented() -> None:
+    commands = next(a for a in _parser()._actions if a.dest == "command").choices
+    for name, command in commands.items():  # type: ignore[union-attr]
+        assert f"pass-pack {name} " in README, name
+        for action in command._actions:
+            option = action.option_strings[-1] if action.option_strings else None
+            if option and option != "--help":
+                assert f"`{option}" in README or f" {option} " in README, f"{name} {option}"
+                assert action.help or action.metavar, f"{name} {option} explains nothing"
+
+
+@pytest.mark.parametrize("name", sorted(recipes.PRESETS))
+def test_every_preset_is_in_the_table(name: str) -> None:
+    source = recipes.PRESETS[name]().source.split()
+    assert f"`recipes.{name}()`" in README and source[0] in README and source[1] in README
