@@ -38,3 +38,19 @@ def test_anonymous_memory_of_ten_epochs(pack: Path) -> None:
     live = found["batch"] * found["held"]
     assert max(found["after"]) - live < 100e6, found
     assert found["after"][-1] - found["after"][1] < 8e6, found
+
+
+def test_the_pool_gives_a_buffer_of_the_size_asked_for() -> None:
+    """Kills: a waiting buffer of another size, which a larger batch would overrun."""
+    from pass_loader import _C
+
+    pool = _C.BufferPool(keep=2)
+    small = pool.take([10, 10])
+    place = small.ctypes.data
+    del small
+    large = pool.take([1000, 1000])
+    assert large.shape == (1000, 1000) and large.ctypes.data != place
+    large[:] = 1
+    assert pool.take([10, 10]).ctypes.data == place
+    for _ in range(4):
+        assert pool.take([0]).size == 0
