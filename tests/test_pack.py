@@ -108,7 +108,7 @@ def test_mixed_sources_and_duplicates(tmp_path: Path, pass_files: tuple[Path, Pa
     root = write_tree(tmp_path / "in", {"ant/1.jpg": jpeg(noise(9, 9))})
     report = build([pass_files[0], root, pass_files[0]], tmp_path / "pack")
     assert report.pictures == 24
-    assert len(report.refused) == 23 and all("packed before" in reason for _, reason in report.refused)
+    assert len(report.refused) == 23 and all("packed before" in r.reason for r in report.refused)
     pack = Pack(tmp_path / "pack")
     assert pack.column("label").tolist() == [-1] * 23 + [0]
 
@@ -134,8 +134,8 @@ def test_refusals_are_named_and_counted(tmp_path: Path) -> None:
     Image.fromarray(noise(5, 5)).save(png, "PNG")
     write_tree(root, {"png_named.jpg": png.getvalue()})
     report = build([root], tmp_path / "pack")
-    assert {Path(name.split(": ")[1]).stem for name, _ in report.refused} == set(bad) | {"png_named"}
-    reasons = {Path(name.split(": ")[1]).stem: reason for name, reason in report.refused}
+    assert {r.id.removeprefix("bad/") for r in report.refused} == set(bad) | {"png_named"}
+    reasons = {r.id.removeprefix("bad/"): r.reason for r in report.refused}
     assert "not a JPEG but PNG" in reasons["png_named"] and "empty" in reasons["empty"]
     assert "178956970" in reasons["bomb"] and "cut off" in reasons["truncated_half"]
     assert report.pictures == len(good)
@@ -157,7 +157,7 @@ def test_transcode(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "in", files)
     report = build([root], tmp_path / "pack", transcode=True)
     assert (report.pictures, report.transcoded, len(report.refused)) == (4, 3, 2)
-    assert any("lose its depth" in reason for _, reason in report.refused)
+    assert any("lose its depth" in r.reason for r in report.refused)
     samples = Samples(tmp_path / "pack", recipes.mocov2())
     assert samples.read(samples.record_of("whole")) == files["whole.jpg"]
     stored = samples.read(samples.record_of("PNG"))
@@ -243,7 +243,7 @@ def test_names_that_are_hard(tmp_path: Path) -> None:
     with open(os.fsencode(root) + b"/c/\xff.jpg", "wb") as file:
         file.write(jpeg(noise(8, 8)))
     report = build([root], tmp_path / "pack", shard_bytes=4000)
-    assert report.pictures == len(names) and [r for _, r in report.refused] == ["its name is not UTF-8"]
+    assert report.pictures == len(names) and [r.reason for r in report.refused] == ["its name is not UTF-8"]
     assert verify(tmp_path / "pack") == []
     samples = Samples(tmp_path / "pack", recipes.mocov2())
     for i, name in enumerate(names):

@@ -34,7 +34,7 @@ from .layout import (
 )  # fmt: skip
 from .metadata import Metadata
 from .reader import index_rows, write_index
-from .report import Report
+from .report import Refusal, Report
 from .sources import Entry, Source, open_sources
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -189,8 +189,11 @@ class _Build:
                 yield entry
 
     def _refuse(self, report: Report, entry: Entry, reason: str) -> None:
-        name = f"{entry.source.name}: {entry.name}".encode("utf-8", "backslashreplace").decode()
-        report.refused.append((name, reason))
+        file, id = (
+            text.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+            for text in (f"{entry.source.name}: {entry.name}", entry.id)
+        )
+        report.refused.append(Refusal(file, id, reason))
 
     def _write_shard(self, number: int, entries: list[Entry]) -> _Shard:
         shard = _Shard(number, {name: [] for name in TABLE_SCHEMA.names if name != "record"})

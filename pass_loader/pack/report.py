@@ -9,9 +9,21 @@ from .inspect import Picture
 _SHOWN = 20  # refusals printed in full; the rest are counted
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A file of a source that was not packed. file: the source and the file's name in it."""
+
+    file: str
+    id: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file} (id {self.id}): {self.reason}"
+
+
 @dataclass
 class Report:
-    """Counts of a build. refused: (source and name, reason), in the order of the sources."""
+    """Counts of a build; refusals in the order of the sources, shard by shard."""
 
     pictures: int = 0
     bytes: int = 0
@@ -21,7 +33,7 @@ class Report:
     cmyk: int = 0
     exif_rotated: int = 0
     transcoded: int = 0
-    refused: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
     without_metadata: int | None = None  # None: no metadata was given
     metadata_unused: int | None = None
 
@@ -51,7 +63,7 @@ class Report:
                 f"metadata rows without a picture {self.metadata_unused:,}"
             )
         lines.append(f"refused {len(self.refused):,}")
-        lines += [f"  {name}: {reason}" for name, reason in self.refused[:_SHOWN]]
+        lines += [f"  {refusal}" for refusal in self.refused[:_SHOWN]]
         if len(self.refused) > _SHOWN:
             lines.append(f"  ... and {len(self.refused) - _SHOWN:,} more")
         return "\n".join(lines)
