@@ -25,7 +25,7 @@ test: setup $(VENV)/pillow12/.installed
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 
 bench: setup $(VENV)/.bench
-	$(bin)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-json=benchmarks/latest.json $(if $(DATA),--data $(DATA))
+	$(bin)/python -m pytest benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-json=benchmarks/latest.json $(if $(DATA),--data $(DATA))
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own.
 sanitize: setup
