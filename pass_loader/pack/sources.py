@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -26,7 +27,7 @@ class Entry:
         return self.source.read(self)
 
 
-class Source:
+class Source(ABC):
     """A tar or a folder. `entries` lists in a fixed order: equal input gives equal packs."""
 
     def __init__(self, path: Path):
@@ -39,15 +40,15 @@ class Source:
     def classes(self) -> list[str]:
         return []
 
+    @abstractmethod
     def size(self) -> int:
         """Bytes to be read, about; for a progress bar."""
-        raise NotImplementedError
 
-    def entries(self) -> Iterator[Entry]:
-        raise NotImplementedError
+    @abstractmethod
+    def entries(self) -> Iterator[Entry]: ...
 
-    def read(self, entry: Entry) -> bytes:
-        raise NotImplementedError
+    @abstractmethod
+    def read(self, entry: Entry) -> bytes: ...
 
 
 class TarSource(Source):
