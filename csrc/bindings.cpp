@@ -148,13 +148,15 @@ struct PyShardReader {
 };
 
 struct PyEngine {
-  PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table, int threads)
+  PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
+           const std::array<float, 3>& mean, const std::array<float, 3>& std, int threads)
       : reader(std::move(reader_)) {
     PL_CHECK(table.ndim() == 2 && table.shape(0) == 3 && table.shape(1) == 256, Fault::argument,
              "want a normalisation table of shape (3, 256)");
     cpu::NormalizeTable values;
     std::memcpy(values.data(), table.data(), sizeof values);
-    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed, values, threads);
+    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
+                                      cpu::Normalization(values, mean, std), threads);
   }
   ~PyEngine() {
     py::gil_scoped_release release;
@@ -288,8 +290,9 @@ void bind_loading(py::module_& m) {
       .def("read", &PyShardReader::read, "record"_a);
   py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait).def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
-      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, int>(), "reader"_a, "recipe"_a,
-           "seed"_a, "table"_a, "threads"_a)
+      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const std::array<float, 3>&,
+                    const std::array<float, 3>&, int>(),
+           "reader"_a, "recipe"_a, "seed"_a, "table"_a, "mean"_a, "std"_a, "threads"_a)
       .def("submit", &submit, "records"_a, "draws"_a, "epoch"_a, "views"_a, "plans"_a = py::none());
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

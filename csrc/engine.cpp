@@ -20,10 +20,13 @@ struct Engine::Worker {
 };
 
 struct Engine::State {
+  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, const cpu::Normalization& n)
+      : reader(std::move(r)), recipe(std::move(views)), seed(s), normalization(n) {}
+
   std::shared_ptr<const ShardReader> reader;
   std::vector<ViewSpec> recipe;
   uint64_t seed;
-  cpu::NormalizeTable table;
+  cpu::Normalization normalization;
   pid_t owner = ::getpid();
 
   std::mutex mutex;
@@ -39,14 +42,10 @@ constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one 
 }
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-               const cpu::NormalizeTable& table, int threads)
-    : state_(std::make_unique<State>()) {
+               const cpu::Normalization& normalization, int threads)
+    : state_(std::make_unique<State>(std::move(reader), std::move(recipe), seed, normalization)) {
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
-  check_recipe(recipe);
-  state_->reader = std::move(reader);
-  state_->recipe = std::move(recipe);
-  state_->seed = seed;
-  state_->table = table;
+  check_recipe(state_->recipe);
   state_->threads.reserve(static_cast<size_t>(threads));
   for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this] { run(); });
 }
@@ -172,7 +171,7 @@ void Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
   for (size_t view = 0; view < s.recipe.size(); ++view) {
     Planes pixels = cpu::render_view(picture, worker.plans[view], worker.scratch);
     size_t values = size_t{3} * pixels.height * pixels.width;
-    cpu::normalize(pixels, s.table, batch.views[view] + values * slot);
+    cpu::normalize(pixels, s.normalization, batch.views[view] + values * slot);
   }
   if (batch.plans != nullptr)
     std::copy(worker.plans.begin(), worker.plans.end(), batch.plans + slot * s.recipe.size());

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/normalize.h"
 #include "cpu/render.h"
 #include "error.h"
 #include "plan.h"
@@ -44,7 +45,7 @@ class Engine {
  public:
   // threads == 0: samples are rendered by whoever waits. The recipe is checked.
   Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-         const cpu::NormalizeTable& table, int threads);
+         const cpu::Normalization& normalization, int threads);
   ~Engine();  // prompt: threads finish the sample at hand
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

@@ -8,12 +8,16 @@
 namespace pass_loader {
 namespace {
 
-constexpr const char* kNames[] = {"base", "avx2", "avx512"};
+constexpr const char* kNames[] = {"base", "avx2", "avx512", "avx512vbmi"};
 
 Isa best_isa() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) return Isa::avx512;
+  if (__builtin_cpu_supports("x86-64-v4")) {
+    bool bytes = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&
+                 __builtin_cpu_supports("avx512vnni");
+    return bytes ? Isa::avx512vbmi : Isa::avx512;
+  }
   if (__builtin_cpu_supports("x86-64-v3")) return Isa::avx2;
 #endif
   return Isa::base;

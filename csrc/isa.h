@@ -6,7 +6,8 @@
 
 namespace pass_loader {
 
-enum class Isa : int { base = 0, avx2 = 1, avx512 = 2 };
+// avx2 is x86-64-v3, avx512 x86-64-v4; avx512vbmi adds byte permutes and byte dot products (Ice Lake, Zen 4 and later).
+enum class Isa : int { base = 0, avx2 = 1, avx512 = 2, avx512vbmi = 3 };
 
 // The level in force: the best this machine has, or PASS_LOADER_ISA, or what set_isa chose last.
 Isa current_isa();
@@ -18,17 +19,38 @@ std::vector<std::string> supported_isas();
 
 #define PL_INLINE inline __attribute__((always_inline))
 
-// Defines `void name params`, which calls `name_body args` compiled for the level in force.
 #if defined(__x86_64__)
-#define PL_LEVELS(name, params, args)                                                             \
-  static void name##_base params { name##_body args; }                                            \
-  __attribute__((target("arch=x86-64-v3"))) static void name##_avx2 params { name##_body args; }  \
-  __attribute__((target("arch=x86-64-v4"))) static void name##_avx512 params { name##_body args; } \
-  void name params {                                                                              \
-    static constexpr decltype(&name##_base) by_level[] = {name##_base, name##_avx2, name##_avx512};   \
-    by_level[static_cast<int>(current_isa())] args;                                                  \
+#define PL_TARGET_AVX2 __attribute__((target("arch=x86-64-v3")))
+#define PL_TARGET_AVX512 __attribute__((target("arch=x86-64-v4")))
+#define PL_TARGET_VBMI __attribute__((target("arch=x86-64-v4,avx512vbmi,avx512vbmi2,avx512vnni")))
+
+// Defines `void name params`, which calls `name_body args` compiled for the level in force.
+#define PL_LEVELS(name, params, args)                                      \
+  PL_LEVELS_BUT_VBMI(name, params, args)                                   \
+  PL_TARGET_VBMI static void name##_avx512vbmi params { name##_body args; } \
+  PL_DISPATCH(name, params, args, name)
+
+// The same where name_avx512vbmi is written by hand, above.
+#define PL_LEVELS_WITH_VBMI(name, params, args) \
+  PL_LEVELS_BUT_VBMI(name, params, args)        \
+  PL_DISPATCH(name, params, args, name)
+
+#define PL_LEVELS_BUT_VBMI(name, params, args)                     \
+  static void name##_base params { name##_body args; }             \
+  PL_TARGET_AVX2 static void name##_avx2 params { name##_body args; } \
+  PL_TARGET_AVX512 static void name##_avx512 params { name##_body args; }
+
+// Defines `void name params`, which calls stem_base, stem_avx2, ... written by hand.
+#define PL_DISPATCH(name, params, args, stem)                                                                \
+  void name params {                                                                                         \
+    static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_avx2, stem##_avx512,           \
+                                                          stem##_avx512vbmi};                                \
+    by_level[static_cast<int>(current_isa())] args;                                                          \
   }
 #else
 #define PL_LEVELS(name, params, args) \
   void name params { name##_body args; }
+#define PL_LEVELS_WITH_VBMI PL_LEVELS
+#define PL_DISPATCH(name, params, args, stem) \
+  void name params { stem##_base args; }
 #endif

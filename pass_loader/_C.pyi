@@ -43,7 +43,16 @@ class PendingBatch:
     def wait(self) -> list[tuple[int, str, str]]: ...  # failures: (slot, fault, message)
 
 class Engine:
-    def __init__(self, reader: ShardReader, recipe: np.ndarray, seed: int, table: np.ndarray, threads: int) -> None: ...
+    def __init__(
+        self,
+        reader: ShardReader,
+        recipe: np.ndarray,
+        seed: int,
+        table: np.ndarray,  # (3, 256) float32: what a byte becomes
+        mean: Sequence[float],
+        std: Sequence[float],
+        threads: int,
+    ) -> None: ...
     def submit(
         self,
         records: np.ndarray,  # (N,) int64

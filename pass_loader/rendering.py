@@ -60,7 +60,10 @@ class Renderer:
         self.samples = samples
         self.pin_memory = pin_memory
         recipe = samples.recipe
-        self._engine = _C.Engine(samples.reader, recipe.rows(), samples.seed, recipe.normalize_table(), threads)
+        table = recipe.normalize_table()
+        self._engine = _C.Engine(
+            samples.reader, recipe.rows(), samples.seed, table, recipe.mean, recipe.std, threads
+        )
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)

@@ -7,6 +7,10 @@
 #include "image.h"
 #include "isa.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace pass_loader::cpu {
 namespace {
 
@@ -27,6 +31,21 @@ PL_INLINE uint8_t blend(float from, float to, float factor) {
 PL_INLINE void blend_with_constant_body(uint8_t* pixels, size_t count, float from, float factor) {
   for (size_t i = 0; i < round_up(count, kLanes); ++i) pixels[i] = blend(from, pixels[i], factor);
 }
+
+#if defined(__x86_64__)
+// The value depends on the byte alone: 256 values in four registers, two permutes of 128 and a choice by the high bit.
+PL_TARGET_VBMI void blend_with_constant_avx512vbmi(uint8_t* pixels, size_t count, float from, float factor) {
+  alignas(64) uint8_t table[256];
+  for (int i = 0; i < 256; ++i) table[i] = blend(from, static_cast<float>(i), factor);
+  const __m512i t0 = _mm512_load_si512(table), t1 = _mm512_load_si512(table + 64);
+  const __m512i t2 = _mm512_load_si512(table + 128), t3 = _mm512_load_si512(table + 192);
+  for (size_t i = 0; i < count; i += kLanes) {
+    __m512i x = _mm512_loadu_si512(pixels + i);
+    __m512i low = _mm512_permutex2var_epi8(t0, x, t1), high = _mm512_permutex2var_epi8(t2, x, t3);
+    _mm512_storeu_si512(pixels + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
+  }
+}
+#endif
 
 PL_INLINE void sum_luma_body(const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum) {
   constexpr size_t kChunk = size_t{1} << 24;  // 2^24 * 255 fits 32 bits
@@ -134,7 +153,7 @@ PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_
   }
 }
 
-PL_LEVELS(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
+PL_LEVELS_WITH_VBMI(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
           (pixels, count, from, factor))
 PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
           (r, g, b, count, sum))

@@ -64,24 +64,4 @@ Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScrat
   return view;
 }
 
-void normalize(const Planes& view, const NormalizeTable& table, float* out) {
-  const size_t count = static_cast<size_t>(view.height) * view.width;
-  for (int plane = 0; plane < 3; ++plane) {
-    const uint8_t* in = view.pixels + plane * view.plane_stride;
-    const float* value = table[plane].data();
-    for (size_t i = 0; i < count; ++i) out[plane * count + i] = value[in[i]];
-  }
-}
-
-void interleave(const ConstPlanes& view, uint8_t* out) {
-  for (int32_t y = 0; y < view.height; ++y) {
-    const uint8_t *r = view.row(0, y), *g = view.row(1, y), *b = view.row(2, y);
-    for (int32_t x = 0; x < view.width; ++x, out += 3) {
-      out[0] = r[x];
-      out[1] = g[x];
-      out[2] = b[x];
-    }
-  }
-}
-
 }  // namespace pass_loader::cpu

@@ -6,6 +6,10 @@
 
 #include <jpeglib.h>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #include "error.h"
 #include "isa.h"
 #include "jpeg/header.h"
@@ -72,7 +76,42 @@ PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, ui
   }
 }
 
-PL_LEVELS(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
+#if defined(__x86_64__)
+// From 192 interleaved bytes, channel c of 64 pixels: byte i lies at 3 i + c, in one of three registers.
+struct SplitIndices {
+  alignas(64) uint8_t of_two[3][64];  // for a permute of the first two registers
+  alignas(64) uint8_t of_third[3][64];
+  uint64_t in_third[3];
+};
+constexpr SplitIndices kSplit = [] {
+  SplitIndices split{};
+  for (int c = 0; c < 3; ++c)
+    for (int i = 0; i < 64; ++i) {
+      int place = 3 * i + c;
+      split.of_two[c][i] = static_cast<uint8_t>(place & 127);
+      split.of_third[c][i] = static_cast<uint8_t>(place & 63);
+      if (place >= 128) split.in_third[c] |= uint64_t{1} << i;
+    }
+  return split;
+}();
+
+PL_TARGET_VBMI void split_rgb_avx512vbmi(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  uint8_t* out[3] = {r, g, b};
+  int32_t x = 0;
+  for (; x + 64 <= width; x += 64) {
+    const uint8_t* in = row + 3 * x;
+    __m512i v0 = _mm512_loadu_si512(in), v1 = _mm512_loadu_si512(in + 64), v2 = _mm512_loadu_si512(in + 128);
+    for (int c = 0; c < 3; ++c) {
+      __m512i two = _mm512_permutex2var_epi8(v0, _mm512_load_si512(kSplit.of_two[c]), v1);
+      __m512i all = _mm512_mask_permutexvar_epi8(two, kSplit.in_third[c], _mm512_load_si512(kSplit.of_third[c]), v2);
+      _mm512_storeu_si512(out[c] + x, all);
+    }
+  }
+  split_rgb_body(row + 3 * x, width - x, r + x, g + x, b + x);
+}
+#endif
+
+PL_LEVELS_WITH_VBMI(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
 PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
 
 void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y) {
