@@ -32,7 +32,7 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   const double filter_scale = std::max(scale, 1.0);
   const double support = (cubic ? 2.0 : 1.0) * filter_scale;
   const double inverse = 1.0 / filter_scale;
-  weights.stride = static_cast<int32_t>(std::ceil(support)) * 2 + 1;
+  weights.stride = (static_cast<int32_t>(std::ceil(support)) * 2 + 1 + 3) / 4 * 4;
   weights.first.resize(request.out_size);
   weights.count.resize(request.out_size);
   weights.weight.resize(static_cast<size_t>(request.out_size) * weights.stride);
@@ -55,6 +55,7 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
     const int32_t out = request.reversed ? request.out_size - 1 - i : i;
     int32_t* fixed = &weights.weight[static_cast<size_t>(out) * weights.stride];
     for (int32_t t = 0; t < count; ++t) fixed[t] = fixed_point(sum != 0.0 ? unscaled[t] / sum : unscaled[t]);
+    std::fill(fixed + count, fixed + weights.stride, 0);
     weights.first[out] = first;
     weights.count[out] = count;
     weights.input_begin = std::min(weights.input_begin, first);

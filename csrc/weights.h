@@ -10,7 +10,7 @@ constexpr int kWeightBits = 22;  // 32 - 8 bits of pixel - 2 bits of headroom fo
 
 // Output o is sum over t < count[o] of input[first[o] + t] * weight[o * stride + t], plus a half, >> kWeightBits, clipped.
 struct AxisWeights {
-  int32_t stride = 0;              // taps reserved an output
+  int32_t stride = 0;  // taps reserved an output, a multiple of 4; zero weights fill them
   int32_t input_begin, input_end;  // the inputs that any output touches
   std::vector<int32_t> first, count, weight;
   std::vector<double> unscaled;  // scratch of make_weights

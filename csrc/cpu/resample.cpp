@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/resample_vbmi.h"
 #include "cpu/transpose.h"
 #include "isa.h"
 
@@ -116,6 +117,7 @@ void resample(const ConstPlanes& picture, const ResampleRequest& request, const 
   ConstPlanes crop = from_row(picture, request.crop_y, request.crop_height);
   crop.pixels += request.crop_x;
   crop.width = request.crop_width;
+  if (current_isa() == Isa::avx512vbmi && !request.vertical_first && resample_avx512vbmi(crop, out, scratch)) return;
   if (request.vertical_first) {
     vertical_then_horizontal(crop, out, scratch);
   } else {
