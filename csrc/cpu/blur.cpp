@@ -6,6 +6,10 @@
 #include "cpu/transpose.h"
 #include "isa.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace pass_loader::cpu {
 namespace {
 
@@ -52,26 +56,74 @@ PL_INLINE void blur_columns(const uint8_t* in, uint8_t* out, int height, size_t 
   }
 }
 
-// Three passes down the columns of `a`, whose rows are padded to kLanes; the result is in `b`.
-PL_INLINE void blur_down(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box) {
-  for (size_t x = 0; x < stride; x += kLanes) {
-    blur_columns(a + x, b + x, height, stride, box);
-    blur_columns(b + x, a + x, height, stride, box);
-    blur_columns(a + x, b + x, height, stride, box);
-  }
+// Three passes down kLanes columns of `a`; the result is in `b`.
+PL_INLINE void blur_strip_body(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t*) {
+  blur_columns(a, b, height, stride, box);
+  blur_columns(b, a, height, stride, box);
+  blur_columns(a, b, height, stride, box);
 }
 
-PL_INLINE void blur_plane_body(uint8_t* plane, int height, int width, const Box& box, uint8_t* a, uint8_t* b) {
+#if defined(__x86_64__)
+#define PL_STRIP strip_avx2
+#define PL_TARGET PL_TARGET_AVX2
+#define PL_VECTOR __m256i
+#define PL_OP(name) _mm256_##name
+#define PL_LOAD_BYTES(from) _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
+#define PL_STORE_BYTES(to, v)                                              \
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),                         \
+                   _mm_packus_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)))
+#include "cpu/blur_strip.h"
+
+#define PL_STRIP strip_avx512
+#define PL_TARGET PL_TARGET_AVX512
+#define PL_VECTOR __m512i
+#define PL_OP(name) _mm512_##name
+#define PL_LOAD_BYTES(from) _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))
+#define PL_STORE_BYTES(to, v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi16_epi8(v))
+#include "cpu/blur_strip.h"
+
+// In 16 bits the box sum must stay below 2^15: 255 * (2 * 63 + 1) does.
+constexpr int kMaxRadius16 = 63;
+
+void blur_strip_avx2(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
+  if (box.radius > kMaxRadius16) return blur_strip_body(a, b, height, stride, box, words);
+  for (int x = 0; x < kLanes; x += 16) strip_avx2(a + x, stride, height, box, words, words + 16 * height, b + x);
+}
+void blur_strip_avx512(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
+  if (box.radius > kMaxRadius16) return blur_strip_body(a, b, height, stride, box, words);
+  strip_avx512(a, stride, height, box, words, words + 32 * height, b);
+}
+#define blur_strip_avx512vbmi blur_strip_avx512
+#endif
+
+void blur_strip_base(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
+  blur_strip_body(a, b, height, stride, box, words);
+}
+PL_DISPATCH(blur_strip, (uint8_t * a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words),
+            (a, b, height, stride, box, words), blur_strip)
+
+PL_INLINE void transpose_plane_body(const uint8_t* in, size_t in_stride, int rows, int columns, uint8_t* out,
+                                    size_t out_stride) {
+  transpose(in, in_stride, rows, columns, out, out_stride);
+}
+PL_LEVELS(transpose_plane,
+          (const uint8_t* in, size_t in_stride, int rows, int columns, uint8_t* out, size_t out_stride),
+          (in, in_stride, rows, columns, out, out_stride))
+
+// Down the columns of `a`, whose rows are padded to kLanes; the result is in `b`.
+void blur_down(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
+  for (size_t x = 0; x < stride; x += kLanes) blur_strip(a + x, b + x, height, stride, box, words);
+}
+
+// Across as down the columns of the transpose.
+void blur_plane(uint8_t* plane, int height, int width, const Box& box, uint8_t* a, uint8_t* b, uint16_t* words) {
   const size_t down = round_up(height, kLanes), across = round_up(width, kLanes);
-  transpose(plane, width, height, width, a, down);
-  blur_down(a, b, width, down, box);
-  transpose(b, down, width, height, a, across);
-  blur_down(a, b, height, across, box);
+  transpose_plane(plane, width, height, width, a, down);
+  blur_down(a, b, width, down, box, words);
+  transpose_plane(b, down, width, height, a, across);
+  blur_down(a, b, height, across, box, words);
   for (int y = 0; y < height; ++y) std::memcpy(plane + static_cast<size_t>(y) * width, b + y * across, width);
 }
-
-PL_LEVELS(blur_plane, (uint8_t * plane, int height, int width, const Box& box, uint8_t* a, uint8_t* b),
-          (plane, height, width, box, a, b))
 
 }  // namespace
 
@@ -79,8 +131,9 @@ void gaussian_blur(const ViewPixels& view, int height, int width, float sigma, B
   const Box box = box_of(sigma);
   const size_t plane_bytes = round_up(height, kLanes) * round_up(width, kLanes);
   uint8_t* a = scratch.planes.need(2 * plane_bytes);
+  uint16_t* words = scratch.words.need(2 * kLanes * static_cast<size_t>(std::max(height, width)));
   for (int plane = 0; plane < 3; ++plane)
-    blur_plane(view.pixels + plane * view.plane_stride, height, width, box, a, a + plane_bytes);
+    blur_plane(view.pixels + plane * view.plane_stride, height, width, box, a, a + plane_bytes, words);
 }
 
 }  // namespace pass_loader::cpu

@@ -7,6 +7,7 @@ namespace pass_loader::cpu {
 
 struct BlurScratch {
   Scratch<uint8_t> planes;
+  Scratch<uint16_t> words;  // a strip of columns in 16 bits, twice
 };
 
 // sigma > 0, pixels (what PIL calls radius). view.count == height * width.

@@ -3,7 +3,6 @@
 #include "isa.h"
 
 #if defined(__x86_64__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // false, inside GCC 12's own immintrin.h (GCC bug 105593)
 #include <immintrin.h>
 
 #include <algorithm>
