@@ -3,63 +3,99 @@
 #include <algorithm>
 #include <cmath>
 
+#include "isa.h"
+
 namespace pass_loader {
 namespace {
 
-double bilinear(double x) {
-  x = std::abs(x);
+constexpr int kLanes = 8;  // outputs computed together; each lane adds its taps in Pillow's order
+
+PL_INLINE double bilinear(double x) {
+  x = x < 0.0 ? -x : x;
   return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-double bicubic(double x) {  // Keys, a = -0.5
+PL_INLINE double bicubic(double x) {  // Keys, a = -0.5
   constexpr double a = -0.5;
-  x = std::abs(x);
-  if (x < 1.0) return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-  if (x < 2.0) return (((x - 5.0) * x + 8.0) * x - 4.0) * a;
-  return 0.0;
+  x = x < 0.0 ? -x : x;
+  double inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+  double outer = (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+  return x < 1.0 ? inner : x < 2.0 ? outer : 0.0;
 }
 
-int32_t fixed_point(double weight) {
-  return static_cast<int32_t>(weight * (1 << kWeightBits) + (weight < 0 ? -0.5 : 0.5));
+struct Scaling {
+  double scale, support, inverse;
+  bool cubic;
+};
+
+// kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap.
+// The order of operations is Pillow's, in double: regrouping would change last bits and then pixels.
+PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t in_size, int32_t stride,
+                                 int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
+  const Scaling s = scaling;  // a copy: what is written below cannot be it, and the loops vectorise
+  double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
+  for (int i = 0; i < kLanes; ++i) {
+    center[i] = (begin + i + 0.5) * s.scale;
+    first_out[i] = std::max(static_cast<int32_t>(center[i] - s.support + 0.5), 0);
+    count_out[i] = std::min(static_cast<int32_t>(center[i] + s.support + 0.5), in_size) - first_out[i];
+    first[i] = first_out[i];
+    count[i] = count_out[i];
+    sum[i] = 0.0;
+  }
+  for (int32_t t = 0; t < stride; ++t) {
+    const double tap = t;
+    for (int i = 0; i < kLanes; ++i) {
+      double x = (tap + first[i] - center[i] + 0.5) * s.inverse;
+      double weight = s.cubic ? bicubic(x) : bilinear(x);
+      weight = tap < count[i] ? weight : 0.0;
+      unscaled[t * kLanes + i] = weight;
+      sum[i] += weight;
+    }
+  }
+  for (int i = 0; i < kLanes; ++i) sum[i] = sum[i] != 0.0 ? sum[i] : 1.0;
+  for (int32_t t = 0; t < stride; ++t)
+    for (int i = 0; i < kLanes; ++i) {
+      double weight = unscaled[t * kLanes + i] / sum[i] * (1 << kWeightBits);
+      fixed[t * kLanes + i] = static_cast<int32_t>(weight + (weight < 0.0 ? -0.5 : 0.5));
+    }
 }
+
+PL_LEVELS(lane_weights,
+          (const Scaling& s, int32_t begin, int32_t in_size, int32_t stride, int32_t* first, int32_t* count,
+           double* unscaled, int32_t* fixed),
+          (s, begin, in_size, stride, first, count, unscaled, fixed))
 
 }  // namespace
 
-// The order of operations is Pillow's, in double: regrouping would change last bits and then pixels.
 void make_weights(const AxisRequest& request, AxisWeights& weights) {
-  const bool cubic = request.interpolation == 3;
-  const double scale = static_cast<double>(request.in_size) / request.resize_size;
-  const double filter_scale = std::max(scale, 1.0);
-  const double support = (cubic ? 2.0 : 1.0) * filter_scale;
-  const double inverse = 1.0 / filter_scale;
-  weights.stride = (static_cast<int32_t>(std::ceil(support)) * 2 + 1 + 3) / 4 * 4;
+  Scaling s;
+  s.cubic = request.interpolation == 3;
+  s.scale = static_cast<double>(request.in_size) / request.resize_size;
+  const double filter_scale = std::max(s.scale, 1.0);
+  s.support = (s.cubic ? 2.0 : 1.0) * filter_scale;
+  s.inverse = 1.0 / filter_scale;
+  const int32_t stride = (static_cast<int32_t>(std::ceil(s.support)) * 2 + 1 + 3) / 4 * 4;
+  weights.stride = stride;
   weights.first.resize(request.out_size);
   weights.count.resize(request.out_size);
-  weights.weight.resize(static_cast<size_t>(request.out_size) * weights.stride);
+  weights.weight.resize(static_cast<size_t>(request.out_size) * stride);
+  weights.unscaled.resize(static_cast<size_t>(stride) * kLanes);
+  weights.fixed.resize(static_cast<size_t>(stride) * kLanes);
   weights.input_begin = request.in_size;
   weights.input_end = 0;
-
-  std::vector<double>& unscaled = weights.unscaled;
-  unscaled.resize(weights.stride);
-  for (int32_t i = 0; i < request.out_size; ++i) {
-    const double center = (request.offset + i + 0.5) * scale;
-    const int32_t first = std::max(static_cast<int32_t>(center - support + 0.5), 0);
-    const int32_t end = std::min(static_cast<int32_t>(center + support + 0.5), request.in_size);
-    const int32_t count = end - first;
-    double sum = 0.0;
-    for (int32_t t = 0; t < count; ++t) {
-      double x = (t + first - center + 0.5) * inverse;
-      unscaled[t] = cubic ? bicubic(x) : bilinear(x);
-      sum += unscaled[t];
+  for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
+    int32_t first[kLanes], count[kLanes];
+    lane_weights(s, request.offset + begin, request.in_size, stride, first, count, weights.unscaled.data(),
+                 weights.fixed.data());
+    for (int i = 0; i < std::min(kLanes, request.out_size - begin); ++i) {
+      const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;
+      int32_t* to = &weights.weight[static_cast<size_t>(out) * stride];
+      for (int32_t t = 0; t < stride; ++t) to[t] = weights.fixed[t * kLanes + i];
+      weights.first[out] = first[i];
+      weights.count[out] = count[i];
+      weights.input_begin = std::min(weights.input_begin, first[i]);
+      weights.input_end = std::max(weights.input_end, first[i] + count[i]);
     }
-    const int32_t out = request.reversed ? request.out_size - 1 - i : i;
-    int32_t* fixed = &weights.weight[static_cast<size_t>(out) * weights.stride];
-    for (int32_t t = 0; t < count; ++t) fixed[t] = fixed_point(sum != 0.0 ? unscaled[t] / sum : unscaled[t]);
-    std::fill(fixed + count, fixed + weights.stride, 0);
-    weights.first[out] = first;
-    weights.count[out] = count;
-    weights.input_begin = std::min(weights.input_begin, first);
-    weights.input_end = std::max(weights.input_end, end);
   }
 }
 

@@ -13,7 +13,8 @@ struct AxisWeights {
   int32_t stride = 0;  // taps reserved an output, a multiple of 4; zero weights fill them
   int32_t input_begin, input_end;  // the inputs that any output touches
   std::vector<int32_t> first, count, weight;
-  std::vector<double> unscaled;  // scratch of make_weights
+  std::vector<double> unscaled;  // scratch of make_weights, as is
+  std::vector<int32_t> fixed;
 };
 
 struct AxisRequest {
