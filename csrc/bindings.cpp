@@ -103,7 +103,8 @@ py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans)
                pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
            Fault::argument, "want pixels of shape (height, width, 3), sides in [1, 65535]");
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
-  std::span<const ViewPlan> rows = column(plans);
+  std::span<const ViewPlan> borrowed = column(plans);
+  std::vector<ViewPlan> rows(borrowed.begin(), borrowed.end());  // the caller's may change once the GIL is released
   for (const ViewPlan& plan : rows) check_plan(plan, height, width);
   Scratch<uint8_t> memory;
   const size_t row_stride = round_up(width, kTile), plane_stride = row_stride * height;
@@ -224,6 +225,8 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
              Fault::argument, "want plans of shape (records, views)");
     batch.plans = rows.mutable_data();
   }
+  for (size_t i = 0; i < n; ++i)
+    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
   batch.records.assign(records.data(), records.data() + n);
   batch.draws.assign(draws.data(), draws.data() + n);
   batch.epoch = epoch;

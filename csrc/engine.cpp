@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <system_error>
 #include <thread>
 
 #include <unistd.h>
@@ -34,6 +35,7 @@ struct Engine::State {
   std::deque<std::shared_ptr<Batch>> queue;
   std::atomic<bool> stopping = false;
   std::vector<std::thread> threads;
+  std::mutex caller_mutex;         // several Python threads may wait on an engine without threads
   std::unique_ptr<Worker> caller;  // for threads == 0
 };
 
@@ -47,7 +49,21 @@ Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> 
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
   check_recipe(state_->recipe);
   state_->threads.reserve(static_cast<size_t>(threads));
-  for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this] { run(); });
+  try {
+    for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this] { run(); });
+  } catch (const std::system_error& error) {
+    stop();
+    fail(Fault::io, "cannot start thread %zu of %d: %s", state_->threads.size() + 1, threads, error.what());
+  }
+}
+
+void Engine::stop() {
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->stopping = true;
+  }
+  state_->work.notify_all();
+  for (std::thread& thread : state_->threads) thread.join();
 }
 
 Engine::~Engine() {
@@ -55,12 +71,7 @@ Engine::~Engine() {
     (void)state_.release();
     return;
   }
-  {
-    std::lock_guard lock(state_->mutex);
-    state_->stopping = true;
-  }
-  state_->work.notify_all();
-  for (std::thread& thread : state_->threads) thread.join();
+  stop();
 }
 
 const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
@@ -83,6 +94,7 @@ bool Engine::wait(Batch& batch, std::chrono::milliseconds timeout) {
   const int64_t count = static_cast<int64_t>(batch.records.size());
   if (state_->threads.empty()) {
     auto deadline = std::chrono::steady_clock::now() + timeout;
+    std::lock_guard lock(state_->caller_mutex);
     while (batch.done < count) {
       render(batch, batch.next++, state_->caller);
       finish(batch, 1);
@@ -150,7 +162,7 @@ void Engine::render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker)
   };
   try {
     if (!worker) worker = std::make_unique<Worker>();
-    render_sample(batch, slot, *worker);
+    if (render_sample(batch, slot, *worker) > kLargePicturePx) worker.reset();
   } catch (const Error& error) {
     failed(error.fault(), error.what());
   } catch (const std::bad_alloc&) {
@@ -162,7 +174,7 @@ void Engine::render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker)
   }
 }
 
-void Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
+int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
   const State& s = *state_;
   const int64_t record = batch.records[slot];
   ConstPlanes picture = worker.decoder.decode(s.reader->read(record, worker.bytes));
@@ -175,7 +187,7 @@ void Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
   }
   if (batch.plans != nullptr)
     std::copy(worker.plans.begin(), worker.plans.end(), batch.plans + slot * s.recipe.size());
-  if (int64_t{picture.height} * picture.width > kLargePicturePx) worker.decoder.release();
+  return int64_t{picture.height} * picture.width;
 }
 
 }  // namespace pass_loader

@@ -65,8 +65,9 @@ class Engine {
   struct State;
 
   void run();
+  void stop();
   void render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker) const;
-  void render_sample(Batch& batch, int64_t slot, Worker& worker) const;
+  int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;
 

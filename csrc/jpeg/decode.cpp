@@ -128,43 +128,51 @@ enum class Outcome { complete, truncated, broken, resized };
 }  // namespace
 
 struct Decoder::State {
-  jpeg_decompress_struct info{};
-  ErrorManager errors{};
-  jpeg_source_mgr source{};
-  jpeg_progress_mgr progress{};
-  bool created = false;
+  jpeg_decompress_struct info;
+  ErrorManager errors;
+  jpeg_source_mgr source;
+  jpeg_progress_mgr progress;
   Scratch<uint8_t> row, pixels;
 
-  // Everything that may longjmp; it holds no object with a destructor.
+  State();
+  // Everything that may longjmp; they hold no object with a destructor.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
+  Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
 };
 
-Decoder::Decoder() : state_(std::make_unique<State>()) {
-  State& s = *state_;
-  s.info.err = jpeg_std_error(&s.errors.base);
-  s.errors.base.error_exit = on_error;
-  s.errors.base.output_message = ignore_message;
-  if (setjmp(s.errors.jump) != 0) throw std::bad_alloc();
-  jpeg_create_decompress(&s.info);
-  s.created = true;
-  s.source.init_source = s.source.term_source = source_stub;
-  s.source.fill_input_buffer = fill_nothing;
-  s.source.skip_input_data = skip_bytes;
-  s.source.resync_to_restart = jpeg_resync_to_restart;
-  s.info.src = &s.source;
-  s.progress.progress_monitor = limit_scans;
-  s.info.progress = &s.progress;
+Decoder::State::State() : info{}, errors{}, source{}, progress{} {
+  jpeg_std_error(&errors.base);
+  errors.base.error_exit = on_error;
+  errors.base.output_message = ignore_message;
+  source.init_source = source.term_source = source_stub;
+  source.fill_input_buffer = fill_nothing;
+  source.skip_input_data = skip_bytes;
+  source.resync_to_restart = jpeg_resync_to_restart;
+  progress.progress_monitor = limit_scans;
 }
 
-Decoder::~Decoder() {
-  if (state_->created) jpeg_destroy_decompress(&state_->info);
-}
+Decoder::Decoder() : state_(std::make_unique<State>()) {}
+Decoder::~Decoder() = default;
 
 Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer,
                             const Planes& planes) {
-  if (setjmp(errors.jump) != 0) return Outcome::broken;
+  std::memset(&info, 0, sizeof info);
+  info.err = &errors.base;
+  if (setjmp(errors.jump) != 0) {
+    jpeg_destroy_decompress(&info);  // harmless where creating it failed
+    return Outcome::broken;
+  }
+  jpeg_create_decompress(&info);
+  info.src = &source;
+  info.progress = &progress;
   source.next_input_byte = bytes.data();
   source.bytes_in_buffer = bytes.size();
+  const Outcome outcome = decompress(header, row_buffer, planes);
+  jpeg_destroy_decompress(&info);
+  return outcome;
+}
+
+Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, const Planes& planes) {
   int status;
   do status = jpeg_read_header(&info, FALSE);
   while (status == JPEG_HEADER_TABLES_ONLY);
@@ -188,8 +196,6 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
   return Outcome::complete;
 }
 
-void Decoder::release() { state_->pixels.release(); }
-
 ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
   const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
@@ -198,7 +204,6 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   Planes planes{s.pixels.need(3 * plane_stride), header.height, header.width, row_stride, plane_stride};
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   Outcome outcome = s.run(bytes, header, row, planes);
-  jpeg_abort_decompress(&s.info);
   switch (outcome) {
     case Outcome::complete:
       return planes;

@@ -12,7 +12,8 @@ namespace pass_loader::jpeg {
 // A progressive file may repeat scans without end in few bytes; no encoder writes nearly so many.
 constexpr int kMaxScans = 500;
 
-// One a thread: owns libjpeg's decompressor and the decoded picture.
+// One a thread: owns the decoded picture. libjpeg's decompressor is made anew for each: a reused one keeps the previous
+// file's tables, and a file that lacks some would be decoded with them.
 class Decoder {
  public:
   Decoder();
@@ -20,8 +21,6 @@ class Decoder {
 
   // Valid until the next call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
   ConstPlanes decode(std::span<const uint8_t> bytes);
-
-  void release();  // gives the decoded picture's memory back
 
  private:
   struct State;
