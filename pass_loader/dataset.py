@@ -18,11 +18,11 @@ from .rendering import Renderer
 from .samples import Samples
 
 
-def distributed_rank() -> tuple[int, int]:
-    """(rank, world size) of torch.distributed; (0, 1) where it is not initialised."""
+def initialized_rank() -> tuple[int, int] | None:
+    """(rank, world size) of torch.distributed; None where it is not initialised."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
+    return None
 
 
 class ShardDataset(Samples, IterableDataset):
@@ -47,14 +47,14 @@ class ShardDataset(Samples, IterableDataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker process knows nothing of torch.distributed.
-        return {**super().__getstate__(), "_alone": None, "_rank": self._rank or distributed_rank()}
+        return {**super().__getstate__(), "_alone": None, "_rank": initialized_rank() or self._rank}
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch of the views that iteration gives."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Any]:
-        rank, world = self._rank or distributed_rank()
+        rank, world = initialized_rank() or self._rank or (0, 1)
         worker = get_worker_info()
         part, parts = (rank * worker.num_workers + worker.id, world * worker.num_workers) if worker else (rank, world)
         for position in range(part, len(self), parts):

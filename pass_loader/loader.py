@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import operator
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
@@ -72,9 +73,10 @@ class DataLoader:
         )
         if sampler is not None and (shuffle or rank is not None or world_size is not None):
             raise ValueError("sampler decides order and ranks: give it without shuffle, rank and world_size")
+        batch_size, num_workers = operator.index(batch_size), operator.index(num_workers)
         for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
-            if not isinstance(value, int) or value < least:
-                raise ValueError(f"{name} is {value!r}, want an integer of at least {least}")
+            if value < least:
+                raise ValueError(f"{name} is {value}, want at least {least}")
         if prefetch_factor is not None and prefetch_factor < 1:
             raise ValueError(f"prefetch_factor is {prefetch_factor}, want at least 1")
         self.dataset = dataset
@@ -123,7 +125,7 @@ class DataLoader:
             if len(chunk) < self.batch_size and self.drop_last:
                 return
             pairs = [p if isinstance(p, (tuple, list)) else (p, 0) for p in chunk]
-            rows = np.array([[int(position), int(draw)] for position, draw in pairs], dtype=np.int64)
+            rows = np.array([[operator.index(p), operator.index(draw)] for p, draw in pairs], dtype=np.int64)
             if rows[:, 0].min() < 0 or rows[:, 0].max() >= len(self.dataset):
                 raise IndexError(f"the sampler gave a position outside [0, {len(self.dataset)})")
             if rows[:, 1].min() < 0 or rows[:, 1].max() >= 1 << 16:
@@ -146,7 +148,13 @@ class DataLoader:
     def _get_renderer(self) -> Renderer:
         """Made at the first iteration and kept for the next; threads do not survive a fork."""
         if self._renderer is None or self._renderer[0] != os.getpid():
-            renderer = Renderer(self.dataset, self.num_workers, pin_memory=self.pin_memory, keep=self._depth() + 1)
+            renderer = Renderer(
+                self.dataset,
+                self.num_workers,
+                batch_size=self.batch_size,
+                pin_memory=self.pin_memory,
+                keep=self._depth() + 1,
+            )
             self._renderer = (os.getpid(), renderer)
         return self._renderer[1]
 

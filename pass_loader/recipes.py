@@ -64,6 +64,8 @@ class ViewSpec:
     def _row(self, resize_order: int) -> tuple[Any, ...]:
         if self.interpolation not in _INTERPOLATION:
             raise ValueError(f"interpolation is {self.interpolation!r}, want 'bilinear' or 'bicubic'")
+        if not isinstance(self.size, int) and len(self.size) != 2:
+            raise ValueError(f"size is {self.size}, want a side or (height, width)")
         jitter_ranges = [r or _ABSENT for r in (self.brightness, self.contrast, self.saturation, self.hue)]
         return (
             self.height, self.width, *self.scale, *self.ratio, self.flip, self.jitter,

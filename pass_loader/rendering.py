@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 
 from . import _C
-from .samples import Samples
+from .samples import Samples, check_epoch
 
 
 @dataclass
@@ -53,23 +54,24 @@ class Renderer:
     """Renders batches of one Samples on `threads` threads; 0: in the thread that waits.
 
     Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
-    whose allocator recycles it safely. keep: unused pageable buffers kept.
+    whose allocator recycles it safely. keep: unused pageable buffers kept. Every buffer has room for batch_size samples,
+    so that a smaller last batch takes one of the same size.
     """
 
-    def __init__(self, samples: Samples, threads: int, *, pin_memory: bool = False, keep: int = 2):
+    def __init__(self, samples: Samples, threads: int, *, batch_size: int = 1, pin_memory: bool = False, keep: int = 2):
         self.samples = samples
         self.pin_memory = pin_memory
+        self.batch_size = batch_size
         recipe = samples.recipe
         table = recipe.normalize_table()
-        self._engine = _C.Engine(
-            samples.reader, recipe.rows(), samples.seed, table, recipe.mean, recipe.std, threads
-        )
+        self._engine = _C.Engine(samples.reader, recipe.rows(), samples.seed, table, recipe.mean, recipe.std, threads)
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
         self._pool = _C.BufferPool(keep * len(self._groups))
 
     def submit(self, records: np.ndarray, draws: np.ndarray, epoch: int, with_plans: bool = False) -> Submitted:
+        check_epoch(epoch)
         views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for (height, width), members in self._groups.items():
@@ -84,5 +86,6 @@ class Renderer:
         if self.pin_memory:
             tensor = torch.empty(shape, dtype=torch.float32, pin_memory=True)
             return tensor, tensor.numpy()
-        array = self._pool.take(shape)
+        room = [shape[0] * self.batch_size * math.prod(shape[2:])]
+        array = self._pool.take(room)[: math.prod(shape)].reshape(shape)
         return torch.from_numpy(array), array

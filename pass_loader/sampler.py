@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Sized
 
 import torch
 from torch.utils.data import Sampler
 
-from .dataset import distributed_rank
+from .dataset import initialized_rank
 
 
 class EpochSampler(Sampler[int]):
@@ -34,11 +35,11 @@ class EpochSampler(Sampler[int]):
     def place(self) -> tuple[int, int]:
         """(rank, world size)."""
         if self._place is None:
-            self._place = distributed_rank()
+            self._place = initialized_rank() or (0, 1)
         return self._place
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        self.epoch = operator.index(epoch)
 
     def __len__(self) -> int:
         return math.ceil(len(self.data) / self.place[1])

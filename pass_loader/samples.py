@@ -71,6 +71,9 @@ class Samples:
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
         """(views,) rows of _C.view_plan_dtype: the decided numbers of every view. Another draw gives other views."""
         self.pack._check(record)
+        check_epoch(epoch)
+        if not 0 <= draw < 1 << 16:
+            raise ValueError(f"draw is {draw}, want [0, 65536)")
         height, width = (int(self.pack.column(name)[record]) for name in ("height", "width"))
         return _C.plan_views(
             self.recipe.rows(), seed=self.seed, epoch=epoch, record=record, draw=draw, height=height, width=width
@@ -99,6 +102,11 @@ class Samples:
         except Exception as lookup:  # the cause that matters is the one we were given
             id = f"unknown ({lookup})"
         return kind(self.pack.shard_name(record), record, id, cause)
+
+
+def check_epoch(epoch: int) -> None:
+    if not 0 <= epoch < 2**32:
+        raise ValueError(f"epoch is {epoch}, want [0, 2^32)")
 
 
 def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -120,6 +121,39 @@ def test_a_refusal_leaves_the_next_decode_alone() -> None:
     for bad in (*refused().values(), good[:-300]):
         assert by_us(bad) is None
         assert_pixels_equal(_C.decode(good), want)
+
+
+def without_tables(data: bytes, marker: int) -> bytes:
+    """The JPEG without its DHT (C4) or DQT (DB) segments."""
+    out, at = bytearray(data[:2]), 2
+    while data[at + 1] != 0xDA:
+        length = 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] != marker:
+            out += data[at : at + length]
+        at += length
+    return bytes(out) + data[at:]
+
+
+def test_a_picture_owes_nothing_to_the_one_before(tmp_path: Path) -> None:
+    """Kills: a decompressor that keeps tables. A motion-JPEG frame has no Huffman tables: Pillow takes the standard's,
+    whatever was decoded before; one without quantisation tables is refused."""
+    from pass_loader import DataLoader, RecordError, ShardDataset, recipes
+    from pass_loader.pack import build
+
+    other = jpeg(noise(40, 40), optimize=True, quality=30)
+    frame, broken = without_tables(jpeg(position_coded(40, 40)), 0xC4), without_tables(jpeg(noise(40, 40)), 0xDB)
+    for name, data in {"0": other, "1": frame, "2": other, "3": broken}.items():
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{name}.jpg").write_bytes(data)
+    build([tmp_path / "in"], tmp_path / "pack")
+    dataset = ShardDataset(tmp_path / "pack", recipes.mocov2(size=24))
+    views, _ = next(iter(DataLoader(dataset, 3, num_workers=1, sampler=[0, 1, 2])))
+    plan = dataset.plan(1)[0]
+    want = reference.normalize(reference.render(reference.decode(frame), plan), dataset.recipe)
+    assert np.array_equal(views[0][1].numpy(), want)
+    assert by_pillow(broken) is None
+    with pytest.raises(RecordError, match="record 3, id 3"):
+        list(DataLoader(dataset, 2, num_workers=1, sampler=[2, 3]))
 
 
 def test_header() -> None:

@@ -7,6 +7,8 @@ import math
 import multiprocessing
 import os
 import pickle
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -228,8 +230,54 @@ def test_arguments_without_a_meaning_are_refused(dataset: ShardDataset) -> None:
         DataLoader([1, 2, 3])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="want a pass_loader.Recipe"):
         ShardDataset(dataset.pack, "dino")  # type: ignore[arg-type]
+    for call in (
+        lambda: dataset.sample(3, epoch=-1),
+        lambda: dataset.plan(3, epoch=2**32),
+        lambda: dataset.plan(3, draw=-1),
+    ):
+        with pytest.raises(ValueError, match=r"want \[0, "):
+            call()
+    with pytest.raises(TypeError):
+        list(DataLoader(dataset, 2, sampler=[0.7]))
     with pytest.raises(ValueError, match="seed is -1"):
         ShardDataset(dataset.pack, SMALL, seed=-1)
+
+
+def test_python_threads_share_a_loader_without_threads(dataset: ShardDataset) -> None:
+    """Kills: scratch memory used by two callers at once. A crash test."""
+    want = [view.clone() for view in dataset.sample(3)]
+    loader = DataLoader(dataset, 4, return_info=True)
+    records = records_of(loader)
+    failed: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            for _ in range(30):
+                assert all(torch.equal(a, b) for a, b in zip(dataset.sample(3), want))
+            assert records_of(loader) == records
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_too_many_threads_raise(pack: Path) -> None:
+    code = (
+        "import resource, sys, pass_loader\n"
+        "from pass_loader import recipes\n"
+        "dataset = pass_loader.ShardDataset(sys.argv[1], recipes.mocov2(size=8))\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (resource.getrusage(0).ru_maxrss * 1024 + (12 << 30),) * 2)\n"
+        "try:\n"
+        "    list(pass_loader.DataLoader(dataset, 4, num_workers=1024))\n"
+        "except OSError as error:\n"
+        "    assert 'cannot start thread' in str(error), error\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(pack)], check=True, timeout=120)
 
 
 def test_pickles(dataset: ShardDataset) -> None:

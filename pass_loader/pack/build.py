@@ -7,6 +7,7 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from .layout import (
     INDEX,
     MANIFEST,
     TABLE_SCHEMA,
+    UNFINISHED,
     member_name,
     publish,
     shard_names,
@@ -38,6 +40,8 @@ from .report import Refusal, Report
 from .sources import Entry, Source, open_sources
 
 _BLOCK = tarfile.BLOCKSIZE
+_OURS = re.compile(r"shard-\d{5,}\.(tar|parquet)(\.tmp)?|index\.arrow.*|pack\.json\.tmp")
+_DUPLICATE = "its id was packed before"
 
 
 def build(
@@ -49,27 +53,35 @@ def build(
     shard_bytes: int = 1 << 30,
     workers: int | None = None,
     transcode: bool = False,
+    decode: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Pack pictures from tars and folders into the new directory `out`.
 
     metadata: a CSV joined by its column `key` to the ids. shard_bytes: a shard's size, at the most but for one larger
-    picture. workers: threads; None: one a core. progress: called with the bytes of each entry done.
+    picture. workers: threads; None: one a core. decode: prove every picture by decoding it; without, headers are read,
+    and files that do not end as JPEGs end are decoded. progress: called with the bytes of each entry done.
     Pictures that cannot be packed are refused and reported, not raised. Raises PackError for unusable sources,
     metadata or destination.
     """
     root = Path(out)
     opened = open_sources(list(sources))
     table = Metadata(metadata, key) if metadata is not None else None
-    with _locked(root):
-        return _Build(root, opened, table, transcode, progress or (lambda _: None)).run(
+    if shard_bytes < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"shard_bytes is {shard_bytes}, workers {workers}: want at least 1")
+    with _workplace(root, opened):
+        return _Build(root, opened, table, transcode, decode, progress or (lambda _: None)).run(
             shard_bytes, workers or os.cpu_count() or 1
         )
 
 
 @contextlib.contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """The directory, made if missing, for this process alone."""
+def _workplace(root: Path, sources: list[Source]) -> Iterator[None]:
+    """The directory, made if missing, for this process alone. Deletes nothing but what an unfinished packing left."""
+    for source in sources:
+        inside, around = source.path.resolve(), root.resolve()
+        if inside == around or around in inside.parents or (source.path.is_dir() and inside in around.parents):
+            raise PackError(f"source {source.path} and pack {root} lie in one another")
     root.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(root, os.O_RDONLY)
     try:
@@ -79,13 +91,24 @@ def _locked(root: Path) -> Iterator[None]:
             raise PackError(f"another process is changing {root}") from None
         if (root / MANIFEST).exists():
             raise PackError(f"{root} is already a pack; give another --out")
-        for path in root.iterdir():
-            if not path.name.startswith("shard-") and path.name not in (INDEX, INDEX + ".tmp", MANIFEST + ".tmp"):
-                raise PackError(f"{root} is not empty: it holds {path.name}")
-            path.unlink()  # of a packing that was not finished
+        _clear(root)
         yield
+        (root / UNFINISHED).unlink()
     finally:
         os.close(descriptor)
+
+
+def _clear(root: Path) -> None:
+    """Only files that we name so, and only where our mark says that they are parts of a pack."""
+    found = list(root.iterdir())
+    marked = (root / UNFINISHED).exists()
+    for path in found:
+        if not marked or not (path.name == UNFINISHED or _OURS.fullmatch(path.name)):
+            raise PackError(f"{root} is not empty: it holds {path.name}")
+    (root / UNFINISHED).touch()
+    for path in found:
+        if path.name != UNFINISHED:
+            path.unlink()
 
 
 @dataclass
@@ -99,13 +122,14 @@ class _Shard:
 
 class _Build:
     def __init__(
-        self, root: Path, sources: list[Source], metadata: Metadata | None, transcode: bool,
+        self, root: Path, sources: list[Source], metadata: Metadata | None, transcode: bool, decode: bool,
         progress: Callable[[int], None],
     ):  # fmt: skip
         self.root, self.sources, self.metadata = root, sources, metadata
-        self.transcode, self.progress = transcode, progress
+        self.transcode, self.decode, self.progress = transcode, decode, progress
         self.classes = sorted({name for source in sources for name in source.classes()})
         self.report = Report()
+        self.later: list[Entry] = []
         if metadata is not None:
             self.report.without_metadata = 0
 
@@ -130,8 +154,9 @@ class _Build:
         self.report.shards = len(shards)
         if self.metadata is not None:
             self.report.metadata_unused = self.metadata.unused()
-        write_index(self.root, pa.concat_tables(index_parts))
-        write_manifest(self.root, self._manifest(shards, identity.hexdigest()[:32]))
+        pack_id = identity.hexdigest()[:32]
+        write_index(self.root, pa.concat_tables(index_parts), pack_id)
+        write_manifest(self.root, self._manifest(shards, pack_id))
         return self.report
 
     def _manifest(self, shards: list[dict[str, Any]], pack_id: str) -> dict[str, Any]:
@@ -149,12 +174,24 @@ class _Build:
         }
 
     def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[_Shard]:
-        """Shards in order; up to `workers` are written at a time."""
+        """Shards in order; up to `workers` are written at a time. Entries whose id stood before come last, one after
+        the other: whether they are duplicates depends on what became of the first."""
+        number = 0
+        free: set[str] = set()  # ids whose first entry was refused
+        for number, shard in enumerate(self._first_shards(shard_bytes, workers), 1):
+            free.update(refusal.id for refusal in shard.report.refused)
+            yield shard
+        for place, entries in enumerate(_groups(iter(self.later), shard_bytes)):
+            yield self._write_shard(
+                number + place, entries, lambda e: None if e.id in free else _DUPLICATE, free.discard
+            )
+
+    def _first_shards(self, shard_bytes: int, workers: int) -> Iterator[_Shard]:
         pending: deque[Future[_Shard]] = deque()
         pool = ThreadPoolExecutor(workers, thread_name_prefix="pass-pack")
         try:
-            for number, entries in enumerate(self._groups(shard_bytes)):
-                pending.append(pool.submit(self._write_shard, number, entries))
+            for number, entries in enumerate(_groups(self._first_entries(), shard_bytes)):
+                pending.append(pool.submit(self._write_shard, number, entries, lambda _: None))
                 if len(pending) > workers:
                     yield pending.popleft().result()
             while pending:
@@ -164,29 +201,19 @@ class _Build:
                 future.cancel()
             pool.shutdown()
 
-    def _groups(self, shard_bytes: int) -> Iterator[list[Entry]]:
-        group: list[Entry] = []
-        size = 0
-        for entry in self._unique_entries():
-            padded = _BLOCK + -(-entry.length // _BLOCK) * _BLOCK
-            if group and size + padded > shard_bytes:
-                yield group
-                group, size = [], 0
-            group.append(entry)
-            size += padded
-        if group:
-            yield group
-
-    def _unique_entries(self) -> Iterator[Entry]:
+    def _first_entries(self) -> Iterator[Entry]:
+        """Entries that may be packed; the others are refused, or set aside in self.later."""
         seen: set[str] = set()
         for source in self.sources:
             for entry in source.entries():
-                reason = _bad_id(entry.id) or ("its id was packed before" if entry.id in seen else None)
+                reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
                     self._refuse(self.report, entry, reason)
-                    continue
-                seen.add(entry.id)
-                yield entry
+                elif entry.id in seen:
+                    self.later.append(entry)
+                else:
+                    seen.add(entry.id)
+                    yield entry
 
     def _refuse(self, report: Report, entry: Entry, reason: str) -> None:
         file, id = (
@@ -195,20 +222,30 @@ class _Build:
         )
         report.refused.append(Refusal(file, id, reason))
 
-    def _write_shard(self, number: int, entries: list[Entry]) -> _Shard:
+    def _write_shard(
+        self,
+        number: int,
+        entries: list[Entry],
+        reject: Callable[[Entry], str | None],
+        accepted: Callable[[str], None] = lambda id: None,
+    ) -> _Shard:
         shard = _Shard(number, {name: [] for name in TABLE_SCHEMA.names if name != "record"})
         path = self.root / shard_names(number)[0]
         temporary = path.with_name(path.name + ".tmp")
         with open(temporary, "wb") as file:
             for entry in entries:
+                reason = reject(entry)
                 try:
-                    picture = inspect(entry.read(), self.transcode)
-                except BadPictureError as error:
+                    if reason is not None:
+                        raise BadPictureError(reason)
+                    picture = inspect(entry.read(), self.transcode, self.decode)
+                except (BadPictureError, OSError) as error:
                     self._refuse(shard.report, entry, str(error))
                 else:
                     offset = _append(file, member_name(entry.id, "jpeg"), picture.data)
                     self._add_row(shard.columns, entry, picture, offset)
                     shard.report.count(picture)
+                    accepted(entry.id)
                 self.progress(entry.length)
             file.write(bytes(-(file.tell() + 2 * _BLOCK) % tarfile.RECORDSIZE + 2 * _BLOCK))
         if shard.columns["id"]:
@@ -248,6 +285,21 @@ class _Build:
         temporary = path.with_name(path.name + ".tmp")
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         publish(temporary, path)
+
+
+def _groups(entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
+    """A shard's entries. Depends on the listed sizes only, not on what is refused or on the number of workers."""
+    group: list[Entry] = []
+    size = 0
+    for entry in entries:
+        padded = _BLOCK + -(-entry.length // _BLOCK) * _BLOCK
+        if group and size + padded > shard_bytes:
+            yield group
+            group, size = [], 0
+        group.append(entry)
+        size += padded
+    if group:
+        yield group
 
 
 def _bad_id(id: str) -> str | None:

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (PackError, RecordError, OSError) as error:
+    except (PackError, RecordError, OSError, ValueError) as error:
         print(f"pass-pack: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -43,6 +44,15 @@ def size_in_bytes(text: str) -> int:
     return int(float(match[1]) * _UNITS[match[2]])
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return int(text)
+
+    return integer
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pass-pack", description="Make packs of pictures, look at them, check them.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -55,8 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--metadata", type=Path, metavar="CSV", help="rows joined to the pictures by id")
     make.add_argument("--key", default="hash", metavar="COLUMN", help="the CSV's column of ids (%(default)s)")
     make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
-    make.add_argument("--workers", type=int, default=None, metavar="N", help="threads; default: one a core")
+    make.add_argument("--workers", type=_at_least(1), default=None, metavar="N", help="threads; default: one a core")
     make.add_argument("--transcode", action="store_true", help="turn other formats into JPEG, quality 95, 4:4:4")
+    make.add_argument("--decode", action="store_true", help="prove every picture by decoding it")
     make.add_argument("--strict", action="store_true", help="exit with 1 where anything was refused")
     make.set_defaults(run=_build)
 
@@ -72,9 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("pack", type=Path, metavar="PACK")
     sheet.add_argument("--recipe", choices=sorted(recipes.PRESETS), default="dino", help="default: %(default)s")
     sheet.add_argument("--out", required=True, type=Path, metavar="FILE.png")
-    sheet.add_argument("--count", type=int, default=4, metavar="N", help="samples (%(default)s)")
-    sheet.add_argument("--seed", type=int, default=0, metavar="N", help="the views' seed (%(default)s)")
-    sheet.add_argument("--epoch", type=int, default=0, metavar="N", help="the views' epoch (%(default)s)")
+    sheet.add_argument("--count", type=_at_least(1), default=4, metavar="N", help="samples (%(default)s)")
+    sheet.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
+    sheet.add_argument("--epoch", type=_at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
     return parser
 
@@ -83,7 +94,8 @@ def _build(options: argparse.Namespace) -> int:
     with _Progress(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
             options.sources, options.out, metadata=options.metadata, key=options.key,
-            shard_bytes=options.shard_bytes, workers=options.workers, transcode=options.transcode, progress=progress,
+            shard_bytes=options.shard_bytes, workers=options.workers, transcode=options.transcode,
+            decode=options.decode, progress=progress,
         )  # fmt: skip
     print(f"{options.out}: {report}")
     return 1 if options.strict and report.refused else 0

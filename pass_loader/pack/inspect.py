@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from dataclasses import dataclass
 
 from .. import _C
@@ -33,11 +32,11 @@ class Picture:
     transcoded: bool = False
 
 
-def inspect(data: bytes, transcode: bool) -> Picture:
+def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Picture:
     """Raises BadPictureError with the reason for a refusal.
 
-    The header is read always. The pixels are decoded, and so proven, only where the bytes do not end with an
-    end-of-image marker: a cut-off file shows itself that way, and whole files cost no decode.
+    The header is read always. The pixels are decoded, and so proven, with `decode`, and where the bytes do not end with
+    an end-of-image marker: a cut-off file shows itself that way, and whole files cost no decode.
     """
     if not data.startswith(b"\xff\xd8\xff"):
         kind = _kind(data)
@@ -46,16 +45,16 @@ def inspect(data: bytes, transcode: bool) -> Picture:
                 f"not a JPEG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
             )
         data = _to_jpeg(data)
-        return _picture(data, transcoded=True)
-    return _picture(data, transcoded=False)
+        return _picture(data, decode, transcoded=True)
+    return _picture(data, decode, transcoded=False)
 
 
 _CONVERTED = ("PNG", "GIF", "BMP", "TIFF", "WebP")
 
 
-def _picture(data: bytes, transcoded: bool) -> Picture:
+def _picture(data: bytes, decode: bool, transcoded: bool) -> Picture:
     header = _C.read_header(data)
-    if not header["ends_with_eoi"]:
+    if decode or not header["ends_with_eoi"]:
         _C.check_decodes(data)
     return Picture(
         data, header["height"], header["width"], header["components"], header["progressive"],
@@ -80,13 +79,12 @@ def _to_jpeg(data: bytes) -> bytes:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as picture:
-                if picture.mode.startswith(("I", "F")):
-                    raise BadPictureError(f"{picture.format} of mode {picture.mode}: JPEG would lose its depth")
-                out = io.BytesIO()
-                picture.convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
+        with Image.open(io.BytesIO(data)) as picture:
+            # Pillow opens a PNG of 16-bit colours as 8-bit RGB; byte 24 is the bit depth of IHDR.
+            if picture.mode.startswith(("I", "F")) or (picture.format == "PNG" and data[24] == 16):
+                raise BadPictureError(f"{picture.format} of more than 8 bits: JPEG would lose its depth")
+            out = io.BytesIO()
+            picture.convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
     except BadPictureError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds

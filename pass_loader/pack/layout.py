@@ -21,6 +21,7 @@ from ..errors import PackError
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 1
 MANIFEST, INDEX, REMOVED = "pack.json", "index.arrow", "removed.jsonl"
+UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 SUFFIX = {"jpeg": ".jpg"}  # of a member's name, by codec
 
 # Of a shard's Parquet file; the metadata's columns follow. label: -1 where there is none.
@@ -97,7 +98,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((root / MANIFEST).read_bytes())
     except FileNotFoundError:
-        hint = "its packing was not finished" if any(root.glob("shard-*")) else "`pass-pack build` makes one"
+        hint = "its packing was not finished" if (root / UNFINISHED).exists() else "`pass-pack build` makes one"
         raise PackError(f"{root} is not a pack: it has no {MANIFEST} ({hint})") from None
     except ValueError as error:
         raise PackError(f"{root / MANIFEST} is damaged: {error}") from None
@@ -107,18 +108,23 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise PackError(
             f"{root} has format version {manifest.get('format_version')}, this pass-loader reads {FORMAT_VERSION}"
         )
-    _check_shards(root, manifest)
+    try:
+        _check_shards(root, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackError(f"{root / MANIFEST} is damaged: {error!r}") from None
     return manifest
 
 
 def _check_shards(root: Path, manifest: dict[str, Any]) -> None:
+    if not isinstance(manifest["pack_id"], str):
+        raise TypeError("pack_id is no string")
     total = 0
-    for number, shard in enumerate(manifest.get("shards", ())):
+    for number, shard in enumerate(manifest["shards"]):
         for key in ("tar", "table"):
             name = shard.get(key)
             if not isinstance(name, str) or name != os.path.basename(name) or name in ("", ".", ".."):
                 raise PackError(f"{root / MANIFEST}: shard {number} has the file name {name!r}")
-        if not isinstance(shard.get("records"), int) or shard["records"] < 1:
+        if type(shard.get("records")) is not int or shard["records"] < 1:
             raise PackError(f"{root / MANIFEST}: shard {number} has {shard.get('records')!r} records")
         total += shard["records"]
     if total != manifest.get("records") or total == 0:

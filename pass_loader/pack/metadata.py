@@ -22,11 +22,14 @@ class Metadata:
         self.path = Path(path)
         try:
             names = csv.open_csv(self.path).schema.names
+            if len(set(names)) != len(names):
+                raise PackError(f"{path} has a column twice: {names}")
             if key not in names:
                 raise PackError(f"{path} has no column {key!r}; it has {names}")
             types = {name: pa.float64() if name in _NUMBERS else pa.string() for name in names}
             options = csv.ConvertOptions(column_types=types, strings_can_be_null=False, null_values=[""])
-            table = csv.read_csv(self.path, convert_options=options)
+            parse = csv.ParseOptions(newlines_in_values=True)
+            table = csv.read_csv(self.path, parse_options=parse, convert_options=options)
         except (pa.ArrowInvalid, OSError) as error:
             raise PackError(f"{path}: {error}") from None
         clash = [name for name in names if name != key and name in TABLE_SCHEMA.names]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..errors import PackError
 from ..recipes import Recipe
 from ..samples import Samples
 from .reader import Pack
@@ -32,6 +33,8 @@ def preview(
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
         records = [int(record) for record in samples.pack.records_at(spread)]
+    if not len(records):
+        raise PackError(f"{samples.pack.path} has no live record to show")
     rows = [_row(samples, record, epoch) for record in records]
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
     top = 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ class Pack:
         self.shards: list[dict[str, Any]] = self.manifest["shards"]
         counts = [shard["records"] for shard in self.shards]
         self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
-        self.index = _open_index(self.path, self.shards)
+        self.index = _open_index(self.path, self.shards, self.pack_id)
         self.removed = _read_removed(self.path / REMOVED, self.records)
         self._table = lru_cache(maxsize=4)(self._read_table)
         self._ids: pa.LargeStringArray | None = None
@@ -50,8 +52,10 @@ class Pack:
         return self.records - len(self.removed)
 
     def column(self, name: str) -> np.ndarray:
-        """A column of the index, (records,), a view of the memory map."""
-        return self.index.column(name).chunk(0).to_numpy(zero_copy_only=True)
+        """A column of the index, (records,), a read-only view of the memory map."""
+        chunk = self.index.column(name).chunk(0)  # to_numpy would import pandas
+        dtype = np.dtype(chunk.type.to_pandas_dtype())
+        return np.frombuffer(chunk.buffers()[1], dtype=dtype, count=len(chunk), offset=chunk.offset * dtype.itemsize)
 
     def records_at(self, positions: np.ndarray) -> np.ndarray:
         """Positions, int64, to records: the k-th live record is k plus the removed ones before it."""
@@ -95,7 +99,7 @@ class Pack:
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """A shard's Parquet file. Raises PackError where it has another number of rows than the manifest says."""
-        table = pq.read_table(self.path / self.shards[shard]["table"], columns=columns)
+        table = read_table(self.path / self.shards[shard]["table"], columns)
         if table.num_rows != self.shards[shard]["records"]:
             raise PackError(
                 f"{self.path / self.shards[shard]['table']} has {table.num_rows} rows, "
@@ -111,29 +115,41 @@ class Pack:
             raise IndexError(f"record {record} is not in [0, {self.records})")
 
 
-def _open_index(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A Parquet file. Raises PackError where it is missing or damaged."""
+    try:
+        return pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise PackError(f"{path}: {error}") from None
+
+
+def _open_index(root: Path, shards: list[dict[str, Any]], pack_id: str) -> pa.Table:
     """O(1) in time and private memory: the columns stay on disk until they are touched."""
     path = root / INDEX
-    records = sum(shard["records"] for shard in shards)
     if not path.exists():
-        write_index(root, index_from_tables(root, shards))
+        index = index_from_tables(root, shards)
+        try:
+            write_index(root, index, pack_id)
+        except OSError:  # a pack that may only be read
+            return index.combine_chunks()
     try:
         index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise PackError(f"{path} is damaged ({error}); delete it to have it rebuilt") from None
-    if index.schema != INDEX_SCHEMA or index.num_rows != records or index.column(0).num_chunks != 1:
+    records = sum(shard["records"] for shard in shards)
+    identity = (index.schema.metadata or {}).get(b"pack_id")
+    if index.schema != INDEX_SCHEMA or index.num_rows != records or identity != pack_id.encode():
         raise PackError(f"{path} does not fit the manifest; delete it to have it rebuilt")
+    if index.column(0).num_chunks != 1:
+        raise PackError(f"{path} is not one record batch; delete it to have it rebuilt")
     return index
 
 
 def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
     """The index's columns from the shards' Parquet files."""
     names = [name for name in INDEX_SCHEMA.names if name != "shard"]
-    parts = []
-    for number, shard in enumerate(shards):
-        table = pq.read_table(root / shard["table"], columns=names)
-        parts.append(index_rows(table, number))
-    return pa.concat_tables(parts)
+    tables = [read_table(root / shard["table"], names) for shard in shards]
+    return pa.concat_tables([index_rows(table, number) for number, table in enumerate(tables)])
 
 
 def index_rows(table: pa.Table, shard: int) -> pa.Table:
@@ -148,12 +164,15 @@ def index_rows(table: pa.Table, shard: int) -> pa.Table:
                     schema=INDEX_SCHEMA)  # fmt: skip
 
 
-def write_index(root: Path, index: pa.Table) -> None:
-    """One record batch, so that a column is one array."""
-    temporary = root / (INDEX + ".tmp")
-    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, INDEX_SCHEMA) as writer:
-        writer.write_table(index.combine_chunks())
-    publish(temporary, root / INDEX)
+def write_index(root: Path, index: pa.Table, pack_id: str) -> None:
+    """One record batch, so that a column is one array; the pack's id in the schema's metadata."""
+    table = index.combine_chunks().replace_schema_metadata({"pack_id": pack_id})
+    descriptor, temporary = tempfile.mkstemp(prefix=INDEX, suffix=".tmp", dir=root)  # several openers may rebuild
+    os.close(descriptor)
+    os.chmod(temporary, 0o644)
+    with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    publish(Path(temporary), root / INDEX)
 
 
 def _read_removed(path: Path, records: int) -> np.ndarray:

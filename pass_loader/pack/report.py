@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 
 from .inspect import Picture
 
-_SHOWN = 20  # refusals printed in full; the rest are counted
-
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -63,7 +61,5 @@ class Report:
                 f"metadata rows without a picture {self.metadata_unused:,}"
             )
         lines.append(f"refused {len(self.refused):,}")
-        lines += [f"  {refusal}" for refusal in self.refused[:_SHOWN]]
-        if len(self.refused) > _SHOWN:
-            lines.append(f"  ... and {len(self.refused) - _SHOWN:,} more")
+        lines += [f"  {refusal}" for refusal in self.refused]
         return "\n".join(lines)

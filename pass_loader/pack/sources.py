@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ class Entry:
     class_name: str | None  # the class folder; None: no label
     offset: int  # bytes, in the tar; 0 in a folder
     length: int
+    problem: str | None = None  # why it cannot be read: a link, no regular file
 
     def read(self) -> bytes:
         return self.source.read(self)
@@ -60,13 +62,27 @@ class TarSource(Source):
             with tarfile.open(self.path, "r:") as tar:
                 for member in tar:
                     tar.members = []  # type: ignore[attr-defined]  # else every header is kept: 1.4 million for PASS
-                    if member.isfile():
+                    if not member.isdir():
                         id = PurePosixPath(member.name).name.split(".")[0]
-                        yield Entry(self, member.name, id, None, member.offset_data, member.size)
+                        yield Entry(self, member.name, id, None, member.offset_data, member.size, _tar_problem(member))
+                self._check_end(tar.offset)  # type: ignore[attr-defined]
         except tarfile.TarError as error:
             raise PackError(
                 f"{self.path} is not a readable, uncompressed tar: {error}{_html_hint(self.path)}"
             ) from None
+
+    def _check_end(self, offset: int) -> None:
+        """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
+        size = self.size()
+        if not any(os.pread(self._file.fileno(), 512, offset)) and offset + 512 <= size:
+            while offset < size and not any(rest := os.pread(self._file.fileno(), 1 << 20, offset)):
+                offset += len(rest)
+            if offset >= size:
+                return
+        raise PackError(
+            f"{self.path} is cut off, damaged or two tars in one: of its {size} bytes those from {offset} on are "
+            "neither a member nor the end of the archive"
+        )
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -93,19 +109,38 @@ class FolderSource(Source):
         return sorted(child.name for child in os.scandir(self.path) if child.is_dir())
 
     def entries(self) -> Iterator[Entry]:
-        for directory, folders, files in os.walk(self.path, followlinks=True):
+        def unreadable(error: OSError) -> None:
+            raise PackError(f"{error.filename}: {error.strerror}") from None
+
+        for directory, folders, files in os.walk(self.path, followlinks=True, onerror=unreadable):
             folders.sort()
             for file in sorted(files):
                 path = Path(directory, file)
                 relative = path.relative_to(self.path)
                 class_name = relative.parts[0] if len(relative.parts) > 1 else None
-                yield Entry(self, str(relative), str(relative.with_suffix("")), class_name, 0, path.stat().st_size)
+                length, problem = _file_length(path)
+                id = str(relative.with_suffix(""))
+                yield Entry(self, str(relative), id, class_name, 0, length, problem)
 
     def size(self) -> int:
         return sum(entry.length for entry in self.entries())
 
     def read(self, entry: Entry) -> bytes:
         return (self.path / entry.name).read_bytes()
+
+
+def _tar_problem(member: tarfile.TarInfo) -> str | None:
+    if member.issparse():
+        return "it is a sparse member"
+    return None if member.isfile() else "it is a link or a device, no file"
+
+
+def _file_length(path: Path) -> tuple[int, str | None]:
+    try:
+        status = path.stat()
+    except OSError as error:  # a dangling link, a circle of links
+        return 0, error.strerror
+    return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (0, "it is no regular file")
 
 
 def open_sources(paths: list[str | Path]) -> list[Source]:

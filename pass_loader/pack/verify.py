@@ -19,7 +19,7 @@ def verify(path: str | Path, *, progress: Callable[[int], None] | None = None) -
     """What is wrong with a pack, a line each; empty where nothing is. progress: called with the bytes checked."""
     try:
         pack = Pack(path)
-    except PackError as error:
+    except (PackError, OSError) as error:
         return [str(error)]
     problems: list[str] = []
     for shard in range(len(pack.shards)):
