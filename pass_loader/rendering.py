@@ -54,8 +54,8 @@ class Renderer:
     """Renders batches of one Samples on `threads` threads; 0: in the thread that waits.
 
     Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
-    whose allocator recycles it safely. keep: unused pageable buffers kept. Every buffer has room for batch_size samples,
-    so that a smaller last batch takes one of the same size.
+    whose allocator recycles it safely. keep: unused pageable buffers kept. Every buffer has room for batch_size
+    samples, so that a smaller last batch takes one of the same size.
     """
 
     def __init__(self, samples: Samples, threads: int, *, batch_size: int = 1, pin_memory: bool = False, keep: int = 2):

@@ -19,7 +19,8 @@ before = anonymous()
 import pass_loader
 from pass_loader import recipes
 dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
-loader = pass_loader.DataLoader(dataset, batch_size=64, shuffle=True, num_workers=2, sampler=None, drop_last=sys.argv[2] == 'drop')
+drop = sys.argv[2] == "drop"
+loader = pass_loader.DataLoader(dataset, batch_size=64, shuffle=True, num_workers=2, drop_last=drop)
 loader.sampler.positions = lambda: torch.arange(200) % len(dataset)
 type(loader.sampler).__len__ = lambda self: 200
 after = []

@@ -176,15 +176,14 @@ class _Build:
     def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[_Shard]:
         """Shards in order; up to `workers` are written at a time. Entries whose id stood before come last, one after
         the other: whether they are duplicates depends on what became of the first."""
-        number = 0
+        following = 0
         free: set[str] = set()  # ids whose first entry was refused
-        for number, shard in enumerate(self._first_shards(shard_bytes, workers), 1):
+        for shard in self._first_shards(shard_bytes, workers):
             free.update(refusal.id for refusal in shard.report.refused)
+            following = shard.number + 1
             yield shard
-        for place, entries in enumerate(_groups(iter(self.later), shard_bytes)):
-            yield self._write_shard(
-                number + place, entries, lambda e: None if e.id in free else _DUPLICATE, free.discard
-            )
+        for number, entries in enumerate(_groups(iter(self.later), shard_bytes), following):
+            yield self._write_shard(number, entries, lambda e: None if e.id in free else _DUPLICATE, free.discard)
 
     def _first_shards(self, shard_bytes: int, workers: int) -> Iterator[_Shard]:
         pending: deque[Future[_Shard]] = deque()
