@@ -103,27 +103,33 @@ constexpr std::array<bool, 256> kFallsShort = make_falls_short();
 // Index: 2 * floor(quotient), plus 1 where the quotient is not whole. Value: the shifted hue byte.
 struct HueTable {
   uint8_t shifted[512];
+  uint8_t falls_short[256];
+  uint8_t shift;
 };
 
 HueTable make_hue_table(int shift) {
   HueTable table;
+  table.shift = static_cast<uint8_t>(shift);
   for (int i = 0; i < 512; ++i) {
     int hue = i / 2 - (i % 2 == 0 && kFallsShort[i / 2] ? 1 : 0);
     table.shifted[i] = static_cast<uint8_t>(hue + shift);
   }
+  for (int i = 0; i < 256; ++i) table.falls_short[i] = kFallsShort[i];
   return table;
 }
 
-PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, const uint8_t* blue, uint16_t* index,
-                                     uint8_t* saturation, uint8_t* value) {
+// `whole` is the quotient's floor, `exact` 255 where it is the quotient and 0 elsewhere.
+PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, const uint8_t* blue, uint8_t* whole,
+                                     uint8_t* exact, uint8_t* saturation, uint8_t* value) {
   for (int i = 0; i < kLanes; ++i) {
     int32_t r = red[i], g = green[i], b = blue[i];
     int32_t max = std::max(r, std::max(g, b)), chroma = max - std::min(r, std::min(g, b));
     int32_t n = r == max ? g - b : g == max ? 2 * chroma + b - r : 4 * chroma + r - g;
     n = n < 0 ? n + 6 * chroma : n;
     float quotient = static_cast<float>(85 * n) / static_cast<float>(std::max(2 * chroma, 1));
-    int32_t whole = static_cast<int32_t>(quotient);
-    index[i] = static_cast<uint16_t>(2 * whole + (static_cast<float>(whole) != quotient));
+    int32_t floor = static_cast<int32_t>(quotient);
+    whole[i] = static_cast<uint8_t>(floor);
+    exact[i] = static_cast<float>(floor) == quotient ? 255 : 0;
     saturation[i] = static_cast<uint8_t>(
         static_cast<int32_t>(static_cast<float>(255 * chroma) / static_cast<float>(std::max(max, 1))));
     value[i] = static_cast<uint8_t>(max);
@@ -137,21 +143,45 @@ PL_INLINE uint8_t channel_byte(int32_t value, int32_t saturation, int32_t w) {
   return static_cast<uint8_t>(static_cast<int32_t>(scaled + 0.5f));
 }
 
-PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count, const HueTable& table) {
-  for (size_t at = 0; at < count; at += kLanes) {
-    uint16_t index[kLanes];
-    uint8_t hue[kLanes], saturation[kLanes], value[kLanes];
-    uint8_t *r = red + at, *g = green + at, *b = blue + at;
-    rgb_to_hue_saturation(r, g, b, index, saturation, value);
-    for (int i = 0; i < kLanes; ++i) hue[i] = table.shifted[index[i]];
-    for (int i = 0; i < kLanes; ++i) {
-      int32_t x = 2 * hue[i], v = value[i], s = saturation[i];  // x: 85 to a sixth of the circle
-      r[i] = channel_byte(v, s, std::min(x - 85, 425 - x));
-      g[i] = channel_byte(v, s, std::abs(x - 170) - 85);
-      b[i] = channel_byte(v, s, std::abs(x - 340) - 85);
-    }
+PL_INLINE void hsv_to_rgb(const uint8_t* hue, const uint8_t* saturation, const uint8_t* value, uint8_t* r, uint8_t* g,
+                          uint8_t* b) {
+  for (int i = 0; i < kLanes; ++i) {
+    int32_t x = 2 * hue[i], v = value[i], s = saturation[i];  // x: 85 to a sixth of the circle
+    r[i] = channel_byte(v, s, std::min(x - 85, 425 - x));
+    g[i] = channel_byte(v, s, std::abs(x - 170) - 85);
+    b[i] = channel_byte(v, s, std::abs(x - 340) - 85);
   }
 }
+
+PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count, const HueTable& table) {
+  for (size_t at = 0; at < count; at += kLanes) {
+    uint8_t whole[kLanes], exact[kLanes], hue[kLanes], saturation[kLanes], value[kLanes];
+    rgb_to_hue_saturation(red + at, green + at, blue + at, whole, exact, saturation, value);
+    for (int i = 0; i < kLanes; ++i) hue[i] = table.shifted[2 * whole[i] + 1 - (exact[i] & 1)];
+    hsv_to_rgb(hue, saturation, value, red + at, green + at, blue + at);
+  }
+}
+
+#if defined(__x86_64__)
+// The table's look-up as byte permutes: floor + shift, less one where the quotient is whole and falls short.
+PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count,
+                                         const HueTable& table) {
+  __m512i falls_short[4];
+  for (int i = 0; i < 4; ++i) falls_short[i] = _mm512_loadu_si512(table.falls_short + 64 * i);
+  const __m512i shift = _mm512_set1_epi8(static_cast<char>(table.shift));
+  for (size_t at = 0; at < count; at += kLanes) {
+    alignas(64) uint8_t whole[kLanes], exact[kLanes], hue[kLanes], saturation[kLanes], value[kLanes];
+    rgb_to_hue_saturation(red + at, green + at, blue + at, whole, exact, saturation, value);
+    __m512i floor = _mm512_load_si512(whole);
+    __m512i low = _mm512_permutex2var_epi8(falls_short[0], floor, falls_short[1]);
+    __m512i high = _mm512_permutex2var_epi8(falls_short[2], floor, falls_short[3]);
+    __m512i less = _mm512_mask_blend_epi8(_mm512_movepi8_mask(floor), low, high);
+    less = _mm512_and_si512(less, _mm512_load_si512(exact));
+    _mm512_store_si512(hue, _mm512_sub_epi8(_mm512_add_epi8(floor, shift), less));
+    hsv_to_rgb(hue, saturation, value, red + at, green + at, blue + at);
+  }
+}
+#endif
 
 PL_LEVELS_WITH_VBMI(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
           (pixels, count, from, factor))
@@ -161,7 +191,7 @@ PL_LEVELS(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float fa
           (r, g, b, count, factor))
 PL_LEVELS(to_gray, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
 PL_LEVELS(solarize_plane, (uint8_t * pixels, size_t count, int threshold), (pixels, count, threshold))
-PL_LEVELS(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
+PL_LEVELS_WITH_VBMI(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
           (r, g, b, count, table))
 
 struct Channels {

@@ -77,6 +77,39 @@ PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, ui
 }
 
 #if defined(__x86_64__)
+// Channel c of 16 pixels lies at bytes 3 i + c of 48, in three registers: one shuffle of each, the others' places zeroed.
+struct ShuffleIndices {
+  alignas(16) uint8_t of[3][3][16];  // channel, register; 0x80 gives zero
+};
+constexpr ShuffleIndices kShuffle = [] {
+  ShuffleIndices shuffle{};
+  for (int c = 0; c < 3; ++c)
+    for (int from = 0; from < 3; ++from)
+      for (int i = 0; i < 16; ++i) {
+        int place = 3 * i + c - 16 * from;
+        shuffle.of[c][from][i] = place >= 0 && place < 16 ? static_cast<uint8_t>(place) : 0x80;
+      }
+  return shuffle;
+}();
+
+PL_TARGET_AVX2 void split_rgb_avx2(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  auto register_at = [](const uint8_t* p) PL_TARGET_AVX2 { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
+  uint8_t* out[3] = {r, g, b};
+  int32_t x = 0;
+  for (; x + 16 <= width; x += 16) {
+    const uint8_t* in = row + 3 * x;
+    const __m128i v[3] = {register_at(in), register_at(in + 16), register_at(in + 32)};
+    for (int c = 0; c < 3; ++c) {
+      __m128i all = _mm_setzero_si128();
+      for (int from = 0; from < 3; ++from)
+        all = _mm_or_si128(all, _mm_shuffle_epi8(v[from], register_at(kShuffle.of[c][from])));
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(out[c] + x), all);
+    }
+  }
+  split_rgb_body(row + 3 * x, width - x, r + x, g + x, b + x);
+}
+#define split_rgb_avx512 split_rgb_avx2
+
 // From 192 interleaved bytes, channel c of 64 pixels: byte i lies at 3 i + c, in one of three registers.
 struct SplitIndices {
   alignas(64) uint8_t of_two[3][64];  // for a permute of the first two registers
@@ -111,7 +144,11 @@ PL_TARGET_VBMI void split_rgb_avx512vbmi(const uint8_t* row, int32_t width, uint
 }
 #endif
 
-PL_LEVELS_WITH_VBMI(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
+void split_rgb_base(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  split_rgb_body(row, width, r, g, b);
+}
+PL_DISPATCH(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b),
+            split_rgb)
 PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
 
 void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y) {
