@@ -48,6 +48,9 @@ std::vector<std::string> supported_isas();
     by_level[static_cast<int>(current_isa())] args;                                                          \
   }
 #else
+#define PL_TARGET_AVX2
+#define PL_TARGET_AVX512
+#define PL_TARGET_VBMI
 #define PL_LEVELS(name, params, args) \
   void name params { name##_body args; }
 #define PL_LEVELS_WITH_VBMI PL_LEVELS

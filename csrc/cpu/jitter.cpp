@@ -33,6 +33,44 @@ PL_INLINE void blend_with_constant_body(uint8_t* pixels, size_t count, float fro
 }
 
 #if defined(__x86_64__)
+// Eight bytes to float, and 32 blended values back: truncated, then clipped by two saturating packs. |factor| <= 1e6
+// keeps the values inside int32.
+PL_TARGET_AVX2 inline __m256 floats_at(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+PL_TARGET_AVX2 inline __m256i blend_eight(__m256 from, __m256 to, __m256 factor) {
+  return _mm256_cvttps_epi32(_mm256_add_ps(from, _mm256_mul_ps(factor, _mm256_sub_ps(to, from))));
+}
+PL_TARGET_AVX2 inline void store_bytes(const __m256i (&values)[4], uint8_t* p) {
+  __m256i words[2] = {_mm256_packs_epi32(values[0], values[1]), _mm256_packs_epi32(values[2], values[3])};
+  __m256i bytes = _mm256_packus_epi16(words[0], words[1]);
+  const __m256i in_order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(bytes, in_order));
+}
+
+PL_TARGET_AVX2 void blend_with_constant_avx2(uint8_t* pixels, size_t count, float from, float factor) {
+  const __m256 all_from = _mm256_set1_ps(from), all_factor = _mm256_set1_ps(factor);
+  for (size_t i = 0; i < count; i += 32) {
+    __m256i values[4];
+    for (int k = 0; k < 4; ++k) values[k] = blend_eight(all_from, floats_at(pixels + i + 8 * k), all_factor);
+    store_bytes(values, pixels + i);
+  }
+}
+
+PL_TARGET_AVX2 void saturate_avx2(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
+  const __m256 all_factor = _mm256_set1_ps(factor);
+  for (size_t i = 0; i < count; i += 32) {
+    alignas(32) float gray[32];
+    for (int k = 0; k < 32; ++k) gray[k] = static_cast<float>(luma(r[i + k], g[i + k], b[i + k]));
+    for (uint8_t* plane : {r + i, g + i, b + i}) {
+      __m256i values[4];
+      for (int k = 0; k < 4; ++k)
+        values[k] = blend_eight(_mm256_load_ps(gray + 8 * k), floats_at(plane + 8 * k), all_factor);
+      store_bytes(values, plane);
+    }
+  }
+}
+
 // The value depends on the byte alone: 256 values in four registers, two permutes of 128 and a choice by the high bit.
 PL_TARGET_VBMI void blend_with_constant_avx512vbmi(uint8_t* pixels, size_t count, float from, float factor) {
   alignas(64) uint8_t table[256];
@@ -183,12 +221,25 @@ PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* 
 }
 #endif
 
-PL_LEVELS_WITH_VBMI(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
-          (pixels, count, from, factor))
+void blend_with_constant_base(uint8_t* pixels, size_t count, float from, float factor) {
+  blend_with_constant_body(pixels, count, from, factor);
+}
+PL_TARGET_AVX512 void blend_with_constant_avx512(uint8_t* pixels, size_t count, float from, float factor) {
+  blend_with_constant_body(pixels, count, from, factor);
+}
+PL_DISPATCH(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
+            (pixels, count, from, factor), blend_with_constant)
 PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
           (r, g, b, count, sum))
-PL_LEVELS(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float factor),
-          (r, g, b, count, factor))
+void saturate_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
+  saturate_body(r, g, b, count, factor);
+}
+PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
+  saturate_body(r, g, b, count, factor);
+}
+#define saturate_avx512vbmi saturate_avx512
+PL_DISPATCH(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float factor), (r, g, b, count, factor),
+            saturate)
 PL_LEVELS(to_gray, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
 PL_LEVELS(solarize_plane, (uint8_t * pixels, size_t count, int threshold), (pixels, count, threshold))
 PL_LEVELS_WITH_VBMI(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
