@@ -24,8 +24,12 @@ test: setup $(VENV)/pillow12/.installed
 	@echo "The same pixels from Pillow 12:"
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 
+# Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
+bench := -m pytest benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
 bench: setup $(VENV)/.bench
-	$(bin)/python -m pytest benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*' --benchmark-json=benchmarks/latest.json $(if $(DATA),--data $(DATA))
+	PYTHONPATH=$(VENV)/peers $(bin)/python $(bench) --benchmark-json=benchmarks/latest.json
+	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.table --plot benchmarks/recipes.png benchmarks/latest*.json
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own.
 sanitize: setup
@@ -70,5 +74,8 @@ $(VENV)/pillow12/.installed: $(VENV)/.installed
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built
-	$(bin)/pip install -q -e ".[bench]" --no-build-isolation
+	$(bin)/pip install -q "pytest-benchmark>=4"
+	$(bin)/pip install -q --upgrade --target $(VENV)/peers nvidia-dali-cuda130 albumentationsx opencv-python-headless \
+	  simplejpeg matplotlib
+	CC="cc -mavx2" $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow-simd pillow-simd
 	touch $@

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 import torch
 
 from pass_loader import _C, DataLoader, ShardDataset, recipes, reference
 
 from .official import batches, seed_everything
+from .peers import DIFFERS, PEERS
 
 BATCH = 32
 ROUNDS = 5
@@ -52,7 +54,33 @@ def bench_official(benchmark: Any, pack: Path, records: list[int], recipe_name: 
     data = [dataset.read(record) for record in records]
     seed_everything(0)
     samples = len(data) // BATCH * BATCH
-    peer = {"recipe": recipe_name, "peer": "official torchvision on PIL", "isa": ""}
+    pil = "Pillow-SIMD" if ".post" in PIL.__version__ else "PIL"
+    peer = {"recipe": recipe_name, "peer": f"official torchvision on {pil}", "isa": "", "differs": ""}
     batch = run(benchmark, lambda: list(batches(data, recipe, BATCH))[-1], samples, **peer)
     assert [view.shape[2:] for view in batch] == [(v.height, v.width) for v in recipe.views]
     assert all(torch.isfinite(view).all() for view in batch)
+
+
+NEEDS = {
+    "DALI CPU": "nvidia.dali",
+    "albumentations + OpenCV": "albumentations",
+    "libjpeg-turbo decode alone": "simplejpeg",
+}
+
+
+@pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
+@pytest.mark.parametrize("peer", PEERS)
+def bench_peer(benchmark: Any, pack: Path, records: list[int], peer: str, recipe_name: str) -> None:
+    if peer in NEEDS:
+        pytest.importorskip(NEEDS[peer])
+    recipe = recipes.PRESETS[recipe_name]()
+    dataset = ShardDataset(pack, recipe)
+    data = [dataset.read(record) for record in records]
+    seed_everything(0)
+    samples = len(data) // BATCH * BATCH
+    extra = {"recipe": recipe_name, "peer": peer, "isa": "", "differs": DIFFERS[peer]}
+    batch = run(benchmark, lambda: list(PEERS[peer](data, recipe, BATCH))[-1], samples, **extra)
+    if peer != "libjpeg-turbo decode alone":
+        assert [tuple(view.shape) for view in batch] == [(BATCH, 3, v.height, v.width) for v in recipe.views]
+        assert all(view.dtype == torch.float32 and torch.isfinite(view).all() for view in batch)
+        assert all(0.3 < view.std() < 3 for view in batch)

@@ -224,22 +224,24 @@ PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* 
 void blend_with_constant_base(uint8_t* pixels, size_t count, float from, float factor) {
   blend_with_constant_body(pixels, count, from, factor);
 }
-PL_TARGET_AVX512 void blend_with_constant_avx512(uint8_t* pixels, size_t count, float from, float factor) {
-  blend_with_constant_body(pixels, count, from, factor);
-}
-PL_DISPATCH(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
-            (pixels, count, from, factor), blend_with_constant)
-PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
-          (r, g, b, count, sum))
 void saturate_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
   saturate_body(r, g, b, count, factor);
+}
+#if defined(__x86_64__)
+PL_TARGET_AVX512 void blend_with_constant_avx512(uint8_t* pixels, size_t count, float from, float factor) {
+  blend_with_constant_body(pixels, count, from, factor);
 }
 PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
   saturate_body(r, g, b, count, factor);
 }
 #define saturate_avx512vbmi saturate_avx512
+#endif
+PL_DISPATCH(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
+            (pixels, count, from, factor), blend_with_constant)
 PL_DISPATCH(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float factor), (r, g, b, count, factor),
             saturate)
+PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
+          (r, g, b, count, sum))
 PL_LEVELS(to_gray, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
 PL_LEVELS(solarize_plane, (uint8_t * pixels, size_t count, int threshold), (pixels, count, threshold))
 PL_LEVELS_WITH_VBMI(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),

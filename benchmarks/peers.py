@@ -1,0 +1,148 @@
+"""Other loaders' pipelines for our recipes: as close as each library comes, differences in DIFFERS.
+
+Each function takes the pictures' bytes, a recipe and a batch size and yields batches: a list of float32 tensors a view.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pass_loader.recipes import Recipe, ViewSpec
+
+from .torchvision_cpu import torchvision  # noqa: F401  (declares operators)
+
+DIFFERS = {
+    "torchvision v2, uint8 tensors": "blur is a 23-tap Gaussian, resize rounds otherwise",
+    "DALI CPU": "fixed order of colour steps, hue a linear map, contrast around 128, 23-tap blur, own decoder",
+    "albumentations + OpenCV": "resize without antialiasing, Gaussian kernel blur, OpenCV's HSV",
+    "libjpeg-turbo decode alone": "no views: the floor of every loader that keeps JPEGs",
+}
+
+
+def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+    from torchvision.transforms import InterpolationMode, v2
+
+    def transform_of(view: ViewSpec) -> Callable:
+        jitter = v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+        crop = {"scale": view.scale, "ratio": view.ratio, "interpolation": InterpolationMode(view.interpolation)}
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop((view.height, view.width), antialias=True, **crop),
+                v2.RandomHorizontalFlip(view.flip),
+                v2.RandomApply([jitter], p=view.jitter),
+                v2.RandomGrayscale(view.grayscale),
+                v2.RandomApply([v2.GaussianBlur(23, view.blur_sigma)], p=view.blur),
+                v2.RandomSolarize(view.solarize_threshold, p=view.solarize),
+                v2.ToDtype(torch.float32, scale=True),
+                v2.Normalize(recipe.mean, recipe.std),
+            ]
+        )
+
+    transforms = [transform_of(view) for view in recipe.views]
+    for chunk in _chunks(data, batch_size):
+        samples = []
+        for one in chunk:
+            picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
+            samples.append([transform(picture) for transform in transforms])
+        yield torch.utils.data.default_collate(samples)
+
+
+def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(1)
+    interpolation = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC}
+
+    def transform_of(view: ViewSpec) -> Callable:
+        steps = [
+            A.RandomResizedCrop(
+                (view.height, view.width),
+                scale=view.scale,
+                ratio=view.ratio,
+                interpolation=interpolation[view.interpolation],
+            ),
+            A.HorizontalFlip(p=view.flip),
+            A.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue, p=view.jitter),
+            A.ToGray(p=view.grayscale),
+            A.GaussianBlur(blur_limit=0, sigma_limit=view.blur_sigma, p=view.blur),
+        ]
+        if view.solarize:
+            threshold = view.solarize_threshold / 255
+            steps.append(A.Solarize((threshold, threshold), p=view.solarize))
+        return A.Compose(steps + [A.Normalize(recipe.mean, recipe.std)])
+
+    transforms = [transform_of(view) for view in recipe.views]
+    for chunk in _chunks(data, batch_size):
+        samples = []
+        for one in chunk:
+            picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+            samples.append([torch.from_numpy(t(image=picture)["image"].transpose(2, 0, 1).copy()) for t in transforms])
+        yield torch.utils.data.default_collate(samples)
+
+
+def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+    from nvidia.dali import fn, pipeline_def, types
+
+    interpolation = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+
+    def view_of(picture, view: ViewSpec):  # noqa: ANN001, ANN202
+        x = fn.random_resized_crop(
+            picture, size=(view.height, view.width), random_area=view.scale, random_aspect_ratio=view.ratio,
+            interp_type=interpolation[view.interpolation], antialias=True,
+        )  # fmt: skip
+        if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
+            x = fn.color_twist(
+                x, brightness=fn.random.uniform(range=view.brightness), contrast=fn.random.uniform(range=view.contrast),
+                saturation=fn.random.uniform(range=view.saturation),
+                hue=fn.random.uniform(range=[360 * turns for turns in view.hue]),
+            )  # fmt: skip
+        if fn.random.coin_flip(probability=view.grayscale, dtype=types.BOOL):
+            x = fn.hsv(x, saturation=0.0)
+        if fn.random.coin_flip(probability=view.blur, dtype=types.BOOL):
+            x = fn.gaussian_blur(x, window_size=23, sigma=fn.random.uniform(range=view.blur_sigma))
+        if fn.random.coin_flip(probability=view.solarize, dtype=types.BOOL):
+            bright = x >= view.solarize_threshold
+            x = fn.cast(x * (bright == False) + (255 - x) * bright, dtype=types.UINT8)  # noqa: E712
+        mean, std = ([255 * number for number in numbers] for numbers in (recipe.mean, recipe.std))
+        mirror = fn.random.coin_flip(probability=view.flip)
+        return fn.crop_mirror_normalize(x, mean=mean, std=std, mirror=mirror, output_layout="CHW")
+
+    @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True)
+    def pipeline():  # noqa: ANN202
+        chunks = ([np.frombuffer(one, np.uint8) for one in chunk] for chunk in _chunks(data, batch_size))
+        jpegs = fn.external_source(source=chunks, dtype=types.UINT8, ndim=1)
+        picture = fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
+        return tuple(view_of(picture, view) for view in recipe.views)
+
+    pipe = pipeline()
+    pipe.build()
+    for _ in range(len(data) // batch_size):
+        yield [torch.from_numpy(view.as_array().copy()) for view in pipe.run()]
+
+
+def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+    import simplejpeg
+
+    for chunk in _chunks(data, batch_size):
+        yield [torch.from_numpy(simplejpeg.decode_jpeg(one)) for one in chunk]
+
+
+PEERS = {
+    "torchvision v2, uint8 tensors": torchvision_v2,
+    "DALI CPU": dali,
+    "albumentations + OpenCV": albumentations,
+    "libjpeg-turbo decode alone": decode_alone,
+}
+
+
+def _chunks(data: list[bytes], size: int) -> Iterator[list[bytes]]:
+    parts = iter(data)
+    while len(chunk := list(itertools.islice(parts, size))) == size:
+        yield chunk
