@@ -29,7 +29,8 @@ bench := -m pytest benchmarks -q -o python_files='bench_*.py' -o python_function
 bench: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/peers $(bin)/python $(bench) --benchmark-json=benchmarks/latest.json
 	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
-	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.table --plot benchmarks/recipes.png benchmarks/latest*.json
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.table --plot benchmarks/recipes.png \
+	  benchmarks/latest.json benchmarks/latest-simd.json
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own.
 sanitize: setup
