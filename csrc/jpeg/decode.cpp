@@ -1,5 +1,6 @@
 #include "jpeg/decode.h"
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdio>
 #include <cstring>
@@ -50,6 +51,24 @@ void limit_scans(j_common_ptr info) {
   std::snprintf(manager->message, sizeof manager->message, "more than %d scans", kMaxScans);
   std::longjmp(manager->jump, 1);
 }
+
+// JFIF's YCbCr to RGB in libjpeg's fixed point (jdcolor.c: 16-bit fractions, each rounded once), in place.
+PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
+  auto byte = [](int32_t v) { return static_cast<uint8_t>(std::clamp(v, 0, 255)); };
+  for (size_t at = 0; at < count; at += kTile, luma += kTile, blue += kTile, red += kTile) {
+    uint8_t r[kTile], g[kTile], b[kTile];
+    for (size_t i = 0; i < kTile; ++i) {
+      int32_t y = luma[i], cb = blue[i] - 128, cr = red[i] - 128;
+      r[i] = byte(y + ((91881 * cr + 32768) >> 16));                // 1.40200
+      g[i] = byte(y + ((-22554 * cb - 46802 * cr + 32768) >> 16));  // 0.34414, 0.71414
+      b[i] = byte(y + ((116130 * cb + 32768) >> 16));               // 1.77200
+    }
+    std::memcpy(luma, r, kTile);
+    std::memcpy(blue, g, kTile);
+    std::memcpy(red, b, kTile);
+  }
+}
+PL_LEVELS(ycc_to_rgb, (uint8_t * luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count))
 
 // Pillow, ImagingUtils.h: MULDIV255, a * b / 255 rounded.
 PL_INLINE int multiply_255(int a, int b) {
@@ -175,6 +194,8 @@ struct Decoder::State {
   // Everything that may longjmp; they hold no object with a destructor.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
+  Outcome read_rows(const Header& header, uint8_t* row_buffer, const Planes& planes);
+  Outcome read_planes(const Planes& planes);
 };
 
 Decoder::State::State() : info{}, errors{}, source{}, progress{} {
@@ -217,9 +238,39 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
   if (info.image_height != static_cast<JDIMENSION>(header.height) ||
       info.image_width != static_cast<JDIMENSION>(header.width) || info.num_components != header.components)
     return Outcome::resized;
-  info.out_color_space = header.components == 1 ? JCS_GRAYSCALE : header.components == 3 ? JCS_RGB : JCS_CMYK;
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
+  // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves making
+  // interleaved rows and splitting them again.
+  bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
+  for (int c = 0; full_colour && c < 3; ++c)
+    full_colour = info.comp_info[c].h_samp_factor == 1 && info.comp_info[c].v_samp_factor == 1;
+  Outcome outcome = full_colour ? read_planes(planes) : read_rows(header, row_buffer, planes);
+  if (outcome != Outcome::complete) return outcome;
+  // Reads on to the end marker. Pillow refuses an error there, but not that the marker is missing. A second frame that
+  // is cut off is such an error to libjpeg-turbo 3, which Pillow bundles; 2.1 asks for more bytes.
+  if (!jpeg_finish_decompress(&info) && is_frame(info.unread_marker)) return Outcome::resized;
+  return Outcome::complete;
+}
+
+Outcome Decoder::State::read_planes(const Planes& planes) {
+  info.out_color_space = JCS_YCbCr;
+  info.raw_data_out = TRUE;
+  if (!jpeg_start_decompress(&info)) return Outcome::truncated;
+  while (info.output_scanline < info.output_height) {
+    const int32_t y = static_cast<int32_t>(info.output_scanline);
+    JSAMPROW rows[3][DCTSIZE];
+    JSAMPARRAY components[3] = {rows[0], rows[1], rows[2]};
+    for (int c = 0; c < 3; ++c)
+      for (int k = 0; k < DCTSIZE; ++k) rows[c][k] = planes.row(c, y + k);
+    if (jpeg_read_raw_data(&info, components, DCTSIZE) != DCTSIZE) return Outcome::truncated;
+    ycc_to_rgb(rows[0][0], rows[1][0], rows[2][0], DCTSIZE * planes.row_stride);
+  }
+  return Outcome::complete;
+}
+
+Outcome Decoder::State::read_rows(const Header& header, uint8_t* row_buffer, const Planes& planes) {
+  info.out_color_space = header.components == 1 ? JCS_GRAYSCALE : header.components == 3 ? JCS_RGB : JCS_CMYK;
   if (!jpeg_start_decompress(&info)) return Outcome::truncated;
   while (info.output_scanline < info.output_height) {
     int32_t y = static_cast<int32_t>(info.output_scanline);
@@ -227,9 +278,6 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
     if (jpeg_read_scanlines(&info, rows, 1) != 1) return Outcome::truncated;
     split_row(row_buffer, header.components, planes, y);
   }
-  // Reads on to the end marker. Pillow refuses an error there, but not that the marker is missing. A second frame that
-  // is cut off is such an error to libjpeg-turbo 3, which Pillow bundles; 2.1 asks for more bytes.
-  if (!jpeg_finish_decompress(&info) && is_frame(info.unread_marker)) return Outcome::resized;
   return Outcome::complete;
 }
 
@@ -237,7 +285,7 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
   const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
   const size_t row_stride = round_up(header.width, kTile);
-  const size_t plane_stride = row_stride * header.height;
+  const size_t plane_stride = row_stride * round_up(header.height, DCTSIZE);  // whole blocks, for read_planes
   Planes planes{s.pixels.need(3 * plane_stride), header.height, header.width, row_stride, plane_stride};
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   Outcome outcome = s.run(bytes, header, row, planes);
