@@ -232,7 +232,23 @@ PL_TARGET_AVX512 void blend_with_constant_avx512(uint8_t* pixels, size_t count, 
   blend_with_constant_body(pixels, count, from, factor);
 }
 PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
-  saturate_body(r, g, b, count, factor);
+  const __m512 all_factor = _mm512_set1_ps(factor);
+  const __m512i weight[3] = {_mm512_set1_epi32(19595), _mm512_set1_epi32(38470), _mm512_set1_epi32(7471)};
+  for (size_t i = 0; i < count; i += 16) {
+    uint8_t* const planes[3] = {r + i, g + i, b + i};
+    __m512i pixel[3], sum = _mm512_set1_epi32(32768);
+    for (int c = 0; c < 3; ++c) {
+      pixel[c] = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(planes[c])));
+      sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(pixel[c], weight[c]));
+    }
+    const __m512 gray = _mm512_cvtepi32_ps(_mm512_srli_epi32(sum, 16));
+    for (int c = 0; c < 3; ++c) {
+      __m512 away = _mm512_mul_ps(all_factor, _mm512_sub_ps(_mm512_cvtepi32_ps(pixel[c]), gray));
+      __m512i blended = _mm512_cvttps_epi32(_mm512_add_ps(gray, away));  // |factor| <= 1e6: inside int32
+      blended = _mm512_max_epi32(blended, _mm512_setzero_si512());
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[c]), _mm512_cvtusepi32_epi8(blended));
+    }
+  }
 }
 #define saturate_avx512vbmi saturate_avx512
 #endif
