@@ -159,6 +159,8 @@ def test_ctrl_c_while_waiting(pack: Path) -> None:
         "from pass_loader import recipes\n"
         "dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino(local_crops=100))\n"
         "loader = pass_loader.DataLoader(dataset, 23, num_workers=1)\n"
+        "next(iter(loader))\n"
+        "assert 'pandas' not in sys.modules\n"
         "threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "while True:\n"
         "    for batch in loader:\n"

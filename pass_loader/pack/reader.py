@@ -53,8 +53,9 @@ class Pack:
 
     def column(self, name: str) -> np.ndarray:
         """A column of the index, (records,), a read-only view of the memory map."""
-        chunk = self.index.column(name).chunk(0)  # to_numpy would import pandas
-        dtype = np.dtype(chunk.type.to_pandas_dtype())
+        # pyarrow's own conversions import pandas where it is installed, which takes time and swallows a Ctrl-C.
+        chunk = self.index.column(name).chunk(0)
+        dtype = np.dtype(str(chunk.type))
         return np.frombuffer(chunk.buffers()[1], dtype=dtype, count=len(chunk), offset=chunk.offset * dtype.itemsize)
 
     def records_at(self, positions: np.ndarray) -> np.ndarray:
