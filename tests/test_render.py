@@ -82,6 +82,13 @@ def test_resize_of_odd_sizes(size: tuple[int, int], out: tuple[int, int], interp
             )
 
 
+@pytest.mark.parametrize("interpolation", [2, 3])
+def test_every_scale(interpolation: int, isa: str) -> None:
+    """Kills: a limit of taps or of bytes spanned that is off, where one kernel hands over to another."""
+    for width in (*range(90, 130, 3), *range(200, 1100, 37)):
+        check(noise(33, width), plan_of(33, width, resize_height=32, resize_width=96, interpolation=interpolation))
+
+
 def test_large_picture(isa: str) -> None:
     pixels = noise(1500, 2300)
     check(pixels, plan_of(1500, 2300, resize_height=224, resize_width=224, interpolation=3))
@@ -98,7 +105,7 @@ def test_window_and_via(isa: str) -> None:
 
 
 @pytest.mark.parametrize("step,field", list(enumerate(["brightness", "contrast", "saturation"])))
-@pytest.mark.parametrize("factor", [0.0, 0.2, 0.6, 1.0, 1.0000001, 1.37, 1.8, 3.5, -0.5])
+@pytest.mark.parametrize("factor", [0.0, 0.2, 0.6, 1.0, 1.0000001, 1.37, 1.8, 3.5, -0.5, 1000.0, -1000.0])
 def test_blends(step: int, field: str, factor: float, isa: str) -> None:
     """Kills: fused multiply-add, rounding in place of truncation, a mean in float32."""
     for pixels in (noise(50, 37), position_coded(65, 64)):
