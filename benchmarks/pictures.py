@@ -26,7 +26,7 @@ def photographs() -> dict[str, Image.Image]:
 def cuts(count: int, seed: int = 0) -> Iterator[tuple[str, str, bytes]]:
     """(id, creator, JPEG) of `count` pictures: long side 500 as in PASS, quality 95 or 96, every fifth one 4:2:0.
 
-    The mean is about 105 kB. Ids are MD5 digests whose bytes are printed without padding, 27 to 32 characters, as
+    The mean is about 100 kB. Ids are MD5 digests whose bytes are printed without padding, 27 to 32 characters, as
     PASS's seem to be.
     """
     rng = np.random.default_rng(seed)

@@ -77,9 +77,13 @@ Engine::~Engine() {
 const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
 bool Engine::in_owner_process() const { return ::getpid() == state_->owner; }
 
+void Engine::check_owner() const {
+  PL_CHECK(in_owner_process(), Fault::argument,
+           "this loader's threads live in the process that forked this one: make an iterator here");
+}
+
 void Engine::submit(std::shared_ptr<Batch> batch) {
-  PL_CHECK(in_owner_process(), Fault::argument, "this loader's threads live in the process that forked this one: "
-           "make an iterator here");
+  check_owner();
   if (state_->threads.empty()) return;  // rendered by wait
   {
     std::lock_guard lock(state_->mutex);
@@ -89,8 +93,7 @@ void Engine::submit(std::shared_ptr<Batch> batch) {
 }
 
 bool Engine::wait(Batch& batch, std::chrono::milliseconds timeout) {
-  PL_CHECK(in_owner_process(), Fault::argument, "this loader's threads live in the process that forked this one: "
-           "make an iterator here");
+  check_owner();
   const int64_t count = static_cast<int64_t>(batch.records.size());
   if (state_->threads.empty()) {
     auto deadline = std::chrono::steady_clock::now() + timeout;

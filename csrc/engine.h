@@ -70,6 +70,7 @@ class Engine {
   int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;
+  void check_owner() const;
 
   std::unique_ptr<State> state_;
 };

@@ -1,5 +1,4 @@
-// Colour steps on three contiguous planes of `count` pixels each, in place. Whole tiles are read and written: every
-// plane is followed by at least kTile bytes that belong to the caller's buffer, or by the next plane.
+// Colour steps on three contiguous planes of `count` pixels each, in place. Whole tiles are read and written.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -183,7 +183,7 @@ PL_TARGET_VBMI bool resample_avx512vbmi(const ConstPlanes& crop, const Planes& o
   HorizontalGroup group;
   for (int32_t x = 0; x < out.width; x += kGroup) {
     if (!fill_group(horizontal, x, quads, group)) return false;
-    const bool wide = group.index[quads - 1][0] > 63 || *std::max_element(group.index[quads - 1], group.index[quads]) > 63;
+    const bool wide = *std::max_element(group.index[quads - 1], group.index[quads - 1] + 64) > 63;
     for (int plane = 0; plane < 3; ++plane)
       kHorizontal[quads - 1][wide](group, in, plane, between + plane * plane_stride + 4 * x, quad_stride);
   }

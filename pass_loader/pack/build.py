@@ -128,6 +128,7 @@ class _Build:
         self.root, self.sources, self.metadata = root, sources, metadata
         self.transcode, self.decode, self.progress = transcode, decode, progress
         self.classes = sorted({name for source in sources for name in source.classes()})
+        self.labels = {name: label for label, name in enumerate(self.classes)}
         self.report = Report()
         self.later: list[Entry] = []
         if metadata is not None:
@@ -262,7 +263,7 @@ class _Build:
             "height": picture.height,
             "codec": "jpeg",
             "crc32c": _C.crc32c(picture.data),
-            "label": self.classes.index(entry.class_name) if entry.class_name is not None else -1,
+            "label": self.labels[entry.class_name] if entry.class_name is not None else -1,
         }
         for name, value in row.items():
             columns[name].append(value)
