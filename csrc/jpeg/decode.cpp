@@ -7,12 +7,9 @@
 
 #include <jpeglib.h>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "error.h"
-#include "isa.h"
+#include "jpeg/baseline.h"
+#include "jpeg/colour.h"
 #include "jpeg/header.h"
 
 namespace pass_loader::jpeg {
@@ -52,134 +49,49 @@ void limit_scans(j_common_ptr info) {
   std::longjmp(manager->jump, 1);
 }
 
-// JFIF's YCbCr to RGB in libjpeg's fixed point (jdcolor.c: 16-bit fractions, each rounded once), in place.
-PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
-  auto byte = [](int32_t v) { return static_cast<uint8_t>(std::clamp(v, 0, 255)); };
-  for (size_t at = 0; at < count; at += kTile, luma += kTile, blue += kTile, red += kTile) {
-    uint8_t r[kTile], g[kTile], b[kTile];
-    for (size_t i = 0; i < kTile; ++i) {
-      int32_t y = luma[i], cb = blue[i] - 128, cr = red[i] - 128;
-      r[i] = byte(y + ((91881 * cr + 32768) >> 16));                // 1.40200
-      g[i] = byte(y + ((-22554 * cb - 46802 * cr + 32768) >> 16));  // 0.34414, 0.71414
-      b[i] = byte(y + ((116130 * cb + 32768) >> 16));               // 1.77200
-    }
-    std::memcpy(luma, r, kTile);
-    std::memcpy(blue, g, kTile);
-    std::memcpy(red, b, kTile);
-  }
-}
-PL_LEVELS(ycc_to_rgb, (uint8_t * luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count))
-
-// Pillow, ImagingUtils.h: MULDIV255, a * b / 255 rounded.
-PL_INLINE int multiply_255(int a, int b) {
-  int product = a * b + 128;
-  return ((product >> 8) + product) >> 8;
-}
-
-PL_INLINE void split_rgb_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
-  for (int32_t x = 0; x < width; ++x) {
-    r[x] = row[3 * x];
-    g[x] = row[3 * x + 1];
-    b[x] = row[3 * x + 2];
-  }
-}
-
-// libjpeg hands out what the file holds, which Adobe's files hold inverted; Pillow assumes Adobe (raw mode "CMYK;I")
-// and converts without a profile (Convert.c: cmyk2rgb).
-PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
-  for (int32_t x = 0; x < width; ++x) {
-    int light = row[4 * x + 3];
-    r[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x], light));
-    g[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x + 1], light));
-    b[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x + 2], light));
-  }
-}
-
-#if defined(__x86_64__)
-// Channel c of 16 pixels lies at bytes 3 i + c of 48, in three registers: one shuffle of each, the others' places zeroed.
-struct ShuffleIndices {
-  alignas(16) uint8_t of[3][3][16];  // channel, register; 0x80 gives zero
-};
-constexpr ShuffleIndices kShuffle = [] {
-  ShuffleIndices shuffle{};
-  for (int c = 0; c < 3; ++c)
-    for (int from = 0; from < 3; ++from)
-      for (int i = 0; i < 16; ++i) {
-        int place = 3 * i + c - 16 * from;
-        shuffle.of[c][from][i] = place >= 0 && place < 16 ? static_cast<uint8_t>(place) : 0x80;
-      }
-  return shuffle;
-}();
-
-PL_TARGET_AVX2 void split_rgb_avx2(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
-  auto register_at = [](const uint8_t* p) PL_TARGET_AVX2 { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); };
-  uint8_t* out[3] = {r, g, b};
-  int32_t x = 0;
-  for (; x + 16 <= width; x += 16) {
-    const uint8_t* in = row + 3 * x;
-    const __m128i v[3] = {register_at(in), register_at(in + 16), register_at(in + 32)};
-    for (int c = 0; c < 3; ++c) {
-      __m128i all = _mm_setzero_si128();
-      for (int from = 0; from < 3; ++from)
-        all = _mm_or_si128(all, _mm_shuffle_epi8(v[from], register_at(kShuffle.of[c][from])));
-      _mm_storeu_si128(reinterpret_cast<__m128i*>(out[c] + x), all);
-    }
-  }
-  split_rgb_body(row + 3 * x, width - x, r + x, g + x, b + x);
-}
-#define split_rgb_avx512 split_rgb_avx2
-
-// From 192 interleaved bytes, channel c of 64 pixels: byte i lies at 3 i + c, in one of three registers.
-struct SplitIndices {
-  alignas(64) uint8_t of_two[3][64];  // for a permute of the first two registers
-  alignas(64) uint8_t of_third[3][64];
-  uint64_t in_third[3];
-};
-constexpr SplitIndices kSplit = [] {
-  SplitIndices split{};
-  for (int c = 0; c < 3; ++c)
-    for (int i = 0; i < 64; ++i) {
-      int place = 3 * i + c;
-      split.of_two[c][i] = static_cast<uint8_t>(place & 127);
-      split.of_third[c][i] = static_cast<uint8_t>(place & 63);
-      if (place >= 128) split.in_third[c] |= uint64_t{1} << i;
-    }
-  return split;
-}();
-
-PL_TARGET_VBMI void split_rgb_avx512vbmi(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
-  uint8_t* out[3] = {r, g, b};
-  int32_t x = 0;
-  for (; x + 64 <= width; x += 64) {
-    const uint8_t* in = row + 3 * x;
-    __m512i v0 = _mm512_loadu_si512(in), v1 = _mm512_loadu_si512(in + 64), v2 = _mm512_loadu_si512(in + 128);
-    for (int c = 0; c < 3; ++c) {
-      __m512i two = _mm512_permutex2var_epi8(v0, _mm512_load_si512(kSplit.of_two[c]), v1);
-      __m512i all = _mm512_mask_permutexvar_epi8(two, kSplit.in_third[c], _mm512_load_si512(kSplit.of_third[c]), v2);
-      _mm512_storeu_si512(out[c] + x, all);
-    }
-  }
-  split_rgb_body(row + 3 * x, width - x, r + x, g + x, b + x);
-}
-#endif
-
-void split_rgb_base(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
-  split_rgb_body(row, width, r, g, b);
-}
-PL_DISPATCH(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b),
-            split_rgb)
-PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
-
-void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y) {
-  uint8_t *r = planes.row(0, y), *g = planes.row(1, y), *b = planes.row(2, y);
-  if (components == 3) return split_rgb(row, planes.width, r, g, b);
-  if (components == 4) return split_cmyk(row, planes.width, r, g, b);
-  std::memcpy(r, row, planes.width);
-  std::memcpy(g, row, planes.width);
-  std::memcpy(b, row, planes.width);
-}
-
 enum class Outcome { complete, truncated, broken, resized };
+
+}  // namespace
+
+namespace {
+
+// Whether the file, read up to its first scan, is one for BaselineDecoder.
+bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
+  const bool gray = info.num_components == 1 && info.jpeg_color_space == JCS_GRAYSCALE;
+  const bool colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
+  if ((!gray && !colour) || info.progressive_mode || info.arith_code || info.data_precision != 8 ||
+      info.restart_interval != 0 || info.comps_in_scan != info.num_components)
+    return false;
+  const jpeg_component_info* components = info.comp_info;
+  scan->height = static_cast<int32_t>(info.image_height), scan->width = static_cast<int32_t>(info.image_width);
+  scan->components = info.num_components;
+  scan->horizontal = gray ? 1 : components[0].h_samp_factor;
+  scan->vertical = gray ? 1 : components[0].v_samp_factor;
+  if (scan->horizontal > 2 || scan->vertical > 2) return false;
+  // Two columns of colour or fewer are not smoothed (jdsample.c).
+  if (scan->horizontal == 2 && scan->width <= 4) return false;
+  for (int c = 0; c < info.num_components; ++c) {
+    const jpeg_component_info& component = *info.cur_comp_info[c];
+    if (&component != &components[c] || (c > 0 && (component.h_samp_factor != 1 || component.v_samp_factor != 1)))
+      return false;
+    // libjpeg checks these numbers, which are the file's, only when it starts to decode.
+    auto in_range = [](int number, int tables) { return number >= 0 && number < tables; };
+    if (!in_range(component.quant_tbl_no, NUM_QUANT_TBLS) || !in_range(component.dc_tbl_no, NUM_HUFF_TBLS) ||
+        !in_range(component.ac_tbl_no, NUM_HUFF_TBLS))
+      return false;
+    const JQUANT_TBL* quantization = info.quant_tbl_ptrs[component.quant_tbl_no];
+    const JHUFF_TBL *dc = info.dc_huff_tbl_ptrs[component.dc_tbl_no], *ac = info.ac_huff_tbl_ptrs[component.ac_tbl_no];
+    if (quantization == nullptr || dc == nullptr || ac == nullptr) return false;
+    for (int i = 0; i < kBlockValues; ++i) scan->of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
+    auto copy = [](const JHUFF_TBL& from, HuffmanSpec* to) {
+      std::memcpy(to->counts, from.bits, sizeof to->counts);
+      std::memcpy(to->symbols, from.huffval, sizeof to->symbols);
+    };
+    copy(*dc, &scan->of[c].dc);
+    copy(*ac, &scan->of[c].ac);
+  }
+  return true;
+}
 
 }  // namespace
 
@@ -189,6 +101,7 @@ struct Decoder::State {
   jpeg_source_mgr source;
   jpeg_progress_mgr progress;
   Scratch<uint8_t> row, pixels;
+  BaselineDecoder baseline;
 
   State();
   // Everything that may longjmp; they hold no object with a destructor.
@@ -242,6 +155,9 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
   info.do_fancy_upsampling = TRUE;
   // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves making
   // interleaved rows and splitting them again.
+  BaselineScan scan;
+  if (describe(info, &scan) && baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, planes))
+    return Outcome::complete;
   bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
   for (int c = 0; full_colour && c < 3; ++c)
     full_colour = info.comp_info[c].h_samp_factor == 1 && info.comp_info[c].v_samp_factor == 1;
@@ -285,7 +201,7 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
   const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
   const size_t row_stride = round_up(header.width, kTile);
-  const size_t plane_stride = row_stride * round_up(header.height, DCTSIZE);  // whole blocks, for read_planes
+  const size_t plane_stride = row_stride * round_up(header.height, 2 * DCTSIZE);  // whole MCUs
   Planes planes{s.pixels.need(3 * plane_stride), header.height, header.width, row_stride, plane_stride};
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   Outcome outcome = s.run(bytes, header, row, planes);

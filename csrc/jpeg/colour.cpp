@@ -1,0 +1,114 @@
+#include "jpeg/colour.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "isa.h"
+
+namespace pass_loader::jpeg {
+namespace {
+
+// Fixed point as libjpeg's (jdcolor.c: 16-bit fractions, each rounded once), with whole multiples of 65536 taken out of
+// the factors so that the rest is a product of 16-bit numbers.
+PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
+  auto byte = [](int v) { return static_cast<uint8_t>(std::clamp(v, 0, 255)); };
+  // (v * factor + 32768) >> 16, of whose product only the high half is needed
+  auto scaled = [](int16_t v, int16_t factor) {
+    const int16_t twice = static_cast<int16_t>(2 * v), high = static_cast<int16_t>((twice * factor) >> 16);
+    return static_cast<int16_t>((high + 1) >> 1);
+  };
+  for (size_t at = 0; at < count; at += kTile, luma += kTile, blue += kTile, red += kTile) {
+    uint8_t r[kTile], g[kTile], b[kTile];
+    for (size_t i = 0; i < kTile; ++i) {
+      const int16_t y = luma[i], cb = static_cast<int16_t>(blue[i] - 128), cr = static_cast<int16_t>(red[i] - 128);
+      r[i] = byte(static_cast<int16_t>(y + cr + scaled(cr, 26345)));                             // 1.40200 - 1
+      b[i] = byte(static_cast<int16_t>(y + 2 * cb + scaled(cb, -14942)));                        // 1.77200 - 2
+      const int green = -22554 * cb + 18734 * cr + 32768;                                        // 0.34414, 1 - 0.71414
+      g[i] = byte(static_cast<int16_t>(y - cr + static_cast<int16_t>(green >> 16)));
+    }
+    std::memcpy(luma, r, kTile);
+    std::memcpy(blue, g, kTile);
+    std::memcpy(red, b, kTile);
+  }
+}
+
+// A quarter of the neighbour, three quarters of the nearer, per axis. Rounding alternates, so that no bias builds up.
+PL_INLINE void upsample_tall_body(const uint8_t* near, const uint8_t* far, int bias, size_t count, uint8_t* out) {
+  for (size_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>((3 * near[i] + far[i] + bias) >> 2);
+}
+
+// sums[i + 1]: input column i, with its vertical neighbour mixed in where vertical == 2; sixteenths or quarters.
+PL_INLINE void upsample_wide_body(const uint8_t* near, const uint8_t* far, int vertical, size_t count, uint16_t* sums,
+                                  uint8_t* out) {
+  const int near_weight = vertical == 2 ? 3 : 1, far_weight = vertical - 1, shift = 2 * vertical;
+  for (size_t i = 0; i < count; ++i) sums[i + 1] = static_cast<uint16_t>(near_weight * near[i] + far_weight * far[i]);
+  sums[0] = sums[1];
+  sums[count + 1] = sums[count];
+  const int left_bias = vertical == 2 ? 8 : 1, right_bias = vertical == 2 ? 7 : 2;
+  for (size_t at = 0; at < count; at += kTile / 2) {
+    uint16_t pairs[kTile / 2];
+    for (size_t i = 0; i < kTile / 2; ++i) {
+      const int left = sums[at + i], middle = 3 * sums[at + i + 1], right = sums[at + i + 2];
+      const int even = (middle + left + left_bias) >> shift, odd = (middle + right + right_bias) >> shift;
+      pairs[i] = static_cast<uint16_t>((even & 255) | odd << 8);
+    }
+    std::memcpy(out + 2 * at, pairs, kTile);
+  }
+}
+
+// Pillow, ImagingUtils.h: MULDIV255, a * b / 255 rounded.
+PL_INLINE int multiply_255(int a, int b) {
+  int product = a * b + 128;
+  return ((product >> 8) + product) >> 8;
+}
+
+PL_INLINE void split_rgb_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  for (int32_t x = 0; x < width; ++x) {
+    r[x] = row[3 * x];
+    g[x] = row[3 * x + 1];
+    b[x] = row[3 * x + 2];
+  }
+}
+
+// libjpeg hands out what the file holds, which Adobe's files hold inverted; Pillow assumes Adobe (raw mode "CMYK;I")
+// and converts without a profile (Convert.c: cmyk2rgb).
+PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
+  for (int32_t x = 0; x < width; ++x) {
+    int light = row[4 * x + 3];
+    r[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x], light));
+    g[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x + 1], light));
+    b[x] = static_cast<uint8_t>(light - multiply_255(255 - row[4 * x + 2], light));
+  }
+}
+
+PL_LEVELS(upsample_tall, (const uint8_t* near, const uint8_t* far, int bias, size_t count, uint8_t* out),
+          (near, far, bias, count, out))
+PL_LEVELS(upsample_wide,
+          (const uint8_t* near, const uint8_t* far, int vertical, size_t count, uint16_t* sums, uint8_t* out),
+          (near, far, vertical, count, sums, out))
+PL_LEVELS(split_rgb, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
+PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b), (row, width, r, g, b))
+
+}  // namespace
+
+PL_LEVELS(ycc_to_rgb, (uint8_t * luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count))
+
+void Upsampling::run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums,
+                     uint8_t* out) const {
+  if (horizontal == 1) {
+    upsample_tall(near, far, lower ? 2 : 1, count, out);
+  } else {
+    upsample_wide(near, far, vertical, count, sums, out);
+  }
+}
+
+void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y) {
+  uint8_t *r = planes.row(0, y), *g = planes.row(1, y), *b = planes.row(2, y);
+  if (components == 3) return split_rgb(row, planes.width, r, g, b);
+  if (components == 4) return split_cmyk(row, planes.width, r, g, b);
+  std::memcpy(r, row, planes.width);
+  std::memcpy(g, row, planes.width);
+  std::memcpy(b, row, planes.width);
+}
+
+}  // namespace pass_loader::jpeg

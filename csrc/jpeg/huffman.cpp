@@ -1,0 +1,268 @@
+#include "jpeg/huffman.h"
+
+#include <algorithm>
+
+#include "isa.h"
+
+namespace pass_loader::jpeg {
+namespace {
+
+// The zigzag order (T.81 figure A.6): row-major index of the k-th coefficient.
+constexpr uint8_t kZigzag[kBlockValues] = {
+    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
+    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
+    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+
+// What the next kLookup bits hold: one coefficient or two, with their values. An entry is read without branches: both
+// values are stored, a missing second one over the first.
+//   bits 0..7    bits consumed by all of it; 0 where the lookup does not suffice
+//   bits 8..15   how far the first coefficient is from the one before
+//   bits 16..23  how far the last one is
+//   bits 24..31  kind << 5 | bits of the first one alone (or of its code)
+//   bits 32..47  first value; for Kind::code its symbol
+//   bits 48..63  last value
+enum class Kind : uint64_t {
+  one,           // a coefficient, or a run of 16 zeros
+  two,
+  end,           // the end of the block
+  one_then_end,
+  code,          // a code whose value needs more bits
+  longer,        // a code longer than the lookup, or none
+};
+constexpr uint64_t kFar = 64;  // leaves any block
+
+constexpr uint64_t make_entry(Kind kind, int length, int first_length, uint64_t first, uint64_t last, int value,
+                              int last_value) {
+  return static_cast<uint64_t>(length) | first << 8 | last << 16 |
+         (static_cast<uint64_t>(kind) << 5 | static_cast<uint64_t>(first_length)) << 24 |
+         static_cast<uint64_t>(static_cast<uint16_t>(value)) << 32 |
+         static_cast<uint64_t>(static_cast<uint16_t>(last_value)) << 48;
+}
+constexpr Kind kind_of(uint64_t entry) { return static_cast<Kind>(entry >> 29 & 7); }
+constexpr int length_of(uint64_t entry) { return static_cast<int>(entry & 255); }
+constexpr int first_length_of(uint64_t entry) { return static_cast<int>(entry >> 24 & 31); }
+constexpr uint64_t first_of(uint64_t entry) { return entry >> 8 & 255; }
+constexpr uint64_t last_of(uint64_t entry) { return entry >> 16 & 255; }
+constexpr int16_t value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 32); }
+constexpr int16_t last_value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 48); }
+
+// T.81 F.2.2.1, EXTEND: the value that `size` bits stand for.
+constexpr int extend(int bits, int size) { return bits < (1 << size >> 1) ? bits - (1 << size) + 1 : bits; }
+
+// The value of `size` bits at the top of `bits`; 0 for none.
+PL_INLINE int top_value(uint64_t bits, int size) {
+  int value = static_cast<int>(bits >> 1 >> (63 - size));
+  int below = static_cast<int>(static_cast<int64_t>(~bits) >> 63);  // all ones where the first bit is 0
+  return value + (below & (1 - (1 << size)));
+}
+
+}  // namespace
+
+bool HuffmanCode::build(const HuffmanSpec& s) {
+  spec = s;
+  int32_t code = 0, symbols = 0;
+  for (int length = 1; length <= 16; ++length) {
+    offsets[length] = symbols - code;
+    code += s.counts[length];
+    symbols += s.counts[length];
+    // No code is all ones, and all fit their length: libjpeg, jdhuff.c, jpeg_make_d_derived_tbl.
+    if (symbols > 256 || (s.counts[length] > 0 && code >= 1 << length)) return false;
+    limits[length] = code << (16 - length);
+    code <<= 1;
+  }
+  return true;
+}
+
+int HuffmanCode::length_of(uint64_t bits, uint8_t* symbol) const {
+  const int32_t top = static_cast<int32_t>(bits >> 48);
+  for (int length = 1; length <= 16; ++length) {
+    if (top >= limits[length]) continue;
+    *symbol = spec.symbols[(top >> (16 - length)) + offsets[length]];
+    return length;
+  }
+  return 0;
+}
+
+bool DcTable::build(const HuffmanSpec& spec) {
+  if (!code.build(spec)) return false;
+  std::fill_n(entries, 1 << kLookup, uint16_t{0});
+  int at = 0, symbol = 0;
+  for (int length = 1; length <= 16; ++length)
+    for (int i = 0; i < spec.counts[length]; ++i, ++symbol) {
+      if (spec.symbols[symbol] > 15) return false;
+      if (length > kLookup) continue;
+      const int span = 1 << (kLookup - length);
+      std::fill_n(entries + at, span, static_cast<uint16_t>(length << 8 | spec.symbols[symbol]));
+      at += span;
+    }
+  return true;
+}
+
+namespace {
+
+// Entries of one symbol each.
+void fill_single(const HuffmanSpec& spec, uint64_t* entries) {
+  constexpr int kLookup = AcTable::kLookup;
+  uint64_t* at = entries;
+  int symbol = 0;
+  for (int length = 1; length <= kLookup; ++length)
+    for (int i = 0; i < spec.counts[length]; ++i) {
+      const int run = spec.symbols[symbol] >> 4, size = spec.symbols[symbol] & 15;
+      const int code = spec.symbols[symbol++], rest = kLookup - length - size;
+      const uint64_t step = static_cast<uint64_t>(run) + 1;
+      if (size == 0) {
+        uint64_t entry = run == 15 ? make_entry(Kind::one, length, length, step, step, 0, 0)
+                                   : make_entry(Kind::end, length, length, kFar, kFar, 0, 0);
+        at = std::fill_n(at, 1 << (kLookup - length), entry);
+      } else if (rest < 0) {
+        at = std::fill_n(at, 1 << (kLookup - length), make_entry(Kind::code, 0, length, kFar, kFar, code, code));
+      } else {
+        for (int bits = 0; bits < 1 << size; ++bits) {
+          const int value = extend(bits, size);
+          at = std::fill_n(at, 1 << rest, make_entry(Kind::one, length + size, length + size, step, step, value, value));
+        }
+      }
+    }
+  std::fill(at, entries + (1 << kLookup), make_entry(Kind::longer, 0, 0, kFar, kFar, 0, 0));
+}
+
+}  // namespace
+
+bool AcTable::build(const HuffmanSpec& spec) {
+  if (!code.build(spec)) return false;
+  uint64_t single[1 << kLookup];
+  fill_single(spec, single);
+  for (int i = 0; i < 1 << kLookup; ++i) {
+    const uint64_t first = single[i];
+    const int length = length_of(first);
+    const uint64_t second = single[(i << length) & ((1 << kLookup) - 1)];
+    const int both = length + length_of(second);
+    entries[i] = first;
+    if (kind_of(first) != Kind::one || length_of(second) == 0 || both > kLookup) continue;
+    entries[i] = make_entry(kind_of(second) == Kind::end ? Kind::one_then_end : Kind::two, both, length, first_of(first),
+                            first_of(first) + last_of(second), value_of(first), last_value_of(second));
+  }
+  return true;
+}
+
+namespace {
+
+// Where coefficients go: of[k] is the offset in a block of the k-th one in zigzag order. Beyond 63 they point at the DC
+// coefficient's place, which is written last.
+struct Places {
+  uint8_t of[160];
+};
+
+template <int lanes>
+constexpr Places kPlaces = [] {
+  Places places{};
+  for (int k = 0; k < kBlockValues; ++k)
+    places.of[k] = static_cast<uint8_t>(kZigzag[k] / 8 * 8 * lanes + kZigzag[k] % 8);
+  return places;
+}();
+
+PL_INLINE bool decode_dc(BitReader& reader, const DcTable& dc, int32_t& prediction) {
+  reader.refill();
+  const uint16_t entry = dc.entries[reader.bits >> (64 - DcTable::kLookup)];
+  int length = entry >> 8;
+  uint8_t size = entry & 255;
+  if (length == 0) [[unlikely]] {
+    length = dc.code.length_of(reader.bits, &size);
+    if (length == 0) return false;
+  }
+  reader.skip(length);
+  prediction += top_value(reader.bits, size);
+  reader.skip(size);
+  return prediction >= INT16_MIN && prediction <= INT16_MAX;
+}
+
+// Stores coefficients up to an entry that reaches the block's end or that the lookup does not suffice for. The entry is
+// returned; k is the last coefficient before it.
+PL_INLINE uint64_t look_up(BitReader& r, const AcTable& ac, const Places& places, size_t& k, int16_t* block) {
+  static_assert(4 * AcTable::kLookup <= 56);
+  while (true) {
+    r.refill();
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const uint64_t entry = ac.entries[r.bits >> (64 - AcTable::kLookup)];
+      const size_t first = k + first_of(entry), last = k + last_of(entry);
+      block[places.of[first]] = value_of(entry);
+      block[places.of[last]] = last_value_of(entry);
+      if (last >= 63) return entry;
+      r.bits <<= entry & 63;
+      r.count -= length_of(entry);
+      k = last;
+    }
+  }
+}
+
+enum class Next { more, done, broken };
+
+// What the lookup left undone: the block's end, or a symbol that is longer than it.
+PL_INLINE Next leave_lookup(BitReader& r, const AcTable& ac, const Places& places, uint64_t entry, size_t& k,
+                            int16_t* block) {
+  const Kind kind = kind_of(entry);
+  if (kind <= Kind::one_then_end) {
+    // Without branches but for the last: which kind it is cannot be predicted.
+    const size_t first = k + first_of(entry), last = k + last_of(entry);
+    const bool ends_first = kind == Kind::end, ends_second = kind == Kind::one_then_end;
+    const bool only_first = (first == 63) & !ends_first;  // what follows is the next block's
+    r.skip(only_first ? first_length_of(entry) : length_of(entry));
+    return only_first | ends_first | ((first < 63) & (ends_second | (last == 63))) ? Next::done : Next::broken;
+  }
+  r.refill();
+  uint8_t symbol = static_cast<uint8_t>(value_of(entry));
+  const int length = kind == Kind::code ? first_length_of(entry) : ac.code.length_of(r.bits, &symbol);
+  if (length == 0) return Next::broken;
+  r.skip(length);
+  const int run = symbol >> 4, size = symbol & 15;
+  if (size == 0 && run != 15) return Next::done;
+  k += static_cast<size_t>(run) + 1;
+  if (k > 63) return Next::broken;
+  block[places.of[k]] = static_cast<int16_t>(top_value(r.bits, size));
+  r.skip(size);
+  return k == 63 ? Next::done : Next::more;
+}
+
+template <int lanes>
+PL_INLINE bool decode_row(BitReader& reader, const McuRow& mcu_row, int32_t* predictions) {
+  BitReader r = reader;  // a copy can live in registers
+  for (int x = 0; x < mcu_row.mcus; ++x) {
+    if (r.past_end()) return false;
+    for (int i = 0; i < mcu_row.blocks; ++i) {
+      const McuBlock& b = mcu_row.block[i];
+      const size_t column = static_cast<size_t>(x * b.columns + b.column);
+      int16_t* block = b.coefficients + column / lanes * lanes * kBlockValues + column % lanes * 8;
+      int32_t& prediction = predictions[b.component];
+      if (!decode_dc(r, *b.dc, prediction)) return false;
+      size_t k = 0;
+      Next next;
+      do {
+        const uint64_t entry = look_up(r, *b.ac, kPlaces<lanes>, k, block);
+        next = leave_lookup(r, *b.ac, kPlaces<lanes>, entry, k, block);
+      } while (next == Next::more);
+      if (next == Next::broken) return false;
+      block[0] = static_cast<int16_t>(prediction);
+    }
+  }
+  reader = r;
+  return true;
+}
+
+PL_INLINE void decode_at_level_body(BitReader& reader, const McuRow& mcu_row, int32_t* predictions, bool* clean) {
+  if (mcu_row.lanes == 1) *clean = decode_row<1>(reader, mcu_row, predictions);
+  if (mcu_row.lanes == 2) *clean = decode_row<2>(reader, mcu_row, predictions);
+  if (mcu_row.lanes == 4) *clean = decode_row<4>(reader, mcu_row, predictions);
+}
+PL_LEVELS(decode_at_level, (BitReader & reader, const McuRow& mcu_row, int32_t* predictions, bool* clean),
+          (reader, mcu_row, predictions, clean))
+
+}  // namespace
+
+bool decode_mcus(BitReader& reader, const McuRow& mcu_row, int32_t* predictions) {
+  bool clean = false;
+  decode_at_level(reader, mcu_row, predictions, &clean);
+  return clean;
+}
+
+}  // namespace pass_loader::jpeg

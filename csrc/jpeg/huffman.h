@@ -1,0 +1,89 @@
+// Entropy decoding of baseline JPEG (ITU T.81 Annex F.2): bits to quantised DCT coefficients, one block at a time.
+// It declines what is not clean; it never repairs.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "isa.h"
+
+namespace pass_loader::jpeg {
+
+constexpr int kBlockValues = 64;
+
+// A table as a DHT segment gives it (T.81 B.2.4.2).
+struct HuffmanSpec {
+  uint8_t counts[17];  // counts[n]: codes of n bits; counts[0] is unused
+  uint8_t symbols[256];
+};
+
+// The bits of a scan without stuffed zeros, most significant first. Reads 8 bytes at a time: kPadding readable bytes follow
+// `end`, which is what the longest MCU can consume beyond it before the caller's next check.
+struct BitReader {
+  static constexpr size_t kPadding = 2048;  // 6 blocks of 64 symbols of 31 bits, and 8
+
+  const uint8_t* next = nullptr;
+  const uint8_t* end = nullptr;
+  uint64_t bits = 0;  // from the top; below `count` bits stand either zeros or bits of the stream that belong there
+  int count = 0;
+
+  PL_INLINE void refill() {  // at least 56 bits
+    uint64_t word;
+    std::memcpy(&word, next, sizeof word);
+    bits |= __builtin_bswap64(word) >> count;
+    next += (63 - count) >> 3;
+    count |= 56;
+  }
+  PL_INLINE void skip(int n) { bits <<= n, count -= n; }
+  bool past_end() const { return next > end + 8; }
+  ptrdiff_t bits_left() const { return 8 * (end - next) + count; }  // negative where more was read than there is
+};
+
+// The canonical code, one symbol at a time.
+struct HuffmanCode {
+  int32_t limits[18];  // [n]: the first code of n bits that is too large, left-aligned in 16 bits
+  int32_t offsets[17];
+  HuffmanSpec spec;
+
+  bool build(const HuffmanSpec& spec);  // false where libjpeg refuses the table
+  // Symbol and length of the code at the top of `bits`; length 0 where there is none.
+  int length_of(uint64_t bits, uint8_t* symbol) const;
+};
+
+struct DcTable {
+  static constexpr int kLookup = 9;
+  HuffmanCode code;
+  uint16_t entries[1 << kLookup];  // length << 8 | symbol; 0: a longer code
+
+  bool build(const HuffmanSpec& spec);
+};
+
+struct AcTable {
+  static constexpr int kLookup = 10;
+  HuffmanCode code;
+  uint64_t entries[1 << kLookup];  // huffman.cpp: Entry
+
+  bool build(const HuffmanSpec& spec);
+};
+
+// One block of an MCU. Consecutive ones of a component lie in groups of `lanes` whose rows of 8 coefficients are interleaved
+// (idct.h).
+struct McuBlock {
+  const DcTable* dc;
+  const AcTable* ac;
+  int component;
+  int16_t* coefficients;  // the component's block row, zeroed
+  int column, columns;    // this block's place in an MCU's row of that component's `columns`
+};
+
+// The MCUs of one row.
+struct McuRow {
+  int mcus, blocks, lanes;
+  McuBlock block[6];
+};
+
+// Decodes mcu_row.mcus MCUs; `predictions` has one DC prediction a component. False where the bits are not clean; the
+// coefficients are then undefined.
+bool decode_mcus(BitReader& reader, const McuRow& mcu_row, int32_t* predictions);
+
+}  // namespace pass_loader::jpeg
