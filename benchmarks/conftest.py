@@ -1,9 +1,10 @@
-"""Data and conditions of every benchmark: one pinned core, warm files, the machine and commit in the JSON."""
+"""Data and conditions of every benchmark: pinned cores, warm files, the machine and commit in the JSON."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    core = max(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {core})
+    config.addinivalue_line("markers", "all_cores: runs on every core of this process, not on one pinned core")
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def cores(request: pytest.FixtureRequest) -> Iterator[int]:
+    """How many cores the benchmark has: one, to which this thread and all that it starts are pinned, unless it is
+    marked all_cores."""
+    every = os.sched_getaffinity(0)
+    if request.node.get_closest_marker("all_cores") is None:
+        os.sched_setaffinity(0, {max(every)})
+    yield len(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, every)
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +55,14 @@ def pack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def records(request: pytest.FixtureRequest, pack: Path) -> list[int]:
     return list(range(min(pass_loader.Samples(pack, pass_loader.recipes.dino()).pack.records,
                           request.config.getoption("--pictures"))))  # fmt: skip
+
+
+@pytest.fixture(params=_C.supported_isas()[::-1])
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Runs the benchmark once at each instruction-set level of this machine, the best first."""
+    _C.set_isa(request.param)
+    yield request.param
+    _C.set_isa("best")
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:

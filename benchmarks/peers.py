@@ -1,31 +1,44 @@
 """Other loaders' pipelines for our recipes: as close as each library comes, differences in DIFFERS.
 
-Each function takes the pictures' bytes, a recipe and a batch size and yields batches: a list of float32 tensors a view.
+Each function takes the pictures' bytes, a recipe and a batch size, sets the library up, and returns what runs one
+epoch: an iterator of batches, each a list of float32 tensors, one a view.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
+import os
+import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from pass_loader import _C
 from pass_loader.recipes import Recipe, ViewSpec
 
 from .torchvision_cpu import torchvision  # noqa: F401  (declares operators)
 
+# FFCV: numba on Debian's TBB hangs in its clean-up when the process ends.
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+
 DIFFERS = {
     "torchvision v2, uint8 tensors": "blur is a 23-tap Gaussian, resize rounds otherwise",
     "DALI CPU": "fixed order of colour steps, hue a linear map, contrast around 128, 23-tap blur, own decoder",
-    "albumentations + OpenCV": "resize without antialiasing, Gaussian kernel blur, OpenCV's HSV",
+    "albumentations + OpenCV": "resize without antialiasing, OpenCV's HSV",
+    "FFCV": "no hue, grayscale, blur or solarize; one decode a view, with fast DCT; fixed order of colour steps; "
+    "resize by INTER_AREA; channels last",
     "libjpeg-turbo decode alone": "no views: the floor of every loader that keeps JPEGs",
 }
 
+Epoch = Callable[[], Iterator[list[torch.Tensor]]]
 
-def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+
+def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     from torchvision.transforms import InterpolationMode, v2
 
     def transform_of(view: ViewSpec) -> Callable:
@@ -45,15 +58,15 @@ def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterat
         )
 
     transforms = [transform_of(view) for view in recipe.views]
-    for chunk in _chunks(data, batch_size):
-        samples = []
-        for one in chunk:
-            picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
-            samples.append([transform(picture) for transform in transforms])
-        yield torch.utils.data.default_collate(samples)
+
+    def sample(one: bytes) -> list[torch.Tensor]:
+        picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
+        return [transform(picture) for transform in transforms]
+
+    return lambda: _collated(sample, data, batch_size)
 
 
-def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     import albumentations as A
     import cv2
 
@@ -71,7 +84,7 @@ def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterat
             A.HorizontalFlip(p=view.flip),
             A.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue, p=view.jitter),
             A.ToGray(p=view.grayscale),
-            A.GaussianBlur(blur_limit=0, sigma_limit=view.blur_sigma, p=view.blur),
+            A.GaussianBlur(sigma_range=view.blur_sigma, p=view.blur),
         ]
         if view.solarize:
             threshold = view.solarize_threshold / 255
@@ -79,15 +92,15 @@ def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterat
         return A.Compose(steps + [A.Normalize(recipe.mean, recipe.std)])
 
     transforms = [transform_of(view) for view in recipe.views]
-    for chunk in _chunks(data, batch_size):
-        samples = []
-        for one in chunk:
-            picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
-            samples.append([torch.from_numpy(t(image=picture)["image"].transpose(2, 0, 1).copy()) for t in transforms])
-        yield torch.utils.data.default_collate(samples)
+
+    def sample(one: bytes) -> list[torch.Tensor]:
+        picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+        return [torch.from_numpy(t(image=picture)["image"].transpose(2, 0, 1).copy()) for t in transforms]
+
+    return lambda: _collated(sample, data, batch_size)
 
 
-def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     from nvidia.dali import fn, pipeline_def, types
 
     interpolation = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
@@ -116,30 +129,93 @@ def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[to
 
     @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True)
     def pipeline():  # noqa: ANN202
-        chunks = ([np.frombuffer(one, np.uint8) for one in chunk] for chunk in _chunks(data, batch_size))
-        jpegs = fn.external_source(source=chunks, dtype=types.UINT8, ndim=1)
+        chunks = [[np.frombuffer(one, np.uint8) for one in chunk] for chunk in _chunks(data, batch_size)]
+        jpegs = fn.external_source(source=chunks, cycle=True, dtype=types.UINT8, ndim=1)
         picture = fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
         return tuple(view_of(picture, view) for view in recipe.views)
 
     pipe = pipeline()
     pipe.build()
-    for _ in range(len(data) // batch_size):
-        yield [torch.from_numpy(view.as_array().copy()) for view in pipe.run()]
+
+    def epoch() -> Iterator[list[torch.Tensor]]:
+        for _ in range(len(data) // batch_size):
+            yield [torch.from_numpy(view.as_array().copy()) for view in pipe.run()]
+
+    return epoch
 
 
-def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Iterator[list[torch.Tensor]]:
+def ffcv(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """FFCV 1.0 as it ships. Its file holds the original JPEGs (its own writer would encode them anew, smaller)."""
+    from ffcv import transforms as T
+    from ffcv.fields import RGBImageField
+    from ffcv.fields.rgb_image import IMAGE_MODES, RandomResizedCropRGBImageDecoder
+    from ffcv.loader import Loader
+    from ffcv.pipeline import PipelineSpec
+    from ffcv.writer import DatasetWriter
+
+    class OriginalJpegField(RGBImageField):
+        def encode(self, destination, jpeg: bytes, allocate) -> None:  # noqa: ANN001
+            header = _C.read_header(jpeg)
+            destination["mode"] = IMAGE_MODES["jpg"]
+            destination["height"], destination["width"] = header["height"], header["width"]
+            destination["data_ptr"], storage = allocate(len(jpeg))
+            storage[:] = np.frombuffer(jpeg, np.uint8)
+
+    mean, std = (255 * np.array(numbers) for numbers in (recipe.mean, recipe.std))
+
+    def pipeline_of(view: ViewSpec) -> PipelineSpec:
+        crop = RandomResizedCropRGBImageDecoder((view.height, view.width), scale=view.scale, ratio=view.ratio)
+        colour = [
+            T.RandomBrightness(view.brightness[1] - 1, view.jitter),
+            T.RandomContrast(view.contrast[1] - 1, view.jitter),
+            T.RandomSaturation(view.saturation[1] - 1, view.jitter),
+        ]
+        output = [T.NormalizeImage(mean, std, np.float32), T.ToTensor(), T.ToTorchImage()]
+        return PipelineSpec("image", crop, [T.RandomHorizontalFlip(view.flip), *colour, *output])
+
+    folder = tempfile.TemporaryDirectory()
+    beton = str(Path(folder.name) / "pictures.beton")
+    DatasetWriter(beton, {"image": OriginalJpegField()}, num_workers=1).from_indexed_dataset([(one,) for one in data])
+    pipelines = {f"view{index}": pipeline_of(view) for index, view in enumerate(recipe.views)} | {"image": None}
+    loader = Loader(beton, batch_size, num_workers=1, batches_ahead=2, pipelines=pipelines,
+                    custom_fields={"image": OriginalJpegField})  # fmt: skip
+
+    def epoch() -> Iterator[list[torch.Tensor]]:
+        assert folder  # the file lives as long as this function
+        yield from map(list, loader)
+
+    return epoch
+
+
+def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     import simplejpeg
 
-    for chunk in _chunks(data, batch_size):
-        yield [torch.from_numpy(simplejpeg.decode_jpeg(one)) for one in chunk]
+    def epoch() -> Iterator[list[torch.Tensor]]:
+        for chunk in _chunks(data, batch_size):
+            yield [torch.from_numpy(simplejpeg.decode_jpeg(one)) for one in chunk]
+
+    return epoch
 
 
 PEERS = {
     "torchvision v2, uint8 tensors": torchvision_v2,
     "DALI CPU": dali,
     "albumentations + OpenCV": albumentations,
+    "FFCV": ffcv,
     "libjpeg-turbo decode alone": decode_alone,
 }
+NEEDS = {  # without this module the row is skipped
+    "DALI CPU": "nvidia.dali",
+    "albumentations + OpenCV": "albumentations",
+    "FFCV": "ffcv",
+    "libjpeg-turbo decode alone": "simplejpeg",
+}
+SLOW = {"torchvision v2, uint8 tensors", "DALI CPU", "FFCV"}  # fewer rounds
+
+
+def _collated(sample: Callable[[bytes], list[torch.Tensor]], data: list[bytes], size: int) -> Iterator[Any]:
+    for chunk in _chunks(data, size):
+        yield torch.utils.data.default_collate([sample(one) for one in chunk])
 
 
 def _chunks(data: list[bytes], size: int) -> Iterator[list[bytes]]:

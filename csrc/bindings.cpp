@@ -114,12 +114,14 @@ py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans)
     for (int32_t x = 0; x < width; ++x, in += 3)
       for (int c = 0; c < 3; ++c) picture.row(c, y)[x] = in[c];
   cpu::RenderScratch scratch;
+  StageTimes unread;
+  StageClock clock(unread);
   py::list views;
   for (const ViewPlan& plan : rows) {
     Planes view;
     {
       py::gil_scoped_release release;
-      view = cpu::render_view(picture, plan, scratch);
+      view = cpu::render_view(picture, plan, scratch, clock);
     }
     views.append(interleaved(view));
   }
@@ -158,6 +160,13 @@ struct PyEngine {
     std::memcpy(values.data(), table.data(), sizeof values);
     engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
                                       cpu::Normalization(values, mean, std), threads);
+  }
+  py::dict stage_times() const {
+    const StageTotals totals = engine->stage_times();
+    py::dict seconds;
+    for (size_t i = 0; i < kStages; ++i) seconds[kStageNames[i]] = 1e-9 * static_cast<double>(totals.ns[i]);
+    seconds["samples"] = totals.samples;
+    return seconds;
   }
   ~PyEngine() {
     py::gil_scoped_release release;
@@ -296,7 +305,8 @@ void bind_loading(py::module_& m) {
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const std::array<float, 3>&,
                     const std::array<float, 3>&, int>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "mean"_a, "std"_a, "threads"_a)
-      .def("submit", &submit, "records"_a, "draws"_a, "epoch"_a, "views"_a, "plans"_a = py::none());
+      .def("submit", &submit, "records"_a, "draws"_a, "epoch"_a, "views"_a, "plans"_a = py::none())
+      .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)
       .def("take", &take_array, "shape"_a);

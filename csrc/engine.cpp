@@ -12,17 +12,24 @@
 
 namespace pass_loader {
 
-// What one thread needs for one sample; all of it is reused.
-struct Engine::Worker {
+// What rendering one sample needs; all of it is reused.
+struct Engine::WorkingMemory {
   Scratch<uint8_t> bytes;
   jpeg::Decoder decoder;
   std::vector<ViewPlan> plans;
   cpu::RenderScratch scratch;
 };
 
+// A thread, or the caller of an engine without threads.
+struct Engine::Worker {
+  StageTimes times;
+  std::unique_ptr<WorkingMemory> memory;  // made by the thread itself
+};
+
 struct Engine::State {
-  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, const cpu::Normalization& n)
-      : reader(std::move(r)), recipe(std::move(views)), seed(s), normalization(n) {}
+  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, const cpu::Normalization& n,
+        int threads)
+      : reader(std::move(r)), recipe(std::move(views)), seed(s), normalization(n), workers(std::max(threads, 1)) {}
 
   std::shared_ptr<const ShardReader> reader;
   std::vector<ViewSpec> recipe;
@@ -35,8 +42,8 @@ struct Engine::State {
   std::deque<std::shared_ptr<Batch>> queue;
   std::atomic<bool> stopping = false;
   std::vector<std::thread> threads;
-  std::mutex caller_mutex;         // several Python threads may wait on an engine without threads
-  std::unique_ptr<Worker> caller;  // for threads == 0
+  std::vector<Worker> workers;  // one a thread; without threads the caller's
+  std::mutex caller_mutex;      // several Python threads may wait on an engine without threads
 };
 
 namespace {
@@ -44,13 +51,13 @@ constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one 
 }
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-               const cpu::Normalization& normalization, int threads)
-    : state_(std::make_unique<State>(std::move(reader), std::move(recipe), seed, normalization)) {
+               const cpu::Normalization& normalization, int threads) {
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
+  state_ = std::make_unique<State>(std::move(reader), std::move(recipe), seed, normalization, threads);
   check_recipe(state_->recipe);
   state_->threads.reserve(static_cast<size_t>(threads));
   try {
-    for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this] { run(); });
+    for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this, i] { run(state_->workers[i]); });
   } catch (const std::system_error& error) {
     stop();
     fail(Fault::io, "cannot start thread %zu of %d: %s", state_->threads.size() + 1, threads, error.what());
@@ -99,7 +106,7 @@ bool Engine::wait(Batch& batch, std::chrono::milliseconds timeout) {
     auto deadline = std::chrono::steady_clock::now() + timeout;
     std::lock_guard lock(state_->caller_mutex);
     while (batch.done < count) {
-      render(batch, batch.next++, state_->caller);
+      render(batch, batch.next++, state_->workers[0]);
       finish(batch, 1);
       if (std::chrono::steady_clock::now() > deadline) break;
     }
@@ -126,10 +133,15 @@ void Engine::finish(Batch& batch, int64_t samples) {
   batch.finished.notify_all();
 }
 
+StageTotals Engine::stage_times() const {
+  StageTotals totals;
+  for (const Worker& worker : state_->workers) worker.times.sum_into(totals);
+  return totals;
+}
+
 // No lock in the sample path: a thread takes the next sample of the front batch by one atomic addition, and the lock
 // only when that batch has none left.
-void Engine::run() {
-  std::unique_ptr<Worker> worker;
+void Engine::run(Worker& worker) {
   std::shared_ptr<Batch> batch;
   while (true) {
     if (!batch) {
@@ -152,7 +164,7 @@ void Engine::run() {
 }
 
 // One sample or one Failure; never an exception, never a slot with somebody else's pixels.
-void Engine::render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker) const {
+void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
   auto failed = [&](Fault fault, const char* message) {
     for (size_t view = 0; view < batch.views.size(); ++view) {
       size_t values = size_t{3} * state_->recipe[view].out_height * state_->recipe[view].out_width;
@@ -164,32 +176,40 @@ void Engine::render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker)
     batch.failures.push_back({slot, fault, message});
   };
   try {
-    if (!worker) worker = std::make_unique<Worker>();
-    if (render_sample(batch, slot, *worker) > kLargePicturePx) worker.reset();
+    if (!worker.memory) worker.memory = std::make_unique<WorkingMemory>();
+    if (render_sample(batch, slot, worker) > kLargePicturePx) worker.memory.reset();
   } catch (const Error& error) {
     failed(error.fault(), error.what());
   } catch (const std::bad_alloc&) {
     failed(Fault::record, "out of memory for this picture");
-    worker.reset();
+    worker.memory.reset();
   } catch (const std::exception& error) {
     failed(Fault::record, error.what());
-    worker.reset();
+    worker.memory.reset();
   }
 }
 
 int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
   const State& s = *state_;
   const int64_t record = batch.records[slot];
-  ConstPlanes picture = worker.decoder.decode(s.reader->read(record, worker.bytes));
-  worker.plans.resize(s.recipe.size());
-  plan_views(s.recipe, {s.seed, batch.epoch, record, batch.draws[slot]}, picture.height, picture.width, worker.plans);
+  WorkingMemory& memory = *worker.memory;
+  StageClock clock(worker.times);
+  std::span<const uint8_t> bytes = s.reader->read(record, memory.bytes);
+  clock.charge(Stage::read);
+  ConstPlanes picture = memory.decoder.decode(bytes);
+  clock.charge(Stage::decode);
+  memory.plans.resize(s.recipe.size());
+  plan_views(s.recipe, {s.seed, batch.epoch, record, batch.draws[slot]}, picture.height, picture.width, memory.plans);
+  clock.charge(Stage::plan);
   for (size_t view = 0; view < s.recipe.size(); ++view) {
-    Planes pixels = cpu::render_view(picture, worker.plans[view], worker.scratch);
+    Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
     size_t values = size_t{3} * pixels.height * pixels.width;
     cpu::normalize(pixels, s.normalization, batch.views[view] + values * slot);
+    clock.charge(Stage::normalize);
   }
   if (batch.plans != nullptr)
-    std::copy(worker.plans.begin(), worker.plans.end(), batch.plans + slot * s.recipe.size());
+    std::copy(memory.plans.begin(), memory.plans.end(), batch.plans + slot * s.recipe.size());
+  worker.times.add_sample();
   return int64_t{picture.height} * picture.width;
 }
 

@@ -15,6 +15,7 @@
 #include "error.h"
 #include "plan.h"
 #include "shard.h"
+#include "stages.h"
 
 namespace pass_loader {
 
@@ -60,13 +61,17 @@ class Engine {
   // Hands out no further sample of the batch and returns when nobody writes to its memory any more.
   void cancel(Batch& batch);
 
+  // Summed over the threads since the engine was made; read while they work.
+  StageTotals stage_times() const;
+
  private:
+  struct WorkingMemory;
   struct Worker;
   struct State;
 
-  void run();
+  void run(Worker& worker);
   void stop();
-  void render(Batch& batch, int64_t slot, std::unique_ptr<Worker>& worker) const;
+  void render(Batch& batch, int64_t slot, Worker& worker) const;
   int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;

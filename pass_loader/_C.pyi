@@ -61,6 +61,7 @@ class Engine:
         views: list[np.ndarray],  # (N, 3, height, width) float32 each, written in place
         plans: np.ndarray | None = None,  # (N, views), written in place
     ) -> PendingBatch: ...
+    def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 
 class BufferPool:
     def __init__(self, keep: int) -> None: ...

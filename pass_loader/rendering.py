@@ -82,6 +82,13 @@ class Renderer:
         pending = self._engine.submit(records, draws, epoch, arrays, plans)
         return Submitted(self.samples, records, views, plans, pending)
 
+    def stage_times(self) -> dict[str, float]:
+        """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
+
+        Stages in the order in which a sample meets them (csrc/stages.h). Take the difference of two readings.
+        """
+        return self._engine.stage_times()
+
     def _allocate(self, shape: list[int]) -> tuple[torch.Tensor, np.ndarray]:
         if self.pin_memory:
             tensor = torch.empty(shape, dtype=torch.float32, pin_memory=True)

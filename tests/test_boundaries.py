@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "pass_loader"
 
 # bindings -> engine -> {shard jpeg plan cpu} -> small headers. A room may include itself and what stands here.
-SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers"}
+SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages"}
 MAY_INCLUDE = {
     "bindings": {"engine", "shard", "jpeg", "plan", "cpu"} | SMALL,
     "engine": {"shard", "jpeg", "plan", "cpu"} | SMALL,

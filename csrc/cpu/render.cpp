@@ -43,24 +43,37 @@ Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, RenderS
   return view;
 }
 
-void jitter(const ViewPixels& pixels, const ViewPlan& plan) {
+void jitter(const ViewPixels& pixels, const ViewPlan& plan, StageClock& clock) {
+  constexpr Stage kStageOf[] = {Stage::brightness_contrast, Stage::brightness_contrast, Stage::saturation, Stage::hue};
   for (int8_t step : plan.jitter_order) {
+    if (step < 0) continue;
     if (step == 0) brightness(pixels, plan.brightness);
     if (step == 1) contrast(pixels, plan.contrast);
     if (step == 2) saturation(pixels, plan.saturation);
     if (step == 3) hue(pixels, plan.hue);
+    clock.charge(kStageOf[step]);
   }
+}
+
+// Runs a step and charges it, where the plan asks for it.
+template <typename Step>
+void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
+  if (!wanted) return;
+  step();
+  clock.charge(stage);
 }
 
 }  // namespace
 
-Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch, StageClock& clock) {
   Planes view = crop_and_resize(picture, plan, scratch);
+  clock.charge(Stage::resize);
   ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride};
-  jitter(pixels, plan);
-  if (plan.grayscale) grayscale(pixels);
-  if (plan.blur_sigma > 0.0f) gaussian_blur(pixels, view.height, view.width, plan.blur_sigma, scratch.blur);
-  if (plan.solarize_threshold >= 0) solarize(pixels, plan.solarize_threshold);
+  jitter(pixels, plan, clock);
+  step_if(plan.grayscale, Stage::grayscale, clock, [&] { grayscale(pixels); });
+  step_if(plan.blur_sigma > 0.0f, Stage::blur, clock,
+          [&] { gaussian_blur(pixels, view.height, view.width, plan.blur_sigma, scratch.blur); });
+  step_if(plan.solarize_threshold >= 0, Stage::solarize, clock, [&] { solarize(pixels, plan.solarize_threshold); });
   return view;
 }
 

@@ -6,6 +6,7 @@
 #include "cpu/resample.h"
 #include "image.h"
 #include "plan.h"
+#include "stages.h"
 
 namespace pass_loader::cpu {
 
@@ -16,7 +17,8 @@ struct RenderScratch {
 };
 
 // The steps crop, resize, flip, jitter, grayscale, blur, solarize. The plan was checked against the picture's size.
-// Returns three planes without row gaps, owned by `scratch` and valid until its next use.
-Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch);
+// Returns three planes without row gaps, owned by `scratch` and valid until its next use. Each step that runs is charged
+// to `clock`.
+Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch, StageClock& clock);
 
 }  // namespace pass_loader::cpu

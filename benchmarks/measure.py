@@ -1,0 +1,38 @@
+"""What the benchmarks share: rounds, batches that are dropped as a training loop drops them, the check after timing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from pass_loader import ShardDataset, reference
+
+BATCH = 32
+ROUNDS = 5
+
+
+def last(batches: Iterable[Any]) -> Any:
+    """The last batch; each is dropped as the next comes, as a training loop does."""
+    return deque(batches, maxlen=1).pop()
+
+
+def run(
+    benchmark: Any, work: Callable[[], Any], samples: int, *, rounds: int = ROUNDS, warmup_rounds: int = 1, **extra: Any
+) -> Any:
+    """Times passes over the same samples and notes samples/s of the median round; returns what the last pass gave."""
+    result = benchmark.pedantic(work, rounds=rounds, iterations=1, warmup_rounds=warmup_rounds)
+    benchmark.extra_info.update(samples=samples, samples_per_second=samples / benchmark.stats.stats.median, **extra)
+    return result
+
+
+def assert_equals_pillow(dataset: ShardDataset, views: Sequence[Any], info: dict[str, Any]) -> None:
+    """The first sample of a batch made with return_info, float for float what Pillow makes of the same plans."""
+    picture = reference.decode(dataset.read(int(info["records"][0])))
+    plans = info["plans"][0]
+    assert len(views) == len(plans) == len(dataset.recipe.views)
+    for view, plan in zip(views, plans):
+        want = reference.normalize(reference.render(picture, plan), dataset.recipe)
+        assert np.array_equal(view[0].numpy(), want)
