@@ -150,16 +150,29 @@ struct PyShardReader {
   std::shared_ptr<ShardReader> reader;
 };
 
+constexpr const char* kElementNames[] = {"float32", "float16", "bfloat16", "uint8"};  // in the order of cpu::Element
+
+cpu::Element element_of(const std::string& name) {
+  for (int i = 0; i < 4; ++i)
+    if (name == kElementNames[i]) return static_cast<cpu::Element>(i);
+  fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
+}
+
 struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
-           const std::array<float, 3>& mean, const std::array<float, 3>& std, int threads)
+           const Array<uint16_t>& half, const std::array<float, 3>& mean, const std::array<float, 3>& std, int threads,
+           const std::string& element, bool channels_last, const std::vector<int>& cpus)
       : reader(std::move(reader_)) {
-    PL_CHECK(table.ndim() == 2 && table.shape(0) == 3 && table.shape(1) == 256, Fault::argument,
-             "want a normalisation table of shape (3, 256)");
+    PL_CHECK(table.ndim() == 2 && table.shape(0) == 3 && table.shape(1) == 256 && half.ndim() == 2 &&
+                 half.shape(0) == 3 && half.shape(1) == 256,
+             Fault::argument, "want normalisation tables of shape (3, 256)");
     cpu::NormalizeTable values;
     std::memcpy(values.data(), table.data(), sizeof values);
-    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
-                                      cpu::Normalization(values, mean, std), threads);
+    cpu::HalfTable halves;
+    std::memcpy(halves.data(), half.data(), sizeof halves);
+    const cpu::Normalization normalization(element_of(element), channels_last, values, halves, mean, std);
+    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed, normalization,
+                                      threads, cpus);
   }
   py::dict stage_times() const {
     const StageTotals totals = engine->stage_times();
@@ -186,9 +199,10 @@ struct PyBatch {
     native.cancel(*batch);
   }
 
-  // [(slot, fault, message)] in the order of slots. Ctrl-C is noticed every 50 ms.
-  py::list wait() {
+  // [(slot, fault, message)] in the order of slots; None when `seconds` pass first. Ctrl-C is noticed every 50 ms.
+  py::object wait(double seconds) {
     Engine& native = *engine.cast<PyEngine&>().engine;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
     bool done = false;
     while (!done) {
       {
@@ -196,6 +210,7 @@ struct PyBatch {
         done = native.wait(*batch, std::chrono::milliseconds(50));
       }
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!done && std::chrono::steady_clock::now() > deadline) return py::none();
     }
     std::sort(batch->failures.begin(), batch->failures.end(),
               [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
@@ -210,23 +225,34 @@ struct PyBatch {
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
 
+// Where a view's samples are written: a contiguous array of the engine's element type, bfloat16 as uint16.
+void* output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
+  const ViewSpec& spec = engine.recipe()[view];
+  const cpu::Normalization& form = engine.normalization();
+  const int element = static_cast<int>(form.element);
+  constexpr const char* kNumpyNames[] = {"float32", "float16", "uint16", "uint8"};
+  const auto n = static_cast<py::ssize_t>(samples);
+  const py::ssize_t height = spec.out_height, width = spec.out_width;
+  const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, 3}
+                                                              : std::array<py::ssize_t, 4>{n, 3, height, width};
+  const bool is_array = py::isinstance<py::array>(object);
+  auto out = is_array ? py::reinterpret_borrow<py::array>(object) : py::array();
+  PL_CHECK(is_array && out.dtype().equal(py::dtype(kNumpyNames[element])) && out.ndim() == 4 &&
+               std::equal(shape.begin(), shape.end(), out.shape()) && (out.flags() & py::array::c_style) != 0,
+           Fault::argument, "view %zu: want a contiguous %s array of shape (%zd, %zd, %zd, %zd)", view,
+           kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
+  return out.mutable_data();
+}
+
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
-                                uint32_t epoch, const py::list& views, const py::object& plans) {
+                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
-  PL_CHECK(column(draws).size() == n, Fault::argument, "want one draw a record");
+  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
   PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
   auto pending = std::make_unique<PyBatch>(self, views, plans);
   Batch& batch = *pending->batch;
-  for (size_t v = 0; v < views.size(); ++v) {
-    auto out = py::cast<Array<float>>(views[v]);
-    const ViewSpec& spec = engine.recipe()[v];
-    PL_CHECK(out.ptr() == views[v].ptr() && out.ndim() == 4 && out.shape(0) == static_cast<py::ssize_t>(n) &&
-                 out.shape(1) == 3 && out.shape(2) == spec.out_height && out.shape(3) == spec.out_width,
-             Fault::argument, "view %zu: want a contiguous float32 array of shape (%zu, 3, %d, %d)", v, n,
-             spec.out_height, spec.out_width);
-    batch.views.push_back(out.mutable_data());
-  }
+  for (size_t v = 0; v < views.size(); ++v) batch.views.push_back(output_of(views[v], engine, v, n));
   if (!plans.is_none()) {
     auto rows = plans.cast<Array<ViewPlan>>();
     PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
@@ -238,32 +264,26 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
     PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
   batch.records.assign(records.data(), records.data() + n);
   batch.draws.assign(draws.data(), draws.data() + n);
-  batch.epoch = epoch;
+  batch.epochs.assign(epochs.data(), epochs.data() + n);
   engine.submit(pending->batch);
   return pending;
 }
 
-// float32 memory of the given shape that returns to the pool when the last array or tensor that borrows it dies.
-py::array_t<float> take_array(const std::shared_ptr<BufferPool>& pool, const std::vector<py::ssize_t>& shape) {
-  size_t values = 1;
-  for (py::ssize_t side : shape) {
-    PL_CHECK(side >= 0 && (side == 0 || values <= SIZE_MAX / 8 / static_cast<size_t>(side)), Fault::argument,
-             "a batch of this shape does not fit memory");
-    values *= static_cast<size_t>(side);
-  }
+// uint8 memory that returns to the pool when the last array or tensor that borrows it dies.
+py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t bytes) {
   struct Loan {
     std::shared_ptr<BufferPool> pool;
     void* memory;
     size_t bytes;
   };
-  auto loan = std::make_unique<Loan>(Loan{pool, nullptr, std::max<size_t>(values, 1) * sizeof(float)});
+  auto loan = std::make_unique<Loan>(Loan{pool, nullptr, std::max<size_t>(bytes, 1)});
   loan->memory = pool->take(loan->bytes);
-  float* memory = static_cast<float*>(loan->memory);
+  auto* memory = static_cast<uint8_t*>(loan->memory);
   py::capsule owner(loan.release(), [](void* pointer) {
     std::unique_ptr<Loan> back(static_cast<Loan*>(pointer));
     back->pool->give_back(back->memory, back->bytes);
   });
-  return py::array_t<float>(shape, memory, owner);
+  return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), memory, owner);
 }
 
 void bind_pictures(py::module_& m) {
@@ -300,16 +320,18 @@ void bind_loading(py::module_& m) {
       .def(py::init<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>(),
            "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
       .def("read", &PyShardReader::read, "record"_a);
-  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait).def_readonly("plans", &PyBatch::plans);
+  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
-      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const std::array<float, 3>&,
-                    const std::array<float, 3>&, int>(),
-           "reader"_a, "recipe"_a, "seed"_a, "table"_a, "mean"_a, "std"_a, "threads"_a)
-      .def("submit", &submit, "records"_a, "draws"_a, "epoch"_a, "views"_a, "plans"_a = py::none())
+      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
+                    const std::array<float, 3>&, const std::array<float, 3>&, int, const std::string&, bool,
+                    const std::vector<int>&>(),
+           "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
+           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{})
+      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)
-      .def("take", &take_array, "shape"_a);
+      .def("take", &take_array, "bytes"_a);
 }
 
 }  // namespace

@@ -6,6 +6,8 @@
 #include <system_error>
 #include <thread>
 
+#include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include "jpeg/decode.h"
@@ -51,16 +53,33 @@ constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one 
 }
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-               const cpu::Normalization& normalization, int threads) {
+               const cpu::Normalization& normalization, int threads, const std::vector<int>& cpus) {
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
+  for (int cpu : cpus) PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
   state_ = std::make_unique<State>(std::move(reader), std::move(recipe), seed, normalization, threads);
   check_recipe(state_->recipe);
+  start(threads, cpus);
+}
+
+void Engine::start(int threads, const std::vector<int>& cpus) {
   state_->threads.reserve(static_cast<size_t>(threads));
   try {
-    for (int i = 0; i < threads; ++i) state_->threads.emplace_back([this, i] { run(state_->workers[i]); });
+    for (int i = 0; i < threads; ++i) {
+      std::thread& thread = state_->threads.emplace_back([this, i] { run(state_->workers[i]); });
+      if (cpus.empty()) continue;
+      cpu_set_t allowed;
+      CPU_ZERO(&allowed);
+      CPU_SET(cpus[i % cpus.size()], &allowed);
+      const int error = pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed);
+      PL_CHECK(error == 0, Fault::argument, "cannot run a thread on CPU %d: %s", cpus[i % cpus.size()],
+               std::strerror(error));
+    }
   } catch (const std::system_error& error) {
     stop();
     fail(Fault::io, "cannot start thread %zu of %d: %s", state_->threads.size() + 1, threads, error.what());
+  } catch (const Error&) {
+    stop();
+    throw;
   }
 }
 
@@ -82,6 +101,7 @@ Engine::~Engine() {
 }
 
 const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
+const cpu::Normalization& Engine::normalization() const { return state_->normalization; }
 bool Engine::in_owner_process() const { return ::getpid() == state_->owner; }
 
 void Engine::check_owner() const {
@@ -126,6 +146,11 @@ void Engine::cancel(Batch& batch) {
   batch.finished.wait(lock, [&] { return batch.done >= count; });
 }
 
+size_t Engine::sample_bytes(size_t view) const {
+  const ViewSpec& spec = state_->recipe[view];
+  return size_t{3} * spec.out_height * spec.out_width * cpu::bytes_of(state_->normalization.element);
+}
+
 void Engine::finish(Batch& batch, int64_t samples) {
   const int64_t count = static_cast<int64_t>(batch.records.size());
   if (batch.done.fetch_add(samples) + samples < count) return;
@@ -167,8 +192,8 @@ void Engine::run(Worker& worker) {
 void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
   auto failed = [&](Fault fault, const char* message) {
     for (size_t view = 0; view < batch.views.size(); ++view) {
-      size_t values = size_t{3} * state_->recipe[view].out_height * state_->recipe[view].out_width;
-      std::memset(batch.views[view] + values * slot, 0, values * sizeof(float));
+      const size_t bytes = sample_bytes(view);
+      std::memset(static_cast<uint8_t*>(batch.views[view]) + bytes * slot, 0, bytes);
     }
     if (batch.plans != nullptr)
       std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
@@ -199,12 +224,11 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
   ConstPlanes picture = memory.decoder.decode(bytes);
   clock.charge(Stage::decode);
   memory.plans.resize(s.recipe.size());
-  plan_views(s.recipe, {s.seed, batch.epoch, record, batch.draws[slot]}, picture.height, picture.width, memory.plans);
+  plan_views(s.recipe, {s.seed, batch.epochs[slot], record, batch.draws[slot]}, picture.height, picture.width, memory.plans);
   clock.charge(Stage::plan);
   for (size_t view = 0; view < s.recipe.size(); ++view) {
     Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
-    size_t values = size_t{3} * pixels.height * pixels.width;
-    cpu::normalize(pixels, s.normalization, batch.views[view] + values * slot);
+    cpu::normalize(pixels, s.normalization, static_cast<uint8_t*>(batch.views[view]) + sample_bytes(view) * slot);
     clock.charge(Stage::normalize);
   }
   if (batch.plans != nullptr)

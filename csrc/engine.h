@@ -29,8 +29,8 @@ struct Failure {
 struct Batch {
   std::vector<int64_t> records;
   std::vector<uint32_t> draws;   // one a record
-  uint32_t epoch = 0;
-  std::vector<float*> views;     // one a view: borrowed (N, 3, height, width) float32
+  std::vector<uint32_t> epochs;  // one a record
+  std::vector<void*> views;      // one a view: borrowed, N samples in the form that the Normalization says
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
 
@@ -44,14 +44,16 @@ struct Batch {
 
 class Engine {
  public:
-  // threads == 0: samples are rendered by whoever waits. The recipe is checked.
+  // threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on cpus[i % size] alone;
+  // empty: anywhere.
   Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-         const cpu::Normalization& normalization, int threads);
+         const cpu::Normalization& normalization, int threads, const std::vector<int>& cpus);
   ~Engine();  // prompt: threads finish the sample at hand
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   const std::vector<ViewSpec>& recipe() const;
+  const cpu::Normalization& normalization() const;
 
   void submit(std::shared_ptr<Batch> batch);
 
@@ -70,9 +72,11 @@ class Engine {
   struct State;
 
   void run(Worker& worker);
+  void start(int threads, const std::vector<int>& cpus);
   void stop();
   void render(Batch& batch, int64_t slot, Worker& worker) const;
   int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
+  size_t sample_bytes(size_t view) const;
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;
   void check_owner() const;
