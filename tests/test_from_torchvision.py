@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import subprocess
 import sys
@@ -164,6 +165,7 @@ STEPS: dict[str, Callable[[Any], list[Any]]] = {
     "all": lambda T: [
         T.ColorJitter(contrast=(1.4, 1.4)), T.RandomGrayscale(1), official.GaussianBlur((2, 2)), official.Solarize(),
     ],
+    "several, always": lambda T: [T.RandomApply([T.ColorJitter(hue=(0.1, 0.1)), T.RandomGrayscale(1)], p=1)],
     "torch's containers": lambda T: [torch.nn.Sequential(T.RandomSolarize(50, p=1.0), torch.nn.Identity())],
 }  # fmt: skip
 
@@ -375,7 +377,7 @@ def test_refusals_name_what_and_why(transform: Any, message: str) -> None:
 
 def test_random_states_stay() -> None:
     def states() -> tuple[object, ...]:
-        return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()  # type: ignore[union-attr]
+        return random.getstate(), pickle.dumps(np.random.get_state()), torch.get_rng_state().tolist()
 
     before = states()
     Recipe.from_torchvision(official.DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 2))
