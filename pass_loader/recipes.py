@@ -114,8 +114,9 @@ class Recipe:
         batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
 
         The views have the same distribution, and with the same numbers drawn the same bytes as the transform gives on
-        PIL pictures. Raises ValueError that names the step for which no recipe does that. A class that is not
-        torchvision's is run once on a small picture; the random states of Python, numpy and torch stay as they are.
+        PIL pictures (v2's ToDtype scales otherwise in the last bit: docs/official-scripts.md). A class that is not
+        torchvision's is run on a small picture; the random states of Python, numpy and torch stay as they are.
+        Raises ValueError that names the step for which no recipe does that.
 
         >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
         """

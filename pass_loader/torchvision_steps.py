@@ -1,7 +1,7 @@
 """The steps of one torchvision transform, as fields of a ViewSpec. Used by torchvision_transforms.py alone.
 
 torchvision's classes are known by module and name. Classes of other projects are not believed by their names alone: one
-that calls itself a blur or a solarize is run once on a small picture, its probability and range forced, and its bytes
+that calls itself a blur or a solarize is run on a small picture, its probability and range forced, and its bytes
 are compared with Pillow's (`_prove`).
 """
 
