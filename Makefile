@@ -35,7 +35,7 @@ bench: setup $(VENV)/.bench
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own.
 sanitize: setup
 	rm -rf build/sanitize && mkdir -p build/sanitize
-	cp -r csrc pass_loader benchmarks tests setup.py pyproject.toml README.md LICENSE build/sanitize
+	cp -r csrc pass_loader benchmarks tests docs setup.py pyproject.toml README.md LICENSE build/sanitize
 	rm -f build/sanitize/pass_loader/*.so
 	cd build/sanitize && PASS_LOADER_SANITIZE=1 ../../$(bin)/python setup.py -q build_ext --inplace
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \

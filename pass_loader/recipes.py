@@ -103,6 +103,27 @@ class Recipe:
         object.__setattr__(self, "views", tuple(self.views))
         _C.check_recipe(self.rows())
 
+    @classmethod
+    def from_torchvision(cls, transform: Any, *, name: str | None = None, batch: str | None = None) -> Recipe:
+        """The recipe of a transform object that a script already has. torchvision is not needed.
+
+        transform: a Compose of one view's steps (torchvision's transforms or transforms.v2, taking PIL pictures), a
+            list of such, one a view, or an object of several views: DINO's DataAugmentationDINO, MoCo's
+            TwoCropsTransform, SwAV's MultiCropDataset and what else returns a list of its transforms' results.
+        name: the recipe's; the transform's class unless given.
+        batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
+
+        The views have the same distribution, and with the same numbers drawn the same bytes as the transform gives on
+        PIL pictures (v2's ToDtype scales otherwise in the last bit: docs/official-scripts.md). A class that is not
+        torchvision's is run on a small picture; the random states of Python, numpy and torch stay as they are.
+        Raises ValueError that names the step for which no recipe does that.
+
+        >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
+        """
+        from .torchvision_transforms import translate
+
+        return translate(transform, name=name, batch=batch)
+
     def rows(self) -> np.ndarray:
         """The views as (V,) rows of _C.view_spec_dtype, the form in which a recipe crosses into C++."""
         order = _RESIZE_ORDER[self.pillow]

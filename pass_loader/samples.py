@@ -23,7 +23,10 @@ class Samples:
 
     def __init__(self, pack: str | Path | Pack, recipe: Recipe, *, seed: int = 0):
         if not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe is {recipe!r}, want a pass_loader.Recipe, for example recipes.dino()")
+            raise TypeError(
+                f"recipe is {recipe!r}, want a pass_loader.Recipe, for example recipes.dino(), or for a transform "
+                "Recipe.from_torchvision(transform)"
+            )
         if not 0 <= seed < MAX_SEED:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)

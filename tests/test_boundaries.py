@@ -63,7 +63,7 @@ def imports(path: Path) -> set[str]:
 
 
 def test_imports() -> None:
-    needs_torch = {"dataset", "loader", "sampler", "rendering"}
+    needs_torch = {"dataset", "loader", "sampler", "rendering", "drop_in"}
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         found = imports(path)

@@ -10,19 +10,22 @@ import pytest
 from pass_loader import recipes
 from pass_loader.pack.cli import _parser
 
+from .official_classes import DataAugmentationDINO
+
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_python_blocks_run(pack: Path) -> None:
-    names: dict[str, object] = {}
+    names: dict[str, object] = {"transform": DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8)}
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         small = block.replace('"pass-v3/"', repr(str(pack))).replace("batch_size=64", "batch_size=8")
         exec(small.replace("range(100)", "range(2)").replace("id_of(17)", "id_of(7)"), names)
     views, labels = names["views"], names["labels"]
     assert [tuple(v.shape) for v in views] == [(8, 3, 224, 224)] * 2 + [(8, 3, 96, 96)] * 8  # type: ignore[attr-defined]
     assert labels.shape == (8,)  # type: ignore[attr-defined]
+    assert names["recipe"].views == recipes.dino().views  # type: ignore[attr-defined]
 
 
 def test_every_command_and_option_is_documented() -> None:

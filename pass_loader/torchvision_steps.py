@@ -1,0 +1,239 @@
+"""The steps of one torchvision transform, as fields of a ViewSpec. Used by torchvision_transforms.py alone.
+
+torchvision's classes are known by module and name. Classes of other projects are not believed by their names alone: one
+that calls itself a blur or a solarize is run on a small picture, its probability and range forced, and its bytes
+are compared with Pillow's (`_prove`).
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
+
+RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
+_INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3: "bicubic"}  # ints: PIL's Resampling
+
+
+@dataclass(frozen=True)
+class Step:
+    kind: str  # one of RANDOM, "crop", "to tensor", "to float", "normalize"
+    shown: str  # the class's name, for messages
+    probability: float = 1.0
+    fields: dict[str, Any] = field(default_factory=dict)  # of the ViewSpec; mean and std of the Recipe
+
+
+def steps_of(transform: Any) -> Iterator[Step]:
+    """The elementary steps, in their order."""
+    name = torchvision_name(transform)
+    if name == "RandomApply":
+        yield from _applied(transform)
+    elif name in ("Compose", "Sequential"):
+        for inner in transform if name == "Sequential" else transform.transforms:
+            yield from steps_of(inner)
+    elif name in _READ:
+        for step in _READ[name](transform):
+            yield dataclasses.replace(step, shown=name)
+    elif name is None and is_foreign_step(transform):
+        yield _foreign_step(transform)
+    else:
+        raise ValueError(f"{name or type(transform).__name__} is not a step that a recipe has; {KNOWN}")
+
+
+def _applied(transform: Any) -> list[Step]:
+    """RandomApply's steps: together they run with probability p, so that one alone has its own times p."""
+    inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
+    p = float(transform.p)
+    if p >= 1 or not inner:
+        return inner
+    if len(inner) > 1:
+        names = " and ".join(step.shown for step in inner)
+        raise ValueError(f"RandomApply(p={p}) around {names} decides once for all of them; a recipe decides for each")
+    if inner[0].kind not in RANDOM:
+        raise ValueError(f"RandomApply(p={p}) around {inner[0].shown}: a recipe has that step always")
+    return [dataclasses.replace(inner[0], probability=inner[0].probability * p)]
+
+
+def torchvision_name(transform: Any) -> str | None:
+    """The torchvision class (or torch module) whose behaviour this object has; None where it has its own.
+
+    A subclass counts as its base where it overrides nothing but the constructor and what prints it.
+    """
+    classes = type(transform).__mro__
+    for place, cls in enumerate(classes):
+        if cls.__module__.startswith(("torchvision.transforms.", "torch.nn.modules.")):
+            return cls.__name__
+        inherited = {name for base in classes[place + 1 :] if base is not object for name in vars(base)}
+        own = {name for name in vars(cls) if not name.startswith("__") or name == "__call__"} - {"extra_repr"}
+        if own & inherited or "__call__" in own:
+            return None
+    return None
+
+
+def _crop(transform: Any) -> list[Step]:
+    mode = getattr(transform.interpolation, "value", transform.interpolation)
+    if mode not in _INTERPOLATION:
+        raise ValueError(f"RandomResizedCrop's interpolation is {mode!r}, want bilinear or bicubic")
+    if getattr(transform, "antialias", True) is False:
+        raise ValueError("RandomResizedCrop has antialias=False; views are antialiased, as PIL's always are")
+    height, width = transform.size
+    fields = {
+        "size": int(height) if height == width else (int(height), int(width)),
+        "scale": _pair(transform.scale),
+        "ratio": _pair(transform.ratio),
+        "interpolation": _INTERPOLATION[mode],
+    }
+    return [Step("crop", "", fields=fields)]
+
+
+def _jitter(transform: Any) -> list[Step]:
+    names = ("brightness", "contrast", "saturation", "hue")
+    ranges = {name: None if getattr(transform, name) is None else _pair(getattr(transform, name)) for name in names}
+    return [Step("jitter", "", fields=ranges)] if any(ranges.values()) else []
+
+
+def _grayscale(transform: Any) -> list[Step]:
+    channels = getattr(transform, "num_output_channels", 3)
+    if channels != 3:
+        raise ValueError(f"Grayscale gives {channels} channel, and views have 3: give num_output_channels=3")
+    return [Step("grayscale", "", float(getattr(transform, "p", 1.0)))]
+
+
+def _solarize(transform: Any) -> list[Step]:
+    return [Step("solarize", "", float(transform.p), {"solarize_threshold": _threshold(transform.threshold)})]
+
+
+def _threshold(value: float) -> int:
+    """PIL inverts a byte x where not x < threshold; the same for whole numbers is x >= ceil(threshold), 256: never."""
+    return min(max(math.ceil(value), 0), 256)
+
+
+def _to_float(transform: Any) -> list[Step]:
+    if str(transform.dtype) != "torch.float32" or not getattr(transform, "scale", True):
+        scale = f", scale={transform.scale}" if hasattr(transform, "scale") else ""
+        raise ValueError(
+            f"{type(transform).__name__} has dtype {transform.dtype}{scale}; views are float32 of [0, 1], normalized"
+        )
+    return [Step("to float", "")]
+
+
+def _normalize(transform: Any) -> list[Step]:
+    fields = {}
+    for name in ("mean", "std"):
+        value = getattr(transform, name)
+        numbers = [float(one) for one in value] if hasattr(value, "__len__") else [float(value)]
+        if len(numbers) not in (1, 3):
+            raise ValueError(f"Normalize's {name} has {len(numbers)} numbers, want 3 or 1")
+        fields[name] = tuple(numbers * 3)[:3]
+    return [Step("normalize", "", fields=fields)]
+
+
+def _kernel_blur(transform: Any) -> NoReturn:
+    raise ValueError(
+        f"torchvision's GaussianBlur(kernel_size={transform.kernel_size}) cuts the Gaussian off; a recipe's blur is "
+        "PIL's ImageFilter.GaussianBlur, the official scripts' one"
+    )
+
+
+_READ: dict[str, Callable[[Any], list[Step]]] = {
+    "RandomResizedCrop": _crop,
+    "RandomHorizontalFlip": lambda transform: [Step("flip", "", float(transform.p))],
+    "ColorJitter": _jitter,
+    "RandomGrayscale": _grayscale,
+    "Grayscale": _grayscale,
+    "RandomSolarize": _solarize,
+    "GaussianBlur": _kernel_blur,
+    "ToTensor": lambda _: [Step("to tensor", ""), Step("to float", "")],
+    "ToImage": lambda _: [Step("to tensor", "")],
+    "PILToTensor": lambda _: [Step("to tensor", "")],
+    "ToDtype": _to_float,
+    "ConvertImageDtype": _to_float,
+    "Normalize": _normalize,
+    "Identity": lambda _: [],
+    "RGB": lambda _: [],  # pictures are decoded to RGB
+    "ToPureTensor": lambda _: [],
+}
+KNOWN = (
+    "known are torchvision's Compose, RandomApply, "
+    + ", ".join(name for name in _READ if name != "GaussianBlur")
+    + ", and the official repositories' blur and solarize classes"
+)
+
+
+# Classes of other projects
+
+
+def is_foreign_step(transform: Any) -> bool:
+    name = type(transform).__name__.lower()
+    return "blur" in name or "solari" in name
+
+
+def _foreign_step(transform: Any) -> Step:
+    """Blur and solarize as the official repositories define them.
+
+    A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
+    src/multicropdataset.py:71-94, whose PIL radius is the sigma); a solarize may have a threshold (128 is PIL's
+    default; dino utils.py:57-68, moco-v3 moco/loader.py). Either may have prob or p; without, it runs always.
+    """
+    name = type(transform).__name__
+    gate = next((one for one in ("prob", "p") if hasattr(transform, one)), None)
+    probability = float(getattr(transform, gate)) if gate else 1.0
+    forced: dict[str, Any] = {gate: 1.0} if gate else {}
+    if "blur" not in name.lower():
+        threshold = _threshold(getattr(transform, "threshold", 128))
+        levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
+        _prove(transform, forced, gate, levels, ImageOps.solarize(levels, threshold), "PIL's ImageOps.solarize")
+        return Step("solarize", name, probability, {"solarize_threshold": threshold})
+    sigma = 1.25
+    if hasattr(transform, "radius_min") and hasattr(transform, "radius_max"):
+        limits = _pair((transform.radius_min, transform.radius_max))
+        forced |= {"radius_min": sigma, "radius_max": sigma}
+    else:
+        attribute = next((one for one in ("sigma", "sigmas") if hasattr(transform, one)), None)
+        if attribute is None:
+            raise ValueError(f"{name} has neither sigma nor radius_min and radius_max: its range cannot be read")
+        limits = _pair(getattr(transform, attribute))
+        forced[attribute] = [sigma, sigma]
+    picture = noise()
+    blurred = picture.filter(ImageFilter.GaussianBlur(sigma))
+    _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
+    return Step("blur", name, probability, {"blur_sigma": limits})
+
+
+def _prove(
+    transform: Any, forced: dict[str, Any], gate: str | None, picture: Image.Image, want: Image.Image, whose: str
+) -> None:
+    """Raises where the transform, its numbers forced, gives other bytes than `want`, or at p = 0 than `picture`."""
+    _compare(transform, forced, picture, want, whose)
+    if gate:
+        _compare(transform, {**forced, gate: 0.0}, picture, picture, "the picture's")
+
+
+def _compare(transform: Any, changes: dict[str, Any], picture: Image.Image, want: Image.Image, whose: str) -> None:
+    name = type(transform).__name__
+    try:
+        twin = copy.copy(transform)
+        vars(twin).update(changes)
+        found = np.asarray(twin(picture.copy()))
+    except Exception as error:
+        raise ValueError(f"{name} fails on a PIL picture: {error}") from error
+    if not np.array_equal(found, np.asarray(want)):
+        raise ValueError(f"{name} with {changes} gives other pixels than {whose}: a recipe does not have that step")
+
+
+def noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
+
+
+def _pair(values: Any) -> tuple[float, float]:
+    try:
+        low, high = values
+        return float(low), float(high)
+    except (TypeError, ValueError):
+        raise ValueError(f"{values!r} is no range, want two numbers") from None
