@@ -3,51 +3,107 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from . import _C
+from .recipes import Recipe
 from .samples import Samples, check_epoch
+
+# torch's element types, the names of csrc/cpu/normalize.h and numpy's types of the same size.
+ELEMENTS = {
+    torch.float32: ("float32", np.float32),
+    torch.float16: ("float16", np.float16),
+    torch.bfloat16: ("bfloat16", np.uint16),
+    torch.uint8: ("uint8", np.uint8),
+}
+Failure = tuple[int, str, str]  # slot, fault, message
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What is rendered: N samples, each (record, draw, epoch)."""
+
+    records: np.ndarray  # (N,) int64
+    draws: np.ndarray  # (N,) uint32
+    epochs: np.ndarray  # (N,) uint32
+
+    @staticmethod
+    def of(record: int, draw: int, epoch: int) -> Keys:
+        check_epoch(epoch)
+        return Keys(np.array([record], np.int64), np.array([draw], np.uint32), np.array([epoch], np.uint32))
+
+    def __len__(self) -> int:
+        return len(self.records)
 
 
 @dataclass
 class Submitted:
-    """A batch under way. `wait` gives it or raises; dropping it stops the threads from writing into its memory."""
+    """A batch under way. `wait` gives its failures; dropping it stops the threads from writing into its memory."""
 
     samples: Samples
-    records: np.ndarray  # (N,) int64
-    views: list[torch.Tensor]  # of (N, 3, height, width) float32
+    keys: Keys
+    views: list[torch.Tensor]  # of (N, 3, height, width)
+    arrays: list[np.ndarray]  # the memory of the views
     plans: np.ndarray | None  # (N, views)
     pending: _C.PendingBatch
+    valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
 
-    def wait(self) -> Submitted:
-        failures = self.pending.wait()
+    def __post_init__(self) -> None:
+        self.valid = np.ones(len(self.keys), dtype=bool)
+
+    def wait(self, timeout: float = math.inf) -> list[Failure]:
+        """Raises TimeoutError when `timeout` seconds pass first."""
+        failures = self.pending.wait(timeout)
+        if failures is None:
+            raise TimeoutError(f"no batch within timeout={timeout:g} s")
+        return failures
+
+    def raise_first(self, failures: Sequence[Failure]) -> None:
         if failures:
             slot, fault, message = failures[0]
             if len(failures) > 1:
                 message += f" (and {len(failures) - 1} more records of this batch failed)"
-            raise self.samples.error(int(self.records[slot]), fault, message)
-        return self
+            raise self.samples.error(int(self.keys.records[slot]), fault, message)
+
+    def labels(self) -> torch.Tensor:
+        return torch.from_numpy(self.samples.pack.column("label")[self.keys.records].astype(np.int64))
+
+    def keep(self, slots: np.ndarray) -> None:
+        """Drops the other slots. Copies what is kept."""
+        chosen = torch.from_numpy(slots)
+        self.keys = Keys(self.keys.records[slots], self.keys.draws[slots], self.keys.epochs[slots])
+        self.views = [view.index_select(0, chosen) for view in self.views]
+        self.plans = None if self.plans is None else self.plans[slots]
+        self.valid = self.valid[slots]
+
+    def info(self) -> dict[str, Any]:
+        return {
+            "records": torch.from_numpy(self.keys.records),
+            "ids": self.samples.pack.ids(self.keys.records),
+            "valid": torch.from_numpy(self.valid),
+            "plans": self.plans,
+        }
 
     def structured(self, return_info: bool) -> Any:
         """The batch as the recipe's official script expects it; one dict more with return_info."""
         parts: list[Any] = [self.views]
         if self.samples.recipe.batch == "views_labels":
-            labels = self.samples.pack.column("label")[self.records].astype(np.int64)
-            parts.append(torch.from_numpy(labels))
+            parts.append(self.labels())
         if return_info:
-            parts.append(
-                {
-                    "records": torch.from_numpy(self.records),
-                    "ids": self.samples.pack.ids(self.records),
-                    "valid": torch.ones(len(self.records), dtype=torch.bool),
-                    "plans": self.plans,
-                }
-            )
+            parts.append(self.info())
         return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def as_samples(self) -> list[Any]:
+        """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
+        lists = [[view[slot] for view in self.views] for slot in range(len(self.keys))]
+        if self.samples.recipe.batch == "views":
+            return lists
+        return list(zip(lists, self.labels().tolist()))
 
 
 class Renderer:
@@ -55,32 +111,65 @@ class Renderer:
 
     Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
     whose allocator recycles it safely. keep: unused pageable buffers kept. Every buffer has room for batch_size
-    samples, so that a smaller last batch takes one of the same size.
+    samples, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len] alone.
     """
 
-    def __init__(self, samples: Samples, threads: int, *, batch_size: int = 1, pin_memory: bool = False, keep: int = 2):
+    def __init__(
+        self,
+        samples: Samples,
+        threads: int,
+        *,
+        batch_size: int = 1,
+        pin_memory: bool = False,
+        keep: int = 2,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        cpus: Sequence[int] = (),
+    ):
         self.samples = samples
         self.pin_memory = pin_memory
         self.batch_size = batch_size
+        self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
         table = recipe.normalize_table()
-        self._engine = _C.Engine(samples.reader, recipe.rows(), samples.seed, table, recipe.mean, recipe.std, threads)
+        name, _ = ELEMENTS[dtype]
+        self._engine = _C.Engine(
+            samples.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std, threads,
+            element=name, channels_last=channels_last, cpus=list(cpus),
+        )  # fmt: skip
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
         self._pool = _C.BufferPool(keep * len(self._groups))
 
-    def submit(self, records: np.ndarray, draws: np.ndarray, epoch: int, with_plans: bool = False) -> Submitted:
-        check_epoch(epoch)
+    def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
         views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for (height, width), members in self._groups.items():
-            tensor, array = self._allocate([len(members), len(records), 3, height, width])
+            sides = [height, width, 3] if self.channels_last else [3, height, width]
+            tensor, array = self._allocate([len(members), len(keys), *sides])
             for place, index in enumerate(members):
-                views[index], arrays[index] = tensor[place], array[place]
-        plans = np.zeros((len(records), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
-        pending = self._engine.submit(records, draws, epoch, arrays, plans)
-        return Submitted(self.samples, records, views, plans, pending)
+                views[index] = tensor[place].permute(0, 3, 1, 2) if self.channels_last else tensor[place]
+                arrays[index] = array[place]
+        plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
+        return self._start(keys, views, arrays, plans)
+
+    def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> Submitted:
+        """Another sample, or the same once more, into one slot of a batch that is done."""
+        place = slice(slot, slot + 1)
+        plans = None if batch.plans is None else batch.plans[place]
+        return self._start(keys, batch.views, [array[place] for array in batch.arrays], plans)
+
+    def _start(
+        self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None
+    ) -> Submitted:
+        pending = self._engine.submit(keys.records, keys.draws, keys.epochs, arrays, plans)
+        return Submitted(self.samples, keys, views, arrays, plans, pending)
+
+    def sample_bytes(self) -> int:
+        """Bytes of one sample's views."""
+        pixels = sum(height * width * len(members) for (height, width), members in self._groups.items())
+        return 3 * pixels * self.dtype.itemsize
 
     def stage_times(self) -> dict[str, float]:
         """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
@@ -90,9 +179,33 @@ class Renderer:
         return self._engine.stage_times()
 
     def _allocate(self, shape: list[int]) -> tuple[torch.Tensor, np.ndarray]:
+        values, (_, numpy_type) = math.prod(shape), ELEMENTS[self.dtype]
         if self.pin_memory:
-            tensor = torch.empty(shape, dtype=torch.float32, pin_memory=True)
-            return tensor, tensor.numpy()
-        room = [shape[0] * self.batch_size * math.prod(shape[2:])]
-        array = self._pool.take(room)[: math.prod(shape)].reshape(shape)
-        return torch.from_numpy(array), array
+            tensor = torch.empty(shape, dtype=self.dtype, pin_memory=True)
+            plain = tensor.view(torch.int16) if self.dtype == torch.bfloat16 else tensor
+            return tensor, plain.numpy().view(numpy_type)
+        room = shape[0] * max(self.batch_size, shape[1]) * math.prod(shape[2:])
+        memory = self._pool.take(room * self.dtype.itemsize)[: values * self.dtype.itemsize]
+        tensor = torch.from_numpy(memory).view(self.dtype).view(shape)
+        return tensor, memory.view(numpy_type).reshape(shape)
+
+
+def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """(3, 256) uint16: the bits of the table's values in a half type; zeros for other types."""
+    if dtype not in (torch.float16, torch.bfloat16):
+        return np.zeros((3, 256), np.uint16)
+    return torch.from_numpy(table).to(dtype).view(torch.int16).numpy().view(np.uint16)
+
+
+def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What a loader with `dtype` gives, from the uint8 tensor (N, 3, height, width) that one with torch.uint8 gives.
+
+    Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a cast.
+    """
+    if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != 3:
+        raise ValueError(f"want a uint8 tensor (..., 3, height, width), got {views.dtype} {tuple(views.shape)}")
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
+        for values in (recipe.mean, recipe.std)
+    )
+    return views.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
