@@ -29,7 +29,7 @@ class Samples:
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)
         self.recipe = recipe
         self.seed = seed
-        self._opened: _C.ShardReader | None = None
+        self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
 
     def __len__(self) -> int:
         """Live records."""
@@ -40,10 +40,10 @@ class Samples:
 
     @property
     def reader(self) -> _C.ShardReader:
-        if self._opened is None:
+        if self._opened is None or self._opened[0] != self.pack.revision:
             columns = [self.pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
-            self._opened = _C.ShardReader(self.pack.tar_paths(), *columns)
-        return self._opened
+            self._opened = (self.pack.revision, _C.ShardReader(self.pack.tar_paths(), *columns))
+        return self._opened[1]
 
     def id_of(self, record: int) -> str:
         return self.pack.id_of(record)
@@ -54,9 +54,15 @@ class Samples:
 
     def read(self, record: int) -> bytes:
         """The record's bytes as packed, checked against their CRC. Raises RecordError, ShardError."""
-        self.pack._check(record)
+        self.check_live(record)
         with self.named(record):
             return self.reader.read(record)
+
+    def check_live(self, record: int) -> None:
+        """Raises IndexError for a record that is not in the pack, RecordError for a removed one."""
+        self.pack._check(record)
+        if self.pack.is_removed(np.array(record)):
+            raise self.error(record, "record", "it was removed from the pack")
 
     def decode(self, record: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, Pillow's bytes. Raises RecordError, ShardError."""

@@ -4,7 +4,6 @@ number of workers: which entries share a shard depends on the list of entries on
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
@@ -14,10 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from .. import _C
 from ..errors import BadPictureError, PackError
@@ -29,11 +27,15 @@ from .layout import (
     MANIFEST,
     TABLE_SCHEMA,
     UNFINISHED,
+    append_member,
+    end_tar,
+    locked,
     member_name,
     publish,
     shard_names,
     write_manifest,
-)  # fmt: skip
+    write_table,
+)
 from .metadata import Metadata
 from .reader import index_rows, write_index
 from .report import Refusal, Report
@@ -83,19 +85,12 @@ def _workplace(root: Path, sources: list[Source]) -> Iterator[None]:
         if inside == around or around in inside.parents or (source.path.is_dir() and inside in around.parents):
             raise PackError(f"source {source.path} and pack {root} lie in one another")
     root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PackError(f"another process is changing {root}") from None
+    with locked(root, wait_s=0):
         if (root / MANIFEST).exists():
             raise PackError(f"{root} is already a pack; give another --out")
         _clear(root)
         yield
         (root / UNFINISHED).unlink()
-    finally:
-        os.close(descriptor)
 
 
 def _clear(root: Path) -> None:
@@ -144,7 +139,7 @@ class _Build:
                 continue
             table = self._table(done.columns, first_record=self.report.pictures - len(done.columns["id"]))
             tar, parquet = shard_names(done.number)
-            self._write_table(table, self.root / parquet)
+            write_table(table, self.root / parquet)
             index_parts.append(index_rows(table, len(shards)))
             shards.append({"tar": tar, "table": parquet, "records": table.num_rows,
                            "bytes": (self.root / tar).stat().st_size})  # fmt: skip
@@ -156,7 +151,7 @@ class _Build:
         if self.metadata is not None:
             self.report.metadata_unused = self.metadata.unused()
         pack_id = identity.hexdigest()[:32]
-        write_index(self.root, pa.concat_tables(index_parts), pack_id)
+        write_index(self.root / INDEX, pa.concat_tables(index_parts), pack_id)
         write_manifest(self.root, self._manifest(shards, pack_id))
         return self.report
 
@@ -242,12 +237,12 @@ class _Build:
                 except (BadPictureError, OSError) as error:
                     self._refuse(shard.report, entry, str(error))
                 else:
-                    offset = _append(file, member_name(entry.id, "jpeg"), picture.data)
+                    offset = append_member(file, member_name(entry.id, "jpeg"), picture.data)
                     self._add_row(shard.columns, entry, picture, offset)
                     shard.report.count(picture)
                     accepted(entry.id)
                 self.progress(entry.length)
-            file.write(bytes(-(file.tell() + 2 * _BLOCK) % tarfile.RECORDSIZE + 2 * _BLOCK))
+            end_tar(file)
         if shard.columns["id"]:
             publish(temporary, path)
         else:
@@ -281,11 +276,6 @@ class _Build:
             table = table.append_column(name, rows.column(name))
         return table
 
-    def _write_table(self, table: pa.Table, path: Path) -> None:
-        temporary = path.with_name(path.name + ".tmp")
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        publish(temporary, path)
-
 
 def _groups(entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
     """A shard's entries. Depends on the listed sizes only, not on what is refused or on the number of workers."""
@@ -310,15 +300,3 @@ def _bad_id(id: str) -> str | None:
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     return None
-
-
-def _append(file: BinaryIO, name: str, data: bytes) -> int:
-    """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    header.mode = 0o644
-    file.write(header.tobuf(tarfile.PAX_FORMAT, "utf-8"))
-    offset = file.tell()
-    file.write(data)
-    file.write(bytes(-len(data) % _BLOCK))
-    return offset

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from .. import recipes
 from ..errors import PackError, RecordError
 from .build import build
+from .cli_removal import add_removal_commands
 from .preview import preview
+from .progress import Progress
 from .reader import Pack
 from .sources import open_sources
 from .verify import verify
+from .versions import info
 
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
 
@@ -71,9 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     make.add_argument("--strict", action="store_true", help="exit with 1 where anything was refused")
     make.set_defaults(run=_build)
 
-    info = commands.add_parser("info", help="what a pack holds")
-    info.add_argument("pack", type=Path, metavar="PACK")
-    info.set_defaults(run=_info)
+    facts = commands.add_parser("info", help="what a pack holds, and which version of PASS it is")
+    facts.add_argument("pack", type=Path, metavar="PACK")
+    facts.add_argument("--json", action="store_true", help="for machines")
+    facts.set_defaults(run=_info)
 
     check = commands.add_parser("verify", help="check every byte of a pack; exit with 1 where something is wrong")
     check.add_argument("pack", type=Path, metavar="PACK")
@@ -87,11 +87,12 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
     sheet.add_argument("--epoch", type=_at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
+    add_removal_commands(commands)
     return parser
 
 
 def _build(options: argparse.Namespace) -> int:
-    with _Progress(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
+    with Progress(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
             options.sources, options.out, metadata=options.metadata, key=options.key,
             shard_bytes=options.shard_bytes, workers=options.workers, transcode=options.transcode,
@@ -102,20 +103,25 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    pack = Pack(options.pack)
-    heights, widths = pack.column("height"), pack.column("width")
-    lengths, labels = pack.column("length"), pack.column("label")
+    facts = info(options.pack)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    bytes_, height, width = facts["picture_bytes"], facts["height"], facts["width"]
     lines = {
-        "pack id": pack.pack_id,
-        "records": f"{pack.records:,}, live {len(pack):,}",
-        "shards": f"{len(pack.shards)}, {sum(shard['bytes'] for shard in pack.shards):,} bytes of tar",
-        "codec": pack.manifest["codec"],
-        "bytes a picture": f"mean {lengths.mean():,.0f}, least {lengths.min():,}, most {lengths.max():,}",
-        "height x width": f"median {int(np.median(heights))} x {int(np.median(widths))}, "
-                          f"least {heights.min()} x {widths.min()}, most {heights.max()} x {widths.max()}",
-        "classes": f"{len(pack.classes)}, {int((labels < 0).sum()):,} records without a label",
-        "metadata": ", ".join(pack.manifest["metadata"]) or "none",
-        "sources": ", ".join(pack.manifest["sources"]),
+        "pack id": facts["pack_id"],
+        "PASS version": facts["pass_version"] or "none by its number of records",
+        "records": f"{facts['records']:,}, live {facts['live']:,}, removed {facts['removed']:,} "
+                   f"(purged {facts['purged']:,})",
+        "ids of the live": f"SHA-256 {facts['id_digest']}",
+        "shards": f"{facts['shards']}, {facts['tar_bytes']:,} bytes of tar",
+        "codec": facts["codec"],
+        "bytes a picture": f"mean {facts['mean_picture_bytes']:,}, least {bytes_['least']:,}, most {bytes_['most']:,}",
+        "height x width": f"median {height['median']} x {width['median']}, least {height['least']} x {width['least']}, "
+                          f"most {height['most']} x {width['most']}",
+        "classes": f"{facts['classes']}, {facts['without_label']:,} records without a label",
+        "metadata": ", ".join(facts["metadata"]) or "none",
+        "sources": ", ".join(facts["sources"]),
     }  # fmt: skip
     for name, value in lines.items():
         print(f"{name + ':':18}{value}")
@@ -124,7 +130,7 @@ def _info(options: argparse.Namespace) -> int:
 
 def _verify(options: argparse.Namespace) -> int:
     total = int(Pack(options.pack).column("length").sum())
-    with _Progress(total, "checked") as progress:
+    with Progress(total, "checked") as progress:
         problems = verify(options.pack, progress=progress)
     for problem in problems:
         print(problem)
@@ -139,34 +145,6 @@ def _preview(options: argparse.Namespace) -> int:
     )  # fmt: skip
     print(options.out)
     return 0
-
-
-class _Progress:
-    """Bytes done: a bar on a terminal, a line every ten seconds elsewhere. Called from several threads."""
-
-    def __init__(self, total: int, verb: str):
-        self.total, self.verb, self.done = total, verb, 0
-        self.began = self.told = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self.bar: Any = None
-        if terminal:
-            self.bar = tqdm(total=total, unit="B", unit_scale=True, desc=verb)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        if self.bar is not None:
-            self.bar.update(count)
-        elif time.monotonic() - self.told >= 10:
-            self.told = time.monotonic()
-            rate = self.done / (self.told - self.began) / 1e6
-            print(f"{self.verb} {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate:.0f} MB/s", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from .layout import INDEX_SCHEMA, member_name
+from .layout import INDEX_SCHEMA, PURGING, member_name
 from .reader import Pack, index_rows
 
 
@@ -22,6 +22,8 @@ def verify(path: str | Path, *, progress: Callable[[int], None] | None = None) -
     except (PackError, OSError) as error:
         return [str(error)]
     problems: list[str] = []
+    if (pack.path / PURGING).exists():
+        problems.append(f"{PURGING} stands in the pack: a purge was cut off; run `pass-pack purge` again")
     for shard in range(len(pack.shards)):
         problems += _verify_shard(pack, shard, progress or (lambda _: None))
     return problems
@@ -58,6 +60,8 @@ def _verify_tar(pack: Pack, shard: int, table: pa.Table, progress: Callable[[int
     members = _members(path)
     with open(path, "rb") as file:
         for row in table.to_pylist():
+            if row["length"] == 0:  # purged
+                continue
             where = f"{tar_name}, record {row['record']}, id {row['id']}"
             place = (row["offset"], row["length"])
             name = member_name(row["id"], row["codec"])
