@@ -134,10 +134,14 @@ class Pack:
 
     def ids(self, records: np.ndarray) -> list[str]:
         """Many ids at once. The first call reads all ids into memory, about 40 bytes a record."""
+        return self.all_ids().take(pa.array(records)).to_pylist()
+
+    def all_ids(self) -> pa.LargeStringArray:
+        """(records,): the removed ones' too. Kept in memory from the first call on."""
         if self._ids is None:
             tables = [self.table(shard, columns=["id"]) for shard in range(len(self.shards))]
             self._ids = pa.concat_tables(tables).column("id").cast(pa.large_string()).combine_chunks()
-        return self._ids.take(pa.array(records)).to_pylist()
+        return self._ids
 
     def record_of(self, id: str) -> int:
         """Raises KeyError for an id that the pack does not have; it does have the removed ones."""

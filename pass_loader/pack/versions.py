@@ -32,16 +32,12 @@ def diff(pack: str | Path | Pack, table: str | Path, *, key: str = "hash") -> Di
     """A pack's live ids against a CSV's or Parquet file's column `key`. Raises PackError where it cannot be read."""
     pack = pack if isinstance(pack, Pack) else Pack(pack)
     keys = pc.unique(read_keys(table, key))
-    gone: list[str] = []
-    common = removed = 0
-    for shard in range(len(pack.shards)):
-        ids = pack.table(shard, columns=["id"]).column("id").combine_chunks()
-        first = int(pack.first_record[shard])
-        dead = pa.array(pack.is_removed(np.arange(first, first + len(ids))))
-        listed = pc.is_in(ids, value_set=keys)
-        gone += ids.filter(pc.invert(pc.or_(listed, dead))).to_pylist()
-        removed += pc.and_(listed, dead).true_count
-        common += pc.and_not(listed, dead).true_count
+    ids = pack.all_ids()
+    listed = pc.is_in(ids, value_set=keys.cast(ids.type)).to_numpy(zero_copy_only=False)
+    dead = np.zeros(pack.records, dtype=bool)
+    dead[pack.removed] = True
+    gone = ids.take(pa.array(np.flatnonzero(~listed & ~dead))).to_pylist()
+    common, removed = int((listed & ~dead).sum()), int((listed & dead).sum())
     return Difference(gone, len(keys) - common - removed, common, removed)
 
 
@@ -81,8 +77,12 @@ def info(pack: str | Path | Pack) -> dict[str, Any]:
 
 def id_digest(pack: Pack) -> str:
     """SHA-256 of the live ids, sorted, a line each: equal for equal sets, however they were packed."""
-    ids = pack.ids(np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True))
-    return hashlib.sha256("".join(f"{id}\n" for id in sorted(ids)).encode()).hexdigest()
+    ids = pack.all_ids().take(pa.array(np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)))
+    digest = hashlib.sha256()
+    for id in ids.take(pc.sort_indices(ids)):  # by bytes of UTF-8
+        digest.update(id.as_buffer())
+        digest.update(b"\n")
+    return digest.hexdigest()
 
 
 def pass_version(pack: Pack) -> str | None:
