@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
+from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
 from .recipes import Recipe
@@ -73,6 +74,10 @@ class Samples:
     def metadata(self, record: int) -> dict[str, Any]:
         """The source's metadata columns, for PASS unickname, licensename, datetaken, latitude, longitude."""
         return {name: value for name, value in self.pack.row(record).items() if name not in TABLE_SCHEMA.names}
+
+    def attribution(self, records: Any = None) -> Attribution:
+        """Creator, licence and changes of these records (integers, an array or a tensor); None: of all live ones."""
+        return attribution(self.pack, records)
 
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
         """(views,) rows of _C.view_plan_dtype: the decided numbers of every view. Another draw gives other views."""

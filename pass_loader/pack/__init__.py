@@ -1,5 +1,6 @@
 """Packs: shards of pictures with one manifest. Works without torch."""
 
+from .attribution import attribution
 from .build import build
 from .purge import purge
 from .reader import Pack
@@ -7,4 +8,4 @@ from .removal import remove, restore
 from .verify import verify
 from .versions import diff, info
 
-__all__ = ["Pack", "build", "diff", "info", "purge", "remove", "restore", "verify"]
+__all__ = ["Pack", "attribution", "build", "diff", "info", "purge", "remove", "restore", "verify"]

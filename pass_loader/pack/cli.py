@@ -12,6 +12,7 @@ from pathlib import Path
 from .. import recipes
 from ..errors import PackError, RecordError
 from .build import build
+from .cli_attribution import add_attribution_command
 from .cli_removal import add_removal_commands
 from .preview import preview
 from .progress import Progress
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("--epoch", type=_at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
     add_removal_commands(commands)
+    add_attribution_command(commands)
     return parser
 
 
