@@ -29,7 +29,8 @@ from .sources import Entry, Source, open_sources
 
 ON_DUPLICATE = ("keep", "first", "error")
 _OURS = re.compile(
-    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|" + METADATA_SCRATCH
+    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
+    + METADATA_SCRATCH
 )
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 _SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from .. import _C
 from ..errors import PackError
+from .foreign import remember, stamp
 from .layout import (
     FORMAT,
     FORMAT_VERSION,
@@ -29,7 +29,6 @@ from .report import Report
 from .shards import Shard, digest_of
 from .sources import Source
 
-_ENDS_BYTES = 1 << 16  # of a foreign tar's head and tail, for its CRC
 _TYPES: dict[type, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
 
@@ -39,6 +38,7 @@ class Finish:
     def __init__(self, root: Path, sources: list[Source], numbers: list[int], metadata: Metadata | None):
         """numbers: of the shards that hold pictures."""
         self.root, self.sources, self.numbers, self.metadata = root, sources, numbers, metadata
+        self._stamps: dict[int, dict[str, int]] = {}  # of foreign tars, by place in sources
         self.classes, self.own_columns = self._survey()
         self.labels = {name: label for label, name in enumerate(self.classes)}
 
@@ -86,6 +86,8 @@ class Finish:
         pack_id = identity.hexdigest()[:32]
         report.same_bytes = self._count_same_bytes(index, shards)
         write_index(self.root / INDEX, index, pack_id)
+        if self._stamps:
+            remember(self.root, {self.sources[place].name: self.sources[place].path for place in self._stamps})
         if self.metadata is not None:
             report.metadata_unused = self.metadata.unused()
         report.shards = len(shards)
@@ -132,8 +134,9 @@ class Finish:
         if shard.source is None:
             return {}
         source = self.sources[shard.source]
-        size, crc = foreign_stamp(source.path)
-        return {"tar": source.name, "bytes": size, "foreign": {"bytes": size, "crc32c_of_ends": crc}}
+        known_by = self._stamps.get(shard.source) or stamp(source.path)
+        self._stamps[shard.source] = known_by
+        return {"tar": source.name, "bytes": known_by["bytes"], "foreign": known_by}
 
     def _paths(self, shards: list[dict[str, Any]]) -> list[Path]:
         by_name = {source.name: source.path for source in self.sources}
@@ -152,15 +155,6 @@ class Finish:
             with open(paths[shard[record]], "rb") as file:
                 counts[digest_of(os.pread(file.fileno(), int(length[record]), int(offset[record])))] += 1
         return sum(counts.values()) - len(counts)
-
-
-def foreign_stamp(path: Path) -> tuple[int, int]:
-    """(size, CRC32C of the first and last 64 KiB) by which a tar is known again. The records have CRCs of their own."""
-    with open(path, "rb") as file:
-        head = file.read(_ENDS_BYTES)
-        size = os.fstat(file.fileno()).st_size
-        file.seek(max(0, size - _ENDS_BYTES))
-        return size, _C.crc32c(head + file.read())
 
 
 def _own_name(name: str) -> str:

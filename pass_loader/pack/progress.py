@@ -33,5 +33,10 @@ class Progress:
             self.bar.update(count)
         elif time.monotonic() - self.told >= 10:
             self.told = time.monotonic()
-            rate = self.done / (self.told - self.began) / 1e6
-            print(f"{self.verb} {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate:.0f} MB/s", file=sys.stderr)
+            rate = self.done / (self.told - self.began)
+            left = max(0, self.total - self.done) / rate if rate else 0
+            print(
+                f"{self.verb} {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate / 1e6:.0f} MB/s, "
+                f"{left // 60:.0f} min {left % 60:.0f} s left",
+                file=sys.stderr,
+            )

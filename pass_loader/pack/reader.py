@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from .. import _C
 from ..errors import PackError
+from .foreign import find
 from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest
 
 
@@ -122,7 +123,9 @@ class Pack:
         return self.shards[self.shard_of(record)]["tar"]
 
     def tar_paths(self) -> list[str]:
-        return [str(self.path / shard["tar"]) for shard in self.shards]
+        """(shards,). Raises PackError where tars that the pack refers to are not found."""
+        foreign = find(self.path, self.shards) if any("foreign" in shard for shard in self.shards) else {}
+        return [str(foreign.get(shard["tar"], self.path / shard["tar"])) for shard in self.shards]
 
     def row(self, record: int) -> dict[str, Any]:
         """The record's row of its shard's Parquet file."""

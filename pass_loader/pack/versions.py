@@ -62,7 +62,7 @@ def info(pack: str | Path | Pack) -> dict[str, Any]:
         "pass_version": pass_version(pack),
         "id_digest": id_digest(pack),
         "shards": len(pack.shards),
-        "tar_bytes": sum(shard["bytes"] for shard in pack.shards),
+        "tar_bytes": sum({shard["tar"]: shard["bytes"] for shard in pack.shards}.values()),
         "codec": pack.manifest["codec"],
         "picture_bytes": spread(lengths),
         "mean_picture_bytes": round(float(lengths.mean())) if len(lengths) else 0,
