@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from torch.utils.data import IterableDataset, get_worker_info
 
+from . import _C
 from .pack.reader import Pack
 from .recipes import Recipe
 from .rendering import Renderer
@@ -40,7 +41,7 @@ class ShardDataset(Samples, IterableDataset):
         super().__init__(pack, recipe, seed=seed)
         self.epoch = 0
         self._rank: tuple[int, int] | None = None
-        self._alone: tuple[int, Renderer] | None = None
+        self._alone: tuple[int, _C.ShardReader, Renderer] | None = None
 
     def __repr__(self) -> str:
         return f"ShardDataset({self.pack!r}, recipe {self.recipe.name}, seed {self.seed})"
@@ -67,8 +68,9 @@ class ShardDataset(Samples, IterableDataset):
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
         """What a batch holds of this record: a list of (3, height, width) float32 tensors. Raises RecordError."""
-        self.pack._check(record)
-        if self._alone is None or self._alone[0] != os.getpid():
-            self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
-        submitted = self._alone[1].submit(np.array([record], np.int64), np.array([draw], np.uint32), epoch)
+        self.check_live(record)
+        reader = self.reader
+        if self._alone is None or self._alone[:2] != (os.getpid(), reader):
+            self._alone = (os.getpid(), reader, Renderer(self, threads=0, keep=0))
+        submitted = self._alone[2].submit(np.array([record], np.int64), np.array([draw], np.uint32), epoch)
         return [view[0] for view in submitted.wait().views]

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
+from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
 from .recipes import Recipe
@@ -32,7 +33,7 @@ class Samples:
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)
         self.recipe = recipe
         self.seed = seed
-        self._opened: _C.ShardReader | None = None
+        self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
 
     def __len__(self) -> int:
         """Live records."""
@@ -43,10 +44,10 @@ class Samples:
 
     @property
     def reader(self) -> _C.ShardReader:
-        if self._opened is None:
+        if self._opened is None or self._opened[0] != self.pack.revision:
             columns = [self.pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
-            self._opened = _C.ShardReader(self.pack.tar_paths(), *columns)
-        return self._opened
+            self._opened = (self.pack.revision, _C.ShardReader(self.pack.tar_paths(), *columns))
+        return self._opened[1]
 
     def id_of(self, record: int) -> str:
         return self.pack.id_of(record)
@@ -57,9 +58,15 @@ class Samples:
 
     def read(self, record: int) -> bytes:
         """The record's bytes as packed, checked against their CRC. Raises RecordError, ShardError."""
-        self.pack._check(record)
+        self.check_live(record)
         with self.named(record):
             return self.reader.read(record)
+
+    def check_live(self, record: int) -> None:
+        """Raises IndexError for a record that is not in the pack, RecordError for a removed one."""
+        self.pack._check(record)
+        if self.pack.is_removed(np.array(record)):
+            raise self.error(record, "record", "it was removed from the pack")
 
     def decode(self, record: int) -> np.ndarray:
         """(height, width, 3) uint8 RGB, Pillow's bytes. Raises RecordError, ShardError."""
@@ -70,6 +77,10 @@ class Samples:
     def metadata(self, record: int) -> dict[str, Any]:
         """The source's metadata columns, for PASS unickname, licensename, datetaken, latitude, longitude."""
         return {name: value for name, value in self.pack.row(record).items() if name not in TABLE_SCHEMA.names}
+
+    def attribution(self, records: Any = None) -> Attribution:
+        """Creator, licence and changes of these records (integers, an array or a tensor); None: of all live ones."""
+        return attribution(self.pack, records)
 
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
         """(views,) rows of _C.view_plan_dtype: the decided numbers of every view. Another draw gives other views."""

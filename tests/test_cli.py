@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pass_loader.pack.cli import main, size_in_bytes
+from pass_loader.pack.cli import main
+from pass_loader.pack.cli_sources import size_in_bytes
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree

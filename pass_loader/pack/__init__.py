@@ -1,7 +1,15 @@
 """Packs: shards of pictures with one manifest. Works without torch."""
 
-from .build import build
+from .attribution import attribution
+from .build import build, index
+from .export import export
+from .foreign import locate
+from .purge import purge
 from .reader import Pack
+from .removal import remove, restore
 from .verify import verify
+from .versions import diff, info
 
-__all__ = ["Pack", "build", "verify"]
+__all__ = [
+    "Pack", "attribution", "build", "diff", "export", "index", "info", "locate", "purge", "remove", "restore", "verify",
+]  # fmt: skip

@@ -1,47 +1,40 @@
-"""`pass-pack build`: sources to a pack. Pictures are stored untouched; equal input gives equal bytes, whatever the
-number of workers: which entries share a shard depends on the list of entries only."""
+"""`pass-pack build` and `index`: sources to a pack. Pictures are stored untouched, or stay where they are; equal input
+gives equal bytes, whatever the number of workers and however often it was cut off: which entries share a shard depends
+on the list of entries only."""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
+import errno
+import json
 import os
 import re
-import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from .. import _C
-from ..errors import BadPictureError, PackError
-from .inspect import Picture, inspect
-from .layout import (
-    FORMAT,
-    FORMAT_VERSION,
-    INDEX,
-    MANIFEST,
-    TABLE_SCHEMA,
-    UNFINISHED,
-    member_name,
-    publish,
-    shard_names,
-    write_manifest,
-)  # fmt: skip
-from .metadata import Metadata
-from .reader import index_rows, write_index
-from .report import Refusal, Report
+from ..errors import PackError
+from .archives import TarSource
+from .finish import Finish
+from .inspect import Picture
+from .layout import MANIFEST, UNFINISHED, locked, sync_directory, write_durably, write_manifest
+from .metadata import METADATA_SCRATCH, Metadata, Seen
+from .published import check_md5
+from .report import Report
+from .shards import Options, Shard, ShardWriter, digest_of, fingerprint, refuse
 from .sources import Entry, Source, open_sources
 
-_BLOCK = tarfile.BLOCKSIZE
-_OURS = re.compile(r"shard-\d{5,}\.(tar|parquet)(\.tmp)?|index\.arrow.*|pack\.json\.tmp")
-_DUPLICATE = "its id was packed before"
+ON_DUPLICATE = ("keep", "first", "error")
+_OURS = re.compile(
+    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
+    + METADATA_SCRATCH
+)
+_KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
+_SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"
+_TAR_BLOCK = 512
 
 
 def build(
@@ -50,131 +43,193 @@ def build(
     *,
     metadata: str | Path | None = None,
     key: str = "hash",
+    gps: bool = True,
     shard_bytes: int = 1 << 30,
     workers: int | None = None,
     transcode: bool = False,
     decode: bool = False,
+    on_duplicate: str = "keep",
+    md5: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Pack pictures from tars and folders into the new directory `out`.
+    """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
 
-    metadata: a CSV joined by its column `key` to the ids. shard_bytes: a shard's size, at the most but for one larger
-    picture. workers: threads; None: one a core. decode: prove every picture by decoding it; without, headers are read,
-    and files that do not end as JPEGs end are decoded. progress: called with the bytes of each entry done.
-    Pictures that cannot be packed are refused and reported, not raised. Raises PackError for unusable sources,
-    metadata or destination.
+    metadata: a CSV or Parquet file joined by its column `key` to the ids; gps: False leaves its coordinates out.
+    shard_bytes: a shard's size, at the most but for one larger picture. workers: threads; None: one a core.
+    decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
+    decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
+    "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
+    against the published sums first. progress: called with the bytes of each entry done.
+
+    Cut off at any moment, the same call goes on after the last whole shard, to the same bytes in the end. Pictures that
+    cannot be packed are refused and reported, not raised. Raises PackError for unusable sources, metadata or
+    destination, with the remedy.
     """
+    options = Options(transcode, decode, on_duplicate)
+    return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, md5, progress)
+
+
+def index(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    metadata: str | Path | None = None,
+    key: str = "hash",
+    gps: bool = True,
+    workers: int | None = None,
+    decode: bool = False,
+    on_duplicate: str = "keep",
+    md5: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """A pack that refers to tars where they lie: nothing is copied, records are read out of them.
+
+    Arguments and errors as of `build`. The tars must stay as they are; moved ones are found again by `Pack`.
+    """
+    for path in sources:
+        if not isinstance(open_sources([path])[0], TarSource):
+            raise PackError(
+                f"{path} is no tar: only tars can be read in place; `pass-pack build` copies it into a pack"
+            )
+    names = [Path(path).name for path in sources]
+    if len(set(names)) < len(names):
+        raise PackError(f"two tars have the same name, by which they would be found again: {sorted(names)}; rename one")
+    options = Options(decode=decode, on_duplicate=on_duplicate, in_place=True)
+    return _pack(sources, out, metadata, key, gps, 1 << 30, workers, options, md5, progress)
+
+
+def _pack(
+    paths: Sequence[str | Path],
+    out: str | Path,
+    metadata: str | Path | None,
+    key: str,
+    gps: bool,
+    shard_bytes: int,
+    workers: int | None,
+    options: Options,
+    md5: bool,
+    progress: Callable[[int], None] | None,
+) -> Report:
     root = Path(out)
-    opened = open_sources(list(sources))
-    table = Metadata(metadata, key) if metadata is not None else None
     if shard_bytes < 1 or (workers is not None and workers < 1):
         raise ValueError(f"shard_bytes is {shard_bytes}, workers {workers}: want at least 1")
-    with _workplace(root, opened):
-        return _Build(root, opened, table, transcode, decode, progress or (lambda _: None)).run(
-            shard_bytes, workers or os.cpu_count() or 1
-        )
+    if options.on_duplicate not in ON_DUPLICATE:
+        raise ValueError(f"on_duplicate is {options.on_duplicate!r}, want one of {ON_DUPLICATE}")
+    sources = open_sources(paths)
+    files = [*paths, metadata] if metadata is not None else list(paths)
+    checked = [check_md5(path) for path in files] if md5 else []
+    plan = {
+        "sources": [source.stamp() for source in sources],
+        "metadata": [_stamp(Path(metadata)), key, gps] if metadata is not None else None,
+        "shard_bytes": shard_bytes,
+        **asdict(options),
+    }
+    with _workplace(root, sources, plan) as before:
+        if before is not None:
+            return before
+        table = Metadata(metadata, key, root, gps) if metadata is not None else None
+        build = _Build(root, sources, table, options, progress or (lambda _: None))
+        return build.run(shard_bytes, workers or os.cpu_count() or 1, plan, checked)
+
+
+def _stamp(path: Path) -> list[Any]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise PackError(f"{path}: {error.strerror}") from None
+    return [str(path.resolve()), status.st_size, status.st_mtime_ns]
 
 
 @contextlib.contextmanager
-def _workplace(root: Path, sources: list[Source]) -> Iterator[None]:
-    """The directory, made if missing, for this process alone. Deletes nothing but what an unfinished packing left."""
+def _workplace(root: Path, sources: list[Source], plan: dict[str, Any]) -> Iterator[Report | None]:
+    """The directory, made if missing, for this process alone; the report of a packing that was cut off after its last
+    step. Deletes nothing but what an unfinished packing left."""
     for source in sources:
         inside, around = source.path.resolve(), root.resolve()
         if inside == around or around in inside.parents or (source.path.is_dir() and inside in around.parents):
             raise PackError(f"source {source.path} and pack {root} lie in one another")
     root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root, os.O_RDONLY)
-    try:
+    with locked(root, wait_s=0):
+        before = _begin(root, plan)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PackError(f"another process is changing {root}") from None
-        if (root / MANIFEST).exists():
-            raise PackError(f"{root} is already a pack; give another --out")
+            yield before
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise PackError(
+                f"no space is left for {root} ({error.strerror}): make room there, then run the same command again; it "
+                "goes on after the last whole shard"
+            ) from None
         _clear(root)
-        yield
-        (root / UNFINISHED).unlink()
-    finally:
-        os.close(descriptor)
+
+
+def _begin(root: Path, plan: dict[str, Any]) -> Report | None:
+    found = [path.name for path in root.iterdir()]
+    marked, packed = UNFINISHED in found, MANIFEST in found
+    if packed and not marked:
+        raise PackError(f"{root} is already a pack; give another --out")
+    for name in found:
+        if not (marked and (_OURS.fullmatch(name) or name == MANIFEST)):
+            raise PackError(f"{root} is not empty: it holds {name}")
+    before = json.loads((root / UNFINISHED).read_bytes() or b"{}") if marked else {}
+    goes_on = before.get("plan") == json.loads(json.dumps(plan))
+    if packed and not goes_on:
+        _clear(root)
+        raise PackError(f"{root} is already a pack; give another --out")
+    if packed:
+        return Report.of_dict(before["report"])
+    if before and not goes_on and any(name.endswith(".tar") for name in found):
+        raise PackError(
+            f"in {root} lies an unfinished packing of other sources, or with other options: run the command that "
+            "began it to go on, or delete the directory"
+        )
+    for name in found:
+        if name != UNFINISHED and not (goes_on and _KEPT.fullmatch(name)):
+            (root / name).unlink()
+    if not goes_on:
+        (root / UNFINISHED).touch()
+        write_durably(root / UNFINISHED, json.dumps({"plan": plan}).encode())
+    return None
 
 
 def _clear(root: Path) -> None:
-    """Only files that we name so, and only where our mark says that they are parts of a pack."""
-    found = list(root.iterdir())
-    marked = (root / UNFINISHED).exists()
-    for path in found:
-        if not marked or not (path.name == UNFINISHED or _OURS.fullmatch(path.name)):
-            raise PackError(f"{root} is not empty: it holds {path.name}")
-    (root / UNFINISHED).touch()
-    for path in found:
-        if path.name != UNFINISHED:
+    """After the last step: away with what only a packing that goes on needs, the mark last."""
+    for path in root.iterdir():
+        if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
             path.unlink()
-
-
-@dataclass
-class _Shard:
-    """What a worker hands back of one shard."""
-
-    number: int
-    columns: dict[str, list[Any]]
-    report: Report = field(default_factory=Report)
+    (root / UNFINISHED).unlink()
+    sync_directory(root)
 
 
 class _Build:
     def __init__(
-        self, root: Path, sources: list[Source], metadata: Metadata | None, transcode: bool, decode: bool,
+        self, root: Path, sources: list[Source], metadata: Metadata | None, options: Options,
         progress: Callable[[int], None],
     ):  # fmt: skip
-        self.root, self.sources, self.metadata = root, sources, metadata
-        self.transcode, self.decode, self.progress = transcode, decode, progress
-        self.classes = sorted({name for source in sources for name in source.classes()})
-        self.labels = {name: label for label, name in enumerate(self.classes)}
-        self.report = Report()
+        self.root, self.sources, self.metadata, self.options = root, sources, metadata, options
+        self.progress = progress
+        self.writer = ShardWriter(root, options, progress)
+        self.report = Report(without_metadata=None if metadata is None else 0)
         self.later: list[Entry] = []
-        if metadata is not None:
-            self.report.without_metadata = 0
+        self.digests = Seen()
 
-    def run(self, shard_bytes: int, workers: int) -> Report:
-        shards: list[dict[str, Any]] = []
-        index_parts: list[pa.Table] = []
-        identity = hashlib.sha256()
-        for done in self._written_shards(shard_bytes, workers):
-            self.report.add(done.report)
-            if not done.columns["id"]:
-                continue
-            table = self._table(done.columns, first_record=self.report.pictures - len(done.columns["id"]))
-            tar, parquet = shard_names(done.number)
-            self._write_table(table, self.root / parquet)
-            index_parts.append(index_rows(table, len(shards)))
-            shards.append({"tar": tar, "table": parquet, "records": table.num_rows,
-                           "bytes": (self.root / tar).stat().st_size})  # fmt: skip
-            for row in zip(*(done.columns[name] for name in ("id", "length", "crc32c", "label"))):
-                identity.update("\t".join(map(str, row)).encode() + b"\n")
-        if not shards:
+    def run(self, shard_bytes: int, workers: int, plan: dict[str, Any], checked_md5: list[str]) -> Report:
+        numbers = []
+        for shard in self._written_shards(shard_bytes, workers):
+            self.report.add(shard.report)
+            if len(shard):
+                numbers.append(shard.number)
+        if not numbers:
             raise PackError(f"no picture could be packed:\n{self.report}")
-        self.report.shards = len(shards)
-        if self.metadata is not None:
-            self.report.metadata_unused = self.metadata.unused()
-        pack_id = identity.hexdigest()[:32]
-        write_index(self.root, pa.concat_tables(index_parts), pack_id)
-        write_manifest(self.root, self._manifest(shards, pack_id))
+        self.report.checked_md5 = checked_md5
+        finish = Finish(self.root, self.sources, numbers, self.metadata)
+        shards, pack_id = finish.tables(self.report)
+        manifest = finish.manifest(shards, pack_id, self.report)
+        write_durably(self.root / UNFINISHED, json.dumps({"plan": plan, "report": asdict(self.report)}).encode())
+        write_manifest(self.root, manifest)
         return self.report
 
-    def _manifest(self, shards: list[dict[str, Any]], pack_id: str) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "pack_id": pack_id,
-            "codec": "jpeg",
-            "records": self.report.pictures,
-            "classes": self.classes,
-            "metadata": self.metadata.columns if self.metadata is not None else [],
-            "sources": [source.name for source in self.sources],
-            "index": INDEX,
-            "shards": shards,
-        }
-
-    def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[_Shard]:
+    def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[Shard]:
         """Shards in order; up to `workers` are written at a time. Entries whose id stood before come last, one after
         the other: whether they are duplicates depends on what became of the first."""
         following = 0
@@ -183,15 +238,27 @@ class _Build:
             free.update(refusal.id for refusal in shard.report.refused)
             following = shard.number + 1
             yield shard
-        for number, entries in enumerate(_groups(iter(self.later), shard_bytes), following):
-            yield self._write_shard(number, entries, lambda e: None if e.id in free else _DUPLICATE, free.discard)
 
-    def _first_shards(self, shard_bytes: int, workers: int) -> Iterator[_Shard]:
-        pending: deque[Future[_Shard]] = deque()
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="pass-pack")
+        def reject(entry: Entry, picture: Picture | None) -> str | None:
+            if entry.id not in free:
+                return self._duplicate(f"{entry.source.name}: {entry.name} (id {entry.id}): {_SAME_ID}")
+            reason = self._reject_copy(entry, picture)
+            if picture is not None and reason is None:
+                free.discard(entry.id)
+            return reason
+
+        for number, entries in enumerate(self._groups(iter(self.later), shard_bytes), following):
+            shard = self.writer.write(number, entries, reject, self._place(entries))
+            shard.report.same_id = sum(refusal.reason == _SAME_ID for refusal in shard.report.refused)
+            yield shard
+
+    def _first_shards(self, shard_bytes: int, workers: int) -> Iterator[Shard]:
+        serial = self.options.on_duplicate != "keep"  # which of two copies comes first must not depend on threads
+        pending: deque[Future[Shard]] = deque()
+        pool = ThreadPoolExecutor(1 if serial else workers, thread_name_prefix="pass-pack")
         try:
-            for number, entries in enumerate(_groups(self._first_entries(), shard_bytes)):
-                pending.append(pool.submit(self._write_shard, number, entries, lambda _: None))
+            for number, entries in enumerate(self._groups(self._first_entries(), shard_bytes)):
+                pending.append(pool.submit(self._shard, number, entries))
                 if len(pending) > workers:
                     yield pending.popleft().result()
             while pending:
@@ -201,105 +268,57 @@ class _Build:
                 future.cancel()
             pool.shutdown()
 
+    def _shard(self, number: int, entries: list[Entry]) -> Shard:
+        """Written now, or by a packing that was cut off."""
+        shard = Shard.find(self.root, number, fingerprint(entries))
+        if shard is None:
+            return self.writer.write(number, entries, self._reject_copy, self._place(entries))
+        for digest in filter(None, shard.columns["digest"]):
+            self.digests.is_new(bytes.fromhex(digest))
+        self.progress(sum(entry.length for entry in entries))
+        return shard
+
+    def _place(self, entries: list[Entry]) -> int | None:
+        return self.sources.index(entries[0].source) if self.options.in_place else None
+
+    def _reject_copy(self, entry: Entry, picture: Picture | None) -> str | None:
+        if picture is None or self.options.on_duplicate == "keep" or self.digests.is_new(digest_of(picture.data)):
+            return None
+        self._duplicate(f"{entry.source.name}: {entry.name} (id {entry.id}): {_SAME_BYTES}")
+        return _SAME_BYTES
+
+    def _duplicate(self, message: str) -> str:
+        if self.options.on_duplicate == "error":
+            raise PackError(f"{message} (--on-duplicate first leaves it out)")
+        return _SAME_ID
+
     def _first_entries(self) -> Iterator[Entry]:
         """Entries that may be packed; the others are refused, or set aside in self.later."""
-        seen: set[str] = set()
+        seen = Seen()
         for source in self.sources:
             for entry in source.entries():
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
-                    self._refuse(self.report, entry, reason)
-                elif entry.id in seen:
-                    self.later.append(entry)
-                else:
-                    seen.add(entry.id)
+                    refuse(self.report, entry, reason)
+                elif seen.is_new(entry.id):
                     yield entry
-
-    def _refuse(self, report: Report, entry: Entry, reason: str) -> None:
-        file, id = (
-            text.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
-            for text in (f"{entry.source.name}: {entry.name}", entry.id)
-        )
-        report.refused.append(Refusal(file, id, reason))
-
-    def _write_shard(
-        self,
-        number: int,
-        entries: list[Entry],
-        reject: Callable[[Entry], str | None],
-        accepted: Callable[[str], None] = lambda id: None,
-    ) -> _Shard:
-        shard = _Shard(number, {name: [] for name in TABLE_SCHEMA.names if name != "record"})
-        path = self.root / shard_names(number)[0]
-        temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
-            for entry in entries:
-                reason = reject(entry)
-                try:
-                    if reason is not None:
-                        raise BadPictureError(reason)
-                    picture = inspect(entry.read(), self.transcode, self.decode)
-                except (BadPictureError, OSError) as error:
-                    self._refuse(shard.report, entry, str(error))
                 else:
-                    offset = _append(file, member_name(entry.id, "jpeg"), picture.data)
-                    self._add_row(shard.columns, entry, picture, offset)
-                    shard.report.count(picture)
-                    accepted(entry.id)
-                self.progress(entry.length)
-            file.write(bytes(-(file.tell() + 2 * _BLOCK) % tarfile.RECORDSIZE + 2 * _BLOCK))
-        if shard.columns["id"]:
-            publish(temporary, path)
-        else:
-            temporary.unlink()
-        return shard
+                    self.later.append(entry)
 
-    def _add_row(self, columns: dict[str, list[Any]], entry: Entry, picture: Picture, offset: int) -> None:
-        row = {
-            "id": entry.id,
-            "offset": offset,
-            "length": len(picture.data),
-            "width": picture.width,
-            "height": picture.height,
-            "codec": "jpeg",
-            "crc32c": _C.crc32c(picture.data),
-            "label": self.labels[entry.class_name] if entry.class_name is not None else -1,
-        }
-        for name, value in row.items():
-            columns[name].append(value)
-
-    def _table(self, columns: dict[str, list[Any]], first_record: int) -> pa.Table:
-        records = pa.array(range(first_record, first_record + len(columns["id"])), pa.int64())
-        arrays = [records if name == "record" else pa.array(columns[name], type)
-                  for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)]  # fmt: skip
-        table = pa.table(arrays, schema=TABLE_SCHEMA)
-        if self.metadata is None:
-            return table
-        rows, missing = self.metadata.rows_of(table.column("id").combine_chunks())
-        self.report.without_metadata = (self.report.without_metadata or 0) + missing
-        for name in rows.column_names:
-            table = table.append_column(name, rows.column(name))
-        return table
-
-    def _write_table(self, table: pa.Table, path: Path) -> None:
-        temporary = path.with_name(path.name + ".tmp")
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-        publish(temporary, path)
-
-
-def _groups(entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
-    """A shard's entries. Depends on the listed sizes only, not on what is refused or on the number of workers."""
-    group: list[Entry] = []
-    size = 0
-    for entry in entries:
-        padded = _BLOCK + -(-entry.length // _BLOCK) * _BLOCK
-        if group and size + padded > shard_bytes:
+    def _groups(self, entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
+        """A shard's entries. Depends on the listed sizes only, not on what is refused or on the number of workers."""
+        group: list[Entry] = []
+        size = 0
+        for entry in entries:
+            padded = _TAR_BLOCK + -(-entry.length // _TAR_BLOCK) * _TAR_BLOCK
+            apart = self.options.in_place and group and group[0].source is not entry.source
+            if group and (size + padded > shard_bytes or apart):
+                yield group
+                group, size = [], 0
+            group.append(entry)
+            size += padded
+        if group:
             yield group
-            group, size = [], 0
-        group.append(entry)
-        size += padded
-    if group:
-        yield group
 
 
 def _bad_id(id: str) -> str | None:
@@ -310,15 +329,3 @@ def _bad_id(id: str) -> str | None:
     except UnicodeEncodeError:
         return "its name is not UTF-8"
     return None
-
-
-def _append(file: BinaryIO, name: str, data: bytes) -> int:
-    """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    header.mode = 0o644
-    file.write(header.tobuf(tarfile.PAX_FORMAT, "utf-8"))
-    offset = file.tell()
-    file.write(data)
-    file.write(bytes(-len(data) % _BLOCK))
-    return offset

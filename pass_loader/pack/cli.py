@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import re
+import json
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from tqdm import tqdm
 
 from .. import recipes
 from ..errors import PackError, RecordError
-from .build import build
+from .cli_attribution import add_attribution_command
+from .cli_removal import add_removal_commands
+from .cli_sources import add_source_commands, at_least
 from .preview import preview
+from .progress import Progress
 from .reader import Pack
-from .sources import open_sources
 from .verify import verify
-
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+from .versions import info
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,86 +31,56 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
-def size_in_bytes(text: str) -> int:
-    """'1GiB', '500MB', '1000000'."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
-    if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; want for example 1GiB, 500MB, 1000000")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is below {least}")
-        return int(text)
-
-    return integer
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pass-pack", description="Make packs of pictures, look at them, check them.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    make = commands.add_parser("build", help="pack tars and folders of JPEGs")
-    make.add_argument(
-        "sources", nargs="+", type=Path, metavar="SOURCE", help="a tar (as PASS's) or a folder of classes"
-    )
-    make.add_argument("--out", required=True, type=Path, metavar="PACK", help="the new pack's directory")
-    make.add_argument("--metadata", type=Path, metavar="CSV", help="rows joined to the pictures by id")
-    make.add_argument("--key", default="hash", metavar="COLUMN", help="the CSV's column of ids (%(default)s)")
-    make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
-    make.add_argument("--workers", type=_at_least(1), default=None, metavar="N", help="threads; default: one a core")
-    make.add_argument("--transcode", action="store_true", help="turn other formats into JPEG, quality 95, 4:4:4")
-    make.add_argument("--decode", action="store_true", help="prove every picture by decoding it")
-    make.add_argument("--strict", action="store_true", help="exit with 1 where anything was refused")
-    make.set_defaults(run=_build)
-
-    info = commands.add_parser("info", help="what a pack holds")
-    info.add_argument("pack", type=Path, metavar="PACK")
-    info.set_defaults(run=_info)
+    add_source_commands(commands)
+    facts = commands.add_parser("info", help="what a pack holds, and which version of PASS it is")
+    facts.add_argument("pack", type=Path, metavar="PACK")
+    facts.add_argument("--json", action="store_true", help="for machines")
+    facts.set_defaults(run=_info)
 
     check = commands.add_parser("verify", help="check every byte of a pack; exit with 1 where something is wrong")
     check.add_argument("pack", type=Path, metavar="PACK")
+    check.add_argument("--decode", action="store_true", help="prove every live picture by decoding it")
+    check.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    check.add_argument("--json", action="store_true", help="for machines")
     check.set_defaults(run=_verify)
 
     sheet = commands.add_parser("preview", help="a contact sheet of samples and their views")
     sheet.add_argument("pack", type=Path, metavar="PACK")
     sheet.add_argument("--recipe", choices=sorted(recipes.PRESETS), default="dino", help="default: %(default)s")
     sheet.add_argument("--out", required=True, type=Path, metavar="FILE.png")
-    sheet.add_argument("--count", type=_at_least(1), default=4, metavar="N", help="samples (%(default)s)")
-    sheet.add_argument("--seed", type=_at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
-    sheet.add_argument("--epoch", type=_at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
+    sheet.add_argument("--count", type=at_least(1), default=4, metavar="N", help="samples (%(default)s)")
+    sheet.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
+    sheet.add_argument("--epoch", type=at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
+    add_removal_commands(commands)
+    add_attribution_command(commands)
     return parser
 
 
-def _build(options: argparse.Namespace) -> int:
-    with _Progress(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
-        report = build(
-            options.sources, options.out, metadata=options.metadata, key=options.key,
-            shard_bytes=options.shard_bytes, workers=options.workers, transcode=options.transcode,
-            decode=options.decode, progress=progress,
-        )  # fmt: skip
-    print(f"{options.out}: {report}")
-    return 1 if options.strict and report.refused else 0
-
-
 def _info(options: argparse.Namespace) -> int:
-    pack = Pack(options.pack)
-    heights, widths = pack.column("height"), pack.column("width")
-    lengths, labels = pack.column("length"), pack.column("label")
+    facts = info(options.pack)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    bytes_, height, width = facts["picture_bytes"], facts["height"], facts["width"]
     lines = {
-        "pack id": pack.pack_id,
-        "records": f"{pack.records:,}, live {len(pack):,}",
-        "shards": f"{len(pack.shards)}, {sum(shard['bytes'] for shard in pack.shards):,} bytes of tar",
-        "codec": pack.manifest["codec"],
-        "bytes a picture": f"mean {lengths.mean():,.0f}, least {lengths.min():,}, most {lengths.max():,}",
-        "height x width": f"median {int(np.median(heights))} x {int(np.median(widths))}, "
-                          f"least {heights.min()} x {widths.min()}, most {heights.max()} x {widths.max()}",
-        "classes": f"{len(pack.classes)}, {int((labels < 0).sum()):,} records without a label",
-        "metadata": ", ".join(pack.manifest["metadata"]) or "none",
-        "sources": ", ".join(pack.manifest["sources"]),
+        "pack id": facts["pack_id"],
+        "PASS version": facts["pass_version"] or "none by its number of records",
+        "records": f"{facts['records']:,}, live {facts['live']:,}, removed {facts['removed']:,} "
+                   f"(purged {facts['purged']:,})",
+        "ids of the live": f"SHA-256 {facts['id_digest']}",
+        "shards": f"{facts['shards']}, {facts['tar_bytes']:,} bytes of tar",
+        "codec": facts["codec"],
+        "bytes a picture": f"mean {facts['mean_picture_bytes']:,}, least {bytes_['least']:,}, most {bytes_['most']:,}",
+        "height x width": f"median {height['median']} x {width['median']}, least {height['least']} x {width['least']}, "
+                          f"most {height['most']} x {width['most']}",
+        "classes": f"{facts['classes']}, {facts['without_label']:,} records without a label",
+        "metadata": ", ".join(facts["metadata"]) or "none",
+        "sources": ", ".join(facts["sources"]),
     }  # fmt: skip
     for name, value in lines.items():
         print(f"{name + ':':18}{value}")
@@ -123,13 +88,19 @@ def _info(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    total = int(Pack(options.pack).column("length").sum())
-    with _Progress(total, "checked") as progress:
-        problems = verify(options.pack, progress=progress)
-    for problem in problems:
-        print(problem)
-    print(f"{options.pack}: " + (f"{len(problems)} problems" if problems else "everything is as it was packed"))
-    return 1 if problems else 0
+    try:
+        total = int(Pack(options.pack).column("length").sum())
+    except PackError:
+        total = 0  # verify says what is wrong
+    with Progress(total, "checked") as progress:
+        found = verify(options.pack, decode=options.decode, workers=options.workers, progress=progress)
+    if options.json:
+        print(json.dumps(found.summary(), indent=1))
+    else:
+        for problem in found:
+            print(problem)
+        print(f"{options.pack}: {found}")
+    return 1 if found else 0
 
 
 def _preview(options: argparse.Namespace) -> int:
@@ -139,34 +110,6 @@ def _preview(options: argparse.Namespace) -> int:
     )  # fmt: skip
     print(options.out)
     return 0
-
-
-class _Progress:
-    """Bytes done: a bar on a terminal, a line every ten seconds elsewhere. Called from several threads."""
-
-    def __init__(self, total: int, verb: str):
-        self.total, self.verb, self.done = total, verb, 0
-        self.began = self.told = time.monotonic()
-        terminal = sys.stderr.isatty()
-        self.bar: Any = None
-        if terminal:
-            self.bar = tqdm(total=total, unit="B", unit_scale=True, desc=verb)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, count: int) -> None:
-        self.done += count
-        if self.bar is not None:
-            self.bar.update(count)
-        elif time.monotonic() - self.told >= 10:
-            self.told = time.monotonic()
-            rate = self.done / (self.told - self.began) / 1e6
-            print(f"{self.verb} {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB, {rate:.0f} MB/s", file=sys.stderr)
 
 
 if __name__ == "__main__":

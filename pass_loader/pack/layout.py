@@ -4,23 +4,30 @@ pack.json            manifest; its rename is the commit point of every change
 shard-00000.tar      plain uncompressed tar of the pictures
 shard-00000.parquet  one row a record: where it is, what it is, who made it
 index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
-removed.jsonl        one line a removal or restoration, append-only
+removed.jsonl        one line a removal, restoration or purge; lines are only ever added
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
+import tarfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import PackError
 
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 1
 MANIFEST, INDEX, REMOVED = "pack.json", "index.arrow", "removed.jsonl"
+PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 SUFFIX = {"jpeg": ".jpg"}  # of a member's name, by codec
 
@@ -66,8 +73,57 @@ def member_name(id: str, codec: str) -> str:
     return encoded.lstrip("/") + SUFFIX[codec]
 
 
-def shard_names(number: int) -> tuple[str, str]:
-    return f"shard-{number:05d}.tar", f"shard-{number:05d}.parquet"
+def shard_names(number: int, revision: int = 0) -> tuple[str, str]:
+    """Of the tar and the table. revision: of the pack, when the shard was last written; 0: by `build`."""
+    stem = f"shard-{number:05d}" + (f"-r{revision}" if revision else "")
+    return f"{stem}.tar", f"{stem}.parquet"
+
+
+def index_name(revision: int) -> str:
+    return f"index-r{revision}.arrow" if revision else INDEX
+
+
+@contextlib.contextmanager
+def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
+    """Holds the pack's lock, which every change takes. Raises PackError where another process keeps it."""
+    descriptor = os.open(root, os.O_RDONLY)
+    try:
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise PackError(f"another process is changing {root}; try again when it is done") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def append_member(file: BinaryIO, name: str, data: bytes) -> int:
+    """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
+    header = tarfile.TarInfo(name)
+    header.size = len(data)
+    header.mode = 0o644
+    file.write(header.tobuf(tarfile.PAX_FORMAT, "utf-8"))
+    offset = file.tell()
+    file.write(data)
+    file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
+    return offset
+
+
+def end_tar(file: BinaryIO) -> None:
+    """Two empty blocks, and more up to a whole tar record."""
+    end = 2 * tarfile.BLOCKSIZE
+    file.write(bytes(-(file.tell() + end) % tarfile.RECORDSIZE + end))
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    publish(temporary, path)
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -83,7 +139,12 @@ def publish(temporary: Path, path: Path) -> None:
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
     os.replace(temporary, path)
-    directory = os.open(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes renames and deletions in it last."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:
@@ -118,14 +179,21 @@ def read_manifest(root: Path) -> dict[str, Any]:
 def _check_shards(root: Path, manifest: dict[str, Any]) -> None:
     if not isinstance(manifest["pack_id"], str):
         raise TypeError("pack_id is no string")
+    if type(manifest.get("revision", 0)) is not int or not is_base_name(manifest.get("index", INDEX)):
+        raise TypeError("revision or index is not what it should be")
     total = 0
     for number, shard in enumerate(manifest["shards"]):
         for key in ("tar", "table"):
             name = shard.get(key)
-            if not isinstance(name, str) or name != os.path.basename(name) or name in ("", ".", ".."):
+            if not is_base_name(name):
                 raise PackError(f"{root / MANIFEST}: shard {number} has the file name {name!r}")
         if type(shard.get("records")) is not int or shard["records"] < 1:
             raise PackError(f"{root / MANIFEST}: shard {number} has {shard.get('records')!r} records")
         total += shard["records"]
     if total != manifest.get("records") or total == 0:
         raise PackError(f"{root / MANIFEST}: the shards have {total} records, the pack {manifest.get('records')!r}")
+
+
+def is_base_name(name: object) -> bool:
+    """Whether a name that stands in a file of the pack stays in its directory."""
+    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")

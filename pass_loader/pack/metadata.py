@@ -1,55 +1,172 @@
-"""The source's metadata, joined by id: PASS's pass_metadata.csv, or any CSV with a key column."""
+"""The source's metadata, joined by id: PASS's pass_metadata.csv, or any CSV or Parquet file with a key column."""
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as csv
+import pyarrow.parquet as pq
 
 from ..errors import PackError
 from .layout import TABLE_SCHEMA
 
-_NUMBERS = ("latitude", "longitude")
+METADATA_SCRATCH = "metadata.scratch"
+GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
+GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging Face's
 
 
 class Metadata:
-    """A CSV's rows by id. Values stay the text they are; latitude and longitude become float64, empty ones null."""
+    """Rows by id. A CSV's values stay the text they are; its latitude and longitude become float64, empty ones null.
 
-    def __init__(self, path: str | Path, key: str = "hash"):
-        self.path = Path(path)
-        try:
-            names = csv.open_csv(self.path).schema.names
-            if len(set(names)) != len(names):
-                raise PackError(f"{path} has a column twice: {names}")
-            if key not in names:
-                raise PackError(f"{path} has no column {key!r}; it has {names}")
-            types = {name: pa.float64() if name in _NUMBERS else pa.string() for name in names}
-            options = csv.ConvertOptions(column_types=types, strings_can_be_null=False, null_values=[""])
-            parse = csv.ParseOptions(newlines_in_values=True)
-            table = csv.read_csv(self.path, parse_options=parse, convert_options=options)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise PackError(f"{path}: {error}") from None
+    A Parquet file's columns keep their types. gps: False leaves the columns of coordinates out. scratch: a directory
+    for a copy of the table that is read by memory map; rows are found through a database there, so that memory stays
+    bounded. Raises PackError for a file without the key column, with a key twice, or with names that a pack uses.
+    """
+
+    def __init__(self, path: str | Path, key: str, scratch: Path, gps: bool = True):
+        self.path, self.key = Path(path), key
+        names = column_names(self.path, key)
         clash = [name for name in names if name != key and name in TABLE_SCHEMA.names]
         if clash:
             raise PackError(f"{path}: the columns {clash} have names that a pack uses itself; rename them")
-        self._keys = table.column(key).combine_chunks()
-        self._values = table.drop_columns([key]).combine_chunks()
-        self._used = np.zeros(table.num_rows, dtype=bool)
+        kept = [name for name in names if name == key or gps or name.lower() not in GPS_NAMES]
+        self._rows = Numbering()
+        self._scratch = scratch / METADATA_SCRATCH
+        self._first = [0]  # row of each batch, and the end
+        self._copy(kept)
+        self._batches = pa.ipc.open_file(pa.memory_map(str(self._scratch)))
+        self._used = 0
+
+    def _copy(self, kept: list[str]) -> None:
+        writer = None
+        try:
+            with pa.OSFile(str(self._scratch), "wb") as file:
+                for batch in _batches(self.path, kept):
+                    keys = batch.column(self.key).cast(pa.string()).to_pylist()
+                    self._rows.add(keys)
+                    values = batch.drop_columns([self.key])
+                    writer = writer or pa.ipc.new_file(file, values.schema)
+                    writer.write_batch(values)
+                    self._first.append(self._first[-1] + len(keys))
+                if writer is None:
+                    raise PackError(f"{self.path} has no row")
+                writer.close()
+            twice = self._rows.close()
+        except (pa.ArrowException, OSError) as error:
+            raise PackError(f"{self.path}: {error}") from None
+        if twice is not None:
+            raise PackError(
+                f"{self.path}: the column {self.key!r} has {twice!r} more than once: which row is meant? Keep one"
+            )
 
     @property
     def columns(self) -> list[str]:
-        return self._values.column_names
+        return self._batches.schema.names
 
-    def rows_of(self, ids: pa.Array) -> tuple[pa.Table, int]:
-        """The rows of these ids, nulls where there is none, and how many have none."""
-        rows = pc.index_in(ids, value_set=self._keys)
-        found = rows.drop_null().to_numpy(zero_copy_only=False)
-        self._used[found] = True
-        return self._values.take(rows), rows.null_count
+    def rows_of(self, ids: list[str]) -> tuple[pa.Table, int]:
+        """The rows of these ids, nulls where there is none, and how many have none. Each id is asked for once."""
+        rows = self._rows.find(ids)
+        found = np.flatnonzero(rows >= 0)
+        order = found[np.argsort(rows[found])]
+        batch_of = np.searchsorted(self._first, rows[order], side="right") - 1
+        parts = [pa.Table.from_batches([], self._batches.schema)]
+        for batch in np.unique(batch_of).tolist():
+            local = rows[order][batch_of == batch] - self._first[batch]
+            parts.append(pa.Table.from_batches([self._batches.get_batch(batch).take(pa.array(local))]))
+        place = np.zeros(len(ids), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        self._used += len(found)
+        return pa.concat_tables(parts).combine_chunks().take(pa.array(place, mask=rows < 0)), len(ids) - len(found)
 
     def unused(self) -> int:
         """Rows that no packed picture has asked for."""
-        return int((~self._used).sum())
+        return self._first[-1] - self._used
+
+
+class Numbering:
+    """Different strings, numbered in their order, in a temporary database: memory is bounded, whatever the count."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False)  # a file of its own that vanishes with us
+        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-32768")
+        self._database.execute("create table strings (number integer primary key, string text)")
+
+    def add(self, strings: list[str]) -> None:
+        """Before `close`."""
+        self._database.executemany("insert into strings (string) values (?)", ((string,) for string in strings))
+
+    def close(self) -> str | None:
+        """After the last `add`, before the first `find`. A string that came twice, or None."""
+        try:
+            self._database.execute("create unique index by_string on strings (string)")
+        except sqlite3.IntegrityError:
+            query = "select string from strings group by string having count(*) > 1 limit 1"
+            return self._database.execute(query).fetchone()[0]
+        return None
+
+    def find(self, strings: list[str]) -> np.ndarray:
+        """(len(strings),) int64: their numbers, -1 for those that were not added."""
+        look = self._database.execute
+        found = (look("select number from strings where string = ?", (string,)).fetchone() for string in strings)
+        return np.array([-1 if row is None else row[0] - 1 for row in found], dtype=np.int64)
+
+
+class Seen:
+    """Which keys have come, in a temporary database."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", check_same_thread=False)
+        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-32768")
+        self._database.execute("create table seen (key blob primary key) without rowid")
+
+    def is_new(self, key: str | bytes) -> bool:
+        """Whether it has not come before; from now on it has."""
+        return self._database.execute("insert or ignore into seen values (?)", (key,)).rowcount == 1
+
+
+def read_keys(path: str | Path, key: str) -> pa.Array:
+    """The column of ids, as strings. Raises PackError where the file cannot be read or has no such column."""
+    path = Path(path)
+    column_names(path, key)
+    return _read(path, [key]).column(key).cast(pa.string()).combine_chunks()
+
+
+def column_names(path: Path, key: str) -> list[str]:
+    try:
+        names = pq.read_schema(path).names if _is_parquet(path) else csv.open_csv(path).schema.names
+    except (pa.ArrowException, OSError) as error:
+        raise PackError(f"{path}: {error}") from None
+    if len(set(names)) != len(names):
+        raise PackError(f"{path} has a column twice: {names}")
+    if key not in names:
+        raise PackError(f"{path} has no column {key!r}; it has {names} (--key names the column of ids)")
+    return names
+
+
+def _is_parquet(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PAR1"
+
+
+def _read(path: Path, columns: list[str]) -> pa.Table:
+    try:
+        return pa.Table.from_batches(list(_batches(path, columns)))
+    except (pa.ArrowException, OSError) as error:
+        raise PackError(f"{path}: {error}") from None
+
+
+def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    if _is_parquet(path):
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            yield from file.iter_batches(columns=columns)
+        return
+    types = {name: pa.float64() if name in GPS else pa.string() for name in columns}
+    convert = csv.ConvertOptions(
+        column_types=types, include_columns=columns, strings_can_be_null=False, null_values=[""]
+    )
+    parse = csv.ParseOptions(newlines_in_values=True)
+    yield from csv.open_csv(path, csv.ReadOptions(block_size=4 << 20), parse, convert)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,34 +16,71 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from .. import _C
 from ..errors import PackError
+from .foreign import find
 from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest
 
 
 class Pack:
     """A pack, read-only. Records are numbered over all shards, positions over the live (not removed) records.
 
+    What is live is read at opening and by `refresh`, at no other time: a loader refreshes between epochs.
+    pack_id: the same for the life of a pack. revision: how often it was purged; index and paths belong to one revision.
+    generation: an integer that is equal for equal sets of removed records, 0 where none is removed.
     Raises PackError where the directory is no pack or contradicts itself.
     """
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self.manifest = read_manifest(self.path)
-        self.pack_id: str = self.manifest["pack_id"]
-        self.classes: list[str] = self.manifest.get("classes", [])
-        self.shards: list[dict[str, Any]] = self.manifest["shards"]
-        counts = [shard["records"] for shard in self.shards]
+        self._load(read_manifest(self.path))
+        self._log = _log_stamp(self.path / REMOVED)
+        self._set_removed(read_removed(self.path / REMOVED, self.records))
+
+    def _load(self, manifest: dict[str, Any]) -> None:
+        shards = manifest["shards"]
+        index = _open_index(self.path, manifest)
+        counts = [shard["records"] for shard in shards]
+        self.manifest = manifest
+        self.pack_id: str = manifest["pack_id"]
+        self.revision: int = manifest.get("revision", 0)
+        self.classes: list[str] = manifest.get("classes", [])
+        self.shards: list[dict[str, Any]] = shards
         self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
-        self.index = _open_index(self.path, self.shards, self.pack_id)
-        self.removed = _read_removed(self.path / REMOVED, self.records)
+        self.index = index
         self._table = lru_cache(maxsize=4)(self._read_table)
         self._ids: pa.LargeStringArray | None = None
+
+    def _set_removed(self, removed: np.ndarray) -> None:
+        if self.revision:  # a purged record has no bytes any more, whatever the log says
+            removed = np.union1d(removed, np.flatnonzero(self.column("length") == 0))
+        self.removed = removed.astype(np.int64)
+        self.generation = len(removed) << 32 | _C.crc32c(self.removed.astype("<i8").tobytes()) if len(removed) else 0
+
+    def refresh(self) -> bool:
+        """Read what was removed, restored or purged since. True where the set of live records or the revision changed.
+
+        Costs reading pack.json where nothing happened. After a change of revision, readers made from the old paths and
+        columns must be made anew. Raises PackError where another pack lies at the path by now.
+        """
+        before = self.generation, self.revision
+        manifest = read_manifest(self.path)
+        if manifest["pack_id"] != self.pack_id or manifest["records"] != self.records:
+            raise PackError(f"{self.path} is another pack than the one that was opened")
+        log = _log_stamp(self.path / REMOVED)
+        if manifest.get("revision", 0) != self.revision:
+            self._load(manifest)
+        elif log == self._log:
+            return False
+        self._log = log
+        self._set_removed(read_removed(self.path / REMOVED, self.records))
+        return before != (self.generation, self.revision)
 
     def __repr__(self) -> str:
         return f"Pack({str(self.path)!r}: {len(self)} live of {self.records} records, {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Pack, (str(self.path),)
+        return _reopened, (self.path, self.removed, self.generation)
 
     @property
     def records(self) -> int:
@@ -50,6 +89,17 @@ class Pack:
     def __len__(self) -> int:
         """Live records."""
         return self.records - len(self.removed)
+
+    def is_removed(self, records: np.ndarray) -> np.ndarray:
+        """bool, of the records' shape."""
+        if len(self.removed) == 0:
+            return np.zeros(np.shape(records), dtype=bool)
+        place = np.minimum(np.searchsorted(self.removed, records), len(self.removed) - 1)
+        return self.removed[place] == records
+
+    def is_purged(self, record: int) -> bool:
+        """Whether its bytes are gone for good."""
+        return int(self.column("length")[record]) == 0
 
     def column(self, name: str) -> np.ndarray:
         """A column of the index, (records,), a read-only view of the memory map."""
@@ -73,7 +123,9 @@ class Pack:
         return self.shards[self.shard_of(record)]["tar"]
 
     def tar_paths(self) -> list[str]:
-        return [str(self.path / shard["tar"]) for shard in self.shards]
+        """(shards,). Raises PackError where tars that the pack refers to are not found."""
+        foreign = find(self.path, self.shards) if any("foreign" in shard for shard in self.shards) else {}
+        return [str(foreign.get(shard["tar"], self.path / shard["tar"])) for shard in self.shards]
 
     def row(self, record: int) -> dict[str, Any]:
         """The record's row of its shard's Parquet file."""
@@ -85,18 +137,37 @@ class Pack:
 
     def ids(self, records: np.ndarray) -> list[str]:
         """Many ids at once. The first call reads all ids into memory, about 40 bytes a record."""
+        return self.all_ids().take(pa.array(records)).to_pylist()
+
+    def all_ids(self) -> pa.LargeStringArray:
+        """(records,): the removed ones' too. Kept in memory from the first call on."""
         if self._ids is None:
             tables = [self.table(shard, columns=["id"]) for shard in range(len(self.shards))]
             self._ids = pa.concat_tables(tables).column("id").cast(pa.large_string()).combine_chunks()
-        return self._ids.take(pa.array(records)).to_pylist()
+        return self._ids
 
     def record_of(self, id: str) -> int:
-        """Raises KeyError for an id that the pack does not have, removed ones included."""
-        for shard in range(len(self.shards)):
-            found = pc.index(self.table(shard, columns=["id"]).column("id"), pa.scalar(id, pa.string())).as_py()
-            if found >= 0:
-                return int(self.first_record[shard]) + found
-        raise KeyError(id)
+        """Raises KeyError for an id that the pack does not have; it does have the removed ones."""
+        record = int(self.records_of([id])[0])
+        if record < 0:
+            raise KeyError(id)
+        return record
+
+    def records_of(self, ids: Sequence[str]) -> np.ndarray:
+        """(len(ids),) int64: the record of each id, removed ones included; -1 where the pack has no such id."""
+        wanted = pa.array(list(dict.fromkeys(ids)), pa.string())
+        found = np.full(len(wanted), -1, dtype=np.int64)
+
+        def look(shard: int) -> None:
+            column = self.table(shard, columns=["id"]).column("id").combine_chunks()
+            rows = np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy(zero_copy_only=False))
+            places = pc.index_in(column.take(pa.array(rows)), value_set=wanted)
+            found[places.to_numpy(zero_copy_only=False)] = rows + self.first_record[shard]
+
+        with ThreadPoolExecutor(min(8, len(self.shards))) as pool:
+            list(pool.map(look, range(len(self.shards))))
+        place_of = {id: place for place, id in enumerate(wanted.to_pylist())}
+        return found[[place_of[id] for id in ids]] if len(ids) else found
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """A shard's Parquet file. Raises PackError where it has another number of rows than the manifest says."""
@@ -124,13 +195,21 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise PackError(f"{path}: {error}") from None
 
 
-def _open_index(root: Path, shards: list[dict[str, Any]], pack_id: str) -> pa.Table:
+def _reopened(path: Path, removed: np.ndarray, generation: int) -> Pack:
+    """In another process, with the live records of the first: they change between epochs only."""
+    pack = Pack(path)
+    pack.removed, pack.generation, pack._log = removed, generation, None
+    return pack
+
+
+def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
     """O(1) in time and private memory: the columns stay on disk until they are touched."""
-    path = root / INDEX
+    shards, pack_id = manifest["shards"], manifest["pack_id"]
+    path = root / manifest.get("index", INDEX)
     if not path.exists():
         index = index_from_tables(root, shards)
         try:
-            write_index(root, index, pack_id)
+            write_index(path, index, pack_id)
         except OSError:  # a pack that may only be read
             return index.combine_chunks()
     try:
@@ -165,28 +244,50 @@ def index_rows(table: pa.Table, shard: int) -> pa.Table:
                     schema=INDEX_SCHEMA)  # fmt: skip
 
 
-def write_index(root: Path, index: pa.Table, pack_id: str) -> None:
+def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
     """One record batch, so that a column is one array; the pack's id in the schema's metadata."""
     table = index.combine_chunks().replace_schema_metadata({"pack_id": pack_id})
-    descriptor, temporary = tempfile.mkstemp(prefix=INDEX, suffix=".tmp", dir=root)  # several openers may rebuild
+    # Several openers may rebuild at a time.
+    descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
     os.close(descriptor)
     os.chmod(temporary, 0o644)
     with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    publish(Path(temporary), root / INDEX)
+    publish(Path(temporary), path)
 
 
-def _read_removed(path: Path, records: int) -> np.ndarray:
+def read_removed(path: Path, records: int) -> np.ndarray:
     """The removed records, sorted. A line: {"id", "record", "date", "reason"}; "restored": true where it undoes."""
     removed: set[int] = set()
-    if path.exists():
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            try:
-                entry = json.loads(line)
-                record = int(entry["record"])
-            except (ValueError, KeyError, TypeError) as error:
-                raise PackError(f"{path}, line {number}: {error!r}") from None
-            if not 0 <= record < records:
-                raise PackError(f"{path}, line {number}: record {record} is not in the pack")
-            removed.discard(record) if entry.get("restored") else removed.add(record)
+    for number, entry in enumerate(read_log(path), 1):
+        try:
+            record = int(entry["record"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise PackError(f"{path}, line {number}: {error!r}") from None
+        if not 0 <= record < records:
+            raise PackError(f"{path}, line {number}: record {record} is not in the pack")
+        removed.discard(record) if entry.get("restored") else removed.add(record)
     return np.array(sorted(removed), dtype=np.int64)
+
+
+def read_log(path: Path) -> Iterator[dict[str, Any]]:
+    """The lines of removed.jsonl; none where there is no such file."""
+    if not path.exists():
+        return
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise PackError(f"{path}, line {number}: {error!r}") from None
+        if not isinstance(entry, dict):
+            raise PackError(f"{path}, line {number}: {entry!r} is no removal")
+        yield entry
+
+
+def _log_stamp(path: Path) -> tuple[int, ...] | None:
+    """Changes whenever the log does: it is exchanged whole."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from .inspect import Picture
 
@@ -32,6 +33,9 @@ class Report:
     exif_rotated: int = 0
     transcoded: int = 0
     refused: list[Refusal] = field(default_factory=list)
+    same_id: int = 0  # of the refused ones
+    same_bytes: int = 0  # packed all the same, under ids of their own; refused ones stand in refused
+    checked_md5: list[str] = field(default_factory=list)  # a line a source
     without_metadata: int | None = None  # None: no metadata was given
     metadata_unused: int | None = None
 
@@ -45,8 +49,23 @@ class Report:
         self.transcoded += picture.transcoded
 
     def add(self, other: Report) -> None:
-        for name in ("pictures", "bytes", "progressive", "gray", "cmyk", "exif_rotated", "transcoded", "refused"):
+        for name in (
+            "pictures",
+            "bytes",
+            "progressive",
+            "gray",
+            "cmyk",
+            "exif_rotated",
+            "transcoded",
+            "refused",
+            "same_id",
+        ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    @classmethod
+    def of_dict(cls, content: dict[str, Any]) -> Report:
+        """The inverse of dataclasses.asdict."""
+        return cls(**{**content, "refused": [Refusal(**refusal) for refusal in content["refused"]]})
 
     def __str__(self) -> str:
         lines = [
@@ -60,6 +79,12 @@ class Report:
                 f"pictures without a metadata row {self.without_metadata:,}, "
                 f"metadata rows without a picture {self.metadata_unused:,}"
             )
+        if self.same_id or self.same_bytes:
+            lines.append(
+                f"refused because their id was packed before {self.same_id:,}; packed though their bytes were packed "
+                f"before under another id {self.same_bytes:,}"
+            )
+        lines += self.checked_md5
         lines.append(f"refused {len(self.refused):,}")
         lines += [f"  {refusal}" for refusal in self.refused]
         return "\n".join(lines)

@@ -1,16 +1,18 @@
-"""Where pictures come from: tars, read in place and never extracted, and folder trees."""
+"""Where pictures come from: what every source gives, and which kind a path is."""
 
 from __future__ import annotations
 
 import os
 import stat
-import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from ..errors import PackError
+
+MAX_PICTURE_BYTES = 256 << 20  # 178,956,970 pixels at 12 bits each: a larger file is no picture that is packed
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +23,18 @@ class Entry:
     name: str  # as the source has it; error messages use it
     id: str
     class_name: str | None  # the class folder; None: no label
-    offset: int  # bytes, in the tar; 0 in a folder
+    offset: int  # bytes, in a tar; a table's row; 0 in a folder
     length: int
     problem: str | None = None  # why it cannot be read: a link, no regular file
+    label: int | None = None  # where the source has numbers, not names
+    metadata: dict[str, Any] | None = None  # where the source brings its own
 
     def read(self) -> bytes:
         return self.source.read(self)
 
 
 class Source(ABC):
-    """A tar or a folder. `entries` lists in a fixed order: equal input gives equal packs."""
+    """`entries` lists in a fixed order: equal input gives equal packs. `read` is called by any number of threads."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -40,7 +44,13 @@ class Source(ABC):
         return self.path.name
 
     def classes(self) -> list[str]:
+        """Names of classes, in the order of their labels, as far as known before the entries are listed."""
         return []
+
+    def stamp(self) -> list[Any]:
+        """Changes when the source does; of a packing that goes on where it was cut off."""
+        status = self.path.stat()
+        return [str(self.path.resolve()), status.st_size, status.st_mtime_ns]
 
     @abstractmethod
     def size(self) -> int:
@@ -53,51 +63,6 @@ class Source(ABC):
     def read(self, entry: Entry) -> bytes: ...
 
 
-class TarSource(Source):
-    """PASS's tars, `PASS_dataset/<n>/<hash>.jpg`: the id is the base name up to its first dot; the numbered folders
-    mean nothing and give no label."""
-
-    def entries(self) -> Iterator[Entry]:
-        try:
-            with tarfile.open(self.path, "r:") as tar:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # else every header is kept: 1.4 million for PASS
-                    if not member.isdir():
-                        id = PurePosixPath(member.name).name.split(".")[0]
-                        yield Entry(self, member.name, id, None, member.offset_data, member.size, _tar_problem(member))
-                self._check_end(tar.offset)  # type: ignore[attr-defined]
-        except tarfile.TarError as error:
-            raise PackError(
-                f"{self.path} is not a readable, uncompressed tar: {error}{_html_hint(self.path)}"
-            ) from None
-
-    def _check_end(self, offset: int) -> None:
-        """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
-        size = self.size()
-        if not any(os.pread(self._file.fileno(), 512, offset)) and offset + 512 <= size:
-            while offset < size and not any(rest := os.pread(self._file.fileno(), 1 << 20, offset)):
-                offset += len(rest)
-            if offset >= size:
-                return
-        raise PackError(
-            f"{self.path} is cut off, damaged or two tars in one: of its {size} bytes those from {offset} on are "
-            "neither a member nor the end of the archive"
-        )
-
-    def __init__(self, path: Path):
-        super().__init__(path)
-        self._file = open(path, "rb")  # read with pread only, so by any number of threads
-
-    def size(self) -> int:
-        return self.path.stat().st_size
-
-    def read(self, entry: Entry) -> bytes:
-        data = os.pread(self._file.fileno(), entry.length, entry.offset)
-        if len(data) != entry.length:
-            raise PackError(f"{self.path} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}")
-        return data
-
-
 class FolderSource(Source):
     """A folder tree as torchvision's ImageFolder reads it: the first folder below the root is the class. The id is the
     path below the root without its suffix."""
@@ -108,6 +73,9 @@ class FolderSource(Source):
     def classes(self) -> list[str]:
         return sorted(child.name for child in os.scandir(self.path) if child.is_dir())
 
+    def stamp(self) -> list[Any]:
+        return [str(self.path)]  # its files' sizes are compared shard by shard
+
     def entries(self) -> Iterator[Entry]:
         def unreadable(error: OSError) -> None:
             raise PackError(f"{error.filename}: {error.strerror}") from None
@@ -117,9 +85,8 @@ class FolderSource(Source):
             for file in sorted(files):
                 path = Path(directory, file)
                 relative = path.relative_to(self.path)
-                class_name = relative.parts[0] if len(relative.parts) > 1 else None
                 length, problem = _file_length(path)
-                id = str(relative.with_suffix(""))
+                id, class_name = id_and_class(PurePosixPath(relative))
                 yield Entry(self, str(relative), id, class_name, 0, length, problem)
 
     def size(self) -> int:
@@ -129,10 +96,29 @@ class FolderSource(Source):
         return (self.path / entry.name).read_bytes()
 
 
-def _tar_problem(member: tarfile.TarInfo) -> str | None:
-    if member.issparse():
-        return "it is a sparse member"
-    return None if member.isfile() else "it is a link or a device, no file"
+class ListSource(Source):
+    """A text file of paths, one a line, below the folder that holds it or absolute. The id is the path as it stands
+    there without its suffix; there are no labels."""
+
+    def entries(self) -> Iterator[Entry]:
+        with open(self.path, encoding="utf-8", errors="surrogateescape") as lines:
+            for line in lines:
+                name = line.rstrip("\r\n")
+                if name:
+                    length, problem = _file_length(self.path.parent / name)
+                    id = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
+                    yield Entry(self, name, id.lstrip("/"), None, 0, length, problem)
+
+    def size(self) -> int:
+        return sum(entry.length for entry in self.entries())
+
+    def read(self, entry: Entry) -> bytes:
+        return (self.path.parent / entry.name).read_bytes()
+
+
+def id_and_class(path: PurePosixPath) -> tuple[str, str | None]:
+    """As ImageFolder has it."""
+    return str(path.with_suffix("")), path.parts[0] if len(path.parts) > 1 else None
 
 
 def _file_length(path: Path) -> tuple[int, str | None]:
@@ -143,26 +129,45 @@ def _file_length(path: Path) -> tuple[int, str | None]:
     return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (0, "it is no regular file")
 
 
-def open_sources(paths: list[str | Path]) -> list[Source]:
-    """Raises PackError for what is neither a tar nor a folder."""
-    sources: list[Source] = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            sources.append(FolderSource(path))
-        elif not path.exists():
-            raise PackError(f"{path} does not exist")
-        elif path.stat().st_size == 0 or not tarfile.is_tarfile(path):
-            raise PackError(f"{path} is neither a folder nor a tar{_html_hint(path)}")
-        else:
-            sources.append(TarSource(path))
-    return sources
+def open_sources(paths: Sequence[str | Path]) -> list[Source]:
+    """Raises PackError for what is no source, with what it seems to be and the remedy."""
+    return [_open_source(Path(path)) for path in paths]
 
 
-def _html_hint(path: Path) -> str:
+def _open_source(path: Path) -> Source:
+    import tarfile
+    import zipfile
+
+    from .archives import TarSource, ZipSource
+    from .parquet_source import ParquetSource
+
+    if path.is_dir():
+        return FolderSource(path)
+    if not path.exists():
+        raise PackError(f"{path} does not exist")
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic == b"PAR1":
+        return ParquetSource(path)
+    if magic and tarfile.is_tarfile(path) and not magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX")):
+        return TarSource(path)
+    if zipfile.is_zipfile(path):
+        return ZipSource(path)
+    if path.suffix == ".txt" and magic and not html_hint(path):
+        return ListSource(path)
+    raise PackError(
+        f"{path} is neither a folder nor a tar, zip, Parquet file or .txt list of paths"
+        f"{html_hint(path) or ('; it is empty: download it again' if not magic else '')}"
+    )
+
+
+def html_hint(path: Path) -> str:
+    """What a file that cannot be read seems to be, and what to do; empty for what is not known."""
     with open(path, "rb") as file:
         head = file.read(512).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "; it is a web page: the download was redirected (curl needs -L)"
-    if head.startswith(b"\x1f\x8b"):
-        return "; it is gzip-compressed: decompress it first, so that records can be read in place"
+    if head.startswith((b"\x1f\x8b", b"bzh", b"\xfd7zx", b"\x28\xb5\x2f\xfd")):
+        kind = {b"\x1f": "gzip", b"b": "bzip2", b"\xfd": "xz", b"\x28": "zstd"}[head[:1]]
+        return f"; it is {kind}-compressed: decompress it first, so that records can be read in place"
     return ""

@@ -1,0 +1,151 @@
+"""Tars, read in place and never extracted, PASS's and WebDataset's; zips."""
+
+from __future__ import annotations
+
+import json
+import os
+import tarfile
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import PackError
+from .layout import member_name
+from .sources import Entry, Source, html_hint, id_and_class
+
+_COMPANIONS = (".cls", ".json")  # of a WebDataset sample: label and metadata
+
+
+class TarSource(Source):
+    """PASS's tars, `PASS_dataset/<n>/<hash>.jpg`: the id is the base name up to its first dot; the numbered folders
+    mean nothing and give no label.
+
+    WebDataset's: members in a row with the same name up to the first dot are a sample. Where one of them is a .cls
+    or a .json, they give the others label (a whole number) and metadata, and the id is the key, folder included; in a
+    tar that `export` wrote, the id that it had.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        self._file = open(path, "rb")  # read with pread only, so by any number of threads
+
+    def size(self) -> int:
+        return self.path.stat().st_size
+
+    def read(self, entry: Entry) -> bytes:
+        data = os.pread(self._file.fileno(), entry.length, entry.offset)
+        if len(data) != entry.length:
+            raise PackError(
+                f"{self.path} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}; download it again"
+            )
+        return data
+
+    def entries(self) -> Iterator[Entry]:
+        key, sample = "", list[Entry]()
+        for entry in self._members():
+            if sample and _key(entry.name) != key:
+                yield from self._sample(sample)
+                sample = []
+            key = _key(entry.name)
+            sample.append(entry)
+        yield from self._sample(sample)
+
+    def _members(self) -> Iterator[Entry]:
+        try:
+            with tarfile.open(self.path, "r:") as tar:
+                for member in tar:
+                    tar.members = []  # type: ignore[attr-defined]  # else every header is kept: 1.4 million for PASS
+                    if not member.isdir():
+                        id = PurePosixPath(member.name).name.split(".")[0]
+                        yield Entry(self, member.name, id, None, member.offset_data, member.size, _tar_problem(member))
+                self._check_end(tar.offset)  # type: ignore[attr-defined]
+        except tarfile.TarError as error:
+            raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{html_hint(self.path)}") from None
+
+    def _check_end(self, offset: int) -> None:
+        """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
+        size = self.size()
+        if not any(os.pread(self._file.fileno(), 512, offset)) and offset + 512 <= size:
+            while offset < size and not any(rest := os.pread(self._file.fileno(), 1 << 20, offset)):
+                offset += len(rest)
+            if offset >= size:
+                return
+        raise PackError(
+            f"{self.path} is cut off, damaged or two tars in one: of its {size} bytes those from {offset} on are "
+            "neither a member nor the end of the archive; download it again"
+        )
+
+    def _sample(self, sample: list[Entry]) -> Iterator[Entry]:
+        found = {PurePosixPath(entry.name).suffix: entry for entry in sample}
+        companions = {suffix: found[suffix] for suffix in _COMPANIONS if suffix in found and not found[suffix].problem}
+        pictures = [entry for entry in sample if entry not in companions.values()]
+        if not companions or not pictures:
+            yield from sample
+            return
+        try:
+            label = int(self.read(companions[".cls"])) if ".cls" in companions else None
+            metadata = self._metadata(companions.get(".json"))
+        except ValueError as error:
+            yield from (
+                replace(entry, problem=f"its sample's .cls or .json cannot be read: {error}") for entry in pictures
+            )
+            return
+        key = _key(sample[0].name)
+        own = metadata.get("id")
+        id = own if isinstance(own, str) and member_name(own, "jpeg") == key + ".jpg" else key
+        if id == own:
+            del metadata["id"]
+        yield from (replace(entry, id=id, label=label, metadata=metadata) for entry in pictures)
+
+    def _metadata(self, entry: Entry | None) -> dict[str, Any]:
+        if entry is None:
+            return {}
+        found = json.loads(self.read(entry))
+        if not isinstance(found, dict):
+            raise ValueError(f"{entry.name} holds no JSON object")
+        return found
+
+
+def _key(name: str) -> str:
+    """WebDataset's: the path up to the first dot of its last part."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.split(".")[0]
+
+
+def _tar_problem(member: tarfile.TarInfo) -> str | None:
+    if member.issparse():
+        return "it is a sparse member"
+    return None if member.isfile() else "it is a link or a device, no file"
+
+
+class ZipSource(Source):
+    """A folder tree in a zip, stored or deflated; ids and labels as of a folder."""
+
+    def __init__(self, path: Path):
+        super().__init__(path)
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise PackError(f"{path} is not a readable zip: {error}; download it again") from None
+        self._infos = {info.header_offset: info for info in self._zip.infolist()}
+        self._lock = threading.Lock()
+
+    def size(self) -> int:
+        return sum(info.file_size for info in self._zip.infolist())
+
+    def entries(self) -> Iterator[Entry]:
+        for info in self._zip.infolist():
+            if not info.is_dir():
+                id, class_name = id_and_class(PurePosixPath(info.filename))
+                problem = "it is encrypted" if info.flag_bits & 1 else None
+                yield Entry(self, info.filename, id, class_name, info.header_offset, info.file_size, problem)
+
+    def read(self, entry: Entry) -> bytes:
+        with self._lock:
+            try:
+                return self._zip.read(self._infos[entry.offset])
+            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+                raise OSError(f"the zip is damaged here: {error}") from None

@@ -1,0 +1,203 @@
+"""`pass-pack attribution`: who made which picture, under which licence, and what was done to it.
+
+CC BY 2.0, section 4b, asks for the author's name, the licence's address and a notice of changes
+(https://creativecommons.org/licenses/by/2.0/legalcode).
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import unquote_plus
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import PackError
+from .reader import Pack
+from .removal import listed
+
+CREATOR_COLUMNS = ("unickname", "creator_username", "creator", "author")
+LICENCE_COLUMNS = ("licensename", "license_name", "license", "licence")
+_ENCODED = ("unickname", "creator_username")  # PASS's and Hugging Face's name of it: form-encoded, "J%C3%BCrgen+K."
+_LICENCES = {  # Flickr's name -> the licence's; others stay as they are: guessing would be wrong
+    "Attribution License": ("CC BY 2.0", "https://creativecommons.org/licenses/by/2.0/"),
+}
+CHANGES = (
+    "The pictures are stored as the data set has them. For training they were cropped at random, resized, mirrored and "
+    "changed in brightness, contrast, colour and sharpness."
+)
+FORMATS = ("txt", "csv", "html", "json")
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """table: a row a record, in the order of records: record, id, creator, creator_as_given, licence,
+    licence_as_given, licence_url (strings; null where unknown). changes: the notice for all of them."""
+
+    table: pa.Table
+    changes: str
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @property
+    def without(self) -> list[str]:
+        """Ids of those whose creator or licence is not known."""
+        unknown = pc.or_(pc.is_null(self.table.column("creator")), pc.is_null(self.table.column("licence")))
+        return self.table.filter(unknown).column("id").to_pylist()
+
+    def write(self, file: TextIO, format: str = "txt") -> None:
+        """format: one of FORMATS. Those without creator or licence stand there too, marked."""
+        if format not in FORMATS:
+            raise ValueError(f"format is {format!r}, want one of {FORMATS}")
+        {"txt": _write_text, "csv": _write_csv, "html": _write_html, "json": _write_json}[format](self, file)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        for batch in self.table.to_batches(max_chunksize=4096):
+            yield from batch.to_pylist()
+
+
+def attribution(
+    pack: str | Path | Pack,
+    records: Sequence[int] | np.ndarray | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    changes: str = CHANGES,
+    creator: str | None = None,
+    licence: str | None = None,
+) -> Attribution:
+    """The credits of these records or ids, each once; of all live records where neither is given.
+
+    Records that were removed since are credited too where they are asked for, until they are purged.
+    changes: the notice of changes. creator, licence: names of the metadata's columns; None finds PASS's, Hugging
+    Face's, or plain ones. Raises PackError for unknown ids, or where the pack's metadata has no such columns.
+    """
+    pack = pack if isinstance(pack, Pack) else Pack(pack)
+    creator = _column(pack, creator, CREATOR_COLUMNS, "creators")
+    licence = _column(pack, licence, LICENCE_COLUMNS, "licences")
+    wanted = _wanted(pack, records, ids)
+    shards = np.searchsorted(pack.first_record, wanted, side="right") - 1
+    parts = []
+    for shard in np.unique(shards).tolist():
+        table = pack.table(shard, columns=list(dict.fromkeys(["record", "id", creator, licence])))
+        rows = table.take(pa.array(wanted[shards == shard] - pack.first_record[shard]))
+        parts.append(_credits(rows, creator, licence))
+    return Attribution(pa.concat_tables(parts) if parts else _SCHEMA.empty_table(), changes)
+
+
+_SCHEMA = pa.schema(
+    [("record", pa.int64())]
+    + [
+        (name, pa.string())
+        for name in ("id", "creator", "creator_as_given", "licence", "licence_as_given", "licence_url")
+    ]
+)
+
+
+def _column(pack: Pack, given: str | None, usual: tuple[str, ...], what: str) -> str:
+    columns = pack.manifest["metadata"]
+    for name in [given] if given is not None else usual:
+        if name in columns:
+            return name
+    raise PackError(
+        f"{pack.path} has no column of {what}: its metadata has {columns or 'no columns'}; "
+        + (f"{given!r} is none of them" if given is not None else "build it with --metadata, or name the column")
+    )
+
+
+def _wanted(pack: Pack, records: Sequence[int] | np.ndarray | None, ids: Sequence[str] | None) -> np.ndarray:
+    """Sorted, each once."""
+    if records is None and ids is None:
+        return np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
+    wanted = np.asarray([] if records is None else records, dtype=np.int64).reshape(-1)
+    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < pack.records:
+        raise IndexError(f"records go from {wanted.min()} to {wanted.max()}, want [0, {pack.records})")
+    if ids is not None:
+        found = pack.records_of(ids)
+        if (found < 0).any():
+            raise PackError(f"{pack.path} has no record with these ids: {listed(np.array(ids)[found < 0].tolist())}")
+        wanted = np.concatenate([wanted, found])
+    return np.unique(wanted)
+
+
+def _credits(rows: pa.Table, creator: str, licence: str) -> pa.Table:
+    names, licences = _given(rows, creator), _given(rows, licence)
+    columns = {
+        "creator": _mapped(names, _decoded if creator in _ENCODED else str),
+        "creator_as_given": names,
+        "licence": _mapped(licences, lambda name: _LICENCES[name][0] if name in _LICENCES else name),
+        "licence_as_given": licences,
+        "licence_url": _mapped(licences, _licence_url),
+    }
+    arrays = [rows.column("record"), rows.column("id"), *columns.values()]
+    return pa.table(arrays, schema=_SCHEMA)
+
+
+def _given(rows: pa.Table, name: str) -> pa.Array:
+    """As strings; null where empty."""
+    text = rows.column(name).cast(pa.string()).combine_chunks()
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), pa.scalar(None, pa.string()), text)
+
+
+def _mapped(values: pa.Array, function: Any) -> pa.Array:
+    """Each different value once: a creator has up to 80 pictures."""
+    coded = values.dictionary_encode()
+    different = pa.array([function(value) for value in coded.dictionary.to_pylist()], pa.string())
+    return different.take(coded.indices)
+
+
+def _decoded(name: str) -> str:
+    try:
+        return unquote_plus(name, errors="strict")
+    except UnicodeDecodeError:
+        return name
+
+
+def _licence_url(name: str) -> str | None:
+    if name in _LICENCES:
+        return _LICENCES[name][1]
+    return name if name.startswith(("https://", "http://")) else None
+
+
+def _write_text(credits: Attribution, file: TextIO) -> None:
+    file.write(f"{len(credits):,} pictures\n\nChanges: {credits.changes}\n\n")
+    for row in credits.rows():
+        licence = row["licence"] or "licence not known"
+        url = f", {row['licence_url']}" if row["licence_url"] and row["licence_url"] != licence else ""
+        file.write(f"{row['id']}: {row['creator'] or 'creator not known'}, {licence}{url}\n")
+
+
+def _write_csv(credits: Attribution, file: TextIO) -> None:
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_SCHEMA.names, "changes"])
+    for row in credits.rows():
+        writer.writerow([*("" if value is None else value for value in row.values()), credits.changes])
+
+
+def _write_json(credits: Attribution, file: TextIO) -> None:
+    file.write(f'{{"changes": {json.dumps(credits.changes)},\n"without": {json.dumps(credits.without)},\n"credits": [')
+    for number, row in enumerate(credits.rows()):
+        file.write((",\n" if number else "\n") + json.dumps(row, ensure_ascii=False))
+    file.write("\n]}\n")
+
+
+def _write_html(credits: Attribution, file: TextIO) -> None:
+    file.write(
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Credits</title></head><body>\n'
+        f"<h1>Credits of {len(credits):,} pictures</h1>\n<p>{html.escape(credits.changes)}</p>\n"
+        "<table>\n<tr><th>id</th><th>creator</th><th>licence</th></tr>\n"
+    )
+    for row in credits.rows():
+        licence = html.escape(row["licence"] or "not known")
+        if row["licence_url"]:
+            licence = f'<a href="{html.escape(row["licence_url"])}">{licence}</a>'
+        creator = html.escape(row["creator"] or "not known")
+        file.write(f"<tr><td>{html.escape(row['id'])}</td><td>{creator}</td><td>{licence}</td></tr>\n")
+    file.write("</table>\n</body></html>\n")

@@ -1,0 +1,43 @@
+"""`pass-pack attribution`, as a command."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from .attribution import CHANGES, FORMATS, attribution
+from .removal import ids_of_file, listed
+
+
+def add_attribution_command(commands: Any) -> None:
+    credit = commands.add_parser(
+        "attribution", help="creator, licence and changes of every picture; exit with 1 where one is not known"
+    )
+    credit.add_argument("pack", type=Path, metavar="PACK")
+    credit.add_argument("--ids", type=Path, metavar="FILE", help="of these ids only, one a line")
+    credit.add_argument("--format", choices=FORMATS, default="txt", help="default: %(default)s")
+    credit.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
+    credit.add_argument("--changes", default=CHANGES, metavar="TEXT", help="the notice of changes")
+    credit.add_argument("--creator", metavar="COLUMN", help="the metadata's column of creators; default: PASS's")
+    credit.add_argument("--licence", metavar="COLUMN", help="the metadata's column of licences; default: PASS's")
+    credit.set_defaults(run=_attribution)
+
+
+def _attribution(options: argparse.Namespace) -> int:
+    credits = attribution(
+        options.pack, ids=ids_of_file(options.ids) if options.ids else None, changes=options.changes,
+        creator=options.creator, licence=options.licence,
+    )  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        file = sys.stdout
+        if options.out is not None:
+            file = stack.enter_context(open(options.out, "w", encoding="utf-8"))
+        credits.write(file, options.format)
+    without = credits.without
+    print(f"{len(credits) - len(without):,} of {len(credits):,} pictures have creator and licence", file=sys.stderr)
+    if without:
+        print(f"without: {listed(without)}", file=sys.stderr)
+    return 1 if without else 0

@@ -1,0 +1,127 @@
+"""`pass-pack build`, `index`, `locate` and `export`, as commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .build import ON_DUPLICATE, build, index
+from .export import FORMATS, export
+from .foreign import locate
+from .progress import Progress
+from .reader import Pack
+from .report import Report
+from .sources import open_sources
+
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def size_in_bytes(text: str) -> int:
+    """'1GiB', '500MB', '1000000'."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; want for example 1GiB, 500MB, 1000000")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return int(text)
+
+    return integer
+
+
+def add_source_commands(commands: Any) -> None:
+    make = commands.add_parser("build", help="pack pictures; run again, it goes on where it was cut off")
+    make.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE",
+        help="a tar (PASS's, WebDataset's), a folder of classes, a zip, Hugging Face's Parquet, a .txt list of paths",
+    )  # fmt: skip
+    _add_packing(make)
+    make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
+    make.add_argument("--transcode", action="store_true", help="turn other formats into JPEG, quality 95, 4:4:4")
+    make.set_defaults(run=_build)
+
+    refer = commands.add_parser("index", help="a pack that refers to tars where they lie; nothing is copied")
+    refer.add_argument("sources", nargs="+", type=Path, metavar="TAR")
+    _add_packing(refer)
+    refer.set_defaults(run=_index)
+
+    where = commands.add_parser("locate", help="find the moved tars of a pack that `index` made")
+    where.add_argument("pack", type=Path, metavar="PACK")
+    where.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="where the tars are now")
+    where.set_defaults(run=_locate)
+
+    out = commands.add_parser("export", help="the live records in another format")
+    out.add_argument("pack", type=Path, metavar="PACK")
+    out.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    out.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    out.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
+    out.set_defaults(run=_export)
+
+
+def _add_packing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", required=True, type=Path, metavar="PACK", help="the pack's directory: new, or of a packing cut off")
+    add("--metadata", type=Path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
+    add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
+    add("--no-gps", action="store_true", help="leave the table's coordinates out")
+    add("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    add("--decode", action="store_true", help="prove every picture by decoding it")
+    add(
+        "--on-duplicate", choices=ON_DUPLICATE, default="keep",
+        help="a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)",
+    )  # fmt: skip
+    add("--md5", action="store_true", help="check PASS's files against the published sums first")
+    add("--strict", action="store_true", help="exit with 1 where anything was refused")
+
+
+def _packing(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "metadata": options.metadata,
+        "key": options.key,
+        "gps": not options.no_gps,
+        "workers": options.workers,
+        "decode": options.decode,
+        "on_duplicate": options.on_duplicate,
+        "md5": options.md5,
+    }
+
+
+def _done(options: argparse.Namespace, report: Report) -> int:
+    print(f"{options.out}: {report}")
+    return 1 if options.strict and report.refused else 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    with Progress(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
+        report = build(
+            options.sources, options.out, shard_bytes=options.shard_bytes, transcode=options.transcode,
+            progress=progress, **_packing(options),
+        )  # fmt: skip
+    return _done(options, report)
+
+
+def _index(options: argparse.Namespace) -> int:
+    with Progress(sum(source.size() for source in open_sources(options.sources)), "indexed") as progress:
+        report = index(options.sources, options.out, progress=progress, **_packing(options))
+    return _done(options, report)
+
+
+def _locate(options: argparse.Namespace) -> int:
+    for name, path in locate(options.pack, options.folders).items():
+        print(f"{name}: {path}")
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    pack = Pack(options.pack)
+    with Progress(int(pack.column("length").sum()), "exported") as progress:
+        done = export(pack, options.out, options.format, shard_bytes=options.shard_bytes, progress=progress)
+    print(f"{options.out}: {done}")
+    return 0

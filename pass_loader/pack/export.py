@@ -1,0 +1,185 @@
+"""`pass-pack export`: the live records of a pack as a folder, as WebDataset's tars or as Hugging Face's Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .. import _C
+from ..errors import PackError
+from .layout import SUFFIX, TABLE_SCHEMA, append_member, end_tar, member_name, sync_directory
+from .reader import Pack
+
+FORMATS = ("folder", "webdataset", "parquet")
+_ROW_GROUP = 100  # pictures: some megabytes, as the `datasets` library has it
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: live records, bytes of pictures, files."""
+
+    records: int
+    bytes: int
+    files: int
+
+    def __str__(self) -> str:
+        return f"{self.records:,} live records, {self.bytes:,} bytes of pictures, {self.files:,} files"
+
+
+def export(
+    pack: str | Path | Pack,
+    out: str | Path,
+    format: str,
+    *,
+    shard_bytes: int = 1 << 30,
+    progress: Callable[[int], None] | None = None,
+) -> Exported:
+    """Write the live records, with their metadata, into the new directory `out`; it appears when it is complete.
+
+    format: "folder": id.jpg, and metadata.csv beside, as the `datasets` library's imagefolder reads it. "webdataset":
+    00000.tar, ...: KEY.jpg, KEY.json (id and metadata) and, where there is a label, KEY.cls. "parquet":
+    train-00000-of-00009.parquet, ...: image, id, label and metadata, with the features that `datasets` reads.
+    shard_bytes: of pictures in a file, at the most but for one larger. progress: called with the bytes of each record.
+    Every record's CRC is checked. Raises PackError where `out` exists or a record is not as it was packed.
+    """
+    pack = pack if isinstance(pack, Pack) else Pack(pack)
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}, want one of {FORMATS}")
+    out = Path(out)
+    temporary = out.with_name(out.name + ".unfinished")
+    for path in (out, temporary):
+        if path.exists():
+            raise PackError(f"{path} exists; give another --out, or delete it")
+    temporary.mkdir(parents=True)
+    records = _Records(pack, progress or (lambda _: None))
+    {"folder": _folder, "webdataset": _webdataset, "parquet": _parquet}[format](records, temporary, shard_bytes)
+    temporary.rename(out)
+    sync_directory(out.parent)
+    return Exported(records.count, records.bytes, sum(path.is_file() for path in out.rglob("*")))
+
+
+class _Records:
+    """The live records, in order."""
+
+    def __init__(self, pack: Pack, progress: Callable[[int], None]):
+        self.pack, self.progress = pack, progress
+        columns = [pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
+        self.reader = _C.ShardReader(pack.tar_paths(), *columns)
+        self.live = np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
+        self.count = self.bytes = 0
+
+    def groups(self, group_bytes: int) -> list[np.ndarray]:
+        """Records that share a file."""
+        lengths = self.pack.column("length")[self.live]
+        groups: list[list[int]] = []
+        size = group_bytes
+        for record, length in zip(self.live.tolist(), lengths.tolist()):
+            if size + length > group_bytes:
+                groups.append([])
+                size = 0
+            groups[-1].append(record)
+            size += length
+        return [np.array(group) for group in groups if group]
+
+    def rows(self, records: np.ndarray) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes]]:
+        """(the pack's own columns, metadata, bytes) of each."""
+        for record in records.tolist():
+            row = self.pack.row(record)
+            try:
+                data = self.reader.read(record)
+            except (OSError, ValueError) as error:
+                raise PackError(f"{self.pack.shard_name(record)}, record {record}, id {row['id']}: {error}") from None
+            metadata = {name: row[name] for name in self.pack.manifest["metadata"]}
+            self.count += 1
+            self.bytes += len(data)
+            yield {name: row[name] for name in TABLE_SCHEMA.names}, metadata, data
+            self.progress(len(data))
+
+
+def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
+    names = records.pack.manifest["metadata"]
+    with open(out / "metadata.csv", "w", encoding="utf-8", newline="") as table:
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["file_name", "id", "label", *names])
+        for row, metadata, data in records.rows(records.live):
+            name = _file_name(row["id"], row["codec"])
+            path = out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            label = "" if row["label"] < 0 else row["label"]
+            writer.writerow([name, row["id"], label, *("" if v is None else v for v in metadata.values())])
+
+
+def _file_name(id: str, codec: str) -> str:
+    """The id itself where it is a path below the folder, so that `build` gives it back; else percent-encoded."""
+    parts = id.split("/")
+    plain = all(part not in ("", ".", "..") and len(part.encode()) < 250 for part in parts) and id.isprintable()
+    return id + SUFFIX[codec] if plain and id != "metadata" else member_name(id, codec)
+
+
+def _webdataset(records: _Records, out: Path, shard_bytes: int) -> None:
+    for number, group in enumerate(records.groups(shard_bytes)):
+        with open(out / f"{number:05d}.tar", "wb") as file:
+            for row, metadata, data in records.rows(group):
+                _write_sample(file, row, metadata, data)
+            end_tar(file)
+
+
+def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any], data: bytes) -> None:
+    suffix = SUFFIX[row["codec"]]
+    key = member_name(row["id"], row["codec"]).removesuffix(suffix)
+    about = {"id": row["id"]} | {name: value for name, value in metadata.items() if name != "id"}
+    append_member(file, key + suffix, data)
+    append_member(file, key + ".json", json.dumps(about, ensure_ascii=False, default=str).encode())
+    if row["label"] >= 0:
+        append_member(file, key + ".cls", str(row["label"]).encode())
+
+
+def _parquet(records: _Records, out: Path, shard_bytes: int) -> None:
+    schema = _schema(records.pack)
+    groups = records.groups(shard_bytes)
+    for number, group in enumerate(groups):
+        name = f"train-{number:05d}-of-{len(groups):05d}.parquet"
+        with pq.ParquetWriter(out / name, schema, compression="none", use_dictionary=False) as writer:
+            for start in range(0, len(group), _ROW_GROUP):
+                rows = []
+                for row, metadata, data in records.rows(group[start : start + _ROW_GROUP]):
+                    path = PurePosixPath(_file_name(row["id"], row["codec"])).name
+                    own = {"image": {"bytes": data, "path": path}, "id": row["id"], "label": row["label"]}
+                    rows.append({**metadata, **own})
+                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+
+
+def _schema(pack: Pack) -> pa.Schema:
+    """With the features of the `datasets` library in its metadata."""
+    table = pq.read_schema(pack.path / pack.shards[0]["table"])
+    fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("id", pa.string())]
+    features: dict[str, Any] = {"image": {"_type": "Image"}, "id": {"dtype": "string", "_type": "Value"}}
+    if (pack.column("label") >= 0).any():
+        fields.append(("label", pa.int64()))
+        features["label"] = {"dtype": "int64", "_type": "Value"}
+        if pack.classes:
+            features["label"] = {"names": pack.classes, "_type": "ClassLabel"}
+    for name in _other(pack.manifest["metadata"], fields):
+        type = table.field(name).type
+        fields.append((name, type))
+        features[name] = {"dtype": _DTYPES.get(type, str(type)), "_type": "Value"}
+    return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+
+
+_DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # Arrow prints double and float
+
+
+def _other(names: Sequence[str], fields: list[tuple[str, pa.DataType]]) -> list[str]:
+    taken = {name for name, _ in fields}
+    if clash := taken & set(names):
+        raise PackError(f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself")
+    return list(names)

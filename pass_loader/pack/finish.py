@@ -1,0 +1,185 @@
+"""The end of a packing: from the rows that the shards have left to tables, index and manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ..errors import PackError
+from .foreign import remember, stamp
+from .layout import (
+    FORMAT,
+    FORMAT_VERSION,
+    INDEX,
+    TABLE_SCHEMA,
+    shard_names,
+    write_table,
+)
+from .metadata import Metadata
+from .reader import index_rows, write_index
+from .report import Report
+from .shards import Shard, digest_of
+from .sources import Source
+
+_TYPES: dict[type, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+
+
+class Finish:
+    """Reads the rows of the shards twice, one shard at a time: first for what all of them decide, then for tables."""
+
+    def __init__(self, root: Path, sources: list[Source], numbers: list[int], metadata: Metadata | None):
+        """numbers: of the shards that hold pictures."""
+        self.root, self.sources, self.numbers, self.metadata = root, sources, numbers, metadata
+        self._stamps: dict[int, dict[str, int]] = {}  # of foreign tars, by place in sources
+        self.classes, self.own_columns = self._survey()
+        self.labels = {name: label for label, name in enumerate(self.classes)}
+
+    def _shards(self) -> Iterator[Shard]:
+        for number in self.numbers:
+            yield Shard.load(self.root, number)
+
+    def _survey(self) -> tuple[list[str], dict[str, pa.DataType]]:
+        known = [names for names in (source.classes() for source in self.sources) if names]
+        names = {name for listed in known for name in listed}
+        numbered = False
+        types: dict[str, pa.DataType] = {}
+        for shard in self._shards():
+            names.update(name for name in shard.columns["class_name"] if name is not None)
+            numbered |= any(label is not None for label in shard.columns["label"])
+            for row in shard.columns["metadata"]:
+                for name, value in (row or {}).items():
+                    _merge_type(types, _own_name(name), value)
+        if numbered and names:
+            raise PackError(
+                f"some sources have numbers as labels, others names ({', '.join(sorted(names)[:5])}): pack them apart"
+            )
+        alike = known and all(listed == known[0] for listed in known) and names == set(known[0])
+        if self.metadata is not None and (clash := set(types) & set(self.metadata.columns)):
+            raise PackError(f"the sources and {self.metadata.path} both have the columns {sorted(clash)}; rename them")
+        return known[0] if alike else sorted(names), types
+
+    def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
+        """Writes the tables and the index; returns the manifest's shards and the pack's id. Counts in report."""
+        shards: list[dict[str, Any]] = []
+        parts: list[pa.Table] = []
+        identity = hashlib.sha256()
+        first = 0
+        for shard in self._shards():
+            table = self._table(shard, first, report)
+            first += table.num_rows
+            tar, parquet = shard_names(shard.number)
+            write_table(table, self.root / parquet)
+            parts.append(index_rows(table, len(shards)))
+            entry = {"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes}
+            shards.append(entry | self._foreign(shard))
+            for row in zip(*(table.column(name).to_pylist() for name in ("id", "length", "crc32c", "label"))):
+                identity.update("\t".join(map(str, row)).encode() + b"\n")
+        index = pa.concat_tables(parts)
+        pack_id = identity.hexdigest()[:32]
+        report.same_bytes = self._count_same_bytes(index, shards)
+        write_index(self.root / INDEX, index, pack_id)
+        if self._stamps:
+            remember(self.root, {self.sources[place].name: self.sources[place].path for place in self._stamps})
+        if self.metadata is not None:
+            report.metadata_unused = self.metadata.unused()
+        report.shards = len(shards)
+        return shards, pack_id
+
+    def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report) -> dict[str, Any]:
+        columns = self.metadata.columns if self.metadata is not None else []
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "pack_id": pack_id,
+            "codec": "jpeg",
+            "records": report.pictures,
+            "transcoded": report.transcoded,
+            "classes": self.classes,
+            "metadata": [*columns, *self.own_columns],
+            "sources": [source.name for source in self.sources],
+            "index": INDEX,
+            "shards": shards,
+        }
+
+    def _table(self, shard: Shard, first: int, report: Report) -> pa.Table:
+        columns = dict(shard.columns)
+        columns["record"] = list(range(first, first + len(shard)))
+        columns["codec"] = ["jpeg"] * len(shard)
+        columns["label"] = [
+            self.labels[name] if name is not None else -1 if label is None else label
+            for name, label in zip(columns["class_name"], columns["label"])
+        ]
+        arrays = [pa.array(columns[name], type) for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)]
+        table = pa.table(arrays, schema=TABLE_SCHEMA)
+        if self.metadata is not None:
+            rows, missing = self.metadata.rows_of(columns["id"])
+            report.without_metadata = (report.without_metadata or 0) + missing
+            for name in rows.column_names:
+                table = table.append_column(name, rows.column(name))
+        own = [{_own_name(name): value for name, value in (row or {}).items()} for row in columns["metadata"]]
+        for name, type in self.own_columns.items():
+            values = [_as_type(row.get(name), type) for row in own]
+            table = table.append_column(name, pa.array(values, type))
+        return table
+
+    def _foreign(self, shard: Shard) -> dict[str, Any]:
+        if shard.source is None:
+            return {}
+        source = self.sources[shard.source]
+        known_by = self._stamps.get(shard.source) or stamp(source.path)
+        self._stamps[shard.source] = known_by
+        return {"tar": source.name, "bytes": known_by["bytes"], "foreign": known_by}
+
+    def _paths(self, shards: list[dict[str, Any]]) -> list[Path]:
+        by_name = {source.name: source.path for source in self.sources}
+        return [by_name[shard["tar"]] if "foreign" in shard else self.root / shard["tar"] for shard in shards]
+
+    def _count_same_bytes(self, index: pa.Table, shards: list[dict[str, Any]]) -> int:
+        """Pictures whose bytes stand in the pack before. Few have equal length and CRC: those are read again."""
+        shard, offset, length, crc = (index.column(name).to_numpy() for name in ("shard", "offset", "length", "crc32c"))
+        prints = length << 32 | crc
+        order = np.argsort(prints, kind="stable")
+        equal = prints[order][1:] == prints[order][:-1]
+        suspects = order[np.flatnonzero(np.append(equal, False) | np.append(False, equal))]
+        paths = self._paths(shards)
+        counts: Counter[bytes] = Counter()
+        for record in suspects.tolist():
+            with open(paths[shard[record]], "rb") as file:
+                counts[digest_of(os.pread(file.fileno(), int(length[record]), int(offset[record])))] += 1
+        return sum(counts.values()) - len(counts)
+
+
+def _own_name(name: str) -> str:
+    """A source's own column beside those that every pack has."""
+    return f"source_{name}" if name in TABLE_SCHEMA.names else name
+
+
+def _merge_type(types: dict[str, pa.DataType], name: str, value: Any) -> None:
+    """Whole numbers and fractions make fractions; anything else that is mixed or nested makes text."""
+    if value is None:
+        types.setdefault(name, pa.null())
+        return
+    new = _TYPES.get(type(value), pa.string())
+    if isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+        new = pa.string()
+    old = types.get(name, pa.null())
+    if old == pa.null() or old == new:
+        types[name] = new
+    elif {old, new} == {pa.int64(), pa.float64()}:
+        types[name] = pa.float64()
+    else:
+        types[name] = pa.string()
+
+
+def _as_type(value: Any, type: pa.DataType) -> Any:
+    if value is None or type != pa.string() or isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,79 @@
+"""Tars that a pack refers to where they lie: known by name, size and CRC, and found again when they have moved."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import _C
+from ..errors import PackError
+from .layout import write_durably
+
+LOCATIONS = "locations.json"  # where the tars were last: name to path. Of this machine only, so not in the manifest
+VARIABLE = "PASS_LOADER_SOURCE_DIR"
+_ENDS_BYTES = 1 << 16
+
+
+def stamp(path: Path) -> dict[str, int]:
+    """Size, and CRC32C of the first and last 64 KiB, by which a tar is known. The records have CRCs of their own."""
+    with open(path, "rb") as file:
+        head = file.read(_ENDS_BYTES)
+        size = os.fstat(file.fileno()).st_size
+        file.seek(max(0, size - _ENDS_BYTES))
+        return {"bytes": size, "crc32c_of_ends": _C.crc32c(head + file.read())}
+
+
+def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | Path] = ()) -> dict[str, Path]:
+    """Name to path of all foreign tars. Where they were last, then in `folders`, those that the environment variable
+    PASS_LOADER_SOURCE_DIR names, the pack and the folder that holds it. Raises PackError for those not found."""
+    wanted = {shard["tar"]: shard["foreign"] for shard in shards if "foreign" in shard}
+    last = _last(root)
+    places = [*folders, *filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)), root, root.parent]
+    found = {name: path for name, want in wanted.items() if (path := _found(name, want, last, places)) is not None}
+    missing = sorted(set(wanted) - set(found))
+    if missing:
+        raise PackError(
+            f"{root} refers to tars that are not where they were: {', '.join(missing)} (known by name, size and CRC; "
+            f"`pass-pack locate {root} DIR`, or {VARIABLE}, says where they are now)"
+        )
+    return found
+
+
+def locate(root: str | Path, folders: Sequence[str | Path] = ()) -> dict[str, Path]:
+    """Look for a pack's foreign tars in these folders, and remember where they are. Raises PackError as `find`."""
+    from .layout import read_manifest
+
+    root = Path(root)
+    found = find(root, read_manifest(root)["shards"], folders)
+    remember(root, found)
+    return found
+
+
+def remember(root: Path, found: dict[str, Path]) -> None:
+    paths = {name: str(path.resolve()) for name, path in sorted(found.items())}
+    write_durably(root / LOCATIONS, (json.dumps(paths, indent=1) + "\n").encode())
+
+
+def _last(root: Path) -> dict[str, str]:
+    try:
+        content = json.loads((root / LOCATIONS).read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise PackError(f"{root / LOCATIONS} is damaged ({error}); delete it") from None
+    return content if isinstance(content, dict) else {}
+
+
+def _found(name: str, want: dict[str, int], last: dict[str, str], places: Sequence[str | Path]) -> Path | None:
+    def candidates() -> Iterator[Path]:
+        if isinstance(last.get(name), str):
+            yield Path(last[name])
+        yield from (Path(place) / name for place in places)
+
+    for path in candidates():
+        if path.is_file() and path.stat().st_size == want["bytes"] and stamp(path) == want:
+            return path
+    return None

@@ -1,0 +1,159 @@
+"""`pass-pack remove` and `restore`: tombstones in removed.jsonl. No record's number changes, no shard is touched."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import PackError
+from .layout import REMOVED, locked, write_durably
+from .reader import Pack
+from .versions import diff
+
+_SHOWN = 10  # ids that a message lists
+
+
+@dataclass
+class Removal:
+    """What `remove` or `restore` did. changed: id to record, in the log now. unchanged: ids that were so before.
+
+    unknown: ids that the pack does not have. copies: ids of live records with the bytes of a removed one.
+    """
+
+    verb: str
+    changed: dict[str, int] = field(default_factory=dict)
+    unchanged: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    copies: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [f"{self.verb} {len(self.changed):,} records"]
+        lines += [f"  {id} (record {record})" for id, record in list(self.changed.items())[:_SHOWN]]
+        if len(self.changed) > _SHOWN:
+            lines.append(f"  and {len(self.changed) - _SHOWN:,} more; removed.jsonl lists them")
+        if self.unchanged:
+            lines.append(f"{self.verb} before, nothing done: {listed(self.unchanged)}")
+        if self.unknown:
+            lines.append(f"not in the pack: {listed(self.unknown)}")
+        if self.copies:
+            lines.append(f"live records with the same bytes as a removed one: {listed(self.copies)}")
+        return "\n".join(lines)
+
+
+def remove(
+    path: str | Path,
+    ids: Sequence[str] = (),
+    *,
+    reason: str,
+    not_in: str | Path | None = None,
+    key: str = "hash",
+    ignore_unknown: bool = False,
+) -> Removal:
+    """Take records out of a pack: loaders opened from now on do not serve them, running ones from their next epoch on.
+
+    ids: which; not_in: also those that this CSV or Parquet file does not have in its column `key`. reason: for the log.
+    The bytes stay in the shards until `purge`; `restore` undoes. All or nothing, durable on return.
+    Raises PackError for an id that the pack does not have, unless ignore_unknown; nothing is removed then. Also where
+    `not_in` would remove more than half of the live records: such a file is most likely another one than was meant.
+    """
+    if isinstance(ids, str):
+        raise TypeError("ids is one string, want a sequence of them")
+    with locked(Path(path)):
+        pack = Pack(path)
+        gone = diff(pack, not_in, key=key).gone if not_in is not None else []
+        if len(gone) > len(pack) / 2:
+            raise PackError(
+                f"{not_in} lacks {len(gone):,} of the pack's {len(pack):,} live ids: is it the right file, and {key!r} "
+                "its column of ids? To remove so many, give them by ids"
+            )
+        done, records = _look_up(pack, "removed", [*ids, *gone], ignore_unknown)
+        taken = pack.is_removed(records)
+        _sort_out(done, list(zip(done.changed, records.tolist(), taken.tolist())))
+        _log(pack, done.changed, reason, restored=False)
+        done.copies = _copies(pack, np.array(list(done.changed.values()), dtype=np.int64))
+        return done
+
+
+def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown: bool = False) -> Removal:
+    """Undo `remove`. Raises PackError for an id that the pack does not have, unless ignore_unknown, and for a purged
+    one; nothing is restored then."""
+    if isinstance(ids, str):
+        raise TypeError("ids is one string, want a sequence of them")
+    with locked(Path(path)):
+        pack = Pack(path)
+        done, records = _look_up(pack, "restored", ids, ignore_unknown)
+        purged = [id for id, record in done.changed.items() if pack.is_purged(record)]
+        if purged:
+            raise PackError(
+                f"the bytes of these ids were purged and cannot be restored: {listed(purged)}; build a new pack from "
+                "the source to have them again"
+            )
+        _sort_out(done, list(zip(done.changed, records.tolist(), (~pack.is_removed(records)).tolist())))
+        _log(pack, done.changed, reason, restored=True)
+        return done
+
+
+def ids_of_file(path: str | Path) -> list[str]:
+    """One id a line, as it is; empty lines are left out. Raises PackError where the file has no id."""
+    ids = [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+    if not ids:
+        raise PackError(f"{path} holds no id; want one a line")
+    return [id.removesuffix("\r") for id in ids]
+
+
+def listed(ids: Iterable[str]) -> str:
+    ids = list(ids)
+    return ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else "")
+
+
+def _look_up(pack: Pack, verb: str, ids: Sequence[str], ignore_unknown: bool) -> tuple[Removal, np.ndarray]:
+    """All known ids stand in `changed`, with their records beside."""
+    unique = list(dict.fromkeys(ids))
+    records = pack.records_of(unique)
+    done = Removal(verb, unknown=[id for id, record in zip(unique, records) if record < 0])
+    if done.unknown and not ignore_unknown:
+        raise PackError(
+            f"{pack.path} has no record with these ids: {listed(done.unknown)}; nothing was {verb} "
+            "(ignore_unknown, --ignore-unknown goes on without them)"
+        )
+    done.changed = {id: int(record) for id, record in zip(unique, records) if record >= 0}
+    return done, records[records >= 0]
+
+
+def _sort_out(done: Removal, rows: list[tuple[str, int, bool]]) -> None:
+    done.changed = {id: record for id, record, before in rows if not before}
+    done.unchanged = [id for id, _, before in rows if before]
+
+
+def _log(pack: Pack, changed: dict[str, int], reason: str, restored: bool) -> None:
+    undo = {"restored": True} if restored else {}
+    append_log(pack.path, [{"id": id, "record": record, "reason": reason, **undo} for id, record in changed.items()])
+
+
+def append_log(root: Path, entries: list[dict[str, Any]]) -> None:
+    """Adds lines, with the date. The file is exchanged whole, so that all lines or none are there after a crash."""
+    if not entries:
+        return
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    lines = [json.dumps({**entry, "date": date}, sort_keys=True) + "\n" for entry in entries]
+    path = root / REMOVED
+    before = path.read_bytes() if path.exists() else b""
+    if before and not before.endswith(b"\n"):
+        before += b"\n"
+    write_durably(path, before + "".join(lines).encode())
+
+
+def _copies(pack: Pack, records: np.ndarray) -> list[str]:
+    """Live records beside these with the same length and CRC32C."""
+    if len(records) == 0:
+        return []
+    prints = pack.column("length") << 32 | pack.column("crc32c")
+    same = np.flatnonzero(np.isin(prints, prints[records]))
+    same = same[~pack.is_removed(same) & ~np.isin(same, records)]
+    return [pack.id_of(int(record)) for record in same]

@@ -1,0 +1,179 @@
+"""One shard's way into a pack: its entries are read, judged and appended to a tar; its rows are kept in a file beside,
+so that a packing that was cut off goes on after the last whole shard."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .. import _C
+from ..errors import BadPictureError, PackError
+from .inspect import Picture, inspect
+from .layout import append_member, end_tar, member_name, publish, shard_names, write_durably
+from .report import Refusal, Report
+from .sources import MAX_PICTURE_BYTES, Entry
+
+# Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
+_COLUMNS = ("id", "offset", "length", "width", "height", "crc32c", "label", "class_name", "metadata", "digest")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides about single pictures."""
+
+    transcode: bool = False
+    decode: bool = False
+    on_duplicate: str = "keep"
+    in_place: bool = False  # the source's tars are the pack's; nothing is copied
+
+
+@dataclass
+class Shard:
+    """number: in the order of writing; those without pictures have no files. tar_bytes: of its finished tar."""
+
+    number: int
+    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
+    report: Report = field(default_factory=Report)
+    tar_bytes: int = 0
+    source: int | None = None  # whose tar it is, in place
+
+    def __len__(self) -> int:
+        return len(self.columns["id"])
+
+    def save(self, root: Path, entries: str) -> None:
+        content = {"entries": entries, **asdict(self)}
+        write_durably(_rows_path(root, self.number), json.dumps(content, default=str).encode("ascii"))
+
+    @classmethod
+    def load(cls, root: Path, number: int) -> Shard:
+        return cls._of(json.loads(_rows_path(root, number).read_bytes()))
+
+    @classmethod
+    def find(cls, root: Path, number: int, entries: str) -> Shard | None:
+        """What an earlier packing wrote of the same entries, whole; None where there is no such thing."""
+        try:
+            content = json.loads(_rows_path(root, number).read_bytes())
+        except FileNotFoundError:
+            return None
+        shard = cls._of(content)
+        if content["entries"] != entries:
+            return None
+        if len(shard) and shard.source is None:
+            tar = root / shard_names(number)[0]
+            if not tar.exists() or tar.stat().st_size != shard.tar_bytes:
+                return None
+        return shard
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> Shard:
+        report = Report.of_dict(content["report"])
+        return cls(content["number"], content["columns"], report, content["tar_bytes"], content["source"])
+
+
+def _rows_path(root: Path, number: int) -> Path:
+    return (root / shard_names(number)[0]).with_suffix(".rows")
+
+
+def fingerprint(entries: list[Entry]) -> str:
+    """Of the listing that a shard is made from."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        row = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.metadata)
+        digest.update(repr(row).encode("utf-8", "backslashreplace") + b"\n")
+    return digest.hexdigest()
+
+
+class ShardWriter:
+    """Writes shards into `root`, several at a time from several threads."""
+
+    def __init__(self, root: Path, options: Options, progress: Callable[[int], None]):
+        self.root, self.options, self.progress = root, options, progress
+
+    def write(
+        self,
+        number: int,
+        entries: list[Entry],
+        reject: Callable[[Entry, Picture | None], str | None] = lambda entry, picture: None,
+        source: int | None = None,
+    ) -> Shard:
+        """reject: called before an entry is read, with None, and with its picture before it is packed; a reason why
+        not. source: place of the tar that holds the entries, for a pack in place."""
+        shard = Shard(number, source=source)
+        path = self.root / shard_names(number)[0]
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "wb") as file:
+            for entry in entries:
+                try:
+                    picture = self._picture(entry, reject)
+                except (BadPictureError, OSError) as error:
+                    refuse(shard.report, entry, _reason(error, entry))
+                else:
+                    self._pack(file, shard, entry, picture)
+                self.progress(entry.length)
+            end_tar(file)
+        if len(shard) and source is None:
+            shard.tar_bytes = temporary.stat().st_size
+            publish(temporary, path)
+        else:
+            temporary.unlink()
+        shard.save(self.root, fingerprint(entries))
+        return shard
+
+    def _picture(self, entry: Entry, reject: Callable[[Entry, Picture | None], str | None]) -> Picture:
+        reason = reject(entry, None)
+        if reason is None and entry.length > MAX_PICTURE_BYTES:
+            reason = f"its {entry.length:,} bytes are more than a picture has ({MAX_PICTURE_BYTES:,})"
+        if reason is None:
+            picture = inspect(entry.read(), self.options.transcode, self.options.decode)
+            reason = reject(entry, picture)
+        if reason is not None:
+            raise BadPictureError(reason)
+        return picture
+
+    def _pack(self, file: BinaryIO, shard: Shard, entry: Entry, picture: Picture) -> None:
+        if self.options.in_place:
+            offset = entry.offset
+        else:
+            offset = append_member(file, member_name(entry.id, "jpeg"), picture.data)
+        row = {
+            "id": entry.id,
+            "offset": offset,
+            "length": len(picture.data),
+            "width": picture.width,
+            "height": picture.height,
+            "crc32c": _C.crc32c(picture.data),
+            "label": entry.label,
+            "class_name": entry.class_name,
+            "metadata": entry.metadata,
+            "digest": digest_of(picture.data).hex() if self.options.on_duplicate != "keep" else None,
+        }
+        for name, value in row.items():
+            shard.columns[name].append(value)
+        shard.report.count(picture)
+
+
+def digest_of(data: bytes) -> bytes:
+    """Equal for equal pictures, and for no others."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def refuse(report: Report, entry: Entry, reason: str) -> None:
+    file, id = (
+        text.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
+        for text in (f"{entry.source.name}: {entry.name}", entry.id)
+    )
+    report.refused.append(Refusal(file, id, reason))
+
+
+def _reason(error: Exception, entry: Entry) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EIO:
+        raise PackError(
+            f"{entry.source.path}: {entry.name} cannot be read: {error.strerror}. The storage is failing: copy or "
+            "download the source again, then run the same command to go on"
+        ) from None
+    return str(error)
