@@ -40,7 +40,8 @@ class ShardReader:
 
 class PendingBatch:
     plans: np.ndarray | None
-    def wait(self) -> list[tuple[int, str, str]]: ...  # failures: (slot, fault, message)
+    # Failures, (slot, fault, message); None when the seconds pass first.
+    def wait(self, seconds: float = 1e9) -> list[tuple[int, str, str]] | None: ...
 
 class Engine:
     def __init__(
@@ -49,20 +50,26 @@ class Engine:
         recipe: np.ndarray,
         seed: int,
         table: np.ndarray,  # (3, 256) float32: what a byte becomes
+        half: np.ndarray,  # (3, 256) uint16: the same as the bits of the half type, where that is the element
         mean: Sequence[float],
         std: Sequence[float],
         threads: int,
+        element: str = "float32",  # float16, bfloat16, uint8
+        channels_last: bool = False,
+        cpus: Sequence[int] = (),  # thread i runs on cpus[i % len(cpus)] alone
     ) -> None: ...
     def submit(
         self,
         records: np.ndarray,  # (N,) int64
         draws: np.ndarray,  # (N,) uint32
-        epoch: int,
-        views: list[np.ndarray],  # (N, 3, height, width) float32 each, written in place
+        epochs: np.ndarray,  # (N,) uint32
+        # (N, 3, height, width) each, or with channels_last (N, height, width, 3), of the element's type (bfloat16 as
+        # uint16); written in place
+        views: list[np.ndarray],
         plans: np.ndarray | None = None,  # (N, views), written in place
     ) -> PendingBatch: ...
     def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 
 class BufferPool:
     def __init__(self, keep: int) -> None: ...
-    def take(self, shape: Sequence[int]) -> np.ndarray: ...  # float32; returns to the pool when it dies
+    def take(self, bytes: int) -> np.ndarray: ...  # uint8; returns to the pool when it dies

@@ -12,15 +12,16 @@ from .samples import Samples, render_plan
 if TYPE_CHECKING:
     from .dataset import ShardDataset
     from .loader import DataLoader
+    from .rendering import normalize
     from .sampler import EpochSampler
 
 __version__ = "0.1.0"
 __all__ = [
     "BadPictureError", "DataLoader", "EpochSampler", "PackError", "Recipe", "RecordError", "Samples", "ShardDataset",
-    "ShardError", "ViewSpec", "recipes", "render_plan",
+    "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
 ]  # fmt: skip
 
-_NEEDS_TORCH = {"ShardDataset": "dataset", "DataLoader": "loader", "EpochSampler": "sampler"}
+_NEEDS_TORCH = {"ShardDataset": "dataset", "DataLoader": "loader", "EpochSampler": "sampler", "normalize": "rendering"}
 
 
 def __getattr__(name: str) -> Any:

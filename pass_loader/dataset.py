@@ -1,21 +1,21 @@
-"""ShardDataset: a pack as a torch IterableDataset."""
+"""ShardDataset: a pack as a torch IterableDataset; its records as a map dataset."""
 
 from __future__ import annotations
 
+import operator
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from . import _C
 from .pack.reader import Pack
 from .recipes import Recipe
-from .rendering import Renderer
+from .rendering import Keys, Renderer
 from .samples import Samples
 
 
@@ -26,22 +26,42 @@ def initialized_rank() -> tuple[int, int] | None:
     return None
 
 
+def agree_on_generation(pack: Pack, occasion: str) -> int:
+    """The pack's generation on the rank that comes first: a removal must take effect in the same epoch on all ranks.
+
+    occasion: names this epoch of this loader, the same on all ranks. Waits for nobody.
+    """
+    if (initialized_rank() or (0, 1))[1] == 1:
+        return pack.generation
+    store = torch.distributed.distributed_c10d._get_default_store()
+    key = f"pass_loader/{pack.pack_id}/{occasion}"
+    return int(store.compare_set(key, "", str(pack.generation)))
+
+
 class ShardDataset(Samples, IterableDataset):
     """The samples of a pack under a recipe.
 
     Give it to `pass_loader.DataLoader` for batches. Under torch's own DataLoader it is an IterableDataset in
     sequential order: ranks and worker processes split the records among them, and each sample is
     (list of (3, height, width) float32 tensors, label), or the bare list for a recipe whose batch is "views".
-    There, call `set_epoch` before each epoch for new views.
+    There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
-    Views depend on (seed, epoch, record) alone.
+    records or ids: serve these alone, in this order. Views depend on (seed, epoch, record) alone.
     """
 
-    def __init__(self, pack: str | Path | Pack, recipe: Recipe, *, seed: int = 0):
-        super().__init__(pack, recipe, seed=seed)
+    def __init__(
+        self,
+        pack: str | Path | Pack,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        records: Sequence[int] | None = None,
+        ids: Sequence[str] | None = None,
+    ):
+        super().__init__(pack, recipe, seed=seed, records=records, ids=ids)
         self.epoch = 0
         self._rank: tuple[int, int] | None = None
-        self._alone: tuple[int, _C.ShardReader, Renderer] | None = None
+        self._alone: tuple[int, Renderer] | None = None
 
     def __repr__(self) -> str:
         return f"ShardDataset({self.pack!r}, recipe {self.recipe.name}, seed {self.seed})"
@@ -58,19 +78,54 @@ class ShardDataset(Samples, IterableDataset):
         rank, world = initialized_rank() or self._rank or (0, 1)
         worker = get_worker_info()
         part, parts = (rank * worker.num_workers + worker.id, world * worker.num_workers) if worker else (rank, world)
-        for position in range(part, len(self), parts):
-            record = int(self.pack.records_at(np.array([position], dtype=np.int64))[0])
-            views = self.sample(record, self.epoch)
-            if self.recipe.batch == "views":
-                yield views
-            else:
-                yield views, int(self.pack.column("label")[record])
+        live = self.live
+        for position in range(part, len(live), parts):
+            yield self._item(int(live.records_at(np.array([position]))[0]), self.epoch)
+
+    def as_map(self) -> MapDataset:
+        """The same samples by position, for torch's DataLoader, samplers, Subset and random_split."""
+        return MapDataset(self)
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
         """What a batch holds of this record: a list of (3, height, width) float32 tensors. Raises RecordError."""
         self.check_live(record)
-        reader = self.reader
-        if self._alone is None or self._alone[:2] != (os.getpid(), reader):
-            self._alone = (os.getpid(), reader, Renderer(self, threads=0, keep=0))
-        submitted = self._alone[2].submit(np.array([record], np.int64), np.array([draw], np.uint32), epoch)
-        return [view[0] for view in submitted.wait().views]
+        if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
+            self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
+        submitted = self._alone[1].submit(Keys.of(record, draw, epoch))
+        submitted.raise_first(submitted.wait())
+        return [view[0] for view in submitted.views]
+
+    def _item(self, record: int, epoch: int, draw: int = 0) -> Any:
+        views = self.sample(record, epoch, draw)
+        return views if self.recipe.batch == "views" else (views, int(self.pack.column("label")[record]))
+
+
+class MapDataset(Dataset):
+    """A ShardDataset by position: (list of (3, height, width) float32 tensors, label), or the bare list.
+
+    What is served is decided when it is made. An index is a position or (position, draw). Views are those of `epoch`:
+    call `set_epoch` before each epoch; worker processes that persist do not see it, so leave persistent_workers off.
+    """
+
+    def __init__(self, dataset: ShardDataset):
+        self.dataset = dataset
+        self.live = dataset.live
+        self.epoch = dataset.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.live)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Raises IndexError outside [-len, len), RecordError for a record that cannot become a sample."""
+        position, draw = index if isinstance(index, (tuple, list)) else (index, 0)
+        position = operator.index(position)
+        if not -len(self) <= position < len(self):
+            raise IndexError(f"position {position}, want [{-len(self)}, {len(self)})")
+        record = int(self.live.records_at(np.array([position % len(self)]))[0])
+        return self.dataset._item(record, self.epoch, draw)
+
+    def __getitems__(self, indices: Sequence[Any]) -> list[Any]:
+        return [self[index] for index in indices]

@@ -6,45 +6,65 @@ import itertools
 import math
 import operator
 import os
-from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+import warnings
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
-import numpy as np
 import torch
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
-from .dataset import ShardDataset
-from .rendering import Renderer, Submitted
+from .dataset import ShardDataset, agree_on_generation
+from .errors import RecordError
+from .faults import Faults
+from .iteration import BatchIterator, Meter, Settings
+from .live import Live
+from .rendering import ELEMENTS, Renderer, Submitted
+from .resume import ForeignSampler, Progress, check_fits, draw_share, identity
 from .sampler import EpochSampler
+from .statistics import statistics
+
+_made = itertools.count()
 
 
 class DataLoader:
-    """Batches of a ShardDataset, in the structure of the recipe's official script, as float32 tensors on the CPU.
+    """Batches of a ShardDataset, in the structure of the recipe's official script.
 
-    dataset, batch_size, shuffle, sampler, pin_memory, drop_last, generator: as in torch. Without `sampler` the order is
-        that of torch's DistributedSampler with seed 0, or with the generator's seed.
+    dataset, batch_size, shuffle, sampler, batch_sampler, pin_memory, drop_last, timeout, generator: as in torch. Without
+        a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
     num_workers: threads; 0 renders in the calling thread.
     prefetch_factor: batches a loader (not a worker) in work while one is waited for; 2 unless given.
+    collate_fn: called with a list of samples as a map dataset gives them, (list of views, label); None gives the recipe's
+        structure without a copy.
+    persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for the
+        current accelerator either way.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
     return_info: one dict more a batch: records, ids, valid, plans.
+    dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
+    channels_last: the memory format of the views.
+    on_error: what a record whose bytes are bad does. "raise"; "replace" by another record, a pure function of (seed,
+        epoch, record), with `valid` false in the info; "skip", a smaller batch, on one rank only. `errors` lists them.
+        Storage that fails is read again twice and then raises in any case, and so do 100 bad records in a row.
+    order: "torch" or "permute", see EpochSampler. infinite: an endless stream over epochs; `len` raises TypeError.
+    cpus: thread i runs on cpus[i % len(cpus)] alone.
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
     the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's where
-    it changed since the last iteration, else one more than the last.
+    it changed since the last iteration, else one more than the last. What was removed from the pack leaves at the next
+    epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global batch.
 
-    Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed.
+    Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError after
+    `timeout` seconds.
     """
 
     def __init__(
         self,
         dataset: ShardDataset,
-        batch_size: int = 1,
+        batch_size: int | None = 1,
         shuffle: bool | None = None,
         sampler: Sampler[Any] | Iterable[Any] | None = None,
-        batch_sampler: None = None,
+        batch_sampler: Sampler[list[Any]] | Iterable[Sequence[Any]] | None = None,
         num_workers: int = 0,
-        collate_fn: None = None,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
         drop_last: bool = False,
         timeout: float = 0,
@@ -59,104 +79,214 @@ class DataLoader:
         rank: int | None = None,
         world_size: int | None = None,
         return_info: bool = False,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        on_error: str = "raise",
+        order: str | None = None,
+        infinite: bool = False,
+        cpus: Sequence[int] = (),
     ):
         if not isinstance(dataset, ShardDataset):
             raise TypeError(f"dataset is {type(dataset).__name__}, want a pass_loader.ShardDataset")
         _refuse(
-            batch_sampler=(batch_sampler, "give sampler and batch_size"),
-            collate_fn=(collate_fn, "the structure of a batch is the recipe's `batch`"),
             worker_init_fn=(worker_init_fn, "workers are threads without state of their own"),
             multiprocessing_context=(multiprocessing_context, "workers are threads"),
-            timeout=(timeout or None, "waiting can be interrupted, and a failed record raises at once"),
-            pin_memory_device=(pin_memory_device or None, "pin_memory=True pins for the current accelerator"),
-            in_order=(None if in_order else False, "batches always come in order"),
         )
-        if sampler is not None and (shuffle or rank is not None or world_size is not None):
-            raise ValueError("sampler decides order and ranks: give it without shuffle, rank and world_size")
-        batch_size, num_workers = operator.index(batch_size), operator.index(num_workers)
-        for name, value, least in (("batch_size", batch_size, 1), ("num_workers", num_workers, 0)):
+        ours = shuffle or order or infinite or rank is not None or world_size is not None
+        _check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
+        if collate_fn is not None and return_info:
+            raise ValueError("return_info adds to the recipe's structure: give it without collate_fn")
+        if dtype not in ELEMENTS:
+            raise TypeError(f"dtype is {dtype}, want one of {', '.join(map(str, ELEMENTS))}")
+        self.dataset = dataset
+        self.batch_size = None if batch_sampler is not None else operator.index(batch_size or 0)
+        self.num_workers = operator.index(num_workers)
+        self.prefetch_factor = 2 if prefetch_factor is None else operator.index(prefetch_factor)
+        for name, value, least in (("batch_size", batch_size or 0, 1), ("num_workers", self.num_workers, 0),
+                                   ("prefetch_factor", self.prefetch_factor, 1), ("timeout", timeout, 0)):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name} is {value}, want at least {least}")
-        if prefetch_factor is not None and prefetch_factor < 1:
-            raise ValueError(f"prefetch_factor is {prefetch_factor}, want at least 1")
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.num_workers = num_workers
+        self.collate_fn, self.timeout = collate_fn, timeout
         self.pin_memory = pin_memory and torch.cuda.is_available()
+        self.pin_memory_device = pin_memory_device
         self.drop_last = drop_last
         self.generator = generator
-        self.prefetch_factor = prefetch_factor or 2
-        self.persistent_workers = persistent_workers  # threads persist either way
+        self.persistent_workers, self.in_order = persistent_workers, in_order
         self.return_info = return_info
-        seed = generator.initial_seed() if generator is not None else 0
-        self.sampler: Any = sampler if sampler is not None else EpochSampler(
-            dataset, shuffle=bool(shuffle), seed=seed, rank=rank, world_size=world_size
+        self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
+        self._foreign = None if sampler is None and batch_sampler is None else ForeignSampler(
+            sampler if batch_sampler is None else batch_sampler, batched=batch_sampler is not None
         )  # fmt: skip
-        self._last_epochs: tuple[int, int] | None = None  # the sampler's and the views', of the last iteration
+        self.sampler: Any = sampler if sampler is not None else getattr(batch_sampler, "sampler", None)
+        if self._foreign is None:
+            self.sampler = EpochSampler(
+                dataset, shuffle=bool(shuffle), seed=0 if generator is None else generator.initial_seed(), rank=rank,
+                world_size=world_size, order=order, infinite=infinite,
+            )  # fmt: skip
+        self.batch_sampler: Any = batch_sampler or BatchSampler(self.sampler, self.batch_size or 1, drop_last)
+        self._faults = Faults(on_error)
+        self._meter = Meter()
+        self._number, self._iterations = next(_made), 0
+        self._last: Progress | None = None  # of the latest iteration
+        self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
         self._renderer: tuple[int, Renderer] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_renderer": None}
 
     def __len__(self) -> int:
-        """Batches of an epoch. Raises TypeError where a foreign sampler has no length."""
-        if not isinstance(self.sampler, Sized):
-            raise TypeError(f"the sampler {type(self.sampler).__name__} has no length, so the loader has none")
-        samples = len(self.sampler)
-        return samples // self.batch_size if self.drop_last else math.ceil(samples / self.batch_size)
+        """Batches of an epoch. Raises TypeError where the sampler has no length."""
+        counted = self.batch_sampler if self.batch_size is None else self.sampler
+        if not isinstance(counted, Sized):
+            raise TypeError(f"the sampler {type(counted).__name__} has no length, so the loader has none")
+        if self.batch_size is None:
+            return len(counted)
+        return len(counted) // self.batch_size if self.drop_last else math.ceil(len(counted) / self.batch_size)
 
-    def __iter__(self) -> Iterator[Any]:
-        epoch = self._views_epoch()
-        return self._iterate(self._batches(), epoch)
+    @property
+    def errors(self) -> list[RecordError]:
+        """The records that were replaced or skipped, the latest 10,000."""
+        return list(self._faults.errors)
 
-    def _views_epoch(self) -> int:
-        order = int(getattr(self.sampler, "epoch", 0))
-        if self._last_epochs is None or order != self._last_epochs[0]:
-            views = order
+    def __iter__(self) -> BatchIterator:
+        order_epoch = self._order_epoch()
+        resumed, self._resumed = self._resumed, None
+        if resumed is not None and resumed.order_epoch != order_epoch:
+            if resumed.position:
+                warnings.warn(
+                    f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
+                    f"{resumed.position} in that epoch is dropped", stacklevel=2,
+                )  # fmt: skip
+            resumed = None
+        live = self._live(resumed)
+        progress = resumed or Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0)
+        if self._foreign is not None:
+            skipped = self._foreign.begin(progress)
+            drawn = self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress.epoch, skipped)
+            step = None
         else:
-            views = self._last_epochs[1] + 1
-        self._last_epochs = (order, views)
-        return views
+            world = self.sampler.place[1]
+            progress.world = progress.world or world
+            step = (self.batch_size or 1) * world
+            share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step))
+            drawn = draw_share(share, live, self.batch_size or 1, progress.epoch)
+        self._last = progress
+        settings = Settings(
+            self._depth(), self.timeout or math.inf, self.return_info, self._structure, step
+        )
+        return BatchIterator(drawn, live, self._get_renderer(), progress, self._faults, self._meter, settings)
 
-    def _batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(records, draws) of each batch."""
-        positions = iter(self.sampler)
-        while chunk := list(itertools.islice(positions, self.batch_size)):
-            if len(chunk) < self.batch_size and self.drop_last:
-                return
-            pairs = [p if isinstance(p, (tuple, list)) else (p, 0) for p in chunk]
-            rows = np.array([[operator.index(p), operator.index(draw)] for p, draw in pairs], dtype=np.int64)
-            if rows[:, 0].min() < 0 or rows[:, 0].max() >= len(self.dataset):
-                raise IndexError(f"the sampler gave a position outside [0, {len(self.dataset)})")
-            if rows[:, 1].min() < 0 or rows[:, 1].max() >= 1 << 16:
-                raise IndexError("the sampler gave a draw outside [0, 65536)")
-            yield self.dataset.pack.records_at(rows[:, 0].copy()), rows[:, 1].astype(np.uint32)
+    def _order_epoch(self) -> int:
+        return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
 
-    def _iterate(self, batches: Iterator[tuple[np.ndarray, np.ndarray]], epoch: int) -> Iterator[Any]:
-        renderer = self._get_renderer()
-        under_way: deque[Submitted] = deque()
-        while True:
-            for records, draws in itertools.islice(batches, self._depth() - len(under_way)):
-                under_way.append(renderer.submit(records, draws, epoch, with_plans=self.return_info))
-            if not under_way:
-                return
-            yield under_way.popleft().wait().structured(self.return_info)
+    def _next_epoch(self, order_epoch: int) -> int:
+        """The views' epoch of the next iteration."""
+        if self._last is None or order_epoch != self._last.order_epoch:
+            return order_epoch
+        return self._last.epoch + 1
+
+    def _live(self, resumed: Progress | None) -> Live:
+        """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
+        self._iterations += 1
+        self.dataset.pack.refresh()
+        if resumed is not None and resumed.position:
+            live = self.dataset.live_then(resumed.generation)
+            if len(live) != resumed.samples:
+                raise ValueError(f"the state is of {resumed.samples} samples, the dataset had {len(live)} at that time")
+            return live
+        generation = agree_on_generation(self.dataset.pack, f"{self._number}/{self._iterations}")
+        live = self.dataset.live_then(generation)
+        if resumed is not None:
+            resumed.generation, resumed.samples, resumed.world = generation, len(live), 0
+        if not len(live):
+            raise ValueError(f"{self.dataset!r} serves no records")
+        return live
+
+    def _stop(self, count: int, progress: Progress, step: int) -> int | None:
+        """Where the epoch ends, in places of all ranks together. Every rank gets the same number of batches, none of
+        them empty: with drop_last whole ones; else a rest that is too small for the ranks of now, which are others than
+        those that began the epoch, wraps around.
+        """
+        if self.sampler.infinite:
+            return None
+        world = self.sampler.place[1]
+        if world > 1 and self._faults.policy == "skip":
+            raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
+        stop = self.sampler.total(count, progress.world)
+        rest = (stop - progress.position) % step
+        if self.drop_last:
+            return stop - rest
+        return stop + world - rest if 0 < rest < world else stop
+
+    def _structure(self, batch: Submitted) -> Any:
+        return batch.structured(self.return_info) if self.collate_fn is None else self.collate_fn(batch.as_samples())
 
     def _depth(self) -> int:
         return self.prefetch_factor if self.num_workers > 0 else 1
 
     def _get_renderer(self) -> Renderer:
-        """Made at the first iteration and kept for the next; threads do not survive a fork."""
-        if self._renderer is None or self._renderer[0] != os.getpid():
+        """Made at the first iteration and kept for the next; threads do not survive a fork, nor paths a purge."""
+        kept = self._renderer
+        if kept is None or kept[0] != os.getpid() or kept[1].reader is not self.dataset.reader:
             renderer = Renderer(
-                self.dataset,
-                self.num_workers,
-                batch_size=self.batch_size,
-                pin_memory=self.pin_memory,
-                keep=self._depth() + 1,
-            )
-            self._renderer = (os.getpid(), renderer)
-        return self._renderer[1]
+                self.dataset, self.num_workers, batch_size=self.batch_size or 1, pin_memory=self.pin_memory,
+                keep=self._depth() + 1, dtype=self.dtype, channels_last=self.channels_last, cpus=self.cpus,
+            )  # fmt: skip
+            kept = self._renderer = (os.getpid(), renderer)
+        return kept[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration stands, as JSON-serialisable values; equal on all ranks under our own order.
+
+        Counts batches handed out by `next`, not prefetched ones. Behind the last batch it is the start of the next
+        epoch. Starts no threads. Raises TypeError for a foreign sampler whose order cannot be brought back.
+        """
+        if self._foreign is not None:
+            self._foreign.check_resumable()
+        progress = self._resumed or self._last
+        if progress is None:
+            order_epoch, live = self._order_epoch(), self.dataset.live
+            progress = Progress(order_epoch, order_epoch, live.generation, len(live), 0)
+        return {**self._identity(progress.samples), **progress.as_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration goes on where the state was taken. The sampler's epoch becomes the state's; `set_epoch` to
+        another one drops the position, with a warning.
+
+        Raises ValueError for a state of another pack, recipe, seed, order or global batch.
+        """
+        samples = state.get("samples", 0)
+        check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
+        self._resumed = Progress.of_state(state)
+        (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
+
+    def _identity(self, samples: int) -> dict[str, Any]:
+        own = identity(self.dataset.recipe, self.dataset.pack.pack_id, self.dataset.seed)
+        if self._foreign is not None:
+            return own | {"sampler": type(self._foreign.sampler).__name__}
+        order = {"kind": self.sampler.kind(samples), "seed": self.sampler.seed, "infinite": self.sampler.infinite}
+        return own | {"order": order, "global_batch": (self.batch_size or 1) * self.sampler.place[1]}
+
+    def stats(self) -> dict[str, Any]:
+        """What the loader has done since it was made: batches, samples, seconds, samples_per_second, views_per_second;
+        data_wait, the share of the time that the consumer waited; stage_seconds of the threads; errors; private_bytes of
+        the process; pinned_bytes of batches in work; advice, a line of words.
+        """
+        stages = {} if self._renderer is None else self._renderer[1].stage_times()
+        batch_bytes = 0 if self._renderer is None else self._renderer[1].sample_bytes() * (self.batch_size or 1)
+        return statistics(
+            self._meter, stages, views=len(self.dataset.recipe.views), threads=self.num_workers,
+            errors=self._faults.count, pinned_bytes=batch_bytes * (self._depth() + 1) if self.pin_memory else 0,
+        )  # fmt: skip
+
+
+def _check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, drop_last: bool, ours: bool) -> None:
+    if (sampler is not None or batch_sampler is not None) and ours:
+        raise ValueError("a sampler decides order and ranks: give it without shuffle, order, infinite, rank and world_size")
+    if batch_sampler is not None and (batch_size != 1 or sampler is not None or drop_last):
+        raise ValueError("batch_sampler decides batches: give it without batch_size, sampler and drop_last")
+    if batch_size is None and batch_sampler is None:
+        raise ValueError("batch_size=None would give single samples: take dataset.as_map() or dataset.sample(record)")
 
 
 def _refuse(**arguments: tuple[Any, str]) -> None:

@@ -127,6 +127,7 @@ class Renderer:
         cpus: Sequence[int] = (),
     ):
         self.samples = samples
+        self.reader = samples.reader
         self.pin_memory = pin_memory
         self.batch_size = batch_size
         self.dtype, self.channels_last = dtype, channels_last
@@ -134,7 +135,7 @@ class Renderer:
         table = recipe.normalize_table()
         name, _ = ELEMENTS[dtype]
         self._engine = _C.Engine(
-            samples.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std, threads,
+            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std, threads,
             element=name, channels_last=channels_last, cpus=list(cpus),
         )  # fmt: skip
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
@@ -208,4 +209,6 @@ def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.fl
         torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
         for values in (recipe.mean, recipe.std)
     )
-    return views.to(torch.float32).div_(255).sub_(mean).div_(std).to(dtype)
+    # A divisor on the device: by a number of Python, CUDA multiplies with its reciprocal, which rounds otherwise.
+    scale = torch.tensor(255.0, device=views.device)
+    return views.to(torch.float32).div_(scale).sub_(mean).div_(std).to(dtype)

@@ -1,15 +1,59 @@
-"""Order: torch's DistributedSampler index for index, without its demand for a process group at construction."""
+"""Order over ranks: torch's DistributedSampler index for index, without its demand for a process group at construction."""
 
 from __future__ import annotations
 
 import math
 import operator
 from collections.abc import Iterator, Sized
+from dataclasses import dataclass
 
-import torch
+import numpy as np
 from torch.utils.data import Sampler
 
 from .dataset import initialized_rank
+from .order import PERMUTE_ABOVE, Order
+
+_CHUNK = 1 << 16  # places turned to positions at once
+
+
+@dataclass(frozen=True)
+class Share:
+    """One rank's part of what is left of an epoch, or of an endless run: places start + rank, + world, ... below stop.
+
+    Global batch k of all ranks is a run of neighbouring places, whatever the number of ranks: that makes resuming on
+    another number of ranks exact.
+    """
+
+    sampler: EpochSampler
+    count: int  # served records
+    start: int
+    stop: int | None  # None: endless
+
+    def __len__(self) -> int:
+        rank, world = self.sampler.place
+        if self.stop is None:
+            raise TypeError("an endless order has no length")
+        return max(0, math.ceil((self.stop - self.start - rank) / world))
+
+    def chunks(self, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(positions, passes) of up to `size` places; passes counts how often the order has begun anew."""
+        rank, world = self.sampler.place
+        order, passed = None, -1
+        left = None if self.stop is None else len(self)
+        place = self.start + rank
+        while left is None or left > 0:
+            taken = size if left is None else min(size, left)
+            places = place + world * np.arange(taken, dtype=np.int64)
+            passes = places // self.count if self.stop is None else np.zeros(taken, np.int64)
+            positions = np.empty(taken, np.int64)
+            for number in np.unique(passes):
+                if order is None or number != passed:
+                    order, passed = self.sampler.order(self.count, int(number)), int(number)
+                chosen = passes == number
+                positions[chosen] = order.at(places[chosen])
+            yield positions, passes
+            place += world * taken
+            left = None if left is None else left - taken
 
 
 class EpochSampler(Sampler[int]):
@@ -17,19 +61,39 @@ class EpochSampler(Sampler[int]):
 
     shuffle: `randperm` of seed + epoch, else sequential; padded by wrap-around to equal lengths; dealt rank::world.
     So a run sees the pictures in the order of the script it came from (torch/utils/data/distributed.py).
+    drop_last: cut to equal lengths instead of padding.
+    order: "torch" is that randperm; "permute" a keyed bijection that needs no memory. None: "permute" above 10^7 records.
+    infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither padding
+        nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
     rank and world_size: None reads torch.distributed at the first `len` or `iter`.
     """
 
     def __init__(
-        self, data: Sized, *, shuffle: bool, seed: int = 0, rank: int | None = None, world_size: int | None = None
+        self,
+        data: Sized,
+        *,
+        shuffle: bool,
+        seed: int = 0,
+        rank: int | None = None,
+        world_size: int | None = None,
+        drop_last: bool = False,
+        order: str | None = None,
+        infinite: bool = False,
     ):
         if (rank is None) != (world_size is None):
             raise ValueError(f"rank is {rank} and world_size {world_size}: give both or neither")
         if rank is not None and world_size is not None and not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, want [0, {world_size})")
-        self.data, self.shuffle, self.seed = data, shuffle, seed
+        if order not in (None, "torch", "permute"):
+            raise ValueError(f"order is {order!r}, want 'torch' or 'permute'")
+        self.data, self.shuffle, self.seed, self.drop_last, self.infinite = data, shuffle, seed, drop_last, infinite
         self.epoch = 0
+        self._order = order
+        self._kept: tuple[tuple[str, int, int], Order] | None = None
         self._place = (rank, world_size) if rank is not None and world_size is not None else None
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_kept": None}
 
     @property
     def place(self) -> tuple[int, int]:
@@ -41,22 +105,31 @@ class EpochSampler(Sampler[int]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = operator.index(epoch)
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.data) / self.place[1])
+    def kind(self, count: int) -> str:
+        if not self.shuffle:
+            return "sequential"
+        return self._order or ("permute" if count > PERMUTE_ABOVE else "torch")
 
-    def positions(self) -> torch.Tensor:
-        """(len,) int64."""
-        count = len(self.data)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(count, generator=generator)
-        else:
-            order = torch.arange(count)
-        rank, world = self.place
-        total = len(self) * world
-        if total > count:
-            order = order.repeat(math.ceil(total / count))[:total]
-        return order[rank::world]
+    def order(self, count: int, passed: int = 0) -> Order:
+        """The order of this epoch, or of the `passed`-th one after it."""
+        key = (self.kind(count), count, self.seed + self.epoch + passed)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, Order(*key))
+        return self._kept[1]
+
+    def total(self, count: int, world: int) -> int:
+        """Places of an epoch that `world` ranks begin together: a multiple of world."""
+        whole = count // world * world
+        return whole if self.drop_last or whole == count else whole + world
+
+    def share(self, count: int, start: int = 0, stop: int | None = None) -> Share:
+        if not self.infinite and stop is None:
+            stop = self.total(count, self.place[1])
+        return Share(self, count, start, stop)
+
+    def __len__(self) -> int:
+        return len(self.share(len(self.data)))
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.positions().tolist())
+        for positions, _ in self.share(len(self.data)).chunks():
+            yield from positions.tolist()

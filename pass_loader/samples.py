@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
+from .live import Live, chosen_records, live_now, live_then
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
@@ -20,9 +21,20 @@ MAX_SEED = 2**64
 
 
 class Samples:
-    """A pack seen through a recipe. Every method is a pure function of its arguments and the seed."""
+    """A pack, or chosen records of it, seen through a recipe. Every method is a pure function of its arguments and the seed.
 
-    def __init__(self, pack: str | Path | Pack, recipe: Recipe, *, seed: int = 0):
+    records or ids: serve these alone, in this order, under the numbers that they have in the pack.
+    """
+
+    def __init__(
+        self,
+        pack: str | Path | Pack,
+        recipe: Recipe,
+        *,
+        seed: int = 0,
+        records: Sequence[int] | None = None,
+        ids: Sequence[str] | None = None,
+    ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
                 f"recipe is {recipe!r}, want a pass_loader.Recipe, for example recipes.dino(), or for a transform "
@@ -33,11 +45,24 @@ class Samples:
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)
         self.recipe = recipe
         self.seed = seed
+        self._chosen = chosen_records(self.pack, records, ids)
+        self._live = live_now(self.pack, self._chosen)
         self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
 
     def __len__(self) -> int:
-        """Live records."""
-        return len(self.pack)
+        """Live records, of those chosen."""
+        return len(self.live)
+
+    @property
+    def live(self) -> Live:
+        """What is served now: it changes where the pack is refreshed, and whoever iterates keeps the one it began with."""
+        if self._live.generation != self.pack.generation:
+            self._live = live_now(self.pack, self._chosen)
+        return self._live
+
+    def live_then(self, generation: int) -> Live:
+        """What was served when the pack had this generation. Raises PackError where it never had it."""
+        return live_then(self.pack, self._chosen, generation)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # file descriptors do not travel

@@ -63,7 +63,8 @@ def imports(path: Path) -> set[str]:
 
 
 def test_imports() -> None:
-    needs_torch = {"dataset", "loader", "sampler", "rendering", "drop_in"}
+    needs_torch = {"dataset", "loader", "sampler", "order", "rendering", "faults", "iteration", "resume", "statistics",
+                   "drop_in"}
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         found = imports(path)

@@ -20,9 +20,8 @@ import pass_loader
 from pass_loader import recipes
 dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
 drop = sys.argv[2] == "drop"
-loader = pass_loader.DataLoader(dataset, batch_size=64, shuffle=True, num_workers=2, drop_last=drop)
-loader.sampler.positions = lambda: torch.arange(200) % len(dataset)
-type(loader.sampler).__len__ = lambda self: 200
+order = [position % len(dataset) for position in range(200)]
+loader = pass_loader.DataLoader(dataset, batch_size=64, sampler=order, num_workers=2, drop_last=drop)
 after = []
 for epoch in range(10):
     for views, labels in loader:
@@ -51,12 +50,12 @@ def test_the_pool_gives_a_buffer_of_the_size_asked_for() -> None:
     from pass_loader import _C
 
     pool = _C.BufferPool(keep=2)
-    small = pool.take([10, 10])
+    small = pool.take(400)
     place = small.ctypes.data
     del small
-    large = pool.take([1000, 1000])
-    assert large.shape == (1000, 1000) and large.ctypes.data != place
+    large = pool.take(4_000_000)
+    assert large.shape == (4_000_000,) and large.ctypes.data != place
     large[:] = 1
-    assert pool.take([10, 10]).ctypes.data == place
+    assert pool.take(400).ctypes.data == place
     for _ in range(4):
-        assert pool.take([0]).size == 0
+        assert pool.take(0).size == 0

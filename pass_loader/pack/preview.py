@@ -32,7 +32,7 @@ def preview(
     samples = Samples(pack, recipe, seed=seed)
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
-        records = [int(record) for record in samples.pack.records_at(spread)]
+        records = [int(record) for record in samples.live.records_at(spread)]
     if not len(records):
         raise PackError(f"{samples.pack.path} has no live record to show")
     rows = [_row(samples, record, epoch) for record in records]

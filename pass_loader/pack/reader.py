@@ -55,7 +55,7 @@ class Pack:
         if self.revision:  # a purged record has no bytes any more, whatever the log says
             removed = np.union1d(removed, np.flatnonzero(self.column("length") == 0))
         self.removed = removed.astype(np.int64)
-        self.generation = len(removed) << 32 | _C.crc32c(self.removed.astype("<i8").tobytes()) if len(removed) else 0
+        self.generation = generation_of(self.removed)
 
     def refresh(self) -> bool:
         """Read what was removed, restored or purged since. True where the set of live records or the revision changed.
@@ -107,13 +107,6 @@ class Pack:
         chunk = self.index.column(name).chunk(0)
         dtype = np.dtype(str(chunk.type))
         return np.frombuffer(chunk.buffers()[1], dtype=dtype, count=len(chunk), offset=chunk.offset * dtype.itemsize)
-
-    def records_at(self, positions: np.ndarray) -> np.ndarray:
-        """Positions, int64, to records: the k-th live record is k plus the removed ones before it."""
-        if len(self.removed) == 0:
-            return positions
-        live_before = self.removed - np.arange(len(self.removed))
-        return positions + np.searchsorted(live_before, positions, side="right")
 
     def shard_of(self, record: int) -> int:
         self._check(record)
@@ -254,6 +247,11 @@ def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
     with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
     publish(Path(temporary), path)
+
+
+def generation_of(removed: np.ndarray) -> int:
+    """Of a sorted int64 array of removed records: their number << 32 | CRC32C of them; 0 for none."""
+    return len(removed) << 32 | _C.crc32c(removed.astype("<i8").tobytes()) if len(removed) else 0
 
 
 def read_removed(path: Path, records: int) -> np.ndarray:

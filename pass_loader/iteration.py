@@ -1,0 +1,126 @@
+"""One pass over the batches: keeps some in work, hands them out in order, and measures who waits for whom."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .faults import Faults
+from .live import Live
+from .rendering import Failure, Keys, Renderer, Submitted
+from .resume import Drawn, Progress
+
+REMOVED = "it was removed from the pack after this epoch had begun"
+
+
+@dataclass
+class Meter:
+    """Seconds of the consumer inside and outside of `next`, and what it got."""
+
+    batches: int = 0
+    samples: int = 0
+    waited_s: float = 0.0
+    worked_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an iteration needs of its loader."""
+
+    depth: int  # batches in work while one is waited for
+    timeout: float  # seconds, math.inf for none
+    with_plans: bool
+    structure: Callable[[Submitted], Any]
+    step: int | None  # samples of all ranks that a batch stands for; None: this rank's own
+
+
+class BatchIterator:
+    """Ends with StopIteration; after an error, the next call goes on with the batch behind the failed one."""
+
+    def __init__(
+        self, drawn: Iterator[Drawn], live: Live, renderer: Renderer, progress: Progress, faults: Faults, meter: Meter,
+        settings: Settings,
+    ):  # fmt: skip
+        self._drawn, self._live, self._renderer = drawn, live, renderer
+        self._progress, self._faults, self._meter, self._settings = progress, faults, meter, settings
+        self._under_way: deque[tuple[Submitted, list[Failure], Any]] = deque()
+        self._peeked: Drawn | None = None
+        self._failed: tuple[int, Any] | None = None  # what a batch that raised stands for
+        self._left_at: float | None = None
+
+    def __iter__(self) -> BatchIterator:
+        return self
+
+    def __next__(self) -> Any:
+        begun = time.perf_counter()
+        if self._left_at is not None:
+            self._meter.worked_s += begun - self._left_at
+        try:
+            while True:
+                batch = self._next_batch()
+                if len(batch.keys):
+                    break
+            self._meter.batches += 1
+            self._meter.samples += len(batch.keys)
+            return self._settings.structure(batch)
+        finally:
+            self._left_at = time.perf_counter()
+            self._meter.waited_s += self._left_at - begun
+
+    def _next_batch(self) -> Submitted:
+        if self._failed is not None:
+            self._hand_out(*self._failed)
+            self._failed = None
+        while len(self._under_way) < self._settings.depth and (drawn := self._draw()) is not None:
+            self._submit(drawn)
+        if not self._under_way:
+            self._progress.finished = True
+            raise StopIteration
+        batch, removed, sampler_state = self._under_way.popleft()
+        size = len(batch.keys)
+        try:
+            failures = self._wait(batch, removed)
+            self._faults.settle(batch, failures, self._renderer, self._live)
+        except BaseException:
+            self._failed = (size, sampler_state)
+            raise
+        self._hand_out(size, sampler_state)
+        return batch
+
+    def _wait(self, batch: Submitted, removed: list[Failure]) -> list[Failure]:
+        try:
+            failures = batch.wait(self._settings.timeout)
+        except TimeoutError:
+            raise RuntimeError(f"DataLoader timed out after {self._settings.timeout:g} seconds") from None
+        slots = {slot for slot, _, _ in removed}
+        return sorted([failure for failure in failures if failure[0] not in slots] + removed)
+
+    def _submit(self, drawn: Drawn) -> None:
+        keys, sampler_state = drawn
+        removed: list[Failure] = []
+        asked = keys
+        if self._live.generation != self._renderer.samples.pack.generation:
+            gone = self._renderer.samples.pack.is_removed(keys.records)
+            if gone.any():  # never read again: the engine is given a number that no record has
+                removed = [(int(slot), "record", REMOVED) for slot in np.flatnonzero(gone)]
+                asked = Keys(np.where(gone, -1, keys.records), keys.draws, keys.epochs)
+        batch = self._renderer.submit(asked, self._settings.with_plans)
+        batch.keys = keys
+        self._under_way.append((batch, removed, sampler_state))
+
+    def _draw(self) -> Drawn | None:
+        drawn, self._peeked = self._peeked, None
+        return next(self._drawn, None) if drawn is None else drawn
+
+    def _hand_out(self, size: int, sampler_state: Any) -> None:
+        """Whether the epoch is over is known with its last batch: a state that is taken then begins the next epoch."""
+        self._progress.position += self._settings.step or size
+        self._progress.sampler_state = sampler_state
+        if not self._under_way:
+            self._peeked = self._draw()
+            self._progress.finished = self._peeked is None

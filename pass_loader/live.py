@@ -1,0 +1,75 @@
+"""Which records a dataset serves at one moment: positions to records, frozen while an epoch runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import PackError
+from .pack.layout import REMOVED
+from .pack.reader import Pack, generation_of, read_log
+
+
+@dataclass(frozen=True)
+class Live:
+    """The served records: all of a pack or chosen ones, without those that were removed.
+
+    generation: the pack's, equal for equal sets of removed records.
+    """
+
+    records: int  # of the pack, removed ones included
+    removed: np.ndarray  # sorted int64
+    chosen: np.ndarray | None  # int64, in their order, without removed ones; None: all live records in order
+    generation: int
+
+    def __len__(self) -> int:
+        return self.records - len(self.removed) if self.chosen is None else len(self.chosen)
+
+    def records_at(self, positions: np.ndarray) -> np.ndarray:
+        """int64 positions to records, of the same shape. Raises IndexError outside [0, len)."""
+        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
+            raise IndexError(f"a position outside [0, {len(self)})")
+        if self.chosen is not None:
+            return self.chosen[positions]
+        if len(self.removed) == 0:
+            return positions
+        live_before = self.removed - np.arange(len(self.removed))  # the k-th live record is k plus those before it
+        return positions + np.searchsorted(live_before, positions, side="right")
+
+
+def chosen_records(pack: Pack, records: Sequence[int] | None, ids: Sequence[str] | None) -> np.ndarray | None:
+    """The records of a subset, int64, in their order. Raises IndexError or KeyError for what the pack does not have."""
+    if records is None and ids is None:
+        return None
+    if records is not None and ids is not None:
+        raise ValueError("give records or ids, not both")
+    chosen = np.array(records if ids is None else pack.records_of(list(ids or ())), dtype=np.int64)
+    if chosen.ndim != 1 or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < pack.records):
+        raise IndexError(f"records: want a list of numbers in [0, {pack.records})")
+    return chosen
+
+
+def live_now(pack: Pack, chosen: np.ndarray | None) -> Live:
+    kept = None if chosen is None else chosen[~pack.is_removed(chosen)]
+    return Live(pack.records, pack.removed, kept, pack.generation)
+
+
+def live_then(pack: Pack, chosen: np.ndarray | None, generation: int) -> Live:
+    """The records that were live when the pack had this generation. Raises PackError where it never had it."""
+    if generation == pack.generation:
+        return live_now(pack, chosen)
+    removed: set[int] = set()
+    found = np.empty(0, dtype=np.int64)
+    log = read_log(pack.path / REMOVED)
+    while generation_of(found) != generation:
+        entry = next(log, None)
+        if entry is None:
+            raise PackError(f"{pack.path}: its {REMOVED} tells of no time at which it had generation {generation}")
+        record = int(entry["record"])
+        removed.discard(record) if entry.get("restored") else removed.add(record)
+        if len(removed) == generation >> 32:
+            found = np.array(sorted(removed), dtype=np.int64)
+    kept = None if chosen is None else chosen[~np.isin(chosen, found)]
+    return Live(pack.records, found, kept, generation)

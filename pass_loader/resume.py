@@ -1,0 +1,176 @@
+"""Where an iteration stands, and how a state brings it back: exactly, on any number of ranks and threads."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import hashlib
+import itertools
+import operator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
+
+from . import _C
+from .live import Live
+from .recipes import Recipe
+from .rendering import Keys
+from .sampler import Share
+
+STATE_VERSION = 1
+Drawn = tuple[Keys, Any]  # a batch, and the foreign sampler's state behind it
+
+
+@dataclass
+class Progress:
+    """An iteration that has begun. Positions count samples handed out by `next`: those of all ranks together under an
+    EpochSampler, this rank's under a foreign sampler.
+    """
+
+    epoch: int  # of the views
+    order_epoch: int  # the sampler's
+    generation: int  # of the pack
+    samples: int  # served records
+    world: int  # ranks that began the epoch
+    position: int = 0
+    sampler_start: str | None = None  # a foreign sampler's generator, before the epoch
+    sampler_state: Any = None  # a foreign sampler's state_dict, behind the last batch handed out
+    finished: bool = False
+
+    def as_state(self) -> dict[str, Any]:
+        """This place, or behind the last batch the start of the next epoch."""
+        state = {
+            "epoch": self.epoch,
+            "order_epoch": self.order_epoch,
+            "position": self.position,
+            "generation": self.generation,
+            "samples": self.samples,
+            "world_size": self.world,
+        }
+        if self.finished:
+            state |= {"epoch": self.epoch + 1, "position": 0}
+        for name in ("sampler_start", "sampler_state"):
+            if getattr(self, name) is not None and not (self.finished and name == "sampler_start"):
+                state[name] = getattr(self, name)
+        return state
+
+    @staticmethod
+    def of_state(state: dict[str, Any]) -> Progress:
+        return Progress(
+            state["epoch"], state["order_epoch"], state["generation"], state["samples"], state["world_size"],
+            state["position"], state.get("sampler_start"), state.get("sampler_state"),
+        )  # fmt: skip
+
+
+def identity(recipe: Recipe, pack_id: str, seed: int) -> dict[str, Any]:
+    """What a state must have in common with the loader that takes it."""
+    parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch)).encode()]
+    digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
+    return {"version": STATE_VERSION, "plan_version": _C.plan_version, "pack": pack_id, "recipe": digest, "seed": seed}
+
+
+_WORDS = {
+    "version": "the format of states",
+    "plan_version": "the version of the random numbers",
+    "pack": "the pack",
+    "recipe": "the recipe",
+    "seed": "the dataset's seed",
+    "order": "the order",
+    "global_batch": "batch_size times ranks",
+    "sampler": "the sampler",
+}
+
+
+def check_fits(state: dict[str, Any], own: dict[str, Any]) -> None:
+    """Raises ValueError where a state is another pack's, recipe's, order's."""
+    missing = {*own, "epoch", "order_epoch", "position", "generation", "samples", "world_size"} - {*state}
+    if missing:
+        raise ValueError(f"this is no state of a pass_loader.DataLoader: it lacks {', '.join(sorted(missing))}")
+    wrong = [f"{_WORDS[key]} was {state[key]!r}, here {value!r}" for key, value in own.items() if state[key] != value]
+    if wrong:
+        raise ValueError(f"the state does not fit: {'; '.join(wrong)}")
+
+
+class ForeignSampler:
+    """A sampler, batch sampler or sequence of positions that is not ours, and what of it a state must hold.
+
+    One with state_dict and load_state_dict is asked. torch's RandomSampler with a generator is replayed from the
+    generator's state; sequences, SequentialSampler and DistributedSampler are replayed as they are.
+    """
+
+    def __init__(self, sampler: Any, batched: bool):
+        self.sampler, self.batched = sampler, batched
+        self.inner = sampler
+        while isinstance(self.inner, BatchSampler):
+            self.inner = self.inner.sampler
+        stateful = [s for s in (sampler, self.inner) if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
+        self._stateful = stateful[0] if stateful else None
+        self._generator: torch.Generator | None = self.inner.generator if isinstance(self.inner, RandomSampler) else None
+
+    @property
+    def epoch(self) -> int:
+        return int(getattr(self.sampler, "epoch", getattr(self.inner, "epoch", 0)))
+
+    def set_epoch(self, epoch: int) -> None:
+        for sampler in (self.sampler, self.inner):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
+
+    def check_resumable(self) -> None:
+        replayed = (SequentialSampler, DistributedSampler, Sequence, np.ndarray)
+        if self._stateful is None and self._generator is None and not isinstance(self.inner, replayed):
+            raise TypeError(
+                f"the order of {type(self.inner).__name__} cannot be brought back: give it a generator, or state_dict "
+                "and load_state_dict, or leave the order to the loader (shuffle=True)"
+            )
+
+    def begin(self, progress: Progress) -> int:
+        """Brings the sampler to where the epoch began or stands; returns the samples that are then still to be skipped."""
+        if self._stateful is not None:
+            if progress.sampler_state is None:
+                return 0
+            self._stateful.load_state_dict(progress.sampler_state)
+            return 0
+        if self._generator is not None:
+            if progress.sampler_start is not None:
+                state = np.frombuffer(base64.b64decode(progress.sampler_start), np.uint8).copy()
+                self._generator.set_state(torch.from_numpy(state))
+            progress.sampler_start = base64.b64encode(self._generator.get_state().numpy().tobytes()).decode()
+        return progress.position
+
+    def draw(self, live: Live, batch_size: int, drop_last: bool, epoch: int, skipped: int) -> Iterator[Drawn]:
+        """Batches of what the sampler yields: positions, or (position, draw)."""
+        yielded = iter(self.sampler)
+        while skipped > 0:
+            skipped -= len(next(yielded, [None] * skipped)) if self.batched else len([*itertools.islice(yielded, skipped)])
+            if not self.batched:
+                break
+        while chunk := next(yielded, None) if self.batched else [*itertools.islice(yielded, batch_size)]:
+            if len(chunk) < batch_size and drop_last and not self.batched:
+                return
+            yield _keys_of(chunk, live, epoch), self._snapshot()
+
+    def _snapshot(self) -> Any:
+        return None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
+
+
+def _keys_of(chunk: Sequence[Any], live: Live, epoch: int) -> Keys:
+    pairs = [p if isinstance(p, (tuple, list)) else (p, 0) for p in chunk]
+    rows = np.array([[operator.index(p), operator.index(draw)] for p, draw in pairs], dtype=np.int64)
+    if rows[:, 0].min() < 0 or rows[:, 0].max() >= len(live):
+        raise IndexError(f"the sampler gave a position outside [0, {len(live)})")
+    if rows[:, 1].min() < 0 or rows[:, 1].max() >= 1 << 16:
+        raise IndexError("the sampler gave a draw outside [0, 65536)")
+    draws = rows[:, 1].astype(np.uint32)
+    return Keys(live.records_at(rows[:, 0].copy()), draws, np.full(len(rows), epoch, np.uint32))
+
+
+def draw_share(share: Share, live: Live, batch_size: int, epoch: int) -> Iterator[Drawn]:
+    """Batches of one rank's part of our own order."""
+    for positions, passes in share.chunks(batch_size):
+        epochs = (epoch + passes).astype(np.uint32)
+        yield Keys(live.records_at(positions), np.zeros(len(positions), np.uint32), epochs), None

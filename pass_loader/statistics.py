@@ -1,0 +1,49 @@
+"""What a loader is doing, in numbers and one line of advice."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from .iteration import Meter
+
+STARVED, FED = 0.10, 0.02  # shares of time waited for data above and below which the advice is clear
+
+
+def statistics(
+    meter: Meter, stages: dict[str, float], *, views: int, threads: int, errors: int, pinned_bytes: int
+) -> dict[str, Any]:
+    seconds = meter.waited_s + meter.worked_s
+    rate = meter.samples / seconds if seconds else 0.0
+    data_wait = meter.waited_s / seconds if seconds else 0.0
+    return {
+        "batches": meter.batches,
+        "samples": meter.samples,
+        "seconds": seconds,
+        "samples_per_second": rate,
+        "views_per_second": rate * views,
+        "data_wait": data_wait,
+        "stage_seconds": {name: value for name, value in stages.items() if name != "samples"},
+        "errors": errors,
+        "private_bytes": private_bytes(),
+        "pinned_bytes": pinned_bytes,
+        "advice": _advice(meter, data_wait, threads),
+    }
+
+
+def private_bytes() -> int:
+    """Memory that this process shares with no other (Linux: smaps_rollup)."""
+    with open("/proc/self/smaps_rollup") as lines:
+        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+
+
+def _advice(meter: Meter, data_wait: float, threads: int) -> str:
+    if meter.batches < 2:
+        return "nothing measured so far"
+    if data_wait < FED:
+        return f"consumer-bound: the loader keeps up ({data_wait:.0%} of the time waited); a faster one would change nothing"
+    cpus = len(os.sched_getaffinity(0))
+    more = f"raise num_workers (now {threads}, {cpus} CPUs)" if threads < cpus else f"all {cpus} CPUs render already"
+    if data_wait > STARVED:
+        return f"loader-bound: {data_wait:.0%} of the time waited for data; {more}"
+    return f"balanced: {data_wait:.0%} of the time waited for data; {more}"
