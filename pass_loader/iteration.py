@@ -40,13 +40,16 @@ class Settings:
 
 
 class BatchIterator:
-    """Ends with StopIteration; after an error, the next call goes on with the batch behind the failed one."""
+    """Ends with StopIteration; after an error, the next call goes on with the batch behind the failed one.
+
+    gone: records, sorted, that were removed since the resumed epoch had begun: they are bad, and are never read.
+    """
 
     def __init__(
-        self, drawn: Iterator[Drawn], live: Live, renderer: Renderer, progress: Progress, faults: Faults, meter: Meter,
-        settings: Settings,
+        self, drawn: Iterator[Drawn], live: Live, gone: np.ndarray, renderer: Renderer, progress: Progress,
+        faults: Faults, meter: Meter, settings: Settings,
     ):  # fmt: skip
-        self._drawn, self._live, self._renderer = drawn, live, renderer
+        self._drawn, self._live, self._gone, self._renderer = drawn, live, gone, renderer
         self._progress, self._faults, self._meter, self._settings = progress, faults, meter, settings
         self._under_way: deque[tuple[Submitted, list[Failure], Any]] = deque()
         self._peeked: Drawn | None = None
@@ -104,11 +107,10 @@ class BatchIterator:
         keys, sampler_state = drawn
         removed: list[Failure] = []
         asked = keys
-        if self._live.generation != self._renderer.samples.pack.generation:
-            gone = self._renderer.samples.pack.is_removed(keys.records)
-            if gone.any():  # never read again: the engine is given a number that no record has
-                removed = [(int(slot), "record", REMOVED) for slot in np.flatnonzero(gone)]
-                asked = Keys(np.where(gone, -1, keys.records), keys.draws, keys.epochs)
+        gone = np.isin(keys.records, self._gone) if len(self._gone) else np.empty(0, bool)
+        if gone.any():  # never read again: the engine is given a number that no record has
+            removed = [(int(slot), "record", REMOVED) for slot in np.flatnonzero(gone)]
+            asked = Keys(np.where(gone, -1, keys.records), keys.draws, keys.epochs)
         batch = self._renderer.submit(asked, self._settings.with_plans)
         batch.keys = keys
         self._under_way.append((batch, removed, sampler_state))

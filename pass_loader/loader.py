@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
 
@@ -29,14 +30,14 @@ _made = itertools.count()
 class DataLoader:
     """Batches of a ShardDataset, in the structure of the recipe's official script.
 
-    dataset, batch_size, shuffle, sampler, batch_sampler, pin_memory, drop_last, timeout, generator: as in torch. Without
-        a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
+    dataset, batch_size, shuffle, sampler, batch_sampler, pin_memory, drop_last, timeout, generator: as in torch.
+        Without a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
     num_workers: threads; 0 renders in the calling thread.
     prefetch_factor: batches a loader (not a worker) in work while one is waited for; 2 unless given.
-    collate_fn: called with a list of samples as a map dataset gives them, (list of views, label); None gives the recipe's
-        structure without a copy.
-    persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for the
-        current accelerator either way.
+    collate_fn: called with a list of samples as a map dataset gives them, (list of views, label); None gives the
+        recipe's structure without a copy.
+    persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for
+        the current accelerator either way.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
     return_info: one dict more a batch: records, ids, valid, plans.
     dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
@@ -52,8 +53,8 @@ class DataLoader:
     it changed since the last iteration, else one more than the last. What was removed from the pack leaves at the next
     epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global batch.
 
-    Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError after
-    `timeout` seconds.
+    Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
+    after `timeout` seconds.
     """
 
     def __init__(
@@ -171,10 +172,9 @@ class DataLoader:
             share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step))
             drawn = draw_share(share, live, self.batch_size or 1, progress.epoch)
         self._last = progress
-        settings = Settings(
-            self._depth(), self.timeout or math.inf, self.return_info, self._structure, step
-        )
-        return BatchIterator(drawn, live, self._get_renderer(), progress, self._faults, self._meter, settings)
+        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step)
+        gone = np.setdiff1d(self.dataset.pack.removed, live.removed) if resumed is not None else np.empty(0, np.int64)
+        return BatchIterator(drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings)
 
     def _order_epoch(self) -> int:
         return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
@@ -268,9 +268,11 @@ class DataLoader:
         return own | {"order": order, "global_batch": (self.batch_size or 1) * self.sampler.place[1]}
 
     def stats(self) -> dict[str, Any]:
-        """What the loader has done since it was made: batches, samples, seconds, samples_per_second, views_per_second;
-        data_wait, the share of the time that the consumer waited; stage_seconds of the threads; errors; private_bytes of
-        the process; pinned_bytes of batches in work; advice, a line of words.
+        """What the loader has done since it was made.
+
+        batches, samples, seconds, samples_per_second, views_per_second; data_wait: the share of the time that the
+        consumer waited; stage_seconds of the threads; errors; private_bytes of the process; pinned_bytes of batches in
+        work; advice: a line of words.
         """
         stages = {} if self._renderer is None else self._renderer[1].stage_times()
         batch_bytes = 0 if self._renderer is None else self._renderer[1].sample_bytes() * (self.batch_size or 1)
@@ -282,7 +284,9 @@ class DataLoader:
 
 def _check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, drop_last: bool, ours: bool) -> None:
     if (sampler is not None or batch_sampler is not None) and ours:
-        raise ValueError("a sampler decides order and ranks: give it without shuffle, order, infinite, rank and world_size")
+        raise ValueError(
+            "a sampler decides order and ranks: give it without shuffle, order, infinite, rank and world_size"
+        )
     if batch_sampler is not None and (batch_size != 1 or sampler is not None or drop_last):
         raise ValueError("batch_sampler decides batches: give it without batch_size, sampler and drop_last")
     if batch_size is None and batch_sampler is None:

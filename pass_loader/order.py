@@ -13,8 +13,8 @@ _ROUNDS = 6
 class Order:
     """A permutation of [0, count).
 
-    "torch": `randperm` under a torch.Generator of this seed, DistributedSampler's order. "permute": a keyed bijection of
-    O(1) memory. "sequential": the identity.
+    "torch": `randperm` under a torch.Generator of this seed, DistributedSampler's order. "permute": a keyed bijection
+    of O(1) memory. "sequential": the identity.
     """
 
     def __init__(self, kind: str, count: int, seed: int):
@@ -35,7 +35,7 @@ class Order:
 
 def permute(places: np.ndarray, count: int, seed: int) -> np.ndarray:
     """A bijection of [0, count): a Feistel network on the next even number of bits, walked along its cycle until it is
-    inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002). At most 4 rounds of walking on average.
+    inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002), at most 4 steps on average.
     """
     half = max((count - 1).bit_length() + 1, 2) // 2
     keys = np.random.Generator(np.random.Philox(key=seed % 2**64)).integers(0, 2**64, _ROUNDS, dtype=np.uint64)

@@ -135,8 +135,8 @@ class Renderer:
         table = recipe.normalize_table()
         name, _ = ELEMENTS[dtype]
         self._engine = _C.Engine(
-            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std, threads,
-            element=name, channels_last=channels_last, cpus=list(cpus),
+            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std,
+            threads, element=name, channels_last=channels_last, cpus=list(cpus),
         )  # fmt: skip
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
@@ -201,7 +201,8 @@ def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
 def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """What a loader with `dtype` gives, from the uint8 tensor (N, 3, height, width) that one with torch.uint8 gives.
 
-    Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a cast.
+    Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a
+    cast. Raises ValueError for another tensor.
     """
     if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != 3:
         raise ValueError(f"want a uint8 tensor (..., 3, height, width), got {views.dtype} {tuple(views.shape)}")

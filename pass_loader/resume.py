@@ -109,7 +109,8 @@ class ForeignSampler:
             self.inner = self.inner.sampler
         stateful = [s for s in (sampler, self.inner) if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
         self._stateful = stateful[0] if stateful else None
-        self._generator: torch.Generator | None = self.inner.generator if isinstance(self.inner, RandomSampler) else None
+        random = isinstance(self.inner, RandomSampler)
+        self._generator: torch.Generator | None = self.inner.generator if random else None
 
     @property
     def epoch(self) -> int:
@@ -129,11 +130,10 @@ class ForeignSampler:
             )
 
     def begin(self, progress: Progress) -> int:
-        """Brings the sampler to where the epoch began or stands; returns the samples that are then still to be skipped."""
+        """Brings the sampler to where the epoch began or stands; returns how many samples are still to be skipped."""
         if self._stateful is not None:
-            if progress.sampler_state is None:
-                return 0
-            self._stateful.load_state_dict(progress.sampler_state)
+            if progress.sampler_state is not None:
+                self._stateful.load_state_dict(progress.sampler_state)
             return 0
         if self._generator is not None:
             if progress.sampler_start is not None:
@@ -145,10 +145,8 @@ class ForeignSampler:
     def draw(self, live: Live, batch_size: int, drop_last: bool, epoch: int, skipped: int) -> Iterator[Drawn]:
         """Batches of what the sampler yields: positions, or (position, draw)."""
         yielded = iter(self.sampler)
-        while skipped > 0:
-            skipped -= len(next(yielded, [None] * skipped)) if self.batched else len([*itertools.islice(yielded, skipped)])
-            if not self.batched:
-                break
+        while skipped > 0 and (passed := next(yielded, None)) is not None:
+            skipped -= len(passed) if self.batched else 1
         while chunk := next(yielded, None) if self.batched else [*itertools.islice(yielded, batch_size)]:
             if len(chunk) < batch_size and drop_last and not self.batched:
                 return

@@ -1,4 +1,4 @@
-"""Order over ranks: torch's DistributedSampler index for index, without its demand for a process group at construction."""
+"""Order over ranks: torch's DistributedSampler index for index, without needing a process group at construction."""
 
 from __future__ import annotations
 
@@ -62,9 +62,10 @@ class EpochSampler(Sampler[int]):
     shuffle: `randperm` of seed + epoch, else sequential; padded by wrap-around to equal lengths; dealt rank::world.
     So a run sees the pictures in the order of the script it came from (torch/utils/data/distributed.py).
     drop_last: cut to equal lengths instead of padding.
-    order: "torch" is that randperm; "permute" a keyed bijection that needs no memory. None: "permute" above 10^7 records.
-    infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither padding
-        nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
+    order: "torch" is that randperm; "permute" a keyed bijection that needs no memory. None: "permute" above 10^7
+        records.
+    infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither
+        padding nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
     rank and world_size: None reads torch.distributed at the first `len` or `iter`.
     """
 

@@ -21,8 +21,9 @@ MAX_SEED = 2**64
 
 
 class Samples:
-    """A pack, or chosen records of it, seen through a recipe. Every method is a pure function of its arguments and the seed.
+    """A pack, or chosen records of it, seen through a recipe.
 
+    Every method is a pure function of its arguments and the seed.
     records or ids: serve these alone, in this order, under the numbers that they have in the pack.
     """
 
@@ -55,7 +56,7 @@ class Samples:
 
     @property
     def live(self) -> Live:
-        """What is served now: it changes where the pack is refreshed, and whoever iterates keeps the one it began with."""
+        """What is served now. It changes where the pack is refreshed; whoever iterates keeps what it began with."""
         if self._live.generation != self.pack.generation:
             self._live = live_now(self.pack, self._chosen)
         return self._live

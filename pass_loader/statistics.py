@@ -41,7 +41,7 @@ def _advice(meter: Meter, data_wait: float, threads: int) -> str:
     if meter.batches < 2:
         return "nothing measured so far"
     if data_wait < FED:
-        return f"consumer-bound: the loader keeps up ({data_wait:.0%} of the time waited); a faster one would change nothing"
+        return f"consumer-bound: {data_wait:.0%} of the time waited for data; a faster loader would change nothing"
     cpus = len(os.sched_getaffinity(0))
     more = f"raise num_workers (now {threads}, {cpus} CPUs)" if threads < cpus else f"all {cpus} CPUs render already"
     if data_wait > STARVED:
