@@ -12,6 +12,7 @@ DATA ?=
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev python3-venv python3-dev
+ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
 .PHONY: setup demo test bench sanitize clean
 setup: $(VENV)/.built
@@ -77,6 +78,13 @@ $(VENV)/pillow12/.installed: $(VENV)/.installed
 $(VENV)/.bench: $(VENV)/.built
 	$(bin)/pip install -q "pytest-benchmark>=4"
 	$(bin)/pip install -q --upgrade --target $(VENV)/peers nvidia-dali-cuda130 albumentationsx opencv-python-headless \
-	  simplejpeg matplotlib
+	  simplejpeg matplotlib numba terminaltables fastargs psutil
 	CC="cc -mavx2" $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow-simd pillow-simd
+	@pkg-config --exists opencv4 libturbojpeg || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(ffcv_packages); \
+	fi
+	@if pkg-config --exists opencv4 libturbojpeg; then \
+	  $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/peers ffcv pytorch-pfn-extras assertpy \
+	  || echo "The benchmarks leave FFCV out: it does not build here"; \
+	else echo "The benchmarks leave FFCV out; it needs: $(ffcv_packages)"; fi
 	touch $@

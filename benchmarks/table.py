@@ -1,5 +1,7 @@
 """Turns the benchmarks' JSON into the README's table and plot, so that number, machine and commit cannot part.
 
+After the README's table come those of stages, threads, views and a fresh process, where the JSON has them.
+
 python -m benchmarks.table [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +22,105 @@ def read(paths: list[Path]) -> tuple[dict[str, dict[str, float]], dict[str, str]
     rates: dict[str, dict[str, float]] = {}
     differs: dict[str, str] = {}
     files = [json.loads(path.read_text()) for path in paths]
-    for row in (row for found in files for row in found["benchmarks"]):
-        extra: dict[str, Any] = row["extra_info"]
+    for extra in rows(files, "recipes"):
         name = f"{extra['peer']} ({extra['isa']})" if extra["isa"] else extra["peer"]
         rates.setdefault(name, {})[extra["recipe"]] = extra["samples_per_second"]
         differs[name] = extra.get("differs") or "none"
     machine = files[0]["machine_info"]["pass_loader"]
-    rounds = files[0]["benchmarks"][0]["stats"]["rounds"]
+    rounds = sorted({row["stats"]["rounds"] for row in files[0]["benchmarks"] if is_of(row, "recipes")})
+    rounds_in_words = " or ".join(map(str, rounds))
     line = (
         f"{machine['cpu']}, one pinned core, commit {machine['commit']}, torch {machine['torch']}, Pillow "
-        f"{machine['pillow']} (libjpeg-turbo {machine['pillow_libjpeg_turbo']}), median of {rounds} rounds."
+        f"{machine['pillow']} (libjpeg-turbo {machine['pillow_libjpeg_turbo']}), median of {rounds_in_words} rounds."
     )
     return rates, differs, line
+
+
+def is_of(row: dict[str, Any], table: str) -> bool:
+    return row["extra_info"].get("table", "recipes") == table
+
+
+def rows(files: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
+    """What the benchmarks of one table noted."""
+    return [row["extra_info"] for found in files for row in found["benchmarks"] if is_of(row, table)]
+
+
+def markdown(lines: list[list[str]]) -> str:
+    """A table; the first line is its head."""
+    rule = ["---"] * len(lines[0])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]])
 
 
 def table(paths: list[Path]) -> str:
     rates, differs, line = read(paths)
     official = rates[OFFICIAL]
-    lines = [
-        "| samples/s, one core | " + " | ".join(RECIPES.values()) + " | pixels differ |",
-        "|---" * (len(RECIPES) + 2) + "|",
-    ]
+    lines = [["samples/s, one core", *RECIPES.values(), "pixels differ"]]
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]["dino"]):
         ours = "**" if name.startswith("pass-loader") else ""
         cells = [f"{ours}{rate[r]:.0f}{ours} ({rate[r] / official[r]:.1f}x)" for r in RECIPES]
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {differs[name]} |")
-    return "\n".join([*lines, "", line])
+        lines.append([name, *cells, differs[name]])
+    return f"{markdown(lines)}\n\n{line}"
+
+
+def stage_table(levels: list[dict[str, Any]]) -> str:
+    """Microseconds a sample of each stage at each level of one recipe, its share; ns a pixel of output at the best."""
+    best, pixels = levels[0], levels[0]["pixels_out"]
+    heads = [
+        f"{RECIPES[best['recipe']]}, us a sample (share)",
+        *(row["isa"] for row in levels),
+        "ns a pixel, the first",
+    ]
+    lines, totals = [heads], [sum(row["stages"].values()) for row in levels]
+
+    def add(name: str, seconds: list[float]) -> None:
+        cells = [f"{one * 1e6:.0f} ({one / total:.0%})" for one, total in zip(seconds, totals)]
+        lines.append([name, *cells, f"{seconds[0] / pixels * 1e9:.2f}"])
+
+    for stage in best["stages"]:
+        add(stage, [row["stages"][stage] for row in levels])
+    add("**all**", totals)
+    for floor in best["floors"]:
+        add(f"floor: {floor}", [row["floors"][floor] for row in levels])
+    return markdown(lines)
+
+
+def threads_table(found: list[dict[str, Any]]) -> str:
+    lines = [["threads, DINO", "samples/s", "one thread, in turn with it", "ratio"]]
+    for row in found:
+        rate, of_one = row["samples_per_second"], row["samples_per_second_of_one"]
+        lines.append([str(row["threads"]), f"{rate:.0f}", f"{of_one:.0f}", f"{rate / of_one:.2f}"])
+    return markdown(lines)
+
+
+def views_table(found: list[dict[str, Any]]) -> str:
+    rates = [row["samples_per_second"] for row in found]
+    return markdown(
+        [
+            ["views (DINO's), one core", *(str(row["views"]) for row in found)],
+            ["samples/s", *(f"{rate:.0f}" for rate in rates)],
+            ["ms a sample", *(f"{1e3 / rate:.2f}" for rate in rates)],
+        ]
+    )
+
+
+def process_table(found: list[dict[str, Any]]) -> str:
+    lines = [["a fresh process, DINO, batch 64", "first batch after torch's import", "private memory beyond torch's "
+              "and the live batches"]]  # fmt: skip
+    for row in found:
+        lines.append(
+            [f"{row['threads']} threads", f"{row['first_batch_s']:.2f} s", f"{row['private_bytes'] / 1e6:.0f} MB"]
+        )
+    return markdown(lines)
+
+
+def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
+    """The tables of stages, threads, views and a fresh process that the JSON has rows for."""
+    stages = rows(files, "stages")
+    for recipe in dict.fromkeys(row["recipe"] for row in stages):
+        yield stage_table([row for row in stages if row["recipe"] == recipe])
+    for name, make in (("threads", threads_table), ("views", views_table), ("process", process_table)):
+        if found := rows(files, name):
+            yield make(found)
 
 
 def plot(paths: list[Path], out: Path) -> None:
@@ -74,5 +150,7 @@ if __name__ == "__main__":
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
     print(table(options.json))
+    for more in further_tables([json.loads(path.read_text()) for path in options.json]):
+        print(f"\n{more}")
     if options.plot:
         plot(options.json, options.plot)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pass_loader import _C
 from pass_loader.pack.cli import main
 from pass_loader.pack.cli_sources import size_in_bytes
+from pass_loader.pack.reader import Pack
 
 from .corpus import jpeg, noise
+from .test_faults import flip_a_bit
 from .test_pack import write_tree
 
 
@@ -35,6 +40,46 @@ def test_build_info_verify_preview(
         with Image.open(sheet) as picture:
             assert picture.format == "PNG" and picture.width > 600 and picture.height > 400
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 1000
+
+
+def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table adds up: stages and waiting make the whole, samples and views belong together."""
+    command = ["bench", str(pack), "--recipe", "mocov2", "--threads", "2", "--seconds", "1"]
+    assert main(command) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert head.startswith(f"{pack}: 23 live records") and "mocov2: 2 views" in head and f"level {_C.isa()}" in head
+    table = {line[:20].strip(): line[20:].split() for line in lines}
+    assert table["threads"] == ["1", "2"] and table["times one thread"][0] == "1.00"
+    stages = list(table)[list(table).index("read") :]
+    assert {"read", "decode", "plan", "resize", "hue", "blur", "normalize", "waiting"} <= set(stages)
+    for column in range(2):
+        samples, views = (float(table[name][column].replace(",", "")) for name in ("samples/s", "views/s"))
+        assert samples > 0 and abs(views - 2 * samples) <= 1.5
+        shares = [float(table[stage][column].rstrip("%")) for stage in stages]
+        assert all(share >= 0 for share in shares) and abs(sum(shares) - 100) < 1
+        assert shares[stages.index("decode")] > 0 and shares[stages.index("solarize")] == 0  # MoCo-v2 has none
+
+
+def test_bench_says_what_it_lacks(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(tmp_path)]) == 1
+    assert "is not a pack" in capsys.readouterr().err
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pass_loader.pack.cli import main\n"
+        "sys.exit(main(['bench', sys.argv[1]]))"
+    )
+    failed = subprocess.run([sys.executable, "-c", code, str(pack)], capture_output=True, text=True)
+    assert failed.returncode == 1 and "pip install torch" in failed.stderr and "Traceback" not in failed.stderr
+    removed = shutil.copytree(pack, tmp_path / "removed")
+    lines = [json.dumps({"id": "", "record": record, "date": "", "reason": ""}) for record in range(23)]
+    (removed / "removed.jsonl").write_text("\n".join(lines))
+    assert main(["bench", str(removed)]) == 1
+    assert "has no live records" in capsys.readouterr().err
+    damaged = shutil.copytree(pack, tmp_path / "pack")
+    for record in range(23):
+        flip_a_bit(Pack(damaged), record)
+    assert main(["bench", str(damaged), "--seconds", "1"]) == 1
+    assert "CRC32C" in capsys.readouterr().err
 
 
 def test_strict_and_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,5 +114,5 @@ def test_bad_sizes(text: str) -> None:
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("pass-pack")
     shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
-    for name in ("build", "info", "verify", "preview"):
+    for name in ("build", "info", "verify", "preview", "bench"):
         assert name in shown

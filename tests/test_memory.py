@@ -9,40 +9,19 @@ from pathlib import Path
 
 import pytest
 
-CODE = """
-import gc, json, re, sys
-import torch
-def anonymous():
-    return int(re.search(r"RssAnon:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-torch.empty(8).sum()
-before = anonymous()
-import pass_loader
-from pass_loader import recipes
-dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
-drop = sys.argv[2] == "drop"
-order = [position % len(dataset) for position in range(200)]
-loader = pass_loader.DataLoader(dataset, batch_size=64, sampler=order, num_workers=2, drop_last=drop)
-after = []
-for epoch in range(10):
-    for views, labels in loader:
-        batch = max(sum(view.nbytes for view in views), batch if epoch else 0)
-    after.append(anonymous() - before)
-    del views, labels
-json.dump({"batch": batch, "after": after, "held": loader.prefetch_factor + 1}, sys.stdout)
-"""
+ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("last", ["drop", "keep"])
-def test_anonymous_memory_of_ten_epochs(pack: Path, last: str) -> None:
+@pytest.mark.parametrize("last", [["--drop-last"], []], ids=["drop", "keep"])
+def test_anonymous_memory_of_ten_epochs(pack: Path, last: list[str]) -> None:
     """Two threads, batch 64: below 100 MB beyond torch's import and the live batches (those in work and the one held);
     flat from the second epoch on."""
-    out = subprocess.run(
-        [sys.executable, "-c", CODE, str(pack), last], capture_output=True, text=True, check=True
-    ).stdout
+    command = [sys.executable, "-m", "benchmarks.fresh_process", str(pack), "--epochs", "10"]
+    out = subprocess.run(command + last, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = json.loads(out)
-    live = found["batch"] * found["held"]
-    assert max(found["after"]) - live < 100e6, found
-    assert found["after"][-1] - found["after"][1] < 8e6, found
+    private = found["private_bytes"]
+    assert max(private) - found["live_bytes"] < 100e6, found
+    assert private[-1] - private[1] < 8e6, found
 
 
 def test_the_pool_gives_a_buffer_of_the_size_asked_for() -> None:

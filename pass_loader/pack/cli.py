@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import recipes
 from ..errors import PackError, RecordError
 from .cli_attribution import add_attribution_command
+from .cli_bench import add_bench_command
 from .cli_removal import add_removal_commands
 from .cli_sources import add_source_commands, at_least
 from .preview import preview
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except (PackError, RecordError, OSError, ValueError) as error:
+    except (PackError, RecordError, OSError, ValueError, ImportError) as error:
         print(f"pass-pack: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -58,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     sheet.set_defaults(run=_preview)
     add_removal_commands(commands)
     add_attribution_command(commands)
+    add_bench_command(commands)
     return parser
 
 

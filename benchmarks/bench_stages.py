@@ -1,0 +1,76 @@
+"""Where a sample's time goes, stage by stage, at each instruction-set level, beside floors taken in the same process.
+
+The engine's own stage times (csrc/stages.h) over the timed rounds, one thread on one pinned core. `other` is what the
+batch took beyond its stages: hand-over, Python, the memory's first use.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pass_loader import _C, DataLoader, ShardDataset, recipes
+
+from .measure import BATCH, ROUNDS, assert_equals_pillow, last, run
+
+
+@pytest.mark.parametrize("recipe_name", ["dino", "swav"])
+def bench_stages(benchmark: Any, pack: Path, records: list[int], recipe_name: str, isa: str) -> None:
+    dataset = ShardDataset(pack, recipes.PRESETS[recipe_name]())
+    loader = DataLoader(dataset, BATCH, sampler=records, num_workers=1, return_info=True)
+    last(loader)
+    before = loader._get_renderer().stage_times()
+    batch = run(benchmark, lambda: last(loader), len(records), warmup_rounds=0, table="stages", isa=isa)
+    after = loader._get_renderer().stage_times()
+    samples = after.pop("samples") - before["samples"]
+    seconds = {stage: (after[stage] - before[stage]) / samples for stage in after}
+    seconds["other"] = benchmark.stats.stats.mean / len(records) - sum(seconds.values())
+    benchmark.extra_info.update(
+        recipe=recipe_name, stages=seconds, floors=floors(dataset, records), pixels_out=pixels_out(dataset)
+    )
+    assert samples == ROUNDS * len(records)
+    assert min(seconds.values()) >= 0
+    assert_equals_pillow(dataset, batch[0], batch[-1])
+
+
+def pixels_out(dataset: ShardDataset) -> int:
+    return sum(view.height * view.width for view in dataset.recipe.views)
+
+
+def floors(dataset: ShardDataset, records: list[int]) -> dict[str, float]:
+    """Seconds a sample: to copy a batch's float32 bytes once, and to decode its JPEG, nothing else."""
+    found = {}
+    pool = _C.BufferPool(keep=0)
+    source, target = (pool.take([BATCH, 3, pixels_out(dataset)]) for _ in range(2))
+    source[:] = np.random.default_rng(0).random(source.shape[-1], dtype=np.float32)
+    found["copy of the output"] = median_seconds(lambda: np.copyto(target, source)) / BATCH
+    assert np.array_equal(source, target)
+    try:
+        import simplejpeg
+    except ImportError:
+        return found
+    data = [dataset.read(record) for record in records]
+    decoded = [np.empty(0)]
+
+    def decode_all() -> None:
+        for one in data:
+            decoded[0] = simplejpeg.decode_jpeg(one)
+
+    found["libjpeg-turbo decode alone"] = median_seconds(decode_all) / len(data)
+    assert decoded[0].shape == dataset.decode(records[-1]).shape
+    return found
+
+
+def median_seconds(work: Callable[[], None]) -> float:
+    times = []
+    for _ in range(ROUNDS + 1):
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[1:])
