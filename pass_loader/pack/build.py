@@ -20,7 +20,7 @@ from ..errors import PackError
 from .archives import TarSource
 from .finish import Finish
 from .inspect import Picture
-from .layout import MANIFEST, UNFINISHED, locked, sync_directory, write_durably, write_manifest
+from .layout import MANIFEST, UNFINISHED, locked, write_durably, write_manifest
 from .metadata import METADATA_SCRATCH, Metadata, Seen
 from .published import check_md5
 from .report import Report
@@ -197,8 +197,7 @@ def _clear(root: Path) -> None:
     for path in root.iterdir():
         if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
             path.unlink()
-    (root / UNFINISHED).unlink()
-    sync_directory(root)
+    (root / UNFINISHED).unlink()  # should a failing machine bring it back, the same command takes it away again
 
 
 class _Build:

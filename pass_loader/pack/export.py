@@ -44,7 +44,8 @@ def export(
 ) -> Exported:
     """Write the live records, with their metadata, into the new directory `out`; it appears when it is complete.
 
-    format: "folder": id.jpg, and metadata.csv beside, as the `datasets` library's imagefolder reads it. "webdataset":
+    format: "folder": id.jpg, and metadata.csv (file_name, id, class, metadata), as the imagefolder of the `datasets`
+    library reads it; `build` takes it as metadata with the key "id". "webdataset":
     00000.tar, ...: KEY.jpg, KEY.json (id and metadata) and, where there is a label, KEY.cls. "parquet":
     train-00000-of-00009.parquet, ...: image, id, label and metadata, with the features that `datasets` reads.
     shard_bytes: of pictures in a file, at the most but for one larger. progress: called with the bytes of each record.
@@ -108,21 +109,27 @@ def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
     names = records.pack.manifest["metadata"]
     with open(out / "metadata.csv", "w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file_name", "id", "label", *names])
+        writer.writerow(["file_name", "id", "class", *names])
         for row, metadata, data in records.rows(records.live):
             name = _file_name(row["id"], row["codec"])
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            label = "" if row["label"] < 0 else row["label"]
-            writer.writerow([name, row["id"], label, *("" if v is None else v for v in metadata.values())])
+            writer.writerow(
+                [name, row["id"], _class(records.pack, row), *("" if v is None else v for v in metadata.values())]
+            )
 
 
 def _file_name(id: str, codec: str) -> str:
     """The id itself where it is a path below the folder, so that `build` gives it back; else percent-encoded."""
     parts = id.split("/")
     plain = all(part not in ("", ".", "..") and len(part.encode()) < 250 for part in parts) and id.isprintable()
-    return id + SUFFIX[codec] if plain and id != "metadata" else member_name(id, codec)
+    return id + SUFFIX[codec] if plain else member_name(id, codec)
+
+
+def _class(pack: Pack, row: dict[str, Any]) -> str:
+    label = row["label"]
+    return "" if label < 0 else pack.classes[label] if label < len(pack.classes) else str(label)
 
 
 def _webdataset(records: _Records, out: Path, shard_bytes: int) -> None:

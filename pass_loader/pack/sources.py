@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import PackError
 
+_TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside pictures, as `datasets`' imagefolder has it
 MAX_PICTURE_BYTES = 256 << 20  # 178,956,970 pixels at 12 bits each: a larger file is no picture that is packed
 
 
@@ -65,7 +66,8 @@ class Source(ABC):
 
 class FolderSource(Source):
     """A folder tree as torchvision's ImageFolder reads it: the first folder below the root is the class. The id is the
-    path below the root without its suffix."""
+    path below the root without its suffix. A table metadata.csv (.jsonl, .parquet) in the root is no picture: give it
+    as metadata."""
 
     def __init__(self, path: Path):
         super().__init__(path.resolve())
@@ -83,6 +85,8 @@ class FolderSource(Source):
         for directory, folders, files in os.walk(self.path, followlinks=True, onerror=unreadable):
             folders.sort()
             for file in sorted(files):
+                if directory == str(self.path) and file in _TABLES:
+                    continue
                 path = Path(directory, file)
                 relative = path.relative_to(self.path)
                 length, problem = _file_length(path)
