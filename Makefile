@@ -1,6 +1,7 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
 # make test   build and run all tests
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
+# make fuzz   a minute of libFuzzer on the decoders; FUZZ_SECONDS= for more
 # Everything happens in .venv, made when missing. TORCH= chooses another torch.
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -9,12 +10,13 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 PILLOW12 ?= pillow==12.3.0
 DATA ?=
+FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo test bench sanitize clean
+.PHONY: setup demo test bench sanitize fuzz clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -42,6 +44,27 @@ sanitize: setup
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  ../../$(bin)/python -m pytest -q -m "hostile or oracle"
+
+# $(call need,COMMAND,PACKAGES): installed where we may, named where we may not.
+need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -qy $(2); } || { echo "Please install: $(2)"; exit 1; }
+
+# Hostile bytes, and the baseline decoder against libjpeg, under the sanitizers. The corpus in build/fuzz grows from run
+# to run; a finding is left there.
+fuzz: setup build/fuzz/decode
+	$(bin)/python -m tests.fuzz.seeds build/fuzz/seeds
+	mkdir -p build/fuzz/corpus
+	set -o pipefail; build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -verbosity=0 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds 2>&1 | grep -v '# Uses:'
+
+# isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
+build/fuzz/decode: $(sources) $(wildcard tests/fuzz/*.cpp)
+	@$(call need,clang++,clang)
+	mkdir -p build/fuzz
+	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o build/fuzz/isa.o
+	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
+	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $$(pkg-config --cflags libjpeg) \
+	  tests/fuzz/*.cpp csrc/jpeg/*.cpp csrc/crc32c.cpp build/fuzz/isa.o $$(pkg-config --libs libjpeg) -o $@
 
 clean:
 	rm -rf build demo $(VENV) pass_loader/*.so *.egg-info

@@ -39,7 +39,7 @@ compile_args = libjpeg_flags("--cflags") + [
 link_args = libjpeg_flags("--libs") + ["-pthread"]
 if os.environ.get("PASS_LOADER_SANITIZE") == "1":
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
-    compile_args += sanitizers + ["-g", "-O1"]
+    compile_args += sanitizers + ["-g", "-O1", "-DPASS_LOADER_ASAN"]
     link_args += sanitizers
 if os.environ.get("PASS_LOADER_WERROR") == "1":
     compile_args.append("-Werror")

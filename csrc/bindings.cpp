@@ -78,6 +78,13 @@ py::array_t<uint8_t> decode(const py::buffer& data) {
   return interleaved(picture);
 }
 
+bool decodes_without_libjpeg(const py::buffer& data) {
+  py::buffer_info info = data.request();
+  jpeg::Decoder decoder;
+  decoder.decode(bytes_of(info));
+  return decoder.without_libjpeg();
+}
+
 // Decodes and throws the pixels away: tells whether Pillow would accept the bytes.
 void check_decodes(const py::buffer& data) {
   py::buffer_info info = data.request();
@@ -295,6 +302,8 @@ void bind_pictures(py::module_& m) {
   }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
   m.def("read_header", &read_header, "data"_a);
   m.def("decode", &decode, "data"_a);
+  m.def("decodes_without_libjpeg", &decodes_without_libjpeg, "data"_a,
+        "Whether the project's own baseline decoder takes the picture: for tests.");
   m.def("check_decodes", &check_decodes, "data"_a);
 }
 

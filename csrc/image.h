@@ -5,6 +5,10 @@
 #include <cstdlib>
 #include <new>
 
+#ifdef PASS_LOADER_ASAN
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace pass_loader {
 
 constexpr size_t kTile = 64;  // kernels work in tiles of 64 bytes and may touch whole tiles at the end of a buffer
@@ -30,6 +34,10 @@ class Scratch {
   T* need(size_t count) {
     size_t bytes = round_up(count * sizeof(T), kTile) + 2 * kTile;
     if (bytes > bytes_) grow(bytes);
+#ifdef PASS_LOADER_ASAN  // what was not asked for this time is out of bounds
+    ASAN_UNPOISON_MEMORY_REGION(memory_, bytes);
+    ASAN_POISON_MEMORY_REGION(static_cast<char*>(memory_) + bytes, bytes_ - bytes);
+#endif
     return static_cast<T*>(memory_);
   }
 

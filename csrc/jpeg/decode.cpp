@@ -102,6 +102,7 @@ struct Decoder::State {
   jpeg_progress_mgr progress;
   Scratch<uint8_t> row, pixels;
   BaselineDecoder baseline;
+  bool libjpeg_alone = false, by_baseline = false;
 
   State();
   // Everything that may longjmp; they hold no object with a destructor.
@@ -122,8 +123,9 @@ Decoder::State::State() : info{}, errors{}, source{}, progress{} {
   progress.progress_monitor = limit_scans;
 }
 
-Decoder::Decoder() : state_(std::make_unique<State>()) {}
+Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
 Decoder::~Decoder() = default;
+bool Decoder::without_libjpeg() const { return state_->by_baseline; }
 
 Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer,
                             const Planes& planes) {
@@ -156,8 +158,9 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
   // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves making
   // interleaved rows and splitting them again.
   BaselineScan scan;
-  if (describe(info, &scan) && baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, planes))
-    return Outcome::complete;
+  by_baseline = !libjpeg_alone && describe(info, &scan) &&
+                baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, planes);
+  if (by_baseline) return Outcome::complete;
   bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
   for (int c = 0; full_colour && c < 3; ++c)
     full_colour = info.comp_info[c].h_samp_factor == 1 && info.comp_info[c].v_samp_factor == 1;
@@ -204,6 +207,7 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   const size_t plane_stride = row_stride * round_up(header.height, 2 * DCTSIZE);  // whole MCUs
   Planes planes{s.pixels.need(3 * plane_stride), header.height, header.width, row_stride, plane_stride};
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
+  s.by_baseline = false;
   Outcome outcome = s.run(bytes, header, row, planes);
   switch (outcome) {
     case Outcome::complete:

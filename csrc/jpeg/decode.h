@@ -16,11 +16,15 @@ constexpr int kMaxScans = 500;
 // file's tables, and a file that lacks some would be decoded with them.
 class Decoder {
  public:
-  Decoder();
+  // libjpeg_alone: never by BaselineDecoder. For tests, which compare the two.
+  explicit Decoder(bool libjpeg_alone = false);
   ~Decoder();
 
   // Valid until the next call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
   ConstPlanes decode(std::span<const uint8_t> bytes);
+
+  // Whether BaselineDecoder took the last picture. For tests.
+  bool without_libjpeg() const;
 
  private:
   struct State;

@@ -1,0 +1,46 @@
+"""Small pictures for the fuzzer to start from: python -m tests.fuzz.seeds FOLDER."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.corpus import decodable, jpeg, noise, position_coded, refused
+from tests.jpegwriter import Component, flat, write_jpeg
+
+
+def sampled(height: int, width: int, horizontal: int, vertical: int, deep: bool) -> bytes:
+    """Random coefficients; deep: codes of 12 bits for every symbol, with large values."""
+    rng = np.random.default_rng(height)
+    rows, columns = -(-height // (8 * vertical)), -(-width // (8 * horizontal))
+    components = []
+    for h, v in ((horizontal, vertical), (1, 1), (1, 1)):
+        blocks = rng.integers(-900, 900, (rows * v, columns * h, 64)) * (rng.random((rows * v, columns * h, 64)) < 0.1)
+        dc, ac = (flat(range(16), 12), flat(range(255), 12)) if deep else (None, None)
+        components.append(Component(blocks if deep else blocks // 8, rng.integers(1, 9, 64), h, v, dc, ac))
+    return write_jpeg(height, width, components)
+
+
+def seeds() -> dict[str, bytes]:
+    found = {name: data for name, data in (decodable() | refused()).items() if len(data) < 8192}
+    for quality in (1, 10, 50, 75, 95, 100):
+        for subsampling in range(3):
+            options = {"quality": quality, "subsampling": subsampling, "optimize": quality % 2 == 0}
+            found[f"q{quality}_{subsampling}"] = jpeg(position_coded(19, 35), **options)
+    found["gray_noise"] = jpeg(noise(17, 20), mode="L", quality=50)
+    found["restart_444"] = jpeg(noise(20, 20), quality=30, subsampling=0, restart_marker_rows=1)
+    found["progressive_small"] = jpeg(position_coded(20, 28), progressive=True)
+    for horizontal, vertical in ((1, 1), (2, 1), (1, 2), (2, 2)):
+        for deep in (False, True):
+            name = f"sampled_{horizontal}x{vertical}_{deep}"
+            found[name] = sampled(21 + 3 * deep, 13 + 9 * deep, horizontal, vertical, deep)
+    return found
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in seeds().items():
+        (folder / f"{name}.jpg").write_bytes(data)
