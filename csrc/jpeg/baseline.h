@@ -10,14 +10,10 @@
 
 namespace pass_loader::jpeg {
 
+// The frame: gray with factors 1 x 1, or YCbCr whose luma has factors up to 2 x 2 and whose colour has 1 x 1.
 struct BaselineScan {
-  int32_t height, width;
-  int components;            // 1 or 3
-  int horizontal, vertical;  // 1 or 2: pixels that share a colour sample
-  struct Component {
-    int16_t quantization[kBlockValues];  // row-major
-    HuffmanSpec dc, ac;
-  } of[3];
+  Frame frame;
+  HuffmanSpec dc[3], ac[3];
 };
 
 class BaselineDecoder {
@@ -25,20 +21,18 @@ class BaselineDecoder {
   BaselineDecoder();
   ~BaselineDecoder();
 
-  // entropy: everything behind the scan's header. The planes hold whole MCUs of 16 x 16 and rows of whole tiles. False:
-  // declined, and the planes are undefined.
-  bool decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Planes& planes);
+  // entropy: everything behind the scan's header. False: declined, and the assembly's components are undefined.
+  bool decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly);
 
  private:
   struct Tables;
 
   bool unstuff(std::span<const uint8_t> entropy, BitReader* reader);
-  bool decode_rows(const BaselineScan& scan, BitReader& reader, const Planes* components);
+  bool decode_rows(const Frame& frame, BitReader& reader, const Assembly& assembly);
 
   std::unique_ptr<Tables> tables_;  // kept: most files have the standard's
-  Scratch<uint8_t> bits_, colour_;
+  Scratch<uint8_t> bits_;
   Scratch<int16_t> coefficients_;
-  Scratch<uint16_t> sums_;
 };
 
 }  // namespace pass_loader::jpeg

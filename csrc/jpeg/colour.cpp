@@ -81,6 +81,16 @@ PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, ui
   }
 }
 
+PL_INLINE void cmyk_to_rgb_body(const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b) {
+  const int flip = complemented ? 0 : 255;
+  for (size_t i = 0; i < count; ++i) {
+    const int light = black[i];
+    r[i] = static_cast<uint8_t>(light - multiply_255(r[i] ^ flip, light));
+    g[i] = static_cast<uint8_t>(light - multiply_255(g[i] ^ flip, light));
+    b[i] = static_cast<uint8_t>(light - multiply_255(b[i] ^ flip, light));
+  }
+}
+
 PL_LEVELS(upsample_tall, (const uint8_t* near, const uint8_t* far, int bias, size_t count, uint8_t* out),
           (near, far, bias, count, out))
 PL_LEVELS(upsample_wide,
@@ -91,6 +101,8 @@ PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g
 
 }  // namespace
 
+PL_LEVELS(cmyk_to_rgb, (const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b),
+          (black, complemented, count, r, g, b))
 PL_LEVELS(ycc_to_rgb, (uint8_t * luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count))
 
 void Upsampling::run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums,

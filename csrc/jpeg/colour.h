@@ -10,6 +10,10 @@ namespace pass_loader::jpeg {
 // JFIF's YCbCr to RGB, in place. Whole tiles are converted.
 void ycc_to_rgb(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count);
 
+// Samples of CMYK as Adobe's files hold them, inverted, to RGB in place, without a profile (Pillow, Convert.c: cmyk2rgb).
+// complemented: r, g, b hold 255 - C, M, Y already, which YCCK's first three components become by ycc_to_rgb.
+void cmyk_to_rgb(const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b);
+
 // libjpeg's smooth ("fancy") upsampling of one row (jdsample.c: a triangle filter) by 2 in width, in height or in both.
 struct Upsampling {
   int horizontal, vertical;  // 1 or 2, not both 1

@@ -63,13 +63,11 @@ bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
       info.restart_interval != 0 || info.comps_in_scan != info.num_components)
     return false;
   const jpeg_component_info* components = info.comp_info;
-  scan->height = static_cast<int32_t>(info.image_height), scan->width = static_cast<int32_t>(info.image_width);
-  scan->components = info.num_components;
-  scan->horizontal = gray ? 1 : components[0].h_samp_factor;
-  scan->vertical = gray ? 1 : components[0].v_samp_factor;
-  if (scan->horizontal > 2 || scan->vertical > 2) return false;
-  // Two columns of colour or fewer are not smoothed (jdsample.c).
-  if (scan->horizontal == 2 && scan->width <= 4) return false;
+  if (colour && (components[0].h_samp_factor > 2 || components[0].v_samp_factor > 2)) return false;
+  Frame& frame = scan->frame;
+  frame.height = static_cast<int32_t>(info.image_height), frame.width = static_cast<int32_t>(info.image_width);
+  frame.components = info.num_components;
+  frame.colour = gray ? Colour::gray : Colour::ycc;
   for (int c = 0; c < info.num_components; ++c) {
     const jpeg_component_info& component = *info.cur_comp_info[c];
     if (&component != &components[c] || (c > 0 && (component.h_samp_factor != 1 || component.v_samp_factor != 1)))
@@ -82,13 +80,15 @@ bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
     const JQUANT_TBL* quantization = info.quant_tbl_ptrs[component.quant_tbl_no];
     const JHUFF_TBL *dc = info.dc_huff_tbl_ptrs[component.dc_tbl_no], *ac = info.ac_huff_tbl_ptrs[component.ac_tbl_no];
     if (quantization == nullptr || dc == nullptr || ac == nullptr) return false;
-    for (int i = 0; i < kBlockValues; ++i) scan->of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
+    frame.of[c].horizontal = gray ? 1 : component.h_samp_factor;  // of one component alone they mean nothing
+    frame.of[c].vertical = gray ? 1 : component.v_samp_factor;
+    for (int i = 0; i < kBlockValues; ++i) frame.of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
     auto copy = [](const JHUFF_TBL& from, HuffmanSpec* to) {
       std::memcpy(to->counts, from.bits, sizeof to->counts);
       std::memcpy(to->symbols, from.huffval, sizeof to->symbols);
     };
-    copy(*dc, &scan->of[c].dc);
-    copy(*ac, &scan->of[c].ac);
+    copy(*dc, &scan->dc[c]);
+    copy(*ac, &scan->ac[c]);
   }
   return true;
 }
@@ -102,6 +102,7 @@ struct Decoder::State {
   jpeg_progress_mgr progress;
   Scratch<uint8_t> row, pixels;
   BaselineDecoder baseline;
+  Assembly assembly;
   bool libjpeg_alone = false, by_baseline = false;
 
   State();
@@ -110,6 +111,7 @@ struct Decoder::State {
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_rows(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_planes(const Planes& planes);
+  bool decode_baseline(const Planes& planes);
 };
 
 Decoder::State::State() : info{}, errors{}, source{}, progress{} {
@@ -140,9 +142,14 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
   info.progress = &progress;
   source.next_input_byte = bytes.data();
   source.bytes_in_buffer = bytes.size();
-  const Outcome outcome = decompress(header, row_buffer, planes);
-  jpeg_destroy_decompress(&info);
-  return outcome;
+  try {
+    const Outcome outcome = decompress(header, row_buffer, planes);
+    jpeg_destroy_decompress(&info);
+    return outcome;
+  } catch (...) {  // memory of ours ran out
+    jpeg_destroy_decompress(&info);
+    throw;
+  }
 }
 
 Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, const Planes& planes) {
@@ -155,12 +162,9 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
     return Outcome::resized;
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
+  if (!libjpeg_alone && decode_baseline(planes)) return Outcome::complete;
   // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves making
   // interleaved rows and splitting them again.
-  BaselineScan scan;
-  by_baseline = !libjpeg_alone && describe(info, &scan) &&
-                baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, planes);
-  if (by_baseline) return Outcome::complete;
   bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
   for (int c = 0; full_colour && c < 3; ++c)
     full_colour = info.comp_info[c].h_samp_factor == 1 && info.comp_info[c].v_samp_factor == 1;
@@ -170,6 +174,15 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
   // is cut off is such an error to libjpeg-turbo 3, which Pillow bundles; 2.1 asks for more bytes.
   if (!jpeg_finish_decompress(&info) && is_frame(info.unread_marker)) return Outcome::resized;
   return Outcome::complete;
+}
+
+bool Decoder::State::decode_baseline(const Planes& planes) {
+  BaselineScan scan;
+  if (!describe(info, &scan)) return false;
+  assembly.begin(scan.frame, planes);
+  by_baseline = baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, assembly);
+  if (by_baseline) assembly.finish();
+  return by_baseline;
 }
 
 Outcome Decoder::State::read_planes(const Planes& planes) {

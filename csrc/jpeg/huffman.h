@@ -6,10 +6,9 @@
 #include <cstring>
 
 #include "isa.h"
+#include "jpeg/frame.h"
 
 namespace pass_loader::jpeg {
-
-constexpr int kBlockValues = 64;
 
 // A table as a DHT segment gives it (T.81 B.2.4.2).
 struct HuffmanSpec {

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "isa.h"
-#include "jpeg/huffman.h"
+#include "jpeg/frame.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -1,0 +1,111 @@
+#include "jpeg/frame.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "jpeg/colour.h"
+
+namespace pass_loader::jpeg {
+namespace {
+
+int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+int Frame::max_horizontal() const {
+  int most = 1;
+  for (int c = 0; c < components; ++c) most = std::max(most, of[c].horizontal);
+  return most;
+}
+
+int Frame::max_vertical() const {
+  int most = 1;
+  for (int c = 0; c < components; ++c) most = std::max(most, of[c].vertical);
+  return most;
+}
+
+int32_t Frame::height_of(int c) const { return divide_up(height * of[c].vertical, max_vertical()); }
+int32_t Frame::width_of(int c) const { return divide_up(width * of[c].horizontal, max_horizontal()); }
+
+bool Frame::is_sound() const {
+  const int wanted = colour == Colour::gray ? 1 : colour == Colour::ycc || colour == Colour::rgb ? 3 : 4;
+  if (components != wanted || height < 1 || width < 1 || height > 65535 || width > 65535) return false;
+  for (int c = 0; c < components; ++c) {
+    const Component& component = of[c];
+    if (component.horizontal < 1 || component.horizontal > 4 || component.vertical < 1 || component.vertical > 4) return false;
+  }
+  for (int c = 0; c < components; ++c)
+    if (max_horizontal() % of[c].horizontal != 0 || max_vertical() % of[c].vertical != 0) return false;
+  return true;
+}
+
+bool Assembly::is_direct(int c) const {
+  return c < 3 && of_[c].pixels == out_.row(c, 0);
+}
+
+void Assembly::begin(const Frame& frame, const Planes& out) {
+  frame_ = frame, out_ = out;
+  const int32_t mcu_rows = divide_up(frame.height, 8 * frame.max_vertical());
+  const int32_t mcu_columns = divide_up(frame.width, 8 * frame.max_horizontal());
+  size_t bytes = 0, begins[kMaxComponents];
+  for (int c = 0; c < frame.components; ++c) {
+    const Frame::Component& component = frame.of[c];
+    const size_t row_stride = round_up(size_t{8} * mcu_columns * component.horizontal, kTile);
+    const bool whole = component.horizontal == frame.max_horizontal() && component.vertical == frame.max_vertical();
+    begins[c] = bytes;
+    of_[c] = {nullptr, frame.height_of(c), frame.width_of(c), row_stride, 0};
+    if (whole && c < 3 && component.vertical <= 2 && row_stride == out.row_stride) {
+      of_[c].pixels = out.row(c, 0);
+    } else {
+      bytes += row_stride * 8 * mcu_rows * component.vertical;
+    }
+  }
+  uint8_t* samples = samples_.need(bytes);
+  for (int c = 0; c < frame.components; ++c)
+    if (of_[c].pixels == nullptr) of_[c].pixels = samples + begins[c];
+}
+
+// jdsample.c, jinit_upsampler: smooth by 2 in width (with more than two columns), height or both; else repeated.
+void Assembly::upsample_row(int c, int32_t y, uint8_t* to) {
+  const Planes& from = of_[c];
+  const int wide = frame_.max_horizontal() / frame_.of[c].horizontal, tall = frame_.max_vertical() / frame_.of[c].vertical;
+  const int32_t near = y / tall;
+  const uint8_t* row = from.row(0, near);
+  const bool smooth = tall <= 2 && ((wide == 2 && from.width > 2) || (wide == 1 && tall == 2));
+  if (smooth) {
+    const bool lower = tall == 2 && y % 2 == 1;
+    const int32_t far = tall == 1 ? near : std::clamp(lower ? near + 1 : near - 1, 0, from.height - 1);
+    const auto count = static_cast<size_t>(from.width);
+    uint16_t* sums = sums_.need(count + 2 * kTile);
+    return Upsampling{wide, tall}.run(row, from.row(0, far), lower, count, sums, to);
+  }
+  if (wide == 1) {
+    std::memcpy(to, row, static_cast<size_t>(frame_.width));
+    return;
+  }
+  for (int32_t x = 0; x < frame_.width; ++x) to[x] = row[x / wide];
+}
+
+void Assembly::finish() {
+  bool all_direct = frame_.components == 3;
+  for (int c = 0; c < frame_.components; ++c) all_direct &= is_direct(c);
+  if (all_direct) {
+    const size_t count = static_cast<size_t>(out_.height) * out_.row_stride;
+    if (frame_.colour == Colour::ycc) ycc_to_rgb(out_.row(0, 0), out_.row(1, 0), out_.row(2, 0), count);
+    return;
+  }
+  uint8_t* fourth = fourth_.need(out_.row_stride);
+  for (int32_t y = 0; y < out_.height; ++y) {
+    uint8_t *r = out_.row(0, y), *g = out_.row(1, y), *b = out_.row(2, y);
+    for (int c = 0; c < frame_.components; ++c)
+      if (!is_direct(c)) upsample_row(c, y, c < 3 ? out_.row(c, y) : fourth);
+    if (frame_.colour == Colour::gray) {
+      std::memcpy(g, r, static_cast<size_t>(out_.width));
+      std::memcpy(b, r, static_cast<size_t>(out_.width));
+    }
+    if (frame_.colour == Colour::ycc || frame_.colour == Colour::ycck) ycc_to_rgb(r, g, b, out_.row_stride);
+    if (frame_.components == 4) cmyk_to_rgb(fourth, frame_.colour == Colour::ycck, static_cast<size_t>(out_.width), r, g, b);
+  }
+}
+
+}  // namespace pass_loader::jpeg

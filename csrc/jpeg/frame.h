@@ -1,0 +1,54 @@
+// What a picture's coefficients become: components of their own sizes, upsampled and converted to planar RGB.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "image.h"
+
+namespace pass_loader::jpeg {
+
+constexpr int kBlockValues = 64;
+constexpr int kMaxComponents = 4;
+
+enum class Colour : uint8_t { gray, ycc, rgb, cmyk, ycck };  // how the components are meant
+
+struct Frame {
+  int32_t height, width;
+  int components;  // as many as the colour has
+  Colour colour;
+  struct Component {
+    int horizontal, vertical;            // sampling factors, 1..4 (T.81 A.1.1)
+    int16_t quantization[kBlockValues];  // row-major
+  } of[kMaxComponents];
+
+  int max_horizontal() const;
+  int max_vertical() const;
+  // Sizes of component c, in samples and in blocks, without the padding to whole MCUs.
+  int32_t height_of(int c) const;
+  int32_t width_of(int c) const;
+  int32_t block_rows(int c) const { return (height_of(c) + 7) / 8; }
+  int32_t block_columns(int c) const { return (width_of(c) + 7) / 8; }
+  // Number of components and factors fit each other, and every factor divides the largest: else libjpeg refuses.
+  bool is_sound() const;
+};
+
+// Memory for components, and the way from them to RGB. One a thread, reused.
+class Assembly {
+ public:
+  // out: rows of whole tiles, whole MCUs of 16 x 16. Memory of every component covers whole MCUs and rows of whole tiles.
+  void begin(const Frame& frame, const Planes& out);
+  const Planes& component(int c) const { return of_[c]; }  // a single plane
+  // All components are written: upsamples as libjpeg does with "fancy" upsampling, converts as Pillow's convert("RGB").
+  void finish();
+
+ private:
+  bool is_direct(int c) const;  // its samples are pixels, in their place
+  void upsample_row(int c, int32_t y, uint8_t* to);
+
+  Frame frame_;
+  Planes out_, of_[kMaxComponents];
+  Scratch<uint8_t> samples_, fourth_;
+  Scratch<uint16_t> sums_;
+};
+
+}  // namespace pass_loader::jpeg
