@@ -11,7 +11,9 @@
 #include "engine.h"
 #include "isa.h"
 #include "jpeg/decode.h"
+#include "jpeg/dct_unpack.h"
 #include "jpeg/header.h"
+#include "jpeg/transcode.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -67,15 +69,40 @@ py::dict read_header(const py::buffer& data) {
                   "ends_with_eoi"_a = jpeg::ends_with_eoi(bytes_of(info)));
 }
 
+// A copy of a Python buffer with the padding that decoders may read.
+struct Padded {
+  explicit Padded(const py::buffer& data) {
+    const py::buffer_info info = data.request();
+    const std::span<const uint8_t> from = bytes_of(info);
+    uint8_t* to = memory.need(from.size() + jpeg::kStreamPadding);
+    std::memcpy(to, from.data(), from.size());
+    std::memset(to + from.size(), 0, jpeg::kStreamPadding);
+    bytes = {to, from.size()};
+  }
+  Scratch<uint8_t> memory;
+  std::span<const uint8_t> bytes;
+};
+
 py::array_t<uint8_t> decode(const py::buffer& data) {
-  py::buffer_info info = data.request();
+  const Padded padded(data);
   jpeg::Decoder decoder;
   ConstPlanes picture;
   {
     py::gil_scoped_release release;
-    picture = decoder.decode(bytes_of(info));
+    picture = decoder.decode(padded.bytes);
   }
   return interleaved(picture);
+}
+
+py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::span<const uint8_t>)) {
+  const Padded padded(data);
+  std::vector<uint8_t> out;
+  {
+    py::gil_scoped_release release;
+    out = call(padded.bytes);
+  }
+  if (out.empty()) return py::none();
+  return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
 }
 
 bool decodes_without_libjpeg(const py::buffer& data) {
@@ -87,10 +114,9 @@ bool decodes_without_libjpeg(const py::buffer& data) {
 
 // Decodes and throws the pixels away: tells whether Pillow would accept the bytes.
 void check_decodes(const py::buffer& data) {
-  py::buffer_info info = data.request();
-  std::span<const uint8_t> bytes = bytes_of(info);
+  const Padded padded(data);
   py::gil_scoped_release release;
-  jpeg::Decoder().decode(bytes);
+  jpeg::Decoder().decode(padded.bytes);
 }
 
 Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record,
@@ -305,6 +331,8 @@ void bind_pictures(py::module_& m) {
   m.def("decodes_without_libjpeg", &decodes_without_libjpeg, "data"_a,
         "Whether the project's own baseline decoder takes the picture: for tests.");
   m.def("check_decodes", &check_decodes, "data"_a);
+  m.def("jpeg_to_dct", [](const py::buffer& file) { return transcode(file, &jpeg::jpeg_to_dct); }, "file"_a);
+  m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
 }
 
 void bind_plans(py::module_& m) {

@@ -1,45 +1,18 @@
 #include "jpeg/decode.h"
 
 #include <algorithm>
-#include <csetjmp>
 #include <cstdio>
 #include <cstring>
-
-#include <jpeglib.h>
 
 #include "error.h"
 #include "jpeg/baseline.h"
 #include "jpeg/colour.h"
+#include "jpeg/dct_codec.h"
 #include "jpeg/header.h"
+#include "jpeg/libjpeg.h"
 
 namespace pass_loader::jpeg {
 namespace {
-
-struct ErrorManager {
-  jpeg_error_mgr base;
-  jmp_buf jump;
-  char message[JMSG_LENGTH_MAX];
-};
-
-[[noreturn]] void on_error(j_common_ptr info) {
-  auto* manager = reinterpret_cast<ErrorManager*>(info->err);
-  info->err->format_message(info, manager->message);
-  std::longjmp(manager->jump, 1);
-}
-
-void ignore_message(j_common_ptr) {}
-
-// The source has all its bytes at once and never invents an end: asking for more suspends libjpeg, and a decoder that
-// suspends has been given a truncated file. Pillow's source (JpegDecode.c) behaves so when its file ends.
-void source_stub(j_decompress_ptr) {}
-boolean fill_nothing(j_decompress_ptr) { return FALSE; }
-
-void skip_bytes(j_decompress_ptr info, long count) {
-  if (count <= 0) return;
-  size_t skipped = std::min(static_cast<size_t>(count), info->src->bytes_in_buffer);
-  info->src->next_input_byte += skipped;
-  info->src->bytes_in_buffer -= skipped;
-}
 
 void limit_scans(j_common_ptr info) {
   auto* decompress = reinterpret_cast<j_decompress_ptr>(info);
@@ -50,10 +23,6 @@ void limit_scans(j_common_ptr info) {
 }
 
 enum class Outcome { complete, truncated, broken, resized };
-
-}  // namespace
-
-namespace {
 
 // Whether the file, read up to its first scan, is one for BaselineDecoder.
 bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
@@ -102,10 +71,12 @@ struct Decoder::State {
   jpeg_progress_mgr progress;
   Scratch<uint8_t> row, pixels;
   BaselineDecoder baseline;
+  DctDecoder dct;
   Assembly assembly;
   bool libjpeg_alone = false, by_baseline = false;
 
   State();
+  Planes planes_of(int32_t height, int32_t width);
   // Everything that may longjmp; they hold no object with a destructor.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
@@ -114,16 +85,7 @@ struct Decoder::State {
   bool decode_baseline(const Planes& planes);
 };
 
-Decoder::State::State() : info{}, errors{}, source{}, progress{} {
-  jpeg_std_error(&errors.base);
-  errors.base.error_exit = on_error;
-  errors.base.output_message = ignore_message;
-  source.init_source = source.term_source = source_stub;
-  source.fill_input_buffer = fill_nothing;
-  source.skip_input_data = skip_bytes;
-  source.resync_to_restart = jpeg_resync_to_restart;
-  progress.progress_monitor = limit_scans;
-}
+Decoder::State::State() : info{}, errors(make_error_manager()), source{}, progress{} { progress.progress_monitor = limit_scans; }
 
 Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
 Decoder::~Decoder() = default;
@@ -140,8 +102,7 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
   jpeg_create_decompress(&info);
   info.src = &source;
   info.progress = &progress;
-  source.next_input_byte = bytes.data();
-  source.bytes_in_buffer = bytes.size();
+  source = make_source(bytes);
   try {
     const Outcome outcome = decompress(header, row_buffer, planes);
     jpeg_destroy_decompress(&info);
@@ -213,12 +174,24 @@ Outcome Decoder::State::read_rows(const Header& header, uint8_t* row_buffer, con
   return Outcome::complete;
 }
 
+Planes Decoder::State::planes_of(int32_t height, int32_t width) {
+  const size_t row_stride = round_up(static_cast<size_t>(width), kTile);
+  const size_t plane_stride = row_stride * round_up(static_cast<size_t>(height), 2 * DCTSIZE);  // whole MCUs
+  return {pixels.need(3 * plane_stride), height, width, row_stride, plane_stride};
+}
+
 ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
+  if (is_dct(bytes)) {
+    const DctRecord record = parse_dct(bytes);
+    const Planes planes = s.planes_of(record.frame.height, record.frame.width);
+    s.assembly.begin(record.frame, planes);
+    s.dct.decode(record, s.assembly);
+    s.assembly.finish();
+    return planes;
+  }
   const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
-  const size_t row_stride = round_up(header.width, kTile);
-  const size_t plane_stride = row_stride * round_up(header.height, 2 * DCTSIZE);  // whole MCUs
-  Planes planes{s.pixels.need(3 * plane_stride), header.height, header.width, row_stride, plane_stride};
+  const Planes planes = s.planes_of(header.height, header.width);
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   s.by_baseline = false;
   Outcome outcome = s.run(bytes, header, row, planes);

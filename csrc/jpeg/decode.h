@@ -20,7 +20,7 @@ class Decoder {
   explicit Decoder(bool libjpeg_alone = false);
   ~Decoder();
 
-  // Valid until the next call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
+  // A JPEG file or a record of the codec "dct"; kStreamPadding readable bytes must follow it. Valid until the next call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
   // Whether BaselineDecoder took the last picture. For tests.

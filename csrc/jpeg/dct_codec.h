@@ -1,0 +1,56 @@
+// The codec "dct": a JPEG's quantised coefficients without Huffman codes, laid out for SIMD and for a GPU's warps. The
+// format is specified in docs/dct-codec.md.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "image.h"
+#include "jpeg/dct_unpack.h"
+#include "jpeg/frame.h"
+#include "jpeg/idct.h"
+
+namespace pass_loader::jpeg {
+
+constexpr uint8_t kDctMagic[4] = {'P', 'L', 'D', 'C'};
+constexpr uint8_t kDctVersion = 1;
+
+bool is_dct(std::span<const uint8_t> record);
+
+// A record's parts, all inside it.
+struct DctRecord {
+  Frame frame;
+  std::span<const uint8_t> markers;      // APPn and COM segments of the file, as they were
+  std::span<const uint8_t> row_lengths;  // u32 little-endian, a block row, component after component
+  std::span<const uint8_t> rows;
+};
+
+// Throws Error(record) where the bytes are no such record, or more than kMaxPixels.
+DctRecord parse_dct(std::span<const uint8_t> record);
+
+// Streams of one row's bytes. Throws Error(record).
+RowStreams split_row_streams(std::span<const uint8_t> row, size_t blocks);
+
+// One a thread, reused.
+class DctDecoder {
+ public:
+  // kStreamPadding readable bytes must follow the record. Throws Error(record).
+  void decode(const DctRecord& record, const Assembly& assembly);
+
+ private:
+  Scratch<int16_t> coefficients_;
+};
+
+// Builds a record from coefficients, added a block row at a time: component after component, rows from the top.
+class DctEncoder {
+ public:
+  DctEncoder(const Frame& frame, std::span<const uint8_t> markers);
+  // blocks x 64 values in row-major order. False where a value does not fit (-32768, or beyond 16 bits).
+  bool add_row(std::span<const int16_t> blocks);
+  std::vector<uint8_t> finish();
+
+ private:
+  std::vector<uint8_t> header_, lengths_, rows_;
+};
+
+}  // namespace pass_loader::jpeg

@@ -1,0 +1,242 @@
+#include "jpeg/transcode.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "error.h"
+#include "jpeg/dct_codec.h"
+#include "jpeg/decode.h"
+#include "jpeg/header.h"
+#include "jpeg/libjpeg.h"
+
+namespace pass_loader::jpeg {
+namespace {
+
+// zigzag order is libjpeg's business: its coefficients and tables are row-major in memory, as ours.
+constexpr J_COLOR_SPACE kSpaces[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB, JCS_CMYK, JCS_YCCK};  // in the order of Colour
+
+// APPn and COM segments before the first scan, as they are. read_header has walked these segments before.
+std::vector<uint8_t> markers_of(std::span<const uint8_t> file) {
+  std::vector<uint8_t> markers;
+  size_t at = 2;
+  while (at + 4 <= file.size() && file[at] == 0xff) {
+    const int marker = file[at + 1];
+    if (marker == 0xff) {
+      ++at;  // fill byte
+      continue;
+    }
+    if (marker == 0xda) break;
+    const size_t length = 2 + (static_cast<size_t>(file[at + 2]) << 8 | file[at + 3]);
+    if (length < 4 || at + length > file.size()) break;
+    if ((marker >= 0xe0 && marker <= 0xef) || marker == 0xfe)
+      markers.insert(markers.end(), file.begin() + static_cast<std::ptrdiff_t>(at),
+                     file.begin() + static_cast<std::ptrdiff_t>(at + length));
+    at += length;
+  }
+  return markers;
+}
+
+bool frame_of(const jpeg_decompress_struct& info, Frame* frame) {
+  frame->height = static_cast<int32_t>(info.image_height), frame->width = static_cast<int32_t>(info.image_width);
+  frame->components = info.num_components;
+  int colour = 0;
+  while (colour < 5 && kSpaces[colour] != info.jpeg_color_space) ++colour;
+  if (colour == 5 || info.num_components > kMaxComponents) return false;
+  frame->colour = static_cast<Colour>(colour);
+  for (int c = 0; c < info.num_components; ++c) {
+    const jpeg_component_info& component = info.comp_info[c];
+    if (component.quant_table == nullptr) return false;
+    const bool alone = info.num_components == 1;  // factors of one component alone mean nothing
+    frame->of[c].horizontal = alone ? 1 : component.h_samp_factor;
+    frame->of[c].vertical = alone ? 1 : component.v_samp_factor;
+    for (int i = 0; i < kBlockValues; ++i)
+      frame->of[c].quantization[i] = static_cast<int16_t>(component.quant_table->quantval[i]);
+  }
+  return frame->is_sound();
+}
+
+// Owns a decompressor; errors of libjpeg come back as false. What libjpeg may jump over has no destructors.
+class CoefficientReader {
+ public:
+  explicit CoefficientReader(std::span<const uint8_t> file) : errors_(make_error_manager()), source_(make_source(file)) {
+    info_.err = &errors_.base;
+    created_ = guarded([&] { jpeg_create_decompress(&info_); });
+    info_.src = &source_;
+  }
+  ~CoefficientReader() { jpeg_destroy_decompress(&info_); }
+
+  bool read() {
+    bool complete = false;
+    const bool quiet = created_ && guarded([&] {
+      if (jpeg_read_header(&info_, TRUE) != JPEG_HEADER_OK) return;
+      arrays_ = jpeg_read_coefficients(&info_);
+      complete = arrays_ != nullptr;
+    });
+    return quiet && complete && errors_.base.num_warnings == 0;
+  }
+
+  const jpeg_decompress_struct& info() const { return info_; }
+
+  // A block row; null where libjpeg fails.
+  const int16_t* row(int c, int32_t y) {
+    JBLOCKARRAY rows = nullptr;
+    const bool fine = guarded([&] {
+      rows = info_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info_), arrays_[c], static_cast<JDIMENSION>(y),
+                                           1, FALSE);
+    });
+    return fine ? &rows[0][0][0] : nullptr;
+  }
+
+ private:
+  template <typename Call>
+  bool guarded(const Call& call) {
+    if (setjmp(errors_.jump) != 0) return false;
+    call();
+    return true;
+  }
+
+  ErrorManager errors_;
+  jpeg_source_mgr source_;
+  jpeg_decompress_struct info_{};
+  jvirt_barray_ptr* arrays_ = nullptr;
+  bool created_ = false;
+};
+
+bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
+  if (a.height != b.height || a.width != b.width) return false;
+  for (int c = 0; c < 3; ++c)
+    for (int32_t y = 0; y < a.height; ++y)
+      if (std::memcmp(a.row(c, y), b.row(c, y), static_cast<size_t>(a.width)) != 0) return false;
+  return true;
+}
+
+}  // namespace
+
+std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file) {
+  Decoder of_file(true), of_record;
+  const ConstPlanes wanted = of_file.decode(file);
+  CoefficientReader reader(file);
+  Frame frame{};
+  if (!reader.read() || !frame_of(reader.info(), &frame)) return {};
+  DctEncoder encoder(frame, markers_of(file));
+  for (int c = 0; c < frame.components; ++c)
+    for (int32_t y = 0; y < frame.block_rows(c); ++y) {
+      const int16_t* blocks = reader.row(c, y);
+      if (blocks == nullptr || !encoder.add_row({blocks, static_cast<size_t>(frame.block_columns(c)) * kBlockValues})) return {};
+    }
+  std::vector<uint8_t> record = encoder.finish();
+  const size_t size = record.size();
+  record.resize(size + kStreamPadding);
+  try {
+    if (!same_pixels(of_record.decode({record.data(), size}), wanted)) return {};
+  } catch (const Error&) {
+    return {};
+  }
+  record.resize(size);
+  return record;
+}
+
+namespace {
+
+// Owns a compressor and its output.
+class CoefficientWriter {
+ public:
+  CoefficientWriter() : errors_(make_error_manager()) { info_.err = &errors_.base; }
+  ~CoefficientWriter() {
+    jpeg_destroy_compress(&info_);
+    std::free(file_);
+  }
+
+  // fill(c, y, blocks) writes a block row of `block_columns(c)` blocks.
+  template <typename Fill>
+  void write(const DctRecord& record, const Fill& fill) {
+    PL_CHECK(run(record, fill), Fault::record, "dct: libjpeg cannot write it: %s", errors_.message);
+  }
+
+  std::vector<uint8_t> take() const { return {file_, file_ + size_}; }
+
+ private:
+  template <typename Fill>
+  bool run(const DctRecord& record, const Fill& fill) {
+    if (setjmp(errors_.jump) != 0) return false;
+    jpeg_create_compress(&info_);
+    jpeg_mem_dest(&info_, &file_, &size_);
+    describe(record.frame);
+    jvirt_barray_ptr arrays[kMaxComponents];
+    for (int c = 0; c < record.frame.components; ++c) {
+      auto padded = [](int32_t blocks, int factor) { return static_cast<JDIMENSION>((blocks + factor - 1) / factor * factor); };
+      const Frame::Component& component = record.frame.of[c];
+      arrays[c] = info_.mem->request_virt_barray(
+          reinterpret_cast<j_common_ptr>(&info_), JPOOL_IMAGE, TRUE, padded(record.frame.block_columns(c), component.horizontal),
+          padded(record.frame.block_rows(c), component.vertical), static_cast<JDIMENSION>(component.vertical));
+    }
+    jpeg_write_coefficients(&info_, arrays);
+    for (size_t at = 0; at + 4 <= record.markers.size();) {
+      const uint8_t* marker = &record.markers[at];
+      const size_t length = 2 + (static_cast<size_t>(marker[2]) << 8 | marker[3]);
+      if (length < 4 || at + length > record.markers.size()) break;
+      jpeg_write_marker(&info_, marker[1], marker + 4, static_cast<unsigned>(length - 4));
+      at += length;
+    }
+    for (int c = 0; c < record.frame.components; ++c)
+      for (int32_t y = 0; y < record.frame.block_rows(c); ++y)
+        fill(c, y, &info_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info_), arrays[c],
+                                                  static_cast<JDIMENSION>(y), 1, TRUE)[0][0][0]);
+    jpeg_finish_compress(&info_);
+    return true;
+  }
+
+  void describe(const Frame& frame) {
+    info_.image_height = static_cast<JDIMENSION>(frame.height), info_.image_width = static_cast<JDIMENSION>(frame.width);
+    info_.input_components = frame.components;
+    info_.in_color_space = kSpaces[static_cast<int>(frame.colour)];
+    jpeg_set_defaults(&info_);
+    jpeg_set_colorspace(&info_, info_.in_color_space);
+    info_.optimize_coding = TRUE;
+    info_.write_JFIF_header = info_.write_Adobe_marker = FALSE;  // the file's own are among its markers
+    for (int c = 0; c < frame.components; ++c) {
+      jpeg_component_info& component = info_.comp_info[c];
+      component.h_samp_factor = frame.of[c].horizontal, component.v_samp_factor = frame.of[c].vertical;
+      component.quant_tbl_no = c;
+      JQUANT_TBL*& table = info_.quant_tbl_ptrs[c];
+      if (table == nullptr) table = jpeg_alloc_quant_table(reinterpret_cast<j_common_ptr>(&info_));
+      for (int i = 0; i < kBlockValues; ++i) table->quantval[i] = static_cast<uint16_t>(frame.of[c].quantization[i]);
+      table->sent_table = FALSE;
+    }
+  }
+
+  ErrorManager errors_;
+  jpeg_compress_struct info_{};
+  unsigned char* file_ = nullptr;
+  unsigned long size_ = 0;
+};
+
+}  // namespace
+
+std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> bytes) {
+  const DctRecord record = parse_dct(bytes);
+  // Everything is checked and unpacked before libjpeg runs, whose errors may jump over nothing with a destructor.
+  std::vector<std::vector<int16_t>> components;
+  size_t at = 0, length_at = 0;
+  for (int c = 0; c < record.frame.components; ++c) {
+    const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), rows = static_cast<size_t>(record.frame.block_rows(c));
+    std::vector<int16_t>& values = components.emplace_back(rows * blocks * kBlockValues);
+    for (size_t y = 0; y < rows; ++y, length_at += 4) {
+      uint32_t length;
+      std::memcpy(&length, &record.row_lengths[length_at], sizeof length);
+      PL_CHECK(length <= record.rows.size() - at, Fault::record, "dct: cut off in component %d, block row %zu", c, y);
+      PL_CHECK(unpack_row(split_row_streams(record.rows.subspan(at, length), blocks), blocks, 1,
+                          values.data() + y * blocks * kBlockValues),
+               Fault::record, "dct: component %d, block row %zu: its streams do not hold %zu blocks", c, y, blocks);
+      at += length;
+    }
+  }
+  CoefficientWriter writer;
+  writer.write(record, [&](int c, int32_t y, int16_t* to) {
+    const size_t row = static_cast<size_t>(record.frame.block_columns(c)) * kBlockValues;
+    std::memcpy(to, components[static_cast<size_t>(c)].data() + static_cast<size_t>(y) * row, row * sizeof *to);
+  });
+  return writer.take();
+}
+
+}  // namespace pass_loader::jpeg

@@ -1,0 +1,18 @@
+// Between JPEG files and records of the codec "dct". Coefficients, tables and markers are kept; Huffman codes, restart
+// markers and the split into scans are not.
+#pragma once
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace pass_loader::jpeg {
+
+// Empty where the record would not decode to the bytes that the file decodes to, or the file is damaged: such a file stays
+// as it is. Throws Error(record) where the file cannot be decoded at all.
+std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file);
+
+// A baseline or extended sequential JPEG with optimised Huffman tables. kStreamPadding readable bytes must follow the
+// record. Throws Error(record).
+std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> record);
+
+}  // namespace pass_loader::jpeg
