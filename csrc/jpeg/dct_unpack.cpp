@@ -1,5 +1,6 @@
 #include "jpeg/dct_unpack.h"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -158,7 +159,9 @@ constexpr ExpandTable kExpand = [] {
 }();
 
 struct Avx2Kernel {
-  static PL_INLINE uint64_t spread(uint8_t flags, const uint8_t* masks) { return spread_bytes(flags, masks); }
+  PL_TARGET_AVX2 static inline uint64_t spread(uint8_t flags, const uint8_t* masks) {
+    return static_cast<uint64_t>(_mm_cvtsi128_si64(expand_8(masks, flags)));
+  }
 
   PL_TARGET_AVX2 static inline __m128i expand_8(const uint8_t* from, unsigned mask) {
     const __m128i values = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
@@ -173,9 +176,10 @@ struct Avx2Kernel {
     return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, byte), bit), bit);
   }
 
-  // `count` values of `from` to where `mask` has bits, in runs of 8.
+  // Values of `from` to where `mask` has bits, in runs of 8, for at least `count` places: three runs are enough for most
+  // blocks, and a loop of that length is foreseen.
   PL_TARGET_AVX2 static inline void expand_64(const uint8_t* from, uint64_t mask, int count, uint8_t* to) {
-    for (int at = 0; at < count; at += 8, mask >>= 8) {
+    for (int at = 0; at < std::max(count, 24); at += 8, mask >>= 8) {
       _mm_storel_epi64(reinterpret_cast<__m128i*>(to + at), expand_8(from, mask & 255));
       from += __builtin_popcount(mask & 255);
     }
