@@ -14,7 +14,7 @@ import torch
 
 from pass_loader import DataLoader, ShardDataset, recipes
 
-from .measure import BATCH, ROUNDS, assert_equals_pillow, last, run
+from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, run
 from .official import batches, seed_everything
 from .peers import DIFFERS, NEEDS, PEERS, SLOW
 
@@ -60,7 +60,9 @@ def bench_peer(benchmark: Any, pack: Path, records: list[int], peer: str, recipe
     extra = {"recipe": recipe_name, "peer": peer, "isa": "", "differs": DIFFERS[peer]}
     epoch = PEERS[peer](data, recipe, BATCH)
     batch = run(benchmark, lambda: last(epoch()), samples, rounds=3 if peer in SLOW else ROUNDS, **extra)
-    if peer != "libjpeg-turbo decode alone":
+    if peer == "libjpeg-turbo decode alone":
+        assert_decodes(dataset, batch[-1].numpy(), records[samples - 1])
+    else:
         assert [tuple(view.shape) for view in batch] == [(BATCH, 3, v.height, v.width) for v in recipe.views]
         assert all(view.dtype == torch.float32 and torch.isfinite(view).all() for view in batch)
         assert all(0.3 < view.std() < 3 for view in batch)

@@ -17,7 +17,7 @@ import pytest
 
 from pass_loader import _C, DataLoader, ShardDataset, recipes
 
-from .measure import BATCH, ROUNDS, assert_equals_pillow, last, run
+from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, run
 
 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav"])
@@ -63,7 +63,7 @@ def floors(dataset: ShardDataset, records: list[int]) -> dict[str, float]:
             decoded[0] = simplejpeg.decode_jpeg(one)
 
     found["libjpeg-turbo decode alone"] = median_seconds(decode_all) / len(data)
-    assert decoded[0].shape == dataset.decode(records[-1]).shape
+    assert_decodes(dataset, decoded[0], records[-1])
     return found
 
 

@@ -36,3 +36,9 @@ def assert_equals_pillow(dataset: ShardDataset, views: Sequence[Any], info: dict
     for view, plan in zip(views, plans):
         want = reference.normalize(reference.render(picture, plan), dataset.recipe)
         assert np.array_equal(view[0].numpy(), want)
+
+
+def assert_decodes(dataset: ShardDataset, pixels: np.ndarray, record: int) -> None:
+    """(height, width, 3) of another decoder, which may round otherwise."""
+    want = dataset.decode(record)
+    assert pixels.shape == want.shape and np.abs(pixels.astype(int) - want).mean() < 1
