@@ -247,7 +247,7 @@ class _Build:
             return reason
 
         for number, entries in enumerate(self._groups(iter(self.later), shard_bytes), following):
-            shard = self.writer.write(number, entries, reject, self._place(entries))
+            shard = self.writer.write(number, entries, fingerprint(entries), reject, self._place(entries))
             shard.report.same_id = sum(refusal.reason == _SAME_ID for refusal in shard.report.refused)
             yield shard
 
@@ -269,9 +269,10 @@ class _Build:
 
     def _shard(self, number: int, entries: list[Entry]) -> Shard:
         """Written now, or by a packing that was cut off."""
-        shard = Shard.find(self.root, number, fingerprint(entries))
+        listed = fingerprint(entries)
+        shard = Shard.find(self.root, number, listed)
         if shard is None:
-            return self.writer.write(number, entries, self._reject_copy, self._place(entries))
+            return self.writer.write(number, entries, listed, self._reject_copy, self._place(entries))
         for digest in filter(None, shard.columns["digest"]):
             self.digests.is_new(bytes.fromhex(digest))
         self.progress(sum(entry.length for entry in entries))
