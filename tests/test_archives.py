@@ -14,8 +14,8 @@ from pass_loader.pack.archives import members
 from pass_loader.pack.layout import _member_header
 
 NAMES = [
-    "a.jpg", "PASS_dataset/7/e1662344ffa8c231d198c367c692cc.jpg", "n" * 99, "n" * 100, "n" * 101, "dir" * 40 + "/f", "é",
-    "xyz/" * 65 + "end.jpg", " ", "a b",
+    "a.jpg", "PASS_dataset/7/e1662344ffa8c231d198c367c692cc.jpg", "n" * 99, "n" * 100, "n" * 101, "é",
+    "dir" * 40 + "/f", "xyz/" * 65 + "end.jpg", " ", "a b",
 ]  # fmt: skip
 
 

@@ -45,12 +45,14 @@ class TarSource(Source):
         return data
 
     def entries(self) -> Iterator[Entry]:
-        key, sample = "", list[Entry]()
+        key = ""
+        sample: list[Entry] = []
         for entry in self._members():
-            if sample and _key(entry.name) != key:
+            found = _key(entry.name)
+            if sample and found != key:
                 yield from self._sample(sample)
                 sample = []
-            key = _key(entry.name)
+            key = found
             sample.append(entry)
         yield from self._sample(sample)
 
@@ -63,6 +65,9 @@ class TarSource(Source):
             raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{html_hint(self.path)}") from None
 
     def _sample(self, sample: list[Entry]) -> Iterator[Entry]:
+        if len(sample) == 1:
+            yield sample[0]
+            return
         found = {PurePosixPath(entry.name).suffix: entry for entry in sample}
         companions = {suffix: found[suffix] for suffix in _COMPANIONS if suffix in found and not found[suffix].problem}
         pictures = [entry for entry in sample if entry not in companions.values()]

@@ -64,6 +64,8 @@ INDEX_SCHEMA = pa.schema(
 
 def member_name(id: str, codec: str) -> str:
     """The tar member of an id, percent-encoded: WebDataset cuts a key at the first dot, and none may leave a folder."""
+    if id.isascii() and id.isalnum():
+        return id + SUFFIX[codec]
     encoded = "".join(
         "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape"))
         if c in ".%\\" or not c.isprintable() or c.isspace()

@@ -48,7 +48,7 @@ class Shard:
         return len(self.columns["id"])
 
     def save(self, root: Path, entries: str) -> None:
-        content = {"entries": entries, **asdict(self)}
+        content = {**vars(self), "entries": entries, "report": asdict(self.report)}
         write_durably(_rows_path(root, self.number), json.dumps(content, default=str).encode("ascii"))
 
     @classmethod
