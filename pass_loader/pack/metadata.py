@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import PackError
 from .layout import TABLE_SCHEMA
+from .sources import html_hint
 
 METADATA_SCRATCH = "metadata.scratch"
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
@@ -128,6 +131,24 @@ class Seen:
         return self._database.execute("insert or ignore into seen values (?)", (key,)).rowcount == 1
 
 
+def creator_name(text: str) -> str:
+    """PASS's `unickname` for display: it is form-encoded, "J%C3%BCrgen+K.". Text that is no UTF-8 stays as it is."""
+    try:
+        return unquote_plus(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
+
+
+def date_taken(text: str | None) -> datetime | None:
+    """PASS's `datetaken`, with or without a fraction of a second; None where it is empty. The camera's clock: no zone.
+
+    Raises ValueError for anything else.
+    """
+    if not text:
+        return None
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f" if "." in text else "%Y-%m-%d %H:%M:%S")
+
+
 def read_keys(path: str | Path, key: str) -> pa.Array:
     """The column of ids, as strings. Raises PackError where the file cannot be read or has no such column."""
     path = Path(path)
@@ -143,7 +164,9 @@ def column_names(path: Path, key: str) -> list[str]:
     if len(set(names)) != len(names):
         raise PackError(f"{path} has a column twice: {names}")
     if key not in names:
-        raise PackError(f"{path} has no column {key!r}; it has {names} (--key names the column of ids)")
+        raise PackError(
+            f"{path} has no column {key!r}; it has {names} (--key names the column of ids){html_hint(path)}"
+        )
     return names
 
 
