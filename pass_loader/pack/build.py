@@ -35,6 +35,7 @@ _OURS = re.compile(
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 _SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"
 _TAR_BLOCK = 512
+_SHARD_RECORDS = 1 << 15  # at the most: what is known of a shard's pictures lies in memory
 
 
 def build(
@@ -312,7 +313,7 @@ class _Build:
         for entry in entries:
             padded = _TAR_BLOCK + -(-entry.length // _TAR_BLOCK) * _TAR_BLOCK
             apart = self.options.in_place and group and group[0].source is not entry.source
-            if group and (size + padded > shard_bytes or apart):
+            if group and (size + padded > shard_bytes or apart or len(group) == _SHARD_RECORDS):
                 yield group
                 group, size = [], 0
             group.append(entry)

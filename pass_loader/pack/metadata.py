@@ -95,7 +95,7 @@ class Numbering:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)  # a file of its own that vanishes with us
-        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-32768")
+        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
         self._database.execute("create table strings (number integer primary key, string text)")
 
     def add(self, strings: list[str]) -> None:
@@ -123,7 +123,7 @@ class Seen:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
-        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-32768")
+        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
         self._database.execute("create table seen (key blob primary key) without rowid")
 
     def is_new(self, key: str | bytes) -> bool:
