@@ -137,6 +137,8 @@ class Samples:
 
     def error(self, record: int, fault: str, cause: str) -> RecordError:
         kind = ShardError if fault == "io" else RecordError
+        if self.pack.was_purged():
+            cause += "; the pack was purged since it was opened: open it again"
         try:
             id = self.id_of(record)
         except Exception as lookup:  # the cause that matters is the one we were given

@@ -8,13 +8,14 @@ import json
 import os
 import shutil
 import tarfile
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pass_loader import PackError, Samples, recipes
-from pass_loader.pack import Pack, build, index, verify
+from pass_loader.pack import Pack, build, creator_name, date_taken, index, verify
 from pass_loader.pack.cli import main
 from pass_loader.pack.shards import ShardWriter
 
@@ -246,6 +247,22 @@ def test_metadata_from_parquet_and_without_gps(tmp_path: Path) -> None:
     (tmp_path / "twice.csv").write_text("hash,x\n0,a\n1,b\n0,c\n")
     with pytest.raises(PackError, match="column 'hash' has '0' more than once"):
         build([root], tmp_path / "other", metadata=tmp_path / "twice.csv")
+
+
+def test_dates_and_names_for_display() -> None:
+    assert date_taken("2011-03-05 02:19:44.5") == datetime(2011, 3, 5, 2, 19, 44, 500_000)
+    assert date_taken("2010-04-12 19:17:40") == datetime(2010, 4, 12, 19, 17, 40)
+    assert date_taken("") is None and date_taken(None) is None
+    with pytest.raises(ValueError):
+        date_taken("May 2011")
+    assert creator_name("J%C3%BCrgen+K.") == "Jürgen K." and creator_name("bad%FF") == "bad%FF"
+
+
+def test_a_web_page_for_metadata(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "in", {"a.jpg": jpeg(noise(9, 9))})
+    (tmp_path / "m.csv").write_text("<!DOCTYPE html>\n<p>moved\n")
+    with pytest.raises(PackError, match="no column 'hash'.*curl needs -L"):
+        build([root], tmp_path / "pack", metadata=tmp_path / "m.csv")
 
 
 def test_beyond_4_gib(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 import pass_loader
 from pass_loader import PackError, RecordError, Samples, recipes
 from pass_loader.pack import Pack, build, diff, info, purge, remove, restore, verify
+from pass_loader.pack import reader
 from pass_loader.pack.cli import main
 from pass_loader.pack.layout import locked
 
@@ -151,6 +152,21 @@ def test_purge_erases_and_keeps(small: Path) -> None:
     (small / "index-r1.arrow").unlink()
     assert verify(small) == []
     assert purge(small).records == 0
+
+
+def test_a_reader_of_the_exchanged_files_is_told(small: Path) -> None:
+    """A job that meets a shard which a purge took away; and a pack opened while files are exchanged."""
+    stale, opening = Samples(small, RECIPE), Pack(small)
+    remove(small, ["id0"], reason="x")
+    purge(small)
+    with pytest.raises(pass_loader.ShardError, match="record 1, id .*the pack was purged since it was opened"):
+        stale.read(1)
+    manifest = opening.manifest
+    manifests = iter([manifest])
+    real = reader.read_manifest
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "read_manifest", lambda path: next(manifests, None) or real(path))
+        assert Pack(small).revision == 1
 
 
 def test_purge_twice(small: Path) -> None:

@@ -4,6 +4,7 @@ from .attribution import attribution
 from .build import build, index
 from .export import export
 from .foreign import locate
+from .metadata import creator_name, date_taken
 from .purge import purge
 from .reader import Pack
 from .removal import remove, restore
@@ -11,5 +12,6 @@ from .verify import verify
 from .versions import diff, info
 
 __all__ = [
-    "Pack", "attribution", "build", "diff", "export", "index", "info", "locate", "purge", "remove", "restore", "verify",
+    "Pack", "attribution", "build", "creator_name", "date_taken", "diff", "export", "index", "info", "locate", "purge",
+    "remove", "restore", "verify",
 ]  # fmt: skip

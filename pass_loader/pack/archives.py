@@ -16,6 +16,7 @@ from ..errors import PackError
 from .layout import member_name
 from .sources import Entry, Source, html_hint, id_and_class
 
+_BLOCK = tarfile.BLOCKSIZE
 _COMPANIONS = (".cls", ".json")  # of a WebDataset sample: label and metadata
 
 
@@ -44,41 +45,29 @@ class TarSource(Source):
         return data
 
     def entries(self) -> Iterator[Entry]:
-        key, sample = "", list[Entry]()
+        key = ""
+        sample: list[Entry] = []
         for entry in self._members():
-            if sample and _key(entry.name) != key:
+            found = _key(entry.name)
+            if sample and found != key:
                 yield from self._sample(sample)
                 sample = []
-            key = _key(entry.name)
+            key = found
             sample.append(entry)
         yield from self._sample(sample)
 
     def _members(self) -> Iterator[Entry]:
         try:
-            with tarfile.open(self.path, "r:") as tar:
-                for member in tar:
-                    tar.members = []  # type: ignore[attr-defined]  # else every header is kept: 1.4 million for PASS
-                    if not member.isdir():
-                        id = PurePosixPath(member.name).name.split(".")[0]
-                        yield Entry(self, member.name, id, None, member.offset_data, member.size, _tar_problem(member))
-                self._check_end(tar.offset)  # type: ignore[attr-defined]
+            for name, offset, length, problem in members(self.path):
+                id = name.rpartition("/")[2].split(".")[0]
+                yield Entry(self, name, id, None, offset, length, problem)
         except tarfile.TarError as error:
             raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{html_hint(self.path)}") from None
 
-    def _check_end(self, offset: int) -> None:
-        """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
-        size = self.size()
-        if not any(os.pread(self._file.fileno(), 512, offset)) and offset + 512 <= size:
-            while offset < size and not any(rest := os.pread(self._file.fileno(), 1 << 20, offset)):
-                offset += len(rest)
-            if offset >= size:
-                return
-        raise PackError(
-            f"{self.path} is cut off, damaged or two tars in one: of its {size} bytes those from {offset} on are "
-            "neither a member nor the end of the archive; download it again"
-        )
-
     def _sample(self, sample: list[Entry]) -> Iterator[Entry]:
+        if len(sample) == 1:
+            yield sample[0]
+            return
         found = {PurePosixPath(entry.name).suffix: entry for entry in sample}
         companions = {suffix: found[suffix] for suffix in _COMPANIONS if suffix in found and not found[suffix].problem}
         pictures = [entry for entry in sample if entry not in companions.values()]
@@ -107,6 +96,65 @@ class TarSource(Source):
         if not isinstance(found, dict):
             raise ValueError(f"{entry.name} holds no JSON object")
         return found
+
+
+def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
+    """(name, offset of the data, length, why it is no file or None) of a tar's members but folders, in order.
+
+    Raises tarfile.TarError, or PackError where the tar is cut off or damaged. Headers of plain files are read here,
+    ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
+    """
+    with tarfile.open(path, "r:") as tar, open(path, "rb", buffering=0) as file:
+        offset = 0
+        while True:
+            header = os.pread(file.fileno(), _BLOCK, offset)
+            plain = None if tar.pax_headers else _plain_header(header)  # global Pax headers may say otherwise
+            if plain is not None:
+                name, length = plain
+                yield name, offset + _BLOCK, length, None
+                offset += _BLOCK + -(-length // _BLOCK) * _BLOCK
+                continue
+            tar.members = []  # type: ignore[attr-defined]  # else every header is kept
+            if offset > 0:  # the first member was read when the tar was opened
+                tar.firstmember = None  # type: ignore[attr-defined]
+                tar.offset = offset  # type: ignore[attr-defined]
+            member = tar.next()
+            if member is None:
+                _check_end(path, file.fileno(), offset)
+                return
+            if not member.isdir():
+                yield member.name, member.offset_data, member.size, _tar_problem(member)
+            offset = tar.offset  # type: ignore[attr-defined]
+
+
+def _plain_header(header: bytes) -> tuple[str, int] | None:
+    """(name, length) of a regular file in ustar's or GNU's form (POSIX.1-1988; GNU tar manual, "Basic Tar Format");
+    None for anything else, damaged headers included."""
+    if len(header) < _BLOCK or header[156] not in b"0\0" or header[257:262] != b"ustar" or header[345]:
+        return None
+    name, _, rest = header[:100].partition(b"\0")
+    size, checksum = header[124:136].rstrip(b"\0 "), header[148:156].rstrip(b"\0 ")
+    if rest.strip(b"\0") or not name or name.endswith(b"/") or not (size.isdigit() and checksum.isdigit()):
+        return None
+    try:
+        whole = sum(header) - sum(header[148:156]) + 8 * 32 == int(checksum, 8)
+        return (name.decode(), int(size, 8)) if whole else None
+    except ValueError:
+        return None
+
+
+def _check_end(path: Path, descriptor: int, offset: int) -> None:
+    """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
+    size = os.fstat(descriptor).st_size
+    if not any(os.pread(descriptor, _BLOCK, offset)) and offset + _BLOCK <= size:
+        while offset < size and not any(rest := os.pread(descriptor, 1 << 20, offset)):
+            offset += len(rest)
+        if offset >= size:
+            return
+    raise PackError(
+        f"{path} is cut off, damaged or two tars in one: of its {size} bytes those from {offset} on are neither a "
+        "member nor the end of the archive; download it again"
+    )
 
 
 def _key(name: str) -> str:

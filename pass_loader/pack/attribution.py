@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import unquote_plus
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import PackError
+from .metadata import creator_name
 from .reader import Pack
 from .removal import listed
 
@@ -130,7 +130,7 @@ def _wanted(pack: Pack, records: Sequence[int] | np.ndarray | None, ids: Sequenc
 def _credits(rows: pa.Table, creator: str, licence: str) -> pa.Table:
     names, licences = _given(rows, creator), _given(rows, licence)
     columns = {
-        "creator": _mapped(names, _decoded if creator in _ENCODED else str),
+        "creator": _mapped(names, creator_name if creator in _ENCODED else str),
         "creator_as_given": names,
         "licence": _mapped(licences, lambda name: _LICENCES[name][0] if name in _LICENCES else name),
         "licence_as_given": licences,
@@ -151,13 +151,6 @@ def _mapped(values: pa.Array, function: Any) -> pa.Array:
     coded = values.dictionary_encode()
     different = pa.array([function(value) for value in coded.dictionary.to_pylist()], pa.string())
     return different.take(coded.indices)
-
-
-def _decoded(name: str) -> str:
-    try:
-        return unquote_plus(name, errors="strict")
-    except UnicodeDecodeError:
-        return name
 
 
 def _licence_url(name: str) -> str | None:

@@ -35,6 +35,7 @@ _OURS = re.compile(
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 _SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"
 _TAR_BLOCK = 512
+_SHARD_RECORDS = 1 << 15  # at the most: what is known of a shard's pictures lies in memory
 
 
 def build(
@@ -247,7 +248,7 @@ class _Build:
             return reason
 
         for number, entries in enumerate(self._groups(iter(self.later), shard_bytes), following):
-            shard = self.writer.write(number, entries, reject, self._place(entries))
+            shard = self.writer.write(number, entries, fingerprint(entries), reject, self._place(entries))
             shard.report.same_id = sum(refusal.reason == _SAME_ID for refusal in shard.report.refused)
             yield shard
 
@@ -269,9 +270,10 @@ class _Build:
 
     def _shard(self, number: int, entries: list[Entry]) -> Shard:
         """Written now, or by a packing that was cut off."""
-        shard = Shard.find(self.root, number, fingerprint(entries))
+        listed = fingerprint(entries)
+        shard = Shard.find(self.root, number, listed)
         if shard is None:
-            return self.writer.write(number, entries, self._reject_copy, self._place(entries))
+            return self.writer.write(number, entries, listed, self._reject_copy, self._place(entries))
         for digest in filter(None, shard.columns["digest"]):
             self.digests.is_new(bytes.fromhex(digest))
         self.progress(sum(entry.length for entry in entries))
@@ -311,7 +313,7 @@ class _Build:
         for entry in entries:
             padded = _TAR_BLOCK + -(-entry.length // _TAR_BLOCK) * _TAR_BLOCK
             apart = self.options.in_place and group and group[0].source is not entry.source
-            if group and (size + padded > shard_bytes or apart):
+            if group and (size + padded > shard_bytes or apart or len(group) == _SHARD_RECORDS):
                 yield group
                 group, size = [], 0
             group.append(entry)

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import PackError
 from .progress import Progress
 from .purge import purge
@@ -71,7 +73,10 @@ def _restore(options: argparse.Namespace) -> int:
 
 def _purge(options: argparse.Namespace) -> int:
     pack = Pack(options.pack)
-    with Progress(int(pack.column("length").sum()), "kept") as progress:
+    lengths, shards = pack.column("length"), pack.column("shard")
+    affected = np.isin(shards, shards[pack.removed[lengths[pack.removed] > 0]])
+    affected[pack.removed] = False
+    with Progress(int(lengths[affected].sum()), "kept") as progress:
         done = purge(options.pack, progress=progress)
     print(f"{options.pack}: {done}")
     return 0

@@ -19,6 +19,7 @@ from .layout import (
     FORMAT,
     FORMAT_VERSION,
     INDEX,
+    INDEX_SCHEMA,
     TABLE_SCHEMA,
     shard_names,
     write_table,
@@ -69,7 +70,7 @@ class Finish:
     def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
         """Writes the tables and the index; returns the manifest's shards and the pack's id. Counts in report."""
         shards: list[dict[str, Any]] = []
-        parts: list[pa.Table] = []
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in INDEX_SCHEMA.names}
         identity = hashlib.sha256()
         first = 0
         for shard in self._shards():
@@ -77,15 +78,17 @@ class Finish:
             first += table.num_rows
             tar, parquet = shard_names(shard.number)
             write_table(table, self.root / parquet)
-            parts.append(index_rows(table, len(shards)))
+            rows = index_rows(table, len(shards))
+            for name in parts:
+                parts[name].append(rows.column(name).to_numpy())
             entry = {"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes}
             shards.append(entry | self._foreign(shard))
             for row in zip(*(table.column(name).to_pylist() for name in ("id", "length", "crc32c", "label"))):
                 identity.update("\t".join(map(str, row)).encode() + b"\n")
-        index = pa.concat_tables(parts)
         pack_id = identity.hexdigest()[:32]
-        report.same_bytes = self._count_same_bytes(index, shards)
-        write_index(self.root / INDEX, index, pack_id)
+        columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}  # never twice in memory
+        report.same_bytes = self._count_same_bytes(columns, shards)
+        write_index(self.root / INDEX, pa.table(columns, schema=INDEX_SCHEMA), pack_id)
         if self._stamps:
             remember(self.root, {self.sources[place].name: self.sources[place].path for place in self._stamps})
         if self.metadata is not None:
@@ -142,13 +145,13 @@ class Finish:
         by_name = {source.name: source.path for source in self.sources}
         return [by_name[shard["tar"]] if "foreign" in shard else self.root / shard["tar"] for shard in shards]
 
-    def _count_same_bytes(self, index: pa.Table, shards: list[dict[str, Any]]) -> int:
+    def _count_same_bytes(self, index: dict[str, np.ndarray], shards: list[dict[str, Any]]) -> int:
         """Pictures whose bytes stand in the pack before. Few have equal length and CRC: those are read again."""
-        shard, offset, length, crc = (index.column(name).to_numpy() for name in ("shard", "offset", "length", "crc32c"))
-        prints = length << 32 | crc
-        order = np.argsort(prints, kind="stable")
-        equal = prints[order][1:] == prints[order][:-1]
-        suspects = order[np.flatnonzero(np.append(equal, False) | np.append(False, equal))]
+        shard, offset, length = (index[name] for name in ("shard", "offset", "length"))
+        prints = length << 32
+        prints |= index["crc32c"]
+        in_order = np.sort(prints)
+        suspects = np.flatnonzero(np.isin(prints, in_order[1:][in_order[1:] == in_order[:-1]]))
         paths = self._paths(shards)
         counts: Counter[bytes] = Counter()
         for record in suspects.tolist():

@@ -64,6 +64,8 @@ INDEX_SCHEMA = pa.schema(
 
 def member_name(id: str, codec: str) -> str:
     """The tar member of an id, percent-encoded: WebDataset cuts a key at the first dot, and none may leave a folder."""
+    if id.isascii() and id.isalnum():
+        return id + SUFFIX[codec]
     encoded = "".join(
         "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogateescape"))
         if c in ".%\\" or not c.isprintable() or c.isspace()
@@ -104,14 +106,34 @@ def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
 
 def append_member(file: BinaryIO, name: str, data: bytes) -> int:
     """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
-    header = tarfile.TarInfo(name)
-    header.size = len(data)
-    header.mode = 0o644
-    file.write(header.tobuf(tarfile.PAX_FORMAT, "utf-8"))
+    file.write(_member_header(name, len(data)))
     offset = file.tell()
     file.write(data)
     file.write(bytes(-len(data) % tarfile.BLOCKSIZE))
     return offset
+
+
+def _member_header(name: str, size: int) -> bytes:
+    """As tarfile writes it; made from one that it wrote, for plain names, which takes a tenth of the time."""
+    encoded = name.encode()
+    if len(encoded) > 100 or len(encoded) != len(name) or size >= 8**11:
+        header = tarfile.TarInfo(name)
+        header.size, header.mode = size, 0o644
+        return header.tobuf(tarfile.PAX_FORMAT, "utf-8")
+    digits = b"%011o" % size
+    checksum = _EMPTY_SUM + sum(encoded) + sum(digits) - 11 * 48
+    middle, end = _EMPTY_HEADER[100:124], _EMPTY_HEADER[135:148]
+    return b"".join([encoded.ljust(100, b"\0"), middle, digits, end, b"%06o\0 " % checksum, _EMPTY_HEADER[156:]])
+
+
+def _empty_header() -> bytes:
+    header = tarfile.TarInfo("")
+    header.mode = 0o644
+    return header.tobuf(tarfile.PAX_FORMAT, "utf-8")
+
+
+_EMPTY_HEADER = _empty_header()  # of no name and no byte
+_EMPTY_SUM = int(_EMPTY_HEADER[148:154], 8)
 
 
 def end_tar(file: BinaryIO) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
+from urllib.parse import unquote_plus
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import PackError
 from .layout import TABLE_SCHEMA
+from .sources import html_hint
 
 METADATA_SCRATCH = "metadata.scratch"
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
@@ -92,7 +95,7 @@ class Numbering:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)  # a file of its own that vanishes with us
-        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-32768")
+        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
         self._database.execute("create table strings (number integer primary key, string text)")
 
     def add(self, strings: list[str]) -> None:
@@ -120,12 +123,30 @@ class Seen:
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
-        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-32768")
+        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
         self._database.execute("create table seen (key blob primary key) without rowid")
 
     def is_new(self, key: str | bytes) -> bool:
         """Whether it has not come before; from now on it has."""
         return self._database.execute("insert or ignore into seen values (?)", (key,)).rowcount == 1
+
+
+def creator_name(text: str) -> str:
+    """PASS's `unickname` for display: it is form-encoded, "J%C3%BCrgen+K.". Text that is no UTF-8 stays as it is."""
+    try:
+        return unquote_plus(text, errors="strict")
+    except UnicodeDecodeError:
+        return text
+
+
+def date_taken(text: str | None) -> datetime | None:
+    """PASS's `datetaken`, with or without a fraction of a second; None where it is empty. The camera's clock: no zone.
+
+    Raises ValueError for anything else.
+    """
+    if not text:
+        return None
+    return datetime.strptime(text, "%Y-%m-%d %H:%M:%S.%f" if "." in text else "%Y-%m-%d %H:%M:%S")
 
 
 def read_keys(path: str | Path, key: str) -> pa.Array:
@@ -143,7 +164,9 @@ def column_names(path: Path, key: str) -> list[str]:
     if len(set(names)) != len(names):
         raise PackError(f"{path} has a column twice: {names}")
     if key not in names:
-        raise PackError(f"{path} has no column {key!r}; it has {names} (--key names the column of ids)")
+        raise PackError(
+            f"{path} has no column {key!r}; it has {names} (--key names the column of ids){html_hint(path)}"
+        )
     return names
 
 

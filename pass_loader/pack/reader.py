@@ -33,13 +33,19 @@ class Pack:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
-        self._load(read_manifest(self.path))
+        self._load()
         self._log = _log_stamp(self.path / REMOVED)
         self._set_removed(read_removed(self.path / REMOVED, self.records))
 
-    def _load(self, manifest: dict[str, Any]) -> None:
+    def _load(self) -> None:
+        manifest = read_manifest(self.path)
         shards = manifest["shards"]
-        index = _open_index(self.path, manifest)
+        try:
+            index = _open_index(self.path, manifest)
+        except PackError:
+            if read_manifest(self.path).get("revision", 0) == manifest.get("revision", 0):
+                raise
+            return self._load()  # a purge exchanged the files between two lines of ours
         counts = [shard["records"] for shard in shards]
         self.manifest = manifest
         self.pack_id: str = manifest["pack_id"]
@@ -69,12 +75,19 @@ class Pack:
             raise PackError(f"{self.path} is another pack than the one that was opened")
         log = _log_stamp(self.path / REMOVED)
         if manifest.get("revision", 0) != self.revision:
-            self._load(manifest)
+            self._load()
         elif log == self._log:
             return False
         self._log = log
         self._set_removed(read_removed(self.path / REMOVED, self.records))
         return before != (self.generation, self.revision)
+
+    def was_purged(self) -> bool:
+        """Since it was opened or refreshed: its paths and columns are of another revision than the files."""
+        try:
+            return read_manifest(self.path).get("revision", 0) != self.revision
+        except PackError:
+            return False
 
     def __repr__(self) -> str:
         return f"Pack({str(self.path)!r}: {len(self)} live of {self.records} records, {len(self.shards)} shards)"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from .layout import append_member, end_tar, member_name, publish, shard_names, w
 from .report import Refusal, Report
 from .sources import MAX_PICTURE_BYTES, Entry
 
+_WRITEBACK_BYTES = 16 << 20
 # Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
 _COLUMNS = ("id", "offset", "length", "width", "height", "crc32c", "label", "class_name", "metadata", "digest")
 
@@ -46,7 +48,7 @@ class Shard:
         return len(self.columns["id"])
 
     def save(self, root: Path, entries: str) -> None:
-        content = {"entries": entries, **asdict(self)}
+        content = {**vars(self), "entries": entries, "report": asdict(self.report)}
         write_durably(_rows_path(root, self.number), json.dumps(content, default=str).encode("ascii"))
 
     @classmethod
@@ -98,15 +100,17 @@ class ShardWriter:
         self,
         number: int,
         entries: list[Entry],
+        listed: str,
         reject: Callable[[Entry, Picture | None], str | None] = lambda entry, picture: None,
         source: int | None = None,
     ) -> Shard:
-        """reject: called before an entry is read, with None, and with its picture before it is packed; a reason why
-        not. source: place of the tar that holds the entries, for a pack in place."""
+        """listed: the entries' fingerprint. reject: called before an entry is read, with None, and with its picture
+        before it is packed; a reason why not. source: place of the tar that holds the entries, for a pack in place."""
         shard = Shard(number, source=source)
         path = self.root / shard_names(number)[0]
         temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "wb") as file:
+        synced = 0
+        with open(temporary, "wb", buffering=1 << 20) as file:
             for entry in entries:
                 try:
                     picture = self._picture(entry, reject)
@@ -115,13 +119,15 @@ class ShardWriter:
                 else:
                     self._pack(file, shard, entry, picture)
                 self.progress(entry.length)
+                if file.tell() - synced >= _WRITEBACK_BYTES:
+                    synced = _start_writeback(file, synced)
             end_tar(file)
         if len(shard) and source is None:
             shard.tar_bytes = temporary.stat().st_size
             publish(temporary, path)
         else:
             temporary.unlink()
-        shard.save(self.root, fingerprint(entries))
+        shard.save(self.root, listed)
         return shard
 
     def _picture(self, entry: Entry, reject: Callable[[Entry, Picture | None], str | None]) -> Picture:
@@ -155,6 +161,16 @@ class ShardWriter:
         for name, value in row.items():
             shard.columns[name].append(value)
         shard.report.count(picture)
+
+
+def _start_writeback(file: BinaryIO, start: int) -> int:
+    """The kernel begins to write what stands in its cache from `start` on, so that the disk works while we do and the
+    fsync at the end is short: 1.5 to 2 times as fast (benchmarks/README.md). Returns the end."""
+    file.flush()
+    end = file.tell()
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
+    return end
 
 
 def digest_of(data: bytes) -> bytes:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from .archives import TarSource
+from .archives import TarSource, members
 from .layout import INDEX_SCHEMA, PURGING, member_name
 from .reader import Pack, index_rows
 
@@ -97,7 +97,7 @@ class _Check:
         result.problems += self._index(shard, table)
         try:
             self._tar(shard, table, result)
-        except (OSError, tarfile.TarError) as error:
+        except (OSError, tarfile.TarError, PackError) as error:
             result.problems.append(f"{entry['tar']}: {error}")
         return result
 
@@ -115,7 +115,7 @@ class _Check:
     def _tar(self, shard: int, table: pa.Table, result: _Result) -> None:
         tar_name = self.pack.shards[shard]["tar"]
         foreign = "foreign" in self.pack.shards[shard]
-        members = {} if foreign else _members(self.paths[shard])
+        in_tar = {} if foreign else _members(self.paths[shard])
         columns = [name for name in INDEX_SCHEMA.names if name != "shard"]
         rows = table.select([*columns, "id"]).to_pylist()
         removed = self.pack.is_removed(np.array([row["record"] for row in rows]))
@@ -125,7 +125,7 @@ class _Check:
                     continue
                 where = f"{tar_name}, record {row['record']}, id {row['id']}"
                 name = member_name(row["id"], row["codec"])
-                if not foreign and members.pop(name, None) != (row["offset"], row["length"]):
+                if not foreign and in_tar.pop(name, None) != (row["offset"], row["length"]):
                     place = f"{row['length']} bytes at {row['offset']}"
                     result.problems.append(f"{where}: the tar has no member {name} of {place}")
                     continue
@@ -135,17 +135,12 @@ class _Check:
                 result.bytes += len(data)
                 result.decoded += decode
                 self.progress(len(data))
-        for name in members:
+        for name in in_tar:
             result.problems.append(f"{tar_name}: member {name} is in no row of {self.pack.shards[shard]['table']}")
 
 
 def _members(path: Path) -> dict[str, tuple[int, int]]:
-    members = {}
-    with tarfile.open(path, "r:") as tar:
-        for member in tar:
-            members[member.name] = (member.offset_data, member.size)
-            tar.members = []  # type: ignore[attr-defined]  # else every header is kept
-    return members
+    return {name: (offset, length) for name, offset, length, _ in members(path)}
 
 
 def _readable(tar: Path) -> Iterator[str]:
