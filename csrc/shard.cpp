@@ -59,6 +59,16 @@ ShardReader::Opened ShardReader::open(int32_t shard) const {
   return {descriptor, true};
 }
 
+// The file may have been moved away and put back, or its server restarted: the next read has the one that is there now.
+// dup3 exchanges what lies behind the number at once, under threads that read through it.
+void ShardReader::reopen(int32_t shard) const {
+  if (static_cast<size_t>(shard) >= kKeptOpen || descriptors_[shard] < 0) return;
+  const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
+  if (descriptor < 0) return;
+  ::dup3(descriptor, descriptors_[shard], O_CLOEXEC);
+  ::close(descriptor);
+}
+
 std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buffer) const {
   PL_CHECK(record >= 0 && record < records(), Fault::argument, "record %lld is not in the pack's %lld records",
            static_cast<long long>(record), static_cast<long long>(records()));
@@ -68,6 +78,21 @@ std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buf
                length <= kMaxRecordBytes && offset <= INT64_MAX - length,
            Fault::record, "the index is damaged: shard %d, offset %lld, length %lld", shard,
            static_cast<long long>(offset), static_cast<long long>(length));
+  std::span<const uint8_t> bytes;
+  try {
+    bytes = read_bytes(shard, offset, length, buffer);
+  } catch (const Error&) {
+    reopen(shard);
+    throw;
+  }
+  uint32_t crc = crc32c(bytes);
+  PL_CHECK(crc == index_.crc[record], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,
+           index_.crc[record]);
+  return bytes;
+}
+
+std::span<const uint8_t> ShardReader::read_bytes(int32_t shard, int64_t offset, int64_t length,
+                                                 Scratch<uint8_t>& buffer) const {
   Opened file = open(shard);
   struct stat status;
   PL_CHECK(::fstat(file.descriptor, &status) == 0, Fault::io, "cannot stat the shard: %s", reason(errno));
@@ -82,11 +107,7 @@ std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buf
              static_cast<long long>(offset + done), reason(got < 0 ? errno : 0));
     done += got;
   }
-  std::span<const uint8_t> result(bytes, static_cast<size_t>(length));
-  uint32_t crc = crc32c(result);
-  PL_CHECK(crc == index_.crc[record], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,
-           index_.crc[record]);
-  return result;
+  return {bytes, static_cast<size_t>(length)};
 }
 
 }  // namespace pass_loader

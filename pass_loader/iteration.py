@@ -15,7 +15,7 @@ from .live import Live
 from .rendering import Failure, Keys, Renderer, Submitted
 from .resume import Drawn, Progress
 
-REMOVED = "it was removed from the pack after this epoch had begun"
+REMOVED = "it was removed from the pack after this epoch had begun (on_error='replace' goes on without it)"
 
 
 @dataclass
@@ -40,7 +40,8 @@ class Settings:
 
 
 class BatchIterator:
-    """Ends with StopIteration; after an error, the next call goes on with the batch behind the failed one.
+    """Ends with StopIteration. After an error the next call goes on with the batch behind the failed one; after a
+    timeout or an interrupt with the same batch.
 
     gone: records, sorted, that were removed since the resumed epoch had begun: they are bad, and are never read.
     """
@@ -52,7 +53,7 @@ class BatchIterator:
         self._drawn, self._live, self._gone, self._renderer = drawn, live, gone, renderer
         self._progress, self._faults, self._meter, self._settings = progress, faults, meter, settings
         self._under_way: deque[tuple[Submitted, list[Failure], Any]] = deque()
-        self._peeked: Drawn | None = None
+        self._peeked = next(drawn, None)  # so that what a sampler draws does not depend on what happens meanwhile
         self._failed: tuple[int, Any] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
 
@@ -84,10 +85,11 @@ class BatchIterator:
         if not self._under_way:
             self._progress.finished = True
             raise StopIteration
-        batch, removed, sampler_state = self._under_way.popleft()
+        batch, removed, sampler_state = self._under_way[0]
+        failures = self._wait(batch, removed)
+        self._under_way.popleft()
         size = len(batch.keys)
         try:
-            failures = self._wait(batch, removed)
             self._faults.settle(batch, failures, self._renderer, self._live)
         except BaseException:
             self._failed = (size, sampler_state)

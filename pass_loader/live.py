@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -35,20 +36,36 @@ class Live:
             return self.chosen[positions]
         if len(self.removed) == 0:
             return positions
-        live_before = self.removed - np.arange(len(self.removed))  # the k-th live record is k plus those before it
-        return positions + np.searchsorted(live_before, positions, side="right")
+        return positions + np.searchsorted(self._live_before, positions, side="right")
+
+    @cached_property
+    def _live_before(self) -> np.ndarray:
+        """How many live records stand before each removed one: the k-th live record is k plus the removed before it."""
+        return self.removed - np.arange(len(self.removed))
 
 
 def chosen_records(pack: Pack, records: Sequence[int] | None, ids: Sequence[str] | None) -> np.ndarray | None:
-    """The records of a subset, int64, in their order. Raises IndexError or KeyError for what the pack does not have."""
+    """The records of a subset, int64, in their order. Raises IndexError or KeyError for what the pack does not have,
+    TypeError for what are no numbers.
+    """
     if records is None and ids is None:
         return None
     if records is not None and ids is not None:
         raise ValueError("give records or ids, not both")
-    chosen = np.array(records if ids is None else pack.records_of(list(ids or ())), dtype=np.int64)
-    if chosen.ndim != 1 or (len(chosen) and not 0 <= chosen.min() <= chosen.max() < pack.records):
-        raise IndexError(f"records: want a list of numbers in [0, {pack.records})")
-    return chosen
+    if ids is not None:
+        names = [ids] if isinstance(ids, str) else list(ids)
+        chosen = pack.records_of(names)
+        unknown = [names[place] for place in np.flatnonzero(chosen < 0)]
+        if unknown:
+            more = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+            raise KeyError(f"{pack.path} has no id {', '.join(map(repr, unknown[:3]))}{more}")
+        return chosen
+    chosen = np.array(records)
+    if chosen.ndim != 1 or (len(chosen) and chosen.dtype.kind not in "iu"):
+        raise TypeError(f"records: want a list of whole numbers, got {chosen.dtype} of shape {chosen.shape}")
+    if len(chosen) and not 0 <= chosen.min() <= chosen.max() < pack.records:
+        raise IndexError(f"records: want numbers in [0, {pack.records})")
+    return chosen.astype(np.int64)
 
 
 def live_now(pack: Pack, chosen: np.ndarray | None) -> Live:
@@ -63,7 +80,7 @@ def live_then(pack: Pack, chosen: np.ndarray | None, generation: int) -> Live:
     removed: set[int] = set()
     found = np.empty(0, dtype=np.int64)
     log = read_log(pack.path / REMOVED)
-    while generation_of(found) != generation:
+    while generation:  # 0: none was removed
         entry = next(log, None)
         if entry is None:
             raise PackError(f"{pack.path}: its {REMOVED} tells of no time at which it had generation {generation}")
@@ -71,5 +88,7 @@ def live_then(pack: Pack, chosen: np.ndarray | None, generation: int) -> Live:
         removed.discard(record) if entry.get("restored") else removed.add(record)
         if len(removed) == generation >> 32:
             found = np.array(sorted(removed), dtype=np.int64)
+            if generation_of(found) == generation:
+                break
     kept = None if chosen is None else chosen[~np.isin(chosen, found)]
     return Live(pack.records, found, kept, generation)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
+import hashlib
 import math
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable, Sequence, Sized
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
-from .dataset import ShardDataset, agree_on_generation
+from .dataset import ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
 from .iteration import BatchIterator, Meter, Settings
 from .live import Live
 from .rendering import ELEMENTS, Renderer, Submitted
-from .resume import ForeignSampler, Progress, check_fits, draw_share, identity
+from .resume import Drawn, ForeignSampler, Progress, check_fits, draw_share, identity
 from .sampler import EpochSampler
+from .samples import check_epoch
 from .statistics import statistics
 
-_made = itertools.count()
+_made: Counter[str] = Counter()  # loaders that have begun an epoch, by what their states must have in common
 
 
 class DataLoader:
@@ -88,7 +92,10 @@ class DataLoader:
         cpus: Sequence[int] = (),
     ):
         if not isinstance(dataset, ShardDataset):
-            raise TypeError(f"dataset is {type(dataset).__name__}, want a pass_loader.ShardDataset")
+            raise TypeError(
+                f"dataset is {type(dataset).__name__}, want a pass_loader.ShardDataset; for a part of one give it "
+                "records= or ids=, not a Subset"
+            )
         _refuse(
             worker_init_fn=(worker_init_fn, "workers are threads without state of their own"),
             multiprocessing_context=(multiprocessing_context, "workers are threads"),
@@ -115,19 +122,23 @@ class DataLoader:
         self.persistent_workers, self.in_order = persistent_workers, in_order
         self.return_info = return_info
         self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
-        self._foreign = None if sampler is None and batch_sampler is None else ForeignSampler(
-            sampler if batch_sampler is None else batch_sampler, batched=batch_sampler is not None
-        )  # fmt: skip
+        given = sampler if batch_sampler is None else batch_sampler
+        self._foreign: ForeignSampler | None = None
+        if given is not None and not isinstance(given, EpochSampler):
+            self._foreign = ForeignSampler(given, batched=batch_sampler is not None)
         self.sampler: Any = sampler if sampler is not None else getattr(batch_sampler, "sampler", None)
-        if self._foreign is None:
+        if given is None:
             self.sampler = EpochSampler(
                 dataset, shuffle=bool(shuffle), seed=0 if generator is None else generator.initial_seed(), rank=rank,
                 world_size=world_size, order=order, infinite=infinite,
             )  # fmt: skip
-        self.batch_sampler: Any = batch_sampler or BatchSampler(self.sampler, self.batch_size or 1, drop_last)
+        self.batch_sampler: Any = batch_sampler
+        if batch_sampler is None:
+            self.batch_sampler = BatchSampler(self.sampler, self.batch_size or 1, drop_last)
         self._faults = Faults(on_error)
         self._meter = Meter()
-        self._number, self._iterations = next(_made), 0
+        self._number: int | None = None  # of those with the same identity; known at the first iteration
+        self._begun: Counter[int] = Counter()  # iterations, by the sampler's epoch
         self._last: Progress | None = None  # of the latest iteration
         self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
         self._renderer: tuple[int, Renderer] | None = None
@@ -150,31 +161,54 @@ class DataLoader:
         return list(self._faults.errors)
 
     def __iter__(self) -> BatchIterator:
-        order_epoch = self._order_epoch()
-        resumed, self._resumed = self._resumed, None
-        if resumed is not None and resumed.order_epoch != order_epoch:
-            if resumed.position:
-                warnings.warn(
-                    f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
-                    f"{resumed.position} in that epoch is dropped", stacklevel=2,
-                )  # fmt: skip
-            resumed = None
-        live = self._live(resumed)
-        progress = resumed or Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0)
+        world = self._world()
+        if world > 1 and self._faults.policy == "skip":
+            raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
+        progress = self._continued() or self._next_progress()
+        check_epoch(progress.epoch)
+        live = self._live(progress, world)
+        gone = np.empty(0, np.int64)
+        if progress.position:
+            gone = np.setdiff1d(self.dataset.pack.removed, live.removed)
+        step = None if self._foreign is not None else (self.batch_size or 1) * world
+        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step)
+        drawn = self._drawn(live, progress, step)
+        iterator = BatchIterator(
+            drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings
+        )  # fmt: skip
+        self._last, self._resumed = progress, None
+        return iterator
+
+    def _continued(self) -> Progress | None:
+        """Where a state that was loaded goes on; None where there is none, or the sampler was set to another epoch."""
+        resumed, order_epoch = self._resumed, self._order_epoch()
+        if resumed is None:
+            return None
+        if resumed.order_epoch == order_epoch:
+            return dataclasses.replace(resumed)
+        if resumed.position:
+            warnings.warn(
+                f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
+                f"{resumed.position} in that epoch is dropped", stacklevel=3,
+            )  # fmt: skip
+        self._resumed = None
+        return None
+
+    def _next_progress(self) -> Progress:
+        """The start of the next iteration."""
+        order_epoch, live = self._order_epoch(), self.dataset.live
+        return Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0)
+
+    def _drawn(self, live: Live, progress: Progress, step: int | None) -> Iterator[Drawn]:
         if self._foreign is not None:
             skipped = self._foreign.begin(progress)
-            drawn = self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress.epoch, skipped)
-            step = None
-        else:
-            world = self.sampler.place[1]
-            progress.world = progress.world or world
-            step = (self.batch_size or 1) * world
-            share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step))
-            drawn = draw_share(share, live, self.batch_size or 1, progress.epoch)
-        self._last = progress
-        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step)
-        gone = np.setdiff1d(self.dataset.pack.removed, live.removed) if resumed is not None else np.empty(0, np.int64)
-        return BatchIterator(drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings)
+            return self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress, skipped)
+        share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step or 1))
+        return draw_share(share, live, self.batch_size or 1, progress.epoch)
+
+    def _world(self) -> int:
+        """Ranks that take part."""
+        return self.sampler.place[1] if self._foreign is None else (initialized_rank() or (0, 1))[1]
 
     def _order_epoch(self) -> int:
         return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
@@ -183,24 +217,38 @@ class DataLoader:
         """The views' epoch of the next iteration."""
         if self._last is None or order_epoch != self._last.order_epoch:
             return order_epoch
-        return self._last.epoch + 1
+        passed = self._last.position // self._last.samples if not self._foreign and self.sampler.infinite else 0
+        return self._last.epoch + 1 + passed
 
-    def _live(self, resumed: Progress | None) -> Live:
+    def _live(self, progress: Progress, world: int) -> Live:
         """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
-        self._iterations += 1
-        self.dataset.pack.refresh()
-        if resumed is not None and resumed.position:
-            live = self.dataset.live_then(resumed.generation)
-            if len(live) != resumed.samples:
-                raise ValueError(f"the state is of {resumed.samples} samples, the dataset had {len(live)} at that time")
-            return live
-        generation = agree_on_generation(self.dataset.pack, f"{self._number}/{self._iterations}")
-        live = self.dataset.live_then(generation)
-        if resumed is not None:
-            resumed.generation, resumed.samples, resumed.world = generation, len(live), 0
+        pack = self.dataset.pack
+        pack.refresh()
+        if progress.position and progress.generation is not None:
+            live = self.dataset.live_then(progress.generation)
+            if len(live) != progress.samples:
+                raise ValueError(
+                    f"the state is of {progress.samples} samples, the dataset had {len(live)} at that time"
+                )
+        else:
+            generation = agree_on_generation(pack, self._occasion(progress)) if world > 1 else pack.generation
+            live = self.dataset.live_then(generation)
+            progress.generation, progress.samples, progress.world = generation, len(live), world
         if not len(live):
             raise ValueError(f"{self.dataset!r} serves no records")
+        self.dataset.serve(live)
         return live
+
+    def _occasion(self, progress: Progress) -> str:
+        """A name for this start of an epoch, the same on all ranks; also where one of them has other loaders besides,
+        or has looked at a batch of an earlier epoch alone.
+        """
+        own = hashlib.blake2b(repr(self._identity(0)).encode(), digest_size=8).hexdigest()
+        if self._number is None:
+            self._number = _made[own]
+            _made[own] += 1
+        self._begun[progress.order_epoch] += 1
+        return f"{own}/{self._number}/{progress.order_epoch}/{self._begun[progress.order_epoch]}"
 
     def _stop(self, count: int, progress: Progress, step: int) -> int | None:
         """Where the epoch ends, in places of all ranks together. Every rank gets the same number of batches, none of
@@ -210,8 +258,6 @@ class DataLoader:
         if self.sampler.infinite:
             return None
         world = self.sampler.place[1]
-        if world > 1 and self._faults.policy == "skip":
-            raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
         stop = self.sampler.total(count, progress.world)
         rest = (stop - progress.position) % step
         if self.drop_last:
@@ -219,7 +265,8 @@ class DataLoader:
         return stop + world - rest if 0 < rest < world else stop
 
     def _structure(self, batch: Submitted) -> Any:
-        return batch.structured(self.return_info) if self.collate_fn is None else self.collate_fn(batch.as_samples())
+        whole = batch.structured(self.return_info) if self.collate_fn is None else self.collate_fn(batch.as_samples())
+        return pinned(whole) if self.pin_memory else whole  # the views are; torch pins all else as well
 
     def _depth(self) -> int:
         return self.prefetch_factor if self.num_workers > 0 else 1
@@ -244,26 +291,39 @@ class DataLoader:
         if self._foreign is not None:
             self._foreign.check_resumable()
         progress = self._resumed or self._last
-        if progress is None:
-            order_epoch, live = self._order_epoch(), self.dataset.live
-            progress = Progress(order_epoch, order_epoch, live.generation, len(live), 0)
-        return {**self._identity(progress.samples), **progress.as_state()}
+        state = progress or self._next_progress()
+        between = progress is None or progress.finished
+        added = {} if self._foreign is None else self._foreign.state(None if between else progress)
+        return {**self._identity(state.samples), **state.as_state(), **added}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The next iteration goes on where the state was taken. The sampler's epoch becomes the state's; `set_epoch` to
         another one drops the position, with a warning.
 
-        Raises ValueError for a state of another pack, recipe, seed, order or global batch.
+        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch.
         """
-        samples = state.get("samples", 0)
+        samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
         self._resumed = Progress.of_state(state)
         (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
 
-    def _identity(self, samples: int) -> dict[str, Any]:
-        own = identity(self.dataset.recipe, self.dataset.pack.pack_id, self.dataset.seed)
+    def advance(self, batches: int) -> None:
+        """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of
+        the step, DINOv2's protocol. Costs nothing, however many, with infinite=True or order="permute".
+
+        Raises TypeError for a foreign sampler, ValueError for more batches than an epoch has.
+        """
         if self._foreign is not None:
-            return own | {"sampler": type(self._foreign.sampler).__name__}
+            raise TypeError(f"{type(self._foreign.sampler).__name__} decides where it begins: advance that one")
+        if operator.index(batches) < 0 or (not self.sampler.infinite and batches > len(self)):
+            raise ValueError(f"advance by {batches} batches: want at least 0, and no more than an epoch has")
+        position = batches * (self.batch_size or 1) * self.sampler.place[1]
+        self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None)
+
+    def _identity(self, samples: int) -> dict[str, Any]:
+        own = identity(self.dataset)
+        if self._foreign is not None:
+            return own | {"sampler": self._foreign.identity()}
         order = {"kind": self.sampler.kind(samples), "seed": self.sampler.seed, "infinite": self.sampler.infinite}
         return own | {"order": order, "global_batch": (self.batch_size or 1) * self.sampler.place[1]}
 

@@ -38,7 +38,7 @@ def permute(places: np.ndarray, count: int, seed: int) -> np.ndarray:
     inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002), at most 4 steps on average.
     """
     half = max((count - 1).bit_length() + 1, 2) // 2
-    keys = np.random.Generator(np.random.Philox(key=seed % 2**64)).integers(0, 2**64, _ROUNDS, dtype=np.uint64)
+    keys = np.random.Philox(key=seed % 2**64).random_raw(_ROUNDS)
     out = places.astype(np.uint64)
     outside = np.arange(len(out))
     while len(outside):

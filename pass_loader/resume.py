@@ -13,13 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from . import _C
 from .live import Live
-from .recipes import Recipe
 from .rendering import Keys
 from .sampler import Share
+from .samples import Samples
 
 STATE_VERSION = 1
 Drawn = tuple[Keys, Any]  # a batch, and the foreign sampler's state behind it
@@ -33,7 +40,7 @@ class Progress:
 
     epoch: int  # of the views
     order_epoch: int  # the sampler's
-    generation: int  # of the pack
+    generation: int | None  # of the pack; None: that of the moment at which the iteration begins
     samples: int  # served records
     world: int  # ranks that began the epoch
     position: int = 0
@@ -42,35 +49,41 @@ class Progress:
     finished: bool = False
 
     def as_state(self) -> dict[str, Any]:
-        """This place, or behind the last batch the start of the next epoch."""
-        state = {
-            "epoch": self.epoch,
+        """This place, or behind the last batch the start of the next epoch, without what a foreign sampler adds."""
+        return {
+            "epoch": self.epoch + self.finished,
             "order_epoch": self.order_epoch,
-            "position": self.position,
+            "position": 0 if self.finished else self.position,
             "generation": self.generation,
             "samples": self.samples,
             "world_size": self.world,
         }
-        if self.finished:
-            state |= {"epoch": self.epoch + 1, "position": 0}
-        for name in ("sampler_start", "sampler_state"):
-            if getattr(self, name) is not None and not (self.finished and name == "sampler_start"):
-                state[name] = getattr(self, name)
-        return state
 
     @staticmethod
     def of_state(state: dict[str, Any]) -> Progress:
+        """Raises ValueError for values that no state has."""
+        for name in ("epoch", "order_epoch", "position", "generation", "samples", "world_size"):
+            if not (type(state[name]) is int and state[name] >= 0 or name == "generation" and state[name] is None):
+                raise ValueError(f"the state is damaged: {name} is {state[name]!r}")
         return Progress(
             state["epoch"], state["order_epoch"], state["generation"], state["samples"], state["world_size"],
             state["position"], state.get("sampler_start"), state.get("sampler_state"),
         )  # fmt: skip
 
 
-def identity(recipe: Recipe, pack_id: str, seed: int) -> dict[str, Any]:
+def identity(samples: Samples) -> dict[str, Any]:
     """What a state must have in common with the loader that takes it."""
+    recipe = samples.recipe
     parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch)).encode()]
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
-    return {"version": STATE_VERSION, "plan_version": _C.plan_version, "pack": pack_id, "recipe": digest, "seed": seed}
+    return {
+        "version": STATE_VERSION,
+        "plan_version": _C.plan_version,
+        "pack": samples.pack.pack_id,
+        "recipe": digest,
+        "seed": samples.seed,
+        "subset": samples.subset(),
+    }
 
 
 _WORDS = {
@@ -79,6 +92,7 @@ _WORDS = {
     "pack": "the pack",
     "recipe": "the recipe",
     "seed": "the dataset's seed",
+    "subset": "the choice of records",
     "order": "the order",
     "global_batch": "batch_size times ranks",
     "sampler": "the sampler",
@@ -87,10 +101,14 @@ _WORDS = {
 
 def check_fits(state: dict[str, Any], own: dict[str, Any]) -> None:
     """Raises ValueError where a state is another pack's, recipe's, order's."""
-    missing = {*own, "epoch", "order_epoch", "position", "generation", "samples", "world_size"} - {*state}
+    if not isinstance(state, dict):
+        raise TypeError(f"a state is a dict, got {type(state).__name__}")
+    missing = {"version", "epoch", "order_epoch", "position", "generation", "samples", "world_size"} - {*state}
     if missing:
         raise ValueError(f"this is no state of a pass_loader.DataLoader: it lacks {', '.join(sorted(missing))}")
-    wrong = [f"{_WORDS[key]} was {state[key]!r}, here {value!r}" for key, value in own.items() if state[key] != value]
+    nothing = "not there"
+    wrong = [f"{_WORDS[key]} was {state.get(key, nothing)!r}, here {own.get(key, nothing)!r}" for key in _WORDS
+             if state.get(key, nothing) != own.get(key, nothing)]  # fmt: skip
     if wrong:
         raise ValueError(f"the state does not fit: {'; '.join(wrong)}")
 
@@ -98,9 +116,12 @@ def check_fits(state: dict[str, Any], own: dict[str, Any]) -> None:
 class ForeignSampler:
     """A sampler, batch sampler or sequence of positions that is not ours, and what of it a state must hold.
 
-    One with state_dict and load_state_dict is asked. torch's RandomSampler with a generator is replayed from the
+    One with state_dict and load_state_dict is asked. torch's random samplers with a generator are replayed from the
     generator's state; sequences, SequentialSampler and DistributedSampler are replayed as they are.
     """
+
+    REPLAYED = (SequentialSampler, DistributedSampler, Sequence, np.ndarray, torch.Tensor)
+    RANDOM = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
     def __init__(self, sampler: Any, batched: bool):
         self.sampler, self.batched = sampler, batched
@@ -109,8 +130,9 @@ class ForeignSampler:
             self.inner = self.inner.sampler
         stateful = [s for s in (sampler, self.inner) if hasattr(s, "state_dict") and hasattr(s, "load_state_dict")]
         self._stateful = stateful[0] if stateful else None
-        random = isinstance(self.inner, RandomSampler)
-        self._generator: torch.Generator | None = self.inner.generator if random else None
+        self._generator: torch.Generator | None = None
+        if self._stateful is None and isinstance(self.inner, self.RANDOM):
+            self._generator = self.inner.generator
 
     @property
     def epoch(self) -> int:
@@ -121,9 +143,20 @@ class ForeignSampler:
             if hasattr(sampler, "set_epoch"):
                 sampler.set_epoch(epoch)
 
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for the order to be the same."""
+        own: dict[str, Any] = {"type": type(self.sampler).__name__}
+        if self.inner is not self.sampler:
+            own["of"] = type(self.inner).__name__
+        if isinstance(self.inner, DistributedSampler):
+            names = ("num_replicas", "total_size", "shuffle", "seed", "drop_last")
+            own |= {name: getattr(self.inner, name) for name in names}
+        elif isinstance(self.inner, (Sequence, np.ndarray, torch.Tensor)):
+            own["length"] = len(self.inner)
+        return own
+
     def check_resumable(self) -> None:
-        replayed = (SequentialSampler, DistributedSampler, Sequence, np.ndarray)
-        if self._stateful is None and self._generator is None and not isinstance(self.inner, replayed):
+        if self._stateful is None and self._generator is None and not isinstance(self.inner, self.REPLAYED):
             raise TypeError(
                 f"the order of {type(self.inner).__name__} cannot be brought back: give it a generator, or state_dict "
                 "and load_state_dict, or leave the order to the loader (shuffle=True)"
@@ -133,27 +166,51 @@ class ForeignSampler:
         """Brings the sampler to where the epoch began or stands; returns how many samples are still to be skipped."""
         if self._stateful is not None:
             if progress.sampler_state is not None:
-                self._stateful.load_state_dict(progress.sampler_state)
+                self._stateful.load_state_dict(copy.deepcopy(progress.sampler_state))
+            else:
+                progress.sampler_state = self._snapshot()
             return 0
         if self._generator is not None:
             if progress.sampler_start is not None:
                 state = np.frombuffer(base64.b64decode(progress.sampler_start), np.uint8).copy()
                 self._generator.set_state(torch.from_numpy(state))
-            progress.sampler_start = base64.b64encode(self._generator.get_state().numpy().tobytes()).decode()
+            progress.sampler_start = self._start()
         return progress.position
 
-    def draw(self, live: Live, batch_size: int, drop_last: bool, epoch: int, skipped: int) -> Iterator[Drawn]:
+    def state(self, progress: Progress | None) -> dict[str, Any]:
+        """What the sampler adds to a state; progress: None between two epochs."""
+        start = self._start() if progress is None else progress.sampler_start
+        state = self._snapshot() if progress is None else progress.sampler_state
+        added = {"sampler_start": start, "sampler_state": copy.deepcopy(state)}
+        return {name: value for name, value in added.items() if value is not None}
+
+    def draw(self, live: Live, batch_size: int, drop_last: bool, progress: Progress, skipped: int) -> Iterator[Drawn]:
         """Batches of what the sampler yields: positions, or (position, draw)."""
-        yielded = iter(self.sampler)
+        yielded = self._begun(again=progress.position == 0)
         while skipped > 0 and (passed := next(yielded, None)) is not None:
             skipped -= len(passed) if self.batched else 1
-        while chunk := next(yielded, None) if self.batched else [*itertools.islice(yielded, batch_size)]:
-            if len(chunk) < batch_size and drop_last and not self.batched:
+        while (chunk := next(yielded, None) if self.batched else [*itertools.islice(yielded, batch_size)]) is not None:
+            if not self.batched and len(chunk) < (batch_size if drop_last else 1):
                 return
-            yield _keys_of(chunk, live, epoch), self._snapshot()
+            if len(chunk) == 0:
+                raise ValueError(f"the batch sampler {type(self.sampler).__name__} gave an empty batch")
+            yield _keys_of(chunk, live, progress.epoch), self._snapshot()
+
+    def _begun(self, again: bool) -> Iterator[Any]:
+        """A stateful sampler whose state stood at the end of an epoch yields nothing before it begins the next."""
+        yielded = iter(self.sampler)
+        first = [*itertools.islice(yielded, 1)]
+        if not first and again and self._stateful is not None:
+            return iter(self.sampler)
+        return itertools.chain(first, yielded)
 
     def _snapshot(self) -> Any:
         return None if self._stateful is None else copy.deepcopy(self._stateful.state_dict())
+
+    def _start(self) -> str | None:
+        if self._generator is None:
+            return None
+        return base64.b64encode(self._generator.get_state().numpy().tobytes()).decode()
 
 
 def _keys_of(chunk: Sequence[Any], live: Live, epoch: int) -> Keys:

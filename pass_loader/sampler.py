@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 
 from .dataset import initialized_rank
 from .order import PERMUTE_ABOVE, Order
+from .samples import check_epoch
 
 _CHUNK = 1 << 16  # places turned to positions at once
 
@@ -21,38 +22,39 @@ class Share:
     """One rank's part of what is left of an epoch, or of an endless run: places start + rank, + world, ... below stop.
 
     Global batch k of all ranks is a run of neighbouring places, whatever the number of ranks: that makes resuming on
-    another number of ranks exact.
+    another number of ranks exact. Epoch and rank are those of its making.
     """
 
     sampler: EpochSampler
     count: int  # served records
     start: int
     stop: int | None  # None: endless
+    epoch: int
+    rank: int
+    world: int
 
     def __len__(self) -> int:
-        rank, world = self.sampler.place
         if self.stop is None:
             raise TypeError("an endless order has no length")
-        return max(0, math.ceil((self.stop - self.start - rank) / world))
+        return max(0, math.ceil((self.stop - self.start - self.rank) / self.world))
 
     def chunks(self, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(positions, passes) of up to `size` places; passes counts how often the order has begun anew."""
-        rank, world = self.sampler.place
         order, passed = None, -1
         left = None if self.stop is None else len(self)
-        place = self.start + rank
+        place = self.start + self.rank
         while left is None or left > 0:
             taken = size if left is None else min(size, left)
-            places = place + world * np.arange(taken, dtype=np.int64)
+            places = place + self.world * np.arange(taken, dtype=np.int64)
             passes = places // self.count if self.stop is None else np.zeros(taken, np.int64)
             positions = np.empty(taken, np.int64)
             for number in np.unique(passes):
                 if order is None or number != passed:
-                    order, passed = self.sampler.order(self.count, int(number)), int(number)
+                    order, passed = self.sampler.order(self.count, self.epoch + int(number)), int(number)
                 chosen = passes == number
                 positions[chosen] = order.at(places[chosen])
             yield positions, passes
-            place += world * taken
+            place += self.world * taken
             left = None if left is None else left - taken
 
 
@@ -66,7 +68,7 @@ class EpochSampler(Sampler[int]):
         records.
     infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither
         padding nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
-    rank and world_size: None reads torch.distributed at the first `len` or `iter`.
+    rank and world_size: None reads torch.distributed at `len` and `iter`; once it is initialised, for good.
     """
 
     def __init__(
@@ -87,6 +89,8 @@ class EpochSampler(Sampler[int]):
             raise ValueError(f"rank is {rank}, want [0, {world_size})")
         if order not in (None, "torch", "permute"):
             raise ValueError(f"order is {order!r}, want 'torch' or 'permute'")
+        if order is not None and not shuffle:
+            raise ValueError(f"order={order!r} is an order of shuffling: give shuffle=True with it")
         self.data, self.shuffle, self.seed, self.drop_last, self.infinite = data, shuffle, seed, drop_last, infinite
         self.epoch = 0
         self._order = order
@@ -94,16 +98,19 @@ class EpochSampler(Sampler[int]):
         self._place = (rank, world_size) if rank is not None and world_size is not None else None
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_kept": None}
+        # A spawned process knows nothing of torch.distributed.
+        return {**self.__dict__, "_kept": None, "_place": self._place or initialized_rank()}
 
     @property
     def place(self) -> tuple[int, int]:
         """(rank, world size)."""
         if self._place is None:
-            self._place = initialized_rank() or (0, 1)
-        return self._place
+            self._place = initialized_rank()
+        return self._place or (0, 1)
 
     def set_epoch(self, epoch: int) -> None:
+        """Raises ValueError outside [0, 2^32)."""
+        check_epoch(operator.index(epoch))
         self.epoch = operator.index(epoch)
 
     def kind(self, count: int) -> str:
@@ -111,9 +118,8 @@ class EpochSampler(Sampler[int]):
             return "sequential"
         return self._order or ("permute" if count > PERMUTE_ABOVE else "torch")
 
-    def order(self, count: int, passed: int = 0) -> Order:
-        """The order of this epoch, or of the `passed`-th one after it."""
-        key = (self.kind(count), count, self.seed + self.epoch + passed)
+    def order(self, count: int, epoch: int) -> Order:
+        key = (self.kind(count), count, (self.seed + epoch) % 2**64)
         if self._kept is None or self._kept[0] != key:
             self._kept = (key, Order(*key))
         return self._kept[1]
@@ -126,7 +132,7 @@ class EpochSampler(Sampler[int]):
     def share(self, count: int, start: int = 0, stop: int | None = None) -> Share:
         if not self.infinite and stop is None:
             stop = self.total(count, self.place[1])
-        return Share(self, count, start, stop)
+        return Share(self, count, start, stop, self.epoch, *self.place)
 
     def __len__(self) -> int:
         return len(self.share(len(self.data)))

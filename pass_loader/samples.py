@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class Samples:
         self.seed = seed
         self._chosen = chosen_records(self.pack, records, ids)
         self._live = live_now(self.pack, self._chosen)
+        self._seen = self.pack.generation  # when _live was decided
         self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
 
     def __len__(self) -> int:
@@ -57,9 +59,19 @@ class Samples:
     @property
     def live(self) -> Live:
         """What is served now. It changes where the pack is refreshed; whoever iterates keeps what it began with."""
-        if self._live.generation != self.pack.generation:
-            self._live = live_now(self.pack, self._chosen)
+        if self._seen != self.pack.generation:
+            self.serve(live_now(self.pack, self._chosen))
         return self._live
+
+    def serve(self, live: Live) -> None:
+        """Serve these until the pack is refreshed and has changed: what all ranks agreed on, or a resumed epoch's."""
+        self._live, self._seen = live, self.pack.generation
+
+    def subset(self) -> str | None:
+        """A digest of the chosen records and their order; None where all are served."""
+        if self._chosen is None:
+            return None
+        return hashlib.blake2b(self._chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
 
     def live_then(self, generation: int) -> Live:
         """What was served when the pack had this generation. Raises PackError where it never had it."""

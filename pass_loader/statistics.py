@@ -32,9 +32,13 @@ def statistics(
 
 
 def private_bytes() -> int:
-    """Memory that this process shares with no other (Linux: smaps_rollup)."""
-    with open("/proc/self/smaps_rollup") as lines:
-        return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
+    """Memory that this process shares with no other (Linux: smaps_rollup); -1 where the system does not tell."""
+    try:
+        with open("/proc/self/smaps_rollup") as lines:
+            private = [line for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))]
+    except OSError:
+        return -1
+    return sum(int(line.split()[1]) * 1024 for line in private)
 
 
 def _advice(meter: Meter, data_wait: float, threads: int) -> str:

@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from .. import _C
 from ..errors import PackError
 from .foreign import find
-from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest
+from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest, shard_names
 
 
 class Pack:
@@ -58,8 +59,11 @@ class Pack:
         self._ids: pa.LargeStringArray | None = None
 
     def _set_removed(self, removed: np.ndarray) -> None:
-        if self.revision:  # a purged record has no bytes any more, whatever the log says
-            removed = np.union1d(removed, np.flatnonzero(self.column("length") == 0))
+        for shard, (first, end) in enumerate(zip(self.first_record, self.first_record[1:])):
+            if self.shards[shard]["table"] != shard_names(shard)[1]:  # a purge wrote it
+                # A purged record has no bytes any more, whatever the log says.
+                purged = int(first) + np.flatnonzero(self.column("length")[first:end] == 0)
+                removed = np.union1d(removed, purged)
         self.removed = removed.astype(np.int64)
         self.generation = generation_of(self.removed)
 
@@ -232,10 +236,12 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
 
 
 def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
-    """The index's columns from the shards' Parquet files."""
+    """The index's columns from the shards' Parquet files, with a bar on stderr where that takes its time."""
     names = [name for name in INDEX_SCHEMA.names if name != "shard"]
-    tables = [read_table(root / shard["table"], names) for shard in shards]
-    return pa.concat_tables([index_rows(table, number) for number, table in enumerate(tables)])
+    bar = tqdm(shards, desc=f"{root}: rebuilding {INDEX}", unit="shard", delay=1)
+    return pa.concat_tables(
+        [index_rows(read_table(root / shard["table"], names), number) for number, shard in enumerate(bar)]
+    )
 
 
 def index_rows(table: pa.Table, shard: int) -> pa.Table:
