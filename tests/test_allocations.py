@@ -20,7 +20,7 @@ CODE = """
 import ctypes, json, os, sys
 import numpy as np
 from pass_loader import _C, ShardDataset, recipes
-from pass_loader.rendering import Renderer
+from pass_loader.rendering import Keys, Renderer
 
 pack, threads, batches, records = sys.argv[1], *map(int, sys.argv[2:])
 counter = ctypes.CDLL(os.environ["LD_PRELOAD"])
@@ -30,7 +30,7 @@ renderer = Renderer(ShardDataset(pack, recipe), threads, batch_size=2 * records)
 
 def render(size):
     batch = 3 + np.arange(size, dtype=np.int64) % records  # one of full colour, one subsampled
-    return renderer.submit(batch, np.zeros(size, np.uint32), epoch=0).wait()
+    return renderer.submit(Keys(batch, *np.zeros((2, size), np.uint32))).wait()
 
 def count(size):
     render(size)  # buffers grow to what these very samples need
