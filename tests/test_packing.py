@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -186,6 +187,19 @@ def test_duplicates(tmp_path: Path) -> None:
         build([tmp_path / "t.tar"], tmp_path / "ids_error", on_duplicate="error")
     with pytest.raises(ValueError, match="on_duplicate is 'last'"):
         build([root], tmp_path / "x", on_duplicate="last")
+
+
+def test_which_of_two_is_first_does_not_depend_on_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = ShardWriter.write
+
+    def slow_start(self: ShardWriter, number: int, *rest: object) -> object:
+        time.sleep(0.2 if number == 0 else 0)
+        return write(self, number, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ShardWriter, "write", slow_start)
+    root = write_tree(tmp_path / "in", {name: jpeg(noise(16, 16)) for name in ("a.jpg", "b.jpg", "c.jpg")})
+    build([root], tmp_path / "pack", shard_bytes=1, workers=3, on_duplicate="first")
+    assert [Pack(tmp_path / "pack").id_of(0), Pack(tmp_path / "pack").records] == ["a", 1]
 
 
 DUPLICATE = "its bytes were packed before"
