@@ -19,6 +19,14 @@ NAMES = [
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [0, 511, 8**11 - 1, 8**11])
+def test_usual_headers_written(name: str, size: int) -> None:
+    header = tarfile.TarInfo(name)
+    header.size, header.mode = size, 0o644
+    assert _member_header(name, size) == header.tobuf(tarfile.PAX_FORMAT, "utf-8")
+
+
 @given(st.text(max_size=130).filter(lambda name: "\0" not in name), st.integers(0, 8**12))
 def test_headers_written(name: str, size: int) -> None:
     try:

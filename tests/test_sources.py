@@ -18,6 +18,7 @@ import pytest
 from pass_loader import PackError, Samples, recipes
 from pass_loader.pack import Pack, build, export, remove, verify
 from pass_loader.pack.cli import main
+from pass_loader.pack.sources import open_sources
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree
@@ -216,6 +217,15 @@ def test_parquet_written_by_the_library(tmp_path: Path) -> None:
     assert rows_of(tmp_path / "pack") == {i: (PICTURES[i], label, {"n": n}) for i, label, n in
                                           (("0", 1, 5), ("1", 0, 6), ("2", 0, 7))}  # fmt: skip
     assert Pack(tmp_path / "pack").classes == ["z", "a"]
+
+
+def test_parquet_rows_in_any_order_from_any_thread(tmp_path: Path) -> None:
+    pictures = [jpeg(noise(8, 8, i)) for i in range(300)]
+    pq.write_table(pa.table({"image": pictures, "id": [f"{i:03d}" for i in range(300)]}), tmp_path / "t.parquet")
+    entries = list(open_sources([tmp_path / "t.parquet"])[0].entries())
+    assert [entry.read() for entry in reversed(entries)] == pictures[::-1]
+    build([tmp_path / "t.parquet"], tmp_path / "pack", workers=4, shard_bytes=20_000)
+    assert [data for data, *_ in rows_of(tmp_path / "pack").values()] == pictures
 
 
 def without_last(images: pa.ChunkedArray) -> pa.Array:

@@ -35,7 +35,7 @@ _OURS = re.compile(
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 _SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"
 _TAR_BLOCK = 512
-_SHARD_RECORDS = 1 << 15  # at the most: what is known of a shard's pictures lies in memory
+_SHARD_RECORDS = 1 << 14  # at the most: what is known of a shard's pictures lies in memory
 
 
 def build(

@@ -165,7 +165,7 @@ class ShardWriter:
 
 def _start_writeback(file: BinaryIO, start: int) -> int:
     """The kernel begins to write what stands in its cache from `start` on, so that the disk works while we do and the
-    fsync at the end is short: 1.5 to 2 times as fast (benchmarks/README.md). Returns the end."""
+    fsync at the end is short. Returns the end."""
     file.flush()
     end = file.tell()
     if hasattr(os, "posix_fadvise"):
