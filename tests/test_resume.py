@@ -79,8 +79,8 @@ def whole_epoch(ranks: Ranks) -> Seen:
 def test_grid_of_ranks_threads_and_positions(tiny: Path, before: int, drop_last: bool) -> None:
     """Ranks before and after from 1 to 4, threads from 0 to 4, a random position each; the global batch is kept.
 
-    The run that was cut off and the one that goes on give together what the uninterrupted one gives, in its order. More
-    ranks than samples in the last step: each still gets one, and those beyond the order are the only ones that come twice.
+    The run that was cut off and the one that goes on give together what the uninterrupted one gives, in its order.
+    Where there are more ranks than samples in the last step each still gets one; those alone come twice.
     """
     draw = random.Random(100 * before + drop_last)
     uninterrupted = whole_epoch(Ranks(tiny, before, 12, drop_last=drop_last))
@@ -105,7 +105,7 @@ def test_grid_of_ranks_threads_and_positions(tiny: Path, before: int, drop_last:
 @pytest.mark.parametrize("global_batch,cut", [(4, [(4, 3), (1, 2), (2, 99)]), (4, [(1, 5), (4, 99)]),
                                               (6, [(3, 1), (2, 1), (6, 1), (1, 99)])])  # fmt: skip
 def test_resumed_more_than_once_on_other_worlds(tiny: Path, global_batch: int, cut: list[tuple[int, int]]) -> None:
-    """The padding is that of the world that began the epoch; 62 on 4 ranks needs two more, later worlds none of theirs."""
+    """The padding is that of the world that began the epoch: 62 on 4 ranks needs two more."""
     want = whole_epoch(Ranks(tiny, cut[0][0], global_batch))
     got: Seen = []
     state = None
@@ -237,8 +237,10 @@ def test_a_state_that_does_not_fit_is_refused_in_words(tiny: Path, pack: Path, c
     def loader(**arguments: Any) -> DataLoader:
         dataset = ShardDataset(arguments.get("pack", tiny), arguments.get("recipe", TINY),
                                seed=arguments.get("seed", 1), records=arguments.get("records"))  # fmt: skip
-        return DataLoader(dataset, arguments.get("batch_size", 4), shuffle=True, order=arguments.get("order"),
-                          generator=arguments.get("generator"), rank=0, world_size=arguments.get("world", 2))  # fmt: skip
+        return DataLoader(
+            dataset, 4, shuffle=True, order=arguments.get("order"), generator=arguments.get("generator"), rank=0,
+            world_size=arguments.get("world", 2),
+        )  # fmt: skip
 
     state = loader().state_dict()
     other, words = {

@@ -1,4 +1,4 @@
-"""Resume under samplers that are not ours: a state of their own is embedded, a known order replayed, any other refused."""
+"""Resume under samplers that are not ours: their own state is embedded, a known order replayed, any other refused."""
 
 from __future__ import annotations
 
