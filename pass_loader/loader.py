@@ -143,6 +143,11 @@ class DataLoader:
         self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
         self._renderer: tuple[int, Renderer] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("dataset", "batch_size", "sampler", "batch_sampler", "drop_last") and "_renderer" in self.__dict__:
+            raise ValueError(f"{name} is fixed when the DataLoader is made: make another one")
+        super().__setattr__(name, value)
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_renderer": None}
 

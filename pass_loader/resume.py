@@ -26,7 +26,7 @@ from . import _C
 from .live import Live
 from .rendering import Keys
 from .sampler import Share
-from .samples import Samples
+from .samples import Samples, check_epoch
 
 STATE_VERSION = 1
 Drawn = tuple[Keys, Any]  # a batch, and the foreign sampler's state behind it
@@ -106,9 +106,12 @@ def check_fits(state: dict[str, Any], own: dict[str, Any]) -> None:
     missing = {"version", "epoch", "order_epoch", "position", "generation", "samples", "world_size"} - {*state}
     if missing:
         raise ValueError(f"this is no state of a pass_loader.DataLoader: it lacks {', '.join(sorted(missing))}")
-    nothing = "not there"
-    wrong = [f"{_WORDS[key]} was {state.get(key, nothing)!r}, here {own.get(key, nothing)!r}" for key in _WORDS
-             if state.get(key, nothing) != own.get(key, nothing)]  # fmt: skip
+    wrong = [
+        f"{words} was {state[key]!r}, here {own[key]!r}" if key in state and key in own
+        else f"{words} was {'not told' if key in own else 'given'}, here it is {'given' if key in own else 'not'}"
+        for key, words in _WORDS.items()
+        if (key in state or key in own) and state.get(key, ...) != own.get(key, ...)
+    ]  # fmt: skip
     if wrong:
         raise ValueError(f"the state does not fit: {'; '.join(wrong)}")
 
@@ -227,5 +230,6 @@ def _keys_of(chunk: Sequence[Any], live: Live, epoch: int) -> Keys:
 def draw_share(share: Share, live: Live, batch_size: int, epoch: int) -> Iterator[Drawn]:
     """Batches of one rank's part of our own order."""
     for positions, passes in share.chunks(batch_size):
+        check_epoch(epoch + int(passes[-1]))
         epochs = (epoch + passes).astype(np.uint32)
         yield Keys(live.records_at(positions), np.zeros(len(positions), np.uint32), epochs), None

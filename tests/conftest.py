@@ -9,6 +9,9 @@ from benchmarks.pictures import write_pass
 from pass_loader import _C
 from pass_loader.pack import build
 
+from .corpus import jpeg, noise
+from .test_pack import write_tree
+
 
 @pytest.fixture(params=_C.supported_isas())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
@@ -31,3 +34,12 @@ def pack(pass_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     out = tmp_path_factory.mktemp("packs") / "pack"
     build([tar], out, metadata=table, shard_bytes=1_000_000, workers=2)
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of 62 pictures of 12 x 16 pixels in several shards, for tests of order; tests do not write into it."""
+    place = tmp_path_factory.mktemp("tiny")
+    files = {f"{number:02d}.jpg": jpeg(noise(12, 16, number)) for number in range(62)}
+    build([write_tree(place / "in", files)], place / "pack", shard_bytes=20_000, workers=1)
+    return place / "pack"
