@@ -59,14 +59,15 @@ ShardReader::Opened ShardReader::open(int32_t shard) const {
   return {descriptor, true};
 }
 
-// The file may have been moved away and put back, or its server restarted: the next read has the one that is there now.
-// dup3 exchanges what lies behind the number at once, under threads that read through it.
-void ShardReader::reopen(int32_t shard) const {
-  if (static_cast<size_t>(shard) >= kKeptOpen || descriptors_[shard] < 0) return;
+// The file may have been moved away and put back, or its server restarted. dup3 exchanges what lies behind the number at
+// once, under threads that read through it.
+bool ShardReader::reopen(int32_t shard) const {
+  if (static_cast<size_t>(shard) >= kKeptOpen || descriptors_[shard] < 0) return false;
   const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
-  if (descriptor < 0) return;
-  ::dup3(descriptor, descriptors_[shard], O_CLOEXEC);
+  if (descriptor < 0) return false;
+  const bool exchanged = ::dup3(descriptor, descriptors_[shard], O_CLOEXEC) >= 0;
   ::close(descriptor);
+  return exchanged;
 }
 
 std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buffer) const {
@@ -82,8 +83,8 @@ std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buf
   try {
     bytes = read_bytes(shard, offset, length, buffer);
   } catch (const Error&) {
-    reopen(shard);
-    throw;
+    if (!reopen(shard)) throw;
+    bytes = read_bytes(shard, offset, length, buffer);
   }
   uint32_t crc = crc32c(bytes);
   PL_CHECK(crc == index_.crc[record], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,

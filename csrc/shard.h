@@ -35,7 +35,7 @@ class ShardReader {
  private:
   struct Opened;
   Opened open(int32_t shard) const;
-  void reopen(int32_t shard) const;
+  bool reopen(int32_t shard) const;  // whether what is kept open is now what lies at the path
   std::span<const uint8_t> read_bytes(int32_t shard, int64_t offset, int64_t length, Scratch<uint8_t>& buffer) const;
 
   std::vector<std::string> paths_;
