@@ -39,6 +39,15 @@ def test_every_command_and_option_is_documented() -> None:
                 assert action.help or action.metavar, f"{name} {option} explains nothing"
 
 
+def test_pages_name_commands_that_exist() -> None:
+    commands = next(a for a in _parser()._actions if a.dest == "command").choices
+    for page in (Path(__file__).parent.parent / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in README, f"nothing links to {page.name}"
+        for name, rest in re.findall(r"^\$ pass-pack (\w+)(.*)", page.read_text(), re.M):
+            options = commands[name]._option_string_actions  # type: ignore[index]
+            assert set(re.findall(r"--[\w-]+", rest)) <= set(options), f"{page.name}: {name}{rest}"
+
+
 @pytest.mark.parametrize("name", sorted(recipes.PRESETS))
 def test_every_preset_is_in_the_table(name: str) -> None:
     source = recipes.PRESETS[name]().source.split()

@@ -21,6 +21,7 @@ from .layout import (
     INDEX,
     INDEX_SCHEMA,
     TABLE_SCHEMA,
+    publish,
     shard_names,
     write_table,
 )
@@ -72,12 +73,13 @@ class Finish:
         shards: list[dict[str, Any]] = []
         parts: dict[str, list[np.ndarray]] = {name: [] for name in INDEX_SCHEMA.names}
         identity = hashlib.sha256()
+        written: list[tuple[Path, Path]] = []
         first = 0
         for shard in self._shards():
             table = self._table(shard, first, report)
             first += table.num_rows
             tar, parquet = shard_names(shard.number)
-            write_table(table, self.root / parquet)
+            written.append((write_table(table, self.root / parquet), self.root / parquet))
             rows = index_rows(table, len(shards))
             for name in parts:
                 parts[name].append(rows.column(name).to_numpy())
@@ -85,6 +87,7 @@ class Finish:
             shards.append(entry | self._foreign(shard))
             for row in zip(*(table.column(name).to_pylist() for name in ("id", "length", "crc32c", "label"))):
                 identity.update("\t".join(map(str, row)).encode() + b"\n")
+        publish(*written)
         pack_id = identity.hexdigest()[:32]
         columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}  # never twice in memory
         report.same_bytes = self._count_same_bytes(columns, shards)

@@ -142,10 +142,11 @@ def end_tar(file: BinaryIO) -> None:
     file.write(bytes(-(file.tell() + end) % tarfile.RECORDSIZE + end))
 
 
-def write_table(table: pa.Table, path: Path) -> None:
+def write_table(table: pa.Table, path: Path) -> Path:
+    """Under a temporary name, which it returns; `publish` gives it its own."""
     temporary = path.with_name(path.name + ".tmp")
     pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
-    publish(temporary, path)
+    return temporary
 
 
 def write_durably(path: Path, content: bytes) -> None:
@@ -153,15 +154,18 @@ def write_durably(path: Path, content: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "wb") as file:
         file.write(content)
-    publish(temporary, path)
+    publish((temporary, path))
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """fsync, rename, fsync of the directory."""
-    with open(temporary, "rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_directory(path.parent)
+def publish(*files: tuple[Path, Path]) -> None:
+    """(temporary name, name) of files of one directory: fsync of all, renames in order, fsync of the directory. Several
+    at a time cost little more than one, since the journal is written once."""
+    for temporary, _ in files:
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+    for temporary, path in files:
+        os.replace(temporary, path)
+    sync_directory(files[0][1].parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -111,7 +111,7 @@ def _exchange(pack: Pack, shards: list[int], records: list[int], progress: Calla
     ]
     for shard, (tar, parquet) in names.items():
         table = _rewrite(pack, shard, pack.path / tar, set(records), progress)
-        write_table(table, pack.path / parquet)
+        publish((write_table(table, pack.path / parquet), pack.path / parquet))
         parts[shard] = index_rows(table, shard)
         manifest["shards"][shard] |= {"tar": tar, "table": parquet, "bytes": (pack.path / tar).stat().st_size}
     index = pa.concat_tables([part.replace_schema_metadata(None) for part in parts])
@@ -135,7 +135,7 @@ def _rewrite(pack: Pack, shard: int, out: Path, doomed: set[int], progress: Call
             row["offset"] = append_member(file, member_name(row["id"], row["codec"]), data)
             progress(len(data))
         end_tar(file)
-    publish(temporary, out)
+    publish((temporary, out))
     schema = pq.read_schema(pack.path / pack.shards[shard]["table"])
     return pa.Table.from_pylist(rows, schema=schema.remove_metadata())
 

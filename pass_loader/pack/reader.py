@@ -265,7 +265,7 @@ def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
     os.chmod(temporary, 0o644)
     with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
         writer.write_table(table)
-    publish(Path(temporary), path)
+    publish((Path(temporary), path))
 
 
 def generation_of(removed: np.ndarray) -> int:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from .. import _C
 from ..errors import BadPictureError, PackError
 from .inspect import Picture, inspect
-from .layout import append_member, end_tar, member_name, publish, shard_names, write_durably
+from .layout import append_member, end_tar, member_name, publish, shard_names
 from .report import Refusal, Report
 from .sources import MAX_PICTURE_BYTES, Entry
 
@@ -47,9 +47,13 @@ class Shard:
     def __len__(self) -> int:
         return len(self.columns["id"])
 
-    def save(self, root: Path, entries: str) -> None:
+    def save(self, root: Path, entries: str) -> tuple[Path, Path]:
+        """Writes the rows; returns their temporary name and their name."""
         content = {**vars(self), "entries": entries, "report": asdict(self.report)}
-        write_durably(_rows_path(root, self.number), json.dumps(content, default=str).encode("ascii"))
+        path = _rows_path(root, self.number)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(json.dumps(content, default=str), encoding="ascii")
+        return temporary, path
 
     @classmethod
     def load(cls, root: Path, number: int) -> Shard:
@@ -124,10 +128,10 @@ class ShardWriter:
             end_tar(file)
         if len(shard) and source is None:
             shard.tar_bytes = temporary.stat().st_size
-            publish(temporary, path)
+            publish((temporary, path), shard.save(self.root, listed))  # with its rows, a tar is a whole shard
         else:
             temporary.unlink()
-        shard.save(self.root, listed)
+            publish(shard.save(self.root, listed))
         return shard
 
     def _picture(self, entry: Entry, reject: Callable[[Entry, Picture | None], str | None]) -> Picture:
