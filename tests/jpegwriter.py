@@ -105,15 +105,17 @@ def ac_symbols(block: list[int], component: Component) -> Iterable[tuple[int, st
 
 def entropy(components: list[Component], tables: list[tuple[Huffman, Huffman]]) -> bytes:
     """All MCUs, padded with ones, zeros stuffed."""
-    first = components[0]
-    rows, columns = first.blocks.shape[0] // first.vertical, first.blocks.shape[1] // first.horizontal
+    # An MCU of the only component is one block, whatever its factors (T.81 A.2.2).
+    factors = [(c.vertical, c.horizontal) for c in components] if len(components) > 1 else [(1, 1)]
+    rows, columns = (n // factor for n, factor in zip(components[0].blocks.shape, factors[0]))
     bits: list[str] = []
     before = [0] * len(components)
     for y, x in np.ndindex(rows, columns):
         for c, component in enumerate(components):
             dc, ac = tables[c]
-            for v, h in np.ndindex(component.vertical, component.horizontal):
-                row_major = component.blocks[y * component.vertical + v, x * component.horizontal + h].tolist()
+            tall, wide = factors[c]
+            for v, h in np.ndindex(tall, wide):
+                row_major = component.blocks[y * tall + v, x * wide + h].tolist()
                 block = [row_major[place] for place in ZIGZAG]
                 difference, before[c] = block[0] - before[c], block[0]
                 bits += dc.codes[abs(difference).bit_length()], value_bits(difference)
@@ -140,5 +142,5 @@ def write_jpeg(height: int, width: int, components: list[Component]) -> bytes:
         frame += bytes([c + 1, component.horizontal << 4 | component.vertical, c])
         scan += bytes([c + 1, c << 4 | c])
     jfif = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
-    header = b"\xff\xd8" + jfif + quantization + segment(0xC0, frame) + tables
-    return header + segment(0xDA, bytes([len(components)]) + scan + b"\0\x3f\0") + entropy(components, used) + b"\xff\xd9"
+    scan = segment(0xDA, bytes([len(components)]) + scan + b"\0\x3f\0") + entropy(components, used)
+    return b"\xff\xd8" + jfif + quantization + segment(0xC0, frame) + tables + scan + b"\xff\xd9"
