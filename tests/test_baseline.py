@@ -181,6 +181,18 @@ def test_codes_of_every_length(bits: int, isa: str) -> None:
         check(one_row(blocks, 1, dc=flat(range(16), bits), ac=ac))
 
 
+def test_three_look_ups_then_the_longest_symbol(isa: str) -> None:
+    """61 bits between two refills but for the one before a symbol of 31. Kills: that one left out."""
+    ac = Huffman(dict.fromkeys(range(255), 16) | {0x08: 2, 0x00: 3})
+    rng = np.random.default_rng(8)
+    longest = [k for k in range(4, 64, 4) if ZIGZAG[k] >= 8]
+    blocks = np.stack([in_zigzag({k: int(rng.integers(128, 256)) for k in range(1, 64)}) for _ in range(30)])
+    for k in longest:
+        blocks[:, ZIGZAG[k]] = rng.choice([-1, 1], 30) * rng.integers(1 << 14, 1 << 15, 30)
+    for dc_bits in range(5, 12):
+        check(one_row(blocks, 1, dc=flat(range(16), dc_bits), ac=ac))
+
+
 def test_large_differences_of_dc(isa: str) -> None:
     """Sizes 11 to 15; the sum may be any 16-bit number, and beyond that the file is libjpeg's."""
     for quantiser, limit in ((1, 8191), (4, 2047)):

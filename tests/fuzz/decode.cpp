@@ -1,4 +1,4 @@
-// A libFuzzer target (`make fuzz`): any bytes, and a picture that the baseline decoder takes must be libjpeg's, byte for byte.
+// A libFuzzer target (`make fuzz`): any bytes; a picture that the baseline decoder takes must be libjpeg's, byte for byte.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -39,7 +39,8 @@ void compare(const ConstPlanes& ours, const ConstPlanes& libjpegs, const jpeg::D
       if (std::memcmp(a, b, static_cast<size_t>(ours.width)) == 0) continue;
       int32_t x = 0;
       while (a[x] == b[x]) ++x;
-      std::fprintf(stderr, "plane %d, x %d, y %d of %d x %d: %d, libjpeg %d\n", c, x, y, ours.width, ours.height, a[x], b[x]);
+      std::fprintf(stderr, "plane %d, x %d, y %d of %d x %d: %d, libjpeg %d\n", c, x, y, ours.width, ours.height, a[x],
+                   b[x]);
       report("bytes differ", decoder);
     }
 }
