@@ -116,8 +116,13 @@ def test_plans_of_every_step(check: list[str]) -> None:
     ]  # fmt: skip
     fields += [{**window, "flip": True}, {**window, "via_height": 50, "via_width": 130, "interpolation": 3}]
     fields += [{"jitter_order": order, **jitter} for order in ([0, 1, 2, 3], [3, 2, 1, 0], [1, 3, -1, -1])]
-    fields += [{"blur_sigma": sigma} for sigma in (0.1, 1.0, 1.93, 40.0)]
-    fields += [{"solarize_threshold": 128}, {"grayscale": True}, {"jitter_order": [0, -1, -1, -1], "brightness": -3.0}]
+    fields += [
+        {"jitter_order": [step, -1, -1, -1], name: factor}
+        for step, name in enumerate(("brightness", "contrast", "saturation"))
+        for factor in (0.2, 0.6, 1.0000001, 1.37, 1.8, 3.5, -3.0)
+    ]
+    fields += [{"blur_sigma": sigma} for sigma in (0.1, 0.35, 0.7, 1.0, 1.3, 1.93, 2.0, 40.0)]
+    fields += [{"solarize_threshold": 128}, {"grayscale": True}]
     plans = np.concatenate([plan_of(120, 90, **some) for some in fields])
     data = jpeg(noise(120, 90), quality=100, subsampling=0)
     assert_equal_to_this_machine(check, [(data, SMALL, plans)])
