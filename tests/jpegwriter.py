@@ -27,7 +27,8 @@ class Huffman:
     """A canonical code: symbols of each length, shortest first (T.81 Annex C)."""
 
     def __init__(self, lengths: Mapping[int, int]) -> None:
-        """lengths: bits of each symbol's code, 1 to 16; a tie goes to the symbol that comes first."""
+        """lengths: bits of each symbol's code, 1 to 16; a tie goes to the symbol that comes first. The code of all
+        ones, which T.81 forbids, is not withheld."""
         self.symbols = sorted(lengths, key=lengths.__getitem__)
         self.counts = [sum(length == n for length in lengths.values()) for n in range(1, 17)]
         self.codes: dict[int, str] = {}
@@ -37,7 +38,7 @@ class Huffman:
             before = lengths[symbol]
             self.codes[symbol] = format(code, f"0{before}b")
             code += 1
-            assert code < 1 << before, "the code of all ones is taken"
+            assert code <= 1 << before, "too many codes"
 
     def segment(self, place: int) -> bytes:
         """place: class << 4 | destination."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pass_loader import DataLoader, ShardDataset, _C, recipes, reference
+from pass_loader import BadPictureError, DataLoader, ShardDataset, _C, recipes, reference
 from pass_loader.pack import build
 
 from .compare import assert_pixels_equal
@@ -227,6 +227,15 @@ def test_a_byte_too_many_or_too_few(isa: str) -> None:
         data = sparse(8, 24, "gray", seed)
         check(data[:-2] + b"\0" + data[-2:], False, seed)
         check(data[:-3] + data[-2:], False, seed)
+
+
+@pytest.mark.parametrize("tables", [{"dc": flat([0, 1], 1)}, {"ac": flat([0, 1], 1)}], ids=["dc", "ac"])
+def test_a_code_of_all_ones_is_refused(tables: dict[str, Huffman], isa: str) -> None:
+    data = one_row(np.ones((8, 1), np.int64) * (np.arange(64) < 2), **tables)
+    with pytest.raises(OSError):
+        reference.decode(data)
+    with pytest.raises(BadPictureError, match="Huffman"):
+        _C.decode(data)
 
 
 def test_tables_of_the_third_component(isa: str) -> None:
