@@ -19,7 +19,7 @@ from .layout import append_member, end_tar, member_name, publish, shard_names
 from .report import Refusal, Report
 from .sources import MAX_PICTURE_BYTES, Entry
 
-_WRITEBACK_BYTES = 16 << 20
+_WRITEBACK_BYTES = 64 << 20
 # Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
 _COLUMNS = ("id", "offset", "length", "width", "height", "crc32c", "label", "class_name", "metadata", "digest")
 
