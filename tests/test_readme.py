@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
-from pass_loader import recipes
+from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader.faults import ATTEMPTS, IN_A_ROW, IO_RETRIES_S, POLICIES
 from pass_loader.pack.cli import _parser
+from pass_loader.statistics import FED, STARVED
 
 from .official_classes import DataAugmentationDINO
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+LOADER = (ROOT / "docs" / "loader.md").read_text()
 
 
 def test_python_blocks_run(pack: Path) -> None:
@@ -26,6 +31,21 @@ def test_python_blocks_run(pack: Path) -> None:
     assert [tuple(v.shape) for v in views] == [(8, 3, 224, 224)] * 2 + [(8, 3, 96, 96)] * 8  # type: ignore[attr-defined]
     assert labels.shape == (8,)  # type: ignore[attr-defined]
     assert names["recipe"].views == recipes.dino().views  # type: ignore[attr-defined]
+
+
+def test_the_loaders_page(pack: Path) -> None:
+    """Its Python runs; every argument and every field of the statistics has a line."""
+    loader = DataLoader(ShardDataset(pack, recipes.mocov2(size=16)), 4, shuffle=True)
+    names: dict[str, object] = {"loader": loader}
+    for _ in loader:
+        for block in re.findall(r"```python\n(.*?)```", LOADER, re.S):
+            exec(block, names)
+    first_cells = re.findall(r"^\| (`[^|]*) \|", LOADER, re.M)
+    told = {name for cell in first_cells for name in re.findall(r"`\"?(\w+)\"?`", cell)}
+    assert told == {*inspect.signature(DataLoader).parameters, *loader.stats(), *POLICIES, "on_error"}
+    assert f"than {IN_A_ROW} bad records in a row, and {ATTEMPTS} bad repl" in LOADER
+    assert "{} and\n{} s".format(*IO_RETRIES_S) in LOADER and f"above {STARVED:.0%}".replace("%", " %") in LOADER
+    assert f"below {FED:.0%}".replace("%", " %") in LOADER and "docs/loader.md" in README
 
 
 def test_every_command_and_option_is_documented() -> None:

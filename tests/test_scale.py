@@ -16,7 +16,7 @@ import pytest
 from pass_loader.pack import Pack, purge, remove
 from pass_loader.pack.layout import FORMAT, FORMAT_VERSION, INDEX_SCHEMA
 
-from .test_resume import COUNT, TINY
+from .test_resume import COUNT
 
 RECORDS, SHARDS = 10**8, 1000
 BEGIN = "import json, re, sys, torch, torch.distributed, pyarrow.parquet\nsys.argv.pop(0)\n"
