@@ -1,7 +1,7 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
 # make test   build and run all tests
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
-# make fuzz   a minute of libFuzzer on the decoders; FUZZ_SECONDS= for more
+# make fuzz   a minute of libFuzzer on each decoder; FUZZ_SECONDS= for more
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
 # Everything happens in .venv, made when missing. TORCH= chooses another torch.
 SHELL := /bin/bash
@@ -50,22 +50,28 @@ sanitize: setup
 need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
   DEBIAN_FRONTEND=noninteractive apt-get install -qy $(2); } || { echo "Please install: $(2)"; exit 1; }
 
-# Hostile bytes, and the baseline decoder against libjpeg, under the sanitizers. The corpus in build/fuzz grows from run
-# to run; a finding is left there.
-fuzz: setup build/fuzz/decode
+# Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct. The corpora in
+# build/fuzz grow from run to run; a finding is left there.
+fuzz: setup build/fuzz/decode build/fuzz/dct
 	$(bin)/python -m tests.fuzz.seeds build/fuzz/seeds
-	mkdir -p build/fuzz/corpus
-	set -o pipefail; build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -verbosity=0 -print_final_stats=1 \
-	  -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds 2>&1 | grep -v '# Uses:'
+	$(call run_fuzzer,decode,8192)
+	$(call run_fuzzer,dct,1024)
+
+# $(call run_fuzzer,TARGET,MOST BYTES)
+run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; build/fuzz/$(1) -max_total_time=$(FUZZ_SECONDS) \
+  -max_len=$(2) -verbosity=0 -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$(1) \
+  build/fuzz/seeds/$(1) 2>&1 | grep -v '\# Uses:'
 
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
-build/fuzz/decode: $(sources) $(wildcard tests/fuzz/*.cpp)
+build/fuzz/decode: tests/fuzz/decode.cpp tests/fuzz/mutate.cpp $(sources)
+build/fuzz/dct: tests/fuzz/dct.cpp tests/fuzz/mutate_dct.cpp $(sources)
+build/fuzz/decode build/fuzz/dct:
 	@$(call need,clang++,clang)
 	mkdir -p build/fuzz
-	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o build/fuzz/isa.o
+	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
 	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all $$(pkg-config --cflags libjpeg) \
-	  tests/fuzz/*.cpp csrc/jpeg/*.cpp csrc/crc32c.cpp build/fuzz/isa.o $$(pkg-config --libs libjpeg) -o $@
+	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg) -o $@
 
 aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)

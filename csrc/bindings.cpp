@@ -10,8 +10,8 @@
 #include "crc32c.h"
 #include "engine.h"
 #include "isa.h"
+#include "jpeg/dct_codec.h"
 #include "jpeg/decode.h"
-#include "jpeg/dct_unpack.h"
 #include "jpeg/header.h"
 #include "jpeg/transcode.h"
 
@@ -63,10 +63,12 @@ py::array_t<uint8_t> interleaved(const ConstPlanes& picture) {
 
 py::dict read_header(const py::buffer& data) {
   py::buffer_info info = data.request();
-  jpeg::Header header = jpeg::read_header(bytes_of(info));
+  const std::span<const uint8_t> bytes = bytes_of(info);
+  const bool is_dct = jpeg::is_dct(bytes);
+  const jpeg::Header header = is_dct ? jpeg::header_of(jpeg::parse_dct(bytes)) : jpeg::read_header(bytes);
   return py::dict("height"_a = header.height, "width"_a = header.width, "components"_a = header.components,
                   "progressive"_a = header.progressive, "exif_orientation"_a = header.exif_orientation,
-                  "ends_with_eoi"_a = jpeg::ends_with_eoi(bytes_of(info)));
+                  "ends_with_eoi"_a = is_dct || jpeg::ends_with_eoi(bytes));
 }
 
 // A copy of a Python buffer with the padding that decoders may read.
@@ -106,9 +108,9 @@ py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::s
 }
 
 bool decodes_without_libjpeg(const py::buffer& data) {
-  py::buffer_info info = data.request();
+  const Padded padded(data);
   jpeg::Decoder decoder;
-  decoder.decode(bytes_of(info));
+  decoder.decode(padded.bytes);
   return decoder.without_libjpeg();
 }
 

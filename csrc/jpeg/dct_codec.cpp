@@ -64,6 +64,16 @@ void check_size(const Frame& frame) {
            "dct: %d x %d is more than %lld pixels", frame.width, frame.height, static_cast<long long>(kMaxPixels));
 }
 
+// Only what keeps a JPEG ordinary: whole APPn and COM segments.
+void check_markers(std::span<const uint8_t> left) {
+  while (!left.empty()) {
+    const std::span<const uint8_t> segment = first_segment(left);
+    PL_CHECK(!segment.empty() && ((segment[1] >= 0xe0 && segment[1] <= 0xef) || segment[1] == 0xfe), Fault::record,
+             "dct: its markers are no APPn and COM segments");
+    left = left.subspan(segment.size());
+  }
+}
+
 }  // namespace
 
 bool is_dct(std::span<const uint8_t> record) {
@@ -98,6 +108,7 @@ DctRecord parse_dct(std::span<const uint8_t> bytes) {
     }
   check_size(frame);
   record.markers = reader.take(markers);
+  check_markers(record.markers);
   size_t rows = 0, blocks = 0;
   for (int c = 0; c < frame.components; ++c) {
     rows += static_cast<size_t>(frame.block_rows(c));
@@ -111,6 +122,17 @@ DctRecord parse_dct(std::span<const uint8_t> bytes) {
   return record;
 }
 
+Header header_of(const DctRecord& record) {
+  Header header{record.frame.height, record.frame.width, record.frame.components, false, 1};
+  std::span<const uint8_t> left = record.markers;
+  for (std::span<const uint8_t> segment; !(segment = first_segment(left)).empty(); left = left.subspan(segment.size()))
+    if (segment[1] == 0xe1 && header.exif_orientation == 1) header.exif_orientation = exif_orientation(segment.subspan(4));
+  return header;
+}
+
+namespace {
+
+// The parts of a row's bytes.
 RowStreams split_row_streams(std::span<const uint8_t> row, size_t blocks) {
   Reader reader(row);
   const size_t masks = reader.varint(), bits = reader.varint(), nibbles = reader.varint(), bytes = reader.varint(),
@@ -128,23 +150,35 @@ RowStreams split_row_streams(std::span<const uint8_t> row, size_t blocks) {
   return streams;
 }
 
+}  // namespace
+
+void RowReader::next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y) {
+  Reader lengths(lengths_), rows(rows_);
+  const RowStreams streams = split_row_streams(rows.take(lengths.number(4)), blocks);
+  lengths_ = lengths.rest(), rows_ = rows.rest();
+  PL_CHECK(unpack_row(streams, blocks, lanes, coefficients), Fault::record,
+           "dct: component %d, block row %d: its streams do not hold %zu blocks", component, y, blocks);
+}
+
+void RowReader::finish() const {
+  PL_CHECK(rows_.empty(), Fault::record, "dct: %zu bytes behind the last row", rows_.size());
+}
+
 void DctDecoder::decode(const DctRecord& record, const Assembly& assembly) {
   const Idct idct = current_idct();
   const auto lanes = static_cast<size_t>(idct.lanes);
-  Reader lengths(record.row_lengths), rows(record.rows);
+  RowReader rows(record);
   for (int c = 0; c < record.frame.components; ++c) {
     const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), groups = (blocks + lanes - 1) / lanes;
     int16_t* coefficients = coefficients_.need(groups * lanes * kBlockValues);
     const Planes& to = assembly.component(c);
     for (int32_t y = 0; y < record.frame.block_rows(c); ++y) {
-      const RowStreams streams = split_row_streams(rows.take(lengths.number(4)), blocks);
-      PL_CHECK(unpack_row(streams, blocks, idct.lanes, coefficients), Fault::record,
-               "dct: component %d, block row %d: its streams do not hold %zu blocks", c, y, blocks);
+      rows.next(blocks, idct.lanes, coefficients, c, y);
       PL_CHECK(idct.run(coefficients, groups, record.frame.of[c].quantization, to.row(0, 8 * y), to.row_stride),
                Fault::record, "dct: component %d, block row %d: coefficients that no picture of 8 bits has", c, y);
     }
   }
-  PL_CHECK(rows.rest().empty(), Fault::record, "dct: bytes behind the last row");
+  rows.finish();
 }
 
 DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {

@@ -8,6 +8,7 @@
 #include "image.h"
 #include "jpeg/dct_unpack.h"
 #include "jpeg/frame.h"
+#include "jpeg/header.h"
 #include "jpeg/idct.h"
 
 namespace pass_loader::jpeg {
@@ -28,8 +29,20 @@ struct DctRecord {
 // Throws Error(record) where the bytes are no such record, or more than kMaxPixels.
 DctRecord parse_dct(std::span<const uint8_t> record);
 
-// Streams of one row's bytes. Throws Error(record).
-RowStreams split_row_streams(std::span<const uint8_t> row, size_t blocks);
+// The same facts that read_header tells of the JPEG that the record was.
+Header header_of(const DctRecord& record);
+
+// Takes a record's rows, component after component. Throws Error(record).
+class RowReader {
+ public:
+  explicit RowReader(const DctRecord& record) : lengths_(record.row_lengths), rows_(record.rows) {}
+  // `lanes` as of unpack_row; component and y name the row in errors.
+  void next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y);
+  void finish() const;  // nothing is left
+
+ private:
+  std::span<const uint8_t> lengths_, rows_;
+};
 
 // One a thread, reused.
 class DctDecoder {

@@ -180,6 +180,8 @@ Planes Decoder::State::planes_of(int32_t height, int32_t width) {
   return {pixels.need(3 * plane_stride), height, width, row_stride, plane_stride};
 }
 
+static_assert(kStreamPadding <= 2 * kTile, "what a Scratch has behind its bytes");
+
 ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
   if (is_dct(bytes)) {

@@ -20,7 +20,8 @@ class Decoder {
   explicit Decoder(bool libjpeg_alone = false);
   ~Decoder();
 
-  // A JPEG file or a record of the codec "dct"; kStreamPadding readable bytes must follow it. Valid until the next call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
+  // A JPEG file, or a record of the codec "dct", which kStreamPadding readable bytes must follow. Valid until the next
+  // call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
   // Whether BaselineDecoder took the last picture. For tests.

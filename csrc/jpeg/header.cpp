@@ -9,10 +9,6 @@ namespace {
 
 uint32_t big16(const uint8_t* p) { return static_cast<uint32_t>(p[0]) << 8 | p[1]; }
 
-bool stands_alone(int marker) {  // markers without a segment: JPG, RSTn, SOI, EOI, JPGn
-  return marker == 0xC8 || (marker >= 0xD0 && marker <= 0xD9) || (marker >= 0xF0 && marker <= 0xFD);
-}
-
 bool has_segment(int marker) { return marker >= 0xC0 && marker != 0xFF && !stands_alone(marker); }
 
 void read_frame(int marker, std::span<const uint8_t> segment, Header& header) {
@@ -27,8 +23,29 @@ void read_frame(int marker, std::span<const uint8_t> segment, Header& header) {
   header.progressive = marker == 0xC2 || marker == 0xC6 || marker == 0xCA || marker == 0xCE;
 }
 
-// Tag 0x0112 of the first image directory of the TIFF structure in an Exif segment; 1 where anything is amiss.
-int read_orientation(std::span<const uint8_t> segment) {
+void check_size(const Header& header) {
+  PL_CHECK(header.height >= 1 && header.width >= 1, Fault::record, "JPEG: size is %d x %d (height x width)",
+           header.height, header.width);
+  int64_t pixels = int64_t{header.height} * header.width;
+  PL_CHECK(pixels <= kMaxPixels, Fault::record,
+           "JPEG: %d x %d (height x width) is %lld pixels, more than the limit of %lld (a decompression bomb?)",
+           header.height, header.width, static_cast<long long>(pixels), static_cast<long long>(kMaxPixels));
+}
+
+}  // namespace
+
+bool stands_alone(int marker) {
+  return marker == 0xC8 || (marker >= 0xD0 && marker <= 0xD9) || (marker >= 0xF0 && marker <= 0xFD);
+}
+
+std::span<const uint8_t> first_segment(std::span<const uint8_t> bytes) {
+  if (bytes.size() < 4 || bytes[0] != 0xFF) return {};
+  const size_t length = 2 + big16(&bytes[2]);
+  return length < 4 || length > bytes.size() ? std::span<const uint8_t>{} : bytes.first(length);
+}
+
+// Tag 0x0112 of the first image directory of the TIFF structure in an Exif segment.
+int exif_orientation(std::span<const uint8_t> segment) {
   if (segment.size() < 14 || std::memcmp(segment.data(), "Exif\0\0", 6) != 0) return 1;
   std::span<const uint8_t> tiff = segment.subspan(6);
   const bool little = tiff[0] == 'I';
@@ -49,17 +66,6 @@ int read_orientation(std::span<const uint8_t> segment) {
   }
   return 1;
 }
-
-void check_size(const Header& header) {
-  PL_CHECK(header.height >= 1 && header.width >= 1, Fault::record, "JPEG: size is %d x %d (height x width)",
-           header.height, header.width);
-  int64_t pixels = int64_t{header.height} * header.width;
-  PL_CHECK(pixels <= kMaxPixels, Fault::record,
-           "JPEG: %d x %d (height x width) is %lld pixels, more than the limit of %lld (a decompression bomb?)",
-           header.height, header.width, static_cast<long long>(pixels), static_cast<long long>(kMaxPixels));
-}
-
-}  // namespace
 
 bool is_frame(int marker) {
   return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) || marker == 0xDE;
@@ -92,7 +98,7 @@ Header read_header(std::span<const uint8_t> bytes) {
              length, bytes.size() - at);
     std::span<const uint8_t> segment = bytes.subspan(at + 2, length - 2);
     if (is_frame(marker)) read_frame(marker, segment, header);
-    if (marker == 0xE1 && header.exif_orientation == 1) header.exif_orientation = read_orientation(segment);
+    if (marker == 0xE1 && header.exif_orientation == 1) header.exif_orientation = exif_orientation(segment);
     if (marker == 0xDA) {
       PL_CHECK(header.components != 0, Fault::record, "JPEG: a scan before any frame header");
       check_size(header);

@@ -18,6 +18,15 @@ struct Header {
 // Throws Error(record): no JPEG, cut off, not 8 bits, 2 or more than 4 components, more pixels than kMaxPixels.
 Header read_header(std::span<const uint8_t> bytes);
 
+// Markers without a segment: JPG, RSTn, SOI, EOI, JPGn.
+bool stands_alone(int marker);
+
+// The first segment of the bytes, from its FF on, where a whole one stands there; else empty.
+std::span<const uint8_t> first_segment(std::span<const uint8_t> bytes);
+
+// Orientation, 1..8, of an APP1 segment's payload; 1 where it is no Exif or anything is amiss.
+int exif_orientation(std::span<const uint8_t> payload);
+
 // Start of frame: C0..CF without DHT, JPG and DAC, and DHP (T.81 table B.1), which is what Pillow takes for one.
 bool is_frame(int marker);
 

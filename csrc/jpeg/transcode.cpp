@@ -1,5 +1,6 @@
 #include "jpeg/transcode.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -9,29 +10,28 @@
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
 
+#include <jerror.h>
+
 namespace pass_loader::jpeg {
 namespace {
 
 // zigzag order is libjpeg's business: its coefficients and tables are row-major in memory, as ours.
 constexpr J_COLOR_SPACE kSpaces[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB, JCS_CMYK, JCS_YCCK};  // in the order of Colour
 
-// APPn and COM segments before the first scan, as they are. read_header has walked these segments before.
+// APPn and COM segments before the first scan, as they are. Of a file that read_header has walked.
 std::vector<uint8_t> markers_of(std::span<const uint8_t> file) {
   std::vector<uint8_t> markers;
   size_t at = 2;
-  while (at + 4 <= file.size() && file[at] == 0xff) {
+  while (at + 1 < file.size() && file[at] == 0xff && file[at + 1] != 0xda) {
     const int marker = file[at + 1];
-    if (marker == 0xff) {
-      ++at;  // fill byte
+    if (marker == 0xff || stands_alone(marker)) {
+      at += marker == 0xff ? 1 : 2;  // a fill byte
       continue;
     }
-    if (marker == 0xda) break;
-    const size_t length = 2 + (static_cast<size_t>(file[at + 2]) << 8 | file[at + 3]);
-    if (length < 4 || at + length > file.size()) break;
-    if ((marker >= 0xe0 && marker <= 0xef) || marker == 0xfe)
-      markers.insert(markers.end(), file.begin() + static_cast<std::ptrdiff_t>(at),
-                     file.begin() + static_cast<std::ptrdiff_t>(at + length));
-    at += length;
+    const std::span<const uint8_t> segment = first_segment(file.subspan(at));
+    if (segment.empty()) break;
+    if ((marker >= 0xe0 && marker <= 0xef) || marker == 0xfe) markers.insert(markers.end(), segment.begin(), segment.end());
+    at += segment.size();
   }
   return markers;
 }
@@ -75,6 +75,12 @@ class CoefficientReader {
     return quiet && complete && errors_.base.num_warnings == 0;
   }
 
+  bool reads_as(Colour colour) {
+    bool found = false;
+    return created_ && guarded([&] { found = jpeg_read_header(&info_, TRUE) == JPEG_HEADER_OK; }) && found &&
+           info_.jpeg_color_space == kSpaces[static_cast<int>(colour)];
+  }
+
   const jpeg_decompress_struct& info() const { return info_; }
 
   // A block row; null where libjpeg fails.
@@ -102,6 +108,16 @@ class CoefficientReader {
   bool created_ = false;
 };
 
+// Whether libjpeg writes such coefficients: those of 8-bit samples (T.81 F.1.2: differences of DC of up to 11 bits, other
+// values of up to 10).
+bool is_writable(std::span<const int16_t> blocks) {
+  constexpr int kMost = 1023;
+  bool small = true;
+  for (size_t i = 0; i < blocks.size(); ++i)
+    small &= blocks[i] <= kMost && blocks[i] >= (i % kBlockValues == 0 ? -kMost - 1 : -kMost);
+  return small;
+}
+
 bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
   if (a.height != b.height || a.width != b.width) return false;
   for (int c = 0; c < 3; ++c)
@@ -121,8 +137,10 @@ std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file) {
   DctEncoder encoder(frame, markers_of(file));
   for (int c = 0; c < frame.components; ++c)
     for (int32_t y = 0; y < frame.block_rows(c); ++y) {
-      const int16_t* blocks = reader.row(c, y);
-      if (blocks == nullptr || !encoder.add_row({blocks, static_cast<size_t>(frame.block_columns(c)) * kBlockValues})) return {};
+      const int16_t* first = reader.row(c, y);
+      if (first == nullptr) return {};
+      const std::span blocks(first, static_cast<size_t>(frame.block_columns(c)) * kBlockValues);
+      if (!is_writable(blocks) || !encoder.add_row(blocks)) return {};
     }
   std::vector<uint8_t> record = encoder.finish();
   const size_t size = record.size();
@@ -138,13 +156,37 @@ std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file) {
 
 namespace {
 
+// libjpeg's jpeg_mem_dest loses its memory where an error jumps out of it.
+struct Destination {
+  jpeg_destination_mgr base{};
+  uint8_t* bytes = nullptr;
+  size_t room = 0;
+
+  void begin() {
+    base.init_destination = [](j_compress_ptr info) { grow(info); };
+    base.empty_output_buffer = grow;
+    base.term_destination = [](j_compress_ptr) {};
+  }
+  size_t size() const { return room - base.free_in_buffer; }
+
+  static boolean grow(j_compress_ptr info) {
+    auto* to = reinterpret_cast<Destination*>(info->dest);
+    const size_t before = to->room, room = std::max<size_t>(2 * before, 1 << 16);
+    auto* larger = static_cast<uint8_t*>(std::realloc(to->bytes, room));
+    if (larger == nullptr) ERREXIT1(info, JERR_OUT_OF_MEMORY, 0);
+    to->bytes = larger, to->room = room;
+    to->base.next_output_byte = larger + before, to->base.free_in_buffer = room - before;
+    return TRUE;
+  }
+};
+
 // Owns a compressor and its output.
 class CoefficientWriter {
  public:
   CoefficientWriter() : errors_(make_error_manager()) { info_.err = &errors_.base; }
   ~CoefficientWriter() {
     jpeg_destroy_compress(&info_);
-    std::free(file_);
+    std::free(file_.bytes);
   }
 
   // fill(c, y, blocks) writes a block row of `block_columns(c)` blocks.
@@ -153,14 +195,15 @@ class CoefficientWriter {
     PL_CHECK(run(record, fill), Fault::record, "dct: libjpeg cannot write it: %s", errors_.message);
   }
 
-  std::vector<uint8_t> take() const { return {file_, file_ + size_}; }
+  std::vector<uint8_t> take() const { return {file_.bytes, file_.bytes + file_.size()}; }
 
  private:
   template <typename Fill>
   bool run(const DctRecord& record, const Fill& fill) {
     if (setjmp(errors_.jump) != 0) return false;
     jpeg_create_compress(&info_);
-    jpeg_mem_dest(&info_, &file_, &size_);
+    file_.begin();
+    info_.dest = &file_.base;
     describe(record.frame);
     jvirt_barray_ptr arrays[kMaxComponents];
     for (int c = 0; c < record.frame.components; ++c) {
@@ -171,12 +214,10 @@ class CoefficientWriter {
           padded(record.frame.block_rows(c), component.vertical), static_cast<JDIMENSION>(component.vertical));
     }
     jpeg_write_coefficients(&info_, arrays);
-    for (size_t at = 0; at + 4 <= record.markers.size();) {
-      const uint8_t* marker = &record.markers[at];
-      const size_t length = 2 + (static_cast<size_t>(marker[2]) << 8 | marker[3]);
-      if (length < 4 || at + length > record.markers.size()) break;
-      jpeg_write_marker(&info_, marker[1], marker + 4, static_cast<unsigned>(length - 4));
-      at += length;
+    for (std::span<const uint8_t> left = record.markers; !left.empty();) {
+      const std::span<const uint8_t> segment = first_segment(left);
+      jpeg_write_marker(&info_, segment[1], segment.data() + 4, static_cast<unsigned>(segment.size() - 4));
+      left = left.subspan(segment.size());
     }
     for (int c = 0; c < record.frame.components; ++c)
       for (int32_t y = 0; y < record.frame.block_rows(c); ++y)
@@ -203,12 +244,23 @@ class CoefficientWriter {
       for (int i = 0; i < kBlockValues; ++i) table->quantval[i] = static_cast<uint16_t>(frame.of[c].quantization[i]);
       table->sent_table = FALSE;
     }
+    separate_scans(frame);
+  }
+
+  // An MCU has at most 10 blocks (T.81 B.2.3); components of more come one after the other.
+  void separate_scans(const Frame& frame) {
+    int blocks = 0;
+    for (int c = 0; c < frame.components; ++c) blocks += frame.of[c].horizontal * frame.of[c].vertical;
+    if (frame.components == 1 || blocks <= C_MAX_BLOCKS_IN_MCU) return;
+    for (int c = 0; c < frame.components; ++c) scans_[c] = {1, {c, 0, 0, 0}, 0, kBlockValues - 1, 0, 0};
+    info_.scan_info = scans_;
+    info_.num_scans = frame.components;
   }
 
   ErrorManager errors_;
   jpeg_compress_struct info_{};
-  unsigned char* file_ = nullptr;
-  unsigned long size_ = 0;
+  jpeg_scan_info scans_[kMaxComponents];
+  Destination file_;
 };
 
 }  // namespace
@@ -217,26 +269,23 @@ std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> bytes) {
   const DctRecord record = parse_dct(bytes);
   // Everything is checked and unpacked before libjpeg runs, whose errors may jump over nothing with a destructor.
   std::vector<std::vector<int16_t>> components;
-  size_t at = 0, length_at = 0;
+  RowReader reader(record);
   for (int c = 0; c < record.frame.components; ++c) {
     const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), rows = static_cast<size_t>(record.frame.block_rows(c));
     std::vector<int16_t>& values = components.emplace_back(rows * blocks * kBlockValues);
-    for (size_t y = 0; y < rows; ++y, length_at += 4) {
-      uint32_t length;
-      std::memcpy(&length, &record.row_lengths[length_at], sizeof length);
-      PL_CHECK(length <= record.rows.size() - at, Fault::record, "dct: cut off in component %d, block row %zu", c, y);
-      PL_CHECK(unpack_row(split_row_streams(record.rows.subspan(at, length), blocks), blocks, 1,
-                          values.data() + y * blocks * kBlockValues),
-               Fault::record, "dct: component %d, block row %zu: its streams do not hold %zu blocks", c, y, blocks);
-      at += length;
-    }
+    for (size_t y = 0; y < rows; ++y)
+      reader.next(blocks, 1, values.data() + y * blocks * kBlockValues, c, static_cast<int32_t>(y));
   }
+  reader.finish();
   CoefficientWriter writer;
   writer.write(record, [&](int c, int32_t y, int16_t* to) {
     const size_t row = static_cast<size_t>(record.frame.block_columns(c)) * kBlockValues;
     std::memcpy(to, components[static_cast<size_t>(c)].data() + static_cast<size_t>(y) * row, row * sizeof *to);
   });
-  return writer.take();
+  std::vector<uint8_t> file = writer.take();
+  PL_CHECK(CoefficientReader(file).reads_as(record.frame.colour), Fault::record,
+           "dct: its markers speak of another colour than its header");
+  return file;
 }
 
 }  // namespace pass_loader::jpeg

@@ -1,4 +1,4 @@
-"""Small pictures for the fuzzer to start from: python -m tests.fuzz.seeds FOLDER."""
+"""Small pictures and records for the fuzzers to start from: python -m tests.fuzz.seeds FOLDER."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pass_loader import _C
 from tests.corpus import decodable, jpeg, noise, position_coded, refused
 from tests.jpegwriter import Component, flat, write_jpeg
 
@@ -39,8 +40,26 @@ def seeds() -> dict[str, bytes]:
     return found
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
+def records() -> dict[str, bytes]:
+    """Of the codec "dct": those of the pictures that are small."""
+    found = {}
     for name, data in seeds().items():
-        (folder / f"{name}.jpg").write_bytes(data)
+        try:
+            found[name] = _C.jpeg_to_dct(data)
+        except _C.BadPictureError:
+            continue
+    for name, options in {"gray": {"mode": "L"}, "cmyk": {"mode": "CMYK"}, "420": {"subsampling": 2}}.items():
+        for quality in (5, 60, 100):
+            found[f"tiny_{name}_{quality}"] = _C.jpeg_to_dct(jpeg(position_coded(9, 17), quality=quality, **options))
+    return {name: record for name, record in found.items() if record is not None and len(record) < 2048}
+
+
+def write(folder: Path, files: dict[str, bytes]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1], "decode"), seeds())
+    write(Path(sys.argv[1], "dct"), records())

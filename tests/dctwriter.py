@@ -1,0 +1,108 @@
+"""Records of the codec "dct" from given coefficients, written after docs/dct-codec.md alone: what the native encoder and
+decoder are held against, and what no JPEG gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .jpegwriter import Component
+
+COLOURS = {"gray": 0, "ycc": 1, "rgb": 2, "cmyk": 3, "ycck": 4}
+MAGIC, VERSION, ESCAPE, WIDE = b"PLDC", 1, 0x80, 110
+
+
+@dataclass
+class Row:
+    """The streams of one block row."""
+
+    flags: bytearray = field(default_factory=bytearray)
+    dc: bytearray = field(default_factory=bytearray)
+    masks: bytearray = field(default_factory=bytearray)
+    signs: list[bool] = field(default_factory=list)
+    larger: list[bool] = field(default_factory=list)
+    nibbles: bytearray = field(default_factory=bytearray)
+    bytes: bytearray = field(default_factory=bytearray)
+    dc_wide: list[int] = field(default_factory=list)
+    wide: list[int] = field(default_factory=list)
+
+    def add(self, block: list[int], before: int) -> None:
+        """before: the DC of the block to the left."""
+        difference = block[0] - before
+        narrow = -127 <= difference <= 127
+        self.dc.append(difference & 255 if narrow else ESCAPE)
+        self.dc_wide += [] if narrow else [difference & 0xFFFF]
+        masks = [sum(1 << x for x in range(8) if block[8 * y + x] and (x or y)) for y in range(8)]
+        self.flags.append(sum(1 << y for y in range(8) if masks[y]))
+        self.masks += bytes(mask for mask in masks if mask)
+        values = [value for value in block[1:] if value]
+        self.signs += [value < 0 for value in values]
+        self.larger += [abs(value) > 1 for value in values]
+        sizes = [abs(value) for value in values if abs(value) > 1]
+        nibbles = [min(size - 2, 15) for size in sizes]
+        nibbles += [0] * (len(nibbles) % 2)
+        self.nibbles += bytes(low | high << 4 for low, high in zip(nibbles[::2], nibbles[1::2]))
+        self.bytes += bytes(min(size - 17, WIDE) for size in sizes if size >= 17)
+        self.wide += [size for size in sizes if size >= 17 + WIDE]
+
+    def pack(self) -> bytes:
+        signs, larger = packed_bits(self.signs), packed_bits(self.larger)
+        lengths = [len(self.masks), len(signs), len(self.nibbles), len(self.bytes), len(self.dc_wide)]
+        streams = [
+            self.flags,
+            self.dc,
+            self.masks,
+            signs,
+            larger,
+            self.nibbles,
+            self.bytes,
+            u16(self.dc_wide),
+            u16(self.wide),
+        ]
+        return b"".join(map(varint, lengths)) + b"".join(map(bytes, streams))
+
+
+def packed_bits(bits: list[bool]) -> bytes:
+    return np.packbits(np.array(bits, dtype=bool), bitorder="little").tobytes()
+
+
+def u16(values: list[int]) -> bytes:
+    return np.array(values, dtype="<u2").tobytes()
+
+
+def varint(value: int) -> bytes:
+    low, high = value & 127, value >> 7
+    return bytes([low | 128]) + varint(high) if high else bytes([low])
+
+
+def rows_of(height: int, width: int, components: list[Component]) -> Iterator[tuple[int, bytes]]:
+    """(blocks, bytes) of every block row; a component's blocks beyond the picture are left out."""
+    tallest, widest = max(c.vertical for c in components), max(c.horizontal for c in components)
+    for component in components:
+        down = -(-(-(-height * component.vertical // tallest)) // 8)
+        across = -(-(-(-width * component.horizontal // widest)) // 8)
+        for blocks in component.blocks[:down, :across].tolist():
+            row = Row()
+            for before, block in zip([[0]] + blocks[:-1], blocks):
+                row.add(block, before[0])
+            yield across, row.pack()
+
+
+def header(
+    height: int, width: int, colour: str, components: list[Component], markers: bytes = b"", version: int = VERSION
+) -> bytes:
+    tables = list(dict.fromkeys(np.asarray(c.quantization).astype("<u2").tobytes() for c in components))
+    out = MAGIC + bytes([version, COLOURS[colour], len(components), len(tables)])
+    out += height.to_bytes(2, "little") + width.to_bytes(2, "little") + len(markers).to_bytes(4, "little")
+    for c in components:
+        place = tables.index(np.asarray(c.quantization).astype("<u2").tobytes())
+        out += bytes([c.horizontal, c.vertical, place])
+    return out + b"".join(tables) + markers
+
+
+def write_dct(height: int, width: int, colour: str, components: list[Component], markers: bytes = b"") -> bytes:
+    rows = [row for _, row in rows_of(height, width, components)]
+    lengths = b"".join(len(row).to_bytes(4, "little") for row in rows)
+    return header(height, width, colour, components, markers) + lengths + b"".join(rows)

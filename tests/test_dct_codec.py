@@ -1,0 +1,284 @@
+"""The codec "dct": Pillow's pixels at every level, JPEGs restored, and the format as docs/dct-codec.md has it."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from pass_loader import _C, reference
+
+from .compare import assert_pixels_equal
+from .corpus import decodable, jpeg, many_scans, noise, position_coded
+from .dctwriter import COLOURS, write_dct
+from .jpegwriter import Component, Huffman, flat, segment, write_jpeg
+
+pytestmark = [pytest.mark.oracle, pytest.mark.hostile]
+
+JFIF = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
+ADOBE = {n: segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([n])) for n in range(3)}
+WIDE: dict[str, Huffman] = {
+    "dc": flat(range(16), 5),
+    "ac": flat((s for s in range(256) if s in (0, 0xF0) or s & 15), 9),
+}
+# How each colour is told to a reader of the JPEG.
+MARKERS = {"gray": JFIF, "ycc": JFIF, "rgb": ADOBE[0], "cmyk": ADOBE[0], "ycck": ADOBE[2]}
+
+
+@cache
+def pillows(data: bytes) -> np.ndarray:
+    return np.asarray(reference.decode(data))
+
+
+def made(height: int, width: int, factors: list[tuple[int, int]], seed: int = 0, share: float = 0.1) -> list[Component]:
+    """Lively components of these sampling factors, horizontal and vertical; whole MCUs."""
+    rng = np.random.default_rng((seed, height, width))
+    across, down = (max(factor[axis] for factor in factors) for axis in (0, 1))
+    components = []
+    for horizontal, vertical in factors:
+        shape = (-(-height // (8 * down)) * vertical, -(-width // (8 * across)) * horizontal, 64)
+        blocks = rng.integers(-25, 26, shape) * (rng.random(shape) < share)
+        blocks[..., 0] = rng.integers(-90, 91, shape[:2])
+        components.append(Component(blocks, rng.integers(1, 12, 64), horizontal, vertical))
+    return components
+
+
+@pytest.mark.parametrize("name", sorted(decodable()))
+def test_what_pillow_writes(name: str, isa: str) -> None:
+    data = decodable()[name]
+    record = _C.jpeg_to_dct(data)
+    assert record is not None
+    assert_pixels_equal(_C.decode(record), pillows(data))
+    _C.check_decodes(record)
+    header = _C.read_header(data)
+    header.update(progressive=False, ends_with_eoi=True)  # a record has no scans
+    assert _C.read_header(record) == header
+    assert not _C.decodes_without_libjpeg(record)
+
+
+@pytest.mark.parametrize("name", sorted(decodable()))
+def test_restored_files(name: str) -> None:
+    """Pixels, EXIF, ICC, comment, density and mode; and the restored file makes the same record again."""
+    data = decodable()[name]
+    record = _C.jpeg_to_dct(data)
+    restored = _C.dct_to_jpeg(record)
+    assert_pixels_equal(pillows(restored), pillows(data))
+    before, after = (Image.open(io.BytesIO(one)) for one in (data, restored))
+    assert after.mode == before.mode and after.getexif() == before.getexif()
+    assert {k: v for k, v in before.info.items() if not k.startswith("progressi")} == after.info
+    assert _C.jpeg_to_dct(restored) == record
+
+
+def test_markers_are_kept() -> None:
+    """EXIF, an ICC profile of several segments, XMP, comments, in their order; stand-alone markers between them are
+    passed over, and no marker after the scan is taken."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "maker"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(150_000)
+    data = jpeg(position_coded(20, 30), exif=exif.tobytes(), icc_profile=profile, comment=b"first", dpi=(72, 96))
+    more = segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>") + b"\xff\xd0\xff\xff" + segment(0xFE, b"") + b"\xff"
+    data = data[:2] + b"\xff\xd1" + more + data[2:]
+    record = _C.jpeg_to_dct(data)
+    restored = _C.dct_to_jpeg(record)
+    before, after = (Image.open(io.BytesIO(one)) for one in (data, restored))
+    assert before.info["icc_profile"] == profile and before.getexif()[0x010F] == "maker" and "xmp" in before.info
+    assert after.info == before.info and after.applist == before.applist
+    assert _C.read_header(record)["exif_orientation"] == 6
+
+
+FACTORS = [
+    [(h, v), (1, 1), (1, 1)] for h in range(1, 5) for v in range(1, 5)
+] + [[(1, 1), (2, 2), (1, 1)], [(2, 1), (1, 2), (1, 1)], [(1, 2), (2, 2), (2, 1)], [(4, 4), (2, 1), (1, 4)],
+     [(2, 2), (2, 2), (2, 2)], [(1, 1), (1, 1), (4, 2)], [(3, 1), (1, 3), (3, 3)]]  # fmt: skip
+
+
+@pytest.mark.parametrize("factors", FACTORS, ids=str)
+def test_every_sampling(factors: list[tuple[int, int]], isa: str) -> None:
+    """From 1 to 4 in either direction, also those that no JPEG of one scan has (more than 10 blocks an MCU)."""
+    for height, width in ((1, 1), (17, 39), (40, 70), (33, 5)):
+        components = made(height, width, factors)
+        record = write_dct(height, width, "ycc", components, JFIF)
+        restored = _C.dct_to_jpeg(record)
+        assert_pixels_equal(_C.decode(record), pillows(restored), (height, width))
+        assert _C.jpeg_to_dct(restored) == record
+        if sum(h * v for h, v in factors) <= 10:
+            data = write_jpeg(height, width, components)
+            assert_pixels_equal(_C.decode(record), pillows(data), (height, width))
+            assert _C.jpeg_to_dct(data) == record
+
+
+def test_factors_that_do_not_divide() -> None:
+    """libjpeg refuses them, so does the record."""
+    for factors in ([(3, 1), (2, 1), (1, 1)], [(1, 3), (1, 2), (1, 1)], [(4, 1), (3, 1), (1, 1)]):
+        components = made(20, 20, factors)
+        with pytest.raises(_C.BadPictureError, match="does not fit its colour and sampling"):
+            _C.decode(write_dct(20, 20, "ycc", components, JFIF))
+        with pytest.raises(_C.BadPictureError, match="JPEG"):
+            _C.jpeg_to_dct(write_jpeg(20, 20, components))
+
+
+@pytest.mark.parametrize("colour", COLOURS)
+def test_every_colour(colour: str, isa: str) -> None:
+    count = {"gray": 1, "cmyk": 4, "ycck": 4}.get(colour, 3)
+    for factors in ([(1, 1)] * count, [(2, 2)] + [(1, 1)] * (count - 2) + [(2, 2)] if count > 1 else [(1, 1)]):
+        record = write_dct(21, 43, colour, made(21, 43, factors), MARKERS[colour])
+        restored = _C.dct_to_jpeg(record)
+        assert_pixels_equal(_C.decode(record), pillows(restored), colour)
+        assert _C.jpeg_to_dct(restored) == record
+        assert Image.open(io.BytesIO(restored)).info.get("adobe_transform") == {"rgb": 0, "cmyk": 0, "ycck": 2}.get(
+            colour
+        )
+
+
+def test_factors_of_gray(isa: str) -> None:
+    """Of one component they mean nothing (T.81 A.2.2): the record has 1 and 1."""
+    blocks = np.random.default_rng(3).integers(-20, 21, (3, 5, 64))
+    data = write_jpeg(23, 37, [Component(blocks, np.full(64, 3), 2, 2)])
+    record = _C.jpeg_to_dct(data)
+    assert record == write_dct(23, 37, "gray", [Component(blocks, np.full(64, 3))], JFIF)
+    assert_pixels_equal(_C.decode(record), pillows(data))
+
+
+def test_rgb_by_names_of_components() -> None:
+    """Without an Adobe marker."""
+    data = jpeg(position_coded(20, 30), keep_rgb=True, subsampling=0)
+    at = data.index(ADOBE[0][:9]) if ADOBE[0][:9] in data else None
+    bare = data if at is None else data[:at] + data[at + len(ADOBE[0]) :]
+    record = _C.jpeg_to_dct(bare)
+    assert_pixels_equal(_C.decode(record), pillows(bare))
+    assert_pixels_equal(pillows(_C.dct_to_jpeg(record)), pillows(bare))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.5, 0.9, 1.0])
+def test_coefficients_of_every_density(share: float, isa: str) -> None:
+    """Kills: a stream's place, a group of values that is not whole, in any kernel."""
+    for width in (8, 16, 24, 37, 64, 75):
+        components = made(19, width, [(1, 1)] * 3, seed=int(100 * share), share=share)
+        record = write_dct(19, width, "ycc", components, JFIF)
+        data = write_jpeg(19, width, components)
+        assert _C.jpeg_to_dct(data) == record
+        assert_pixels_equal(_C.decode(record), pillows(data), width)
+
+
+def one_row(blocks: np.ndarray, quantiser: int = 1) -> tuple[bytes, bytes]:
+    """(record, JPEG): gray, 8 high, of (count, 64) row-major coefficients."""
+    component = Component(blocks[None], np.full(64, quantiser), **WIDE)
+    width = 8 * len(blocks)
+    return write_dct(8, width, "gray", [component], JFIF), write_jpeg(8, width, [component])
+
+
+def test_each_coefficient_alone(isa: str) -> None:
+    """Kills: any place of a row-major mask, any shuffle's index."""
+    for value in (1, -1, 2, -3, 17, -126, 127, -500):
+        record, data = one_row(np.eye(64, dtype=np.int64) * value)
+        assert_pixels_equal(_C.decode(record), pillows(data), value)
+        assert _C.jpeg_to_dct(data) == record
+
+
+def test_every_size(isa: str) -> None:
+    """Every size up to 1100 at two signs, and those around powers of 2: nibble, byte and 16 bits, and what is between."""
+    sizes = [*range(1, 1100), *(n + d for n in (2048, 4096, 8192, 16384, 32766) for d in (-1, 0, 1))]
+    blocks = np.zeros((len(sizes), 64), np.int64)
+    rng = np.random.default_rng(7)
+    for block, size in zip(blocks, sizes):  # below the first row of coefficients: there large ones are libjpeg's
+        places = rng.choice(np.arange(8, 64), 1 + size % 40, replace=False)
+        block[places] = rng.choice([1, -1, 2, 16, 17, -18, 126, -127], len(places))
+        block[rng.choice(places)] = size if size % 2 else -size
+    for start in range(0, len(blocks), 400):
+        record, data = one_row(blocks[start : start + 400])
+        assert_pixels_equal(_C.decode(record), pillows(data), start)
+
+
+def test_blocks_full_of_escapes(isa: str) -> None:
+    """Kills: a count of bytes taken from a stream, across the halves of a vector."""
+    rng = np.random.default_rng(8)
+    for choices in ([17], [16, 17], [127, -127], [126, -127, 1], [1000, -5], [-2, 2], [32767, -32767]):
+        blocks = rng.choice(choices, (30, 64)) * (rng.random((30, 64)) < np.linspace(0.1, 1, 30)[:, None])
+        blocks[:, :8] = 0
+        for quantiser in (1, 7, 256, 65535):
+            record, data = one_row(blocks, quantiser)
+            assert_pixels_equal(_C.decode(record), pillows(data), (choices, quantiser))
+
+
+def test_differences_of_dc(isa: str) -> None:
+    """One byte and two; the predictor starts anew in every block row."""
+    for limit in (1, 127, 128, 129, 1000, 8191):
+        dc = np.random.default_rng(limit).choice([-limit, 0, limit, limit // 2], 64)
+        record, data = one_row(dc[:, None] * (np.arange(64) == 0))
+        assert_pixels_equal(_C.decode(record), pillows(data), limit)
+    column = np.zeros((5, 2, 64), np.int64)
+    column[..., 0] = [[-500, 700], [-500, 0], [300, 1], [0, 0], [9, 9]]
+    component = Component(column, np.full(64, 2))
+    record, data = write_dct(40, 16, "gray", [component], JFIF), write_jpeg(40, 16, [component])
+    assert_pixels_equal(_C.decode(record), pillows(data))
+    assert _C.jpeg_to_dct(data) == record
+
+
+def test_16_bit_tables(isa: str) -> None:
+    rng = np.random.default_rng(9)
+    for most in (256, 5000, 65535):
+        component = Component(rng.integers(-3, 4, (3, 4, 64)), rng.integers(1, most + 1, 64))
+        component.blocks[..., :8] = 0
+        data = write_jpeg(24, 32, [component])
+        record = _C.jpeg_to_dct(data)
+        assert record is not None and record == write_dct(24, 32, "gray", [component], JFIF)
+        assert_pixels_equal(_C.decode(record), pillows(data), most)
+        assert_pixels_equal(pillows(_C.dct_to_jpeg(record)), pillows(data), most)
+
+
+def test_what_stays_a_jpeg() -> None:
+    """Coefficients that libjpeg does not write, or beyond what our IDCT takes; damage that libjpeg only warns of; pixels
+    are Pillow's all the same."""
+    stays = []
+    for place, value in ((9, 1024), (9, -1024), (0, 1024), (0, -1025), (0, 2000), (3, 8192)):
+        block = np.zeros((2, 64), np.int64)
+        block[1, place] = value
+        stays.append(one_row(block)[1])
+    whole = jpeg(noise(40, 40), quality=80)
+    scan = whole.index(b"\xff\xda")
+    stays += [whole[:-40] + b"\xff\xd9", whole[: scan + 300] + b"\xff\xd3" + whole[scan + 300 :]]
+    stays.append(whole[:20] + b"\0\0\0" + whole[20:])  # between the segments
+    for data in stays:
+        assert _C.jpeg_to_dct(data) is None
+        assert_pixels_equal(_C.decode(data), pillows(data))
+    for place, value in ((9, 1023), (9, -1023), (0, 1023), (0, -1024)):
+        block = np.zeros((2, 64), np.int64)
+        block[1, place] = value
+        record, data = one_row(block)
+        assert _C.jpeg_to_dct(data) == record
+        assert_pixels_equal(pillows(_C.dct_to_jpeg(record)), pillows(data))
+
+
+def test_what_cannot_be_decoded() -> None:
+    for data in (b"", b"PLDC", jpeg(noise(20, 20))[:-30], many_scans()):
+        with pytest.raises(_C.BadPictureError):
+            _C.jpeg_to_dct(data)
+    for record in (b"", b"PLD", jpeg(noise(9, 9))):
+        with pytest.raises(_C.BadPictureError, match="no record of this codec"):
+            _C.dct_to_jpeg(record)
+
+
+def test_the_example_on_the_page() -> None:
+    """The hex on docs/dct-codec.md is this picture's record, byte for byte, and decodes."""
+    page = (Path(__file__).parent.parent / "docs" / "dct-codec.md").read_text()
+    found = re.search(r"<!-- tests/test_dct_codec.py: example -->\n```\n(.*?)```", page, re.S)
+    assert found is not None
+    shown = bytes.fromhex("".join(line.split("  ")[0] for line in found[1].splitlines()))
+    record, data = one_row(example(), quantiser=16)
+    assert _C.jpeg_to_dct(data) == record
+    assert shown == record
+    assert_pixels_equal(_C.decode(shown), pillows(data))
+
+
+def example() -> np.ndarray:
+    """Three blocks: a value of each kind."""
+    blocks = np.zeros((3, 64), np.int64)
+    blocks[0, [0, 1, 2, 8, 17]] = 40, -1, 5, 2, -20
+    blocks[1, 0] = -200  # a difference of -240 needs two bytes
+    blocks[2, [0, 1, 63]] = -190, 300, 1
+    return blocks
