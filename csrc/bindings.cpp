@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bindings_masks.h"
 #include "buffers.h"
 #include "crc32c.h"
 #include "engine.h"
@@ -225,8 +226,8 @@ struct PyBatch {
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
 
-// Where a view's samples are written: a contiguous array of the engine's element type, bfloat16 as uint16.
-void* output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
+// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16, each sample contiguous.
+Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
   const ViewSpec& spec = engine.recipe()[view];
   const cpu::Normalization& form = engine.normalization();
   const int element = static_cast<int>(form.element);
@@ -235,13 +236,17 @@ void* output_of(const py::handle& object, const Engine& engine, size_t view, siz
   const py::ssize_t height = spec.out_height, width = spec.out_width;
   const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, 3}
                                                               : std::array<py::ssize_t, 4>{n, 3, height, width};
+  const auto item = static_cast<py::ssize_t>(cpu::bytes_of(form.element));
+  const std::array<py::ssize_t, 3> strides = {shape[2] * shape[3] * item, shape[3] * item, item};
   const bool is_array = py::isinstance<py::array>(object);
   auto out = is_array ? py::reinterpret_borrow<py::array>(object) : py::array();
   PL_CHECK(is_array && out.dtype().equal(py::dtype(kNumpyNames[element])) && out.ndim() == 4 &&
-               std::equal(shape.begin(), shape.end(), out.shape()) && (out.flags() & py::array::c_style) != 0,
-           Fault::argument, "view %zu: want a contiguous %s array of shape (%zd, %zd, %zd, %zd)", view,
+               std::equal(shape.begin(), shape.end(), out.shape()) &&
+               (n == 0 || std::equal(strides.begin(), strides.end(), out.strides() + 1)) &&
+               (n <= 1 || out.strides(0) >= shape[1] * strides[0]),
+           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous", view,
            kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
-  return out.mutable_data();
+  return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
@@ -302,7 +307,8 @@ void bind_plans(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(ViewSpec, out_height, out_width, scale_min, scale_max, ratio_min, ratio_max, flip_probability,
                        jitter_probability, brightness_min, brightness_max, contrast_min, contrast_max, saturation_min,
                        saturation_max, hue_min, hue_max, grayscale_probability, blur_probability, blur_sigma_min,
-                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel, resize_order);
+                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel, resize_order,
+                       resize_short, via_height, via_width, box_of);
   PYBIND11_NUMPY_DTYPE(ViewPlan, crop_x, crop_y, crop_width, crop_height, resize_height, resize_width, offset_x,
                        offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
                        blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip, grayscale);
@@ -353,6 +359,7 @@ PYBIND11_MODULE(_C, m) {
   bind_pictures(m);
   bind_plans(m);
   bind_loading(m);
+  bind_masks(m);
   m.def("isa", [] { return isa_name(current_isa()); }, "The instruction-set level in force.");
   m.def("set_isa", &set_isa, "name"_a, "Force a level (\"base\", \"avx2\", \"avx512\"), or \"best\".");
   m.def("supported_isas", &supported_isas, "The levels this machine can run, lowest first.");

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
 
-from .dataset import ShardDataset, agree_on_generation
+from .dataset import ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
 from .iteration import BatchIterator, Meter, Settings
@@ -164,15 +164,15 @@ class DataLoader:
         if self._foreign is not None:
             skipped = self._foreign.begin(progress)
             drawn = self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress.epoch, skipped)
-            step = None
+            step, rank = None, (initialized_rank() or (0, 1))[0]
         else:
-            world = self.sampler.place[1]
+            rank, world = self.sampler.place
             progress.world = progress.world or world
             step = (self.batch_size or 1) * world
             share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step))
             drawn = draw_share(share, live, self.batch_size or 1, progress.epoch)
         self._last = progress
-        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step)
+        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step, rank)
         gone = np.setdiff1d(self.dataset.pack.removed, live.removed) if resumed is not None else np.empty(0, np.int64)
         return BatchIterator(drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings)
 

@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DistributedSampler, RandomSampler, Se
 
 from . import _C
 from .live import Live
-from .recipes import Recipe
+from .recipe import Recipe
 from .rendering import Keys
 from .sampler import Share
 
@@ -68,7 +68,7 @@ class Progress:
 
 def identity(recipe: Recipe, pack_id: str, seed: int) -> dict[str, Any]:
     """What a state must have in common with the loader that takes it."""
-    parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch)).encode()]
+    parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch, recipe.masks)).encode()]
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {"version": STATE_VERSION, "plan_version": _C.plan_version, "pack": pack_id, "recipe": digest, "seed": seed}
 
