@@ -1,4 +1,4 @@
-// The only file that sees Python: checks arguments, releases the GIL, translates errors.
+// The Python side, with bindings_*.cpp: checks arguments, releases the GIL, translates errors.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -6,14 +6,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bindings.h"
 #include "buffers.h"
-#include "crc32c.h"
 #include "engine.h"
 #include "isa.h"
-#include "jpeg/dct_codec.h"
-#include "jpeg/decode.h"
-#include "jpeg/header.h"
-#include "jpeg/transcode.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -37,12 +33,6 @@ const char* fault_name(Fault fault) {
   return fault == Fault::argument ? "argument" : fault == Fault::record ? "record" : "io";
 }
 
-std::span<const uint8_t> bytes_of(const py::buffer_info& info) {
-  PL_CHECK(info.ndim == 1 && info.itemsize == 1 && (info.size == 0 || info.strides[0] == 1), Fault::argument,
-           "want contiguous bytes");
-  return {static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size)};
-}
-
 template <typename T>
 std::span<const T> column(const Array<T>& array) {
   PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
@@ -53,72 +43,6 @@ std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
   std::span<const ViewSpec> specs = column(rows);
   check_recipe(specs);
   return {specs.begin(), specs.end()};
-}
-
-py::array_t<uint8_t> interleaved(const ConstPlanes& picture) {
-  py::array_t<uint8_t> out({picture.height, picture.width, int32_t{3}});
-  cpu::interleave(picture, out.mutable_data());
-  return out;
-}
-
-py::dict read_header(const py::buffer& data) {
-  py::buffer_info info = data.request();
-  const std::span<const uint8_t> bytes = bytes_of(info);
-  const bool is_dct = jpeg::is_dct(bytes);
-  const jpeg::Header header = is_dct ? jpeg::header_of(jpeg::parse_dct(bytes)) : jpeg::read_header(bytes);
-  return py::dict("height"_a = header.height, "width"_a = header.width, "components"_a = header.components,
-                  "progressive"_a = header.progressive, "exif_orientation"_a = header.exif_orientation,
-                  "ends_with_eoi"_a = is_dct || jpeg::ends_with_eoi(bytes));
-}
-
-// A copy of a Python buffer with the padding that decoders may read.
-struct Padded {
-  explicit Padded(const py::buffer& data) {
-    const py::buffer_info info = data.request();
-    const std::span<const uint8_t> from = bytes_of(info);
-    uint8_t* to = memory.need(from.size() + jpeg::kStreamPadding);
-    std::memcpy(to, from.data(), from.size());
-    std::memset(to + from.size(), 0, jpeg::kStreamPadding);
-    bytes = {to, from.size()};
-  }
-  Scratch<uint8_t> memory;
-  std::span<const uint8_t> bytes;
-};
-
-py::array_t<uint8_t> decode(const py::buffer& data) {
-  const Padded padded(data);
-  jpeg::Decoder decoder;
-  ConstPlanes picture;
-  {
-    py::gil_scoped_release release;
-    picture = decoder.decode(padded.bytes);
-  }
-  return interleaved(picture);
-}
-
-py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::span<const uint8_t>)) {
-  const Padded padded(data);
-  std::vector<uint8_t> out;
-  {
-    py::gil_scoped_release release;
-    out = call(padded.bytes);
-  }
-  if (out.empty()) return py::none();
-  return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
-}
-
-bool decodes_without_libjpeg(const py::buffer& data) {
-  const Padded padded(data);
-  jpeg::Decoder decoder;
-  decoder.decode(padded.bytes);
-  return decoder.without_libjpeg();
-}
-
-// Decodes and throws the pixels away: tells whether Pillow would accept the bytes.
-void check_decodes(const py::buffer& data) {
-  const Padded padded(data);
-  py::gil_scoped_release release;
-  jpeg::Decoder().decode(padded.bytes);
 }
 
 Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record,
@@ -260,8 +184,8 @@ struct PyBatch {
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
 
-// Where a view's samples are written: a contiguous array of the engine's element type, bfloat16 as uint16.
-void* output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
+// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16, each sample contiguous.
+Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
   const ViewSpec& spec = engine.recipe()[view];
   const cpu::Normalization& form = engine.normalization();
   const int element = static_cast<int>(form.element);
@@ -270,13 +194,17 @@ void* output_of(const py::handle& object, const Engine& engine, size_t view, siz
   const py::ssize_t height = spec.out_height, width = spec.out_width;
   const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, 3}
                                                               : std::array<py::ssize_t, 4>{n, 3, height, width};
+  const auto item = static_cast<py::ssize_t>(cpu::bytes_of(form.element));
+  const std::array<py::ssize_t, 3> strides = {shape[2] * shape[3] * item, shape[3] * item, item};
   const bool is_array = py::isinstance<py::array>(object);
   auto out = is_array ? py::reinterpret_borrow<py::array>(object) : py::array();
   PL_CHECK(is_array && out.dtype().equal(py::dtype(kNumpyNames[element])) && out.ndim() == 4 &&
-               std::equal(shape.begin(), shape.end(), out.shape()) && (out.flags() & py::array::c_style) != 0,
-           Fault::argument, "view %zu: want a contiguous %s array of shape (%zd, %zd, %zd, %zd)", view,
+               std::equal(shape.begin(), shape.end(), out.shape()) &&
+               (n == 0 || std::equal(strides.begin(), strides.end(), out.strides() + 1)) &&
+               (n <= 1 || out.strides(0) >= shape[1] * strides[0]),
+           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous", view,
            kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
-  return out.mutable_data();
+  return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
@@ -321,27 +249,12 @@ py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t 
   return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), memory, owner);
 }
 
-void bind_pictures(py::module_& m) {
-  m.def("crc32c", [](const py::buffer& data) {
-    py::buffer_info info = data.request();
-    std::span<const uint8_t> bytes = bytes_of(info);
-    py::gil_scoped_release release;
-    return crc32c(bytes);
-  }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
-  m.def("read_header", &read_header, "data"_a);
-  m.def("decode", &decode, "data"_a);
-  m.def("decodes_without_libjpeg", &decodes_without_libjpeg, "data"_a,
-        "Whether the project's own baseline decoder takes the picture: for tests.");
-  m.def("check_decodes", &check_decodes, "data"_a);
-  m.def("jpeg_to_dct", [](const py::buffer& file) { return transcode(file, &jpeg::jpeg_to_dct); }, "file"_a);
-  m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
-}
-
 void bind_plans(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(ViewSpec, out_height, out_width, scale_min, scale_max, ratio_min, ratio_max, flip_probability,
                        jitter_probability, brightness_min, brightness_max, contrast_min, contrast_max, saturation_min,
                        saturation_max, hue_min, hue_max, grayscale_probability, blur_probability, blur_sigma_min,
-                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel, resize_order);
+                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel, resize_order,
+                       resize_short, via_height, via_width, box_of);
   PYBIND11_NUMPY_DTYPE(ViewPlan, crop_x, crop_y, crop_width, crop_height, resize_height, resize_width, offset_x,
                        offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
                        blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip, grayscale);
@@ -392,6 +305,7 @@ PYBIND11_MODULE(_C, m) {
   bind_pictures(m);
   bind_plans(m);
   bind_loading(m);
+  bind_masks(m);
   m.def("isa", [] { return isa_name(current_isa()); }, "The instruction-set level in force.");
   m.def("set_isa", &set_isa, "name"_a, "Force a level (\"base\", \"avx2\", \"avx512\"), or \"best\".");
   m.def("supported_isas", &supported_isas, "The levels this machine can run, lowest first.");

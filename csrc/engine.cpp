@@ -192,8 +192,7 @@ void Engine::run(Worker& worker) {
 void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
   auto failed = [&](Fault fault, const char* message) {
     for (size_t view = 0; view < batch.views.size(); ++view) {
-      const size_t bytes = sample_bytes(view);
-      std::memset(static_cast<uint8_t*>(batch.views[view]) + bytes * slot, 0, bytes);
+      std::memset(batch.views[view].memory + batch.views[view].stride * slot, 0, sample_bytes(view));
     }
     if (batch.plans != nullptr)
       std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
@@ -228,7 +227,7 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
   clock.charge(Stage::plan);
   for (size_t view = 0; view < s.recipe.size(); ++view) {
     Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
-    cpu::normalize(pixels, s.normalization, static_cast<uint8_t*>(batch.views[view]) + sample_bytes(view) * slot);
+    cpu::normalize(pixels, s.normalization, batch.views[view].memory + batch.views[view].stride * slot);
     clock.charge(Stage::normalize);
   }
   if (batch.plans != nullptr)

@@ -25,12 +25,18 @@ struct Failure {
   std::string message;
 };
 
+// Where a view's samples are written: borrowed, each in the form that the Normalization says.
+struct Output {
+  uint8_t* memory;
+  size_t stride;  // bytes from one sample to the next: a sample's own, or more where views lie between one another
+};
+
 // One step's work. The vectors are filled before submit and not touched until it is done.
 struct Batch {
   std::vector<int64_t> records;
   std::vector<uint32_t> draws;   // one a record
   std::vector<uint32_t> epochs;  // one a record
-  std::vector<void*> views;      // one a view: borrowed, N samples in the form that the Normalization says
+  std::vector<Output> views;     // one a view
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
 

@@ -4,7 +4,7 @@
 #include <cmath>
 #include <utility>
 
-#include "rng.h"
+#include "portable_math.h"
 
 namespace pass_loader {
 namespace {
@@ -23,56 +23,6 @@ enum Slot : uint32_t {
   kBlur = 23,
   kSolarize = 24,
 };
-
-struct Draws {
-  Words base;
-  uint64_t seed;
-
-  Words words(uint32_t slot) const { return philox({base[0], base[1], base[2], slot}, seed); }
-  double first(uint32_t slot) const {
-    Words w = words(slot);
-    return unit(w[0], w[1]);
-  }
-};
-
-// Counter: epoch | record, low 32 bits | view (8), record's high bits (8), draw (16) | slot.
-Draws draws_of(const SampleKey& key, uint32_t view) {
-  uint32_t mixed = view | static_cast<uint32_t>(key.record >> 32 & 0xFF) << 8 | (key.draw & 0xFFFF) << 16;
-  return {{key.epoch, static_cast<uint32_t>(key.record), mixed, 0}, key.seed};
-}
-
-// exp and log from + - * / alone, so that a plan is the same on every machine (libm's differ in the last place).
-// Relative error below 1e-14 for the ratios a recipe may hold (1/1000 to 1000).
-constexpr double kLn2 = 0.6931471805599453;
-
-double portable_exp(double x) {
-  int halvings = 0;
-  while (x > 0.5 || x < -0.5) {
-    x *= 0.5;
-    ++halvings;
-  }
-  double sum = 1.0;
-  for (int i = 18; i >= 1; --i) sum = 1.0 + x / i * sum;  // Taylor; 0.5^19 / 19! < 2^-75
-  for (; halvings > 0; --halvings) sum *= sum;
-  return sum;
-}
-
-double portable_log(double x) {
-  int power = 0;
-  for (; x > 1.5; x *= 0.5) ++power;
-  for (; x < 0.75; x *= 2.0) --power;
-  double t = (x - 1.0) / (x + 1.0), t2 = t * t, sum = 0.0;  // log x = 2 atanh(t), |t| <= 1/5
-  for (int i = 25; i >= 1; i -= 2) sum = sum * t2 + 1.0 / i;
-  return 2.0 * t * sum + power * kLn2;
-}
-
-// Python's round(): halves to even.
-int64_t round_half_even(double x) {
-  double floor = std::floor(x), rest = x - floor;
-  int64_t n = static_cast<int64_t>(floor);
-  if (rest > 0.5 || (rest == 0.5 && n % 2 != 0)) ++n;
-  return n;
-}
 
 struct Box {
   int32_t x, y, width, height;
@@ -146,15 +96,40 @@ void plan_jitter(const ViewSpec& spec, const Draws& draws, ViewPlan& plan) {
   if (present[3]) plan.hue = factor(b[2], b[3], spec.hue_min, spec.hue_max);
 }
 
-ViewPlan plan_view(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width) {
-  ViewPlan plan{};
-  Box box = random_resized_crop(spec, draws, height, width);
-  plan.crop_x = box.x, plan.crop_y = box.y, plan.crop_width = box.width, plan.crop_height = box.height;
-  plan.resize_height = plan.out_height = spec.out_height;
-  plan.resize_width = plan.out_width = spec.out_width;
+// torchvision's Resize of the short side and CenterCrop (transforms/functional.py: _compute_resized_output_size, center_crop).
+void plan_centre(const ViewSpec& spec, int32_t height, int32_t width, ViewPlan& plan) {
+  auto side = [&](int32_t own, int32_t other) {
+    if (own <= other) return spec.resize_short;
+    return static_cast<int32_t>(static_cast<double>(int64_t{spec.resize_short} * own) / other);
+  };
+  plan.crop_width = width, plan.crop_height = height;
+  plan.resize_height = side(height, width);
+  plan.resize_width = side(width, height);
+  plan.offset_x = static_cast<int32_t>(round_half_even((plan.resize_width - spec.out_width) / 2.0));
+  plan.offset_y = static_cast<int32_t>(round_half_even((plan.resize_height - spec.out_height) / 2.0));
+}
+
+void plan_geometry(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width, ViewPlan& plan) {
+  plan.out_height = plan.resize_height = spec.out_height;
+  plan.out_width = plan.resize_width = spec.out_width;
+  plan.via_height = spec.via_height, plan.via_width = spec.via_width;
   plan.interpolation = spec.interpolation;
   plan.resize_order = spec.resize_order;
   plan.flip = draws.first(kFlip) < spec.flip_probability;
+  if (spec.resize_short > 0) return plan_centre(spec, height, width, plan);
+  Box box = random_resized_crop(spec, draws, height, width);
+  plan.crop_x = box.x, plan.crop_y = box.y, plan.crop_width = box.width, plan.crop_height = box.height;
+}
+
+// `box_of`: the plan whose crop box and flip this one takes, or null.
+ViewPlan plan_view(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width, const ViewPlan* box_of) {
+  ViewPlan plan{};
+  plan_geometry(spec, draws, height, width, plan);
+  if (box_of != nullptr) {
+    plan.crop_x = box_of->crop_x, plan.crop_y = box_of->crop_y;
+    plan.crop_width = box_of->crop_width, plan.crop_height = box_of->crop_height;
+    plan.flip = box_of->flip;
+  }
   plan_jitter(spec, draws, plan);
   plan.grayscale = draws.first(kGrayscale) < spec.grayscale_probability;
   Words blur = draws.words(kBlur);
@@ -176,8 +151,11 @@ bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t
 
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans) {
-  for (size_t view = 0; view < recipe.size(); ++view)
-    plans[view] = plan_view(recipe[view], draws_of(key, static_cast<uint32_t>(view)), height, width);
+  for (size_t view = 0; view < recipe.size(); ++view) {
+    const ViewSpec& spec = recipe[view];
+    const ViewPlan* box_of = spec.box_of < 0 ? nullptr : &plans[spec.box_of];
+    plans[view] = plan_view(spec, draws_of(key, static_cast<uint32_t>(view)), height, width, box_of);
+  }
 }
 
 }  // namespace pass_loader

@@ -4,6 +4,7 @@
 #include <span>
 #include <type_traits>
 
+#include "draws.h"
 #include "recipe.h"
 
 namespace pass_loader {
@@ -23,21 +24,15 @@ struct ViewPlan {
   int16_t solarize_threshold;                       // -1: none; else x >= threshold becomes 255 - x
   int8_t jitter_order[4];  // steps in their order: 0 brightness, 1 contrast, 2 saturation, 3 hue; -1: none
   uint8_t interpolation;   // PIL's Resampling value: 2 bilinear, 3 bicubic
-  uint8_t blur_kernel;     // 0: PIL's GaussianBlur
+  uint8_t blur_kernel;     // 0: PIL's GaussianBlur; odd: torchvision's, of so many taps
   uint8_t resize_order;    // of the two passes, whose 8-bit middle differs: 0 as Pillow 13, 1 as Pillow 12
   bool flip, grayscale;
 };
 static_assert(std::is_trivially_copyable_v<ViewPlan>);
 
-struct SampleKey {
-  uint64_t seed;
-  uint32_t epoch;
-  int64_t record;      // [0, 2^40)
-  uint32_t draw = 0;   // [0, 2^16): another number gives the same sample other views
-};
-
 constexpr int kMaxViews = 256;
 constexpr int32_t kMaxOutPx = 16384;  // height or width of a view
+constexpr int32_t kMaxResizePx = 1 << 30;  // of a resize of which a window is cut: that of a thin picture is long
 
 // Throws Error(argument) that names the view and the field.
 void check_recipe(std::span<const ViewSpec> recipe);

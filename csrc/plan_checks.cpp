@@ -28,9 +28,30 @@ void check_interpolation(uint8_t interpolation) {
            "interpolation is %d, want 2 (bilinear) or 3 (bicubic), PIL's Resampling values", interpolation);
 }
 
-void check_blur_kernel(uint8_t kernel) {
-  PL_CHECK(kernel == 0, Fault::argument,
-           "blur_kernel is %d: only 0, PIL's GaussianBlur, is rendered; torchvision's kernels are not", kernel);
+// Reflected edges: no more pixels than the view has beside its edge.
+void check_blur_kernel(uint8_t kernel, int32_t height, int32_t width) {
+  PL_CHECK(kernel == 0 || (kernel % 2 == 1 && kernel >= 3), Fault::argument,
+           "blur_kernel is %d, want 0 (PIL's GaussianBlur) or an odd number of taps from 3 (torchvision's)", kernel);
+  PL_CHECK(std::min(height, width) > kernel / 2, Fault::argument,
+           "blur_kernel is %d: a view of %d x %d is too small for so many taps", kernel, height, width);
+}
+
+// Of one view: where its pixels come from.
+void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
+  const ViewSpec& v = recipe[i];
+  PL_CHECK(v.resize_short == 0 || (v.resize_short >= std::max(v.out_height, v.out_width) && v.resize_short <= kMaxOutPx),
+           Fault::argument, "recipe, view %zu: resize_short is %d, want [%d, %d]: at least the view's sides", i,
+           v.resize_short, std::max(v.out_height, v.out_width), kMaxOutPx);
+  PL_CHECK((v.via_height == 0 && v.via_width == 0) || (v.via_height >= 1 && v.via_height <= kMaxOutPx &&
+                                                       v.via_width >= 1 && v.via_width <= kMaxOutPx),
+           Fault::argument, "recipe, view %zu: via is %d x %d, want [1, %d]", i, v.via_height, v.via_width, kMaxOutPx);
+  PL_CHECK(v.resize_short == 0 || v.via_height == 0, Fault::argument,
+           "recipe, view %zu: resize_short takes the whole picture, and via a crop: give one of them", i);
+  PL_CHECK(v.box_of >= -1 && v.box_of < static_cast<int64_t>(i), Fault::argument,
+           "recipe, view %zu: box_of is %d, want the number of an earlier view", i, v.box_of);
+  if (v.box_of >= 0)
+    PL_CHECK(v.resize_short == 0 && recipe[v.box_of].resize_short == 0, Fault::argument,
+             "recipe, view %zu: box_of shares a crop box, and with resize_short there is none", i);
 }
 
 void check_resize_order(uint8_t order) {
@@ -81,7 +102,8 @@ void check_recipe(std::span<const ViewSpec> recipe) {
     PL_CHECK(v.solarize_threshold >= 0 && v.solarize_threshold <= 256, Fault::argument,
              "recipe, view %zu: solarize threshold is %d, want [0, 256]", i, v.solarize_threshold);
     check_interpolation(v.interpolation);
-    check_blur_kernel(v.blur_kernel);
+    if (v.blur_probability > 0.0) check_blur_kernel(v.blur_kernel, v.out_height, v.out_width);
+    check_geometry(recipe, i);
     check_resize_order(v.resize_order);
   }
 }
@@ -91,7 +113,10 @@ void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
                plan.crop_x <= width - plan.crop_width && plan.crop_y <= height - plan.crop_height,
            Fault::argument, "plan: crop box x %d, y %d, width %d, height %d leaves the picture of %d x %d (width x height)",
            plan.crop_x, plan.crop_y, plan.crop_width, plan.crop_height, width, height);
-  check_sides("the resize", plan.resize_height, plan.resize_width);
+  PL_CHECK(plan.resize_height >= 1 && plan.resize_width >= 1 && plan.resize_height <= kMaxResizePx &&
+               plan.resize_width <= kMaxResizePx,
+           Fault::argument, "plan: the resize is %d x %d, want height and width in [1, %d]", plan.resize_height,
+           plan.resize_width, kMaxResizePx);
   check_sides("the view", plan.out_height, plan.out_width);
   PL_CHECK(plan.offset_x >= 0 && plan.offset_y >= 0 && plan.offset_x <= plan.resize_width - plan.out_width &&
                plan.offset_y <= plan.resize_height - plan.out_height,
@@ -103,7 +128,7 @@ void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
   check_jitter_plan(plan);
   PL_CHECK(plan.blur_sigma >= 0.0f && plan.blur_sigma <= 1000.0f, Fault::argument,
            "plan: blur_sigma is %g, want [0, 1000] pixels", plan.blur_sigma);
-  if (plan.blur_sigma > 0.0f) check_blur_kernel(plan.blur_kernel);
+  if (plan.blur_sigma > 0.0f) check_blur_kernel(plan.blur_kernel, plan.out_height, plan.out_width);
   PL_CHECK(plan.solarize_threshold >= -1 && plan.solarize_threshold <= 256, Fault::argument,
            "plan: solarize_threshold is %d, want [-1, 256]", plan.solarize_threshold);
 }

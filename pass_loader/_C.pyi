@@ -35,6 +35,25 @@ def isa() -> str: ...
 def set_isa(name: str) -> None: ...
 def supported_isas() -> list[str]: ...
 
+# Masks (csrc/masks.h). N samples: records (N,) int64, draws and epochs (N,) uint32. Grids and blocks are (rows, columns).
+def block_masks(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, view: int, grid: tuple[int, int],
+    targets: np.ndarray, min_area: float, max_area: float, aspect_min: float, exact: bool,
+) -> np.ndarray: ...  # (N, rows, columns) bool  # fmt: skip
+def mask_uniforms(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, view: int
+) -> np.ndarray: ...  # (N, 2) float64
+def orders(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, view: int, count: int
+) -> np.ndarray: ...  # (N, count) int64, permutations
+def multi_block(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, grid: tuple[int, int],
+    predictor: tuple[int, int], encoder: tuple[int, int], predictors: int, encoders: int, min_keep: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]: ...  # cells (N, blocks, all) and counts, twice  # fmt: skip
+def batch_uniforms(
+    seed: int, epoch: int, step: int, rank: int, purpose: int, count: int
+) -> np.ndarray: ...  # (count,) float64
+
 class ShardReader:
     def __init__(
         self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray

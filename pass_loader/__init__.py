@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import recipes
 from .errors import BadPictureError, PackError, RecordError, ShardError
-from .recipes import Recipe, ViewSpec
+from .recipe import Recipe, ViewSpec
 from .samples import Samples, render_plan
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .pack.reader import Pack
-from .recipes import Recipe
+from .recipe import Recipe
 from .rendering import Keys, Renderer
 from .samples import Samples
+from .structures import item
 
 
 def initialized_rank() -> tuple[int, int] | None:
@@ -43,7 +44,7 @@ class ShardDataset(Samples, IterableDataset):
 
     Give it to `pass_loader.DataLoader` for batches. Under torch's own DataLoader it is an IterableDataset in
     sequential order: ranks and worker processes split the records among them, and each sample is
-    (list of (3, height, width) float32 tensors, label), or the bare list for a recipe whose batch is "views".
+    (list of (3, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
     There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
     records or ids: serve these alone, in this order. Views depend on (seed, epoch, record) alone.
@@ -97,7 +98,7 @@ class ShardDataset(Samples, IterableDataset):
 
     def _item(self, record: int, epoch: int, draw: int = 0) -> Any:
         views = self.sample(record, epoch, draw)
-        return views if self.recipe.batch == "views" else (views, int(self.pack.column("label")[record]))
+        return item(self.recipe, views, record, int(self.pack.column("label")[record]))
 
 
 class MapDataset(Dataset):

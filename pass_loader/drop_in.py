@@ -13,7 +13,7 @@ from typing import Any
 from . import recipes
 from .dataset import ShardDataset
 from .loader import DataLoader
-from .recipes import Recipe
+from .recipe import Recipe
 
 __all__ = ["DataLoader", "image_folder", "multi_crop_dataset"]
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .faults import Faults
 from .live import Live
+from .masks import BatchKey
 from .rendering import Failure, Keys, Renderer, Submitted
 from .resume import Drawn, Progress
 
@@ -37,6 +38,7 @@ class Settings:
     with_plans: bool
     structure: Callable[[Submitted], Any]
     step: int | None  # samples of all ranks that a batch stands for; None: this rank's own
+    rank: int
 
 
 class BatchIterator:
@@ -94,6 +96,8 @@ class BatchIterator:
         except BaseException:
             self._failed = (size, sampler_state)
             raise
+        step = self._progress.position // (self._settings.step or 1)
+        batch.key = BatchKey(batch.samples.seed, self._progress.epoch, step, self._settings.rank)
         self._hand_out(size, sampler_state)
         return batch
 

@@ -166,7 +166,7 @@ class DataLoader:
         return list(self._faults.errors)
 
     def __iter__(self) -> BatchIterator:
-        world = self._world()
+        rank, world = self._place()
         if world > 1 and self._faults.policy == "skip":
             raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
         progress = self._continued() or self._next_progress()
@@ -176,7 +176,7 @@ class DataLoader:
         if progress.position:
             gone = np.setdiff1d(self.dataset.pack.removed, live.removed)
         step = None if self._foreign is not None else (self.batch_size or 1) * world
-        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step)
+        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step, rank)
         drawn = self._drawn(live, progress, step)
         iterator = BatchIterator(
             drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings
@@ -211,9 +211,9 @@ class DataLoader:
         share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step or 1))
         return draw_share(share, live, self.batch_size or 1, progress.epoch)
 
-    def _world(self) -> int:
-        """Ranks that take part."""
-        return self.sampler.place[1] if self._foreign is None else (initialized_rank() or (0, 1))[1]
+    def _place(self) -> tuple[int, int]:
+        """(rank, ranks that take part)."""
+        return self.sampler.place if self._foreign is None else initialized_rank() or (0, 1)
 
     def _order_epoch(self) -> int:
         return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch

@@ -1,178 +1,28 @@
-"""Recipes: what views to make of a sample. Ranges and probabilities, no decisions.
+"""Presets: the recipes of published methods, as their official code runs them.
 
-A preset cites the paper and the file and lines of the official code that it follows. Recipes are frozen dataclasses:
-print one to see its table, derive another with `override` or `dataclasses.replace`.
+Each cites the paper and the file and lines that it follows. Recipes are frozen dataclasses: print one to see its table,
+derive another with arguments, `override` or `dataclasses.replace`. docs/recipes.md shows them all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-import PIL
+from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .recipe import IMAGENET_MEAN, IMAGENET_STD, Range, Recipe, Triple, ViewSpec, installed_pillow
 
-from . import _C
+__all__ = [
+    "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "IBOTMasks",
+    "MultiBlockMasks", "RandomMasks", "Range", "Recipe", "StratifiedMasks", "ViewSpec", "byol", "dino", "dinov2",
+    "dinov3", "evaluate", "genview", "ibot", "ijepa", "installed_pillow", "mae", "mae_thorax",
+    "mocov2", "mocov3", "seer", "simclr", "supervised", "swav",
+]  # fmt: skip
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_INTERPOLATION = {"bilinear": 2, "bicubic": 3}  # PIL's Resampling values
-_ABSENT = (1.0, 0.0)  # an empty range: the native side takes the step for absent
-_RESIZE_ORDER = {13: 0, 12: 1}
-Range = tuple[float, float]
-
-
-def installed_pillow() -> int:
-    """12 or 13: whose order of resize passes the installed Pillow (or Pillow-SIMD) has. Older ones are as 12."""
-    return 13 if int(PIL.__version__.split(".")[0]) >= 13 else 12
-
-
-@dataclass(frozen=True)
-class ViewSpec:
-    """One view of a recipe. Steps run in this order: crop, resize, flip, jitter, grayscale, blur, solarize.
-
-    Numbers named after a step are its probability. Ranges are (low, high), drawn uniformly.
-    """
-
-    size: int | tuple[int, int]  # pixels: a side, or (height, width)
-    scale: Range  # share of the picture's area, torchvision's RandomResizedCrop
-    ratio: Range = (3 / 4, 4 / 3)  # width / height, log-uniform
-    interpolation: str = "bilinear"  # or "bicubic"; always antialiased
-    flip: float = 0.5
-    jitter: float = 0.0
-    brightness: Range | None = None  # factors; None: this step is absent
-    contrast: Range | None = None
-    saturation: Range | None = None
-    hue: Range | None = None  # turns
-    grayscale: float = 0.0
-    blur: float = 0.0
-    blur_sigma: Range = (0.1, 2.0)  # pixels of the view; PIL calls it radius
-    solarize: float = 0.0
-    solarize_threshold: int = 128
-
-    @property
-    def height(self) -> int:
-        return self.size if isinstance(self.size, int) else self.size[0]
-
-    @property
-    def width(self) -> int:
-        return self.size if isinstance(self.size, int) else self.size[1]
-
-    def _row(self, resize_order: int) -> tuple[Any, ...]:
-        if self.interpolation not in _INTERPOLATION:
-            raise ValueError(f"interpolation is {self.interpolation!r}, want 'bilinear' or 'bicubic'")
-        if not isinstance(self.size, int) and len(self.size) != 2:
-            raise ValueError(f"size is {self.size}, want a side or (height, width)")
-        jitter_ranges = [r or _ABSENT for r in (self.brightness, self.contrast, self.saturation, self.hue)]
-        return (
-            self.height, self.width, *self.scale, *self.ratio, self.flip, self.jitter,
-            *(end for r in jitter_ranges for end in r), self.grayscale, self.blur, *self.blur_sigma,
-            self.solarize, self.solarize_threshold, _INTERPOLATION[self.interpolation], 0,
-            resize_order,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All views of a sample, how they are normalised and the structure of a batch.
-
-    batch: "views" gives a bare list of tensors, "views_labels" a tuple (list of tensors, labels).
-    pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
-        such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
-        recipe is made; name it where a run must be repeated on machines with another Pillow.
-    """
-
-    name: str
-    views: tuple[ViewSpec, ...]
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    batch: str = "views_labels"
-    source: str = ""
-    pillow: int = field(default_factory=installed_pillow)
-
-    def __post_init__(self) -> None:
-        if self.batch not in ("views", "views_labels"):
-            raise ValueError(f"batch is {self.batch!r}, want 'views' or 'views_labels'")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise ValueError(f"mean {self.mean} and std {self.std}: want three numbers each, std above 0")
-        if self.pillow not in _RESIZE_ORDER:
-            raise ValueError(f"pillow is {self.pillow!r}, want 12 or 13")
-        object.__setattr__(self, "views", tuple(self.views))
-        _C.check_recipe(self.rows())
-
-    @classmethod
-    def from_torchvision(cls, transform: Any, *, name: str | None = None, batch: str | None = None) -> Recipe:
-        """The recipe of a transform object that a script already has. torchvision is not needed.
-
-        transform: a Compose of one view's steps (torchvision's transforms or transforms.v2, taking PIL pictures), a
-            list of such, one a view, or an object of several views: DINO's DataAugmentationDINO, MoCo's
-            TwoCropsTransform, SwAV's MultiCropDataset and what else returns a list of its transforms' results.
-        name: the recipe's; the transform's class unless given.
-        batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
-
-        The views have the same distribution, and with the same numbers drawn the same bytes as the transform gives on
-        PIL pictures (v2's ToDtype scales otherwise in the last bit: docs/official-scripts.md). A class that is not
-        torchvision's is run on a small picture; the random states of Python, numpy and torch stay as they are.
-        Raises ValueError that names the step for which no recipe does that.
-
-        >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
-        """
-        from .torchvision_transforms import translate
-
-        return translate(transform, name=name, batch=batch)
-
-    def rows(self) -> np.ndarray:
-        """The views as (V,) rows of _C.view_spec_dtype, the form in which a recipe crosses into C++."""
-        order = _RESIZE_ORDER[self.pillow]
-        return np.array([view._row(order) for view in self.views], dtype=_C.view_spec_dtype)
-
-    def normalize_table(self) -> np.ndarray:
-        """(3, 256) float32: what each byte of each channel becomes.
-
-        torchvision's ToTensor then Normalize, in their float32 steps: x / 255, minus mean, divided by std.
-        """
-        scaled = np.arange(256, dtype=np.float32) / np.float32(255)
-        mean = np.array(self.mean, dtype=np.float32)[:, None]
-        std = np.array(self.std, dtype=np.float32)[:, None]
-        return np.ascontiguousarray((scaled[None] - mean) / std)
-
-    def override(self, views: Iterable[int] | None = None, **fields: Any) -> Recipe:
-        """A recipe with some fields of its views changed, in all views or in those whose indices are given.
-
-        >>> dino().override(views=[1], solarize=0.0)
-        """
-        chosen = range(len(self.views)) if views is None else list(views)
-        changed = list(self.views)
-        for index in chosen:
-            changed[index] = dataclasses.replace(changed[index], **fields)
-        return dataclasses.replace(self, views=tuple(changed))
-
-    def __str__(self) -> str:
-        columns = [f.name for f in dataclasses.fields(ViewSpec)]
-        groups: list[tuple[ViewSpec, list[int]]] = []
-        for index, view in enumerate(self.views):
-            if groups and groups[-1][0] == view:
-                groups[-1][1].append(index)
-            else:
-                groups.append((view, [index]))
-        heads = ["view"] + [f"{g[0]}" if len(g) == 1 else f"{g[0]}-{g[-1]}" for _, g in groups]
-        table = [heads] + [[name] + [_show(getattr(view, name)) for view, _ in groups] for name in columns]
-        widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
-        lines.insert(0, f"{self.name}: {len(self.views)} views, batch {self.batch}   {self.source}")
-        lines.append(f"mean {_show(self.mean)}, std {_show(self.std)}; resize as Pillow {self.pillow}")
-        return "\n".join(lines)
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, tuple):
-        return " ".join(_show(part) for part in value)
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # Radford et al., ICML 2021; openai/CLIP clip/clip.py
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+NIH_MEAN, NIH_STD = (0.5056,) * 3, (0.252,) * 3  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
 
 
 def _factor_range(strength: float) -> Range:
@@ -189,6 +39,10 @@ def _jitter(brightness: float, contrast: float, saturation: float, hue: float, p
     }
 
 
+_DINO: dict[str, Any] = {"interpolation": "bicubic", "grayscale": 0.2, **_jitter(0.4, 0.4, 0.2, 0.1, 0.8)}
+_STRONG: dict[str, Any] = {"grayscale": 0.2, **_jitter(0.8, 0.8, 0.8, 0.2, 0.8)}  # SimCLR's distortion of strength 1
+
+
 def dino(
     *,
     local_crops: int = 8,
@@ -200,11 +54,12 @@ def dino(
     """DINO: Caron et al., ICCV 2021; facebookresearch/dino 7c446df, main_dino.py:419-464, utils.py:36-68.
 
     Two global views that differ in blur and solarization, then the local ones. Bicubic.
+    ResNet-50 (README:207): global_scale=(0.14, 1.0), local_scale=(0.05, 0.14). The released ViT-S/16 of 800 epochs:
+    local_crops=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25).
     """
-    shared: dict[str, Any] = {"interpolation": "bicubic", "grayscale": 0.2, **_jitter(0.4, 0.4, 0.2, 0.1, 0.8)}
-    first = ViewSpec(global_size, global_scale, blur=1.0, **shared)
-    second = ViewSpec(global_size, global_scale, blur=0.1, solarize=0.2, **shared)
-    local = ViewSpec(local_size, local_scale, blur=0.5, **shared)
+    first = ViewSpec(global_size, global_scale, blur=1.0, **_DINO)
+    second = ViewSpec(global_size, global_scale, blur=0.1, solarize=0.2, **_DINO)
+    local = ViewSpec(local_size, local_scale, blur=0.5, **_DINO)
     return Recipe("dino", (first, second) + (local,) * local_crops, source="facebookresearch/dino main_dino.py:419-464")
 
 
@@ -220,10 +75,12 @@ def swav(
     """SwAV: Caron et al., NeurIPS 2020; facebookresearch/swav 06b1b7c, src/multicropdataset.py:37-94.
 
     Defaults are those of the published scripts (scripts/swav_*ep_pretrain.sh). Bilinear; std[0] is 0.228 there.
+    The other scripts: 2x224+4x96 (swav_RN50w2_400ep_pretrain.sh) is local_crops=4; 2x160+4x96
+    (deepclusterv2_400ep_2x160_4x96_pretrain.sh) is local_crops=4, global_size=160, global_scale=(0.08, 1.0); 2x224
+    (swav_400ep_2x224_pretrain.sh) is local_crops=0, global_scale=(0.08, 1.0).
     """
-    shared: dict[str, Any] = {"grayscale": 0.2, "blur": 0.5, **_jitter(0.8, 0.8, 0.8, 0.2, 0.8)}
-    large = ViewSpec(global_size, global_scale, **shared)
-    small = ViewSpec(local_size, local_scale, **shared)
+    large = ViewSpec(global_size, global_scale, blur=0.5, **_STRONG)
+    small = ViewSpec(local_size, local_scale, blur=0.5, **_STRONG)
     return Recipe(
         "swav",
         (large,) * global_crops + (small,) * local_crops,
@@ -242,4 +99,212 @@ def mocov2(*, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
     return Recipe("mocov2", (view,) * 2, source="facebookresearch/moco main_moco.py:326-338")
 
 
-PRESETS: dict[str, Callable[..., Recipe]] = {"dino": dino, "swav": swav, "mocov2": mocov2}
+def _asymmetric(size: int, scale: Range, **shared: Any) -> tuple[ViewSpec, ViewSpec]:
+    """BYOL's two views: blur 1.0 and 0.1, solarization in the second."""
+    steps = {"grayscale": 0.2, **_jitter(0.4, 0.4, 0.2, 0.1, 0.8), **shared}
+    return ViewSpec(size, scale, blur=1.0, **steps), ViewSpec(size, scale, blur=0.1, solarize=0.2, **steps)
+
+
+def mocov3(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
+    """MoCo-v3: Chen et al., ICCV 2021; facebookresearch/moco-v3 c349e6e, main_moco.py:262-285.
+
+    Bilinear. ResNet-50 runs with scale=(0.2, 1.0) (CONFIG.md: --crop-min=.2).
+    """
+    return Recipe("mocov3", _asymmetric(size, scale), source="facebookresearch/moco-v3 main_moco.py:262-285")
+
+
+def simclr(*, size: int = 224, scale: Range = (0.08, 1.0), batch: str = "pair_labels") -> Recipe:
+    """SimCLR: Chen et al., ICML 2020; google-research/simclr 383d414, data_util.py:127-181, 304-325, 417-444.
+
+    Values in [0, 1]; the views of a sample lie behind one another on the channels (data.py:120-131).
+    What TensorFlow does otherwise stays torchvision's and Pillow's here: its resize is not antialiased, its jitter keeps
+    floats between the steps, its 23-tap blur pads with zeros.
+    """
+    view = ViewSpec(size, scale, interpolation="bicubic", blur=0.5, blur_kernel=23, **_STRONG)
+    return Recipe(
+        "simclr", (view,) * 2, mean=(0.0,) * 3, std=(1.0,) * 3, batch=batch,
+        source="google-research/simclr data_util.py:127-181,304-325,417-444",
+    )  # fmt: skip
+
+
+def byol(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
+    """BYOL: Grill et al., NeurIPS 2020; vturrisi/solo-learn 9187ea3, solo/data/pretrain_dataloader.py:178-269 with
+    scripts/pretrain/imagenet/augmentations/asymmetric.yaml. Bicubic.
+    """
+    return Recipe(
+        "byol", _asymmetric(size, scale, interpolation="bicubic"), batch="index_views_labels",
+        source="vturrisi/solo-learn pretrain_dataloader.py:178-269",
+    )  # fmt: skip
+
+
+def _dinov2_views(sizes: tuple[int, int], scales: tuple[Range, Range], local_crops: int, flip: float,
+                  as_declared: bool) -> tuple[ViewSpec, ...]:  # fmt: skip
+    blurs = (1.0, 0.1, 0.5) if as_declared else (0.0, 0.9, 0.5)
+    shared = {**_DINO, "blur_kernel": 9, "flip": flip}
+    first = ViewSpec(sizes[0], scales[0], blur=blurs[0], **shared)
+    second = ViewSpec(sizes[0], scales[0], blur=blurs[1], solarize=0.2, **shared)
+    local = ViewSpec(sizes[1], scales[1], blur=blurs[2], **shared)
+    return (first, second) + (local,) * local_crops
+
+
+def dinov2(
+    *,
+    as_declared: bool = False,
+    local_crops: int = 8,
+    global_size: int = 224,
+    local_size: int = 96,
+    global_scale: Range = (0.32, 1.0),
+    local_scale: Range = (0.05, 0.32),
+    patch: int = 16,
+) -> Recipe:
+    """DINOv2: Oquab et al., TMLR 2024; facebookresearch/dinov2 b8931f7, dinov2/data/augmentations.py:26-118 with
+    configs/ssl_default_config.yaml:107-116. Bicubic, torchvision's blur of 9 taps.
+
+    The released code passes 1 - p where RandomApply takes p (dinov2/data/transforms.py:12-21): it blurs with
+    probabilities 0.0, 0.9, 0.5 where 1.0, 0.1, 0.5 are declared, and the released weights come from that. Default is
+    what it does; as_declared=True what it says. ViT-L/14 and g/14: local_size=98, patch=14. Give the loader
+    dtype=torch.float16: the official collate casts to half.
+    """
+    views = _dinov2_views((global_size, local_size), (global_scale, local_scale), local_crops, 0.5, as_declared)
+    return Recipe(
+        "dinov2-as-declared" if as_declared else "dinov2", views, batch="dinov2", masks=StratifiedMasks(patch=patch),
+        source="facebookresearch/dinov2 dinov2/data/augmentations.py:26-118",
+    )  # fmt: skip
+
+
+def dinov3(
+    *,
+    as_declared: bool = False,
+    local_crops: int = 8,
+    global_size: int = 256,
+    local_size: int = 112,
+    gram_size: int | None = None,
+    global_scale: Range = (0.32, 1.0),
+    local_scale: Range = (0.05, 0.32),
+    flip: float = 0.0,
+    patch: int = 16,
+) -> Recipe:
+    """DINOv3: Siméoni et al., 2025 (arXiv 2508.10104); facebookresearch/dinov3 6876159, dinov3/data/augmentations.py
+    with config vit7b16_pretrain. No flips. Blur probabilities as in `dinov2`, inverted here too.
+
+    gram_size: crops for the gram teacher, without distortions, of the global views' boxes (512 in
+    config gram_anchor); the global views are then resized to the larger of both sizes first.
+    ssl_default_config.yaml: global_size=224, local_size=96, flip=0.5. Give the loader dtype=torch.bfloat16.
+    """
+    views = _dinov2_views((global_size, local_size), (global_scale, local_scale), local_crops, flip, as_declared)
+    if gram_size is not None:
+        largest = max(gram_size, global_size)
+        via = {size: None if size == largest else largest for size in (global_size, gram_size)}
+        grams = tuple(
+            ViewSpec(gram_size, global_scale, interpolation="bicubic", flip=flip, via=via[gram_size],
+                     box_of=number) for number in range(2)
+        )  # fmt: skip
+        globals_ = tuple(dataclasses.replace(view, via=via[global_size]) for view in views[:2])
+        views = globals_ + grams + views[2:]
+    return Recipe(
+        "dinov3-as-declared" if as_declared else "dinov3", views, batch="dinov2",
+        masks=StratifiedMasks(patch=patch, exact=True), source="facebookresearch/dinov3 dinov3/data/augmentations.py",
+    )  # fmt: skip
+
+
+def ibot(
+    *,
+    local_crops: int = 10,
+    global_scale: Range = (0.25, 1.0),
+    local_scale: Range = (0.05, 0.25),
+    patch: int = 16,
+) -> Recipe:
+    """iBOT: Zhou et al., ICLR 2022; bytedance/ibot da316d8, main_ibot.py:574-621, loader.py:54-116.
+
+    DINO's views with masks for all of them. Numbers are those of README's ViT-S/16 of 800 epochs; the script's own
+    defaults are local_crops=0, global_scale=(0.14, 1.0).
+    """
+    views = dino(local_crops=local_crops, global_scale=global_scale, local_scale=local_scale).views
+    return Recipe(
+        "ibot", views, batch="views_labels_masks", masks=IBOTMasks(patch=patch),
+        source="bytedance/ibot main_ibot.py:574-621",
+    )  # fmt: skip
+
+
+def mae(*, size: int = 224, scale: Range = (0.2, 1.0), mask_ratio: float | None = None) -> Recipe:
+    """MAE: He et al., CVPR 2022; facebookresearch/mae efb2a80, main_pretrain.py:123-127. One view, bicubic, flipped.
+
+    The official model draws its masks itself; with mask_ratio (0.75 there) the loader does, and gives them as a third
+    part of the batch (models_mae.py:123-148).
+    """
+    view = ViewSpec(size, scale, interpolation="bicubic")
+    masks = None if mask_ratio is None else RandomMasks(ratio=mask_ratio)
+    batch = "view_labels" if masks is None else "view_labels_masks"
+    return Recipe("mae", (view,), batch=batch, masks=masks, source="facebookresearch/mae main_pretrain.py:123-127")
+
+
+def mae_thorax(
+    *, size: int = 224, scale: Range = (0.5, 1.0), mask_ratio: float | None = None, mean: Triple = IMAGENET_MEAN,
+    std: Triple = IMAGENET_STD,
+) -> Recipe:  # fmt: skip
+    """MAE for thorax disease: Xiao et al., WACV 2023; lambert-x/medical_mae 953a460,
+    main_pretrain_multi_datasets_xray.py:169-174, PRETRAIN.md. mask_ratio there is 0.90.
+
+    CheXpert and MIMIC have ImageNet's mean and std there, NIH has NIH_MEAN and NIH_STD (:147-155).
+    """
+    recipe = mae(size=size, scale=scale, mask_ratio=mask_ratio)
+    source = "lambert-x/medical_mae main_pretrain_multi_datasets_xray.py:169-174"
+    return dataclasses.replace(recipe, name="mae_thorax", mean=mean, std=std, source=source)
+
+
+def seer() -> Recipe:
+    """SEER: Goyal et al., 2021 (arXiv 2103.01988) and 2022; facebookresearch/vissl 09270ed,
+    configs/config/pretrain/seer/models/regnet10B.yaml with pretrain/swav/swav_8node_resnet.yaml.
+
+    SwAV's views at 2x160 + 4x96, std[0] 0.229. MODEL_DOCUMENTATION.md says otherwise; this is what the code runs.
+    """
+    views = swav(global_size=160, local_crops=4).views
+    return Recipe("seer", views, batch="vissl", source="facebookresearch/vissl seer/models/regnet10B.yaml")
+
+
+def ijepa(*, size: int = 224, scale: Range = (0.3, 1.0), patch: int = 14) -> Recipe:
+    """I-JEPA: Assran et al., CVPR 2023; facebookresearch/ijepa 52c1ae9, configs/in1k_vith14_ep300.yaml,
+    src/masks/multiblock.py. One bilinear crop without flip or colour; the masks are the method.
+    """
+    masks = MultiBlockMasks(patch=patch)
+    source = "facebookresearch/ijepa src/masks/multiblock.py"
+    return Recipe("ijepa", (ViewSpec(size, scale, flip=0.0),), batch="ijepa", masks=masks, source=source)
+
+
+def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
+    """GenView: Li et al., ECCV 2024; xiaojieli0903/genview 38a6a78, its SimSiam configs on mmpretrain. CLIP's mean and
+    std. One of the two views comes from a generated picture where the dataset has companions.
+
+    The released code never blurs: mmpretrain's GaussianBlur drops its result (auto_augment.py:1171-1173, mmpretrain
+    issue 1711). Default is what it does; as_declared=True blurs with probability 0.5.
+    """
+    shared = {"grayscale": 0.2, **_jitter(0.4, 0.4, 0.4, 0.1, 0.8)}
+    view = ViewSpec(size, scale, blur=0.5 if as_declared else 0.0, **shared)
+    return Recipe(
+        "genview-as-declared" if as_declared else "genview", (view,) * 2, mean=CLIP_MEAN, std=CLIP_STD,
+        source="xiaojieli0903/genview mmpretrain/datasets/transforms/auto_augment.py:1171-1173",
+    )  # fmt: skip
+
+
+def supervised(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
+    """Supervised training as torchvision's and pytorch/examples' scripts have it: pytorch/examples imagenet/main.py.
+
+    One bilinear crop, flipped.
+    """
+    return Recipe("supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py")
+
+
+def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "bilinear") -> Recipe:
+    """Evaluation: the short side resized, the centre cut out; pytorch/examples imagenet/main.py.
+
+    For linear probes and k-NN. DINO's and DINOv2's evaluations are interpolation="bicubic".
+    """
+    view = ViewSpec(size, interpolation=interpolation, flip=0.0, resize_short=resize)
+    return Recipe("evaluate", (view,), batch="view_labels", source="pytorch/examples imagenet/main.py")
+
+
+PRESETS: dict[str, Callable[..., Recipe]] = {
+    preset.__name__: preset
+    for preset in (dino, swav, mocov2, mocov3, simclr, byol, dinov2, dinov3, ibot, mae, mae_thorax, seer, ijepa, genview,
+                   supervised, evaluate)
+}  # fmt: skip

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 
 from . import _C
-from .recipes import Recipe
+from .masks import BatchKey, SampleKeys
+from .recipe import Recipe
 from .samples import Samples, check_epoch
+from .structures import assemble, item
 
 # torch's element types, the names of csrc/cpu/normalize.h and numpy's types of the same size.
 ELEMENTS = {
@@ -52,9 +54,14 @@ class Submitted:
     plans: np.ndarray | None  # (N, views)
     pending: _C.PendingBatch
     valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
+    key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
 
     def __post_init__(self) -> None:
         self.valid = np.ones(len(self.keys), dtype=bool)
+        self.key = BatchKey(self.samples.seed, 0, 0, 0)
+
+    def sample_keys(self) -> SampleKeys:
+        return SampleKeys(self.samples.seed, self.keys.records, self.keys.draws, self.keys.epochs)
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
         """Raises TimeoutError when `timeout` seconds pass first."""
@@ -91,19 +98,14 @@ class Submitted:
 
     def structured(self, return_info: bool) -> Any:
         """The batch as the recipe's official script expects it; one dict more with return_info."""
-        parts: list[Any] = [self.views]
-        if self.samples.recipe.batch == "views_labels":
-            parts.append(self.labels())
-        if return_info:
-            parts.append(self.info())
-        return parts[0] if len(parts) == 1 else tuple(parts)
+        return assemble(self, [self.info()] if return_info else [])
 
     def as_samples(self) -> list[Any]:
         """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
-        lists = [[view[slot] for view in self.views] for slot in range(len(self.keys))]
-        if self.samples.recipe.batch == "views":
-            return lists
-        return list(zip(lists, self.labels().tolist()))
+        return [
+            item(self.samples.recipe, [view[slot] for view in self.views], int(self.keys.records[slot]), label)
+            for slot, label in enumerate(self.labels().tolist())
+        ]
 
 
 class Renderer:
@@ -141,6 +143,9 @@ class Renderer:
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
+        self._pairs = recipe.batch.startswith("pair")
+        if self._pairs and channels_last:
+            raise ValueError(f"batch {recipe.batch!r} has its views on the channels: channels_last is not possible")
         self._pool = _C.BufferPool(keep * len(self._groups))
 
     def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
@@ -148,7 +153,7 @@ class Renderer:
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for (height, width), members in self._groups.items():
             sides = [height, width, 3] if self.channels_last else [3, height, width]
-            tensor, array = self._allocate([len(members), len(keys), *sides])
+            tensor, array = self._allocate(len(members), len(keys), sides)
             for place, index in enumerate(members):
                 views[index] = tensor[place].permute(0, 3, 1, 2) if self.channels_last else tensor[place]
                 arrays[index] = array[place]
@@ -179,16 +184,20 @@ class Renderer:
         """
         return self._engine.stage_times()
 
-    def _allocate(self, shape: list[int]) -> tuple[torch.Tensor, np.ndarray]:
+    def _allocate(self, views: int, samples: int, sides: list[int]) -> tuple[torch.Tensor, np.ndarray]:
+        """(views, samples, *sides), views behind one another; those of a pair sample by sample."""
+        shape = [samples, views, *sides] if self._pairs else [views, samples, *sides]
         values, (_, numpy_type) = math.prod(shape), ELEMENTS[self.dtype]
         if self.pin_memory:
             tensor = torch.empty(shape, dtype=self.dtype, pin_memory=True)
             plain = tensor.view(torch.int16) if self.dtype == torch.bfloat16 else tensor
-            return tensor, plain.numpy().view(numpy_type)
-        room = shape[0] * max(self.batch_size, shape[1]) * math.prod(shape[2:])
-        memory = self._pool.take(room * self.dtype.itemsize)[: values * self.dtype.itemsize]
-        tensor = torch.from_numpy(memory).view(self.dtype).view(shape)
-        return tensor, memory.view(numpy_type).reshape(shape)
+            array = plain.numpy().view(numpy_type)
+        else:
+            room = views * max(self.batch_size, samples) * math.prod(sides)
+            memory = self._pool.take(room * self.dtype.itemsize)[: values * self.dtype.itemsize]
+            tensor = torch.from_numpy(memory).view(self.dtype).view(shape)
+            array = memory.view(numpy_type).reshape(shape)
+        return (tensor.transpose(0, 1), array.swapaxes(0, 1)) if self._pairs else (tensor, array)
 
 
 def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:

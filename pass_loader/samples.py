@@ -16,7 +16,7 @@ from .live import Live, chosen_records, live_now, live_then
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
-from .recipes import Recipe
+from .recipe import Recipe
 
 MAX_SEED = 2**64
 

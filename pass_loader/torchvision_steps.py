@@ -12,7 +12,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -134,11 +134,11 @@ def _normalize(transform: Any) -> list[Step]:
     return [Step("normalize", "", fields=fields)]
 
 
-def _kernel_blur(transform: Any) -> NoReturn:
-    raise ValueError(
-        f"torchvision's GaussianBlur(kernel_size={transform.kernel_size}) cuts the Gaussian off; a recipe's blur is "
-        "PIL's ImageFilter.GaussianBlur, the official scripts' one"
-    )
+def _kernel_blur(transform: Any) -> list[Step]:
+    taps = set(transform.kernel_size)
+    if len(taps) > 1:
+        raise ValueError(f"GaussianBlur(kernel_size={transform.kernel_size}): a recipe's kernel is a square")
+    return [Step("blur", "", fields={"blur_sigma": _pair(transform.sigma), "blur_kernel": int(taps.pop())})]
 
 
 _READ: dict[str, Callable[[Any], list[Step]]] = {
@@ -161,7 +161,7 @@ _READ: dict[str, Callable[[Any], list[Step]]] = {
 }
 KNOWN = (
     "known are torchvision's Compose, RandomApply, "
-    + ", ".join(name for name in _READ if name != "GaussianBlur")
+    + ", ".join(_READ)
     + ", and the official repositories' blur and solarize classes"
 )
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .recipes import Recipe, ViewSpec
+from .recipe import Recipe, ViewSpec
 from .torchvision_steps import KNOWN, RANDOM, Step, is_foreign_step, noise, steps_of, torchvision_name
 
 # A flip may stand anywhere behind the crop: it moves pixels, and every later step gives the mirrored picture's bytes.

@@ -142,6 +142,19 @@ def test_random_crop(T: Any) -> None:
     assert (default.scale, default.ratio) == ((0.08, 1.0), (3 / 4, 4 / 3))
 
 
+class DINOv2Blur(v1.RandomApply):
+    """facebookresearch/dinov2 b8931f7, dinov2/data/transforms.py:12-21."""
+
+    def __init__(self, *, p: float):
+        super().__init__([v1.GaussianBlur(9, (0.1, 2.0))], 1 - p)
+
+
+def test_dinov2s_blur_is_what_it_does() -> None:
+    """Declared with p = 0.1, it runs with 0.9."""
+    view = Recipe.from_torchvision(v1.Compose([whole(v1), DINOv2Blur(p=0.1), *tensor_steps(v1)])).views[0]
+    assert (view.blur, view.blur_kernel, view.blur_sigma) == (0.9, 9, (0.1, 2.0))
+
+
 STEPS: dict[str, Callable[[Any], list[Any]]] = {
     "brightness": lambda T: [T.ColorJitter(brightness=(1.3, 1.3))],
     "darkness": lambda T: [T.ColorJitter(brightness=(0.0, 0.0))],
@@ -153,6 +166,8 @@ STEPS: dict[str, Callable[[Any], list[Any]]] = {
     "blur": lambda T: [official.GaussianBlur([1.3, 1.3])],
     "small blur": lambda T: [T.RandomApply([official.GaussianBlur([0.1, 0.1])], p=1)],
     "PIL blur": lambda T: [official.PILRandomGaussianBlur(1.0, 1.7, 1.7)],
+    "torchvision's blur": lambda T: [T.GaussianBlur(9, (1.3, 1.3))],
+    "its 23 taps": lambda T: [T.RandomApply([T.GaussianBlur(23, (2.0, 2.0))], p=1)],
     "solarize": lambda T: [T.RandomSolarize(128, p=1.0)],
     "DINO's solarize": lambda T: [official.Solarization(1.0)],
     "MoCo-v3's solarize": lambda T: [official.Solarize()],

@@ -55,6 +55,11 @@ void jitter(const ViewPixels& pixels, const ViewPlan& plan, StageClock& clock) {
   }
 }
 
+void blur(const ViewPixels& pixels, const Planes& view, const ViewPlan& plan, RenderScratch& scratch) {
+  if (plan.blur_kernel == 0) return gaussian_blur(pixels, view.height, view.width, plan.blur_sigma, scratch.blur);
+  kernel_blur(pixels, view.height, view.width, plan.blur_kernel, plan.blur_sigma, scratch.kernel_blur);
+}
+
 // Runs a step and charges it, where the plan asks for it.
 template <typename Step>
 void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
@@ -71,8 +76,7 @@ Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScrat
   ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride};
   jitter(pixels, plan, clock);
   step_if(plan.grayscale, Stage::grayscale, clock, [&] { grayscale(pixels); });
-  step_if(plan.blur_sigma > 0.0f, Stage::blur, clock,
-          [&] { gaussian_blur(pixels, view.height, view.width, plan.blur_sigma, scratch.blur); });
+  step_if(plan.blur_sigma > 0.0f, Stage::blur, clock, [&] { blur(pixels, view, plan, scratch); });
   step_if(plan.solarize_threshold >= 0, Stage::solarize, clock, [&] { solarize(pixels, plan.solarize_threshold); });
   return view;
 }

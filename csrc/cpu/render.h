@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "cpu/blur.h"
+#include "cpu/kernel_blur.h"
 #include "cpu/resample.h"
 #include "image.h"
 #include "plan.h"
@@ -13,6 +14,7 @@ namespace pass_loader::cpu {
 struct RenderScratch {
   ResampleScratch resample;
   BlurScratch blur;
+  KernelBlurScratch kernel_blur;
   Scratch<uint8_t> view, via;
 };
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import PackError
-from ..recipes import Recipe
+from ..recipe import Recipe
 from .reader import Pack
 
 BATCH_SIZE = 32

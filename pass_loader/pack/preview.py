@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import PackError
-from ..recipes import Recipe
+from ..masks import BatchKey, IBOTMasks, MultiBlockMasks, RandomMasks, SampleKeys, StratifiedMasks
+from ..recipe import Recipe
 from ..samples import Samples
 from .reader import Pack
 
@@ -28,14 +29,18 @@ def preview(
     seed: int = 0,
     epoch: int = 0,
 ) -> None:
-    """Write a contact sheet of `records`, or of `count` live records spread over the pack, as PNG."""
+    """Write a contact sheet of `records`, or of `count` live records spread over the pack, as PNG.
+
+    What a mask hides is dark; for I-JEPA, which hides from the encoder, what the predictors fill in is red.
+    """
     samples = Samples(pack, recipe, seed=seed)
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
         records = [int(record) for record in samples.live.records_at(spread)]
     if not len(records):
         raise PackError(f"{samples.pack.path} has no live record to show")
-    rows = [_row(samples, record, epoch) for record in records]
+    masks = _masks(samples, np.array(records, np.int64), epoch)
+    rows = [_row(samples, record, epoch, shown) for record, shown in zip(records, masks)]
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
     top = 0
     for row in rows:
@@ -44,9 +49,47 @@ def preview(
     sheet.save(out, "PNG")
 
 
-def _row(samples: Samples, record: int, epoch: int) -> Image.Image:
+def _masks(samples: Samples, records: np.ndarray, epoch: int) -> list[dict[int, np.ndarray]]:
+    """For each sample, of the views that have one: (rows, columns) uint8, 0 seen, 1 hidden, 2 a predictor's. As if the
+    samples were the first batch of the epoch."""
+    masks, views = samples.recipe.masks, samples.recipe.views
+    keys = SampleKeys(samples.seed, records, np.zeros(len(records), np.uint32), np.full(len(records), epoch, np.uint32))
+    batch = BatchKey(samples.seed, epoch, 0, 0)
+    side = (views[0].height, views[0].width)
+    found: dict[int, np.ndarray] = {}  # a view: (N, rows, columns)
+    if isinstance(masks, IBOTMasks):
+        found = {number: masks.draw(keys, number, view.height, view.width) for number, view in enumerate(views)}
+    elif isinstance(masks, StratifiedMasks):
+        numbers = [number for number, role in enumerate(samples.recipe.roles()) if role == "global"]
+        drawn, _ = masks.draw(keys, batch, numbers, *side)
+        found = dict(zip(numbers, np.split(drawn, len(numbers))))
+    elif isinstance(masks, RandomMasks):
+        drawn = masks.draw(keys, 0, *side)["mask"]
+        found[0] = drawn.reshape(len(records), side[0] // masks.patch, -1)
+    elif isinstance(masks, MultiBlockMasks):
+        encoders, predictors = masks.draw(keys, batch, *side)
+        cells = np.ones((len(records), side[0] // masks.patch * (side[1] // masks.patch)))
+        for kind, blocks in ((0, encoders), (2, predictors)):
+            for block in blocks:
+                np.put_along_axis(cells, block, kind, axis=1)
+        found[0] = cells.reshape(len(records), side[0] // masks.patch, -1)
+    return [{view: drawn[row].astype(np.uint8) for view, drawn in found.items()} for row in range(len(records))]
+
+
+def _hidden(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """(height, width, 3) uint8 with what the mask hides at a quarter of its brightness, a predictor's in red."""
+    rows, columns = (np.arange(side) * cells // side for side, cells in zip(view.shape, mask.shape))
+    kind = mask[rows[:, None], columns[None]][:, :, None]
+    red = np.array([255, 60, 60])
+    return np.where(kind == 0, view, np.where(kind == 1, view // 4, (view // 2 + red // 2))).astype(np.uint8)
+
+
+def _row(samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray]) -> Image.Image:
     plan = samples.plan(record, epoch)
-    views = [Image.fromarray(view) for view in samples.render(record, epoch)]
+    rendered = samples.render(record, epoch)
+    views = [
+        Image.fromarray(_hidden(view, masks[number]) if number in masks else view) for number, view in enumerate(rendered)
+    ]
     tallest = max(view.height for view in views)
     picture = _with_boxes(Image.fromarray(samples.decode(record)), plan, tallest)
     tiles = [picture] + [_framed(view, _colour(i, len(views))) for i, view in enumerate(views)]

@@ -1,0 +1,115 @@
+// Pictures and records alone, without a pack: headers, decoding, transcoding.
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "bindings.h"
+#include "cpu/normalize.h"
+#include "crc32c.h"
+#include "error.h"
+#include "jpeg/dct_codec.h"
+#include "jpeg/decode.h"
+#include "jpeg/header.h"
+#include "jpeg/transcode.h"
+
+namespace pass_loader {
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+py::array_t<uint8_t> interleaved(const ConstPlanes& picture) {
+  py::array_t<uint8_t> out({picture.height, picture.width, int32_t{3}});
+  cpu::interleave(picture, out.mutable_data());
+  return out;
+}
+
+namespace {
+
+std::span<const uint8_t> bytes_of(const py::buffer_info& info) {
+  PL_CHECK(info.ndim == 1 && info.itemsize == 1 && (info.size == 0 || info.strides[0] == 1), Fault::argument,
+           "want contiguous bytes");
+  return {static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size)};
+}
+
+py::dict read_header(const py::buffer& data) {
+  py::buffer_info info = data.request();
+  const std::span<const uint8_t> bytes = bytes_of(info);
+  const bool is_dct = jpeg::is_dct(bytes);
+  const jpeg::Header header = is_dct ? jpeg::header_of(jpeg::parse_dct(bytes)) : jpeg::read_header(bytes);
+  return py::dict("height"_a = header.height, "width"_a = header.width, "components"_a = header.components,
+                  "progressive"_a = header.progressive, "exif_orientation"_a = header.exif_orientation,
+                  "ends_with_eoi"_a = is_dct || jpeg::ends_with_eoi(bytes));
+}
+
+// A copy of a Python buffer with the padding that decoders may read.
+struct Padded {
+  static constexpr size_t kMaxBytes = size_t{1} << 40;
+
+  explicit Padded(const py::buffer& data) {
+    const py::buffer_info info = data.request();
+    const std::span<const uint8_t> from = bytes_of(info);
+    PL_CHECK(from.size() <= kMaxBytes, Fault::argument, "%zu bytes are no picture", from.size());
+    uint8_t* to = memory.need(from.size() + jpeg::kStreamPadding);
+    std::memcpy(to, from.data(), from.size());
+    std::memset(to + from.size(), 0, jpeg::kStreamPadding);
+    bytes = {to, from.size()};
+  }
+  Scratch<uint8_t> memory;
+  std::span<const uint8_t> bytes;
+};
+
+py::array_t<uint8_t> decode(const py::buffer& data) {
+  const Padded padded(data);
+  jpeg::Decoder decoder;
+  ConstPlanes picture;
+  {
+    py::gil_scoped_release release;
+    picture = decoder.decode(padded.bytes);
+  }
+  return interleaved(picture);
+}
+
+py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::span<const uint8_t>)) {
+  const Padded padded(data);
+  std::vector<uint8_t> out;
+  {
+    py::gil_scoped_release release;
+    out = call(padded.bytes);
+  }
+  if (out.empty()) return py::none();
+  return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
+}
+
+bool decodes_without_libjpeg(const py::buffer& data) {
+  const Padded padded(data);
+  jpeg::Decoder decoder;
+  decoder.decode(padded.bytes);
+  return decoder.without_libjpeg();
+}
+
+// Decodes and throws the pixels away: tells whether Pillow would accept the bytes.
+void check_decodes(const py::buffer& data) {
+  const Padded padded(data);
+  py::gil_scoped_release release;
+  jpeg::Decoder().decode(padded.bytes);
+}
+
+}  // namespace
+
+void bind_pictures(py::module_& m) {
+  m.def("crc32c", [](const py::buffer& data) {
+    py::buffer_info info = data.request();
+    std::span<const uint8_t> bytes = bytes_of(info);
+    py::gil_scoped_release release;
+    return crc32c(bytes);
+  }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
+  m.def("read_header", &read_header, "data"_a);
+  m.def("decode", &decode, "data"_a);
+  m.def("decodes_without_libjpeg", &decodes_without_libjpeg, "data"_a,
+        "Whether the project's own baseline decoder takes the picture: for tests.");
+  m.def("check_decodes", &check_decodes, "data"_a);
+  m.def("jpeg_to_dct", [](const py::buffer& file) { return transcode(file, &jpeg::jpeg_to_dct); }, "file"_a);
+  m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
+}
+
+}  // namespace pass_loader

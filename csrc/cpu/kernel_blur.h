@@ -1,0 +1,16 @@
+// torchvision's GaussianBlur: a kernel of so many taps, reflected edges, float32, rounded to 8 bits.
+#pragma once
+#include "cpu/jitter.h"
+#include "image.h"
+
+namespace pass_loader::cpu {
+
+struct KernelBlurScratch {
+  Scratch<float> padded, rows, kernel;
+  Scratch<uint32_t> doubtful;
+};
+
+// taps odd; sigma > 0, pixels. view.count == height * width, both above taps / 2.
+void kernel_blur(const ViewPixels& view, int height, int width, int taps, float sigma, KernelBlurScratch& scratch);
+
+}  // namespace pass_loader::cpu

@@ -1,0 +1,90 @@
+"""Writes docs/recipes.md and its contact sheets from the presets themselves: `python -m docs.make_recipes`.
+
+The photographs are scikit-learn's two, CC BY 2.0 (benchmarks/pictures.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.pictures import CREATORS, write_pass
+from pass_loader import Recipe, recipes
+from pass_loader.pack import build
+from pass_loader.pack.preview import preview
+
+HERE = Path(__file__).parent
+VARIANTS: dict[str, list[str]] = {
+    "dino": ["dino(global_scale=(0.14, 1.0), local_scale=(0.05, 0.14))",
+             "dino(local_crops=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25))"],
+    "swav": ["swav(local_crops=4)", "swav(local_crops=4, global_size=160, global_scale=(0.08, 1.0))",
+             "swav(local_crops=0, global_scale=(0.08, 1.0))"],
+    "dinov2": ["dinov2(as_declared=True)"],
+    "dinov3": ["dinov3(gram_size=512)", "dinov3(global_size=224, local_size=96, flip=0.5)"],
+    "mae": ["mae(mask_ratio=0.75)"],
+    "genview": ["genview(as_declared=True)"],
+}  # fmt: skip
+INTRO = """# Recipes
+
+Every preset, as `print(recipes.NAME())` shows it, with a contact sheet: the picture with its crop boxes, then the views.
+Patches that a mask hides are dark; I-JEPA's predictor blocks are red. All arguments are keywords, and
+`recipe.override(views=[1], solarize=0.0)` or `dataclasses.replace` change anything else.
+
+This page is written by `python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with
+scikit-learn.
+
+| preset | views | batch | masks | follows |
+|---|---|---|---|---|
+{rows}
+"""
+
+
+def table(recipe: Recipe) -> str:
+    """The recipe's own table, the same on every machine."""
+    return str(dataclasses.replace(recipe, pillow=13))
+
+
+def made(call: str) -> Recipe:
+    return eval(f"recipes.{call}", {"recipes": recipes})
+
+
+def _shape(recipe: Recipe) -> str:
+    sizes = [view.height for view in recipe.views]
+    return " + ".join(f"{sizes.count(size)}x{size}" for size in dict.fromkeys(sizes))
+
+
+def page() -> str:
+    rows, sections = [], []
+    for name, preset in recipes.PRESETS.items():
+        recipe = preset()
+        masks = type(recipe.masks).__name__ if recipe.masks else "-"
+        rows.append(f"| [`{name}`](#{name}) | {_shape(recipe)} | `{recipe.batch}` | {masks} | {recipe.source} |")
+        sections.append(f"## {name}\n\n{inspect.getdoc(preset)}\n\n![{name}](recipes/{name}.jpg)\n")
+        for call in [f"{name}()", *VARIANTS.get(name, [])]:
+            sections.append(f"`recipes.{call}`\n\n```text\n{table(made(call))}\n```\n")
+    creators = " and ".join(CREATORS.values())
+    return INTRO.format(creators=creators, rows="\n".join(rows)) + "\n" + "\n".join(sections)
+
+
+def sheets(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        tar, metadata = write_pass(Path(temporary), 8)
+        build([tar], Path(temporary) / "pack", metadata=metadata)
+        for name, preset in recipes.PRESETS.items():
+            recipe = preset(mask_ratio=0.75) if name.startswith("mae") else preset()
+            sheet = Path(temporary) / f"{name}.png"
+            preview(Path(temporary) / "pack", dataclasses.replace(recipe, pillow=13), sheet, records=[0, 1])
+            with Image.open(sheet) as picture:
+                small = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS)
+                small.save(folder / f"{name}.jpg", quality=80)
+
+
+if __name__ == "__main__":
+    (HERE / "recipes.md").write_text(page())
+    if "--tables" not in sys.argv[1:]:
+        sheets(HERE / "recipes")
