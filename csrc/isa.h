@@ -25,20 +25,12 @@ std::vector<std::string> supported_isas();
 #define PL_TARGET_VBMI __attribute__((target("arch=x86-64-v4,avx512vbmi,avx512vbmi2,avx512vnni")))
 
 // Defines `void name params`, which calls `name_body args` compiled for the level in force.
-#define PL_LEVELS(name, params, args)                                      \
-  PL_LEVELS_BUT_VBMI(name, params, args)                                   \
+#define PL_LEVELS(name, params, args)                                       \
+  static void name##_base params { name##_body args; }                      \
+  PL_TARGET_AVX2 static void name##_avx2 params { name##_body args; }       \
+  PL_TARGET_AVX512 static void name##_avx512 params { name##_body args; }   \
   PL_TARGET_VBMI static void name##_avx512vbmi params { name##_body args; } \
   PL_DISPATCH(name, params, args, name)
-
-// The same where name_avx512vbmi is written by hand, above.
-#define PL_LEVELS_WITH_VBMI(name, params, args) \
-  PL_LEVELS_BUT_VBMI(name, params, args)        \
-  PL_DISPATCH(name, params, args, name)
-
-#define PL_LEVELS_BUT_VBMI(name, params, args)                     \
-  static void name##_base params { name##_body args; }             \
-  PL_TARGET_AVX2 static void name##_avx2 params { name##_body args; } \
-  PL_TARGET_AVX512 static void name##_avx512 params { name##_body args; }
 
 // Defines `void name params`, which calls stem_base, stem_avx2, ... written by hand.
 #define PL_DISPATCH(name, params, args, stem)                                                                \
@@ -53,7 +45,6 @@ std::vector<std::string> supported_isas();
 #define PL_TARGET_VBMI
 #define PL_LEVELS(name, params, args) \
   void name params { name##_body args; }
-#define PL_LEVELS_WITH_VBMI PL_LEVELS
 #define PL_DISPATCH(name, params, args, stem) \
   void name params { stem##_base args; }
 #endif

@@ -30,7 +30,7 @@ struct Scaling {
 
 // kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap.
 // The order of operations is Pillow's, in double: regrouping would change last bits and then pixels.
-PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t in_size, int32_t stride,
+PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t in_size, int32_t taps,
                                  int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
   const Scaling s = scaling;  // a copy: what is written below cannot be it, and the loops vectorise
   double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
@@ -42,7 +42,7 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
     count[i] = count_out[i];
     sum[i] = 0.0;
   }
-  for (int32_t t = 0; t < stride; ++t) {
+  for (int32_t t = 0; t < taps; ++t) {
     const double tap = t;
     for (int i = 0; i < kLanes; ++i) {
       double x = (tap + first[i] - center[i] + 0.5) * s.inverse;
@@ -53,7 +53,7 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
     }
   }
   for (int i = 0; i < kLanes; ++i) sum[i] = sum[i] != 0.0 ? sum[i] : 1.0;
-  for (int32_t t = 0; t < stride; ++t)
+  for (int32_t t = 0; t < taps; ++t)
     for (int i = 0; i < kLanes; ++i) {
       double weight = unscaled[t * kLanes + i] / sum[i] * (1 << kWeightBits);
       fixed[t * kLanes + i] = static_cast<int32_t>(weight + (weight < 0.0 ? -0.5 : 0.5));
@@ -61,9 +61,9 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
 }
 
 PL_LEVELS(lane_weights,
-          (const Scaling& s, int32_t begin, int32_t in_size, int32_t stride, int32_t* first, int32_t* count,
+          (const Scaling& s, int32_t begin, int32_t in_size, int32_t taps, int32_t* first, int32_t* count,
            double* unscaled, int32_t* fixed),
-          (s, begin, in_size, stride, first, count, unscaled, fixed))
+          (s, begin, in_size, taps, first, count, unscaled, fixed))
 
 }  // namespace
 
@@ -75,17 +75,19 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   s.support = (s.cubic ? 2.0 : 1.0) * filter_scale;
   s.inverse = 1.0 / filter_scale;
   const int32_t stride = (static_cast<int32_t>(std::ceil(s.support)) * 2 + 1 + 3) / 4 * 4;
+  // An output has less than 2 support + 1 taps, but for rounding.
+  const int32_t taps = static_cast<int32_t>(2.0 * s.support + 0.001) + 1;
   weights.stride = stride;
   weights.first.resize(request.out_size);
   weights.count.resize(request.out_size);
   weights.weight.resize(static_cast<size_t>(request.out_size) * stride);
   weights.unscaled.resize(static_cast<size_t>(stride) * kLanes);
-  weights.fixed.resize(static_cast<size_t>(stride) * kLanes);
+  weights.fixed.assign(static_cast<size_t>(stride) * kLanes, 0);
   weights.input_begin = request.in_size;
   weights.input_end = 0;
   for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
     int32_t first[kLanes], count[kLanes];
-    lane_weights(s, request.offset + begin, request.in_size, stride, first, count, weights.unscaled.data(),
+    lane_weights(s, request.offset + begin, request.in_size, taps, first, count, weights.unscaled.data(),
                  weights.fixed.data());
     for (int i = 0; i < std::min(kLanes, request.out_size - begin); ++i) {
       const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;

@@ -15,6 +15,8 @@ namespace {
 
 constexpr int kLanes = 32;
 constexpr int kPasses = 3;
+// In 16 bits the box sum must stay below 2^15: 255 * (2 * 63 + 1) does.
+constexpr int kMaxRadius16 = 63;
 
 // A box of real-valued radius: 2 * radius + 1 pixels of weight ww and one on each side of weight fw, in 1 / 2^24.
 struct Box {
@@ -65,6 +67,7 @@ PL_INLINE void blur_strip_body(uint8_t* a, uint8_t* b, int height, size_t stride
 
 #if defined(__x86_64__)
 #define PL_STRIP strip_avx2
+#define PL_STRIP_PASS(kind) strip_avx2_##kind
 #define PL_TARGET PL_TARGET_AVX2
 #define PL_VECTOR __m256i
 #define PL_OP(name) _mm256_##name
@@ -75,6 +78,7 @@ PL_INLINE void blur_strip_body(uint8_t* a, uint8_t* b, int height, size_t stride
 #include "cpu/blur_strip.h"
 
 #define PL_STRIP strip_avx512
+#define PL_STRIP_PASS(kind) strip_avx512_##kind
 #define PL_TARGET PL_TARGET_AVX512
 #define PL_VECTOR __m512i
 #define PL_OP(name) _mm512_##name
@@ -82,16 +86,13 @@ PL_INLINE void blur_strip_body(uint8_t* a, uint8_t* b, int height, size_t stride
 #define PL_STORE_BYTES(to, v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtepi16_epi8(v))
 #include "cpu/blur_strip.h"
 
-// In 16 bits the box sum must stay below 2^15: 255 * (2 * 63 + 1) does.
-constexpr int kMaxRadius16 = 63;
-
 void blur_strip_avx2(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
   if (box.radius > kMaxRadius16) return blur_strip_body(a, b, height, stride, box, words);
-  for (int x = 0; x < kLanes; x += 16) strip_avx2(a + x, stride, height, box, words, words + 16 * height, b + x);
+  for (int x = 0; x < kLanes; x += 16) strip_avx2(a + x, stride, height, box, words, b + x);
 }
 void blur_strip_avx512(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
   if (box.radius > kMaxRadius16) return blur_strip_body(a, b, height, stride, box, words);
-  strip_avx512(a, stride, height, box, words, words + 32 * height, b);
+  strip_avx512(a, stride, height, box, words, b);
 }
 #define blur_strip_avx512vbmi blur_strip_avx512
 #endif
@@ -131,7 +132,8 @@ void gaussian_blur(const ViewPixels& view, int height, int width, float sigma, B
   const Box box = box_of(sigma);
   const size_t plane_bytes = round_up(height, kLanes) * round_up(width, kLanes);
   uint8_t* a = scratch.planes.need(2 * plane_bytes);
-  uint16_t* words = scratch.words.need(2 * kLanes * static_cast<size_t>(std::max(height, width)));
+  const size_t margins = 2 * static_cast<size_t>(std::min(box.radius, kMaxRadius16) + 1);
+  uint16_t* words = scratch.words.need(2 * kLanes * (static_cast<size_t>(std::max(height, width)) + margins));
   for (int plane = 0; plane < 3; ++plane)
     blur_plane(view.pixels + plane * view.plane_stride, height, width, box, a, a + plane_bytes, words);
 }

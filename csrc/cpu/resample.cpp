@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/resample_avx2.h"
 #include "cpu/resample_vbmi.h"
 #include "cpu/transpose.h"
 #include "isa.h"
@@ -118,6 +119,7 @@ void resample(const ConstPlanes& picture, const ResampleRequest& request, const 
   crop.pixels += request.crop_x;
   crop.width = request.crop_width;
   if (current_isa() == Isa::avx512vbmi && !request.vertical_first && resample_avx512vbmi(crop, out, scratch)) return;
+  if (current_isa() >= Isa::avx2 && resample_avx2(crop, out, request.vertical_first, scratch)) return;
   if (request.vertical_first) {
     vertical_then_horizontal(crop, out, scratch);
   } else {

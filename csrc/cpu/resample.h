@@ -9,7 +9,8 @@ struct ResampleScratch {
   AxisWeights horizontal, vertical;
   Scratch<uint8_t> between;  // the picture between the passes
   Scratch<uint8_t> padded;   // the output of a horizontal pass that comes second
-  Scratch<uint8_t> columns;  // one tile of it, transposed
+  Scratch<uint8_t> columns;  // one tile of it, transposed; resample_avx2's vertical weights
+  Scratch<uint8_t> groups;   // resample_avx2's horizontal weights
 };
 
 struct ResampleRequest {

@@ -1,0 +1,297 @@
+#include <algorithm>
+#include <array>
+
+#include "cpu/jitter.h"
+#include "image.h"
+#include "isa.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pass_loader::cpu {
+namespace {
+
+constexpr int kLanes = kTile;
+
+// Hue. Pillow (Convert.c: rgb2hsv_row, hsv2rgb) mixes float and double. With c = max - min and an integer n that says
+// how far round the circle the colour is (in sixths, times c), its bytes are these exact quotients:
+//
+//   hue byte        floor(85 n / 2c), but one less for some quotients that are whole (Pillow's roundings fall short)
+//   saturation byte floor(255 c / max)
+//   colour back     round(v (21675 - s w) / 21675), w in [0, 85] by channel and hue, 21675 = 85 * 255
+//
+// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/test_render.py does it again through PIL).
+// In float32 below: all integers stay under 2^24, a correctly rounded division of integers is whole only where the
+// quotient is, and 1/21675 leaves no value near a half (2 v (21675 - s w) is even, 21675 is odd).
+
+// Where 85 n / 2c is whole, Pillow gives the whole number or one less; which of them depends on it alone.
+constexpr std::array<bool, 256> make_falls_short() {
+  std::array<bool, 256> short_of{};
+  for (int k = 1; k <= 31; ++k) short_of[k] = true;
+  for (int k : {88, 92, 96, 100, 104}) short_of[k] = true;
+  for (int k = 129; k <= 149; k += 2) short_of[k] = true;
+  for (int k = 153; k <= 209; k += 4) short_of[k] = true;
+  for (int k : {176, 184}) short_of[k] = true;
+  return short_of;
+}
+constexpr std::array<bool, 256> kFallsShort = make_falls_short();
+
+// Index: 2 * floor(quotient), plus 1 where the quotient is not whole. Value: the shifted hue byte.
+struct HueTable {
+  uint8_t shifted[512];
+  uint8_t falls_short[256];
+  uint8_t shift;
+};
+
+HueTable make_hue_table(int shift) {
+  HueTable table;
+  table.shift = static_cast<uint8_t>(shift);
+  for (int i = 0; i < 512; ++i) {
+    int hue = i / 2 - (i % 2 == 0 && kFallsShort[i / 2] ? 1 : 0);
+    table.shifted[i] = static_cast<uint8_t>(hue + shift);
+  }
+  for (int i = 0; i < 256; ++i) table.falls_short[i] = kFallsShort[i];
+  return table;
+}
+
+// `whole` is the quotient's floor, `exact` 255 where it is the quotient and 0 elsewhere.
+PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, const uint8_t* blue, uint8_t* whole,
+                                     uint8_t* exact, uint8_t* saturation, uint8_t* value) {
+  for (int i = 0; i < kLanes; ++i) {
+    int32_t r = red[i], g = green[i], b = blue[i];
+    int32_t max = std::max(r, std::max(g, b)), chroma = max - std::min(r, std::min(g, b));
+    int32_t n = r == max ? g - b : g == max ? 2 * chroma + b - r : 4 * chroma + r - g;
+    n = n < 0 ? n + 6 * chroma : n;
+    float quotient = static_cast<float>(85 * n) / static_cast<float>(std::max(2 * chroma, 1));
+    int32_t floor = static_cast<int32_t>(quotient);
+    whole[i] = static_cast<uint8_t>(floor);
+    exact[i] = static_cast<float>(floor) == quotient ? 255 : 0;
+    saturation[i] = static_cast<uint8_t>(
+        static_cast<int32_t>(static_cast<float>(255 * chroma) / static_cast<float>(std::max(max, 1))));
+    value[i] = static_cast<uint8_t>(max);
+  }
+}
+
+// w of one channel: 0 where it keeps the value, 85 where it is at its lowest, a ramp between.
+PL_INLINE uint8_t channel_byte(int32_t value, int32_t saturation, int32_t w) {
+  w = std::clamp(w, 0, 85);
+  float scaled = static_cast<float>(value * (21675 - saturation * w)) * (1.0f / 21675.0f);
+  return static_cast<uint8_t>(static_cast<int32_t>(scaled + 0.5f));
+}
+
+PL_INLINE void hsv_to_rgb(const uint8_t* hue, const uint8_t* saturation, const uint8_t* value, uint8_t* r, uint8_t* g,
+                          uint8_t* b) {
+  for (int i = 0; i < kLanes; ++i) {
+    int32_t x = 2 * hue[i], v = value[i], s = saturation[i];  // x: 85 to a sixth of the circle
+    r[i] = channel_byte(v, s, std::min(x - 85, 425 - x));
+    g[i] = channel_byte(v, s, std::abs(x - 170) - 85);
+    b[i] = channel_byte(v, s, std::abs(x - 340) - 85);
+  }
+}
+
+PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count, const HueTable& table) {
+  for (size_t at = 0; at < count; at += kLanes) {
+    uint8_t whole[kLanes], exact[kLanes], hue[kLanes], saturation[kLanes], value[kLanes];
+    rgb_to_hue_saturation(red + at, green + at, blue + at, whole, exact, saturation, value);
+    for (int i = 0; i < kLanes; ++i) hue[i] = table.shifted[2 * whole[i] + 1 - (exact[i] & 1)];
+    hsv_to_rgb(hue, saturation, value, red + at, green + at, blue + at);
+  }
+}
+
+#if defined(__x86_64__)
+// The same quotients in 16-bit lanes: an estimate that is the floor or one less, and the remainder tells which.
+//
+// rcpps is off by at most 1.5 / 2^12 of its value (Intel SDM, RCPPS), otherwise on each machine; kBelow keeps every
+// estimate from above the quotient.
+constexpr float kBelow = 1.0f - 1.0f / 2048;
+
+PL_TARGET_AVX2 PL_INLINE __m256i low_words(__m256i bytes) {
+  return _mm256_unpacklo_epi8(bytes, _mm256_setzero_si256());
+}
+PL_TARGET_AVX2 PL_INLINE __m256i high_words(__m256i bytes) {
+  return _mm256_unpackhi_epi8(bytes, _mm256_setzero_si256());
+}
+PL_TARGET_AVX2 PL_INLINE __m256 low_floats(__m256i words) {
+  return _mm256_cvtepi32_ps(_mm256_unpacklo_epi16(words, _mm256_setzero_si256()));
+}
+PL_TARGET_AVX2 PL_INLINE __m256 high_floats(__m256i words) {
+  return _mm256_cvtepi32_ps(_mm256_unpackhi_epi16(words, _mm256_setzero_si256()));
+}
+
+struct HueWords {
+  __m256i quotient, whole, saturation;
+};
+
+// floor(85 distance / 2 chroma), all ones where that is the quotient, floor(255 chroma / value). Of no meaning where
+// they do not matter: the first two without chroma, the last without value.
+PL_TARGET_AVX2 PL_INLINE HueWords hue_quotients(__m256i distance, __m256i chroma, __m256i value) {
+  const __m256 all = _mm256_set1_ps(32768.0f * kBelow), most = _mm256_set1_ps(255.0f * kBelow);
+  __m256i reciprocal[2], estimate[2];
+  for (int half = 0; half < 2; ++half) {
+    const __m256 c = half ? high_floats(chroma) : low_floats(chroma);
+    const __m256 v = half ? high_floats(value) : low_floats(value);
+    reciprocal[half] = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_rcp_ps(c), all));
+    estimate[half] = _mm256_cvttps_epi32(_mm256_mul_ps(_mm256_mul_ps(_mm256_rcp_ps(v), c), most));
+  }
+  const __m256i one = _mm256_set1_epi16(1);
+  HueWords out;
+  // The estimate misses by less than 21675 / 65536 for the reciprocal's own floor and 0.04 for kBelow.
+  const __m256i dividend = _mm256_mullo_epi16(distance, _mm256_set1_epi16(85));
+  const __m256i divisor = _mm256_add_epi16(chroma, chroma);
+  const __m256i near = _mm256_mulhi_epu16(dividend, _mm256_packus_epi32(reciprocal[0], reciprocal[1]));
+  const __m256i rest = _mm256_sub_epi16(dividend, _mm256_mullo_epi16(near, divisor));
+  out.quotient = _mm256_add_epi16(_mm256_add_epi16(near, one), _mm256_cmpgt_epi16(divisor, rest));
+  out.whole = _mm256_or_si256(_mm256_cmpeq_epi16(rest, divisor), _mm256_cmpeq_epi16(rest, _mm256_setzero_si256()));
+  const __m256i floor = _mm256_packus_epi32(estimate[0], estimate[1]);  // less than 0.3 off
+  const __m256i times_255 = _mm256_sub_epi16(_mm256_slli_epi16(chroma, 8), chroma);
+  const __m256i left = _mm256_sub_epi16(times_255, _mm256_mullo_epi16(floor, value));
+  out.saturation = _mm256_add_epi16(_mm256_add_epi16(floor, one), _mm256_cmpgt_epi16(value, left));
+  return out;
+}
+
+// Which bytes of `whole` fall short, of those given by `exact`: bit k % 8 of byte k / 8.
+struct FallsShortBits {
+  uint8_t of[32];
+};
+constexpr FallsShortBits kFallsShortBits = [] {
+  FallsShortBits bits{};
+  for (int k = 0; k < 256; ++k) bits.of[k / 8] |= static_cast<uint8_t>(kFallsShort[k] << k % 8);
+  return bits;
+}();
+
+PL_TARGET_AVX2 PL_INLINE __m256i table_of(const uint8_t* sixteen) {
+  return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+}
+
+PL_TARGET_AVX2 PL_INLINE __m256i falls_short(__m256i k) {
+  const __m256i byte = _mm256_and_si256(_mm256_srli_epi16(k, 3), _mm256_set1_epi8(31));
+  // A shuffle gives 0 where the index's highest bit is set.
+  const __m256i low = _mm256_shuffle_epi8(table_of(kFallsShortBits.of), _mm256_add_epi8(byte, _mm256_set1_epi8(112)));
+  const __m256i high =
+      _mm256_shuffle_epi8(table_of(kFallsShortBits.of + 16), _mm256_sub_epi8(byte, _mm256_set1_epi8(16)));
+  const __m256i bit = _mm256_shuffle_epi8(_mm256_set1_epi64x(static_cast<int64_t>(0x8040201008040201)),
+                                          _mm256_and_si256(k, _mm256_set1_epi8(7)));
+  return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_or_si256(low, high), bit), bit);
+}
+
+struct HueBytes {
+  __m256i hue, saturation, value;
+};
+
+PL_TARGET_AVX2 PL_INLINE HueBytes rgb_to_hsv_avx2(__m256i r, __m256i g, __m256i b) {
+  const __m256i value = _mm256_max_epu8(r, _mm256_max_epu8(g, b));
+  const __m256i chroma = _mm256_sub_epi8(value, _mm256_min_epu8(r, _mm256_min_epu8(g, b)));
+  const __m256i is_red = _mm256_cmpeq_epi8(r, value), is_green = _mm256_cmpeq_epi8(g, value);
+  const __m256i ahead = _mm256_blendv_epi8(_mm256_blendv_epi8(r, b, is_green), g, is_red);
+  const __m256i behind = _mm256_blendv_epi8(_mm256_blendv_epi8(g, r, is_green), b, is_red);
+  __m256i sector = _mm256_and_si256(is_green, _mm256_set1_epi8(-85));
+  sector = _mm256_andnot_si256(is_red, _mm256_add_epi8(sector, _mm256_set1_epi8(static_cast<char>(170))));
+  const __m256i distance = _mm256_or_si256(_mm256_subs_epu8(ahead, behind), _mm256_subs_epu8(behind, ahead));
+  const HueWords low = hue_quotients(low_words(distance), low_words(chroma), low_words(value));
+  const HueWords high = hue_quotients(high_words(distance), high_words(chroma), high_words(value));
+  const __m256i quotient = _mm256_packus_epi16(low.quotient, high.quotient);
+  const __m256i whole = _mm256_packs_epi16(low.whole, high.whole);
+  // Backwards from the sector: the floor of a negative quotient; and round the circle, 255 to a turn.
+  const __m256i ahead_or_level = _mm256_cmpeq_epi8(_mm256_max_epu8(ahead, behind), ahead);
+  const __m256i back = _mm256_xor_si256(ahead_or_level, _mm256_set1_epi8(-1));
+  __m256i hue = _mm256_sub_epi8(_mm256_xor_si256(quotient, back), _mm256_and_si256(back, whole));
+  hue = _mm256_add_epi8(_mm256_add_epi8(hue, sector), _mm256_and_si256(back, is_red));
+  hue = _mm256_add_epi8(hue, _mm256_and_si256(whole, falls_short(hue)));
+  return {hue, _mm256_packus_epi16(low.saturation, high.saturation), value};
+}
+
+// 85 - w of the channel whose ramps are `steps` from their feet, 2 in 85 each: w = 2 steps - 1.
+PL_TARGET_AVX2 PL_INLINE __m256i kept_of(__m256i steps) {
+  return _mm256_min_epu8(_mm256_subs_epu8(_mm256_set1_epi8(86), _mm256_adds_epu8(steps, steps)), _mm256_set1_epi8(85));
+}
+
+struct ValueWords {
+  __m256i saturation;  // in bytes, each with 255 less it
+  __m256i value;
+  __m256i share;  // 65536 / 21675 of it
+};
+
+// v (21675 - s w) / 21675, rounded: 21675 - s w = s (85 - w) + (255 - s) 85. The estimate misses by less than a third.
+PL_TARGET_AVX2 PL_INLINE __m256i channel_words(const ValueWords& v, __m256i kept_and_85) {
+  const __m256i part = _mm256_maddubs_epi16(v.saturation, kept_and_85);
+  const __m256i near = _mm256_mulhi_epu16(v.share, part);
+  const __m256i covered = _mm256_mullo_epi16(near, _mm256_set1_epi16(21675));
+  const __m256i rest = _mm256_sub_epi16(_mm256_mullo_epi16(v.value, part), covered);
+  return _mm256_sub_epi16(near, _mm256_cmpgt_epi16(rest, _mm256_set1_epi16(21675 / 2)));
+}
+
+PL_TARGET_AVX2 PL_INLINE __m256i channel_bytes(const ValueWords (&v)[2], __m256i kept) {
+  const __m256i all = _mm256_set1_epi8(85);
+  return _mm256_packus_epi16(channel_words(v[0], _mm256_unpacklo_epi8(kept, all)),
+                             channel_words(v[1], _mm256_unpackhi_epi8(kept, all)));
+}
+
+PL_TARGET_AVX2 PL_INLINE void hsv_to_rgb_avx2(const HueBytes& in, __m256i& r, __m256i& g, __m256i& b) {
+  const __m256i grey = _mm256_xor_si256(in.saturation, _mm256_set1_epi8(-1)), zero = _mm256_setzero_si256();
+  const __m256i third = _mm256_set1_epi16(774);  // 65536 / 21675 * 256, rounded down
+  const ValueWords v[2] = {{_mm256_unpacklo_epi8(in.saturation, grey), low_words(in.value),
+                            _mm256_mulhi_epu16(_mm256_unpacklo_epi8(zero, in.value), third)},
+                           {_mm256_unpackhi_epi8(in.saturation, grey), high_words(in.value),
+                            _mm256_mulhi_epu16(_mm256_unpackhi_epi8(zero, in.value), third)}};
+  const __m256i half_sixth = _mm256_set1_epi8(42);
+  auto away = [&](int from) PL_TARGET_AVX2 {
+    const __m256i center = _mm256_set1_epi8(static_cast<char>(from));
+    return _mm256_or_si256(_mm256_subs_epu8(in.hue, center), _mm256_subs_epu8(center, in.hue));
+  };
+  const __m256i red_end = _mm256_subs_epu8(_mm256_set1_epi8(static_cast<char>(213)), in.hue);
+  r = channel_bytes(v, kept_of(_mm256_min_epu8(_mm256_subs_epu8(in.hue, half_sixth), red_end)));
+  g = channel_bytes(v, kept_of(_mm256_subs_epu8(away(85), half_sixth)));
+  b = channel_bytes(v, kept_of(_mm256_subs_epu8(away(170), half_sixth)));
+}
+
+PL_TARGET_AVX2 void shift_hue_avx2(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count, const HueTable& table) {
+  const __m256i shift = _mm256_set1_epi8(static_cast<char>(table.shift));
+  for (size_t at = 0; at < count; at += 32) {
+    __m256i *to_r = reinterpret_cast<__m256i*>(red + at), *to_g = reinterpret_cast<__m256i*>(green + at),
+            *to_b = reinterpret_cast<__m256i*>(blue + at);
+    __m256i r = _mm256_loadu_si256(to_r), g = _mm256_loadu_si256(to_g), b = _mm256_loadu_si256(to_b);
+    HueBytes hsv = rgb_to_hsv_avx2(r, g, b);
+    hsv.hue = _mm256_add_epi8(hsv.hue, shift);
+    hsv_to_rgb_avx2(hsv, r, g, b);
+    _mm256_storeu_si256(to_r, r);
+    _mm256_storeu_si256(to_g, g);
+    _mm256_storeu_si256(to_b, b);
+  }
+}
+
+// The table's look-up as byte permutes: floor + shift, less one where the quotient is whole and falls short.
+PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count,
+                                         const HueTable& table) {
+  __m512i falls_short[4];
+  for (int i = 0; i < 4; ++i) falls_short[i] = _mm512_loadu_si512(table.falls_short + 64 * i);
+  const __m512i shift = _mm512_set1_epi8(static_cast<char>(table.shift));
+  for (size_t at = 0; at < count; at += kLanes) {
+    alignas(64) uint8_t whole[kLanes], exact[kLanes], hue[kLanes], saturation[kLanes], value[kLanes];
+    rgb_to_hue_saturation(red + at, green + at, blue + at, whole, exact, saturation, value);
+    __m512i floor = _mm512_load_si512(whole);
+    __m512i low = _mm512_permutex2var_epi8(falls_short[0], floor, falls_short[1]);
+    __m512i high = _mm512_permutex2var_epi8(falls_short[2], floor, falls_short[3]);
+    __m512i less = _mm512_mask_blend_epi8(_mm512_movepi8_mask(floor), low, high);
+    less = _mm512_and_si512(less, _mm512_load_si512(exact));
+    _mm512_store_si512(hue, _mm512_sub_epi8(_mm512_add_epi8(floor, shift), less));
+    hsv_to_rgb(hue, saturation, value, red + at, green + at, blue + at);
+  }
+}
+#define shift_hue_avx512 shift_hue_avx2
+#endif
+
+void shift_hue_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table) {
+  shift_hue_body(r, g, b, count, table);
+}
+PL_DISPATCH(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
+            (r, g, b, count, table), shift_hue)
+
+}  // namespace
+
+void hue(const ViewPixels& view, float turns) {
+  shift_hue(view.pixels, view.pixels + view.plane_stride, view.pixels + 2 * view.plane_stride, view.count,
+            make_hue_table(static_cast<int>(static_cast<double>(turns) * 255.0)));
+}
+
+}  // namespace pass_loader::cpu
