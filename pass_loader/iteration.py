@@ -45,7 +45,7 @@ class BatchIterator:
     """Ends with StopIteration. After an error the next call goes on with the batch behind the failed one; after a
     timeout or an interrupt with the same batch.
 
-    gone: records, sorted, that were removed since the resumed epoch had begun: they are bad, and are never read.
+    gone: records, sorted, that are removed by now; those that the resumed epoch began with are bad, and are never read.
     """
 
     def __init__(

@@ -172,9 +172,7 @@ class DataLoader:
         progress = self._continued() or self._next_progress()
         check_epoch(progress.epoch)
         live = self._live(progress, world)
-        gone = np.empty(0, np.int64)
-        if progress.position:
-            gone = np.setdiff1d(self.dataset.pack.removed, live.removed)
+        gone = self.dataset.pack.removed if progress.position else np.empty(0, np.int64)
         step = None if self._foreign is not None else (self.batch_size or 1) * world
         settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step, rank)
         drawn = self._drawn(live, progress, step)

@@ -6,6 +6,7 @@ import json
 import math
 import multiprocessing
 import os
+import pickle
 import shutil
 import socket
 from collections.abc import Callable
@@ -149,6 +150,18 @@ def test_seeds_at_the_end_of_their_range(tiny: Path) -> None:
     for epoch in (-1, 2**32):
         with pytest.raises(ValueError, match=f"epoch is {epoch}, want"):
             sampler.set_epoch(epoch)
+
+
+def test_a_pickled_sampler_keeps_its_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A spawned process has no process group. One that is pickled before there is any takes it up where it wakes."""
+    from pass_loader import sampler
+
+    early = pickle.dumps(DataLoader(ShardDataset(tiny, TINY), 4))
+    monkeypatch.setattr(sampler, "initialized_rank", lambda: (1, 3))
+    late = pickle.dumps(DataLoader(ShardDataset(tiny, TINY), 4))
+    assert pickle.loads(early).sampler.place == (1, 3)
+    monkeypatch.setattr(sampler, "initialized_rank", lambda: None)
+    assert pickle.loads(late).sampler.place == (1, 3) and pickle.loads(early).sampler.place == (0, 1)
 
 
 # ---- processes ----

@@ -299,6 +299,8 @@ def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path) -> None
     import shutil
 
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    remove(copy, ["09"], reason="by mistake")
+    restore(copy, ["09"], reason="by mistake")
     remove(copy, ["03"], reason="before")
     first = Ranks(copy, 1, 4)
     steps = first.steps()
