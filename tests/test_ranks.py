@@ -75,6 +75,8 @@ def test_an_endless_order(tiny: Path, shuffle: bool) -> None:
             len(ranks.loaders[0])
     with pytest.raises(ValueError, match="fit.*the order"):
         Ranks(tiny, 1, 12).load(state)
+    record, view = merged(next(ranks.steps()))[0]  # 180 samples are two whole passes and a part: the next is the fourth
+    assert view == ShardDataset(tiny, TINY, seed=5).sample(record, epoch=3)[0].numpy().tobytes()
 
 
 @pytest.mark.parametrize("infinite", [True, False])

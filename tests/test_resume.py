@@ -18,6 +18,7 @@ import torch
 
 from pass_loader import DataLoader, PackError, Recipe, RecordError, ShardDataset, ViewSpec
 from pass_loader.pack import remove, restore
+from pass_loader.rendering import Keys, Renderer
 
 TINY = Recipe("tiny", (ViewSpec(4, (0.3, 1.0)),))
 COUNT = 62  # 5 x 12 + 2: the last step has fewer samples than some worlds have ranks
@@ -294,7 +295,7 @@ def test_a_failed_start_does_not_lose_the_position(tiny: Path, tmp_path: Path) -
     assert len(whole_epoch(ranks)) == COUNT - 4
 
 
-def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path) -> None:
+def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed epoch keeps its permutation. Under "replace" the removed record's place is another's, marked."""
     import shutil
 
@@ -315,13 +316,20 @@ def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path) -> None
         whole_epoch(Ranks(copy, 1, 4).load(state))
     with pytest.raises(RecordError, match="it was removed from the pack"):
         ShardDataset(copy, TINY).sample(gone)
+    start, read = Renderer._start, set()
+
+    def watched(renderer: Renderer, keys: Keys, *others: Any) -> Any:
+        read.update(keys.records.tolist())
+        return start(renderer, keys, *others)
+
+    monkeypatch.setattr(Renderer, "_start", watched)
     for world in (1, 2):
         ranks = Ranks(copy, world, 4, 1, on_error="replace").load(state)
         got = [record for batches in ranks.steps() for record, _ in merged(batches)]
         assert len(got) >= len(rest) and gone not in got
         assert [new for new, old in zip(got, rest) if old != gone] == [old for old in rest if old != gone]
         assert [error.record for loader in ranks.loaders for error in loader.errors] == [gone]
-    assert 3 not in began + rest
+    assert 3 not in began + rest and gone not in read and -1 in read
     following = Ranks(copy, 1, 4)
     records = {record for record, _ in whole_epoch(following)}
     assert 3 in records and gone not in records and len(records) == COUNT - 1

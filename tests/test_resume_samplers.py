@@ -183,7 +183,7 @@ def test_distributed_samplers_of_other_worlds_are_refused(tiny: Path) -> None:
     first = loader()
     next(iter(first))
     state = first.state_dict()
-    for changed in ({"num_replicas": 3}, {"seed": 1}, {"shuffle": False}, {"drop_last": True}):
+    for changed in ({"num_replicas": 3}, {"num_replicas": 1}, {"seed": 1}, {"shuffle": False}, {"drop_last": True}):
         target = loader(**changed)
         if changed == {"drop_last": True}:
             assert len(target.sampler) == len(first.sampler)
