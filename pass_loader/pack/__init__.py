@@ -2,6 +2,7 @@
 
 from .attribution import attribution
 from .build import build, index
+from .convert import convert
 from .export import export
 from .foreign import locate
 from .purge import purge
@@ -11,5 +12,6 @@ from .verify import verify
 from .versions import diff, info
 
 __all__ = [
-    "Pack", "attribution", "build", "diff", "export", "index", "info", "locate", "purge", "remove", "restore", "verify",
+    "Pack", "attribution", "build", "convert", "diff", "export", "index", "info", "locate", "purge", "remove",
+    "restore", "verify",
 ]  # fmt: skip
