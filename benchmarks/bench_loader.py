@@ -29,6 +29,16 @@ def bench_pass_loader(benchmark: Any, pack: Path, records: list[int], recipe_nam
 
 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
+def bench_pass_loader_dct(
+    benchmark: Any, pack: Path, dct_pack: Path, records: list[int], recipe_name: str, isa: str
+) -> None:
+    recipe = recipes.PRESETS[recipe_name]()
+    loader = DataLoader(ShardDataset(dct_pack, recipe), BATCH, sampler=records, num_workers=1, return_info=True)
+    batch = run(benchmark, lambda: last(loader), len(records), recipe=recipe_name, peer="pass-loader, dct", isa=isa)
+    assert_equals_pillow(ShardDataset(pack, recipe), batch[0], batch[-1])
+
+
+@pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
 def bench_official(benchmark: Any, pack: Path, records: list[int], recipe_name: str) -> None:
     recipe = recipes.PRESETS[recipe_name]()
     dataset = ShardDataset(pack, recipe)

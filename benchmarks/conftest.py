@@ -13,7 +13,7 @@ import torch
 
 import pass_loader
 from pass_loader import _C
-from pass_loader.pack import build
+from pass_loader.pack import build, convert
 
 from .pictures import write_pass
 
@@ -49,6 +49,13 @@ def pack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         sources = [write_pass(folder / "pictures", request.config.getoption("--pictures"))[0]]
     build(sources, folder / "pack")
     return folder / "pack"
+
+
+@pytest.fixture(scope="session")
+def dct_pack(pack: Path) -> Path:
+    """The same records in the codec "dct"."""
+    convert(pack, pack.with_name("dct"), "dct")
+    return pack.with_name("dct")
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from typing import Any
 
 RECIPES = {"dino": "DINO 2x224+8x96", "swav": "SwAV 2x224+6x96", "mocov2": "MoCo-v2 2x224"}
 OFFICIAL = "official torchvision on PIL"
+LIBJPEG = "libjpeg-turbo (simplejpeg)"
 
 
 def read(paths: list[Path]) -> tuple[dict[str, dict[str, float]], dict[str, str], str]:
@@ -103,6 +104,30 @@ def views_table(found: list[dict[str, Any]]) -> str:
     )
 
 
+def codec_table(found: list[dict[str, Any]]) -> str:
+    """Of one sampling: each way from bytes to RGB, beside libjpeg-turbo's."""
+    whole = next((row["seconds"] for row in found if row["way"] == LIBJPEG), found[0]["seconds"])
+    lines = [
+        [
+            f"decode to RGB, one core, {found[0]['sampling']}",
+            "ms a picture",
+            "against the first",
+            "bytes against the JPEGs",
+        ]
+    ]
+    for row in sorted(found, key=lambda row: -row["seconds"]):
+        name = f"{row['way']} ({row['isa']})" if row["isa"] else row["way"]
+        lines.append([name, f"{1e3 * row['seconds']:.3f}", f"{whole / row['seconds']:.2f}x", f"{row['ratio']:.3f}"])
+    return markdown(lines)
+
+
+def packing_table(found: list[dict[str, Any]]) -> str:
+    lines = [["packing, one core", "pictures/s", "MB/s of JPEG"]]
+    for row in found:
+        lines.append([row["way"], f"{row['samples_per_second']:.0f}", f"{row['megabytes_per_second']:.1f}"])
+    return markdown(lines)
+
+
 def process_table(found: list[dict[str, Any]]) -> str:
     lines = [["a fresh process, DINO, batch 64", "first batch after torch's import", "private memory beyond torch's "
               "and the live batches"]]  # fmt: skip
@@ -114,10 +139,15 @@ def process_table(found: list[dict[str, Any]]) -> str:
 
 
 def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
-    """The tables of stages, threads, views and a fresh process that the JSON has rows for."""
+    """The tables of stages, codecs, threads, views and a fresh process that the JSON has rows for."""
     stages = rows(files, "stages")
     for recipe in dict.fromkeys(row["recipe"] for row in stages):
         yield stage_table([row for row in stages if row["recipe"] == recipe])
+    codec = rows(files, "codec")
+    for sampling in dict.fromkeys(row["sampling"] for row in codec):
+        yield codec_table([row for row in codec if row["sampling"] == sampling])
+    if found := rows(files, "packing"):
+        yield packing_table(found)
     for name, make in (("threads", threads_table), ("views", views_table), ("process", process_table)):
         if found := rows(files, name):
             yield make(found)
@@ -149,8 +179,10 @@ if __name__ == "__main__":
     parser.add_argument("json", nargs="+", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
-    print(table(options.json))
-    for more in further_tables([json.loads(path.read_text()) for path in options.json]):
+    files = [json.loads(path.read_text()) for path in options.json]
+    if rows(files, "recipes"):
+        print(table(options.json))
+    for more in further_tables(files):
         print(f"\n{more}")
     if options.plot:
         plot(options.json, options.plot)

@@ -42,56 +42,50 @@ py::dict read_header(const py::buffer& data) {
 }
 
 // A copy of a Python buffer with the padding that decoders may read.
-struct Padded {
-  static constexpr size_t kMaxBytes = size_t{1} << 40;
+std::span<const uint8_t> padded(const py::buffer& data, Scratch<uint8_t>& memory) {
+  const py::buffer_info info = data.request();
+  const std::span<const uint8_t> from = bytes_of(info);
+  PL_CHECK(from.size() <= size_t{1} << 40, Fault::argument, "%zu bytes are no picture", from.size());
+  uint8_t* to = memory.need(from.size() + jpeg::kStreamPadding);
+  std::memcpy(to, from.data(), from.size());
+  std::memset(to + from.size(), 0, jpeg::kStreamPadding);
+  return {to, from.size()};
+}
 
-  explicit Padded(const py::buffer& data) {
-    const py::buffer_info info = data.request();
-    const std::span<const uint8_t> from = bytes_of(info);
-    PL_CHECK(from.size() <= kMaxBytes, Fault::argument, "%zu bytes are no picture", from.size());
-    uint8_t* to = memory.need(from.size() + jpeg::kStreamPadding);
-    std::memcpy(to, from.data(), from.size());
-    std::memset(to + from.size(), 0, jpeg::kStreamPadding);
-    bytes = {to, from.size()};
+// Decodes and throws the pixels away. Kept, it keeps its memory, as the engine's decoders do.
+struct PyDecoder {
+  explicit PyDecoder(bool libjpeg_alone) : decoder(libjpeg_alone) {}
+  void decode(const py::buffer& data) {
+    const std::span<const uint8_t> bytes = padded(data, memory);
+    py::gil_scoped_release release;
+    decoder.decode(bytes);
   }
+  jpeg::Decoder decoder;
   Scratch<uint8_t> memory;
-  std::span<const uint8_t> bytes;
 };
 
 py::array_t<uint8_t> decode(const py::buffer& data) {
-  const Padded padded(data);
+  Scratch<uint8_t> memory;
+  const std::span<const uint8_t> bytes = padded(data, memory);
   jpeg::Decoder decoder;
   ConstPlanes picture;
   {
     py::gil_scoped_release release;
-    picture = decoder.decode(padded.bytes);
+    picture = decoder.decode(bytes);
   }
   return interleaved(picture);
 }
 
 py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::span<const uint8_t>)) {
-  const Padded padded(data);
+  Scratch<uint8_t> memory;
+  const std::span<const uint8_t> bytes = padded(data, memory);
   std::vector<uint8_t> out;
   {
     py::gil_scoped_release release;
-    out = call(padded.bytes);
+    out = call(bytes);
   }
   if (out.empty()) return py::none();
   return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
-}
-
-bool decodes_without_libjpeg(const py::buffer& data) {
-  const Padded padded(data);
-  jpeg::Decoder decoder;
-  decoder.decode(padded.bytes);
-  return decoder.without_libjpeg();
-}
-
-// Decodes and throws the pixels away: tells whether Pillow would accept the bytes.
-void check_decodes(const py::buffer& data) {
-  const Padded padded(data);
-  py::gil_scoped_release release;
-  jpeg::Decoder().decode(padded.bytes);
 }
 
 }  // namespace
@@ -105,9 +99,15 @@ void bind_pictures(py::module_& m) {
   }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
   m.def("read_header", &read_header, "data"_a);
   m.def("decode", &decode, "data"_a);
-  m.def("decodes_without_libjpeg", &decodes_without_libjpeg, "data"_a,
-        "Whether the project's own baseline decoder takes the picture: for tests.");
-  m.def("check_decodes", &check_decodes, "data"_a);
+  m.def("decodes_without_libjpeg", [](const py::buffer& data) {
+    PyDecoder one(false);
+    one.decode(data);
+    return one.decoder.without_libjpeg();
+  }, "data"_a, "Whether the project's own baseline decoder takes the picture: for tests.");
+  m.def("check_decodes", [](const py::buffer& data) { PyDecoder(false).decode(data); }, "data"_a,
+        "Tells whether Pillow would accept the bytes.");
+  py::class_<PyDecoder>(m, "Decoder").def(py::init<bool>(), "libjpeg_alone"_a = false)
+      .def("decode", &PyDecoder::decode, "data"_a);
   m.def("jpeg_to_dct", [](const py::buffer& file) { return transcode(file, &jpeg::jpeg_to_dct); }, "file"_a);
   m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
 }

@@ -1,5 +1,5 @@
-"""Records of the codec "dct" from given coefficients, written after docs/dct-codec.md alone: what the native encoder and
-decoder are held against, and what no JPEG gives."""
+"""Records of the codec "dct" from given coefficients, written after docs/dct-codec.md alone: what the native encoder
+and decoder are held against, and what no JPEG gives."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from .attribution import attribution
 from .build import build, index
+from .convert import convert
 from .export import export
 from .foreign import locate
 from .metadata import creator_name, date_taken
@@ -12,6 +13,6 @@ from .verify import verify
 from .versions import diff, info
 
 __all__ = [
-    "Pack", "attribution", "build", "creator_name", "date_taken", "diff", "export", "index", "info", "locate", "purge",
-    "remove", "restore", "verify",
+    "Pack", "attribution", "build", "convert", "creator_name", "date_taken", "diff", "export", "index", "info", "locate",
+    "purge", "remove", "restore", "verify",
 ]  # fmt: skip

@@ -4,11 +4,7 @@ on the list of entries only."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import json
 import os
-import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,19 +16,15 @@ from ..errors import PackError
 from .archives import TarSource
 from .finish import Finish
 from .inspect import Picture
-from .layout import MANIFEST, UNFINISHED, locked, write_durably, write_manifest
-from .metadata import METADATA_SCRATCH, Metadata, Seen
+from .layout import CODECS
+from .metadata import Metadata, Seen
 from .published import check_md5
 from .report import Report
 from .shards import Options, Shard, ShardWriter, digest_of, fingerprint, refuse
 from .sources import Entry, Source, open_sources
+from .workplace import complete, workplace
 
 ON_DUPLICATE = ("keep", "first", "error")
-_OURS = re.compile(
-    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
-    + METADATA_SCRATCH
-)
-_KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 _SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"
 _TAR_BLOCK = 512
 _SHARD_RECORDS = 1 << 14  # at the most: what is known of a shard's pictures lies in memory
@@ -48,6 +40,7 @@ def build(
     shard_bytes: int = 1 << 30,
     workers: int | None = None,
     transcode: bool = False,
+    codec: str = "jpeg",
     decode: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
@@ -56,7 +49,10 @@ def build(
     """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
 
     metadata: a CSV or Parquet file joined by its column `key` to the ids; gps: False leaves its coordinates out.
-    shard_bytes: a shard's size, at the most but for one larger picture. workers: threads; None: one a core.
+    shard_bytes: a shard's size, at the most but for one larger picture; of the files, before any codec. workers:
+    threads, a shard each; None: one a core. codec: "jpeg" keeps files untouched; "dct" stores their coefficients
+    without Huffman codes, for faster decoding (docs/dct-codec.md); files that it cannot represent stay as they are,
+    and those that cannot be decoded are refused.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
@@ -66,7 +62,7 @@ def build(
     cannot be packed are refused and reported, not raised. Raises PackError for unusable sources, metadata or
     destination, with the remedy.
     """
-    options = Options(transcode, decode, on_duplicate)
+    options = Options(transcode, decode, on_duplicate, codec)
     return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, md5, progress)
 
 
@@ -114,6 +110,8 @@ def _pack(
     root = Path(out)
     if shard_bytes < 1 or (workers is not None and workers < 1):
         raise ValueError(f"shard_bytes is {shard_bytes}, workers {workers}: want at least 1")
+    if options.codec not in CODECS:
+        raise ValueError(f"codec is {options.codec!r}, want one of {CODECS}")
     if options.on_duplicate not in ON_DUPLICATE:
         raise ValueError(f"on_duplicate is {options.on_duplicate!r}, want one of {ON_DUPLICATE}")
     sources = open_sources(paths)
@@ -125,9 +123,9 @@ def _pack(
         "shard_bytes": shard_bytes,
         **asdict(options),
     }
-    with _workplace(root, sources, plan) as before:
+    with workplace(root, [source.path for source in sources], plan) as before:
         if before is not None:
-            return before
+            return Report.of_dict(before)
         table = Metadata(metadata, key, root, gps) if metadata is not None else None
         build = _Build(root, sources, table, options, progress or (lambda _: None))
         return build.run(shard_bytes, workers or os.cpu_count() or 1, plan, checked)
@@ -139,66 +137,6 @@ def _stamp(path: Path) -> list[Any]:
     except OSError as error:
         raise PackError(f"{path}: {error.strerror}") from None
     return [str(path.resolve()), status.st_size, status.st_mtime_ns]
-
-
-@contextlib.contextmanager
-def _workplace(root: Path, sources: list[Source], plan: dict[str, Any]) -> Iterator[Report | None]:
-    """The directory, made if missing, for this process alone; the report of a packing that was cut off after its last
-    step. Deletes nothing but what an unfinished packing left."""
-    for source in sources:
-        inside, around = source.path.resolve(), root.resolve()
-        if inside == around or around in inside.parents or (source.path.is_dir() and inside in around.parents):
-            raise PackError(f"source {source.path} and pack {root} lie in one another")
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root, wait_s=0):
-        before = _begin(root, plan)
-        try:
-            yield before
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            raise PackError(
-                f"no space is left for {root} ({error.strerror}): make room there, then run the same command again; it "
-                "goes on after the last whole shard"
-            ) from None
-        _clear(root)
-
-
-def _begin(root: Path, plan: dict[str, Any]) -> Report | None:
-    found = [path.name for path in root.iterdir()]
-    marked, packed = UNFINISHED in found, MANIFEST in found
-    if packed and not marked:
-        raise PackError(f"{root} is already a pack; give another --out")
-    for name in found:
-        if not (marked and (_OURS.fullmatch(name) or name == MANIFEST)):
-            raise PackError(f"{root} is not empty: it holds {name}")
-    before = json.loads((root / UNFINISHED).read_bytes() or b"{}") if marked else {}
-    goes_on = before.get("plan") == json.loads(json.dumps(plan))
-    if packed and not goes_on:
-        _clear(root)
-        raise PackError(f"{root} is already a pack; give another --out")
-    if packed:
-        return Report.of_dict(before["report"])
-    if before and not goes_on and any(name.endswith(".tar") for name in found):
-        raise PackError(
-            f"in {root} lies an unfinished packing of other sources, or with other options: run the command that "
-            "began it to go on, or delete the directory"
-        )
-    for name in found:
-        if name != UNFINISHED and not (goes_on and _KEPT.fullmatch(name)):
-            (root / name).unlink()
-    if not goes_on:
-        (root / UNFINISHED).touch()
-        write_durably(root / UNFINISHED, json.dumps({"plan": plan}).encode())
-    return None
-
-
-def _clear(root: Path) -> None:
-    """After the last step: away with what only a packing that goes on needs, the mark last."""
-    for path in root.iterdir():
-        if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
-            path.unlink()
-    (root / UNFINISHED).unlink()  # should a failing machine bring it back, the same command takes it away again
 
 
 class _Build:
@@ -224,9 +162,8 @@ class _Build:
         self.report.checked_md5 = checked_md5
         finish = Finish(self.root, self.sources, numbers, self.metadata)
         shards, pack_id = finish.tables(self.report)
-        manifest = finish.manifest(shards, pack_id, self.report)
-        write_durably(self.root / UNFINISHED, json.dumps({"plan": plan, "report": asdict(self.report)}).encode())
-        write_manifest(self.root, manifest)
+        manifest = finish.manifest(shards, pack_id, self.report, self.options.codec)
+        complete(self.root, plan, asdict(self.report), manifest)
         return self.report
 
     def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[Shard]:

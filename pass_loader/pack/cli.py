@@ -76,7 +76,7 @@ def _info(options: argparse.Namespace) -> int:
                    f"(purged {facts['purged']:,})",
         "ids of the live": f"SHA-256 {facts['id_digest']}",
         "shards": f"{facts['shards']}, {facts['tar_bytes']:,} bytes of tar",
-        "codec": facts["codec"],
+        "codec": ", ".join(f"{name} {count:,}" for name, count in facts["codecs"].items() if count) or facts["codec"],
         "bytes a picture": f"mean {facts['mean_picture_bytes']:,}, least {bytes_['least']:,}, most {bytes_['most']:,}",
         "height x width": f"median {height['median']} x {width['median']}, least {height['least']} x {width['least']}, "
                           f"most {height['most']} x {width['most']}",

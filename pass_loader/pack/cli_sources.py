@@ -1,4 +1,4 @@
-"""`pass-pack build`, `index`, `locate` and `export`, as commands."""
+"""`pass-pack build`, `index`, `locate`, `convert` and `export`, as commands."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from .build import ON_DUPLICATE, build, index
+from .convert import convert
 from .export import FORMATS, export
 from .foreign import locate
+from .layout import CODECS
 from .progress import Progress
 from .reader import Pack
 from .report import Report
@@ -45,6 +47,7 @@ def add_source_commands(commands: Any) -> None:
     _add_packing(make)
     make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
     make.add_argument("--transcode", action="store_true", help="turn other formats into JPEG, quality 95, 4:4:4")
+    _add_codec(make, default="jpeg")
     make.set_defaults(run=_build)
 
     refer = commands.add_parser("index", help="a pack that refers to tars where they lie; nothing is copied")
@@ -56,6 +59,13 @@ def add_source_commands(commands: Any) -> None:
     where.add_argument("pack", type=Path, metavar="PACK")
     where.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="where the tars are now")
     where.set_defaults(run=_locate)
+
+    other = commands.add_parser("convert", help="the same records in another codec, as a new pack")
+    other.add_argument("pack", type=Path, metavar="PACK")
+    other.add_argument("--out", required=True, type=Path, metavar="NEW", help="a directory: new, or of a run cut off")
+    _add_codec(other)
+    other.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    other.set_defaults(run=_convert)
 
     out = commands.add_parser("export", help="the live records in another format")
     out.add_argument("pack", type=Path, metavar="PACK")
@@ -81,6 +91,13 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--strict", action="store_true", help="exit with 1 where anything was refused")
 
 
+def _add_codec(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "--codec", choices=CODECS, default=default, required=default is None,
+        help="jpeg: files untouched; dct: larger, decoded several times as fast, the same pixels",
+    )  # fmt: skip
+
+
 def _packing(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "metadata": options.metadata,
@@ -102,7 +119,7 @@ def _build(options: argparse.Namespace) -> int:
     with Progress(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
             options.sources, options.out, shard_bytes=options.shard_bytes, transcode=options.transcode,
-            progress=progress, **_packing(options),
+            codec=options.codec, progress=progress, **_packing(options),
         )  # fmt: skip
     return _done(options, report)
 
@@ -116,6 +133,14 @@ def _index(options: argparse.Namespace) -> int:
 def _locate(options: argparse.Namespace) -> int:
     for name, path in locate(options.pack, options.folders).items():
         print(f"{name}: {path}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    pack = Pack(options.pack)
+    with Progress(int(pack.column("length").sum()), "converted") as progress:
+        done = convert(pack, options.out, options.codec, workers=options.workers, progress=progress)
+    print(f"{options.out}: {done}")
     return 0
 
 

@@ -48,7 +48,8 @@ def export(
     library reads it; `build` takes it as metadata with the key "id". "webdataset":
     00000.tar, ...: KEY.jpg, KEY.json (id and metadata) and, where there is a label, KEY.cls. "parquet":
     train-00000-of-00009.parquet, ...: image, id, label and metadata, with the features that `datasets` reads.
-    shard_bytes: of pictures in a file, at the most but for one larger. progress: called with the bytes of each record.
+    Records of the codec "dct" become JPEGs again. shard_bytes: of packed pictures in a file, at the most but for one
+    larger. progress: called with the bytes of each record.
     Every record's CRC is checked. Raises PackError where `out` exists or a record is not as it was packed.
     """
     pack = pack if isinstance(pack, Pack) else Pack(pack)
@@ -96,6 +97,8 @@ class _Records:
             row = self.pack.row(record)
             try:
                 data = self.reader.read(record)
+                if row["codec"] == "dct":
+                    data, row["codec"] = _C.dct_to_jpeg(data), "jpeg"
             except (OSError, ValueError) as error:
                 raise PackError(f"{self.pack.shard_name(record)}, record {record}, id {row['id']}: {error}") from None
             metadata = {name: row[name] for name in self.pack.manifest["metadata"]}

@@ -99,13 +99,13 @@ class Finish:
         report.shards = len(shards)
         return shards, pack_id
 
-    def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report) -> dict[str, Any]:
+    def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report, codec: str) -> dict[str, Any]:
         columns = self.metadata.columns if self.metadata is not None else []
         return {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
             "pack_id": pack_id,
-            "codec": "jpeg",
+            "codec": codec,
             "records": report.pictures,
             "transcoded": report.transcoded,
             "classes": self.classes,
@@ -118,7 +118,6 @@ class Finish:
     def _table(self, shard: Shard, first: int, report: Report) -> pa.Table:
         columns = dict(shard.columns)
         columns["record"] = list(range(first, first + len(shard)))
-        columns["codec"] = ["jpeg"] * len(shard)
         columns["label"] = [
             self.labels[name] if name is not None else -1 if label is None else label
             for name, label in zip(columns["class_name"], columns["label"])

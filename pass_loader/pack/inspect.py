@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .. import _C
 from ..errors import BadPictureError
@@ -16,6 +16,7 @@ _KNOWN = (  # what else a file may be, for the message
     (b"MM\0*", "TIFF"),
     (b"<!doctype", "HTML"),
     (b"<html", "HTML"),
+    (b"PLDC", "a record of a pack's codec dct (`pass-pack export` and `convert` make JPEGs of them)"),
 )
 
 
@@ -30,6 +31,16 @@ class Picture:
     progressive: bool
     exif_rotated: bool
     transcoded: bool = False
+    codec: str = "jpeg"
+
+
+def encoded(picture: Picture, codec: str) -> Picture:
+    """The picture in this codec; as it is where "dct" cannot represent it. Raises BadPictureError where it has to be
+    decoded and cannot be."""
+    if picture.codec == codec:
+        return picture
+    data = _C.jpeg_to_dct(picture.data) if codec == "dct" else _C.dct_to_jpeg(picture.data)
+    return picture if data is None else replace(picture, data=data, codec=codec)
 
 
 def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Picture:

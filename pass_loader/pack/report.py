@@ -32,6 +32,7 @@ class Report:
     cmyk: int = 0
     exif_rotated: int = 0
     transcoded: int = 0
+    dct: int = 0  # stored in this codec
     refused: list[Refusal] = field(default_factory=list)
     same_id: int = 0  # of the refused ones
     same_bytes: int = 0  # packed all the same, under ids of their own; refused ones stand in refused
@@ -47,6 +48,7 @@ class Report:
         self.cmyk += picture.components == 4
         self.exif_rotated += picture.exif_rotated
         self.transcoded += picture.transcoded
+        self.dct += picture.codec == "dct"
 
     def add(self, other: Report) -> None:
         for name in (
@@ -57,6 +59,7 @@ class Report:
             "cmyk",
             "exif_rotated",
             "transcoded",
+            "dct",
             "refused",
             "same_id",
         ):
@@ -74,6 +77,10 @@ class Report:
             f"{self.exif_rotated:,} (packed as stored; Pillow's convert('RGB') does not rotate), "
             f"transcoded {self.transcoded:,}",
         ]
+        if self.dct:
+            lines.append(
+                f"codec dct {self.dct:,}, left as JPEG because it cannot represent them {self.pictures - self.dct:,}"
+            )
         if self.without_metadata is not None:
             lines.append(
                 f"pictures without a metadata row {self.without_metadata:,}, "

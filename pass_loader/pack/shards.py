@@ -14,14 +14,15 @@ from typing import Any, BinaryIO
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from .inspect import Picture, inspect
+from .inspect import Picture, encoded, inspect
 from .layout import append_member, end_tar, member_name, publish, shard_names
 from .report import Refusal, Report
 from .sources import MAX_PICTURE_BYTES, Entry
 
 _WRITEBACK_BYTES = 64 << 20
 # Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
-_COLUMNS = ("id", "offset", "length", "width", "height", "crc32c", "label", "class_name", "metadata", "digest")
+_COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "label", "class_name", "metadata",
+            "digest")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Options:
     transcode: bool = False
     decode: bool = False
     on_duplicate: str = "keep"
+    codec: str = "jpeg"
     in_place: bool = False  # the source's tars are the pack's; nothing is copied
 
 
@@ -139,7 +141,7 @@ class ShardWriter:
         if reason is None and entry.length > MAX_PICTURE_BYTES:
             reason = f"its {entry.length:,} bytes are more than a picture has ({MAX_PICTURE_BYTES:,})"
         if reason is None:
-            picture = inspect(entry.read(), self.options.transcode, self.options.decode)
+            picture = encoded(inspect(entry.read(), self.options.transcode, self.options.decode), self.options.codec)
             reason = reject(entry, picture)
         if reason is not None:
             raise BadPictureError(reason)
@@ -148,14 +150,17 @@ class ShardWriter:
     def _pack(self, file: BinaryIO, shard: Shard, entry: Entry, picture: Picture) -> None:
         if self.options.in_place:
             offset = entry.offset
+        elif not picture.data:  # removed before it was converted: a row without a member
+            offset = 0
         else:
-            offset = append_member(file, member_name(entry.id, "jpeg"), picture.data)
+            offset = append_member(file, member_name(entry.id, picture.codec), picture.data)
         row = {
             "id": entry.id,
             "offset": offset,
             "length": len(picture.data),
             "width": picture.width,
             "height": picture.height,
+            "codec": picture.codec,
             "crc32c": _C.crc32c(picture.data),
             "label": entry.label,
             "class_name": entry.class_name,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from .layout import CODECS
 from .metadata import read_keys
 from .reader import Pack
 
@@ -64,6 +65,7 @@ def info(pack: str | Path | Pack) -> dict[str, Any]:
         "shards": len(pack.shards),
         "tar_bytes": sum({shard["tar"]: shard["bytes"] for shard in pack.shards}.values()),
         "codec": pack.manifest["codec"],
+        "codecs": {name: int((pack.column("codec")[whole] == place).sum()) for place, name in enumerate(CODECS)},
         "picture_bytes": spread(lengths),
         "mean_picture_bytes": round(float(lengths.mean())) if len(lengths) else 0,
         "height": spread(heights),

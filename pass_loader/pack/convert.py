@@ -1,0 +1,218 @@
+"""`pass-pack convert`: the same records in another codec, as a new pack."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .. import _C
+from ..errors import BadPictureError, PackError
+from .inspect import Picture, encoded
+from .layout import CODECS, INDEX, REMOVED, shard_names, write_durably, write_table
+from .reader import Pack, index_rows, write_index
+from .shards import Options, Shard, ShardWriter, fingerprint
+from .sources import Entry, Source
+from .workplace import complete, workplace
+
+_ERASED = Picture(b"", 0, 0, 0, False, False)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What the new pack holds. dct, jpeg: live records in each codec; erased: removed ones, whose bytes were left."""
+
+    codec: str
+    dct: int
+    jpeg: int
+    erased: int
+    bytes_before: int
+    bytes: int
+
+    def __str__(self) -> str:
+        left = f", left as JPEG because dct cannot represent them {self.jpeg:,}" if self.codec == "dct" else ""
+        ratio = f" ({self.bytes / self.bytes_before:.3f} times)" if self.bytes_before else ""
+        return (
+            f"{self.dct if self.codec == 'dct' else self.jpeg:,} records of codec {self.codec}{left}; removed ones, "
+            f"without their bytes, {self.erased:,}; {self.bytes_before:,} bytes of pictures became {self.bytes:,}"
+            f"{ratio}"
+        )
+
+
+def convert(
+    pack: str | Path | Pack,
+    out: str | Path,
+    codec: str,
+    *,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Converted:
+    """Write the records of a pack into the new pack `out`, in another codec.
+
+    codec: "dct", where what it cannot represent, or what cannot be decoded, stays a JPEG; or "jpeg", where records of
+    the codec "dct" become JPEGs with the same pixels, Exif and ICC profile, not the same bytes. Record numbers, ids,
+    labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the same samples. Removed
+    records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them first to keep them.
+    workers: threads, a shard each; None: one a core. progress: called with the bytes of each record done.
+
+    Cut off at any moment, the same call goes on after the last whole shard. Every record's CRC is checked. Raises
+    PackError for a record that is not as it was packed, or where `out` is in use.
+    """
+    pack = pack if isinstance(pack, Pack) else Pack(pack)
+    if codec not in CODECS:
+        raise ValueError(f"codec is {codec!r}, want one of {CODECS}")
+    root = Path(out)
+    plan = {
+        "convert": str(pack.path.resolve()),
+        "pack": [pack.pack_id, pack.revision, pack.generation],
+        "codec": codec,
+    }
+    with workplace(root, [pack.path], plan) as before:
+        if before is not None:
+            return Converted(**before)
+        writer = _Writer(root, Options(codec=codec), progress or (lambda _: None))
+        _write_shards(writer, _Records(pack), workers or os.cpu_count() or 1)
+        return _finish(root, pack, codec, plan)
+
+
+def _write_shards(writer: _Writer, records: _Records, workers: int) -> None:
+    pending: deque[Future[None]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
+        try:
+            for number, entries in enumerate(records.by_shard()):
+                pending.append(pool.submit(writer.keep_or_write, number, entries))
+                if len(pending) > workers:
+                    pending.popleft().result()
+            while pending:
+                pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+class _Records(Source):
+    """A pack's records. An entry's offset is its record, its length 0 where it was removed."""
+
+    def __init__(self, pack: Pack):
+        super().__init__(pack.path)
+        self.pack = pack
+        columns = [pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
+        self.reader = _C.ShardReader(pack.tar_paths(), *columns)
+
+    def size(self) -> int:
+        return int(self.pack.column("length").sum())
+
+    def entries(self) -> Iterator[Entry]:
+        for group in self.by_shard():
+            yield from group
+
+    def by_shard(self) -> Iterator[list[Entry]]:
+        lengths = self.pack.column("length").copy()
+        lengths[self.pack.removed] = 0
+        for shard in range(len(self.pack.shards)):
+            first = int(self.pack.first_record[shard])
+            ids = self.pack.table(shard, columns=["id"]).column("id").to_pylist()
+            yield [
+                Entry(self, f"record {record}", id, None, record, int(lengths[record]))
+                for record, id in enumerate(ids, first)
+            ]
+
+    def read(self, entry: Entry) -> bytes:
+        try:
+            return self.reader.read(entry.offset)
+        except (OSError, ValueError) as error:
+            raise PackError(f"{self.pack.shard_name(entry.offset)}, {entry.name}, id {entry.id}: {error}") from None
+
+
+class _Writer(ShardWriter):
+    """Refuses nothing: every record keeps its number."""
+
+    def keep_or_write(self, number: int, entries: list[Entry]) -> None:
+        """Keep: what a run that was cut off has written."""
+        listed = fingerprint(entries)
+        if Shard.find(self.root, number, listed) is None:
+            self.write(number, entries, listed)
+        else:
+            self.progress(sum(entry.length for entry in entries))
+
+    def _picture(self, entry: Entry, reject: Callable[[Entry, Picture | None], str | None]) -> Picture:
+        if entry.length == 0:
+            return _ERASED
+        data = entry.read()
+        codec = "dct" if data.startswith(b"PLDC") else "jpeg"
+        try:
+            header = _C.read_header(data)
+            picture = Picture(data, header["height"], header["width"], header["components"], False, False, False, codec)
+        except BadPictureError as error:
+            raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
+        try:
+            return encoded(picture, self.options.codec)
+        except BadPictureError as error:
+            if codec == "jpeg":
+                return picture  # damaged inside, as it was packed
+            raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
+
+
+def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Converted:
+    """Tables, index, the log of removals and the manifest, from the rows that the shards have left."""
+    manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": []}
+    parts: list[pa.Table] = []
+    for number in range(len(pack.shards)):
+        shard = Shard.load(root, number)
+        table = _table(pack.table(number), shard)
+        tar, parquet = shard_names(number)
+        write_table(table, root / parquet)
+        parts.append(index_rows(table, number))
+        manifest["shards"].append({"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes})
+    index = pa.concat_tables(parts)
+    write_index(root / INDEX, index, pack.pack_id)
+    before, lengths = pack.column("length"), index.column("length").to_numpy()
+    erased = [record for record in pack.removed.tolist() if before[record] > 0]
+    manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed
+    _write_log(root, pack, erased)
+    whole = lengths > 0
+    codes = index.column("codec").to_numpy()[whole]
+    done = Converted(
+        codec, int((codes == CODECS.index("dct")).sum()), int((codes == CODECS.index("jpeg")).sum()),
+        int((~whole).sum()), int(before[whole].sum()), int(lengths.sum()),
+    )  # fmt: skip
+    complete(root, plan, asdict(done), manifest)
+    return done
+
+
+def _table(table: pa.Table, shard: Shard) -> pa.Table:
+    """The old table with the new places, lengths and codecs; of a removed record number and id are left."""
+    erased = pa.array([length == 0 for length in shard.columns["length"]])
+    for place, field in enumerate(table.schema):
+        if field.name in ("record", "id"):
+            continue
+        if field.name in shard.columns and field.name not in ("label", "metadata", "class_name", "digest"):
+            column = pa.array(shard.columns[field.name], field.type)
+        else:
+            nothing = pa.scalar(-1 if field.name == "label" else None, field.type)
+            column = pc.if_else(erased, nothing, table.column(place))
+        table = table.set_column(place, field, column)
+    return table.replace_schema_metadata(None)
+
+
+def _write_log(root: Path, pack: Pack, erased: list[int]) -> None:
+    """The pack's log as it is by now: what was removed meanwhile is not served from the new pack either."""
+    path = pack.path / REMOVED
+    log = path.read_bytes() if path.exists() else b""
+    if log and not log.endswith(b"\n"):
+        log += b"\n"
+    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    for record, id in zip(erased, pack.ids(np.array(erased))) if erased else ():
+        line = {"id": id, "record": record, "reason": "convert", "purged": True, "date": date}
+        log += json.dumps(line, sort_keys=True).encode() + b"\n"
+    if log:
+        write_durably(root / REMOVED, log)

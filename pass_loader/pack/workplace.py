@@ -1,0 +1,88 @@
+"""The directory that a pack is made in: whose it is, what an unfinished packing has left there, and the last step."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ..errors import PackError
+from .layout import MANIFEST, UNFINISHED, locked, write_durably, write_manifest
+from .metadata import METADATA_SCRATCH
+
+_OURS = re.compile(
+    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
+    r"removed\.jsonl(\.tmp)?|" + METADATA_SCRATCH
+)
+_KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
+
+
+@contextlib.contextmanager
+def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
+    """The directory, made if missing, for this process alone; the report of a packing that was cut off after its last
+    step. plan: what is packed and how; another one's leftovers are not gone on with. sources: must lie apart. Deletes
+    nothing but what an unfinished packing left."""
+    for source in sources:
+        inside, around = source.resolve(), root.resolve()
+        if inside == around or around in inside.parents or (source.is_dir() and inside in around.parents):
+            raise PackError(f"source {source} and pack {root} lie in one another")
+    root.mkdir(parents=True, exist_ok=True)
+    with locked(root, wait_s=0):
+        before = _begin(root, plan)
+        try:
+            yield before
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise PackError(
+                f"no space is left for {root} ({error.strerror}): make room there, then run the same command again; it "
+                "goes on after the last whole shard"
+            ) from None
+        _clear(root)
+
+
+def _begin(root: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+    found = [path.name for path in root.iterdir()]
+    marked, packed = UNFINISHED in found, MANIFEST in found
+    if packed and not marked:
+        raise PackError(f"{root} is already a pack; give another --out")
+    for name in found:
+        if not (marked and (_OURS.fullmatch(name) or name == MANIFEST)):
+            raise PackError(f"{root} is not empty: it holds {name}")
+    before = json.loads((root / UNFINISHED).read_bytes() or b"{}") if marked else {}
+    goes_on = before.get("plan") == json.loads(json.dumps(plan))
+    if packed and not goes_on:
+        _clear(root)
+        raise PackError(f"{root} is already a pack; give another --out")
+    if packed:
+        return before["report"]
+    if before and not goes_on and any(name.endswith(".tar") for name in found):
+        raise PackError(
+            f"in {root} lies an unfinished packing of other sources, or with other options: run the command that "
+            "began it to go on, or delete the directory"
+        )
+    for name in found:
+        if name != UNFINISHED and not (goes_on and _KEPT.fullmatch(name)):
+            (root / name).unlink()
+    if not goes_on:
+        (root / UNFINISHED).touch()
+        write_durably(root / UNFINISHED, json.dumps({"plan": plan}).encode())
+    return None
+
+
+def complete(root: Path, plan: dict[str, Any], report: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """The last step: all files are there, and now they are a pack. report: of JSON's types."""
+    write_durably(root / UNFINISHED, json.dumps({"plan": plan, "report": report}).encode())
+    write_manifest(root, manifest)
+
+
+def _clear(root: Path) -> None:
+    """After the last step: away with what only a packing that goes on needs, the mark last."""
+    for path in root.iterdir():
+        if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
+            path.unlink()
+    (root / UNFINISHED).unlink()  # should a failing machine bring it back, the same command takes it away again
