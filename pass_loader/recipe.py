@@ -162,7 +162,10 @@ class Recipe:
     def rows(self) -> np.ndarray:
         """The views as (V,) rows of _C.view_spec_dtype, the form in which a recipe crosses into C++."""
         order = _RESIZE_ORDER[self.pillow]
-        return np.array([view._row(order) for view in self.views], dtype=_C.view_spec_dtype)
+        rows = np.zeros(len(self.views), dtype=_C.view_spec_dtype)  # padding too: states hold a digest of the bytes
+        for index, view in enumerate(self.views):
+            rows[index] = view._row(order)
+        return rows
 
     def roles(self) -> list[str]:
         """Of each view: "gram" (a gram teacher's) where it has another view's box, "local" where it is smaller than the

@@ -3,6 +3,7 @@ and decoder are held against, and what no JPEG gives."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -81,8 +82,8 @@ def rows_of(height: int, width: int, components: list[Component]) -> Iterator[tu
     """(blocks, bytes) of every block row; a component's blocks beyond the picture are left out."""
     tallest, widest = max(c.vertical for c in components), max(c.horizontal for c in components)
     for component in components:
-        down = -(-(-(-height * component.vertical // tallest)) // 8)
-        across = -(-(-(-width * component.horizontal // widest)) // 8)
+        down = math.ceil(math.ceil(height * component.vertical / tallest) / 8)
+        across = math.ceil(math.ceil(width * component.horizontal / widest) / 8)
         for blocks in component.blocks[:down, :across].tolist():
             row = Row()
             for before, block in zip([[0]] + blocks[:-1], blocks):

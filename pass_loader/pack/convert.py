@@ -12,13 +12,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
 from .inspect import Picture, encoded
-from .layout import CODECS, INDEX, REMOVED, shard_names, write_durably, write_table
+from .layout import CODECS, INDEX, REMOVED, publish, shard_names, write_durably, write_table
 from .reader import Pack, index_rows, write_index
 from .shards import Options, Shard, ShardWriter, fingerprint
 from .sources import Entry, Source
@@ -170,7 +171,7 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
         shard = Shard.load(root, number)
         table = _table(pack.table(number), shard)
         tar, parquet = shard_names(number)
-        write_table(table, root / parquet)
+        publish((write_table(table, root / parquet), root / parquet))
         parts.append(index_rows(table, number))
         manifest["shards"].append({"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes})
     index = pa.concat_tables(parts)
