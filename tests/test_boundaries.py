@@ -64,18 +64,8 @@ def imports(path: Path, *, at_the_top: bool = False) -> set[str]:
 
 
 def test_imports() -> None:
-    needs_torch = {
-        "dataset",
-        "loader",
-        "sampler",
-        "order",
-        "rendering",
-        "faults",
-        "iteration",
-        "resume",
-        "statistics",
-        "drop_in",
-    }
+    needs_torch = {"dataset", "loader", "sampler", "order", "rendering", "faults", "iteration", "resume", "statistics",
+                   "drop_in"}
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         found = imports(path, at_the_top=name == "pack.bench")  # which loads torch when it is called
