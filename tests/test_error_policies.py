@@ -15,7 +15,7 @@ import torch
 import pass_loader.faults as faults
 from pass_loader import DataLoader, RecordError, ShardDataset, ShardError
 from pass_loader.faults import replacement
-from pass_loader.pack import build
+from pass_loader.pack import build, remove
 
 from .corpus import jpeg, noise
 from .test_faults import flip_a_bit
@@ -125,6 +125,20 @@ def test_the_function_of_a_replacement() -> None:
     assert replacement(3, 1, 5, 0, 10**6) == 768426
     places = [replacement(0, 0, record, 0, 10) for record in range(1000)]
     assert min(np.bincount(places, minlength=10)) > 60
+
+
+def test_a_replacement_is_never_a_removed_record(tiny: Path, tmp_path: Path) -> None:
+    """Removed since the resumed epoch began: neither served in its own place nor in another's."""
+    copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
+    first = loader_of(copy, shuffle=False, batch_size=4)
+    next(iter(first))
+    drawn = ((record, replacement(5, 0, record, 0, COUNT)) for record in range(4, COUNT))
+    bad, other = next((record, place) for record, place in drawn if record != place)
+    remove(copy, [f"{bad:02d}", f"{other:02d}"], reason="since")
+    resumed = loader_of(copy, shuffle=False, batch_size=4)
+    resumed.load_state_dict(first.state_dict())
+    got = [record for batch in resumed for record, _ in seen(batch)]
+    assert len(got) == COUNT - 4 and not {bad, other} & {*got}
 
 
 def test_a_replacement_has_its_own_label_plan_and_views(tmp_path: Path) -> None:

@@ -236,6 +236,14 @@ def test_threads_end_with_the_loader(dataset: ShardDataset) -> None:
     assert len(os.listdir("/proc/self/task")) == count
 
 
+def test_without_threads_nothing_is_in_work(dataset: ShardDataset) -> None:
+    """One batch's memory, however large the prefetch factor; with threads as many batches as it says."""
+    for workers, want in ((0, 0), (1, 4)):
+        iterator = iter(DataLoader(dataset, 2, num_workers=workers, prefetch_factor=5))
+        next(iterator)
+        assert len(iterator._under_way) == want
+
+
 def test_lengths(dataset: ShardDataset) -> None:
     for batch_size in (1, 4, 31, 62, 63):
         for drop_last in (False, True):
