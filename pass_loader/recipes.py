@@ -22,7 +22,10 @@ __all__ = [
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # Radford et al., ICML 2021; openai/CLIP clip/clip.py
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-NIH_MEAN, NIH_STD = (0.5056,) * 3, (0.252,) * 3  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
+NIH_MEAN, NIH_STD = (
+    (0.5056,) * 3,
+    (0.252,) * 3,
+)  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
 
 
 def _factor_range(strength: float) -> Range:
@@ -291,7 +294,9 @@ def supervised(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
 
     One bilinear crop, flipped.
     """
-    return Recipe("supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py")
+    return Recipe(
+        "supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py"
+    )
 
 
 def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "bilinear") -> Recipe:

@@ -73,7 +73,12 @@ def test_presets_draw_the_official_distributions(name: str) -> None:
     plans = draw(recipe, 8_000)
     for count, size, scale, interpolation, *rest in OFFICIAL[name]:
         for view in recipe.views[number : number + count]:  # type: ignore[operator]
-            assert (view.size, view.scale, view.interpolation, view.ratio) == (size, scale, interpolation, (3 / 4, 4 / 3))
+            assert (view.size, view.scale, view.interpolation, view.ratio) == (
+                size,
+                scale,
+                interpolation,
+                (3 / 4, 4 / 3),
+            )
             assert view == recipe.views[number]
         check_gates(plans[:, number + count - 1], *rest)  # type: ignore[operator, arg-type]
         area = plans[:, number]["crop_width"] * plans[:, number]["crop_height"] / (375 * 500)
@@ -127,5 +132,3 @@ def test_evaluate() -> None:
     assert [int(plan[name][0]) for name in ("resize_height", "resize_width", "offset_y", "offset_x", "out_height")] == [
         256, 341, 16, 58, 224,
     ]  # fmt: skip
-
-
