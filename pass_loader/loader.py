@@ -39,7 +39,8 @@ class DataLoader:
     persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for
         the current accelerator either way.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
-    return_info: one dict more a batch: records, ids, valid, plans.
+    return_info: one dict more a batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width, height.
+    return_plan: the plans more a batch, (N, views) rows of _C.view_plan_dtype; in front of the info.
     dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
     channels_last: the memory format of the views.
     on_error: what a record whose bytes are bad does. "raise"; "replace" by another record, a pure function of (seed,
@@ -80,6 +81,7 @@ class DataLoader:
         rank: int | None = None,
         world_size: int | None = None,
         return_info: bool = False,
+        return_plan: bool = False,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         on_error: str = "raise",
@@ -95,8 +97,8 @@ class DataLoader:
         )
         ours = shuffle or order or infinite or rank is not None or world_size is not None
         _check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
-        if collate_fn is not None and return_info:
-            raise ValueError("return_info adds to the recipe's structure: give it without collate_fn")
+        if collate_fn is not None and (return_info or return_plan):
+            raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
         if dtype not in ELEMENTS:
             raise TypeError(f"dtype is {dtype}, want one of {', '.join(map(str, ELEMENTS))}")
         self.dataset = dataset
@@ -113,7 +115,7 @@ class DataLoader:
         self.drop_last = drop_last
         self.generator = generator
         self.persistent_workers, self.in_order = persistent_workers, in_order
-        self.return_info = return_info
+        self.return_info, self.return_plan = return_info, return_plan
         self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
         self._foreign = None if sampler is None and batch_sampler is None else ForeignSampler(
             sampler if batch_sampler is None else batch_sampler, batched=batch_sampler is not None
@@ -172,7 +174,8 @@ class DataLoader:
             share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step))
             drawn = draw_share(share, live, self.batch_size or 1, progress.epoch)
         self._last = progress
-        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step, rank)
+        with_plans = self.return_info or self.return_plan
+        settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
         gone = np.setdiff1d(self.dataset.pack.removed, live.removed) if resumed is not None else np.empty(0, np.int64)
         return BatchIterator(drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings)
 
@@ -219,7 +222,9 @@ class DataLoader:
         return stop + world - rest if 0 < rest < world else stop
 
     def _structure(self, batch: Submitted) -> Any:
-        return batch.structured(self.return_info) if self.collate_fn is None else self.collate_fn(batch.as_samples())
+        if self.collate_fn is not None:
+            return self.collate_fn(batch.as_samples())
+        return batch.structured(self.return_info, self.return_plan)
 
     def _depth(self) -> int:
         return self.prefetch_factor if self.num_workers > 0 else 1

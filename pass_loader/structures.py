@@ -21,8 +21,8 @@ def structured(batch: Submitted) -> list[Any]:
 
 
 def stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Views of one size as one tensor (views * N, ...), all samples of the first, then of the second: no copy where they
-    lie behind one another, as those of a loader do.
+    """Views of one size as one tensor (views * N, ...), all samples of the first, then of the second: no copy where
+    they lie behind one another, as those of a loader do.
     """
     first = views[0]
     apart = first.numel() * first.element_size()
@@ -110,8 +110,8 @@ def _ijepa(batch: Submitted) -> list[Any]:
 
 
 def _vissl(batch: Submitted) -> list[Any]:
-    """facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py: one entry a view and sample, all samples
-    of the first view first. Labels are records, as LABEL_TYPE sample_index has it.
+    """facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py: one entry a view and sample, all
+    samples of the first view first. Labels are records, as LABEL_TYPE sample_index has it.
     """
     records = _records(batch).repeat(len(batch.views))
     valid = torch.from_numpy(batch.valid).repeat(len(batch.views))

@@ -78,6 +78,7 @@ def test_imports() -> None:
         "statistics",
         "drop_in",
         "structures",
+        "mixed",
     }
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

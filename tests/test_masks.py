@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ def keys_of(count: int, seed: int = 0, epoch: int = 0, first: int = 0) -> Sample
     return SampleKeys(seed, records, np.zeros(count, np.uint32), np.full(count, epoch, np.uint32))
 
 
-# The algorithms from their description (facts of iBOT's loader.py, DINOv2's and DINOv3's masking.py, I-JEPA's multiblock.py)
+# The algorithms from their description (iBOT's loader.py, DINOv2's and DINOv3's masking.py, I-JEPA's multiblock.py)
 
 
 def slow_block_mask(chance: random.Random, grid: tuple[int, int], target: float, least: float, most: float,
@@ -79,8 +80,9 @@ def shape_numbers(masks: np.ndarray) -> list[np.ndarray]:
     rows, columns = np.arange(masks.shape[1])[:, None], np.arange(masks.shape[2])[None]
     total = np.maximum(masks.sum((1, 2)), 1)
     return [
-        masks.sum((1, 2)), (masks[:, 1:] == masks[:, :-1]).sum((1, 2)), (masks[:, :, 1:] == masks[:, :, :-1]).sum((1, 2)),
-        masks.any(2).sum(1), masks.any(1).sum(1), (masks * rows).sum((1, 2)) / total, (masks * columns).sum((1, 2)) / total,
+        masks.sum((1, 2)), (masks[:, 1:] == masks[:, :-1]).sum((1, 2)),
+        (masks[:, :, 1:] == masks[:, :, :-1]).sum((1, 2)), masks.any(2).sum(1), masks.any(1).sum(1),
+        (masks * rows).sum((1, 2)) / total, (masks * columns).sum((1, 2)) / total,
     ]  # fmt: skip
 
 
@@ -155,7 +157,7 @@ def test_stratified_masks(exact: bool) -> None:
 
 
 def test_multi_block_sizes() -> None:
-    """One number drives scale and aspect of the predictors' blocks; equal on all ranks; as the description computes them."""
+    """One number drives scale and aspect of the predictors' blocks; equal on all ranks; as described."""
     masks, grid = MultiBlockMasks(), (16, 16)
     sizes = [masks.sizes(BatchKey(0, 0, step, 0), grid) for step in range(4000)]
     assert sizes == [masks.sizes(BatchKey(0, 0, step, 3), grid) for step in range(4000)]
@@ -232,8 +234,10 @@ def test_pure_functions_of_the_key(draw: Callable[[SampleKeys, BatchKey], np.nda
     keys = keys_of(16, seed=7, epoch=2)
     want = draw(keys, batch)
     assert np.array_equal(draw(keys, batch), want)
-    for other in (keys._replace(seed=8), keys._replace(records=keys.records + 16), keys._replace(epochs=keys.epochs + 1),
-                  keys._replace(draws=keys.draws + 1)):  # fmt: skip
+    changes: list[dict[str, Any]] = [
+        {"seed": 8}, {"records": keys.records + 16}, {"epochs": keys.epochs + 1}, {"draws": keys.draws + 1},
+    ]  # fmt: skip
+    for other in (keys._replace(**change) for change in changes):
         assert not np.array_equal(draw(other, batch), want)
 
 

@@ -173,7 +173,7 @@ def test_ijepa_triple(pack: Path) -> None:
 
 
 def test_vissl_dict(pack: Path) -> None:
-    """multicrop_collator.py: an entry a view and sample, view-major; data_valid is false where a record was replaced."""
+    """multicrop_collator.py: an entry a view and sample, view-major; data_valid as the info's."""
     dataset = ShardDataset(pack, small(recipes.seer()))
     batch = next(iter(DataLoader(dataset, N)))
     assert set(batch) == {"data", "label", "data_valid", "data_idx"} and all(len(part) == 1 for part in batch.values())
