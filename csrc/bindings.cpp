@@ -184,7 +184,7 @@ struct PyBatch {
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
 
-// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16, each sample contiguous.
+// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are contiguous.
 Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
   const ViewSpec& spec = engine.recipe()[view];
   const cpu::Normalization& form = engine.normalization();

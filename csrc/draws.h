@@ -29,8 +29,8 @@ inline Draws draws_of(const SampleKey& key, uint32_t view) {
   return {{key.epoch, static_cast<uint32_t>(key.record), mixed, 0}, key.seed};
 }
 
-// Of a batch. Counter: epoch | step, low 32 bits | rank (16), step's high bits (16) | slot from kBatchSlots on, which no
-// view uses.
+// Of a batch. Counter: epoch | step, low 32 bits | rank (16), step's high bits (16) | slot from kBatchSlots on, which
+// no view uses.
 constexpr uint32_t kBatchSlots = 0x80000000;
 
 struct BatchKey {

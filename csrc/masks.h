@@ -15,8 +15,8 @@ struct Grid {
 
 constexpr int32_t kMaxGridSide = 4096;
 
-// BEiT's block-wise masking as iBOT (loader.py:54-116), DINOv2 and DINOv3 (data/masking.py) have it: blocks of a drawn area
-// and aspect until `target` cells are masked or ten tries in a row have failed.
+// BEiT's block-wise masking as iBOT (loader.py:54-116), DINOv2 and DINOv3 (data/masking.py) have it: blocks of a drawn
+// area and aspect until `target` cells are masked or ten tries in a row have failed.
 struct BlockMask {
   Grid grid;
   double target;              // cells
@@ -34,8 +34,8 @@ std::array<double, 2> draw_mask_uniforms(const SampleKey& key, uint32_t view);
 // A permutation of 0 .. count - 1.
 void draw_order(const SampleKey& key, uint32_t view, int32_t count, int64_t* order);
 
-// I-JEPA's masks of one sample (src/masks/multiblock.py): blocks of given sizes at random places; the encoder's without the
-// predictors' cells. A block never lies in the last row or column.
+// I-JEPA's masks of one sample (src/masks/multiblock.py): blocks of given sizes at random places; the encoder's without
+// the predictors' cells. A block never lies in the last row or column.
 struct MultiBlock {
   Grid grid;
   Grid predictor, encoder;  // sizes of blocks, each below the grid's

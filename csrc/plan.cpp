@@ -96,7 +96,8 @@ void plan_jitter(const ViewSpec& spec, const Draws& draws, ViewPlan& plan) {
   if (present[3]) plan.hue = factor(b[2], b[3], spec.hue_min, spec.hue_max);
 }
 
-// torchvision's Resize of the short side and CenterCrop (transforms/functional.py: _compute_resized_output_size, center_crop).
+// torchvision's Resize of the short side and CenterCrop (transforms/functional.py: _compute_resized_output_size,
+// center_crop).
 void plan_centre(const ViewSpec& spec, int32_t height, int32_t width, ViewPlan& plan) {
   auto side = [&](int32_t own, int32_t other) {
     if (own <= other) return spec.resize_short;

@@ -39,9 +39,10 @@ void check_blur_kernel(uint8_t kernel, int32_t height, int32_t width) {
 // Of one view: where its pixels come from.
 void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
   const ViewSpec& v = recipe[i];
-  PL_CHECK(v.resize_short == 0 || (v.resize_short >= std::max(v.out_height, v.out_width) && v.resize_short <= kMaxOutPx),
-           Fault::argument, "recipe, view %zu: resize_short is %d, want [%d, %d]: at least the view's sides", i,
-           v.resize_short, std::max(v.out_height, v.out_width), kMaxOutPx);
+  const int32_t side = std::max(v.out_height, v.out_width);
+  PL_CHECK(v.resize_short == 0 || (v.resize_short >= side && v.resize_short <= kMaxOutPx), Fault::argument,
+           "recipe, view %zu: resize_short is %d, want [%d, %d]: at least the view's sides", i, v.resize_short, side,
+           kMaxOutPx);
   PL_CHECK((v.via_height == 0 && v.via_width == 0) || (v.via_height >= 1 && v.via_height <= kMaxOutPx &&
                                                        v.via_width >= 1 && v.via_width <= kMaxOutPx),
            Fault::argument, "recipe, view %zu: via is %d x %d, want [1, %d]", i, v.via_height, v.via_width, kMaxOutPx);

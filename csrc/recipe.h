@@ -24,7 +24,7 @@ struct ViewSpec {
   uint8_t interpolation;  // PIL's Resampling value: 2 bilinear, 3 bicubic
   uint8_t blur_kernel;    // 0: PIL's GaussianBlur; odd: torchvision's, of so many taps
   uint8_t resize_order;   // see ViewPlan
-  int32_t resize_short;   // 0: a random crop. Else the whole picture, its short side resized to this, the centre cut out
+  int32_t resize_short;   // 0: a random crop. Else the whole picture, its short side made so long, the centre cut out
   int32_t via_height, via_width;  // a first resize of the crop on the way; 0: none
   int32_t box_of;         // an earlier view whose crop box and flip this one has; -1: its own
 };

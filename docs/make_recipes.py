@@ -31,8 +31,8 @@ VARIANTS: dict[str, list[str]] = {
 }  # fmt: skip
 INTRO = """# Recipes
 
-Every preset, as `print(recipes.NAME())` shows it, with a contact sheet: the picture with its crop boxes, then the views.
-Patches that a mask hides are dark; I-JEPA's predictor blocks are red. All arguments are keywords, and
+Every preset, as `print(recipes.NAME())` shows it, with a contact sheet: the picture with its crop boxes, then the
+views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. All arguments are keywords, and
 `recipe.override(views=[1], solarize=0.0)` or `dataclasses.replace` change anything else.
 
 This page is written by `python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with

@@ -12,16 +12,23 @@ from .samples import Samples, render_plan
 if TYPE_CHECKING:
     from .dataset import ShardDataset
     from .loader import DataLoader
+    from .mixed import MixedLoader
     from .rendering import normalize
     from .sampler import EpochSampler
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadPictureError", "DataLoader", "EpochSampler", "PackError", "Recipe", "RecordError", "Samples", "ShardDataset",
-    "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
+    "BadPictureError", "DataLoader", "EpochSampler", "MixedLoader", "PackError", "Recipe", "RecordError", "Samples",
+    "ShardDataset", "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
 ]  # fmt: skip
 
-_NEEDS_TORCH = {"ShardDataset": "dataset", "DataLoader": "loader", "EpochSampler": "sampler", "normalize": "rendering"}
+_NEEDS_TORCH = {
+    "ShardDataset": "dataset",
+    "DataLoader": "loader",
+    "MixedLoader": "mixed",
+    "EpochSampler": "sampler",
+    "normalize": "rendering",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -43,7 +43,8 @@ class DataLoader:
     persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for
         the current accelerator either way.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
-    return_info: one dict more a batch: records, ids, valid, plans.
+    return_info: one dict more a batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width, height.
+    return_plan: the plans more a batch, (N, views) rows of _C.view_plan_dtype; in front of the info.
     dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
     channels_last: the memory format of the views.
     on_error: what a record whose bytes are bad does. "raise"; "replace" by another record, a pure function of (seed,
@@ -84,6 +85,7 @@ class DataLoader:
         rank: int | None = None,
         world_size: int | None = None,
         return_info: bool = False,
+        return_plan: bool = False,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         on_error: str = "raise",
@@ -102,8 +104,8 @@ class DataLoader:
         )
         ours = shuffle or order or infinite or rank is not None or world_size is not None
         _check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
-        if collate_fn is not None and return_info:
-            raise ValueError("return_info adds to the recipe's structure: give it without collate_fn")
+        if collate_fn is not None and (return_info or return_plan):
+            raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
         if dtype not in ELEMENTS:
             raise TypeError(f"dtype is {dtype}, want one of {', '.join(map(str, ELEMENTS))}")
         self.dataset = dataset
@@ -120,7 +122,7 @@ class DataLoader:
         self.drop_last = drop_last
         self.generator = generator
         self.persistent_workers, self.in_order = persistent_workers, in_order
-        self.return_info = return_info
+        self.return_info, self.return_plan = return_info, return_plan
         self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
         given = sampler if batch_sampler is None else batch_sampler
         self._foreign: ForeignSampler | None = None
@@ -174,7 +176,8 @@ class DataLoader:
         live = self._live(progress, world)
         gone = self.dataset.pack.removed if progress.position else np.empty(0, np.int64)
         step = None if self._foreign is not None else (self.batch_size or 1) * world
-        settings = Settings(self._depth(), self.timeout or math.inf, self.return_info, self._structure, step, rank)
+        with_plans = self.return_info or self.return_plan
+        settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
         drawn = self._drawn(live, progress, step)
         iterator = BatchIterator(
             drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings
@@ -268,7 +271,10 @@ class DataLoader:
         return stop + world - rest if 0 < rest < world else stop
 
     def _structure(self, batch: Submitted) -> Any:
-        whole = batch.structured(self.return_info) if self.collate_fn is None else self.collate_fn(batch.as_samples())
+        if self.collate_fn is not None:
+            whole = self.collate_fn(batch.as_samples())
+        else:
+            whole = batch.structured(self.return_info, self.return_plan)
         return pinned(whole) if self.pin_memory else whole  # the views are; torch pins all else as well
 
     def _depth(self) -> int:

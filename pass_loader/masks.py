@@ -91,8 +91,8 @@ class StratifiedMasks:
 
     Of the batch's views (samples times global views) int(count * probability) get masks; the range `ratio` is cut into
     as many strata, one a mask, and the masks are shuffled over the views. DINOv2 draws the share within the stratum and
-    may mask fewer cells (facebookresearch/dinov2 b8931f7, dinov2/data/collate.py:10-49, masking.py). exact: DINOv3 takes
-    the stratum's upper end and fills up to it with cells at random (facebookresearch/dinov3 6876159,
+    may mask fewer cells (facebookresearch/dinov2 b8931f7, data/collate.py:10-49, masking.py). exact: DINOv3 takes the
+    stratum's upper end and fills up to it with cells at random (facebookresearch/dinov3 6876159,
     dinov3/data/masking.py:87-94).
     """
 
@@ -180,7 +180,7 @@ def _cut(cells: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class RandomMasks:
-    """MAE: of L patches int(L * (1 - ratio)) are kept, at random (facebookresearch/mae efb2a80, models_mae.py:123-148)."""
+    """MAE: of L patches int(L * (1 - ratio)) are kept, at random (facebookresearch/mae efb2a80, models_mae.py)."""
 
     patch: int = 16
     ratio: float = 0.75
@@ -190,7 +190,7 @@ class RandomMasks:
             raise ValueError(f"ratio is {self.ratio}, want [0, 1]")
 
     def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> dict[str, np.ndarray]:
-        """ids_keep (N, kept) and ids_restore (N, L) int64, mask (N, L) float32, 1 where removed: as the model has them."""
+        """ids_keep (N, kept) and ids_restore (N, L) int64, mask (N, L) float32, 1 where removed: as in the model."""
         rows, columns = _grid(height, width, self.patch)
         cells = rows * columns
         order = _C.orders(*keys, view, cells)

@@ -16,13 +16,16 @@ from .recipe import IMAGENET_MEAN, IMAGENET_STD, Range, Recipe, Triple, ViewSpec
 __all__ = [
     "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "IBOTMasks",
     "MultiBlockMasks", "RandomMasks", "Range", "Recipe", "StratifiedMasks", "ViewSpec", "byol", "dino", "dinov2",
-    "dinov3", "evaluate", "genview", "ibot", "ijepa", "installed_pillow", "mae", "mae_thorax",
+    "dinov3", "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow", "mae", "mae_thorax",
     "mocov2", "mocov3", "seer", "simclr", "supervised", "swav",
 ]  # fmt: skip
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # Radford et al., ICML 2021; openai/CLIP clip/clip.py
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-NIH_MEAN, NIH_STD = (0.5056,) * 3, (0.252,) * 3  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
+NIH_MEAN, NIH_STD = (
+    (0.5056,) * 3,
+    (0.252,) * 3,
+)  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
 
 
 def _factor_range(strength: float) -> Range:
@@ -117,7 +120,7 @@ def simclr(*, size: int = 224, scale: Range = (0.08, 1.0), batch: str = "pair_la
     """SimCLR: Chen et al., ICML 2020; google-research/simclr 383d414, data_util.py:127-181, 304-325, 417-444.
 
     Values in [0, 1]; the views of a sample lie behind one another on the channels (data.py:120-131).
-    What TensorFlow does otherwise stays torchvision's and Pillow's here: its resize is not antialiased, its jitter keeps
+    What TensorFlow does otherwise is torchvision's and Pillow's here: its resize is not antialiased, its jitter keeps
     floats between the steps, its 23-tap blur pads with zeros.
     """
     view = ViewSpec(size, scale, interpolation="bicubic", blur=0.5, blur_kernel=23, **_STRONG)
@@ -207,6 +210,15 @@ def dinov3(
     )  # fmt: skip
 
 
+def dinov3_high_resolution() -> tuple[tuple[Recipe, ...], tuple[float, ...]]:
+    """DINOv3's high-resolution adaptation: recipes of five pairs of sizes with gram crops, and how often each is drawn,
+    for pass_loader.MixedLoader; facebookresearch/dinov3 6876159, config high_res_adapt, dinov3/train/train.py:334-379.
+    """
+    pairs = ((512, 112, 768), (768, 112, 1152), (768, 168, 1152), (768, 224, 1152), (768, 336, 1152))
+    found = tuple(dinov3(global_size=size, local_size=local, gram_size=gram) for size, local, gram in pairs)
+    return found, (0.3, 0.3, 0.3, 0.05, 0.05)
+
+
 def ibot(
     *,
     local_crops: int = 10,
@@ -291,7 +303,9 @@ def supervised(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
 
     One bilinear crop, flipped.
     """
-    return Recipe("supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py")
+    return Recipe(
+        "supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py"
+    )
 
 
 def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "bilinear") -> Recipe:
@@ -305,6 +319,6 @@ def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "biline
 
 PRESETS: dict[str, Callable[..., Recipe]] = {
     preset.__name__: preset
-    for preset in (dino, swav, mocov2, mocov3, simclr, byol, dinov2, dinov3, ibot, mae, mae_thorax, seer, ijepa, genview,
-                   supervised, evaluate)
+    for preset in (dino, swav, mocov2, mocov3, simclr, byol, dinov2, dinov3, ibot, mae, mae_thorax, seer, ijepa,
+                   genview, supervised, evaluate)
 }  # fmt: skip

@@ -94,11 +94,13 @@ class Submitted:
             "ids": self.samples.pack.ids(self.keys.records),
             "valid": torch.from_numpy(self.valid),
             "plans": self.plans,
+            "boxes": None if self.plans is None else boxes_of(self.plans),
         }
 
-    def structured(self, return_info: bool) -> Any:
-        """The batch as the recipe's official script expects it; one dict more with return_info."""
-        return assemble(self, [self.info()] if return_info else [])
+    def structured(self, return_info: bool, return_plan: bool = False) -> Any:
+        """The batch as the recipe's official script expects it; the plans behind it with return_plan, then one dict
+        with return_info."""
+        return assemble(self, ([self.plans] if return_plan else []) + ([self.info()] if return_info else []))
 
     def as_samples(self) -> list[Any]:
         """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
@@ -198,6 +200,12 @@ class Renderer:
             tensor = torch.from_numpy(memory).view(self.dtype).view(shape)
             array = memory.view(numpy_type).reshape(shape)
         return (tensor.transpose(0, 1), array.swapaxes(0, 1)) if self._pairs else (tensor, array)
+
+
+def boxes_of(plans: np.ndarray) -> torch.Tensor:
+    """(N, views, 4) int32 of plans (N, views): the crop boxes x, y, width, height in pixels of the picture."""
+    columns = [plans[name] for name in ("crop_x", "crop_y", "crop_width", "crop_height")]
+    return torch.from_numpy(np.stack(columns, axis=-1))
 
 
 def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:

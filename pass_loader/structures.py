@@ -21,14 +21,19 @@ def structured(batch: Submitted) -> list[Any]:
 
 
 def stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Views of one size as one tensor (views * N, ...), all samples of the first, then of the second: no copy where they
-    lie behind one another, as those of a loader do.
+    """Views of one size as one tensor (views * N, ...), all samples of the first, then of the second: no copy where
+    they lie behind one another, as those of a loader do.
     """
     first = views[0]
     apart = first.numel() * first.element_size()
     if all(view.data_ptr() == first.data_ptr() + place * apart for place, view in enumerate(views)):
         return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
-    return torch.cat(list(views))
+    return _copied(views, 0)
+
+
+def _copied(views: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """For views that are no neighbours: those of a batch that "skip" has cut smaller, which are copies already."""
+    return torch.cat(list(views), dim)
 
 
 def _pair(batch: Submitted) -> torch.Tensor:
@@ -37,7 +42,7 @@ def _pair(batch: Submitted) -> torch.Tensor:
     count, _, height, width = first.shape
     if second.data_ptr() == first.data_ptr() + 3 * height * width * first.element_size():
         return first.as_strided((count, 6, height, width), (first.stride(0), height * width, width, 1))
-    return torch.cat([first, second], dim=1)
+    return _copied([first, second], 1)
 
 
 def _records(batch: Submitted) -> torch.Tensor:
@@ -105,8 +110,8 @@ def _ijepa(batch: Submitted) -> list[Any]:
 
 
 def _vissl(batch: Submitted) -> list[Any]:
-    """facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py: one entry a view and sample, all samples
-    of the first view first. Labels are records, as LABEL_TYPE sample_index has it.
+    """facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py: one entry a view and sample, all
+    samples of the first view first. Labels are records, as LABEL_TYPE sample_index has it.
     """
     records = _records(batch).repeat(len(batch.views))
     valid = torch.from_numpy(batch.valid).repeat(len(batch.views))

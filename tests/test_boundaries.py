@@ -10,8 +10,7 @@ ROOT = Path(__file__).parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "pass_loader"
 
 # bindings -> engine -> {shard jpeg plan cpu} -> small headers. A room may include itself and what stands here.
-SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws",
-         "portable_math"}
+SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws", "portable_math"}
 MAY_INCLUDE = {
     "bindings": {"engine", "shard", "jpeg", "plan", "cpu"} | SMALL,
     "bindings_masks": {"bindings", "masks"} | SMALL,
@@ -68,8 +67,20 @@ def imports(path: Path, *, at_the_top: bool = False) -> set[str]:
 
 
 def test_imports() -> None:
-    needs_torch = {"dataset", "loader", "sampler", "order", "rendering", "faults", "iteration", "resume", "statistics",
-                   "drop_in", "structures"}
+    needs_torch = {
+        "dataset",
+        "loader",
+        "sampler",
+        "order",
+        "rendering",
+        "faults",
+        "iteration",
+        "resume",
+        "statistics",
+        "drop_in",
+        "structures",
+        "mixed",
+    }
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
         found = imports(path, at_the_top=name == "pack.bench")  # which loads torch when it is called

@@ -105,9 +105,16 @@ def test_batches_equal_pillow(pack: Path) -> None:
 
 def test_return_info(dataset: ShardDataset) -> None:
     views, labels, info = next(iter(DataLoader(dataset, 3, shuffle=True, return_info=True)))
-    assert set(info) == {"records", "ids", "valid", "plans"}
+    assert set(info) == {"records", "ids", "valid", "plans", "boxes"}
     assert info["ids"] == [dataset.id_of(int(r)) for r in info["records"]]
     assert info["valid"].all() and info["plans"].shape == (3, 4)
+    assert info["boxes"][2, 1].tolist() == [
+        int(info["plans"][2, 1][f"crop_{name}"]) for name in ("x", "y", "width", "height")
+    ]
+    views, labels, plans = next(iter(DataLoader(dataset, 3, shuffle=True, return_plan=True)))
+    assert np.array_equal(plans, info["plans"])
+    *_, plans, again = next(iter(DataLoader(dataset, 3, shuffle=True, return_plan=True, return_info=True)))
+    assert np.array_equal(plans, again["plans"]) and torch.equal(again["boxes"], info["boxes"])
 
 
 def test_single_samples_are_what_batches_hold(dataset: ShardDataset) -> None:

@@ -15,16 +15,18 @@ from .test_plan import assert_uniform, draw
 PAGE = (HERE / "recipes.md").read_text()
 CALLS = [call for name in recipes.PRESETS for call in [f"{name}()", *VARIANTS.get(name, [])]]
 
-# (views, size, scale, interpolation, flip, jitter factors, gray, blur, solarize), as the official code declares them or,
-# for DINOv2, DINOv3 and GenView, runs them. Jitter: brightness, contrast, saturation and hue strengths; always p = 0.8.
+# (views, size, scale, interpolation, flip, jitter factors, gray, blur, solarize), as the official code declares them
+# or, for DINOv2, DINOv3 and GenView, runs them. Jitter: brightness, contrast, saturation and hue strengths; p = 0.8.
 DINO, STRONG, MOCO = (0.4, 0.4, 0.2, 0.1), (0.8, 0.8, 0.8, 0.2), (0.4, 0.4, 0.4, 0.1)
 CUBIC, LINEAR = "bicubic", "bilinear"
 OFFICIAL: dict[str, list[tuple[object, ...]]] = {
     "dino": [(1, 224, (0.4, 1), CUBIC, 0.5, DINO, 0.2, 1.0, 0), (1, 224, (0.4, 1), CUBIC, 0.5, DINO, 0.2, 0.1, 0.2),
              (8, 96, (0.05, 0.4), CUBIC, 0.5, DINO, 0.2, 0.5, 0)],
-    "swav": [(2, 224, (0.14, 1), LINEAR, 0.5, STRONG, 0.2, 0.5, 0), (6, 96, (0.05, 0.14), LINEAR, 0.5, STRONG, 0.2, 0.5, 0)],
+    "swav": [(2, 224, (0.14, 1), LINEAR, 0.5, STRONG, 0.2, 0.5, 0),
+             (6, 96, (0.05, 0.14), LINEAR, 0.5, STRONG, 0.2, 0.5, 0)],
     "mocov2": [(2, 224, (0.2, 1), LINEAR, 0.5, MOCO, 0.2, 0.5, 0)],
-    "mocov3": [(1, 224, (0.08, 1), LINEAR, 0.5, DINO, 0.2, 1.0, 0), (1, 224, (0.08, 1), LINEAR, 0.5, DINO, 0.2, 0.1, 0.2)],
+    "mocov3": [(1, 224, (0.08, 1), LINEAR, 0.5, DINO, 0.2, 1.0, 0),
+               (1, 224, (0.08, 1), LINEAR, 0.5, DINO, 0.2, 0.1, 0.2)],
     "simclr": [(2, 224, (0.08, 1), CUBIC, 0.5, STRONG, 0.2, 0.5, 0)],
     "byol": [(1, 224, (0.08, 1), CUBIC, 0.5, DINO, 0.2, 1.0, 0), (1, 224, (0.08, 1), CUBIC, 0.5, DINO, 0.2, 0.1, 0.2)],
     "dinov2": [(1, 224, (0.32, 1), CUBIC, 0.5, DINO, 0.2, 0.0, 0), (1, 224, (0.32, 1), CUBIC, 0.5, DINO, 0.2, 0.9, 0.2),
@@ -35,7 +37,8 @@ OFFICIAL: dict[str, list[tuple[object, ...]]] = {
              (10, 96, (0.05, 0.25), CUBIC, 0.5, DINO, 0.2, 0.5, 0)],
     "mae": [(1, 224, (0.2, 1), CUBIC, 0.5, None, 0, 0, 0)],
     "mae_thorax": [(1, 224, (0.5, 1), CUBIC, 0.5, None, 0, 0, 0)],
-    "seer": [(2, 160, (0.14, 1), LINEAR, 0.5, STRONG, 0.2, 0.5, 0), (4, 96, (0.05, 0.14), LINEAR, 0.5, STRONG, 0.2, 0.5, 0)],
+    "seer": [(2, 160, (0.14, 1), LINEAR, 0.5, STRONG, 0.2, 0.5, 0),
+             (4, 96, (0.05, 0.14), LINEAR, 0.5, STRONG, 0.2, 0.5, 0)],
     "ijepa": [(1, 224, (0.3, 1), LINEAR, 0, None, 0, 0, 0)],
     "genview": [(2, 224, (0.2, 1), LINEAR, 0.5, MOCO, 0.2, 0, 0)],
     "supervised": [(1, 224, (0.08, 1), LINEAR, 0.5, None, 0, 0, 0)],
@@ -73,7 +76,12 @@ def test_presets_draw_the_official_distributions(name: str) -> None:
     plans = draw(recipe, 8_000)
     for count, size, scale, interpolation, *rest in OFFICIAL[name]:
         for view in recipe.views[number : number + count]:  # type: ignore[operator]
-            assert (view.size, view.scale, view.interpolation, view.ratio) == (size, scale, interpolation, (3 / 4, 4 / 3))
+            assert (view.size, view.scale, view.interpolation, view.ratio) == (
+                size,
+                scale,
+                interpolation,
+                (3 / 4, 4 / 3),
+            )
             assert view == recipe.views[number]
         check_gates(plans[:, number + count - 1], *rest)  # type: ignore[operator, arg-type]
         area = plans[:, number]["crop_width"] * plans[:, number]["crop_height"] / (375 * 500)
@@ -86,7 +94,8 @@ def check_gates(column: np.ndarray, flip: float, jitter: tuple[float, ...] | Non
                 solarize: float) -> None:  # fmt: skip
     jittered = column["jitter_order"][:, 0] >= 0
     for applied, want in ((column["flip"], flip), (jittered, 0.8 if jitter else 0), (column["grayscale"], gray),
-                          (column["blur_sigma"] > 0, blur), (column["solarize_threshold"] == 128, solarize)):  # fmt: skip
+                          (column["blur_sigma"] > 0, blur),
+                          (column["solarize_threshold"] == 128, solarize)):  # fmt: skip
         assert abs(np.mean(applied) - want) < 0.0224 and (want not in (0, 1) or np.mean(applied) == want)
     if jitter:
         for field, strength in zip(("brightness", "contrast", "saturation"), jitter):
@@ -107,7 +116,7 @@ def test_declared_and_effective_blur() -> None:
 
 
 def test_gram_teacher_crops() -> None:
-    """DINOv3 with gram crops of 512: the box of the global view, no distortion, the global view resized by way of 512."""
+    """DINOv3 with gram crops of 512: the box of the global view, no distortion, the global view by way of 512."""
     recipe = recipes.dinov3(gram_size=512)
     assert recipe.roles() == ["global"] * 2 + ["gram"] * 2 + ["local"] * 8
     plans = draw(recipe, 300)
@@ -127,5 +136,3 @@ def test_evaluate() -> None:
     assert [int(plan[name][0]) for name in ("resize_height", "resize_width", "offset_y", "offset_x", "out_height")] == [
         256, 341, 16, 58, 224,
     ]  # fmt: skip
-
-

@@ -17,6 +17,7 @@ namespace pass_loader::cpu {
 namespace {
 
 constexpr int kLanes = 16;   // pixels of a block; no level's register holds more
+constexpr int kRun = 32;     // neighbours that are summed together, so that a weight is loaded once for all
 constexpr int kChains = 4;  // independent ones at a time: a fused multiply-add waits four cycles for the one before
 
 // A level's register of floats.
@@ -25,7 +26,7 @@ struct Register {
   typedef float Floats __attribute__((vector_size(4 * kCount)));
   typedef int32_t Ints __attribute__((vector_size(4 * kCount)));
   typedef uint8_t Bytes __attribute__((vector_size(kCount)));
-  static constexpr int kCountOf = kCount;
+  static constexpr int kCountOf = kCount, kTogether = kRun / kCount;
 };
 
 struct Padded {
@@ -74,53 +75,70 @@ PL_INLINE void pad_body(const uint8_t* plane, int height, int width, int radius,
   }
 }
 
-// out[i] = sum over t of in[t * step + i] * weight[t] for a register of neighbours i.
+// out[k][i] = sum over t of in[t * step + i] * weight[t] for kTogether registers k of neighbours.
 template <typename R>
-PL_INLINE void weighted_sum(const float* in, size_t step, const float* weight, int taps, typename R::Floats& out) {
-  typename R::Floats sum = {};
-  for (int t = 0; t < taps; ++t) {
-    typename R::Floats values;
-    std::memcpy(&values, in + t * step, sizeof values);
-    sum += values * weight[t];
+PL_INLINE void weighted_sums(const float* in, size_t step, const float* weight, int taps,
+                             typename R::Floats (&out)[R::kTogether]) {
+  typename R::Floats sums[R::kTogether] = {};
+  for (int t = 0; t < taps; ++t, in += step) {
+    const float tap = weight[t];
+    for (int k = 0; k < R::kTogether; ++k) {
+      typename R::Floats values;
+      std::memcpy(&values, in + k * R::kCountOf, sizeof values);
+      sums[k] += values * tap;
+    }
   }
-  out = sum;
+  std::memcpy(out, sums, sizeof sums);
 }
 
 template <typename R>
 PL_INLINE void across_body(const Padded& in, int rows, int width, const float* weight, float* out, size_t out_stride) {
   for (int y = 0; y < rows; ++y)
-    for (int x = 0; x < width; x += R::kCountOf) {
-      typename R::Floats sum;
-      weighted_sum<R>(in.pixels + y * in.stride + x, 1, weight, in.taps, sum);
-      std::memcpy(out + y * out_stride + x, &sum, sizeof sum);
+    for (int x = 0; x < width; x += kRun) {
+      typename R::Floats sums[R::kTogether];
+      weighted_sums<R>(in.pixels + y * in.stride + x, 1, weight, in.taps, sums);
+      std::memcpy(out + y * out_stride + x, sums, sizeof sums);
     }
 }
 
-// One row of bytes. Terms are not negative, so that no partial sum exceeds the sum s, nor on average over the chain half of
-// 255 (the kernel is symmetric): either sum is off by less than min(s, 128) * operations / 2^24. Adds to `doubtful` the
-// first pixels of the registers that hold a doubt.
+// Rounds a register of sums to bytes; true where one of them is in doubt. Terms are not negative, so that no partial sum
+// exceeds the sum s, nor on average over the chain half of 255 (the kernel is symmetric): either sum is off by less than
+// min(s, 128) * operations / 2^24.
+template <typename R>
+PL_INLINE bool round_sums(const typename R::Floats& sum, float share, uint8_t* out, int count) {
+  using Floats = typename R::Floats;
+  using Ints = typename R::Ints;
+  const Floats most = 128.0f - Floats{};
+  const Floats up = sum + 0.5f;
+  const Ints whole = __builtin_convertvector(up, Ints);
+  const Floats part = up - __builtin_convertvector(whole, Floats);
+  const Floats doubt = (sum < most ? sum : most) * share;
+  const auto bytes = __builtin_convertvector(whole, typename R::Bytes);
+  const Floats off_centre = (Floats)((Ints)(part - 0.5f) & 0x7FFFFFFF);
+  const Floats room = 0.5f - doubt - off_centre;  // negative: near to a half
+  uint64_t signs[R::kCountOf / 2], any = 0;
+  std::memcpy(signs, &room, sizeof room);
+  for (uint64_t pair : signs) any |= pair;
+  if (count >= R::kCountOf) {
+    std::memcpy(out, &bytes, sizeof bytes);
+  } else {
+    std::memcpy(out, &bytes, static_cast<size_t>(count));
+  }
+  return (any & 0x8000000080000000) != 0;
+}
+
+// One row of bytes. Adds to `doubtful` the first pixels of the registers that hold a doubt.
 template <typename R>
 PL_INLINE void down_body(const float* in, size_t stride, const float* weight, int taps, int width, uint8_t* out,
                          uint32_t* doubtful, int* doubts) {
-  using Floats = typename R::Floats;
-  using Ints = typename R::Ints;
   const float share = static_cast<float>(taps * taps + 4 * taps + 16) * 0x1p-24f;
-  const Floats most = 128.0f - Floats{};
-  for (int x = 0; x < width; x += R::kCountOf) {
-    Floats sum;
-    weighted_sum<R>(in + x, stride, weight, taps, sum);
-    const Floats up = sum + 0.5f;
-    const Ints whole = __builtin_convertvector(up, Ints);
-    const Floats part = up - __builtin_convertvector(whole, Floats);
-    const Floats doubt = (sum < most ? sum : most) * share;
-    const auto bytes = __builtin_convertvector(whole, typename R::Bytes);
-    const Floats off_centre = (Floats)((Ints)(part - 0.5f) & 0x7FFFFFFF);
-    const Floats room = 0.5f - doubt - off_centre;  // negative: near to a half
-    uint64_t signs[R::kCountOf / 2], any = 0;
-    std::memcpy(signs, &room, sizeof room);
-    for (uint64_t pair : signs) any |= pair;
-    if ((any & 0x8000000080000000) != 0) doubtful[(*doubts)++] = static_cast<uint32_t>(x);
-    std::memcpy(out + x, &bytes, static_cast<size_t>(width - x < R::kCountOf ? width - x : R::kCountOf));
+  for (int run = 0; run < width; run += kRun) {
+    typename R::Floats sums[R::kTogether];
+    weighted_sums<R>(in + run, stride, weight, taps, sums);
+    for (int k = 0; k < R::kTogether && run + k * R::kCountOf < width; ++k) {
+      const int x = run + k * R::kCountOf;
+      if (round_sums<R>(sums[k], share, out + x, width - x)) doubtful[(*doubts)++] = static_cast<uint32_t>(x);
+    }
   }
 }
 
@@ -209,7 +227,7 @@ void settle(const Padded& in, const float* kernel, const uint32_t* doubtful, siz
 
 void kernel_blur(const ViewPixels& view, int height, int width, int taps, float sigma, KernelBlurScratch& scratch) {
   const int radius = taps / 2, rows = height + 2 * radius;
-  const size_t stride = round_up(width, kLanes) + round_up(2 * radius, kLanes), across_stride = round_up(width, kLanes);
+  const size_t stride = round_up(width, kRun) + round_up(2 * radius, kRun), across_stride = round_up(width, kRun);
   float* kernel = scratch.kernel.need(static_cast<size_t>(taps) * taps + taps);
   float* weight = kernel + static_cast<size_t>(taps) * taps;
   gaussian_taps(taps, sigma, weight);

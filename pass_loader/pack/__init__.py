@@ -13,6 +13,6 @@ from .verify import verify
 from .versions import diff, info
 
 __all__ = [
-    "Pack", "attribution", "build", "convert", "creator_name", "date_taken", "diff", "export", "index", "info", "locate",
-    "purge", "remove", "restore", "verify",
+    "Pack", "attribution", "build", "convert", "creator_name", "date_taken", "diff", "export", "index", "info",
+    "locate", "purge", "remove", "restore", "verify",
 ]  # fmt: skip

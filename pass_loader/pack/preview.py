@@ -88,7 +88,8 @@ def _row(samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray]
     plan = samples.plan(record, epoch)
     rendered = samples.render(record, epoch)
     views = [
-        Image.fromarray(_hidden(view, masks[number]) if number in masks else view) for number, view in enumerate(rendered)
+        Image.fromarray(_hidden(view, masks[number]) if number in masks else view)
+        for number, view in enumerate(rendered)
     ]
     tallest = max(view.height for view in views)
     picture = _with_boxes(Image.fromarray(samples.decode(record)), plan, tallest)
