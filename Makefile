@@ -42,7 +42,7 @@ sanitize: setup
 	cp -r csrc pass_loader benchmarks tests docs setup.py pyproject.toml README.md LICENSE build/sanitize
 	rm -f build/sanitize/pass_loader/*.so
 	cd build/sanitize && PASS_LOADER_SANITIZE=1 ../../$(bin)/python setup.py -q build_ext --inplace
-	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=. \
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0:max_malloc_fill_size=0 PYTHONPATH=. \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  ../../$(bin)/python -m pytest -q -m "hostile or oracle"
 

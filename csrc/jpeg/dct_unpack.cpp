@@ -176,41 +176,37 @@ struct Avx2Kernel {
     return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, byte), bit), bit);
   }
 
-  // Values of `from` to where `mask` has bits, in runs of 8, for at least `count` places: three runs are enough for most
-  // blocks, and a loop of that length is foreseen.
-  PL_TARGET_AVX2 static inline void expand_64(const uint8_t* from, uint64_t mask, int count, uint8_t* to) {
-    for (int at = 0; at < std::max(count, 24); at += 8, mask >>= 8) {
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(to + at), expand_8(from, mask & 255));
+  // The next 32 places of `mask`, each with the next value of `from` or 0.
+  PL_TARGET_AVX2 static inline __m256i expand_32(const uint8_t*& from, uint32_t mask) {
+    __m128i runs[4];
+    for (int i = 0; i < 4; ++i, mask >>= 8) {
+      runs[i] = expand_8(from, mask & 255);
       from += __builtin_popcount(mask & 255);
     }
+    return _mm256_set_m128i(_mm_unpacklo_epi64(runs[2], runs[3]), _mm_unpacklo_epi64(runs[0], runs[1]));
   }
 
+  // Values go through memory only where a later load finds them in one store: a load that spans several stalls.
   PL_TARGET_AVX2 static inline void values(RowStreams& row, const Block& b, int row_stride, int16_t* out, uint64_t& wide) {
-    alignas(64) uint8_t nibbles[64 + 32], larger[64], packed[64 + 16];
+    alignas(64) uint8_t nibbles[64 + 32], packed[64 + 16];
+    const __m256i one = _mm256_set1_epi8(1);
     for (int at = 0; at < b.larger_count; at += 32) {
       const __m256i pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.nibbles.next + at / 2)));
       const __m256i split = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi16(0x0f0f));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(nibbles + at), split);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(nibbles + at), _mm256_add_epi8(split, one));
     }
-    expand_64(nibbles, b.larger, b.count, larger);
-    const __m256i one = _mm256_set1_epi8(1);
+    const uint8_t* nibble = nibbles;
     for (int at = 0; at < b.count; at += 32) {
-      const __m256i more = bytes_of_bits(static_cast<uint32_t>(b.larger >> at));
-      __m256i size = _mm256_and_si256(more, _mm256_add_epi8(_mm256_load_si256(reinterpret_cast<__m256i*>(larger + at)), one));
-      size = _mm256_add_epi8(size, one);
-      uint32_t longer = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(size, _mm256_set1_epi8(17))));
-      longer &= static_cast<uint32_t>(b.larger >> at);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(packed + at), size);
-      for (; longer != 0; longer &= longer - 1) {
-        const int place = at + std::countr_zero(longer);
-        const uint8_t byte = *row.bytes.next++;
-        if (byte >= kWide) wide |= uint64_t{1} << place;
-        packed[place] = static_cast<uint8_t>(17 + byte);
+      __m256i size = _mm256_add_epi8(expand_32(nibble, static_cast<uint32_t>(b.larger >> at)), one);
+      const auto longer = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(size, _mm256_set1_epi8(17))));
+      if (longer != 0) {
+        const __m256i bytes = expand_32(row.bytes.next, longer), least = _mm256_set1_epi8(kWide);
+        const auto wides = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(bytes, least), bytes)));
+        wide |= static_cast<uint64_t>(wides) << at;
+        size = _mm256_add_epi8(size, bytes);
       }
-      size = _mm256_load_si256(reinterpret_cast<__m256i*>(packed + at));
       const __m256i negative = bytes_of_bits(static_cast<uint32_t>(b.signs >> at));
-      size = _mm256_sub_epi8(_mm256_xor_si256(size, negative), negative);
-      _mm256_store_si256(reinterpret_cast<__m256i*>(packed + at), size);
+      _mm256_store_si256(reinterpret_cast<__m256i*>(packed + at), _mm256_sub_epi8(_mm256_xor_si256(size, negative), negative));
     }
     const uint8_t* from = packed;
     uint64_t mask = b.mask;

@@ -78,7 +78,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint32_t chosen = crc32c(bytes);  // a function of the input, so that a finding repeats
   const std::string& level = levels[chosen % levels.size()];
   set_isa(level);
-  const Bytes one = padded(bytes, 0), other = padded(bytes, 0xff);
+  const Bytes one = padded(bytes, 0), other = padded(bytes, 0x7f);
   const auto found = decode(decoder, {one.data(), size});
   if (chosen >> 8 & 1) {
     set_isa(levels[(chosen >> 9) % levels.size()]);
