@@ -1,5 +1,5 @@
-"""From bytes to RGB in memory that is kept: libjpeg-turbo, our decoder of untouched JPEGs, the codec "dct", raw pixels; on
-the same pictures, 4:4:4 and 4:2:0 apart. And what packing costs.
+"""From bytes to RGB in memory that is kept: libjpeg-turbo, our decoder of untouched JPEGs, the codec "dct", raw pixels;
+on the same pictures, 4:4:4 and 4:2:0 apart. And what packing costs.
 
 libjpeg-turbo is simplejpeg's, a release with its SIMD code, writing interleaved RGB; and Debian's, through our own
 decoder with everything of ours switched off, which adds the split into planes. `seconds` is the mean over the pictures
