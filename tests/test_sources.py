@@ -38,7 +38,7 @@ def rows_of(root: Path) -> dict[str, tuple[bytes, int, dict[str, object]]]:
     """id: bytes, label, metadata."""
     samples = Samples(root, recipes.mocov2())
     labels = samples.pack.column("label")
-    live = samples.pack.records_at(np.arange(len(samples.pack)))
+    live = samples.live.records_at(np.arange(len(samples.pack)))
     return {
         samples.id_of(record): (samples.read(record), int(labels[record]), samples.metadata(record))
         for record in live.tolist()
