@@ -222,6 +222,7 @@ def test_threads_end_with_the_loader(dataset: ShardDataset) -> None:
     import gc
     import os
 
+    gc.collect()  # loaders of tests before
     count = len(os.listdir("/proc/self/task"))
     loader = load(dataset, 2, num_workers=4)
     iterator = iter(loader)
