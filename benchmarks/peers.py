@@ -32,7 +32,7 @@ DIFFERS = {
     "albumentations + OpenCV": "resize without antialiasing, OpenCV's HSV",
     "FFCV": "no hue, grayscale, blur or solarize; one decode a view, with fast DCT; fixed order of colour steps; "
     "resize by INTER_AREA; channels last",
-    "libjpeg-turbo decode alone": "no views: the floor of every loader that keeps JPEGs",
+    "libjpeg-turbo decode alone": "no views: what decoding alone costs by libjpeg-turbo",
 }
 
 Epoch = Callable[[], Iterator[list[torch.Tensor]]]
