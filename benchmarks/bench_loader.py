@@ -57,6 +57,8 @@ def bench_official(benchmark: Any, pack: Path, records: list[int], recipe_name: 
     assert all(torch.isfinite(view).all() for view in batch)
 
 
+# FFCV leaves compiled objects behind whose deletion fails inside numba.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
 @pytest.mark.parametrize("peer", PEERS)
 def bench_peer(benchmark: Any, pack: Path, records: list[int], peer: str, recipe_name: str) -> None:
