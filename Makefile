@@ -55,8 +55,8 @@ need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get
 fuzz: setup build/fuzz/decode
 	$(bin)/python -m tests.fuzz.seeds build/fuzz/seeds
 	mkdir -p build/fuzz/corpus
-	set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -max_len=8192 -verbosity=0 -print_final_stats=1 \
-	  -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds 2>&1 | grep -v '# Uses:'
+	set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/decode -max_total_time=$(FUZZ_SECONDS) -max_len=8192 \
+	  -verbosity=0 -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus build/fuzz/seeds 2>&1 | grep -v '# Uses:'
 
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
 build/fuzz/decode: $(sources) $(wildcard tests/fuzz/*.cpp)
