@@ -227,6 +227,16 @@ def test_a_byte_too_many_or_too_few(isa: str) -> None:
         check(data[:-3] + data[-2:], False, seed)
 
 
+def test_zeros_behind_the_end_are_the_longest_symbols(isa: str) -> None:
+    """An MCU of 1,476 bytes is read where there is none: under `make sanitize` this kills too little padding."""
+    tables = {"dc": flat(range(12), 16), "ac": flat([0x0F, *range(15)], 16)}
+    components = [Component(np.zeros(shape, np.int64), np.full(64, 9), h, v, **tables)
+                  for shape, h, v in grid(16, 16, "420")]  # fmt: skip
+    data = write_jpeg(16, 16, components)
+    scan = data.index(b"\xff\xda") + 14
+    check(data[:scan] + b"\xff\xd9", False)
+
+
 @pytest.mark.parametrize("tables", [{"dc": flat([0, 1], 1)}, {"ac": flat([0, 1], 1)}], ids=["dc", "ac"])
 def test_a_code_of_all_ones_is_refused(tables: dict[str, Huffman], isa: str) -> None:
     data = one_row(np.ones((8, 1), np.int64) * (np.arange(64) < 2), **tables)
