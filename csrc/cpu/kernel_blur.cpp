@@ -142,12 +142,18 @@ PL_INLINE void down_body(const float* in, size_t stride, const float* weight, in
   }
 }
 
+#if defined(__x86_64__)
 #define PL_REGISTERS(name, params, args)                                                      \
   void name##_base params { name##_body<Register<4>> args; }                                  \
   PL_TARGET_AVX2 void name##_avx2 params { name##_body<Register<8>> args; }                   \
   PL_TARGET_AVX512 void name##_avx512 params { name##_body<Register<kLanes>> args; }       \
   PL_TARGET_VBMI void name##_avx512vbmi params { name##_body<Register<kLanes>> args; }     \
   PL_DISPATCH(name, params, args, name)
+#else
+#define PL_REGISTERS(name, params, args)                     \
+  void name##_base params { name##_body<Register<4>> args; } \
+  PL_DISPATCH(name, params, args, name)
+#endif
 
 PL_REGISTERS(pad, (const uint8_t* plane, int height, int width, int radius, float* out, size_t stride),
              (plane, height, width, radius, out, stride))

@@ -66,10 +66,12 @@ void answer(const Case& c, jpeg::Decoder& decoder, cpu::RenderScratch& scratch) 
   plan_views(c.recipe, c.key, picture.height, picture.width, plans);
   write(plans.data(), plans.size());
   plans.insert(plans.end(), c.plans.begin(), c.plans.end());
-  const cpu::Normalization normalization(c.table, c.mean, c.std);
+  const cpu::Normalization normalization(cpu::Element::float32, false, c.table, {}, c.mean, c.std);
+  StageTimes times;
+  StageClock clock(times);
   for (const ViewPlan& plan : plans) {
     check_plan(plan, picture.height, picture.width);
-    const Planes view = cpu::render_view(picture, plan, scratch);
+    const Planes view = cpu::render_view(picture, plan, scratch, clock);
     write_pixels(view);
     std::vector<float> values(size_t{3} * view.height * view.width);
     cpu::normalize(view, normalization, values.data());
