@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import PackError
+from . import arrow
 from .foreign import remember, stamp
 from .layout import (
     FORMAT,
@@ -82,7 +83,7 @@ class Finish:
             written.append((write_table(table, self.root / parquet), self.root / parquet))
             rows = index_rows(table, len(shards))
             for name in parts:
-                parts[name].append(rows.column(name).to_numpy())
+                parts[name].append(arrow.to_numpy(rows.column(name)))
             entry = {"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes}
             shards.append(entry | self._foreign(shard))
             for row in zip(*(table.column(name).to_pylist() for name in ("id", "length", "crc32c", "label"))):
@@ -91,7 +92,11 @@ class Finish:
         pack_id = identity.hexdigest()[:32]
         columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}  # never twice in memory
         report.same_bytes = self._count_same_bytes(columns, shards)
-        write_index(self.root / INDEX, pa.table(columns, schema=INDEX_SCHEMA), pack_id)
+        write_index(
+            self.root / INDEX,
+            pa.table([arrow.numbers(columns[name]) for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA),
+            pack_id,
+        )
         if self._stamps:
             remember(self.root, {self.sources[place].name: self.sources[place].path for place in self._stamps})
         if self.metadata is not None:
@@ -122,7 +127,11 @@ class Finish:
             self.labels[name] if name is not None else -1 if label is None else label
             for name, label in zip(columns["class_name"], columns["label"])
         ]
-        arrays = [pa.array(columns[name], type) for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)]
+        arrays = [
+            arrow.strings(columns[name]) if type == pa.string()
+            else arrow.numbers(np.array(columns[name], type.to_pandas_dtype()))
+            for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)
+        ]  # fmt: skip
         table = pa.table(arrays, schema=TABLE_SCHEMA)
         if self.metadata is not None:
             rows, missing = self.metadata.rows_of(columns["id"])
