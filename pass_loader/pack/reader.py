@@ -198,7 +198,12 @@ class Pack:
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file. Raises PackError where it is missing or damaged."""
     try:
-        return pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table imports pandas
+            missing = set(columns or ()) - {*file.schema_arrow.names}
+            if missing:
+                raise KeyError(f"it has no column {', '.join(sorted(missing))}")
+            table = file.read(columns)
+            return table if columns is None else table.select(columns)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise PackError(f"{path}: {error}") from None
 
