@@ -1,0 +1,139 @@
+// The rows of torchvision's blur. Included once a level by kernel_blur.cpp, which defines
+//   PL_PART(name)       a function's name
+//   PL_TARGET           its target attribute
+//   PL_FLOATS           the register
+//   PL_FMA(a, b, c)     a * b + c; fused where the level can
+//   PL_FUSED(a, b, c)   a * b + c, fused
+//   PL_ANY_SIGN(v)      whether a number is negative
+
+PL_TARGET static inline PL_FLOATS PL_PART(load)(const float* from) {
+  PL_FLOATS values;
+  std::memcpy(&values, from, sizeof values);
+  return values;
+}
+
+// A row of bytes to floats, reflected without repeating the edge.
+PL_TARGET static void PL_PART(widen)(const uint8_t* row, int width, int radius, float* out) {
+  out += radius;
+  for (int x = 0; x < width; x += kRun) {
+    uint8_t bytes[kRun];
+    float values[kRun];
+    std::memcpy(bytes, row + x, sizeof bytes);
+    for (int i = 0; i < kRun; ++i) values[i] = bytes[i];
+    std::memcpy(out + x, values, sizeof values);
+  }
+  for (int i = 1; i <= radius; ++i) out[-i] = out[i], out[width - 1 + i] = out[width - 1 - i];
+}
+
+// Sums along a row, of kRun neighbours together so that a weight is loaded once for all. Neighbours of equal weight are
+// added first, which is exact.
+PL_TARGET static void PL_PART(across)(const float* in, int width, const Taps& taps, float* out) {
+  constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;
+  for (int x = 0; x < width; x += kRun, in += kRun, out += kRun) {
+    PL_FLOATS sums[kTogether];
+    for (int k = 0; k < kTogether; ++k) sums[k] = PL_PART(load)(in + k * kCount) * taps.weight[0];
+    for (int i = 1; i <= taps.reach; ++i) {
+      const PL_FLOATS weight = taps.weight[i] - PL_FLOATS{};
+      for (int k = 0; k < kTogether; ++k)
+        sums[k] = PL_FMA(PL_PART(load)(in + k * kCount - i) + PL_PART(load)(in + k * kCount + i), weight, sums[k]);
+    }
+    std::memcpy(out, sums, sizeof sums);
+  }
+}
+
+// Rounds a register of sums to bytes. True where one of them may lie on the other side of a half than the chain's.
+PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, const Doubt& doubt, uint8_t* out) {
+  typedef int32_t Ints __attribute__((vector_size(sizeof(PL_FLOATS))));
+  typedef uint8_t Bytes __attribute__((vector_size(sizeof(PL_FLOATS) / sizeof(float))));
+  const PL_FLOATS most = 128.0f - PL_FLOATS{}, up = sum + 0.5f;
+  const Ints whole = __builtin_convertvector(up, Ints);
+  const PL_FLOATS part = up - __builtin_convertvector(whole, PL_FLOATS) - 0.5f;
+  const PL_FLOATS off_centre = (PL_FLOATS)((Ints)part & 0x7FFFFFFF);
+  const Bytes bytes = __builtin_convertvector(whole, Bytes);
+  std::memcpy(out, &bytes, sizeof bytes);
+  return PL_ANY_SIGN((0.5f - doubt.least) - doubt.share * (sum < most ? sum : most) - off_centre);
+}
+
+// One row of bytes from the sums of the rows around it. Returns how many registers hold a doubt; their first pixels go to
+// `doubtful`, which has room for one more.
+PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, const Taps& taps, const Doubt& doubt,
+                                      uint8_t* out, uint32_t first, uint32_t* doubtful) {
+  constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;
+  size_t count = 0;
+  for (int run = 0; run < width; run += kRun) {
+    PL_FLOATS sums[kTogether];
+    for (int k = 0; k < kTogether; ++k) sums[k] = PL_PART(load)(row[0] + run + k * kCount) * taps.weight[0];
+    for (int i = 1; i <= taps.reach; ++i) {
+      const PL_FLOATS weight = taps.weight[i] - PL_FLOATS{};
+      const float *above = row[-i] + run, *below = row[i] + run;
+      for (int k = 0; k < kTogether; ++k)
+        sums[k] = PL_FMA(PL_PART(load)(above + k * kCount) + PL_PART(load)(below + k * kCount), weight, sums[k]);
+    }
+    uint8_t bytes[kRun];
+    for (int k = 0; k < kTogether; ++k) {
+      const int x = run + k * kCount;
+      doubtful[count] = first + static_cast<uint32_t>(x);
+      count += PL_PART(round)(sums[k], doubt, bytes + k * kCount) & (x < width);
+    }
+    if (width - run >= kRun) {
+      std::memcpy(out + run, bytes, kRun);
+    } else {
+      std::memcpy(out + run, bytes, static_cast<size_t>(width - run));
+    }
+  }
+  return count;
+}
+
+// torch's own arithmetic for kChains registers of pixels.
+PL_TARGET static void PL_PART(chains)(const Plane& plane, const uint32_t* doubtful, size_t count, uint8_t* pixels) {
+  constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float);
+  typedef int32_t Ints __attribute__((vector_size(sizeof(PL_FLOATS))));
+  typedef uint8_t Bytes __attribute__((vector_size(kCount)));
+  PL_FLOATS sums[kChains] = {};
+  int x[kChains], y[kChains];
+  for (size_t chain = 0; chain < kChains; ++chain) {
+    const int place = static_cast<int>(doubtful[chain < count ? chain : 0]);
+    x[chain] = place % plane.width, y[chain] = place / plane.width;
+  }
+  const Taps& taps = plane.taps;
+  for (int i = -taps.span; i <= taps.span; ++i) {
+    const float* from[kChains];
+    for (int chain = 0; chain < kChains; ++chain) from[chain] = plane.row(y[chain] + i) + x[chain];
+    const float* kernel = taps.kernel + (taps.radius + i) * (2 * taps.radius + 1) + taps.radius;
+    for (int j = -taps.span; j <= taps.span; ++j)
+      for (int chain = 0; chain < kChains; ++chain)
+        sums[chain] = PL_FUSED(PL_PART(load)(from[chain] + j), kernel[j] - PL_FLOATS{}, sums[chain]);
+  }
+  constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23: rounds half to even
+  for (size_t chain = 0; chain < kChains && chain < count; ++chain) {
+    const Bytes bytes = __builtin_convertvector(__builtin_convertvector(sums[chain] + kWhole - kWhole, Ints), Bytes);
+    std::memcpy(pixels + doubtful[chain], &bytes, static_cast<size_t>(std::min(kCount, plane.width - x[chain])));
+  }
+}
+
+// Row y of the plane has its sums along the row when row y - reach is made of bytes, or the one below in its place.
+PL_TARGET static void PL_PART(plane)(const Plane& plane, const Doubt& doubt, uint32_t* doubtful, uint8_t* pixels) {
+  const Taps& taps = plane.taps;
+  const float* rows[2 * kMaxRadius + 1];
+  size_t count = 0;
+  for (int y = -taps.reach; y < plane.height; ++y) {
+    if (const int next = y + taps.reach; next < plane.height) {
+      PL_PART(widen)(pixels + static_cast<size_t>(next) * plane.width, plane.width, taps.radius, plane.left_of(next));
+      PL_PART(across)(plane.row(next), plane.width, taps, plane.sums_of(next));
+    }
+    if (y < 0) continue;
+    for (int i = -taps.reach; i <= taps.reach; ++i) rows[taps.reach + i] = plane.sums_of(plane.reflected(y + i));
+    const size_t first = static_cast<size_t>(y) * plane.width;
+    count += PL_PART(down)(rows + taps.reach, plane.width, taps, doubt, pixels + first, static_cast<uint32_t>(first),
+                           doubtful + count);
+  }
+  for (size_t done = 0; done < count; done += kChains)
+    PL_PART(chains)(plane, doubtful + done, count - done, pixels);
+}
+
+#undef PL_PART
+#undef PL_TARGET
+#undef PL_FLOATS
+#undef PL_FMA
+#undef PL_FUSED
+#undef PL_ANY_SIGN
