@@ -38,13 +38,12 @@ struct Doubt {
 // One plane on its way: floats with reflected margins, and their sums along the rows.
 struct Plane {
   int height, width;
-  float *floats, *sums;
+  float *floats, *sums;  // of the first row's first pixel
   size_t stride, sums_stride;
   const Taps& taps;
 
   int reflected(int y) const { return y < 0 ? -y : y < height ? y : 2 * (height - 1) - y; }
-  float* left_of(int y) const { return floats + static_cast<size_t>(y) * stride; }
-  const float* row(int y) const { return left_of(reflected(y)) + taps.radius; }
+  float* row(int y) const { return floats + static_cast<size_t>(reflected(y)) * stride; }
   float* sums_of(int y) const { return sums + static_cast<size_t>(y) * sums_stride; }
 };
 
@@ -119,21 +118,41 @@ PL_INLINE bool any_sign(FourFloats v) {
   return ((signs[0] | signs[1]) & 0x8000000080000000) != 0;
 }
 
+PL_INLINE FourFloats widen_four(const uint8_t* from) {
+  return FourFloats{static_cast<float>(from[0]), static_cast<float>(from[1]), static_cast<float>(from[2]),
+                    static_cast<float>(from[3])};
+}
+
+PL_INLINE void narrow_four(FourFloats v, uint8_t* to) {
+  for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(static_cast<int>(v[i]));
+}
+
 #define PL_PART(name) name##_base
 #define PL_TARGET
 #define PL_FLOATS FourFloats
 #define PL_FMA(a, b, c) ((a) * (b) + (c))
 #define PL_FUSED(a, b, c) fused(a, b, c)
 #define PL_ANY_SIGN(v) any_sign(v)
+#define PL_WIDEN(from) widen_four(from)
+#define PL_NARROW(v, to) narrow_four(v, to)
 #include "cpu/kernel_blur_rows.h"
 
 #if defined(__x86_64__)
+PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
+  const __m256i whole = _mm256_cvttps_epi32(v);
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+}
+
 #define PL_PART(name) name##_avx2
 #define PL_TARGET PL_TARGET_AVX2
 #define PL_FLOATS __m256
 #define PL_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define PL_FUSED(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define PL_ANY_SIGN(v) (_mm256_movemask_ps(v) != 0)
+#define PL_WIDEN(from) \
+  _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
+#define PL_NARROW(v, to) narrow_eight(v, to)
 #include "cpu/kernel_blur_rows.h"
 
 #define PL_PART(name) name##_avx512
@@ -142,16 +161,21 @@ PL_INLINE bool any_sign(FourFloats v) {
 #define PL_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define PL_FUSED(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define PL_ANY_SIGN(v) (_mm512_movepi32_mask(_mm512_castps_si512(v)) != 0)
+#define PL_WIDEN(from) \
+  _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))
+#define PL_NARROW(v, to) \
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)))
 #include "cpu/kernel_blur_rows.h"
 #define plane_avx512vbmi plane_avx512
 #endif
-PL_DISPATCH(blur_plane, (const Plane& plane, const Doubt& doubt, uint32_t* doubtful, uint8_t* pixels),
+PL_DISPATCH(blur_plane, (const Plane& plane, Doubt doubt, uint32_t* doubtful, uint8_t* pixels),
             (plane, doubt, doubtful, pixels), plane)
 
 }  // namespace
 
 void kernel_blur(const ViewPixels& view, int height, int width, int count, float sigma, KernelBlurScratch& scratch) {
-  const size_t n = static_cast<size_t>(count), sums_stride = round_up(width, kRun), stride = sums_stride + round_up(n, kRun);
+  const size_t n = static_cast<size_t>(count), margin = round_up(n / 2, kRun), sums_stride = round_up(width, kRun);
+  const size_t stride = sums_stride + 2 * margin;
   float* weight = scratch.kernel.need(n * n + n);
   float* kernel = weight + n;
   gaussian_taps(count, sigma, weight);
@@ -159,9 +183,9 @@ void kernel_blur(const ViewPixels& view, int height, int width, int count, float
   Taps taps{count / 2, 0, count / 2, weight + count / 2, kernel};
   while (taps.span > 0 && taps.weight[taps.span] * taps.weight[0] == 0.0f) --taps.span;
   const Doubt doubt = doubt_of(taps, set_reach(taps, 0x1p-21));
-  const Plane plane{height, width, scratch.floats.need(stride * height), scratch.sums.need(sums_stride * height),
+  const Plane plane{height, width, scratch.floats.need(stride * height) + margin, scratch.sums.need(sums_stride * height),
                     stride, sums_stride, taps};
-  for (int y = 0; y < height; ++y) std::fill(plane.left_of(y) + width, plane.left_of(y + 1), 0.0f);
+  for (int y = 0; y < height; ++y) std::fill(plane.row(y) + width, plane.row(y) + sums_stride + margin, 0.0f);
   uint32_t* doubtful = scratch.doubtful.need(sums_stride / 4 * height + 1);
   for (int c = 0; c < 3; ++c) blur_plane(plane, doubt, doubtful, view.pixels + c * view.plane_stride);
 }

@@ -5,6 +5,8 @@
 //   PL_FMA(a, b, c)     a * b + c; fused where the level can
 //   PL_FUSED(a, b, c)   a * b + c, fused
 //   PL_ANY_SIGN(v)      whether a number is negative
+//   PL_WIDEN(from)      a register of numbers from as many bytes
+//   PL_NARROW(v, to)    and back, cut off
 
 PL_TARGET static inline PL_FLOATS PL_PART(load)(const float* from) {
   PL_FLOATS values;
@@ -14,20 +16,17 @@ PL_TARGET static inline PL_FLOATS PL_PART(load)(const float* from) {
 
 // A row of bytes to floats, reflected without repeating the edge.
 PL_TARGET static void PL_PART(widen)(const uint8_t* row, int width, int radius, float* out) {
-  out += radius;
-  for (int x = 0; x < width; x += kRun) {
-    uint8_t bytes[kRun];
-    float values[kRun];
-    std::memcpy(bytes, row + x, sizeof bytes);
-    for (int i = 0; i < kRun; ++i) values[i] = bytes[i];
-    std::memcpy(out + x, values, sizeof values);
+  constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float);
+  for (int x = 0; x < width; x += kCount) {
+    const PL_FLOATS values = PL_WIDEN(row + x);
+    std::memcpy(out + x, &values, sizeof values);
   }
   for (int i = 1; i <= radius; ++i) out[-i] = out[i], out[width - 1 + i] = out[width - 1 - i];
 }
 
 // Sums along a row, of kRun neighbours together so that a weight is loaded once for all. Neighbours of equal weight are
 // added first, which is exact.
-PL_TARGET static void PL_PART(across)(const float* in, int width, const Taps& taps, float* out) {
+PL_TARGET static void PL_PART(across)(const float* in, int width, Taps taps, float* out) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;
   for (int x = 0; x < width; x += kRun, in += kRun, out += kRun) {
     PL_FLOATS sums[kTogether];
@@ -42,24 +41,22 @@ PL_TARGET static void PL_PART(across)(const float* in, int width, const Taps& ta
 }
 
 // Rounds a register of sums to bytes. True where one of them may lie on the other side of a half than the chain's.
-PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, const Doubt& doubt, uint8_t* out) {
+PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, Doubt doubt, uint8_t* out) {
   typedef int32_t Ints __attribute__((vector_size(sizeof(PL_FLOATS))));
-  typedef uint8_t Bytes __attribute__((vector_size(sizeof(PL_FLOATS) / sizeof(float))));
   const PL_FLOATS most = 128.0f - PL_FLOATS{}, up = sum + 0.5f;
-  const Ints whole = __builtin_convertvector(up, Ints);
-  const PL_FLOATS part = up - __builtin_convertvector(whole, PL_FLOATS) - 0.5f;
+  const PL_FLOATS part = up - __builtin_convertvector(__builtin_convertvector(up, Ints), PL_FLOATS) - 0.5f;
   const PL_FLOATS off_centre = (PL_FLOATS)((Ints)part & 0x7FFFFFFF);
-  const Bytes bytes = __builtin_convertvector(whole, Bytes);
-  std::memcpy(out, &bytes, sizeof bytes);
+  PL_NARROW(up, out);
   return PL_ANY_SIGN((0.5f - doubt.least) - doubt.share * (sum < most ? sum : most) - off_centre);
 }
 
 // One row of bytes from the sums of the rows around it. Returns how many registers hold a doubt; their first pixels go to
 // `doubtful`, which has room for one more.
-PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, const Taps& taps, const Doubt& doubt,
-                                      uint8_t* out, uint32_t first, uint32_t* doubtful) {
+PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, Taps taps, Doubt doubt, uint8_t* out,
+                                      uint32_t first, uint32_t* doubtful) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;
   size_t count = 0;
+  uint8_t beyond[kCount];  // the bytes of a register that is not whole; then of one beyond the row
   for (int run = 0; run < width; run += kRun) {
     PL_FLOATS sums[kTogether];
     for (int k = 0; k < kTogether; ++k) sums[k] = PL_PART(load)(row[0] + run + k * kCount) * taps.weight[0];
@@ -69,16 +66,11 @@ PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, const 
       for (int k = 0; k < kTogether; ++k)
         sums[k] = PL_FMA(PL_PART(load)(above + k * kCount) + PL_PART(load)(below + k * kCount), weight, sums[k]);
     }
-    uint8_t bytes[kRun];
     for (int k = 0; k < kTogether; ++k) {
       const int x = run + k * kCount;
       doubtful[count] = first + static_cast<uint32_t>(x);
-      count += PL_PART(round)(sums[k], doubt, bytes + k * kCount) & (x < width);
-    }
-    if (width - run >= kRun) {
-      std::memcpy(out + run, bytes, kRun);
-    } else {
-      std::memcpy(out + run, bytes, static_cast<size_t>(width - run));
+      count += PL_PART(round)(sums[k], doubt, x + kCount <= width ? out + x : beyond) & (x < width);
+      if (x < width && x + kCount > width) std::memcpy(out + x, beyond, static_cast<size_t>(width - x));
     }
   }
   return count;
@@ -87,8 +79,6 @@ PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, const 
 // torch's own arithmetic for kChains registers of pixels.
 PL_TARGET static void PL_PART(chains)(const Plane& plane, const uint32_t* doubtful, size_t count, uint8_t* pixels) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float);
-  typedef int32_t Ints __attribute__((vector_size(sizeof(PL_FLOATS))));
-  typedef uint8_t Bytes __attribute__((vector_size(kCount)));
   PL_FLOATS sums[kChains] = {};
   int x[kChains], y[kChains];
   for (size_t chain = 0; chain < kChains; ++chain) {
@@ -106,21 +96,24 @@ PL_TARGET static void PL_PART(chains)(const Plane& plane, const uint32_t* doubtf
   }
   constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23: rounds half to even
   for (size_t chain = 0; chain < kChains && chain < count; ++chain) {
-    const Bytes bytes = __builtin_convertvector(__builtin_convertvector(sums[chain] + kWhole - kWhole, Ints), Bytes);
-    std::memcpy(pixels + doubtful[chain], &bytes, static_cast<size_t>(std::min(kCount, plane.width - x[chain])));
+    uint8_t bytes[kCount];
+    PL_NARROW(sums[chain] + kWhole - kWhole, bytes);
+    std::memcpy(pixels + doubtful[chain], bytes, static_cast<size_t>(std::min(kCount, plane.width - x[chain])));
   }
 }
 
-// Row y of the plane has its sums along the row when row y - reach is made of bytes, or the one below in its place.
-PL_TARGET static void PL_PART(plane)(const Plane& plane, const Doubt& doubt, uint32_t* doubtful, uint8_t* pixels) {
+// A row becomes floats, the one before it sums along the row (whose loads would wait for stores just made), and the one
+// `reach` rows before that bytes again.
+PL_TARGET static void PL_PART(plane)(const Plane& plane, Doubt doubt, uint32_t* doubtful, uint8_t* pixels) {
   const Taps& taps = plane.taps;
   const float* rows[2 * kMaxRadius + 1];
   size_t count = 0;
-  for (int y = -taps.reach; y < plane.height; ++y) {
-    if (const int next = y + taps.reach; next < plane.height) {
-      PL_PART(widen)(pixels + static_cast<size_t>(next) * plane.width, plane.width, taps.radius, plane.left_of(next));
-      PL_PART(across)(plane.row(next), plane.width, taps, plane.sums_of(next));
-    }
+  for (int last = 0; last <= plane.height + taps.reach; ++last) {
+    const int middle = last - 1, y = middle - taps.reach;
+    if (last < plane.height)
+      PL_PART(widen)(pixels + static_cast<size_t>(last) * plane.width, plane.width, taps.radius, plane.row(last));
+    if (middle >= 0 && middle < plane.height)
+      PL_PART(across)(plane.row(middle), plane.width, taps, plane.sums_of(middle));
     if (y < 0) continue;
     for (int i = -taps.reach; i <= taps.reach; ++i) rows[taps.reach + i] = plane.sums_of(plane.reflected(y + i));
     const size_t first = static_cast<size_t>(y) * plane.width;
@@ -137,3 +130,5 @@ PL_TARGET static void PL_PART(plane)(const Plane& plane, const Doubt& doubt, uin
 #undef PL_FMA
 #undef PL_FUSED
 #undef PL_ANY_SIGN
+#undef PL_WIDEN
+#undef PL_NARROW
