@@ -22,6 +22,9 @@ constexpr int kRun = 32;         // neighbours that are summed together, whole r
 constexpr int kMaxRadius = 127;  // of an 8-bit number of taps
 constexpr int kChains = 8;       // independent ones at a time: a fused multiply-add waits four cycles for the one before
 
+// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole one, half to even, which stands in the lowest bits.
+constexpr float kWhole = 12582912.0f;
+
 struct Taps {
   int radius;
   int reach;            // the separable sum goes this far, at least 1
@@ -83,7 +86,7 @@ double half_ulp(double v) {
 // s in [v, 2v) that is a sum of minima of v / 2^24 and constants: concave in v, so that the line through its values at 64
 // and 128 is nowhere below it.
 // The separable sum: one rounding a step, of at most min(s, 128) / 2^24 (2 reach + 8 cover both axes, a sum of two rows,
-// products rounded by themselves, the chain's rounded weights and the addition of a half); and the taps left out.
+// products rounded by themselves, and the chain's rounded weights); and the taps left out.
 Doubt doubt_of(const Taps& taps, double left_out) {
   const int side = 2 * taps.radius + 1;
   double sum = 0.0, at_64 = 0.0, at_128 = 0.0;
@@ -124,7 +127,7 @@ PL_INLINE FourFloats widen_four(const uint8_t* from) {
 }
 
 PL_INLINE void narrow_four(FourFloats v, uint8_t* to) {
-  for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(static_cast<int>(v[i]));
+  for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(v[i]));
 }
 
 #define PL_PART(name) name##_base
@@ -132,6 +135,7 @@ PL_INLINE void narrow_four(FourFloats v, uint8_t* to) {
 #define PL_FLOATS FourFloats
 #define PL_FMA(a, b, c) ((a) * (b) + (c))
 #define PL_FUSED(a, b, c) fused(a, b, c)
+#define PL_MIN(a, b) ((a) < (b) ? (a) : (b))
 #define PL_ANY_SIGN(v) any_sign(v)
 #define PL_WIDEN(from) widen_four(from)
 #define PL_NARROW(v, to) narrow_four(v, to)
@@ -139,8 +143,8 @@ PL_INLINE void narrow_four(FourFloats v, uint8_t* to) {
 
 #if defined(__x86_64__)
 PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
-  const __m256i whole = _mm256_cvttps_epi32(v);
-  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+  const __m256i low = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(255));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
 }
 
@@ -149,6 +153,7 @@ PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
 #define PL_FLOATS __m256
 #define PL_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define PL_FUSED(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define PL_MIN(a, b) _mm256_min_ps(a, b)
 #define PL_ANY_SIGN(v) (_mm256_movemask_ps(v) != 0)
 #define PL_WIDEN(from) \
   _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
@@ -160,11 +165,12 @@ PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
 #define PL_FLOATS __m512
 #define PL_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define PL_FUSED(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define PL_MIN(a, b) _mm512_min_ps(a, b)
 #define PL_ANY_SIGN(v) (_mm512_movepi32_mask(_mm512_castps_si512(v)) != 0)
 #define PL_WIDEN(from) \
   _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))
 #define PL_NARROW(v, to) \
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvttps_epi32(v)))
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_castps_si512(v)))
 #include "cpu/kernel_blur_rows.h"
 #define plane_avx512vbmi plane_avx512
 #endif

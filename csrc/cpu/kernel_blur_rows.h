@@ -4,9 +4,10 @@
 //   PL_FLOATS           the register
 //   PL_FMA(a, b, c)     a * b + c; fused where the level can
 //   PL_FUSED(a, b, c)   a * b + c, fused
+//   PL_MIN(a, b)
 //   PL_ANY_SIGN(v)      whether a number is negative
 //   PL_WIDEN(from)      a register of numbers from as many bytes
-//   PL_NARROW(v, to)    and back, cut off
+//   PL_NARROW(v, to)    the lowest byte of each number's 4, to memory
 
 PL_TARGET static inline PL_FLOATS PL_PART(load)(const float* from) {
   PL_FLOATS values;
@@ -43,11 +44,10 @@ PL_TARGET static void PL_PART(across)(const float* in, int width, Taps taps, flo
 // Rounds a register of sums to bytes. True where one of them may lie on the other side of a half than the chain's.
 PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, Doubt doubt, uint8_t* out) {
   typedef int32_t Ints __attribute__((vector_size(sizeof(PL_FLOATS))));
-  const PL_FLOATS most = 128.0f - PL_FLOATS{}, up = sum + 0.5f;
-  const PL_FLOATS part = up - __builtin_convertvector(__builtin_convertvector(up, Ints), PL_FLOATS) - 0.5f;
-  const PL_FLOATS off_centre = (PL_FLOATS)((Ints)part & 0x7FFFFFFF);
-  PL_NARROW(up, out);
-  return PL_ANY_SIGN((0.5f - doubt.least) - doubt.share * (sum < most ? sum : most) - off_centre);
+  const PL_FLOATS most = 128.0f - PL_FLOATS{}, whole = sum + kWhole, off = sum - (whole - kWhole);
+  PL_NARROW(whole, out);
+  const PL_FLOATS room = PL_FMA(PL_MIN(sum, most), PL_FLOATS{} - doubt.share, (0.5f - doubt.least) - PL_FLOATS{});
+  return PL_ANY_SIGN(room - (PL_FLOATS)((Ints)off & 0x7FFFFFFF));
 }
 
 // One row of bytes from the sums of the rows around it. Returns how many registers hold a doubt; their first pixels go to
@@ -94,10 +94,9 @@ PL_TARGET static void PL_PART(chains)(const Plane& plane, const uint32_t* doubtf
       for (int chain = 0; chain < kChains; ++chain)
         sums[chain] = PL_FUSED(PL_PART(load)(from[chain] + j), kernel[j] - PL_FLOATS{}, sums[chain]);
   }
-  constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23: rounds half to even
   for (size_t chain = 0; chain < kChains && chain < count; ++chain) {
     uint8_t bytes[kCount];
-    PL_NARROW(sums[chain] + kWhole - kWhole, bytes);
+    PL_NARROW(sums[chain] + kWhole, bytes);
     std::memcpy(pixels + doubtful[chain], bytes, static_cast<size_t>(std::min(kCount, plane.width - x[chain])));
   }
 }
@@ -129,6 +128,7 @@ PL_TARGET static void PL_PART(plane)(const Plane& plane, Doubt doubt, uint32_t* 
 #undef PL_FLOATS
 #undef PL_FMA
 #undef PL_FUSED
+#undef PL_MIN
 #undef PL_ANY_SIGN
 #undef PL_WIDEN
 #undef PL_NARROW
