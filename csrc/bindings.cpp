@@ -87,13 +87,17 @@ py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans)
   return views;
 }
 
-// Keeps the index's columns alive for as long as the reader lives.
+using PackArrays =  // paths, shard, offset, length, CRC
+    std::tuple<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>;
+
+// Keeps the columns of the indices alive for as long as the reader lives.
 struct PyShardReader {
-  PyShardReader(std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset, Array<int64_t> length,
-                Array<uint32_t> crc)
-      : columns{shard, offset, length, crc},
-        reader(std::make_shared<ShardReader>(
-            std::move(paths), IndexColumns{column(shard), column(offset), column(length), column(crc)})) {}
+  explicit PyShardReader(std::vector<PackArrays> packs) : arrays(std::move(packs)) {
+    std::vector<PackFiles> files;
+    for (const auto& [paths, shard, offset, length, crc] : arrays)
+      files.push_back({paths, {column(shard), column(offset), column(length), column(crc)}});
+    reader = std::make_shared<ShardReader>(std::move(files));
+  }
 
   py::bytes read(int64_t record) const {
     Scratch<uint8_t> buffer;
@@ -105,7 +109,7 @@ struct PyShardReader {
     return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
 
-  std::tuple<Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>> columns;
+  std::vector<PackArrays> arrays;
   std::shared_ptr<ShardReader> reader;
 };
 
@@ -269,8 +273,19 @@ void bind_plans(py::module_& m) {
 
 void bind_loading(py::module_& m) {
   py::class_<PyShardReader>(m, "ShardReader")
-      .def(py::init<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>(),
+      .def(py::init([](std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset,
+                       Array<int64_t> length, Array<uint32_t> crc) {
+             return PyShardReader(std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc}});
+           }),
            "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
+      .def_static("of_packs", [](const py::list& readers) {
+        std::vector<PackArrays> packs;
+        for (const py::handle& reader : readers) {
+          const auto& own = reader.cast<PyShardReader&>().arrays;
+          packs.insert(packs.end(), own.begin(), own.end());
+        }
+        return PyShardReader(std::move(packs));
+      }, "readers"_a)
       .def("read", &PyShardReader::read, "record"_a);
   py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")

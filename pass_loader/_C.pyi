@@ -63,6 +63,8 @@ class ShardReader:
     def __init__(
         self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray
     ) -> None: ...
+    @staticmethod
+    def of_packs(readers: list[ShardReader]) -> ShardReader: ...  # records numbered through, in the order of the packs
     def read(self, record: int) -> bytes: ...
 
 class PendingBatch:

@@ -12,6 +12,7 @@ import torch
 
 from . import _C
 from .masks import BatchKey, SampleKeys
+from .pack.several import Packs
 from .recipe import Recipe
 from .samples import Samples, check_epoch
 from .structures import assemble, item
@@ -78,7 +79,8 @@ class Submitted:
             raise self.samples.error(int(self.keys.records[slot]), fault, message)
 
     def labels(self) -> torch.Tensor:
-        return torch.from_numpy(self.samples.pack.column("label")[self.keys.records].astype(np.int64))
+        """(N,) or (N, L): int64 or float32."""
+        return torch.from_numpy(self.samples.labels_of(self.keys.records))
 
     def keep(self, slots: np.ndarray) -> None:
         """Drops the other slots. Copies what is kept."""
@@ -89,9 +91,11 @@ class Submitted:
         self.valid = self.valid[slots]
 
     def info(self) -> dict[str, Any]:
-        return {
+        pack = self.samples.pack
+        datasets = {"datasets": torch.from_numpy(pack.part_of(self.keys.records))} if isinstance(pack, Packs) else {}
+        return datasets | {
             "records": torch.from_numpy(self.keys.records),
-            "ids": self.samples.pack.ids(self.keys.records),
+            "ids": pack.ids(self.keys.records),
             "valid": torch.from_numpy(self.valid),
             "plans": self.plans,
             "boxes": None if self.plans is None else boxes_of(self.plans),
@@ -106,7 +110,7 @@ class Submitted:
         """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
         return [
             item(self.samples.recipe, [view[slot] for view in self.views], int(self.keys.records[slot]), label)
-            for slot, label in enumerate(self.labels().tolist())
+            for slot, label in enumerate(self.labels())
         ]
 
 

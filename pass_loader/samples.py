@@ -12,10 +12,13 @@ import numpy as np
 
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
-from .live import Live, chosen_records, live_now, live_then
+from .labels import Labels, labels_from
+from .live import ConcatLive, Generation, Live, Served, chosen_records, live_now, live_then
+from .mixture import Mixture
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
+from .pack.several import Packs
 from .recipe import Recipe
 
 MAX_SEED = 2**64
@@ -24,8 +27,11 @@ MAX_SEED = 2**64
 class Samples:
     """A pack, or chosen records of it, seen through a recipe.
 
-    Every method is a pure function of its arguments and the seed.
-    records or ids: serve these alone, in this order, under the numbers that they have in the pack.
+    Every method is a pure function of its arguments and the seed. pack: the Pack, or Packs where there are several.
+    records or ids: serve these alone, in this order, under the numbers that they have in the pack. ids may be a text
+        file, an id a line.
+    labels: in place of the pack's own. Numbers by record, (records,) or (records, L), or names of columns of the
+        metadata (see labels.labels_from).
     """
 
     def __init__(
@@ -35,7 +41,8 @@ class Samples:
         *,
         seed: int = 0,
         records: Sequence[int] | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str] | str | Path | None = None,
+        labels: Labels | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
@@ -44,38 +51,64 @@ class Samples:
             )
         if not 0 <= seed < MAX_SEED:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
-        self.pack = pack if isinstance(pack, Pack) else Pack(pack)
+        opened = pack if isinstance(pack, Pack) else Pack(pack)
+        self._labels = [labels_from(opened, labels)]
+        self._set_up([opened], [chosen_records(opened, records, ids)], recipe, seed)
+
+    def _set_up(self, packs: list[Pack], chosen: list[np.ndarray | None], recipe: Recipe, seed: int,
+                together: Packs | None = None, mixture: Mixture | None = None) -> None:  # fmt: skip
+        """packs: those that serve records. chosen: which of each, under its own numbers; None: all. together: these
+        packs, and behind them others that the dataset holds."""
+        self.pack: Pack | Packs = packs[0] if together is None else together
+        self._served = packs
+        self.mixture = mixture
+        self._chosen = chosen
         self.recipe = recipe
         self.seed = seed
-        self._chosen = chosen_records(self.pack, records, ids)
-        self._live = live_now(self.pack, self._chosen)
-        self._seen = self.pack.generation  # when _live was decided
-        self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
+        self._opened: tuple[Any, _C.ShardReader] | None = None  # of a revision of the pack
+        self.serve(self._live_now())
 
     def __len__(self) -> int:
         """Live records, of those chosen."""
         return len(self.live)
 
     @property
-    def live(self) -> Live:
+    def live(self) -> Served:
         """What is served now. It changes where the pack is refreshed; whoever iterates keeps what it began with."""
         if self._seen != self.pack.generation:
-            self.serve(live_now(self.pack, self._chosen))
+            self.serve(self._live_now())
         return self._live
 
-    def serve(self, live: Live) -> None:
+    def _live_now(self) -> Served:
+        lives = [live_now(pack, chosen) for pack, chosen in zip(self._served, self._chosen)]
+        return lives[0] if isinstance(self.pack, Pack) else self._together(lives, self.pack.generation)
+
+    def _together(self, lives: list[Live], generation: Generation) -> Served:
+        assert isinstance(self.pack, Packs) and isinstance(generation, tuple)
+        live = ConcatLive(tuple(lives), self.pack.first_record[: len(lives)], generation)
+        return live if self.mixture is None else self.mixture.over(live)
+
+    def serve(self, live: Served) -> None:
         """Serve these until the pack is refreshed and has changed: what all ranks agreed on, or a resumed epoch's."""
         self._live, self._seen = live, self.pack.generation
 
-    def subset(self) -> str | None:
-        """A digest of the chosen records and their order; None where all are served."""
-        if self._chosen is None:
-            return None
-        return hashlib.blake2b(self._chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
+    def subset(self) -> Any:
+        """A digest of the chosen records and their order; None where all are served. Of several packs a list of
+        these."""
+        digests = [
+            None if chosen is None else hashlib.blake2b(chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
+            for chosen in self._chosen
+        ]
+        return digests[0] if isinstance(self.pack, Pack) else digests
 
-    def live_then(self, generation: int) -> Live:
+    def live_then(self, generation: Generation) -> Served:
         """What was served when the pack had this generation. Raises PackError where it never had it."""
-        return live_then(self.pack, self._chosen, generation)
+        if isinstance(self.pack, Pack) and isinstance(generation, int):
+            return live_then(self.pack, self._chosen[0], generation)
+        if isinstance(self.pack, Pack) or isinstance(generation, int) or len(generation) != len(self.pack.packs):
+            raise ValueError(f"generation {generation!r} is not of {self.pack!r}")
+        lives = [live_then(*part) for part in zip(self._served, self._chosen, generation)]
+        return self._together(lives, generation)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # file descriptors do not travel
@@ -83,9 +116,28 @@ class Samples:
     @property
     def reader(self) -> _C.ShardReader:
         if self._opened is None or self._opened[0] != self.pack.revision:
-            columns = [self.pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
-            self._opened = (self.pack.revision, _C.ShardReader(self.pack.tar_paths(), *columns))
+            self._opened = (self.pack.revision, self.pack.open_reader())
         return self._opened[1]
+
+    def labels_of(self, records: np.ndarray) -> np.ndarray:
+        """(N,) or (N, L) of records (N,): int64, or float32 where labels were given that are."""
+        if isinstance(self.pack, Pack):
+            own = self._labels[0]
+            return self.pack.labels(records) if own is None else own[records]
+        return self._labels_of_several(self.pack, records)
+
+    def label_shape(self) -> tuple[int, ...]:
+        """Of one record's label: () or (L,)."""
+        own = self._labels[0]
+        return () if own is None else own.shape[1:]
+
+    def _labels_of_several(self, pack: Packs, records: np.ndarray) -> np.ndarray:
+        whole = all(own is None or own.dtype == np.int64 for own in self._labels)
+        found = np.empty((len(records), *self.label_shape()), np.int64 if whole else np.float32)
+        for part, places, numbers in pack.split(records):
+            own = self._labels[part]
+            found[places] = pack.packs[part].labels(numbers) if own is None else own[numbers]
+        return found
 
     def id_of(self, record: int) -> str:
         return self.pack.id_of(record)
@@ -118,15 +170,14 @@ class Samples:
 
     def attribution(self, records: Any = None) -> Attribution:
         """Creator, licence and changes of these records (integers, an array or a tensor); None: of all live ones."""
-        return attribution(self.pack, records)
+        return self.pack.attribution(records) if isinstance(self.pack, Packs) else attribution(self.pack, records)
 
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
         """(views,) rows of _C.view_plan_dtype: the decided numbers of every view. Another draw gives other views."""
-        self.pack._check(record)
+        height, width = self.pack.size_of(record)
         check_epoch(epoch)
         if not 0 <= draw < 1 << 16:
             raise ValueError(f"draw is {draw}, want [0, 65536)")
-        height, width = (int(self.pack.column(name)[record]) for name in ("height", "width"))
         return _C.plan_views(
             self.recipe.rows(), seed=self.seed, epoch=epoch, record=record, draw=draw, height=height, width=width
         )

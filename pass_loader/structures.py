@@ -142,10 +142,13 @@ def assemble(batch: Submitted, more: Sequence[Any] = ()) -> Any:
     return parts if batch.samples.recipe.batch in _LISTS else tuple(parts)
 
 
-def item(recipe: Recipe, views: list[torch.Tensor], record: int, label: int) -> Any:
+def item(recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Tensor) -> Any:
     """One sample for torch's own DataLoader, whose default collation gives the batch's structure. What a batch has
     beside that (masks, dicts) comes from pass_loader.DataLoader alone; here such a sample is (list of views, label).
+
+    given: the label, int64 () or of another shape and type. A class number becomes an int, as ImageFolder's.
     """
+    label = int(given) if given.dim() == 0 and given.dtype == torch.int64 else given
     if recipe.batch == "views":
         return views
     if recipe.batch == "view_labels":
