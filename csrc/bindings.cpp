@@ -57,6 +57,29 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
   return plans;
 }
 
+// Of N samples, each with so many companions: (views (N,) int32, -1 where none is used; which of them (N,) int64).
+py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                          const Array<uint32_t>& epochs, const Array<int64_t>& companions, uint32_t views,
+                          double probability) {
+  const py::ssize_t n = records.size();
+  PL_CHECK(records.ndim() == 1 && draws.ndim() == 1 && draws.size() == n && epochs.ndim() == 1 && epochs.size() == n &&
+               companions.ndim() == 1 && companions.size() == n,
+           Fault::argument, "want one draw, epoch and number of companions a record");
+  PL_CHECK(views >= 1 && views <= kMaxViews && probability >= 0.0 && probability <= 1.0, Fault::argument,
+           "%u views, probability %g: want [1, %d] and [0, 1]", views, probability, kMaxViews);
+  Array<int32_t> chosen(n);
+  Array<int64_t> which(n);
+  for (py::ssize_t i = 0; i < n; ++i) {
+    PL_CHECK(companions.data()[i] >= 0 && companions.data()[i] < int64_t{1} << 31, Fault::argument,
+             "a negative number of companions, or too many");
+    const CompanionDraw drawn = draw_companion({seed, epochs.data()[i], records.data()[i], draws.data()[i]}, views,
+                                               static_cast<uint32_t>(companions.data()[i]), probability);
+    chosen.mutable_data()[i] = drawn.view;
+    which.mutable_data()[i] = drawn.companion;
+  }
+  return py::make_tuple(chosen, which);
+}
+
 py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans) {
   PL_CHECK(pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.shape(0) >= 1 && pixels.shape(1) >= 1 &&
                pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
@@ -211,8 +234,22 @@ Output output_of(const py::handle& object, const Engine& engine, size_t view, si
   return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
+void take_companions(Batch& batch, const py::object& records, const py::object& views, const Engine& engine) {
+  const auto from = records.cast<Array<int64_t>>();
+  const auto into = views.cast<Array<int32_t>>();
+  PL_CHECK(column(from).size() == batch.records.size() && column(into).size() == batch.records.size(), Fault::argument,
+           "want one companion and its view a record");
+  for (size_t i = 0; i < batch.records.size(); ++i) {
+    const int32_t view = into.data()[i];
+    PL_CHECK(view >= -1 && view < static_cast<int64_t>(engine.recipe().size()), Fault::argument,
+             "a companion's view is %d, want one of the recipe's %zu, or -1", view, engine.recipe().size());
+    batch.companions.push_back({from.data()[i], view});
+  }
+}
+
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
-                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans) {
+                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
+                                const py::object& companions, const py::object& companion_views) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
   PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
@@ -232,6 +269,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   batch.records.assign(records.data(), records.data() + n);
   batch.draws.assign(draws.data(), draws.data() + n);
   batch.epochs.assign(epochs.data(), epochs.data() + n);
+  if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
   engine.submit(pending->batch);
   return pending;
 }
@@ -268,6 +306,8 @@ void bind_plans(py::module_& m) {
   m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
         "height"_a, "width"_a);
+  m.def("draw_companions", &draw_companions, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "companions"_a, "views"_a,
+        "probability"_a);
   m.def("render_plan", &render_plan, "pixels"_a, "plans"_a);
 }
 
@@ -294,7 +334,8 @@ void bind_loading(py::module_& m) {
                     const std::vector<int>&>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{})
-      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none())
+      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
+           "companions"_a = py::none(), "companion_views"_a = py::none())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

@@ -77,6 +77,13 @@ bool ShardReader::reopen(size_t shard) const {
   return exchanged;
 }
 
+const char* ShardReader::path_of(int64_t record) const {
+  if (record < 0 || record >= records()) return "?";
+  const Part& part = parts_[pack_of(record)];
+  const int32_t shard = part.index.shard[static_cast<size_t>(record - part.first_record)];
+  return shard >= 0 && static_cast<size_t>(shard) < part.shards ? paths_[part.first_shard + shard].c_str() : "?";
+}
+
 std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buffer) const {
   PL_CHECK(record >= 0 && record < records(), Fault::argument, "record %lld is not in the pack's %lld records",
            static_cast<long long>(record), static_cast<long long>(records()));

@@ -41,6 +41,9 @@ class ShardReader {
     return pack;
   }
 
+  // Of the record's shard; "?" for a record that the packs do not have.
+  const char* path_of(int64_t record) const;
+
   // The record's bytes, in `buffer`. Safe from any number of threads, each with its own buffer.
   // Throws Error(argument) for a record out of range, Error(io), Error(record) where the CRC does not fit.
   std::span<const uint8_t> read(int64_t record, Scratch<uint8_t>& buffer) const;

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from .dataset import ShardDataset
 from .mixture import Mixture
-from .pack.several import Packs
 from .recipe import Recipe
 
 
@@ -45,7 +44,8 @@ class ConcatDataset(ShardDataset):
         packs = [dataset._served[0] for dataset in self.datasets]
         self._labels = [dataset._labels[0] for dataset in self.datasets]
         chosen = [dataset._chosen[0] for dataset in self.datasets]
-        self._set_up(packs, chosen, first.recipe, first.seed, Packs(packs), mixture)
+        pairs = [dataset._pairs[0] for dataset in self.datasets]
+        self._set_up(packs, chosen, pairs, first.recipe, first.seed, mixture)
         self._begin()
 
     def __repr__(self) -> str:
@@ -85,4 +85,4 @@ def _check(datasets: Sequence[ShardDataset]) -> None:
 
 
 def _views(recipe: Recipe) -> tuple[object, ...]:
-    return recipe.rows().tobytes(), recipe.batch, recipe.masks
+    return recipe.rows().tobytes(), recipe.batch, recipe.masks, recipe.companion

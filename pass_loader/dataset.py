@@ -14,6 +14,7 @@ import torch
 import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from .companions import Companions
 from .labels import Labels
 from .live import Generation, Served
 from .pack.reader import Pack
@@ -57,6 +58,8 @@ class ShardDataset(Samples, IterableDataset):
     labels: in place of the pack's own class numbers. Numbers by record, (records,) or (records, L); or the name of a
         column of the metadata, or L names: CheXpert's findings. Batches carry them as (N,) or (N, L) int64, or float32
         where they are no whole numbers or some are missing (NaN).
+    companions: another pack, whose pictures stand in for those of the same id in one view, as GenView has it. A path, a
+        Pack or a `Companions`, which says how ids and scales are found. The recipe's `companion` is how often.
     """
 
     def __init__(
@@ -68,8 +71,9 @@ class ShardDataset(Samples, IterableDataset):
         records: Sequence[int] | None = None,
         ids: Sequence[str] | str | Path | None = None,
         labels: Labels | None = None,
+        companions: str | Path | Pack | Companions | None = None,
     ):
-        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, labels=labels)
+        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, labels=labels, companions=companions)
         self._begin()
 
     def _begin(self) -> None:

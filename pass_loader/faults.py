@@ -74,7 +74,7 @@ class Faults:
             again = renderer.resubmit(batch, slot, Keys.of(other, draw, epoch))
             failed = _retried(again, again.wait(), renderer)
             if not failed:
-                keys.records[slot] = other
+                batch.replace(slot, again)
                 return
             self.errors.append(batch.samples.error(other, "record", failed[0][2]))
             self.count += 1

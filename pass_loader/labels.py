@@ -50,12 +50,12 @@ def _columns(pack: Pack, names: list[str]) -> np.ndarray:
     tables = [pack.table(shard, columns=list(dict.fromkeys(names))) for shard in range(len(pack.shards))]
     table = pa.concat_tables(tables)
     purged = pack.column("length") == 0  # their metadata are gone: that must not change the type of the others
-    columns = [_numbers(pack, name, table.column(name), purged) for name in names]
+    columns = [numbers_of(pack, name, table.column(name), purged) for name in names]
     whole = all(column.dtype.kind == "i" for column in columns)
     return np.stack(columns, axis=1).astype(np.int64 if whole else np.float32)
 
 
-def _numbers(pack: Pack, name: str, column: pa.ChunkedArray, purged: np.ndarray) -> np.ndarray:
+def numbers_of(pack: Pack, name: str, column: pa.ChunkedArray, purged: np.ndarray) -> np.ndarray:
     """(records,) int64 with -1 for what was purged, or float64 with NaN for what is missing. A CSV's columns are
     text."""
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
@@ -68,4 +68,4 @@ def _numbers(pack: Pack, name: str, column: pa.ChunkedArray, purged: np.ndarray)
     try:
         return pc.fill_null(pc.cast(column, pa.float64()), float("nan")).to_numpy()
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise PackError(f"labels: column {name!r} of {pack.path} is no column of numbers: {error}") from None
+        raise PackError(f"column {name!r} of {pack.path} holds other than numbers: {error}") from None

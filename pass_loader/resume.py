@@ -80,7 +80,8 @@ class Progress:
 def identity(samples: Samples) -> dict[str, Any]:
     """What a state must have in common with the loader that takes it."""
     recipe = samples.recipe
-    parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch, recipe.masks)).encode()]
+    numbers = (recipe.mean, recipe.std, recipe.batch, recipe.masks, *([recipe.companion] if recipe.companion else []))
+    parts = [recipe.rows().tobytes(), repr(numbers).encode()]
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {
         "version": STATE_VERSION,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import _C
+from .companions import Companion, Companioned, Companions, Drawn, Pairs
 from .errors import BadPictureError, RecordError, ShardError
 from .labels import Labels, labels_from
 from .live import ConcatLive, Generation, Live, Served, chosen_records, live_now, live_then
@@ -32,6 +33,8 @@ class Samples:
         file, an id a line.
     labels: in place of the pack's own. Numbers by record, (records,) or (records, L), or names of columns of the
         metadata (see labels.labels_from).
+    companions: another pack whose pictures go with these by id, for recipes with a `companion` probability (see
+        companions.Companions). Their records have numbers behind those of the pack, for `read`, `decode`, `id_of`.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Samples:
         records: Sequence[int] | None = None,
         ids: Sequence[str] | str | Path | None = None,
         labels: Labels | None = None,
+        companions: str | Path | Pack | Companions | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
@@ -53,13 +57,21 @@ class Samples:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
         opened = pack if isinstance(pack, Pack) else Pack(pack)
         self._labels = [labels_from(opened, labels)]
-        self._set_up([opened], [chosen_records(opened, records, ids)], recipe, seed)
+        pairs = None if companions is None else Pairs.of(opened, companions)
+        self._set_up([opened], [chosen_records(opened, records, ids)], [pairs], recipe, seed, several=False)
 
-    def _set_up(self, packs: list[Pack], chosen: list[np.ndarray | None], recipe: Recipe, seed: int,
-                together: Packs | None = None, mixture: Mixture | None = None) -> None:  # fmt: skip
-        """packs: those that serve records. chosen: which of each, under its own numbers; None: all. together: these
-        packs, and behind them others that the dataset holds."""
-        self.pack: Pack | Packs = packs[0] if together is None else together
+    def _set_up(
+        self, packs: list[Pack], chosen: list[np.ndarray | None], pairs: list[Pairs | None], recipe: Recipe, seed: int,
+        mixture: Mixture | None = None, several: bool = True,
+    ) -> None:  # fmt: skip
+        """packs: those that serve records. chosen: which of each, under its own numbers; None: all. pairs: the
+        companions of each, which lie behind all packs; None: it has none."""
+        behind = [pair.pack for pair in pairs if pair is not None]
+        self.pack: Pack | Packs = Packs([*packs, *behind], len(packs)) if several or behind else packs[0]
+        self._pairs = pairs
+        self.companions: Companioned | None = None
+        if behind and isinstance(self.pack, Packs):
+            self.companions = Companioned.of(pairs, self.pack.first_record, recipe)
         self._served = packs
         self.mixture = mixture
         self._chosen = chosen
@@ -178,15 +190,47 @@ class Samples:
         check_epoch(epoch)
         if not 0 <= draw < 1 << 16:
             raise ValueError(f"draw is {draw}, want [0, 65536)")
-        return _C.plan_views(
-            self.recipe.rows(), seed=self.seed, epoch=epoch, record=record, draw=draw, height=height, width=width
-        )
+        key = {"seed": self.seed, "epoch": epoch, "record": record, "draw": draw}
+        plans = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)
+        companion = self.companion(record, epoch, draw)
+        if companion is not None:
+            height, width = self.pack.size_of(companion.record)
+            view = companion.view
+            plans[view] = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)[view]
+        return plans
+
+    def companion(self, record: int, epoch: int = 0, draw: int = 0) -> Companion | None:
+        """Which view of the sample is of a companion, and of which; None where none is."""
+        self.pack._check(record)
+        check_epoch(epoch)
+        key = (np.array([record], np.int64), np.array([draw], np.uint32), np.array([epoch], np.uint32))
+        drawn = self.draw_companions(*key)
+        return None if drawn is None else drawn.one(0)
+
+    def draw_companions(self, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray) -> Drawn | None:
+        """Of N samples; None where the dataset has no companions. A removed companion is not used: its view is of the
+        original."""
+        if self.companions is None:
+            return None
+        drawn = self.companions.draw(self.seed, records, draws, epochs)
+        used = np.flatnonzero(drawn.views >= 0)
+        drawn.drop(used[self.pack.is_removed(drawn.records[used])])
+        return drawn
 
     def render(self, record: int, epoch: int = 0, draw: int = 0) -> list[np.ndarray]:
         """The views before normalisation: a list of (height, width, 3) uint8. Raises RecordError, ShardError."""
+        plans, companion = self.plan(record, epoch, draw), self.companion(record, epoch, draw)
+        if companion is None:
+            return self._rendered(record, plans)
+        others = np.delete(plans, companion.view)
+        views = self._rendered(record, others) if len(others) else []
+        views[companion.view : companion.view] = self._rendered(companion.record, plans[companion.view, None])
+        return views
+
+    def _rendered(self, record: int, plans: np.ndarray) -> list[np.ndarray]:
         pixels = self.decode(record)
         with self.named(record):
-            return _C.render_plan(pixels, self.plan(record, epoch, draw))
+            return _C.render_plan(pixels, plans)
 
     @contextlib.contextmanager
     def named(self, record: int) -> Iterator[None]:

@@ -118,6 +118,11 @@ def _vissl(batch: Submitted) -> list[Any]:
     return [{"data": [batch.views], "label": [records], "data_valid": [valid], "data_idx": [records]}]
 
 
+def _companions(batch: Submitted) -> list[Any]:
+    """GenView's gen_chosen_view and gen_img_scale as tensors, with whether and which."""
+    return [batch.views, batch.labels(), batch.companions_dict()]
+
+
 _STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
     "views": lambda batch: [batch.views],
     "views_labels": lambda batch: [batch.views, batch.labels()],
@@ -130,6 +135,7 @@ _STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
     "dinov2": _dinov2,
     "ijepa": _ijepa,
     "vissl": _vissl,
+    "views_labels_companions": _companions,
 }
 _LISTS = ("index_views_labels",)  # a list in the official script, not a tuple
 

@@ -72,7 +72,7 @@ def test_arrays(chest: Path) -> None:
 def test_refused(chest: Path) -> None:
     for given, error, words in (
         (["Edema", "Nodule", "Mass"], PackError, r"no column 'Nodule', 'Mass'; its metadata has \['Edema'"),
-        ("View", PackError, "column 'View' .* no column of numbers: .*PA"),
+        ("View", PackError, "column 'View' .* holds other than numbers: .*PA"),
         (np.zeros(5), ValueError, r"shape \(5,\): want \(6,\) or \(6, L\)"),
         (np.zeros((6, 1, 1)), ValueError, "want"), (np.array(["a"] * 6), TypeError, "want numbers, or names"),
     ):  # fmt: skip
