@@ -57,6 +57,29 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
   return plans;
 }
 
+// Of N samples, each with so many companions: (views (N,) int32, -1 where none is used; which of them (N,) int64).
+py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                          const Array<uint32_t>& epochs, const Array<int64_t>& companions, uint32_t views,
+                          double probability) {
+  const py::ssize_t n = records.size();
+  PL_CHECK(records.ndim() == 1 && draws.ndim() == 1 && draws.size() == n && epochs.ndim() == 1 && epochs.size() == n &&
+               companions.ndim() == 1 && companions.size() == n,
+           Fault::argument, "want one draw, epoch and number of companions a record");
+  PL_CHECK(views >= 1 && views <= kMaxViews && probability >= 0.0 && probability <= 1.0, Fault::argument,
+           "%u views, probability %g: want [1, %d] and [0, 1]", views, probability, kMaxViews);
+  Array<int32_t> chosen(n);
+  Array<int64_t> which(n);
+  for (py::ssize_t i = 0; i < n; ++i) {
+    PL_CHECK(companions.data()[i] >= 0 && companions.data()[i] < int64_t{1} << 31, Fault::argument,
+             "a negative number of companions, or too many");
+    const CompanionDraw drawn = draw_companion({seed, epochs.data()[i], records.data()[i], draws.data()[i]}, views,
+                                               static_cast<uint32_t>(companions.data()[i]), probability);
+    chosen.mutable_data()[i] = drawn.view;
+    which.mutable_data()[i] = drawn.companion;
+  }
+  return py::make_tuple(chosen, which);
+}
+
 py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans) {
   PL_CHECK(pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.shape(0) >= 1 && pixels.shape(1) >= 1 &&
                pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
@@ -87,13 +110,17 @@ py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans)
   return views;
 }
 
-// Keeps the index's columns alive for as long as the reader lives.
+using PackArrays =  // paths, shard, offset, length, CRC
+    std::tuple<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>;
+
+// Keeps the columns of the indices alive for as long as the reader lives.
 struct PyShardReader {
-  PyShardReader(std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset, Array<int64_t> length,
-                Array<uint32_t> crc)
-      : columns{shard, offset, length, crc},
-        reader(std::make_shared<ShardReader>(
-            std::move(paths), IndexColumns{column(shard), column(offset), column(length), column(crc)})) {}
+  explicit PyShardReader(std::vector<PackArrays> packs) : arrays(std::move(packs)) {
+    std::vector<PackFiles> files;
+    for (const auto& [paths, shard, offset, length, crc] : arrays)
+      files.push_back({paths, {column(shard), column(offset), column(length), column(crc)}});
+    reader = std::make_shared<ShardReader>(std::move(files));
+  }
 
   py::bytes read(int64_t record) const {
     Scratch<uint8_t> buffer;
@@ -105,7 +132,7 @@ struct PyShardReader {
     return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   }
 
-  std::tuple<Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>> columns;
+  std::vector<PackArrays> arrays;
   std::shared_ptr<ShardReader> reader;
 };
 
@@ -207,8 +234,22 @@ Output output_of(const py::handle& object, const Engine& engine, size_t view, si
   return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
+void take_companions(Batch& batch, const py::object& records, const py::object& views, const Engine& engine) {
+  const auto from = records.cast<Array<int64_t>>();
+  const auto into = views.cast<Array<int32_t>>();
+  PL_CHECK(column(from).size() == batch.records.size() && column(into).size() == batch.records.size(), Fault::argument,
+           "want one companion and its view a record");
+  for (size_t i = 0; i < batch.records.size(); ++i) {
+    const int32_t view = into.data()[i];
+    PL_CHECK(view >= -1 && view < static_cast<int64_t>(engine.recipe().size()), Fault::argument,
+             "a companion's view is %d, want one of the recipe's %zu, or -1", view, engine.recipe().size());
+    batch.companions.push_back({from.data()[i], view});
+  }
+}
+
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
-                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans) {
+                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
+                                const py::object& companions, const py::object& companion_views) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
   PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
@@ -228,6 +269,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   batch.records.assign(records.data(), records.data() + n);
   batch.draws.assign(draws.data(), draws.data() + n);
   batch.epochs.assign(epochs.data(), epochs.data() + n);
+  if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
   engine.submit(pending->batch);
   return pending;
 }
@@ -264,13 +306,26 @@ void bind_plans(py::module_& m) {
   m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
         "height"_a, "width"_a);
+  m.def("draw_companions", &draw_companions, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "companions"_a, "views"_a,
+        "probability"_a);
   m.def("render_plan", &render_plan, "pixels"_a, "plans"_a);
 }
 
 void bind_loading(py::module_& m) {
   py::class_<PyShardReader>(m, "ShardReader")
-      .def(py::init<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>(),
+      .def(py::init([](std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset,
+                       Array<int64_t> length, Array<uint32_t> crc) {
+             return PyShardReader(std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc}});
+           }),
            "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
+      .def_static("of_packs", [](const py::list& readers) {
+        std::vector<PackArrays> packs;
+        for (const py::handle& reader : readers) {
+          const auto& own = reader.cast<PyShardReader&>().arrays;
+          packs.insert(packs.end(), own.begin(), own.end());
+        }
+        return PyShardReader(std::move(packs));
+      }, "readers"_a)
       .def("read", &PyShardReader::read, "record"_a);
   py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
@@ -279,7 +334,8 @@ void bind_loading(py::module_& m) {
                     const std::vector<int>&>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{})
-      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none())
+      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
+           "companions"_a = py::none(), "companion_views"_a = py::none())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

@@ -214,26 +214,66 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
 }
 
 int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
-  const State& s = *state_;
-  const int64_t record = batch.records[slot];
-  WorkingMemory& memory = *worker.memory;
+  const size_t views = state_->recipe.size();
+  worker.memory->plans.resize(views);
   StageClock clock(worker.times);
-  std::span<const uint8_t> bytes = s.reader->read(record, memory.bytes);
+  int64_t pixels = 0;
+  if (batch.companions.empty() || batch.companions[slot].view < 0) {
+    pixels = render_original(batch, slot, worker, -1, clock);
+  } else {
+    const Companion& companion = batch.companions[slot];
+    if (views > 1) pixels = render_original(batch, slot, worker, companion.view, clock);
+    pixels = std::max(pixels, render_companion(batch, slot, worker, companion, clock));
+  }
+  if (batch.plans != nullptr)
+    std::copy(worker.memory->plans.begin(), worker.memory->plans.end(), batch.plans + slot * views);
+  worker.times.add_sample();
+  return pixels;
+}
+
+// All views but one; -1: all.
+int64_t Engine::render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const {
+  const State& s = *state_;
+  WorkingMemory& memory = *worker.memory;
+  std::span<const uint8_t> bytes = s.reader->read(batch.records[slot], memory.bytes);
   clock.charge(Stage::read);
   ConstPlanes picture = memory.decoder.decode(bytes);
   clock.charge(Stage::decode);
-  memory.plans.resize(s.recipe.size());
-  plan_views(s.recipe, {s.seed, batch.epochs[slot], record, batch.draws[slot]}, picture.height, picture.width, memory.plans);
+  plan_views(s.recipe, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
+             picture.width, memory.plans);
   clock.charge(Stage::plan);
-  for (size_t view = 0; view < s.recipe.size(); ++view) {
-    Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
-    cpu::normalize(pixels, s.normalization, batch.views[view].memory + batch.views[view].stride * slot);
-    clock.charge(Stage::normalize);
-  }
-  if (batch.plans != nullptr)
-    std::copy(memory.plans.begin(), memory.plans.end(), batch.plans + slot * s.recipe.size());
-  worker.times.add_sample();
+  for (size_t view = 0; view < s.recipe.size(); ++view)
+    if (static_cast<int32_t>(view) != but) render_view(batch, slot, view, picture, memory, clock);
   return int64_t{picture.height} * picture.width;
+}
+
+// The one view, planned for the companion's size with the original's key.
+int64_t Engine::render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from,
+                                 StageClock& clock) const {
+  const State& s = *state_;
+  WorkingMemory& memory = *worker.memory;
+  try {
+    std::span<const uint8_t> bytes = s.reader->read(from.record, memory.bytes);
+    clock.charge(Stage::read);
+    ConstPlanes picture = memory.decoder.decode(bytes);
+    clock.charge(Stage::decode);
+    const auto view = static_cast<size_t>(from.view);
+    plan_view(s.recipe, view, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
+              picture.width, memory.plans);
+    clock.charge(Stage::plan);
+    render_view(batch, slot, view, picture, memory, clock);
+    return int64_t{picture.height} * picture.width;
+  } catch (const Error& error) {
+    fail(error.fault(), "its companion, record %lld: %s (in %s)", static_cast<long long>(from.record), error.what(),
+         s.reader->path_of(from.record));
+  }
+}
+
+void Engine::render_view(Batch& batch, int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
+                         StageClock& clock) const {
+  Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
+  cpu::normalize(pixels, state_->normalization, batch.views[view].memory + batch.views[view].stride * slot);
+  clock.charge(Stage::normalize);
 }
 
 }  // namespace pass_loader

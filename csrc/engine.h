@@ -31,11 +31,18 @@ struct Output {
   size_t stride;  // bytes from one sample to the next: a sample's own, or more where views lie between one another
 };
 
+// A picture that stands in for the original in one view of a sample.
+struct Companion {
+  int64_t record;
+  int32_t view;  // -1: there is none
+};
+
 // One step's work. The vectors are filled before submit and not touched until it is done.
 struct Batch {
   std::vector<int64_t> records;
   std::vector<uint32_t> draws;   // one a record
   std::vector<uint32_t> epochs;  // one a record
+  std::vector<Companion> companions;  // one a record, or none at all
   std::vector<Output> views;     // one a view
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
@@ -81,7 +88,11 @@ class Engine {
   void start(int threads, const std::vector<int>& cpus);
   void stop();
   void render(Batch& batch, int64_t slot, Worker& worker) const;
-  int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
+  int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the largest picture's pixels
+  int64_t render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const;
+  int64_t render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from, StageClock& clock) const;
+  void render_view(Batch& batch, int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
+                   StageClock& clock) const;
   size_t sample_bytes(size_t view) const;
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;

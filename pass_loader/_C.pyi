@@ -35,6 +35,10 @@ def check_recipe(recipe: np.ndarray) -> None: ...
 def plan_views(
     recipe: np.ndarray, *, seed: int, epoch: int, record: int, draw: int = 0, height: int, width: int
 ) -> np.ndarray: ...  # (views,) view_plan_dtype
+def draw_companions(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, companions: np.ndarray, views: int,
+    probability: float,
+) -> tuple[np.ndarray, np.ndarray]: ...  # views (N,) int32, -1 for none; which (N,) int64  # fmt: skip
 def render_plan(pixels: np.ndarray, plans: np.ndarray) -> list[np.ndarray]: ...  # (height, width, 3) uint8 each
 def isa() -> str: ...
 def set_isa(name: str) -> None: ...
@@ -63,6 +67,8 @@ class ShardReader:
     def __init__(
         self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray
     ) -> None: ...
+    @staticmethod
+    def of_packs(readers: list[ShardReader]) -> ShardReader: ...  # records numbered through, in the order of the packs
     def read(self, record: int) -> bytes: ...
 
 class PendingBatch:
@@ -94,6 +100,10 @@ class Engine:
         # uint16); written in place
         views: list[np.ndarray],
         plans: np.ndarray | None = None,  # (N, views), written in place
+        # Pictures that stand in for the originals in one view each: their records (N,) int64, and those views (N,)
+        # int32, -1 for none
+        companions: np.ndarray | None = None,
+        companion_views: np.ndarray | None = None,
     ) -> PendingBatch: ...
     def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from . import _C
+from .companions import Drawn
 from .masks import BatchKey, SampleKeys
+from .pack.several import Packs
 from .recipe import Recipe
 from .samples import Samples, check_epoch
 from .structures import assemble, item
@@ -53,6 +55,7 @@ class Submitted:
     arrays: list[np.ndarray]  # the memory of the views
     plans: np.ndarray | None  # (N, views)
     pending: _C.PendingBatch
+    companions: Drawn | None  # None where the dataset has no companions
     valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
     key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
 
@@ -78,7 +81,19 @@ class Submitted:
             raise self.samples.error(int(self.keys.records[slot]), fault, message)
 
     def labels(self) -> torch.Tensor:
-        return torch.from_numpy(self.samples.pack.column("label")[self.keys.records].astype(np.int64))
+        """(N,) or (N, L): int64 or float32."""
+        return torch.from_numpy(self.samples.labels_of(self.keys.records))
+
+    def companions_dict(self) -> dict[str, torch.Tensor]:
+        """Of each sample, tensors (N,): see companions.Drawn.as_dict."""
+        drawn = Drawn.none(len(self.keys)) if self.companions is None else self.companions
+        return {name: torch.from_numpy(column) for name, column in drawn.as_dict().items()}
+
+    def replace(self, slot: int, other: Submitted) -> None:
+        """The one sample of `other` was rendered into this slot."""
+        self.keys.records[slot] = other.keys.records[0]
+        if self.companions is not None and other.companions is not None:
+            self.companions.put(slot, other.companions)
 
     def keep(self, slots: np.ndarray) -> None:
         """Drops the other slots. Copies what is kept."""
@@ -86,16 +101,24 @@ class Submitted:
         self.keys = Keys(self.keys.records[slots], self.keys.draws[slots], self.keys.epochs[slots])
         self.views = [view.index_select(0, chosen) for view in self.views]
         self.plans = None if self.plans is None else self.plans[slots]
+        self.companions = None if self.companions is None else self.companions.at(slots)
         self.valid = self.valid[slots]
 
     def info(self) -> dict[str, Any]:
-        return {
-            "records": torch.from_numpy(self.keys.records),
-            "ids": self.samples.pack.ids(self.keys.records),
-            "valid": torch.from_numpy(self.valid),
-            "plans": self.plans,
-            "boxes": None if self.plans is None else boxes_of(self.plans),
-        }
+        pack = self.samples.pack
+        datasets = {"datasets": torch.from_numpy(pack.part_of(self.keys.records))} if isinstance(pack, Packs) else {}
+        companions = {} if self.companions is None else {"companions": self.companions_dict()}
+        return (
+            datasets
+            | companions
+            | {
+                "records": torch.from_numpy(self.keys.records),
+                "ids": pack.ids(self.keys.records),
+                "valid": torch.from_numpy(self.valid),
+                "plans": self.plans,
+                "boxes": None if self.plans is None else boxes_of(self.plans),
+            }
+        )
 
     def structured(self, return_info: bool, return_plan: bool = False) -> Any:
         """The batch as the recipe's official script expects it; the plans behind it with return_plan, then one dict
@@ -106,7 +129,7 @@ class Submitted:
         """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
         return [
             item(self.samples.recipe, [view[slot] for view in self.views], int(self.keys.records[slot]), label)
-            for slot, label in enumerate(self.labels().tolist())
+            for slot, label in enumerate(self.labels())
         ]
 
 
@@ -171,8 +194,10 @@ class Renderer:
     def _start(
         self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None
     ) -> Submitted:
-        pending = self._engine.submit(keys.records, keys.draws, keys.epochs, arrays, plans)
-        return Submitted(self.samples, keys, views, arrays, plans, pending)
+        drawn = self.samples.draw_companions(keys.records, keys.draws, keys.epochs)
+        companions = () if drawn is None else (drawn.records, drawn.views)
+        pending = self._engine.submit(keys.records, keys.draws, keys.epochs, arrays, plans, *companions)
+        return Submitted(self.samples, keys, views, arrays, plans, pending, drawn)
 
     def sample_bytes(self) -> int:
         """Bytes of one sample's views."""

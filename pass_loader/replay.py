@@ -3,61 +3,56 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .live import chosen_records, digest_of, live_then
-from .pack.reader import Pack
-from .resume import Progress
+from .resume import Progress, draw_share
 from .sampler import EpochSampler
+from .samples import Samples
 
 
-def records_of_last_batch(pack: Pack, state: dict[str, Any], ids: Sequence[str] | None = None) -> np.ndarray:
+def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray:
     """(N,) int64: the records of the batch, of all ranks, that was handed out last before `state_dict` gave this state.
 
-    ids: those of the dataset, where it was made of a part of the pack. Records that on_error="replace" drew for bad
-    ones are not in a state: `loader.errors` and the batch's info tell them.
+    dataset: as the loader's, whatever its recipe. Records that on_error="replace" drew for bad ones are not in a state:
+    `loader.errors` and the batch's info tell them.
     Raises ValueError for a state of another pack or part of it, of a foreign sampler (which alone knows its order), or
     from before the first batch.
     """
-    _check(pack, state)
-    try:
-        chosen = chosen_records(pack, None, ids)
-    except KeyError as error:
-        raise ValueError(error.args[0]) from None
-    if state["subset"] != digest_of(chosen):
-        raise ValueError("the state is of a part of the pack: give the ids of that part, in the dataset's order")
+    _check(dataset, state)
     progress = Progress.of_state(state)
     if not progress.position and progress.epoch == progress.order_epoch:  # behind a whole epoch it is a later one
         raise ValueError("the state was taken before the first batch of its epoch: no picture had been handed out")
-    live = live_then(pack, chosen, pack.generation if progress.generation is None else progress.generation)
+    live = dataset.live if progress.generation is None else dataset.live_then(progress.generation)
     order, size = state["order"], int(state["global_batch"])
     kind = None if order["kind"] == "sequential" else order["kind"]
     sampler = EpochSampler(
         live, shuffle=kind is not None, seed=order["seed"], order=kind, infinite=order["infinite"], rank=0, world_size=1
     )  # fmt: skip
     sampler.set_epoch(progress.order_epoch)
-    stop = progress.position
+    stop, epoch = progress.position, progress.epoch
     if not stop:  # the state stands behind a whole epoch
         total = sampler.total(len(live), progress.world)
-        stop = total // size * size if state["drop_last"] else total
+        stop, epoch = total // size * size if state["drop_last"] else total, epoch - 1
     start = (stop - 1) // size * size
-    positions, _ = next(sampler.share(len(live), start, None if sampler.infinite else stop).chunks(stop - start))
-    return live.records_at(positions)
+    share = sampler.share(len(live), start, None if sampler.infinite else stop)
+    drawn, _ = next(draw_share(share, live, stop - start, epoch))
+    return drawn.records
 
 
-def _check(pack: Pack, state: dict[str, Any]) -> None:
+def _check(dataset: Samples, state: dict[str, Any]) -> None:
     if "sampler" in state:
         raise ValueError(f"the order was that of {state['sampler']}: only the run itself knows its records")
     missing = {"pack", "subset", "order", "global_batch", "drop_last", "epoch", "position", "generation"} - {*state}
     if missing:
         raise ValueError(f"this is no state of a pass_loader.DataLoader: it lacks {', '.join(sorted(missing))}")
-    if state["pack"] != pack.pack_id:
-        raise ValueError(f"the state is of the pack {state['pack']}, {pack.path} is {pack.pack_id}")
+    if state["pack"] != dataset.pack.pack_id:
+        raise ValueError(f"the state is of the pack {state['pack']}, {dataset.pack.path} is {dataset.pack.pack_id}")
+    if state["subset"] != dataset.subset():
+        raise ValueError("the state is of a part of the pack: give the ids of that part, in the dataset's order")
 
 
 def read_state(path: str | Path) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def test_imports() -> None:
         "drop_in",
         "structures",
         "mixed",
+        "concat",
     }
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pass_loader import PackError, Samples, recipes
-from pass_loader.pack import Pack, build, creator_name, date_taken, index, remove, verify
+from pass_loader.pack import Pack, build, creator_name, date_taken, index, verify
 from pass_loader.pack.cli import main
 from pass_loader.pack.shards import ShardWriter
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from pass_loader import DataLoader, ShardDataset, recipes
-from pass_loader.pack import Pack, build, remove
+from pass_loader import ConcatDataset, DataLoader, Samples, ShardDataset, recipes
+from pass_loader.pack import build, remove
 from pass_loader.pack.cli import main
 from pass_loader.replay import read_state, records_of_last_batch
 
@@ -53,10 +53,10 @@ def test_every_batch_of_two_epochs(pack: Path, world: int, drop_last: bool, orde
         for batches in zip(*ranks):
             state = json.loads(json.dumps(ranks[0].state_dict()))
             records = np.sort(np.concatenate([batch[-1]["records"] for batch in batches]))
-            assert np.array_equal(np.sort(records_of_last_batch(Pack(pack), state)), records)
+            assert np.array_equal(np.sort(records_of_last_batch(ranks[0].dataset, state)), records)
         state = ranks[0].state_dict()
         assert state["position"] == 0
-        assert np.array_equal(np.sort(records_of_last_batch(Pack(pack), state)), records)
+        assert np.array_equal(np.sort(records_of_last_batch(ranks[0].dataset, state)), records)
 
 
 def test_an_endless_order(pack: Path) -> None:
@@ -64,7 +64,7 @@ def test_an_endless_order(pack: Path) -> None:
     batches = iter(loader)
     for _ in range(13):
         records = next(batches)[-1]["records"]
-        assert np.array_equal(records_of_last_batch(Pack(pack), loader.state_dict()), records)
+        assert np.array_equal(records_of_last_batch(loader.dataset, loader.state_dict()), records)
 
 
 def test_a_part_of_the_pack(pack: Path) -> None:
@@ -72,12 +72,19 @@ def test_a_part_of_the_pack(pack: Path) -> None:
     (loader,) = loaders(pack, 1, ids=ids, shuffle=True)
     records = next(iter(loader))[-1]["records"]
     state = loader.state_dict()
-    assert np.array_equal(records_of_last_batch(Pack(pack), state, ids), records)
+    assert np.array_equal(records_of_last_batch(loader.dataset, state), records)
     for wrong in (None, ids[1:], sorted(ids)):
         with pytest.raises(ValueError, match="a part of the pack"):
-            records_of_last_batch(Pack(pack), state, wrong)
-    with pytest.raises(ValueError, match="no id 'x'"):
-        records_of_last_batch(Pack(pack), state, [*ids, "x"])
+            records_of_last_batch(Samples(pack, recipes.mocov2(), ids=wrong), state)
+
+
+@pytest.mark.parametrize("weights", [None, [1.0, 3.0]])
+def test_several_packs(pack: Path, weights: list[float] | None) -> None:
+    parts = [ShardDataset(pack, recipes.mocov2()), ShardDataset(pack, recipes.mocov2(), ids=["05", "11", "02"])]
+    loader = DataLoader(ConcatDataset(parts, weights), 4, shuffle=True, return_info=True)
+    for _ in range(2):
+        for batch in loader:
+            assert np.array_equal(records_of_last_batch(loader.dataset, loader.state_dict()), batch[-1]["records"])
 
 
 def test_what_was_removed_later_was_used_then(tmp_path: Path) -> None:
@@ -87,7 +94,7 @@ def test_what_was_removed_later_was_used_then(tmp_path: Path) -> None:
     records = next(iter(loader))[-1]["records"]
     state = loader.state_dict()
     remove(tmp_path / "pack", ["00", "05"], reason="asked")
-    assert np.array_equal(records_of_last_batch(Pack(tmp_path / "pack"), state), records)
+    assert np.array_equal(records_of_last_batch(Samples(tmp_path / "pack", recipes.simclr()), state), records)
 
 
 def test_states_that_tell_of_no_batch(pack: Path) -> None:
@@ -95,13 +102,13 @@ def test_states_that_tell_of_no_batch(pack: Path) -> None:
     for epoch in (0, 3):
         loader.sampler.set_epoch(epoch)
         with pytest.raises(ValueError, match="before the first batch"):
-            records_of_last_batch(Pack(pack), loader.state_dict())
+            records_of_last_batch(loader.dataset, loader.state_dict())
     with pytest.raises(ValueError, match="is of the pack other"):
-        records_of_last_batch(Pack(pack), loader.state_dict() | {"pack": "other"})
+        records_of_last_batch(loader.dataset, loader.state_dict() | {"pack": "other"})
     foreign = DataLoader(ShardDataset(pack, recipes.mocov2()), 4, sampler=list(range(COUNT)))
     next(iter(foreign))
     with pytest.raises(ValueError, match="only the run itself"):
-        records_of_last_batch(Pack(pack), foreign.state_dict())
+        records_of_last_batch(loader.dataset, foreign.state_dict())
 
 
 @pytest.mark.parametrize("kept", ["json", "torch", "checkpoint"])

@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .. import recipes
+from ..errors import PackError
+from ..samples import Samples
 from .attribution import CHANGES, FORMATS, attribution
 from .reader import Pack
 from .removal import ids_of_file, listed
@@ -38,7 +41,11 @@ def _attribution(options: argparse.Namespace) -> int:
     if options.batch is not None:
         from ..replay import read_state, records_of_last_batch  # needs torch, the command without it does not
 
-        records, ids = records_of_last_batch(pack, read_state(options.batch), ids), None
+        try:
+            dataset = Samples(pack, recipes.evaluate(), ids=ids)  # any recipe: no picture is read
+        except KeyError as error:
+            raise PackError(error.args[0]) from None
+        records, ids = records_of_last_batch(dataset, read_state(options.batch)), None
     credits = attribution(
         pack, records, ids=ids, changes=options.changes, creator=options.creator, licence=options.licence
     )
