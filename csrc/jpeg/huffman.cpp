@@ -52,8 +52,8 @@ constexpr uint64_t first_of(uint64_t entry) { return entry >> 8 & 255; }
 constexpr uint64_t last_of(uint64_t entry) { return entry >> 16 & 255; }
 constexpr int16_t last_value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 48); }
 
-// T.81 F.2.2.1, EXTEND: the value that the 63 - `below` bits at the top of `bits` stand for; 0 for none. A negative one's
-// are the complement of its size.
+// T.81 F.2.2.1, EXTEND: the value that the 63 - `below` bits at the top of `bits` stand for; 0 for none. A negative
+// one's are the complement of its size.
 PL_INLINE int top_value(uint64_t bits, uint64_t below) {
   const uint64_t negative = ~static_cast<uint64_t>(static_cast<int64_t>(bits) >> 63);
   return static_cast<int>(((bits ^ negative) >> 1 >> (below & 63)) ^ negative) - static_cast<int>(negative);
@@ -123,7 +123,8 @@ bool AcTable::build(const HuffmanSpec& spec) {
     const int both = first.length() + second.length();
     if (first.kind != Kind::one || second.kind == Kind::longer || both > kLookup) continue;
     const int value = top_value(static_cast<uint64_t>(bits) << (64 - kLookup + second.code_length), 63 - second.size);
-    entries[i] = first.entry(first.step + second.step, second.kind == Kind::end ? Kind::one_then_end : Kind::two, both, value);
+    const Kind kind = second.kind == Kind::end ? Kind::one_then_end : Kind::two;
+    entries[i] = first.entry(first.step + second.step, kind, both, value);
   }
   return true;
 }
