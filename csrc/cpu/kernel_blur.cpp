@@ -20,7 +20,7 @@ namespace {
 
 constexpr int kRun = 32;         // neighbours that are summed together, whole registers at every level
 constexpr int kMaxRadius = 127;  // of an 8-bit number of taps
-constexpr int kChains = 8;       // independent ones at a time: a fused multiply-add waits four cycles for the one before
+constexpr int kChains = 8;       // independent ones at a time: a fused multiply-add waits for the one before
 
 // 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole one, half to even, which stands in the lowest bits.
 constexpr float kWhole = 12582912.0f;
@@ -81,12 +81,12 @@ double half_ulp(double v) {
 
 // How far chain and separable sum may lie apart.
 //
-// The chain: a step's error is at most half an ulp of its result, and at most the term that it adds, as the sum before is
-// a float. No term is negative, so that a partial sum exceeds neither the last one nor 255 times the weights so far. For
-// s in [v, 2v) that is a sum of minima of v / 2^24 and constants: concave in v, so that the line through its values at 64
-// and 128 is nowhere below it.
-// The separable sum: one rounding a step, of at most min(s, 128) / 2^24 (2 reach + 8 cover both axes, a sum of two rows,
-// products rounded by themselves, and the chain's rounded weights); and the taps left out.
+// The chain: a step's error is at most half an ulp of its result, and at most the term that it adds, as the sum before
+// is a float. No term is negative, so that a partial sum exceeds neither the last one nor 255 times the weights so far.
+// For s in [v, 2v) that is a sum of minima of v / 2^24 and constants: concave in v, so that the line through its values
+// at 64 and 128 is nowhere below it.
+// The separable sum: one rounding a step, of at most min(s, 128) / 2^24 (2 reach + 8 cover both axes, a sum of two
+// rows, products rounded by themselves, and the chain's rounded weights); and the taps left out.
 Doubt doubt_of(const Taps& taps, double left_out) {
   const int side = 2 * taps.radius + 1;
   double sum = 0.0, at_64 = 0.0, at_128 = 0.0;
@@ -104,7 +104,8 @@ Doubt doubt_of(const Taps& taps, double left_out) {
 double set_reach(Taps& taps, double most) {
   double left_out = 0.0;
   taps.reach = taps.radius;
-  while (taps.reach > 1 && left_out + 4.0 * taps.weight[taps.reach] <= most) left_out += 4.0 * taps.weight[taps.reach--];
+  for (; taps.reach > 1 && left_out + 4.0 * taps.weight[taps.reach] <= most; --taps.reach)
+    left_out += 4.0 * taps.weight[taps.reach];
   return left_out;
 }
 
@@ -189,8 +190,8 @@ void kernel_blur(const ViewPixels& view, int height, int width, int count, float
   Taps taps{count / 2, 0, count / 2, weight + count / 2, kernel};
   while (taps.span > 0 && taps.weight[taps.span] * taps.weight[0] == 0.0f) --taps.span;
   const Doubt doubt = doubt_of(taps, set_reach(taps, 0x1p-21));
-  const Plane plane{height, width, scratch.floats.need(stride * height) + margin, scratch.sums.need(sums_stride * height),
-                    stride, sums_stride, taps};
+  float *floats = scratch.floats.need(stride * height) + margin, *sums = scratch.sums.need(sums_stride * height);
+  const Plane plane{height, width, floats, sums, stride, sums_stride, taps};
   for (int y = 0; y < height; ++y) std::fill(plane.row(y) + width, plane.row(y) + sums_stride + margin, 0.0f);
   uint32_t* doubtful = scratch.doubtful.need(sums_stride / 4 * height + 1);
   for (int c = 0; c < 3; ++c) blur_plane(plane, doubt, doubtful, view.pixels + c * view.plane_stride);

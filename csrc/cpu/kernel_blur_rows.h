@@ -50,8 +50,8 @@ PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, Doubt doubt, uint8_t*
   return PL_ANY_SIGN(room - (PL_FLOATS)((Ints)off & 0x7FFFFFFF));
 }
 
-// One row of bytes from the sums of the rows around it. Returns how many registers hold a doubt; their first pixels go to
-// `doubtful`, which has room for one more.
+// One row of bytes from the sums of the rows around it. Returns how many registers hold a doubt; their first pixels go
+// to `doubtful`, which has room for one more.
 PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, Taps taps, Doubt doubt, uint8_t* out,
                                       uint32_t first, uint32_t* doubtful) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;

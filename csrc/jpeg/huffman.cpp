@@ -13,48 +13,52 @@ constexpr uint8_t kZigzag[kBlockValues] = {
     41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
     30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
-// What the next kLookup bits hold: one coefficient or two, with their values. An entry is read without branches: both
-// values are stored, a missing second one over the first.
+// What the next kLookup bits begin with: one coefficient, whose value may reach beyond them, or two. An entry is read
+// without branches: the last value is stored, then the first one, which is computed, over it where there is one alone.
 //   bits 0..7    bits consumed by all of it; 0 where the lookup does not suffice
 //   bits 8..15   how far the first coefficient is from the one before
 //   bits 16..23  how far the last one is
-//   bits 24..31  kind << 5 | bits of the first one alone (or of its code)
-//   bits 32..47  first value; for Kind::code its symbol
-//   bits 48..63  last value
+//   bits 24..29  bits before the first value
+//   bits 32..37  63 less the size of the first value
+//   bits 40..44  bits of the first coefficient alone
+//   bits 45..47  kind
+//   bits 48..63  last value, of two
 enum class Kind : uint64_t {
-  one,           // a coefficient, or a run of 16 zeros
+  one,  // a coefficient, or a run of 16 zeros
   two,
-  end,           // the end of the block
+  end,  // the end of the block
   one_then_end,
-  code,          // a code whose value needs more bits
-  longer,        // a code longer than the lookup, or none
+  longer,  // a code longer than the lookup, or none; or more than kMostBits
 };
-constexpr uint64_t kFar = 64;  // leaves any block
+constexpr uint64_t kFar = 64;   // leaves any block
+constexpr int kMostBits = 18;  // of an entry, so that three need no refill between them
 
-constexpr uint64_t make_entry(Kind kind, int length, int first_length, uint64_t first, uint64_t last, int value,
-                              int last_value) {
-  return static_cast<uint64_t>(length) | first << 8 | last << 16 |
-         (static_cast<uint64_t>(kind) << 5 | static_cast<uint64_t>(first_length)) << 24 |
-         static_cast<uint64_t>(static_cast<uint16_t>(value)) << 32 |
-         static_cast<uint64_t>(static_cast<uint16_t>(last_value)) << 48;
-}
-constexpr Kind kind_of(uint64_t entry) { return static_cast<Kind>(entry >> 29 & 7); }
+struct Symbol {
+  Kind kind;
+  int code_length, size;
+  uint64_t step;
+
+  int length() const { return kind == Kind::longer ? 0 : code_length + size; }
+  uint64_t entry(uint64_t last, Kind of_all, int length_of_all, int last_value) const {
+    return static_cast<uint64_t>(length_of_all) | step << 8 | last << 16 | static_cast<uint64_t>(code_length) << 24 |
+           static_cast<uint64_t>(63 - size) << 32 | static_cast<uint64_t>(length()) << 40 |
+           static_cast<uint64_t>(of_all) << 45 | static_cast<uint64_t>(static_cast<uint16_t>(last_value)) << 48;
+  }
+};
+constexpr Kind kind_of(uint64_t entry) { return static_cast<Kind>(entry >> 45 & 7); }
 constexpr int length_of(uint64_t entry) { return static_cast<int>(entry & 255); }
-constexpr int first_length_of(uint64_t entry) { return static_cast<int>(entry >> 24 & 31); }
+constexpr int first_length_of(uint64_t entry) { return static_cast<int>(entry >> 40 & 31); }
 constexpr uint64_t first_of(uint64_t entry) { return entry >> 8 & 255; }
 constexpr uint64_t last_of(uint64_t entry) { return entry >> 16 & 255; }
-constexpr int16_t value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 32); }
 constexpr int16_t last_value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 48); }
 
-// T.81 F.2.2.1, EXTEND: the value that `size` bits stand for.
-constexpr int extend(int bits, int size) { return bits < (1 << size >> 1) ? bits - (1 << size) + 1 : bits; }
-
-// The value of `size` bits at the top of `bits`; 0 for none.
-PL_INLINE int top_value(uint64_t bits, int size) {
-  int value = static_cast<int>(bits >> 1 >> (63 - size));
-  int below = static_cast<int>(static_cast<int64_t>(~bits) >> 63);  // all ones where the first bit is 0
-  return value + (below & (1 - (1 << size)));
+// T.81 F.2.2.1, EXTEND: the value that the 63 - `below` bits at the top of `bits` stand for; 0 for none. A negative
+// one's are the complement of its size.
+PL_INLINE int top_value(uint64_t bits, uint64_t below) {
+  const uint64_t negative = ~static_cast<uint64_t>(static_cast<int64_t>(bits) >> 63);
+  return static_cast<int>(((bits ^ negative) >> 1 >> (below & 63)) ^ negative) - static_cast<int>(negative);
 }
+PL_INLINE int first_value(uint64_t bits, uint64_t entry) { return top_value(bits << (entry >> 24 & 63), entry >> 32); }
 
 }  // namespace
 
@@ -98,49 +102,29 @@ bool DcTable::build(const HuffmanSpec& spec) {
   return true;
 }
 
-namespace {
-
-// Entries of one symbol each.
-void fill_single(const HuffmanSpec& spec, uint64_t* entries) {
-  constexpr int kLookup = AcTable::kLookup;
-  uint64_t* at = entries;
-  int symbol = 0;
-  for (int length = 1; length <= kLookup; ++length)
-    for (int i = 0; i < spec.counts[length]; ++i) {
-      const int run = spec.symbols[symbol] >> 4, size = spec.symbols[symbol] & 15;
-      const int code = spec.symbols[symbol++], rest = kLookup - length - size;
-      const uint64_t step = static_cast<uint64_t>(run) + 1;
-      if (size == 0) {
-        uint64_t entry = run == 15 ? make_entry(Kind::one, length, length, step, step, 0, 0)
-                                   : make_entry(Kind::end, length, length, kFar, kFar, 0, 0);
-        at = std::fill_n(at, 1 << (kLookup - length), entry);
-      } else if (rest < 0) {
-        at = std::fill_n(at, 1 << (kLookup - length), make_entry(Kind::code, 0, length, kFar, kFar, code, code));
-      } else {
-        for (int bits = 0; bits < 1 << size; ++bits) {
-          const int value = extend(bits, size);
-          at = std::fill_n(at, 1 << rest, make_entry(Kind::one, length + size, length + size, step, step, value, value));
-        }
-      }
-    }
-  std::fill(at, entries + (1 << kLookup), make_entry(Kind::longer, 0, 0, kFar, kFar, 0, 0));
-}
-
-}  // namespace
-
 bool AcTable::build(const HuffmanSpec& spec) {
   if (!code.build(spec)) return false;
-  uint64_t single[1 << kLookup];
-  fill_single(spec, single);
+  Symbol symbols[1 << kLookup];  // that the bits begin with
+  Symbol* at = symbols;
+  for (int length = 1, n = 0; length <= kLookup; ++length)
+    for (int i = 0; i < spec.counts[length]; ++i, ++n) {
+      const int run = spec.symbols[n] >> 4, size = spec.symbols[n] & 15;
+      Symbol symbol{Kind::one, length, size, static_cast<uint64_t>(run) + 1};
+      if (size == 0 && run != 15) symbol = {Kind::end, length, 0, kFar};
+      if (length + size > kMostBits) symbol = {Kind::longer, 0, 0, kFar};
+      at = std::fill_n(at, 1 << (kLookup - length), symbol);
+    }
+  std::fill(at, symbols + (1 << kLookup), Symbol{Kind::longer, 0, 0, kFar});
   for (int i = 0; i < 1 << kLookup; ++i) {
-    const uint64_t first = single[i];
-    const int length = length_of(first);
-    const uint64_t second = single[(i << length) & ((1 << kLookup) - 1)];
-    const int both = length + length_of(second);
-    entries[i] = first;
-    if (kind_of(first) != Kind::one || length_of(second) == 0 || both > kLookup) continue;
-    entries[i] = make_entry(kind_of(second) == Kind::end ? Kind::one_then_end : Kind::two, both, length, first_of(first),
-                            first_of(first) + last_of(second), value_of(first), last_value_of(second));
+    const Symbol& first = symbols[i];
+    entries[i] = first.entry(first.step, first.kind, first.length(), 0);
+    const int bits = (i << first.length()) & ((1 << kLookup) - 1);
+    const Symbol& second = symbols[bits];
+    const int both = first.length() + second.length();
+    if (first.kind != Kind::one || second.kind == Kind::longer || both > kLookup) continue;
+    const int value = top_value(static_cast<uint64_t>(bits) << (64 - kLookup + second.code_length), 63 - second.size);
+    const Kind kind = second.kind == Kind::end ? Kind::one_then_end : Kind::two;
+    entries[i] = first.entry(first.step + second.step, kind, both, value);
   }
   return true;
 }
@@ -171,7 +155,7 @@ PL_INLINE bool decode_dc(BitReader& reader, const DcTable& dc, int32_t& predicti
     if (length == 0) return false;
   }
   reader.skip(length);
-  prediction += top_value(reader.bits, size);
+  prediction += top_value(reader.bits, 63u - size);
   reader.skip(size);
   return prediction >= INT16_MIN && prediction <= INT16_MAX;
 }
@@ -179,15 +163,15 @@ PL_INLINE bool decode_dc(BitReader& reader, const DcTable& dc, int32_t& predicti
 // Stores coefficients up to an entry that reaches the block's end or that the lookup does not suffice for. The entry is
 // returned; k is the last coefficient before it.
 PL_INLINE uint64_t look_up(BitReader& r, const AcTable& ac, const Places& places, size_t& k, int16_t* block) {
-  static_assert(4 * AcTable::kLookup <= 56);
+  static_assert(3 * kMostBits <= 56);
   while (true) {
     r.refill();
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) {
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i) {
       const uint64_t entry = ac.entries[r.bits >> (64 - AcTable::kLookup)];
       const size_t first = k + first_of(entry), last = k + last_of(entry);
-      block[places.of[first]] = value_of(entry);
       block[places.of[last]] = last_value_of(entry);
+      block[places.of[first]] = static_cast<int16_t>(first_value(r.bits, entry));
       if (last >= 63) return entry;
       r.bits <<= entry & 63;
       r.count -= length_of(entry);
@@ -202,7 +186,7 @@ enum class Next { more, done, broken };
 PL_INLINE Next leave_lookup(BitReader& r, const AcTable& ac, const Places& places, uint64_t entry, size_t& k,
                             int16_t* block) {
   const Kind kind = kind_of(entry);
-  if (kind <= Kind::one_then_end) {
+  if (kind != Kind::longer) [[likely]] {
     // Without branches but for the last: which kind it is cannot be predicted.
     const size_t first = k + first_of(entry), last = k + last_of(entry);
     const bool ends_first = kind == Kind::end, ends_second = kind == Kind::one_then_end;
@@ -211,15 +195,15 @@ PL_INLINE Next leave_lookup(BitReader& r, const AcTable& ac, const Places& place
     return only_first | ends_first | ((first < 63) & (ends_second | (last == 63))) ? Next::done : Next::broken;
   }
   r.refill();
-  uint8_t symbol = static_cast<uint8_t>(value_of(entry));
-  const int length = kind == Kind::code ? first_length_of(entry) : ac.code.length_of(r.bits, &symbol);
+  uint8_t symbol;
+  const int length = ac.code.length_of(r.bits, &symbol);
   if (length == 0) return Next::broken;
   r.skip(length);
   const int run = symbol >> 4, size = symbol & 15;
   if (size == 0 && run != 15) return Next::done;
   k += static_cast<size_t>(run) + 1;
   if (k > 63) return Next::broken;
-  block[places.of[k]] = static_cast<int16_t>(top_value(r.bits, size));
+  block[places.of[k]] = static_cast<int16_t>(top_value(r.bits, 63u - static_cast<unsigned>(size)));
   r.skip(size);
   return k == 63 ? Next::done : Next::more;
 }
