@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +85,20 @@ def test_unknown_ids_stop_everything(copy: Path) -> None:
     assert done.unknown == ["nobody"] and list(done.changed.values()) == [3]
     with pytest.raises(TypeError, match="one string"):
         remove(copy, "nobody", reason="x")
+
+
+def test_the_list_for_other_packs(small: Path, tmp_path: Path) -> None:
+    """docs/takedown.md: what is removed or purged, and nothing that was restored."""
+    remove(small, ["id0", "id1", "id4"], reason="x")
+    purge(small)
+    remove(small, ["id2", "id5"], reason="x")
+    restore(small, ["id5"], reason="the wrong one")
+    page = (Path(__file__).parent.parent / "docs" / "takedown.md").read_text()
+    command = re.search(r"\$ python -c (.*?) > removed.txt", page, re.S)
+    assert command
+    code = shlex.split(command[1])[0].replace("'PACK'", repr(str(small)))
+    listed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert listed.split() == ["id0", "id1", "id2", "id4"]
 
 
 def test_copies_under_other_ids_are_told(tmp_path: Path) -> None:
