@@ -22,6 +22,7 @@ from pass_loader.pack import Pack, build, diff, info, purge, remove, restore, ve
 from pass_loader.pack import reader
 from pass_loader.pack.cli import main
 from pass_loader.pack.layout import locked
+from pass_loader.pack.removal import ids_of_file
 
 from .corpus import jpeg, noise
 from .crash import crashes
@@ -99,6 +100,19 @@ def test_the_list_for_other_packs(small: Path, tmp_path: Path) -> None:
     code = shlex.split(command[1])[0].replace("'PACK'", repr(str(small)))
     listed = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert listed.split() == ["id0", "id1", "id2", "id4"]
+
+
+def test_ids_from_a_file(small: Path, tmp_path: Path) -> None:
+    """As editors write them, a mark of UTF-8 in front and ends of lines of Windows."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes(b"\xef\xbb\xbfid1\r\n\r\nid2\r\n")
+    assert ids_of_file(file) == ["id1", "id2"]
+    file.write_bytes(b"id1\n\xff\n")
+    with pytest.raises(PackError, match="ids.txt is not UTF-8: .*save it as UTF-8"):
+        ids_of_file(file)
+    file.write_bytes(b"\n")
+    with pytest.raises(PackError, match="holds no id"):
+        ids_of_file(file)
 
 
 def test_copies_under_other_ids_are_told(tmp_path: Path) -> None:
