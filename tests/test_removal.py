@@ -115,6 +115,21 @@ def test_ids_from_a_file(small: Path, tmp_path: Path) -> None:
         ids_of_file(file)
 
 
+def test_a_linked_shard_is_not_purged(small: Path, tmp_path: Path) -> None:
+    """A link's deletion leaves the bytes where it points to."""
+    remove(small, ["id0"], reason="x")
+    away = small.parent / "away.tar"
+    (small / "shard-00000.tar").rename(away)
+    (small / "shard-00000.tar").symlink_to(away)
+    before = contents(small)
+    with pytest.raises(PackError, match="shard-00000.tar is a link to .*away.tar.*its bytes would stay there.*move it"):
+        purge(small)
+    assert contents(small) == before
+    (small / "shard-00000.tar").unlink()
+    away.rename(small / "shard-00000.tar")
+    assert purge(small).records == 1
+
+
 def test_copies_under_other_ids_are_told(tmp_path: Path) -> None:
     files = {"a.jpg": jpeg(noise(9, 9)), "b.jpg": jpeg(noise(9, 9, 1)), "c.jpg": jpeg(noise(9, 9))}
     build([write_tree(tmp_path / "in", files)], tmp_path / "pack")
