@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from pass_loader import _C
+from pass_loader.pack import progress
 from pass_loader.pack.cli import main
 from pass_loader.pack.cli_sources import size_in_bytes
+from pass_loader.pack.progress import Progress
 from pass_loader.pack.reader import Pack
 
 from .corpus import jpeg, noise
@@ -116,3 +122,28 @@ def test_the_command_is_installed() -> None:
     shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout
     for name in ("build", "info", "verify", "preview", "bench"):
         assert name in shown
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A bar on a terminal; a line every ten seconds in a log."""
+    clock = [100.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    with Progress(8_000_000_000, "packed") as told:
+        for _ in range(4):
+            clock[0] += 5
+            told(1_000_000_000)
+    assert capsys.readouterr().err.splitlines() == [
+        "packed 2.00 of 8.00 GB, 200 MB/s, 0 min 30 s left", "packed 4.00 of 8.00 GB, 200 MB/s, 0 min 20 s left",
+    ]  # fmt: skip
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with Progress(8_000, "packed") as told:
+        time.sleep(0.2)
+        told(2_000)
+    bar = screen.getvalue().rsplit("\r", 1)[-1]
+    assert re.search(r"packed: +25%.* 2.00k/8.00k \[\d+:\d+<\d+:\d+, .*B/s\]", bar), bar

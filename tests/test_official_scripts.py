@@ -18,7 +18,7 @@ from benchmarks.torchvision_cpu import torchvision  # noqa: F401  (declares oper
 
 from torchvision import transforms
 
-from pass_loader import ShardDataset, drop_in, loader, recipes
+from pass_loader import ShardDataset, drop_in, loader, recipes, torchvision_steps
 
 from . import official_classes as official
 
@@ -192,6 +192,15 @@ def test_moco_v1_is_refused(pack: Path) -> None:
     v1 = [steps[0], steps[2], transforms.ColorJitter(0.4, 0.4, 0.4, 0.4), *steps[4:]]
     with pytest.raises(ValueError, match="ColorJitter stands after RandomGrayscale"):
         drop_in.image_folder(pack, official.TwoCropsTransform(transforms.Compose(v1)))
+
+
+def test_every_step_is_in_the_table() -> None:
+    """What is translated is no longer listed as refused."""
+    table, refused = DOC.split("# A recipe from any transform")[1].split("refused with a\nValueError")
+    silent = {"Identity", "RGB", "ToPureTensor"}
+    for name in (*torchvision_steps._READ, "Compose", "RandomApply"):
+        assert name in silent or f"`{name}" in table, name
+    assert not re.search(r"`GaussianBlur\(", refused)
 
 
 def test_multi_crop_dataset(pack: Path) -> None:

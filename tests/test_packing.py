@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pass_loader import PackError, Samples, recipes
-from pass_loader.pack import Pack, build, creator_name, date_taken, index, verify
+from pass_loader.pack import Pack, build, creator_name, date_taken, index, metadata, remove, verify
 from pass_loader.pack.cli import main
 from pass_loader.pack.shards import ShardWriter
 
@@ -160,6 +160,30 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.undo()
     assert list((tmp_path / "pack").glob("*.rows"))
     assert main(arguments) == 0 and verify(tmp_path / "pack") == []
+
+
+def test_no_room_beside_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the copy of the metadata, and for the table of ids: neither the metadata nor our code is to blame."""
+    sources_of(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata, "METADATA_SCRATCH", "/dev/full")
+        with pytest.raises(PackError, match="no space is left for .*/pack .*make room there"):
+            pack_it(tmp_path)
+
+    class Small(metadata.Numbering):
+        def __init__(self) -> None:
+            super().__init__()
+            self._database.execute("pragma max_page_count=2")
+
+        def add(self, strings: list[str]) -> None:
+            super().add(strings * 1000)
+
+    monkeypatch.setattr(metadata, "Numbering", Small)
+    with pytest.raises(PackError, match="temporary tables of ids .*database or disk is full.*SQLITE_TMPDIR"):
+        pack_it(tmp_path)
+    monkeypatch.undo()
+    pack_it(tmp_path)
+    assert verify(tmp_path / "pack") == []
 
 
 IN_A_SMALL_DISK = """

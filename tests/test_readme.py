@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pass_loader.pack
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.faults import ATTEMPTS, IN_A_ROW, IO_RETRIES_S, POLICIES
 from pass_loader.pack import build
@@ -74,6 +75,7 @@ def test_every_command_and_option_is_documented() -> None:
     commands = next(a for a in _parser()._actions if a.dest == "command").choices
     for name, command in commands.items():  # type: ignore[union-attr]
         assert f"pass-pack {name} " in README, name
+        assert inspect.isfunction(getattr(pass_loader.pack, name, None)), f"{name}: no function of the same name"
         for action in command._actions:
             option = action.option_strings[-1] if action.option_strings else None
             if option and option != "--help":

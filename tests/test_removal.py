@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import multiprocessing
 import pickle
+import re
+import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from pass_loader.pack import Pack, build, diff, info, purge, remove, restore, ve
 from pass_loader.pack import reader
 from pass_loader.pack.cli import main
 from pass_loader.pack.layout import locked
+from pass_loader.pack.removal import ids_of_file
 
 from .corpus import jpeg, noise
 from .crash import crashes
@@ -82,6 +86,48 @@ def test_unknown_ids_stop_everything(copy: Path) -> None:
     assert done.unknown == ["nobody"] and list(done.changed.values()) == [3]
     with pytest.raises(TypeError, match="one string"):
         remove(copy, "nobody", reason="x")
+
+
+def test_the_list_for_other_packs(small: Path, tmp_path: Path) -> None:
+    """docs/takedown.md: what is removed or purged, and nothing that was restored."""
+    remove(small, ["id0", "id1", "id4"], reason="x")
+    purge(small)
+    remove(small, ["id2", "id5"], reason="x")
+    restore(small, ["id5"], reason="the wrong one")
+    page = (Path(__file__).parent.parent / "docs" / "takedown.md").read_text()
+    command = re.search(r"\$ python -c (.*?) > removed.txt", page, re.S)
+    assert command
+    code = shlex.split(command[1])[0].replace("'PACK'", repr(str(small)))
+    listed = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert listed.split() == ["id0", "id1", "id2", "id4"]
+
+
+def test_ids_from_a_file(small: Path, tmp_path: Path) -> None:
+    """As editors write them, a mark of UTF-8 in front and ends of lines of Windows."""
+    file = tmp_path / "ids.txt"
+    file.write_bytes(b"\xef\xbb\xbfid1\r\n\r\nid2\r\n")
+    assert ids_of_file(file) == ["id1", "id2"]
+    file.write_bytes(b"id1\n\xff\n")
+    with pytest.raises(PackError, match="ids.txt is not UTF-8: .*save it as UTF-8"):
+        ids_of_file(file)
+    file.write_bytes(b"\n")
+    with pytest.raises(PackError, match="holds no id"):
+        ids_of_file(file)
+
+
+def test_a_linked_shard_is_not_purged(small: Path, tmp_path: Path) -> None:
+    """A link's deletion leaves the bytes where it points to."""
+    remove(small, ["id0"], reason="x")
+    away = small.parent / "away.tar"
+    (small / "shard-00000.tar").rename(away)
+    (small / "shard-00000.tar").symlink_to(away)
+    before = contents(small)
+    with pytest.raises(PackError, match="shard-00000.tar is a link to .*away.tar.*its bytes would stay there.*move it"):
+        purge(small)
+    assert contents(small) == before
+    (small / "shard-00000.tar").unlink()
+    away.rename(small / "shard-00000.tar")
+    assert purge(small).records == 1
 
 
 def test_copies_under_other_ids_are_told(tmp_path: Path) -> None:

@@ -68,6 +68,22 @@ def test_webdataset_tars(tmp_path: Path) -> None:
     assert list(rows_of(tmp_path / "broken")) == ["2"]
 
 
+def test_coordinates_of_the_sources_are_left_out(tmp_path: Path) -> None:
+    """Hugging Face's PASS has them as columns, WebDataset's tars in their .json: no table of metadata brings them."""
+    place = {"gps_latitude": [1.5], "GPS_longitude": [2.5], "creator_username": ["x"]}
+    pq.write_table(pa.table({"image": [PICTURES["1"]], "id": ["1"], **place}), tmp_path / "p.parquet")
+    about = json.dumps({"Latitude": 3.5, "longitude": 4, "creator_username": "y"}).encode()
+    sources = [tmp_path / "p.parquet", tar_of(tmp_path / "w.tar", {"2.jpg": PICTURES["2"], "2.json": about})]
+    build(sources, tmp_path / "all")
+    assert rows_of(tmp_path / "all")["1"][2]["gps_latitude"] == 1.5
+    build(sources, tmp_path / "pack", gps=False)
+    assert {id: row[2] for id, row in rows_of(tmp_path / "pack").items()} == {
+        "1": {"creator_username": "x"}, "2": {"creator_username": "y"}
+    }  # fmt: skip
+    for path in (tmp_path / "pack").iterdir():
+        assert b"itude" not in path.read_bytes(), path.name
+
+
 def test_lists_and_zips(tmp_path: Path) -> None:
     root = write_tree(tmp_path / "in", {f"c{int(i) % 2}/{i}.jpg": data for i, data in PICTURES.items()})
     away = write_tree(tmp_path / "away", {"x.y.jpg": PICTURES["0"]})

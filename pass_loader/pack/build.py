@@ -48,7 +48,8 @@ def build(
 ) -> Report:
     """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
 
-    metadata: a CSV or Parquet file joined by its column `key` to the ids; gps: False leaves its coordinates out.
+    metadata: a CSV or Parquet file joined by its column `key` to the ids. gps: False leaves columns of coordinates out,
+    the table's and the sources' own (metadata.GPS_NAMES); what stands inside the JPEG files stays there.
     shard_bytes: a shard's size, at the most but for one larger picture; of the files, before any codec. workers:
     threads, a shard each; None: one a core. codec: "jpeg" keeps files untouched; "dct" stores their coefficients
     without Huffman codes, for faster decoding (docs/dct-codec.md); files that it cannot represent stay as they are,
@@ -119,7 +120,8 @@ def _pack(
     checked = [check_md5(path) for path in files] if md5 else []
     plan = {
         "sources": [source.stamp() for source in sources],
-        "metadata": [_stamp(Path(metadata)), key, gps] if metadata is not None else None,
+        "metadata": [_stamp(Path(metadata)), key] if metadata is not None else None,
+        "gps": gps,
         "shard_bytes": shard_bytes,
         **asdict(options),
     }
@@ -127,7 +129,7 @@ def _pack(
         if before is not None:
             return Report.of_dict(before)
         table = Metadata(metadata, key, root, gps) if metadata is not None else None
-        build = _Build(root, sources, table, options, progress or (lambda _: None))
+        build = _Build(root, sources, table, gps, options, progress or (lambda _: None))
         return build.run(shard_bytes, workers or os.cpu_count() or 1, plan, checked)
 
 
@@ -141,10 +143,10 @@ def _stamp(path: Path) -> list[Any]:
 
 class _Build:
     def __init__(
-        self, root: Path, sources: list[Source], metadata: Metadata | None, options: Options,
+        self, root: Path, sources: list[Source], metadata: Metadata | None, gps: bool, options: Options,
         progress: Callable[[int], None],
     ):  # fmt: skip
-        self.root, self.sources, self.metadata, self.options = root, sources, metadata, options
+        self.root, self.sources, self.metadata, self.gps, self.options = root, sources, metadata, gps, options
         self.progress = progress
         self.writer = ShardWriter(root, options, progress)
         self.report = Report(without_metadata=None if metadata is None else 0)
@@ -160,7 +162,7 @@ class _Build:
         if not numbers:
             raise PackError(f"no picture could be packed:\n{self.report}")
         self.report.checked_md5 = checked_md5
-        finish = Finish(self.root, self.sources, numbers, self.metadata)
+        finish = Finish(self.root, self.sources, numbers, self.metadata, self.gps)
         shards, pack_id = finish.tables(self.report)
         manifest = finish.manifest(shards, pack_id, self.report, self.options.codec)
         complete(self.root, plan, asdict(self.report), manifest)

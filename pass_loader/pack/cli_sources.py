@@ -80,7 +80,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, type=Path, metavar="PACK", help="the pack's directory: new, or of a packing cut off")
     add("--metadata", type=Path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
     add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
-    add("--no-gps", action="store_true", help="leave the table's coordinates out")
+    add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
     add("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
     add("--decode", action="store_true", help="prove every picture by decoding it")
     add(

@@ -26,7 +26,7 @@ from .layout import (
     shard_names,
     write_table,
 )
-from .metadata import Metadata
+from .metadata import GPS_NAMES, Metadata
 from .reader import index_rows, write_index
 from .report import Report
 from .shards import Shard, digest_of
@@ -38,9 +38,11 @@ _TYPES: dict[type, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.
 class Finish:
     """Reads the rows of the shards twice, one shard at a time: first for what all of them decide, then for tables."""
 
-    def __init__(self, root: Path, sources: list[Source], numbers: list[int], metadata: Metadata | None):
-        """numbers: of the shards that hold pictures."""
-        self.root, self.sources, self.numbers, self.metadata = root, sources, numbers, metadata
+    def __init__(
+        self, root: Path, sources: list[Source], numbers: list[int], metadata: Metadata | None, gps: bool = True
+    ):
+        """numbers: of the shards that hold pictures. gps: False leaves the sources' own coordinates out."""
+        self.root, self.sources, self.numbers, self.metadata, self.gps = root, sources, numbers, metadata, gps
         self._stamps: dict[int, dict[str, int]] = {}  # of foreign tars, by place in sources
         self.classes, self.own_columns = self._survey()
         self.labels = {name: label for label, name in enumerate(self.classes)}
@@ -59,7 +61,8 @@ class Finish:
             numbered |= any(label is not None for label in shard.columns["label"])
             for row in shard.columns["metadata"]:
                 for name, value in (row or {}).items():
-                    _merge_type(types, _own_name(name), value)
+                    if self.gps or name.lower() not in GPS_NAMES:
+                        _merge_type(types, _own_name(name), value)
         if numbered and names:
             raise PackError(
                 f"some sources have numbers as labels, others names ({', '.join(sorted(names)[:5])}): pack them apart"

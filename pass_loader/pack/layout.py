@@ -10,6 +10,7 @@ removed.jsonl        one line a removal, restoration or purge; lines are only ev
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -29,6 +30,7 @@ FORMAT_VERSION = 1
 MANIFEST, INDEX, REMOVED = "pack.json", "index.arrow", "removed.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 SUFFIX = {"jpeg": ".jpg", "dct": ".dct"}  # of a member's name, by codec
 
 # Of a shard's Parquet file; the metadata's columns follow. label: -1 where there is none.

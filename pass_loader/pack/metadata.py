@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..errors import PackError
 from . import arrow
-from .layout import TABLE_SCHEMA
+from .layout import NO_SPACE, TABLE_SCHEMA
 from .sources import html_hint
 
 METADATA_SCRATCH = "metadata.scratch"
@@ -61,6 +61,8 @@ class Metadata:
                 writer.close()
             twice = self._rows.close()
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno in NO_SPACE:
+                raise  # of the scratch: the table is not to blame
             raise PackError(f"{self.path}: {error}") from None
         if twice is not None:
             raise PackError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -12,8 +13,10 @@ from PIL import Image, ImageDraw
 from ..errors import PackError
 from ..masks import BatchKey, IBOTMasks, MultiBlockMasks, RandomMasks, SampleKeys, StratifiedMasks
 from ..recipe import Recipe
-from ..samples import Samples
 from .reader import Pack
+
+if TYPE_CHECKING:
+    from ..samples import Samples
 
 _MARGIN = 6
 _PAPER = (255, 255, 255)
@@ -33,6 +36,8 @@ def preview(
 
     What a mask hides is dark; for I-JEPA, which hides from the encoder, what the predictors fill in is red.
     """
+    from ..samples import Samples  # which imports the pack's modules
+
     samples = Samples(pack, recipe, seed=seed)
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)

@@ -63,7 +63,7 @@ def purge(path: str | Path, *, progress: Callable[[int], None] | None = None) ->
     as after, and the next purge deletes what was left over. Jobs that read the pack meanwhile must be started again
     where they meet a shard that was exchanged. Needs room for one affected shard after the other, all at once.
     progress: called with the bytes kept of each record. Raises PackError where removed records lie in tars that are
-    not the pack's own.
+    not the pack's own, or in shards that are links to files elsewhere.
     """
     root = Path(path)
     with locked(root):
@@ -74,6 +74,7 @@ def purge(path: str | Path, *, progress: Callable[[int], None] | None = None) ->
             return Purge(0, 0, 0)
         shards = np.unique(pack.column("shard")[doomed]).tolist()
         _refuse_foreign(pack, shards)
+        _refuse_links(pack, shards)
         size = int(pack.column("length")[doomed].sum())
         try:
             _exchange(pack, shards, doomed.tolist(), progress or (lambda _: None))
@@ -90,6 +91,16 @@ def _refuse_foreign(pack: Pack, shards: list[int]) -> None:
             "removed records are not served any more. To be rid of the bytes, export the live records "
             "(`pass-pack export`) or build a pack without them, and delete the tars"
         )
+
+
+def _refuse_links(pack: Pack, shards: list[int]) -> None:
+    for name in (pack.shards[shard][kind] for shard in shards for kind in ("tar", "table")):
+        path = pack.path / name
+        if path.is_symlink():
+            raise PackError(
+                f"{path} is a link to {os.path.realpath(path)}: its bytes would stay there; move it to the link's "
+                "place, then purge"
+            )
 
 
 def _exchange(pack: Pack, shards: list[int], records: list[int], progress: Callable[[int], None]) -> None:

@@ -100,8 +100,12 @@ def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown
 
 
 def ids_of_file(path: str | Path) -> list[str]:
-    """One id a line, as it is; empty lines are left out. Raises PackError where the file has no id."""
-    ids = [line for line in Path(path).read_text(encoding="utf-8").split("\n") if line.strip()]
+    """One id a line, as it is; empty lines are left out. Raises PackError where the file has no id or is not UTF-8."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")  # editors may set a mark in front
+    except UnicodeDecodeError as error:
+        raise PackError(f"{path} is not UTF-8: {error}; save it as UTF-8") from None
+    ids = [line for line in text.split("\n") if line.strip()]
     if not ids:
         raise PackError(f"{path} holds no id; want one a line")
     return [id.removesuffix("\r") for id in ids]

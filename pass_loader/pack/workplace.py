@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST, UNFINISHED, locked, write_durably, write_manifest
+from .layout import MANIFEST, NO_SPACE, UNFINISHED, locked, write_durably, write_manifest
 from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(
@@ -36,11 +36,18 @@ def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator
         try:
             yield before
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in NO_SPACE:
                 raise
             raise PackError(
                 f"no space is left for {root} ({error.strerror}): make room there, then run the same command again; it "
                 "goes on after the last whole shard"
+            ) from None
+        except sqlite3.OperationalError as error:
+            if "full" not in str(error):
+                raise
+            raise PackError(
+                f"no space is left for the temporary tables of ids that SQLite keeps ({error}): make room in /var/tmp, "
+                "or let the variable SQLITE_TMPDIR name a folder that has it, then run the same command again"
             ) from None
         _clear(root)
 
