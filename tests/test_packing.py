@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from pass_loader import PackError, Samples, recipes
-from pass_loader.pack import Pack, build, creator_name, date_taken, index, metadata, remove, verify
+from pass_loader.pack import Pack, build, creator_name, date_taken, index, metadata, verify
 from pass_loader.pack.cli import main
 from pass_loader.pack.shards import ShardWriter
 
@@ -372,8 +372,11 @@ def test_pandas_is_left_alone(tmp_path: Path) -> None:
     """pyarrow imports it in many of its conversions: 0.2 s of a short command, and a Ctrl-C that is swallowed."""
     sources_of(tmp_path)
     program = (
-        "import sys; from tests import test_packing as t; from pathlib import Path; root = Path(sys.argv[1]); "
-        "t.pack_it(root); t.remove(root / 'pack', ['c0/id00'], reason='asked'); assert 'pandas' not in sys.modules"
+        "import sys; from pathlib import Path; from pass_loader.pack import remove; from tests import test_packing\n"
+        "root = Path(sys.argv[1])\n"
+        "test_packing.pack_it(root)\n"
+        "remove(root / 'pack', ['c0/id00'], reason='asked')\n"
+        "assert 'pandas' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
