@@ -1,12 +1,11 @@
-// Pillow's resampling filters as fixed-point taps for one axis (Pillow, src/libImaging/Resample.c: precompute_coeffs,
-// normalize_coeffs_8bpc). Used by the CPU and, later, by CUDA: both multiply the same integers.
+// Pillow's resampling filters as fixed-point taps for one axis. CUDA makes the same integers from filters.h.
 #pragma once
 #include <cstdint>
 #include <vector>
 
-namespace pass_loader {
+#include "filters.h"
 
-constexpr int kWeightBits = 22;  // 32 - 8 bits of pixel - 2 bits of headroom for negative lobes
+namespace pass_loader {
 
 // Output o is sum over t < count[o] of input[first[o] + t] * weight[o * stride + t], plus a half, >> kWeightBits, clipped.
 struct AxisWeights {

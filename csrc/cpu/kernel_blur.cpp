@@ -7,7 +7,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "blur_weights.h"
 #include "isa.h"
+#include "pixels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -34,30 +36,6 @@ struct Padded {
   size_t stride;
   int taps;
 };
-
-// torch's sum of n floats on x86: 8 lanes, then the rest, then the lanes; below 8 numbers 4 lanes (SumKernel.cpp).
-float sum_of(const float* values, int n) {
-  float lanes[8] = {}, sum = 0.0f;
-  const int width = n < 8 ? 4 : 8, whole = n / width * width;
-  for (int i = 0; i < whole; ++i) lanes[i % width] += values[i];
-  if (n < 8) {
-    for (int i = whole; i < n; ++i) lanes[0] += values[i];
-  } else {
-    for (int i = whole; i < n; ++i) sum += values[i];
-  }
-  for (int lane = 0; lane < width; ++lane) sum += lanes[lane];
-  return sum;
-}
-
-// exp is rounded from double; torch's is MKL's, which differs in the last place of every hundredth value.
-void gaussian_taps(int taps, float sigma, float* out) {
-  for (int i = 0; i < taps; ++i) {
-    const float x = static_cast<float>(i - taps / 2) / sigma;
-    out[i] = static_cast<float>(std::exp(static_cast<double>(-0.5f * (x * x))));
-  }
-  const float sum = sum_of(out, taps);
-  for (int i = 0; i < taps; ++i) out[i] /= sum;
-}
 
 // Reflected without repeating the edge. Floats past the row's end, up to the stride, are zeros.
 template <typename R>
@@ -208,11 +186,6 @@ PL_TARGET_AVX512 void chains_avx512(const Padded& in, Blocks from, const float* 
 #endif
 PL_DISPATCH(chains, (const Padded& in, Blocks from, const float* kernel, float (*sum)[kLanes]), (in, from, kernel, sum),
             chains)
-
-uint8_t round_half_even(float value) {
-  constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23
-  return static_cast<uint8_t>(static_cast<int>(value + kWhole - kWhole));
-}
 
 void settle(const Padded& in, const float* kernel, const uint32_t* doubtful, size_t count, int width, uint8_t* plane) {
   for (size_t first = 0; first < count; first += kChains) {
