@@ -10,6 +10,7 @@ from .recipe import Recipe, ViewSpec
 from .samples import Samples, render_plan
 
 if TYPE_CHECKING:
+    from .cuda import cuda_available, cuda_reason
     from .dataset import ShardDataset
     from .loader import DataLoader
     from .mixed import MixedLoader
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BadPictureError", "DataLoader", "EpochSampler", "MixedLoader", "PackError", "Recipe", "RecordError", "Samples",
-    "ShardDataset", "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
+    "ShardDataset", "ShardError", "ViewSpec", "cuda_available", "cuda_reason", "normalize", "recipes", "render_plan",
 ]  # fmt: skip
 
 _NEEDS_TORCH = {
@@ -28,6 +29,8 @@ _NEEDS_TORCH = {
     "MixedLoader": "mixed",
     "EpochSampler": "sampler",
     "normalize": "rendering",
+    "cuda_available": "cuda",
+    "cuda_reason": "cuda",
 }
 
 

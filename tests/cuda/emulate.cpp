@@ -1,4 +1,4 @@
-// The CUDA kernels on the CPU: every block, phase and thread in a loop, in both orders, for tests/test_cuda_host.py.
+// The CUDA kernels on the CPU: every block, phase and thread in a loop, in both orders, for tests/test_cuda_kernels.py.
 //
 // Input, once a case: int64 x 6 (pictures, jobs, element_bytes, channels_last, budget, backwards), uint32[3 * 256]
 // (elements of bytes); a picture: int64 x 2 (height, width) and its interleaved bytes; plans; int32 numbers of pictures.

@@ -1,7 +1,7 @@
-"""The CUDA kernels run by the CPU, phase by phase and thread by thread, against the CPU's bytes. No GPU is needed.
+"""The CUDA kernels against the CPU's bytes: by the CPU, phase by phase and thread by thread, and on a GPU if there is one.
 
-tests/cuda/emulate.cpp is built with the sanitizers: a kernel that leaves a picture, an output or a piece of its workspace
-ends it. Each case runs with blocks and threads forwards and backwards; they differ where a barrier is missing.
+tests/cuda/emulate.cpp is built with the sanitizers: a kernel that leaves a picture, an output or a piece of its
+workspace ends it. Each case runs with blocks and threads forwards and backwards: they differ where a barrier is missing.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.pictures import photographs
-from pass_loader import Recipe, ViewSpec, _C, recipes, render_plan
+from pass_loader import Recipe, ViewSpec, _C, cuda, recipes, render_plan
 
 from .compare import assert_pixels_equal
 from .corpus import noise, position_coded
@@ -26,7 +27,8 @@ ROOT = Path(__file__).parent.parent
 SOURCES = ["tests/cuda/emulate.cpp", "csrc/cuda/descriptors.cpp",
            *(f"csrc/{name}.cpp" for name in ("plan", "plan_checks", "blur_weights", "weights", "isa"))]  # fmt: skip
 NO_LIMIT = 1 << 40
-BYTES = np.tile(np.arange(256, dtype=np.uint32), (3, 1))  # the table of uint8
+BYTES = cuda.BYTES
+DEVICES = [pytest.param("device", marks=pytest.mark.cuda)] if cuda.cuda_available() else []
 Render = Callable[..., list[np.ndarray]]
 
 
@@ -40,9 +42,40 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return program
 
 
-@pytest.fixture
-def render(emulator: Path) -> Render:
-    """Renders plans of some pictures on the emulated GPU: a list of arrays of the elements' bits."""
+def run_on_host(emulator: Path, pictures: Sequence[np.ndarray], plans: np.ndarray, numbers: np.ndarray, *,
+                table: np.ndarray, element: type, channels_last: bool, budget: int, parts: int) -> bytes:  # fmt: skip
+    """The views' elements one after another."""
+    body = np.ascontiguousarray(table, np.uint32).tobytes()
+    body += b"".join(np.array(p.shape[:2], np.int64).tobytes() + p.tobytes() for p in pictures)
+    body += plans.tobytes() + numbers.tobytes()
+    head = [len(pictures), len(plans), np.dtype(element).itemsize, int(channels_last), budget]
+    cases = b"".join(np.array([*head, backwards], np.int64).tobytes() + body for backwards in (0, 1))
+    done = subprocess.run([emulator], input=cases, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    half = len(done.stdout) // 2
+    assert done.stdout[:half] == done.stdout[half:], "another result with threads and blocks backwards"
+    assert int(np.frombuffer(done.stdout[half - 8 : half], np.int64)[0]) == parts
+    return done.stdout[: half - 8]
+
+
+def run_on_device(pictures: Sequence[np.ndarray], plans: np.ndarray, numbers: np.ndarray, *,
+                  table: np.ndarray, element: type, channels_last: bool, budget: int, parts: int) -> bytes:  # fmt: skip
+    """The same on a GPU, into memory whose every byte is 0xA5 before."""
+    planar = [torch.from_numpy(p).cuda().permute(2, 0, 1).contiguous() for p in pictures]
+    dtype = {4: torch.float32, 2: torch.float16, 1: torch.uint8}[np.dtype(element).itemsize]
+    sizes = 3 * plans["out_height"].astype(np.int64) * plans["out_width"] * dtype.itemsize
+    room = (sizes + 15) // 16 * 16
+    memory = torch.full((int(room.sum()),), 0xA5, dtype=torch.uint8, device="cuda")
+    begins = np.cumsum(room) - room
+    renderer = cuda.Renderer(table, dtype, channels_last=channels_last, workspace_limit=budget)
+    renderer.render(cuda.picture_rows(planar), plans, numbers, memory.data_ptr() + begins)
+    found = memory.cpu().numpy()
+    return b"".join(found[begin : begin + size].tobytes() for begin, size in zip(begins, sizes))
+
+
+@pytest.fixture(params=["host", *DEVICES])
+def render(request: pytest.FixtureRequest) -> Render:
+    """Renders plans of some pictures by the CUDA kernels: a list of arrays of the elements' bits."""
 
     def run(
         pictures: Sequence[np.ndarray],
@@ -56,24 +89,19 @@ def render(emulator: Path) -> Render:
         parts: int = 1,
     ) -> list[np.ndarray]:
         numbers = np.array([0] * len(plans) if picture_of is None else picture_of, np.int32)
-        size = np.dtype(element).itemsize
-        body = np.ascontiguousarray(table, np.uint32).tobytes()
-        body += b"".join(np.array(p.shape[:2], np.int64).tobytes() + p.tobytes() for p in pictures)
-        body += plans.astype(_C.view_plan_dtype).tobytes() + numbers.tobytes()
-        head = [len(pictures), len(plans), size, int(channels_last), budget]
-        cases = b"".join(np.array([*head, backwards], np.int64).tobytes() + body for backwards in (0, 1))
-        done = subprocess.run([emulator], input=cases, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        half = len(done.stdout) // 2
-        assert done.stdout[:half] == done.stdout[half:], "another result with threads and blocks backwards"
-        assert int(np.frombuffer(done.stdout[half - 8 : half], np.int64)[0]) == parts
+        plans = plans.astype(_C.view_plan_dtype)
+        how = {"table": table, "element": element, "channels_last": channels_last, "budget": budget, "parts": parts}
+        if request.param == "device":
+            data = run_on_device(pictures, plans, numbers, **how)
+        else:
+            data = run_on_host(request.getfixturevalue("emulator"), pictures, plans, numbers, **how)
         views, at = [], 0
         for plan in plans:
             height, width = int(plan["out_height"]), int(plan["out_width"])
             shape = (height, width, 3) if channels_last else (3, height, width)
-            views.append(np.frombuffer(done.stdout, element, height * width * 3, at).reshape(shape))
+            views.append(np.frombuffer(data, element, height * width * 3, at).reshape(shape))
             at += views[-1].nbytes
-        assert at == half - 8
+        assert at == len(data)
         return views
 
     return run
@@ -142,7 +170,8 @@ def test_window_and_via(render: Render) -> None:
         row["jitter_order"][0, :2] = 1, 2
         row["contrast"] = 0.4
         plans.append(row)
-    plans.append(plan_of(5, 70, resize_height=1 << 30, resize_width=1 << 30, offset_y=1 << 29, out_height=9, out_width=9))
+    huge = {"resize_height": 1 << 30, "resize_width": 1 << 30, "offset_y": 1 << 29}
+    plans.append(plan_of(5, 70, out_height=9, out_width=9, **huge))
     check(render, [noise(400, 90)], [np.concatenate(plans)])
 
 
@@ -150,7 +179,8 @@ def test_window_and_via(render: Render) -> None:
 def test_every_order_of_steps(size: tuple[int, int], render: Render) -> None:
     """With and without each of the steps behind. Kills: a mean of other pixels, or of pixels past the edge."""
     factors = {"brightness": 1.3, "contrast": 0.7, "saturation": 1.4, "hue": 0.07}
-    rows = [plan_of(*size, jitter_order=list(order), **factors) for order in itertools.permutations([-1, 0, 1, 2, 3], 4)]
+    orders = itertools.permutations([-1, 0, 1, 2, 3], 4)
+    rows = [plan_of(*size, jitter_order=list(order), **factors) for order in orders]
     plans = np.concatenate(rows).astype(_C.view_plan_dtype)
     plans["grayscale"] = np.arange(len(plans)) % 3 == 0
     plans["solarize_threshold"] = np.where(np.arange(len(plans)) % 5 == 0, 128, -1)
@@ -182,7 +212,7 @@ def test_hue_and_luma_of_many_colours(render: Render) -> None:
 
 @pytest.mark.parametrize("sigma", [0.01, 0.1000001, 0.99, 1.2247, 1.7, 2.0, 10.0, 47.0, 1000.0])
 def test_blur(sigma: float, render: Render) -> None:
-    """Kills: edges that are not repeated at each pass, columns of one strip alone, a view of several strips and tiles."""
+    """Kills: edges that are not repeated at each pass, columns of one strip alone, several strips and tiles."""
     sizes = ((1, 1), (2, 40), (40, 2), (96, 96), (65, 33), (224, 129), (600, 4), (3, 900))
     check(render, [noise(*s) for s in sizes], [plan_of(*s, blur_sigma=sigma, solarize_threshold=200) for s in sizes])
 
@@ -198,7 +228,8 @@ def test_kernel_blur(taps: int, render: Render) -> None:
     """Kills: another order of sums, a multiply and an add, edges repeated; noise has sums near to a half."""
     least = taps // 2 + 1
     sizes = [(least, least), (least, least + 5), (least + 9, least + 2)] + ([(65, 33), (40, 96)] if taps < 63 else [])
-    rows = [np.concatenate([plan_of(*s, blur_sigma=g, blur_kernel=taps) for g in (0.1, 0.37, 2.0, 30.0)]) for s in sizes]
+    sigmas = (0.1, 0.37, 2.0, 30.0)
+    rows = [np.concatenate([plan_of(*s, blur_sigma=g, blur_kernel=taps) for g in sigmas]) for s in sizes]
     check(render, [noise(*s) for s in sizes], rows)
 
 
