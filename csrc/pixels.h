@@ -39,7 +39,7 @@ PL_BOTH constexpr bool falls_short(int32_t k) {
 
 struct HueQuotients {
   int32_t floor;  // of 85 n / 2c
-  bool exact;     // that is the quotient
+  int32_t exact;  // 255 where that is the quotient, else 0
   int32_t saturation, value;
 };
 
@@ -52,7 +52,7 @@ PL_BOTH HueQuotients hue_quotients_of(int32_t r, int32_t g, int32_t b) {
   const float quotient = static_cast<float>(85 * n) / static_cast<float>(divisor);
   const int32_t floor = static_cast<int32_t>(quotient);
   const int32_t saturation = static_cast<int32_t>(static_cast<float>(255 * chroma) / static_cast<float>(most));
-  return {floor, static_cast<float>(floor) == quotient, saturation, max};
+  return {floor, static_cast<float>(floor) == quotient ? 255 : 0, saturation, max};
 }
 
 // w of one channel: 0 where it keeps the value, 85 where it is at its lowest, a ramp between.

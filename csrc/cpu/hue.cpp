@@ -45,7 +45,7 @@ PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, c
   for (int i = 0; i < kLanes; ++i) {
     const HueQuotients q = hue_quotients_of(red[i], green[i], blue[i]);
     whole[i] = static_cast<uint8_t>(q.floor);
-    exact[i] = q.exact ? 255 : 0;
+    exact[i] = static_cast<uint8_t>(q.exact);
     saturation[i] = static_cast<uint8_t>(q.saturation);
     value[i] = static_cast<uint8_t>(q.value);
   }
