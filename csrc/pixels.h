@@ -73,9 +73,4 @@ PL_BOTH HueRamps hue_ramps_of(int32_t hue) {
           (from_blue < 0 ? -from_blue : from_blue) - 85};
 }
 
-PL_BOTH uint8_t round_half_even(float value) {  // in [0, 255.5)
-  constexpr float kWhole = 12582912.0f;        // 1.5 * 2^23
-  return static_cast<uint8_t>(static_cast<int32_t>(value + kWhole - kWhole));
-}
-
 }  // namespace pass_loader

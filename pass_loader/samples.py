@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
-from .live import Live, chosen_records, live_now, live_then
+from .live import Live, chosen_records, digest_of, live_now, live_then
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
@@ -69,9 +68,7 @@ class Samples:
 
     def subset(self) -> str | None:
         """A digest of the chosen records and their order; None where all are served."""
-        if self._chosen is None:
-            return None
-        return hashlib.blake2b(self._chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
+        return digest_of(self._chosen)
 
     def live_then(self, generation: int) -> Live:
         """What was served when the pack had this generation. Raises PackError where it never had it."""
