@@ -46,7 +46,8 @@ std::vector<cuda::Picture> pictures_of(const Array<int64_t>& rows) {
 std::vector<cuda::Job> jobs_of(const py::array& plans, const Array<int32_t>& picture_of, const Array<int64_t>& outs) {
   PL_CHECK(plans.ndim() == 1 && plans.itemsize() == sizeof(ViewPlan) && (plans.flags() & py::array::c_style) != 0,
            Fault::argument, "want plans as a contiguous column of view_plan_dtype");
-  PL_CHECK(picture_of.ndim() == 1 && outs.ndim() == 1 && picture_of.size() == plans.size() && outs.size() == plans.size(),
+  PL_CHECK(picture_of.ndim() == 1 && outs.ndim() == 1 && picture_of.size() == plans.size() &&
+               outs.size() == plans.size(),
            Fault::argument, "want one picture and one output address a plan");
   std::vector<cuda::Job> jobs(static_cast<size_t>(plans.size()));
   for (size_t i = 0; i < jobs.size(); ++i) {

@@ -1,7 +1,7 @@
-"""The CUDA kernels against the CPU's bytes: by the CPU, phase by phase and thread by thread, and on a GPU if there is one.
+"""The CUDA kernels against the CPU's bytes: run by the CPU, phase by phase, thread by thread; and on a GPU, if any.
 
 tests/cuda/emulate.cpp is built with the sanitizers: a kernel that leaves a picture, an output or a piece of its
-workspace ends it. Each case runs with blocks and threads forwards and backwards: they differ where a barrier is missing.
+workspace ends it. Each case runs with blocks and threads forwards and backwards: they differ where a barrier lacks.
 """
 
 from __future__ import annotations

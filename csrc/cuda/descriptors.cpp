@@ -59,8 +59,8 @@ void check_job(std::span<const Picture> pictures, const Job& job, const Form& fo
            static_cast<long long>(picture.height), static_cast<long long>(picture.width), kMaxSide);
   PL_CHECK(picture.pixels != nullptr && picture.row_stride >= picture.width &&
                picture.plane_stride >= (picture.height - 1) * picture.row_stride + picture.width,
-           Fault::argument, "picture %d: want three planes of pixels, rows at least a width apart, planes not overlapping",
-           job.picture);
+           Fault::argument,
+           "picture %d: want three planes of pixels, rows at least a width apart, planes not overlapping", job.picture);
   check_plan(job.plan, static_cast<int32_t>(picture.height), static_cast<int32_t>(picture.width));
   PL_CHECK(job.out != nullptr && reinterpret_cast<uintptr_t>(job.out) % static_cast<size_t>(form.element_bytes) == 0,
            Fault::argument, "a view's output is no place for elements of %d bytes", form.element_bytes);
@@ -75,7 +75,8 @@ View view_of(const ViewPlan& plan, const Resize& resize, const Job& job, const F
   for (int8_t step : plan.jitter_order)
     if (step >= 0) view.steps[view.step_count++] = step;
   const int8_t* end = view.steps + view.step_count;
-  view.contrast_at = static_cast<int8_t>(std::find(static_cast<const int8_t*>(view.steps), end, int8_t{1}) - view.steps);
+  const int8_t* begin = view.steps;
+  view.contrast_at = static_cast<int8_t>(std::find(begin, end, int8_t{1}) - begin);
   view.hue_shift = static_cast<uint8_t>(static_cast<int>(static_cast<double>(plan.hue) * 255.0));
   view.grayscale = plan.grayscale;
   view.solarize_threshold = plan.solarize_threshold < 0 ? int16_t{256} : plan.solarize_threshold;
@@ -84,9 +85,13 @@ View view_of(const ViewPlan& plan, const Resize& resize, const Job& job, const F
   return view;
 }
 
-}  // namespace
+// A resize of a crop: the view's, or one on the way to it.
+struct Request {
+  int32_t crop_height, crop_width, resize_height, resize_width, offset_y, offset_x, out_height, out_width;
+  bool flip;
+};
 
-Resize Packing::resize_of(const ViewPlan& plan, const Request& r) const {
+Resize resize_of(const ViewPlan& plan, const Request& r) {
   Resize resize{};
   resize.horizontal = axis_of(r.crop_width, r.resize_width, r.offset_x, r.out_width, plan.interpolation, r.flip);
   resize.vertical = axis_of(r.crop_height, r.resize_height, r.offset_y, r.out_height, plan.interpolation, false);
@@ -100,6 +105,21 @@ Resize Packing::resize_of(const ViewPlan& plan, const Request& r) const {
   resize.out_row = static_cast<int32_t>(up_to(r.out_width, kRowAlign));
   return resize;
 }
+
+// Without places. True where `via` is one of them.
+bool plan_resizes(const Picture& picture, const ViewPlan& p, Resize& via, Resize& last) {
+  const bool on_the_way = p.via_height != 0;
+  const int32_t height = on_the_way ? p.via_height : p.crop_height, width = on_the_way ? p.via_width : p.crop_width;
+  if (on_the_way) via = resize_of(p, {p.crop_height, p.crop_width, height, width, 0, 0, height, width, false});
+  last = resize_of(p, {height, width, p.resize_height, p.resize_width, p.offset_y, p.offset_x, p.out_height,
+                       p.out_width, p.flip});
+  Resize& reader = on_the_way ? via : last;
+  reader.source = picture.pixels + p.crop_y * picture.row_stride + p.crop_x;
+  reader.source_row = picture.row_stride, reader.source_plane = picture.plane_stride;
+  return on_the_way;
+}
+
+}  // namespace
 
 void Packing::place(Resize& resize) {
   resize.between = pixels_ + guard_;
@@ -158,23 +178,16 @@ size_t Packing::pack(std::span<const Picture> pictures, std::span<const Job> job
                      size_t guard) {
   form_ = form, guard_ = static_cast<int64_t>(guard), pixels_ = words_ = 0;
   resizes_.clear(), vias_.clear(), views_.clear(), taps_.clear();
-  for (auto* tiles : {&weights_, &via_weights_, &via_first_, &via_second_, &first_, &second_, &across_, &down_, &kernel_})
+  for (auto* tiles :
+       {&weights_, &via_weights_, &via_first_, &via_second_, &first_, &second_, &across_, &down_, &kernel_})
     tiles->clear();
   size_t taken = 0;
   for (; taken < jobs.size(); ++taken) {
     const Job& job = jobs[taken];
     check_job(pictures, job, form);
     const ViewPlan& p = job.plan;
-    const bool on_the_way = p.via_height != 0;
-    Resize via{}, last = resize_of(p, {on_the_way ? p.via_height : p.crop_height, on_the_way ? p.via_width : p.crop_width,
-                                       p.resize_height, p.resize_width, p.offset_y, p.offset_x, p.out_height,
-                                       p.out_width, p.flip});
-    if (on_the_way)
-      via = resize_of(p, {p.crop_height, p.crop_width, p.via_height, p.via_width, 0, 0, p.via_height, p.via_width, false});
-    Resize& reader = on_the_way ? via : last;
-    const Picture& picture = pictures[job.picture];
-    reader.source = picture.pixels + p.crop_y * picture.row_stride + p.crop_x;
-    reader.source_row = picture.row_stride, reader.source_plane = picture.plane_stride;
+    Resize via{}, last{};
+    const bool on_the_way = plan_resizes(pictures[job.picture], p, via, last);
     int64_t pixels = pixels_of(last, guard_), words = words_of(last);
     if (on_the_way) pixels += pixels_of(via, guard_), words += words_of(via);
     const auto grown = static_cast<size_t>(pixels_ + pixels + 4 * (words_ + words));
@@ -222,7 +235,8 @@ void Packing::write(void* to) const {
   for (const auto* tiles : {&weights_, &via_first_, &via_second_, &first_, &second_, &across_, &down_, &kernel_})
     put(tables, at, *tiles);
   if (!resizes_.empty()) std::memcpy(tables + at, resizes_.data(), resizes_.size() * sizeof(Resize));
-  if (!vias_.empty()) std::memcpy(tables + at + resizes_.size() * sizeof(Resize), vias_.data(), vias_.size() * sizeof(Resize));
+  at += resizes_.size() * sizeof(Resize);
+  if (!vias_.empty()) std::memcpy(tables + at, vias_.data(), vias_.size() * sizeof(Resize));
 }
 
 size_t Packing::table_bytes() const {
@@ -245,7 +259,8 @@ Batch Packing::batch(const void* tables, void* workspace, const uint32_t* normal
   b.normalize_table = normalize_table;
   b.views = found(tables, at, views_);
   b.taps = found(tables, at, taps_);
-  const std::vector<Tile>* lists[] = {&weights_, &via_first_, &via_second_, &first_, &second_, &across_, &down_, &kernel_};
+  const std::vector<Tile>* lists[] = {&weights_, &via_first_, &via_second_, &first_,
+                                      &second_,  &across_,    &down_,       &kernel_};
   Tiles* into[] = {&b.weights, &b.via_first, &b.via_second, &b.first, &b.second, &b.across, &b.down, &b.kernel};
   for (size_t i = 0; i < std::size(lists); ++i)
     *into[i] = {found(tables, at, *lists[i]), static_cast<int32_t>(lists[i]->size())};

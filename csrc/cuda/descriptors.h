@@ -31,8 +31,8 @@ struct Form {
   bool channels_last;
 };
 
-// One axis of a resize. Its table, in 32-bit words from `table` on: the first input of each output, the count of inputs,
-// then weights, [tap][output]: neighbouring threads read neighbouring words.
+// One axis of a resize. Its table, in 32-bit words from `table` on: the first input of each output, the count of
+// inputs, then weights, [tap][output]: neighbouring threads read neighbouring words.
 struct Axis {
   int64_t table;
   int32_t in_size, resize_size, offset, out_size;
@@ -108,8 +108,8 @@ constexpr int kLineBytes = kMaxOutPx;    // a block's lines of a box blur, in by
 class Packing {
  public:
   // Takes jobs from the front until their workspace would exceed `budget` bytes, but always one. Returns how many.
-  // guard: bytes left free between the pieces of Batch::pixels, for tests. Throws Error(argument) for a plan that cannot
-  // be executed on its picture, and for a bad picture or output.
+  // guard: bytes left free between the pieces of Batch::pixels, for tests. Throws Error(argument) for a plan that
+  // cannot be executed on its picture, and for a bad picture or output.
   size_t pack(std::span<const Picture> pictures, std::span<const Job> jobs, const Form& form, size_t budget,
               size_t guard = 0);
 
@@ -122,11 +122,6 @@ class Packing {
   static constexpr size_t kAlign = 256;
 
  private:
-  struct Request {  // a resize of a crop, and whether it is one on the way
-    int32_t crop_height, crop_width, resize_height, resize_width, offset_y, offset_x, out_height, out_width;
-    bool flip;
-  };
-  Resize resize_of(const ViewPlan& plan, const Request& request) const;
   void add(const Job& job, Resize& last, Resize* via);
   void place(Resize& resize);
   void add_blur(const ViewPlan& plan, View& view, int32_t item);

@@ -1,5 +1,5 @@
-// torchvision's GaussianBlur: one chain of fused multiply-adds a value, over all taps in raster order; then solarize and
-// normalise.
+// torchvision's GaussianBlur: one chain of fused multiply-adds a value, over all taps in raster order; then solarize
+// and normalise.
 #pragma once
 #include <cmath>
 

@@ -1,7 +1,7 @@
 // All kernels of a batch in their order. A kernel is an object with
 //   kPhases                                what lies between two barriers of a block
 //   Shared                                 a block's shared memory
-//   run(phase, block, thread, shared)      one thread's part of a phase; keeps nothing from phase to phase but in Shared
+//   run(phase, block, thread, shared)      one thread's part of a phase; only Shared is kept from phase to phase
 // so that a GPU (render.cu) and a loop on the CPU (tests/cuda/emulate.cpp) run the same code.
 #pragma once
 #include "cuda/blur.h"

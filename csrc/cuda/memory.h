@@ -36,7 +36,7 @@ PL_BOTH void store_four(uint8_t* to, const uint32_t (&v)[4], int32_t bytes) {
   else
     *reinterpret_cast<uint4*>(to) = make_uint4(v[0], v[1], v[2], v[3]);
 #else
-  for (int i = 0; i < 4; ++i) std::memcpy(static_cast<uint8_t*>(__builtin_assume_aligned(to, 4)) + i * bytes, &v[i], static_cast<size_t>(bytes));
+  for (int i = 0; i < 4; ++i) std::memcpy(to + i * bytes, &v[i], static_cast<size_t>(bytes));
 #endif
 }
 

@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <cstdio>
 #include <utility>
 
 #include "cuda/kernels.h"
@@ -44,7 +45,8 @@ const char* remedy(cudaError_t error) {
 void check(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // a failed call is not the next one's error
-  fail(Fault::device, "CUDA, while %s: %s (%s): %s", doing, cudaGetErrorString(error), cudaGetErrorName(error), remedy(error));
+  fail(Fault::device, "CUDA, while %s: %s (%s): %s", doing, cudaGetErrorString(error), cudaGetErrorName(error),
+       remedy(error));
 }
 
 // The device is current while this lives; the caller's own comes back.
@@ -77,15 +79,20 @@ void check_options(const Options& options) {
   PL_CHECK(reason.empty(), Fault::device, "%s", reason.c_str());
   int devices = 0, major = 0;
   check(cudaGetDeviceCount(&devices), "counting devices");
-  PL_CHECK(options.device >= 0 && options.device < devices, Fault::argument, "device %d: there are %d", options.device, devices);
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options.device), "asking for the device's kind");
-  PL_CHECK(major >= 8, Fault::device, "device %d has compute capability %d.x; 8.0 (Ampere) or later is needed", options.device, major);
+  const int device = options.device;
+  PL_CHECK(device >= 0 && device < devices, Fault::argument, "device %d: there are %d", device, devices);
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for the device's kind");
+  PL_CHECK(major >= 8, Fault::device, "device %d has compute capability %d.x; 8.0 (Ampere) or later is needed", device,
+           major);
 }
 
 }  // namespace
 
 struct Renderer::Impl {
-  explicit Impl(const Options& chosen) : options(chosen) {
+  explicit Impl(const Options& chosen) : options(chosen) {}
+
+  // Apart from the constructor, so that what was made before a failure is given back.
+  void open() {
     check_options(options);
     const Current current(options.device);
     check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "making an event");
@@ -123,8 +130,8 @@ struct Renderer::Impl {
     const cudaError_t error = cudaMalloc(&arena, wanted);
     if (error != cudaSuccess) arena = nullptr;
     char doing[128];
-    std::snprintf(doing, sizeof doing, "allocating %zu MiB of workspace on device %d, where %zu MiB are free", wanted >> 20,
-                  options.device, free >> 20);
+    std::snprintf(doing, sizeof doing, "allocating %zu MiB of workspace on device %d, where %zu MiB are free",
+                  wanted >> 20, options.device, free >> 20);
     check(error, doing);
     arena_bytes = wanted;
     ++allocations;
@@ -153,7 +160,8 @@ struct Renderer::Impl {
     check(cudaStreamWaitEvent(stream, done, 0), "ordering batches");
     check(cudaMemcpyAsync(arena, slot.memory, tables, cudaMemcpyHostToDevice, stream), "copying tables");
     check(cudaEventRecord(slot.copied, stream), "recording an event");
-    launch_all(packing.batch(arena, static_cast<uint8_t*>(arena) + tables, table), [&](const auto& kernel, int32_t blocks) {
+    const Batch batch = packing.batch(arena, static_cast<uint8_t*>(arena) + tables, table);
+    launch_all(batch, [&](const auto& kernel, int32_t blocks) {
       run<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(kernel);
       check(cudaGetLastError(), "launching a kernel");
     });
@@ -177,8 +185,9 @@ std::string unavailable() {
   cudaError_t error = cudaDriverGetVersion(&driver);
   if (error == cudaSuccess && driver == 0) return "no NVIDIA driver was found on this machine";
   if (error == cudaSuccess && driver / 1000 < CUDART_VERSION / 1000) {
-    std::snprintf(text, sizeof text, "the NVIDIA driver supports CUDA %d.%d, this build needs CUDA %d.0%s", driver / 1000,
-                  driver % 1000 / 10, CUDART_VERSION / 1000, CUDART_VERSION / 1000 == 13 ? ": driver 580 or later" : "");
+    const char* remedy_13 = CUDART_VERSION / 1000 == 13 ? ": driver 580 or later" : "";
+    std::snprintf(text, sizeof text, "the NVIDIA driver supports CUDA %d.%d, this build needs CUDA %d.0%s",
+                  driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, remedy_13);
     return text;
   }
   if (error == cudaSuccess) error = cudaGetDeviceCount(&devices);
@@ -188,7 +197,7 @@ std::string unavailable() {
   return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + "): " + remedy(error);
 }
 
-Renderer::Renderer(const Options& options) : impl_(std::make_unique<Impl>(options)) {}
+Renderer::Renderer(const Options& options) : impl_(std::make_unique<Impl>(options)) { impl_->open(); }
 Renderer::~Renderer() = default;
 
 void Renderer::render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream) {

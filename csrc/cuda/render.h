@@ -34,8 +34,8 @@ class Renderer {
 
   // Queues the views on `stream` (a cudaStream_t of the renderer's device). Pictures must stay as they are, and outputs
   // be left alone, until the stream has come so far; jobs, and the array of pictures, are free on return. Jobs of one
-  // picture should follow one another: its pixels then stay in the cache. Throws Error(argument), Error(device); views of
-  // a call that fails may be rendered or not.
+  // picture should follow one another: its pixels then stay in the cache. Throws Error(argument), Error(device); views
+  // of a call that fails may be rendered or not.
   void render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream);
 
   size_t device_bytes() const;    // held on the device

@@ -53,7 +53,7 @@ struct FirstPass {
         for (int32_t k = 0; k < kLines; ++k) sums[k] += in[k][t] * *weight;
       PL_UNROLL
       for (int32_t k = 0; k < kLines; ++k)
-        if (first + k < lines) out[static_cast<int64_t>(k) * resize.between_row + x] = static_cast<uint8_t>(clipped(sums[k]));
+        if (first + k < lines) out[int64_t{k} * resize.between_row + x] = static_cast<uint8_t>(clipped(sums[k]));
     }
   }
 
@@ -61,7 +61,8 @@ struct FirstPass {
   PL_BOTH void down(const Resize& resize, int32_t line, int32_t lane) const {
     const int32_t plane = line / resize.between_height;
     const Taps taps = taps_of(batch, resize.vertical, line - plane * resize.between_height);
-    const uint8_t* in = source_of(batch, resize) + plane * resize.source_plane + taps.first * resize.source_row + resize.begin;
+    const uint8_t* in = source_of(batch, resize) + plane * resize.source_plane;
+    in += taps.first * resize.source_row + resize.begin;
     uint8_t* out = batch.pixels + resize.between + static_cast<int64_t>(line) * resize.between_row;
     for (int32_t x = lane; x < resize.between_width; x += kWarp) {
       const int32_t* weight = taps.weight;
@@ -158,7 +159,8 @@ struct SecondPass {
       shared.luma[thread] = render(tile, thread);
       return;
     }
-    if (tile.item >= batch.view_count || batch.views[tile.item].contrast_at == batch.views[tile.item].step_count) return;
+    if (tile.item >= batch.view_count) return;
+    if (batch.views[tile.item].contrast_at == batch.views[tile.item].step_count) return;
     uint32_t sum = 0;
     if (phase == 1 && thread < kParts) {
       for (int32_t i = thread; i < kThreads; i += kParts) sum += shared.luma[i];

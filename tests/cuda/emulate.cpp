@@ -1,7 +1,7 @@
 // The CUDA kernels on the CPU: every block, phase and thread in a loop, in both orders, for tests/test_cuda_kernels.py.
 //
 // Input, once a case: int64 x 6 (pictures, jobs, element_bytes, channels_last, budget, backwards), uint32[3 * 256]
-// (elements of bytes); a picture: int64 x 2 (height, width) and its interleaved bytes; plans; int32 numbers of pictures.
+// (elements of bytes); a picture: int64 x 2 (height, width) and its interleaved bytes; plans; int32 picture numbers.
 // Output, once a case: the views' elements one after another, then int64 parts (how many times a batch was launched).
 // Blocks and threads run from the last to the first where backwards: another result means a missing barrier or order.
 #include <sanitizer/asan_interface.h>
@@ -47,7 +47,8 @@ void run_block(const Kernel& kernel, int32_t block, bool backwards) {
   std::memset(room.get(), 0xA5, sizeof(Room));  // shared memory begins as anything
   auto& shared = *reinterpret_cast<typename Kernel::Shared*>(room.get());
   for (int phase = 0; phase < Kernel::kPhases; ++phase)
-    for (int32_t i = 0; i < cuda::kThreads; ++i) kernel.run(phase, block, backwards ? cuda::kThreads - 1 - i : i, shared);
+    for (int32_t i = 0; i < cuda::kThreads; ++i)
+      kernel.run(phase, block, backwards ? cuda::kThreads - 1 - i : i, shared);
 }
 
 // Planes with rows a little apart, and nothing behind the last one.
@@ -56,7 +57,8 @@ struct Planar {
     const auto size = read_array<int64_t>(2);
     picture = {nullptr, size[0], size[1], size[1] + number % 3 * 5, 0};
     picture.plane_stride = (picture.height - 1) * picture.row_stride + picture.width + number % 2 * 7;
-    bytes.resize(static_cast<size_t>(2 * picture.plane_stride + (picture.height - 1) * picture.row_stride + picture.width));
+    const int64_t last_plane = (picture.height - 1) * picture.row_stride + picture.width;
+    bytes.resize(static_cast<size_t>(2 * picture.plane_stride + last_plane));
     const auto interleaved = read_array<uint8_t>(static_cast<size_t>(3 * size[0] * size[1]));
     for (int64_t i = 0; i < size[0] * size[1]; ++i)
       for (int64_t c = 0; c < 3; ++c)
@@ -90,7 +92,8 @@ void render(const cuda::Packing& packing, const uint32_t* normalize_table, bool 
   std::vector<uint8_t> tables(packing.table_bytes());
   packing.write(tables.data());
   const size_t bytes = packing.workspace_bytes();
-  std::unique_ptr<uint8_t, decltype(&std::free)> workspace(static_cast<uint8_t*>(std::aligned_alloc(256, bytes)), &std::free);
+  auto* memory = static_cast<uint8_t*>(std::aligned_alloc(cuda::Packing::kAlign, bytes));
+  std::unique_ptr<uint8_t, decltype(&std::free)> workspace(memory, &std::free);
   std::memset(workspace.get(), 0xA5, bytes);
   const cuda::Batch batch = packing.batch(tables.data(), workspace.get(), normalize_table);
   const auto pixel_bytes = static_cast<size_t>(reinterpret_cast<uint8_t*>(batch.tables) - batch.pixels);
@@ -146,7 +149,8 @@ void run_case(int64_t pictures, int64_t count, const cuda::Form& form, size_t bu
 int main() try {
   int64_t head[6];
   while (std::fread(head, sizeof head, 1, stdin) == 1)
-    run_case(head[0], head[1], {static_cast<int32_t>(head[2]), head[3] != 0}, static_cast<size_t>(head[4]), head[5] != 0);
+    run_case(head[0], head[1], {static_cast<int32_t>(head[2]), head[3] != 0}, static_cast<size_t>(head[4]),
+             head[5] != 0);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "emulate: %s\n", error.what());
