@@ -225,12 +225,18 @@ def test_blur_of_the_longest_sides(render: Render) -> None:
 
 @pytest.mark.parametrize("taps", [3, 5, 9, 23, 63])
 def test_kernel_blur(taps: int, render: Render) -> None:
-    """Kills: another order of sums, a multiply and an add, edges repeated; noise has sums near to a half."""
+    """Kills: edges repeated, reflected about another place; a group that reaches past the view."""
     least = taps // 2 + 1
     sizes = [(least, least), (least, least + 5), (least + 9, least + 2)] + ([(65, 33), (40, 96)] if taps < 63 else [])
     sigmas = (0.1, 0.37, 2.0, 30.0)
     rows = [np.concatenate([plan_of(*s, blur_sigma=g, blur_kernel=taps) for g in sigmas]) for s in sizes]
     check(render, [noise(*s) for s in sizes], rows)
+
+
+def test_kernel_blur_of_many_values(render: Render) -> None:
+    """Kills: a multiply and an add in place of a fused one, which moves a value in a hundred thousand."""
+    rows = [plan_of(700, 700, blur_sigma=sigma, blur_kernel=3) for sigma in (0.6, 2.0)]
+    check(render, [noise(700, 700)], [np.concatenate(rows)])
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
