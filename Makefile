@@ -2,6 +2,7 @@
 # make test   build and run all tests
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
 # make fuzz   a minute of libFuzzer on each decoder; FUZZ_SECONDS= for more
+# make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
 # Everything happens in .venv, made when missing. TORCH= chooses another torch.
 SHELL := /bin/bash
@@ -13,11 +14,11 @@ PILLOW12 ?= pillow==12.3.0
 DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
-sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp) setup.py pyproject.toml
+sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo test bench sanitize fuzz aarch64 clean
+.PHONY: setup demo test bench sanitize fuzz cuda aarch64 clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -73,6 +74,12 @@ build/fuzz/decode build/fuzz/dct:
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
 	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp $$(pkg-config --cflags libjpeg) \
 	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg) -o $@
+
+# 10,000 batches and all colours would take hours under the tools.
+cuda: setup
+	$(bin)/python -m pytest -m cuda
+	for tool in memcheck racecheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
+	  $(bin)/python -m pytest -q -m cuda tests/test_cuda_kernels.py || exit 1; done
 
 aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)

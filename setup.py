@@ -1,17 +1,21 @@
-"""Builds the one extension, pass_loader._C. Everything else is in pyproject.toml.
+"""Builds the extensions: pass_loader._C, and pass_loader._cuda where nvcc is found. The rest is in pyproject.toml.
 
+PASS_LOADER_CUDA=1 fails without nvcc, PASS_LOADER_CUDA=0 leaves _cuda out. nvcc: that of CUDA_HOME, else of the PATH.
 PASS_LOADER_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
 PASS_LOADER_WERROR=1 turns warnings into errors (used by our own tests).
 """
 
 import os
+import re
 import shlex
+import shutil
 import subprocess
 import sys
 from glob import glob
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.modified import newer_group
 
 MISSING_LIBJPEG = """
 pass-loader: libjpeg-turbo's headers were not found (pkg-config libjpeg).
@@ -44,18 +48,84 @@ if os.environ.get("PASS_LOADER_SANITIZE") == "1":
 if os.environ.get("PASS_LOADER_WERROR") == "1":
     compile_args.append("-Werror")
 
-ParallelCompile("PASS_LOADER_JOBS", default=os.cpu_count() or 1).install()
-setup(
-    cmdclass={"build_ext": build_ext},
-    ext_modules=[
+CUDA_ONLY = {"csrc/bindings_cuda.cpp", *glob("csrc/cuda/*.cpp")}
+SHARED = [f"csrc/{name}.cpp" for name in ("plan", "plan_checks", "blur_weights")]  # which both extensions contain
+NVCC_AT_LEAST = 12  # C++20
+# Machine code for Ampere (and Ada) and Hopper, and PTX that drivers compile for later ones.
+ARCHITECTURES = ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"]
+
+
+def find_nvcc() -> str | None:
+    """The compiler of the CUDA extension; None: leave it out."""
+    wish = os.environ.get("PASS_LOADER_CUDA", "")
+    if wish == "0" or (wish != "1" and os.environ.get("PASS_LOADER_SANITIZE") == "1"):
+        return None
+    home = os.environ.get("CUDA_HOME")
+    nvcc = shutil.which(os.path.join(home, "bin", "nvcc")) if home else shutil.which("nvcc")
+    found = "no nvcc was found on the PATH or in CUDA_HOME/bin"
+    if nvcc is not None:
+        text = subprocess.run([nvcc, "--version"], check=True, capture_output=True, text=True).stdout
+        release = re.search(r"release (\d+)", text)
+        if release is not None and int(release[1]) >= NVCC_AT_LEAST:
+            return nvcc
+        found = f"{nvcc} is older than CUDA {NVCC_AT_LEAST}"
+    if wish == "1":
+        sys.exit(f"pass-loader: PASS_LOADER_CUDA=1, but {found}")
+    print(f"pass-loader: built without CUDA: {found}")
+    return None
+
+
+def library_folders(nvcc: str) -> list[str]:
+    """Where nvcc looks for libcudart_static.a."""
+    text = subprocess.run([nvcc, "--dryrun", "-c", "any.cu"], capture_output=True, text=True).stderr
+    line = re.search(r"LIBRARIES=(.*)", text)
+    return [part[2:] for part in shlex.split(line[1] if line else "") if part.startswith("-L")]
+
+
+class BuildExtensions(build_ext):
+    def build_extension(self, ext: Pybind11Extension) -> None:
+        if ext.name == "pass_loader._cuda" and nvcc is not None:
+            os.makedirs(self.build_temp, exist_ok=True)
+            kernels = os.path.join(self.build_temp, "render.cu.o")
+            codes = [f"-gencode={code}" for code in ARCHITECTURES]
+            # -fmad=false, as -ffp-contract=off above.
+            host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off"
+            strict = ["-Werror=all-warnings"] if os.environ.get("PASS_LOADER_WERROR") == "1" else []
+            command = [nvcc, "-std=c++20", "-O3", "-fmad=false", *codes, "-Icsrc", f"-Xcompiler={host}", *strict]
+            if self.force or newer_group(["setup.py", *ext.depends], kernels):
+                self.spawn([*command, "-c", "csrc/cuda/render.cu", "-o", kernels])
+            ext.extra_objects = [kernels]
+        super().build_extension(ext)
+
+
+nvcc = find_nvcc()
+headers = sorted(glob("csrc/*.h") + glob("csrc/*/*.h"))
+extensions = [
+    Pybind11Extension(
+        "pass_loader._C",
+        sorted({*glob("csrc/*.cpp"), *glob("csrc/*/*.cpp")} - CUDA_ONLY),
+        include_dirs=["csrc"],
+        depends=headers,
+        cxx_std=20,
+        extra_compile_args=compile_args,
+        extra_link_args=link_args,
+    )
+]
+if nvcc is not None:
+    extensions.append(
         Pybind11Extension(
-            "pass_loader._C",
-            sorted(glob("csrc/*.cpp") + glob("csrc/*/*.cpp")),
+            "pass_loader._cuda",
+            sorted([*CUDA_ONLY, *SHARED]),
             include_dirs=["csrc"],
-            depends=sorted(glob("csrc/*.h") + glob("csrc/*/*.h")),
+            depends=[*headers, "csrc/cuda/render.cu"],
             cxx_std=20,
             extra_compile_args=compile_args,
-            extra_link_args=link_args,
+            # The runtime's names stay inside: torch brings another one.
+            extra_link_args=["-Wl,--exclude-libs,ALL", "-pthread"],
+            library_dirs=library_folders(nvcc),
+            libraries=["cudart_static", "dl", "rt"],
         )
-    ],
-)
+    )
+
+ParallelCompile("PASS_LOADER_JOBS", default=os.cpu_count() or 1).install()
+setup(cmdclass={"build_ext": BuildExtensions}, ext_modules=extensions)

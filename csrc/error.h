@@ -11,6 +11,7 @@ enum class Fault {
   argument,  // the caller's mistake: a plan that leaves the picture, a recipe with a negative range
   record,    // the bytes of one record are bad: broken JPEG, wrong checksum
   io,        // the storage failed: a shard is missing, shorter than its index says, unreadable
+  device,    // the GPU: none, a driver too old, no memory
 };
 
 class Error : public std::runtime_error {

@@ -10,34 +10,15 @@ namespace {
 
 constexpr int kLanes = 8;  // outputs computed together; each lane adds its taps in Pillow's order
 
-PL_INLINE double bilinear(double x) {
-  x = x < 0.0 ? -x : x;
-  return x < 1.0 ? 1.0 - x : 0.0;
-}
-
-PL_INLINE double bicubic(double x) {  // Keys, a = -0.5
-  constexpr double a = -0.5;
-  x = x < 0.0 ? -x : x;
-  double inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-  double outer = (((x - 5.0) * x + 8.0) * x - 4.0) * a;
-  return x < 1.0 ? inner : x < 2.0 ? outer : 0.0;
-}
-
-struct Scaling {
-  double scale, support, inverse;
-  bool cubic;
-};
-
 // kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap.
-// The order of operations is Pillow's, in double: regrouping would change last bits and then pixels.
 PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t in_size, int32_t taps,
                                  int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
   const Scaling s = scaling;  // a copy: what is written below cannot be it, and the loops vectorise
   double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
   for (int i = 0; i < kLanes; ++i) {
-    center[i] = (begin + i + 0.5) * s.scale;
-    first_out[i] = std::max(static_cast<int32_t>(center[i] - s.support + 0.5), 0);
-    count_out[i] = std::min(static_cast<int32_t>(center[i] + s.support + 0.5), in_size) - first_out[i];
+    center[i] = centre_of(s, begin + i);
+    first_out[i] = first_tap(s, center[i]);
+    count_out[i] = end_tap(s, center[i], in_size) - first_out[i];
     first[i] = first_out[i];
     count[i] = count_out[i];
     sum[i] = 0.0;
@@ -45,8 +26,7 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
   for (int32_t t = 0; t < taps; ++t) {
     const double tap = t;
     for (int i = 0; i < kLanes; ++i) {
-      double x = (tap + first[i] - center[i] + 0.5) * s.inverse;
-      double weight = s.cubic ? bicubic(x) : bilinear(x);
+      double weight = weight_of(s, tap + first[i], center[i]);
       weight = tap < count[i] ? weight : 0.0;
       unscaled[t * kLanes + i] = weight;
       sum[i] += weight;
@@ -54,10 +34,7 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
   }
   for (int i = 0; i < kLanes; ++i) sum[i] = sum[i] != 0.0 ? sum[i] : 1.0;
   for (int32_t t = 0; t < taps; ++t)
-    for (int i = 0; i < kLanes; ++i) {
-      double weight = unscaled[t * kLanes + i] / sum[i] * (1 << kWeightBits);
-      fixed[t * kLanes + i] = static_cast<int32_t>(weight + (weight < 0.0 ? -0.5 : 0.5));
-    }
+    for (int i = 0; i < kLanes; ++i) fixed[t * kLanes + i] = fixed_weight(unscaled[t * kLanes + i], sum[i]);
 }
 
 PL_LEVELS(lane_weights,
@@ -68,12 +45,7 @@ PL_LEVELS(lane_weights,
 }  // namespace
 
 void make_weights(const AxisRequest& request, AxisWeights& weights) {
-  Scaling s;
-  s.cubic = request.interpolation == 3;
-  s.scale = static_cast<double>(request.in_size) / request.resize_size;
-  const double filter_scale = std::max(s.scale, 1.0);
-  s.support = (s.cubic ? 2.0 : 1.0) * filter_scale;
-  s.inverse = 1.0 / filter_scale;
+  const Scaling s = scaling_of(request.in_size, request.resize_size, request.interpolation);
   const int32_t stride = (static_cast<int32_t>(std::ceil(s.support)) * 2 + 1 + 3) / 4 * 4;
   // An output has less than 2 support + 1 taps, but for rounding.
   const int32_t taps = static_cast<int32_t>(2.0 * s.support + 0.001) + 1;

@@ -12,6 +12,7 @@ from .samples import Samples, render_plan
 
 if TYPE_CHECKING:
     from .concat import ConcatDataset
+    from .cuda import cuda_available, cuda_reason
     from .dataset import ShardDataset
     from .loader import DataLoader
     from .mixed import MixedLoader
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "BadPictureError", "Companions", "ConcatDataset", "DataLoader", "EpochSampler", "MixedLoader", "PackError",
-    "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
+    "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "cuda_available", "cuda_reason",
+    "normalize", "recipes", "render_plan",
 ]  # fmt: skip
 
 _NEEDS_TORCH = {
@@ -31,6 +33,8 @@ _NEEDS_TORCH = {
     "MixedLoader": "mixed",
     "EpochSampler": "sampler",
     "normalize": "rendering",
+    "cuda_available": "cuda",
+    "cuda_reason": "cuda",
 }
 
 

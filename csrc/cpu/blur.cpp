@@ -1,8 +1,8 @@
 #include "cpu/blur.h"
 
 #include <algorithm>
-#include <cmath>
 
+#include "blur_weights.h"
 #include "cpu/transpose.h"
 #include "isa.h"
 
@@ -14,31 +14,8 @@ namespace pass_loader::cpu {
 namespace {
 
 constexpr int kLanes = 32;
-constexpr int kPasses = 3;
 // In 16 bits the box sum must stay below 2^15: 255 * (2 * 63 + 1) does.
 constexpr int kMaxRadius16 = 63;
-
-// A box of real-valued radius: 2 * radius + 1 pixels of weight ww and one on each side of weight fw, in 1 / 2^24.
-struct Box {
-  int radius;
-  uint32_t ww, fw;
-};
-
-// Pillow, BoxBlur.c: _gaussian_blur_radius and ImagingHorizontalBoxBlur. float where Pillow has float: a radius in
-// double gives other weights and then other pixels.
-Box box_of(float sigma) {
-  float sigma2 = sigma * sigma / kPasses;
-  float length = static_cast<float>(std::sqrt(12.0 * sigma2 + 1.0));
-  float whole = static_cast<float>(std::floor((length - 1.0) / 2.0));
-  float part = (2 * whole + 1) * (whole * (whole + 1) - 3 * sigma2);
-  part /= 6 * (sigma2 - (whole + 1) * (whole + 1));
-  float radius = whole + part;
-  Box box;
-  box.radius = static_cast<int>(radius);
-  box.ww = static_cast<uint32_t>(16777216.0f / (radius * 2 + 1));
-  box.fw = ((1u << 24) - static_cast<uint32_t>(box.radius * 2 + 1) * box.ww) / 2;
-  return box;
-}
 
 // One pass down kLanes columns: a running sum over the box, edges repeated.
 PL_INLINE void blur_columns(const uint8_t* in, uint8_t* out, int height, size_t stride, const Box& box) {

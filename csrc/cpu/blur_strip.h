@@ -57,7 +57,7 @@ PL_TARGET static void PL_STRIP(const uint8_t* in, size_t stride, int height, con
   PL_VECTOR* a = reinterpret_cast<PL_VECTOR*>(words) + margin;
   PL_VECTOR* b = a + height + 2 * margin;
   for (int y = 0; y < height; ++y) a[y] = PL_LOAD_BYTES(in + static_cast<size_t>(y) * stride);
-  for (int pass = 0; pass < kPasses; ++pass, std::swap(a, b)) {
+  for (int pass = 0; pass < kBoxPasses; ++pass, std::swap(a, b)) {
     std::fill_n(a - margin, margin, a[0]);
     std::fill_n(a + height, margin, a[height - 1]);
     (box.radius == 0 ? PL_STRIP_PASS(three) : PL_STRIP_PASS(wide))(a, height, box, b);

@@ -1,9 +1,9 @@
-#include <algorithm>
 #include <array>
 
 #include "cpu/jitter.h"
 #include "image.h"
 #include "isa.h"
+#include "pixels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -14,28 +14,12 @@ namespace {
 
 constexpr int kLanes = kTile;
 
-// Hue. Pillow (Convert.c: rgb2hsv_row, hsv2rgb) mixes float and double. With c = max - min and an integer n that says
-// how far round the circle the colour is (in sixths, times c), its bytes are these exact quotients:
-//
-//   hue byte        floor(85 n / 2c), but one less for some quotients that are whole (Pillow's roundings fall short)
-//   saturation byte floor(255 c / max)
-//   colour back     round(v (21675 - s w) / 21675), w in [0, 85] by channel and hue, 21675 = 85 * 255
-//
-// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/test_render.py does it again through PIL).
-// In float32 below: all integers stay under 2^24, a correctly rounded division of integers is whole only where the
-// quotient is, and 1/21675 leaves no value near a half (2 v (21675 - s w) is even, 21675 is odd).
-
-// Where 85 n / 2c is whole, Pillow gives the whole number or one less; which of them depends on it alone.
-constexpr std::array<bool, 256> make_falls_short() {
-  std::array<bool, 256> short_of{};
-  for (int k = 1; k <= 31; ++k) short_of[k] = true;
-  for (int k : {88, 92, 96, 100, 104}) short_of[k] = true;
-  for (int k = 129; k <= 149; k += 2) short_of[k] = true;
-  for (int k = 153; k <= 209; k += 4) short_of[k] = true;
-  for (int k : {176, 184}) short_of[k] = true;
-  return short_of;
-}
-constexpr std::array<bool, 256> kFallsShort = make_falls_short();
+// The arithmetic: pixels.h.
+constexpr std::array<bool, 256> kFallsShort = [] {
+  std::array<bool, 256> table{};
+  for (int k = 0; k < 256; ++k) table[k] = falls_short(k);
+  return table;
+}();
 
 // Index: 2 * floor(quotient), plus 1 where the quotient is not whole. Value: the shifted hue byte.
 struct HueTable {
@@ -59,34 +43,21 @@ HueTable make_hue_table(int shift) {
 PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, const uint8_t* blue, uint8_t* whole,
                                      uint8_t* exact, uint8_t* saturation, uint8_t* value) {
   for (int i = 0; i < kLanes; ++i) {
-    int32_t r = red[i], g = green[i], b = blue[i];
-    int32_t max = std::max(r, std::max(g, b)), chroma = max - std::min(r, std::min(g, b));
-    int32_t n = r == max ? g - b : g == max ? 2 * chroma + b - r : 4 * chroma + r - g;
-    n = n < 0 ? n + 6 * chroma : n;
-    float quotient = static_cast<float>(85 * n) / static_cast<float>(std::max(2 * chroma, 1));
-    int32_t floor = static_cast<int32_t>(quotient);
-    whole[i] = static_cast<uint8_t>(floor);
-    exact[i] = static_cast<float>(floor) == quotient ? 255 : 0;
-    saturation[i] = static_cast<uint8_t>(
-        static_cast<int32_t>(static_cast<float>(255 * chroma) / static_cast<float>(std::max(max, 1))));
-    value[i] = static_cast<uint8_t>(max);
+    const HueQuotients q = hue_quotients_of(red[i], green[i], blue[i]);
+    whole[i] = static_cast<uint8_t>(q.floor);
+    exact[i] = static_cast<uint8_t>(q.exact);
+    saturation[i] = static_cast<uint8_t>(q.saturation);
+    value[i] = static_cast<uint8_t>(q.value);
   }
-}
-
-// w of one channel: 0 where it keeps the value, 85 where it is at its lowest, a ramp between.
-PL_INLINE uint8_t channel_byte(int32_t value, int32_t saturation, int32_t w) {
-  w = std::clamp(w, 0, 85);
-  float scaled = static_cast<float>(value * (21675 - saturation * w)) * (1.0f / 21675.0f);
-  return static_cast<uint8_t>(static_cast<int32_t>(scaled + 0.5f));
 }
 
 PL_INLINE void hsv_to_rgb(const uint8_t* hue, const uint8_t* saturation, const uint8_t* value, uint8_t* r, uint8_t* g,
                           uint8_t* b) {
   for (int i = 0; i < kLanes; ++i) {
-    int32_t x = 2 * hue[i], v = value[i], s = saturation[i];  // x: 85 to a sixth of the circle
-    r[i] = channel_byte(v, s, std::min(x - 85, 425 - x));
-    g[i] = channel_byte(v, s, std::abs(x - 170) - 85);
-    b[i] = channel_byte(v, s, std::abs(x - 340) - 85);
+    const HueRamps w = hue_ramps_of(hue[i]);
+    r[i] = channel_byte(value[i], saturation[i], w.r);
+    g[i] = channel_byte(value[i], saturation[i], w.g);
+    b[i] = channel_byte(value[i], saturation[i], w.b);
   }
 }
 

@@ -6,6 +6,7 @@
 
 #include "image.h"
 #include "isa.h"
+#include "pixels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -15,18 +16,6 @@ namespace pass_loader::cpu {
 namespace {
 
 constexpr int kLanes = kTile;
-
-PL_INLINE int32_t luma(int32_t r, int32_t g, int32_t b) {  // Pillow, Convert.c: L24
-  return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
-}
-
-// Pillow, Blend.c. Inside [0, 1] Pillow does not clip, and there the value cannot leave [0, 255].
-PL_INLINE uint8_t blend(float from, float to, float factor) {
-  float value = from + factor * (to - from);
-  value = value > 0.0f ? value : 0.0f;
-  value = value < 255.0f ? value : 255.0f;
-  return static_cast<uint8_t>(static_cast<int32_t>(value));
-}
 
 PL_INLINE void blend_with_constant_body(uint8_t* pixels, size_t count, float from, float factor) {
   for (size_t i = 0; i < round_up(count, kLanes); ++i) pixels[i] = blend(from, pixels[i], factor);
@@ -130,10 +119,8 @@ PL_INLINE void to_gray_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t count) {
 }
 
 PL_INLINE void solarize_plane_body(uint8_t* pixels, size_t count, int threshold) {
-  for (size_t i = 0; i < round_up(count, kLanes); ++i) {
-    int x = pixels[i];
-    pixels[i] = static_cast<uint8_t>(x >= threshold ? 255 - x : x);
-  }
+  for (size_t i = 0; i < round_up(count, kLanes); ++i)
+    pixels[i] = static_cast<uint8_t>(solarized(pixels[i], threshold));
 }
 
 void blend_with_constant_base(uint8_t* pixels, size_t count, float from, float factor) {

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "blur_weights.h"
 #include "isa.h"
 
 #if defined(__x86_64__)
@@ -49,30 +50,6 @@ struct Plane {
   float* row(int y) const { return floats + static_cast<size_t>(reflected(y)) * stride; }
   float* sums_of(int y) const { return sums + static_cast<size_t>(y) * sums_stride; }
 };
-
-// torch's sum of n floats on x86: 8 lanes, then the rest, then the lanes; below 8 numbers 4 lanes (SumKernel.cpp).
-float sum_of(const float* values, int n) {
-  float lanes[8] = {}, sum = 0.0f;
-  const int width = n < 8 ? 4 : 8, whole = n / width * width;
-  for (int i = 0; i < whole; ++i) lanes[i % width] += values[i];
-  if (n < 8) {
-    for (int i = whole; i < n; ++i) lanes[0] += values[i];
-  } else {
-    for (int i = whole; i < n; ++i) sum += values[i];
-  }
-  for (int lane = 0; lane < width; ++lane) sum += lanes[lane];
-  return sum;
-}
-
-// exp is rounded from double; torch's is MKL's, which differs in the last place of every hundredth value.
-void gaussian_taps(int taps, float sigma, float* out) {
-  for (int i = 0; i < taps; ++i) {
-    const float x = static_cast<float>(i - taps / 2) / sigma;
-    out[i] = static_cast<float>(std::exp(static_cast<double>(-0.5f * (x * x))));
-  }
-  const float sum = sum_of(out, taps);
-  for (int i = 0; i < taps; ++i) out[i] /= sum;
-}
 
 // Half the distance of neighbouring floats at v.
 double half_ulp(double v) {

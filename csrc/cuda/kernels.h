@@ -1,0 +1,31 @@
+// All kernels of a batch in their order. A kernel is an object with
+//   kPhases                                what lies between two barriers of a block
+//   Shared                                 a block's shared memory
+//   run(phase, block, thread, shared)      one thread's part of a phase; only Shared is kept from phase to phase
+// so that a GPU (render.cu) and a loop on the CPU (tests/cuda/emulate.cpp) run the same code.
+#pragma once
+#include "cuda/blur.h"
+#include "cuda/kernel_blur.h"
+#include "cuda/resample.h"
+#include "cuda/weights.h"
+
+namespace pass_loader::cuda {
+
+// launch(kernel, blocks), blocks >= 1: five to seven calls a batch, and two more where a view is resized on the way.
+template <typename Launch>
+void launch_all(const Batch& batch, const Launch& launch) {
+  auto with = [&](const auto& kernel, const Tiles& tiles) {
+    if (tiles.count > 0) launch(kernel, tiles.count);
+  };
+  with(Weights{batch}, batch.weights);
+  with(FirstPass{batch, batch.via_first}, batch.via_first);
+  with(SecondPass{batch, batch.via_second}, batch.via_second);
+  with(FirstPass{batch, batch.first}, batch.first);
+  with(SecondPass{batch, batch.second}, batch.second);
+  with(Finish{batch}, batch.second);
+  with(BlurAcross{batch}, batch.across);
+  with(BlurDown{batch}, batch.down);
+  with(KernelBlur{batch}, batch.kernel);
+}
+
+}  // namespace pass_loader::cuda

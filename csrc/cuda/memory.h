@@ -1,0 +1,65 @@
+// Loads, stores and sums that a GPU does otherwise than a CPU.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#include "host_device.h"
+
+namespace pass_loader::cuda {
+
+// Four bytes at a multiple of four.
+PL_BOTH uint32_t load_word(const uint8_t* from) {
+#if defined(__CUDA_ARCH__)
+  return *reinterpret_cast<const uint32_t*>(from);
+#else
+  uint32_t word;
+  std::memcpy(&word, __builtin_assume_aligned(from, 4), 4);
+  return word;
+#endif
+}
+PL_BOTH void store_word(uint8_t* to, uint32_t word) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<uint32_t*>(to) = word;
+#else
+  std::memcpy(__builtin_assume_aligned(to, 4), &word, 4);
+#endif
+}
+
+PL_BOTH int32_t byte_of(uint32_t word, int32_t index) { return static_cast<int32_t>(word >> (8 * index) & 255u); }
+
+// Four elements of `bytes` each, at a multiple of 4 * bytes.
+PL_BOTH void store_four(uint8_t* to, const uint32_t (&v)[4], int32_t bytes) {
+  if (bytes == 1) return store_word(to, v[0] | v[1] << 8 | v[2] << 16 | v[3] << 24);
+#if defined(__CUDA_ARCH__)
+  if (bytes == 2)
+    *reinterpret_cast<uint2*>(to) = make_uint2(v[0] | v[1] << 16, v[2] | v[3] << 16);
+  else
+    *reinterpret_cast<uint4*>(to) = make_uint4(v[0], v[1], v[2], v[3]);
+#else
+  for (int i = 0; i < 4; ++i) std::memcpy(to + i * bytes, &v[i], static_cast<size_t>(bytes));
+#endif
+}
+
+PL_BOTH void store_one(uint8_t* to, uint32_t v, int32_t bytes) {
+#if defined(__CUDA_ARCH__)
+  if (bytes == 1)
+    *to = static_cast<uint8_t>(v);
+  else if (bytes == 2)
+    *reinterpret_cast<uint16_t*>(to) = static_cast<uint16_t>(v);
+  else
+    *reinterpret_cast<uint32_t*>(to) = v;
+#else
+  std::memcpy(to, &v, static_cast<size_t>(bytes));
+#endif
+}
+
+// Integers: the order of blocks does not matter.
+PL_BOTH void add_to(unsigned long long* sum, unsigned long long value) {
+#if defined(__CUDA_ARCH__)
+  atomicAdd(sum, value);
+#else
+  *sum += value;
+#endif
+}
+
+}  // namespace pass_loader::cuda

@@ -1,0 +1,216 @@
+#include "cuda/render.h"
+
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <utility>
+
+#include "cuda/kernels.h"
+#include "error.h"
+
+namespace pass_loader::cuda {
+namespace {
+
+template <typename Kernel>
+__global__ void __launch_bounds__(kThreads) run(const Kernel kernel) {
+  __shared__ typename Kernel::Shared shared;
+  PL_UNROLL
+  for (int phase = 0; phase < Kernel::kPhases; ++phase) {
+    if (phase > 0) __syncthreads();
+    kernel.run(phase, static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(threadIdx.x), shared);
+  }
+}
+
+const char* remedy(cudaError_t error) {
+  switch (error) {
+    case cudaErrorMemoryAllocation:
+      return "the GPU has too little free memory: a smaller batch or workspace_limit, or other processes off this GPU";
+    case cudaErrorInsufficientDriver:
+      return "the driver is older than this build's CUDA runtime: install a newer driver";
+    case cudaErrorNoDevice:
+      return "no GPU is visible: look at CUDA_VISIBLE_DEVICES, and at the container's access to GPUs";
+    case cudaErrorInvalidDevice:
+      return "there is no such device: count them with torch.cuda.device_count()";
+    case cudaErrorNoKernelImageForDevice:
+      return "this build has no code for this GPU: compute capability 8.0 (Ampere) or later is needed";
+    case cudaErrorIllegalAddress:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorLaunchFailure:
+      return "a kernel, ours or one before it, has failed; run under compute-sanitizer, or with CUDA_LAUNCH_BLOCKING=1";
+    default:
+      return "see the CUDA runtime's description of this error";
+  }
+}
+
+void check(cudaError_t error, const char* doing) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // a failed call is not the next one's error
+  fail(Fault::device, "CUDA, while %s: %s (%s): %s", doing, cudaGetErrorString(error), cudaGetErrorName(error),
+       remedy(error));
+}
+
+// The device is current while this lives; the caller's own comes back.
+class Current {
+ public:
+  explicit Current(int device) {
+    check(cudaGetDevice(&before_), "asking for the current device");
+    if (before_ != device) check(cudaSetDevice(device), "choosing the device");
+  }
+  ~Current() { cudaSetDevice(before_); }
+  Current(const Current&) = delete;
+
+ private:
+  int before_ = 0;
+};
+
+// Pinned memory that tables are written into, and when the copy from it has been made.
+struct Slot {
+  void* memory = nullptr;
+  size_t bytes = 0;
+  cudaEvent_t copied = nullptr;
+};
+
+size_t with_room(size_t bytes) { return (bytes + bytes / 4 + 0xFFFFF) & ~size_t{0xFFFFF}; }
+
+void check_options(const Options& options) {
+  const int32_t bytes = options.form.element_bytes;
+  PL_CHECK(bytes == 1 || bytes == 2 || bytes == 4, Fault::argument, "elements of %d bytes: want 1, 2 or 4", bytes);
+  const std::string reason = unavailable();
+  PL_CHECK(reason.empty(), Fault::device, "%s", reason.c_str());
+  int devices = 0, major = 0;
+  check(cudaGetDeviceCount(&devices), "counting devices");
+  const int device = options.device;
+  PL_CHECK(device >= 0 && device < devices, Fault::argument, "device %d: there are %d", device, devices);
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking for the device's kind");
+  PL_CHECK(major >= 8, Fault::device, "device %d has compute capability %d.x; 8.0 (Ampere) or later is needed", device,
+           major);
+}
+
+}  // namespace
+
+struct Renderer::Impl {
+  explicit Impl(const Options& chosen) : options(chosen) {}
+
+  // Apart from the constructor, so that what was made before a failure is given back.
+  void open() {
+    check_options(options);
+    const Current current(options.device);
+    check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "making an event");
+    for (Slot& slot : slots)
+      check(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming), "making an event");
+    check(cudaMalloc(&table, sizeof options.normalize_table), "allocating the normalisation table");
+    check(cudaMemcpy(table, options.normalize_table.data(), sizeof options.normalize_table, cudaMemcpyHostToDevice),
+          "copying the normalisation table");
+  }
+
+  // Errors are of no use here: at the process's end CUDA may be gone.
+  ~Impl() {
+    int before = 0;
+    if (cudaGetDevice(&before) != cudaSuccess || cudaSetDevice(options.device) != cudaSuccess) return;
+    if (done != nullptr) cudaEventSynchronize(done), cudaEventDestroy(done);
+    for (Slot& slot : slots) {
+      if (slot.copied != nullptr) cudaEventDestroy(slot.copied);
+      cudaFreeHost(slot.memory);
+    }
+    cudaFree(arena);
+    cudaFree(table);
+    cudaSetDevice(before);
+  }
+
+  // Room for the tables and the workspace; what was there is lost.
+  void need_arena(size_t bytes) {
+    if (bytes <= arena_bytes) return;
+    check(cudaEventSynchronize(done), "waiting for the batch before");
+    void* old = std::exchange(arena, nullptr);
+    arena_bytes = 0;
+    check(cudaFree(old), "freeing the workspace");
+    const size_t wanted = with_room(bytes);
+    size_t free = 0, all = 0;
+    cudaMemGetInfo(&free, &all);
+    const cudaError_t error = cudaMalloc(&arena, wanted);
+    if (error != cudaSuccess) arena = nullptr;
+    char doing[128];
+    std::snprintf(doing, sizeof doing, "allocating %zu MiB of workspace on device %d, where %zu MiB are free",
+                  wanted >> 20, options.device, free >> 20);
+    check(error, doing);
+    arena_bytes = wanted;
+    ++allocations;
+  }
+
+  // A slot whose last copy has been made, with so much room.
+  Slot& need_slot(size_t bytes) {
+    Slot& slot = slots[next_slot];
+    next_slot = (next_slot + 1) % kSlots;
+    check(cudaEventSynchronize(slot.copied), "waiting for an earlier batch to begin");
+    if (bytes <= slot.bytes) return slot;
+    check(cudaFreeHost(std::exchange(slot.memory, nullptr)), "freeing pinned memory");
+    slot.bytes = 0;
+    check(cudaHostAlloc(&slot.memory, with_room(bytes), cudaHostAllocPortable), "allocating pinned memory");
+    slot.bytes = with_room(bytes);
+    ++allocations;
+    return slot;
+  }
+
+  // What is packed. The stream first waits for the batch before, which may be on another one.
+  void launch(cudaStream_t stream) {
+    const size_t tables = packing.table_bytes();
+    need_arena(tables + packing.workspace_bytes());
+    Slot& slot = need_slot(tables);
+    packing.write(slot.memory);
+    check(cudaStreamWaitEvent(stream, done, 0), "ordering batches");
+    check(cudaMemcpyAsync(arena, slot.memory, tables, cudaMemcpyHostToDevice, stream), "copying tables");
+    check(cudaEventRecord(slot.copied, stream), "recording an event");
+    const Batch batch = packing.batch(arena, static_cast<uint8_t*>(arena) + tables, table);
+    launch_all(batch, [&](const auto& kernel, int32_t blocks) {
+      run<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(kernel);
+      check(cudaGetLastError(), "launching a kernel");
+    });
+    check(cudaEventRecord(done, stream), "recording an event");
+  }
+
+  Options options;
+  Packing packing;
+  cudaEvent_t done = nullptr;  // the last batch has been rendered
+  Slot slots[kSlots];
+  int next_slot = 0;
+  uint32_t* table = nullptr;
+  void* arena = nullptr;  // tables, then workspace
+  size_t arena_bytes = 0;
+  uint64_t allocations = 0;
+};
+
+std::string unavailable() {
+  int driver = 0, devices = 0;
+  char text[256];
+  cudaError_t error = cudaDriverGetVersion(&driver);
+  if (error == cudaSuccess && driver == 0) return "no NVIDIA driver was found on this machine";
+  if (error == cudaSuccess && driver / 1000 < CUDART_VERSION / 1000) {
+    const char* remedy_13 = CUDART_VERSION / 1000 == 13 ? ": driver 580 or later" : "";
+    std::snprintf(text, sizeof text, "the NVIDIA driver supports CUDA %d.%d, this build needs CUDA %d.0%s",
+                  driver / 1000, driver % 1000 / 10, CUDART_VERSION / 1000, remedy_13);
+    return text;
+  }
+  if (error == cudaSuccess) error = cudaGetDeviceCount(&devices);
+  if (error == cudaSuccess && devices > 0) return "";
+  if (error == cudaSuccess) error = cudaErrorNoDevice;
+  cudaGetLastError();
+  return std::string(cudaGetErrorString(error)) + " (" + cudaGetErrorName(error) + "): " + remedy(error);
+}
+
+Renderer::Renderer(const Options& options) : impl_(std::make_unique<Impl>(options)) { impl_->open(); }
+Renderer::~Renderer() = default;
+
+void Renderer::render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream) {
+  const Current current(impl_->options.device);
+  while (!jobs.empty()) {
+    const size_t taken = impl_->packing.pack(pictures, jobs, impl_->options.form, impl_->options.workspace_limit);
+    impl_->launch(static_cast<cudaStream_t>(stream));
+    jobs = jobs.subspan(taken);
+  }
+}
+
+size_t Renderer::device_bytes() const { return impl_->arena_bytes + sizeof impl_->options.normalize_table; }
+uint64_t Renderer::allocations() const { return impl_->allocations; }
+const Options& Renderer::options() const { return impl_->options; }
+
+}  // namespace pass_loader::cuda

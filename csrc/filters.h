@@ -1,0 +1,64 @@
+// Pillow's resampling filters (src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc) for one output of
+// one axis, in double. The order of operations is Pillow's: regrouping would change last bits and then pixels.
+#pragma once
+#include <cstdint>
+
+#include "host_device.h"
+
+namespace pass_loader {
+
+constexpr int kWeightBits = 22;  // 32 - 8 bits of pixel - 2 bits of headroom for negative lobes
+
+PL_BOTH double bilinear(double x) {
+  x = x < 0.0 ? -x : x;
+  return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+PL_BOTH double bicubic(double x) {  // Keys, a = -0.5
+  constexpr double a = -0.5;
+  x = x < 0.0 ? -x : x;
+  double inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+  double outer = (((x - 5.0) * x + 8.0) * x - 4.0) * a;
+  return x < 1.0 ? inner : x < 2.0 ? outer : 0.0;
+}
+
+struct Scaling {
+  double scale, support, inverse;
+  bool cubic;
+};
+
+// in_size inputs to resize_size outputs. interpolation: PIL's Resampling value, 2 bilinear, 3 bicubic.
+PL_BOTH Scaling scaling_of(int32_t in_size, int32_t resize_size, uint8_t interpolation) {
+  Scaling s;
+  s.cubic = interpolation == 3;
+  s.scale = static_cast<double>(in_size) / resize_size;
+  const double filter_scale = s.scale > 1.0 ? s.scale : 1.0;
+  s.support = (s.cubic ? 2.0 : 1.0) * filter_scale;
+  s.inverse = 1.0 / filter_scale;
+  return s;
+}
+
+PL_BOTH double centre_of(const Scaling& s, int32_t out) { return (out + 0.5) * s.scale; }
+
+// The inputs [first_tap, end_tap) of the output at `centre`.
+PL_BOTH int32_t first_tap(const Scaling& s, double centre) {
+  const int32_t first = static_cast<int32_t>(centre - s.support + 0.5);
+  return first > 0 ? first : 0;
+}
+PL_BOTH int32_t end_tap(const Scaling& s, double centre, int32_t in_size) {
+  const int32_t end = static_cast<int32_t>(centre + s.support + 0.5);
+  return end < in_size ? end : in_size;
+}
+
+PL_BOTH double weight_of(const Scaling& s, double input, double centre) {
+  const double x = (input - centre + 0.5) * s.inverse;
+  return s.cubic ? bicubic(x) : bilinear(x);
+}
+
+// A weight in 1 / 2^kWeightBits of the sum of all.
+PL_BOTH int32_t fixed_weight(double weight, double sum) {
+  weight = weight / sum * (1 << kWeightBits);
+  return static_cast<int32_t>(weight + (weight < 0.0 ? -0.5 : 0.5));
+}
+
+}  // namespace pass_loader
