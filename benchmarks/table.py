@@ -86,14 +86,14 @@ def stage_table(levels: list[dict[str, Any]]) -> str:
 
 
 def presets_table(found: list[dict[str, Any]]) -> str:
-    """What views cost, and how much of what DINO's cost."""
+    """What views cost, and how much of what DINO's cost in turn with them."""
     levels = list(dict.fromkeys(row["isa"] for row in found))
-    cost = {(row["recipe"], row["isa"]): row["ns_per_pixel"] for row in found}
+    cells: dict[str, list[str]] = {}
+    for row in found:
+        cost, of_dino = row["ns_per_pixel"], row["ns_per_pixel_of_dino"]
+        cells.setdefault(row["recipe"], []).append(f"{cost:.2f} ({cost / of_dino:.2f})")
     lines = [["views alone, ns a pixel of output (of DINO's)", *levels]]
-    for recipe in dict.fromkeys(row["recipe"] for row in found):
-        ratios = [(cost[recipe, level], cost[recipe, level] / cost["dino", level]) for level in levels]
-        lines.append([recipe, *(f"{ns:.2f} ({ratio:.2f})" for ns, ratio in ratios)])
-    return markdown(lines)
+    return markdown(lines + [[recipe, *row] for recipe, row in cells.items()])
 
 
 def threads_table(found: list[dict[str, Any]]) -> str:
