@@ -109,6 +109,9 @@ class _Records(Source):
         columns = [pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
         self.reader = _C.ShardReader(pack.tar_paths(), *columns)
 
+    def stamp(self) -> list[Any]:
+        return [self.pack.pack_id, self.pack.revision]  # the directory's time changes with files that are no pictures
+
     def size(self) -> int:
         return int(self.pack.column("length").sum())
 
