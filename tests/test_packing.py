@@ -26,6 +26,7 @@ from .corpus import jpeg, noise
 from .crash import crashes
 from .test_pack import write_tree
 from .test_removal import contents
+from .test_sources import tar_of
 
 
 def sources_of(root: Path, count: int = 12) -> tuple[Path, Path]:
@@ -128,6 +129,24 @@ def kill_after(monkeypatch: pytest.MonkeyPatch, shards: int) -> None:
         return write(self, number, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ShardWriter, "write", limited)
+
+
+def test_a_source_that_was_downloaded_again(tmp_path: Path) -> None:
+    """After "is cut off; download it again" the same command goes on: what other sources gave is kept."""
+    tars = [tmp_path / f"PASS.{number}.tar" for number in range(2)]
+    for number, path in enumerate(tars):
+        tar_of(path, {f"{number}-{i}.jpg": jpeg(noise(16, 16, 10 * number + i)) for i in range(4)})
+    build(tars, tmp_path / "fresh", shard_bytes=4100, workers=1)
+    whole = tars[1].read_bytes()
+    tars[1].write_bytes(whole[:4500])
+    with pytest.raises(PackError, match="PASS.1.tar is .* cut off or damaged.*download it again"):
+        build(tars, tmp_path / "pack", shard_bytes=4100, workers=1)
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("shard-0000[01].tar")}
+    tars[1].unlink()
+    tars[1].write_bytes(whole)
+    build(tars, tmp_path / "pack", shard_bytes=4100, workers=1)
+    assert len(kept) == 2 and {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert contents(tmp_path / "pack") == contents(tmp_path / "fresh")
 
 
 def test_another_command_does_not_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

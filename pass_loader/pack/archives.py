@@ -62,7 +62,8 @@ class TarSource(Source):
                 id = name.rpartition("/")[2].split(".")[0]
                 yield Entry(self, name, id, None, offset, length, problem)
         except tarfile.TarError as error:
-            raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{html_hint(self.path)}") from None
+            hint = html_hint(self.path) or "; it is cut off or damaged: download it again"
+            raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{hint}") from None
 
     def _sample(self, sample: list[Entry]) -> Iterator[Entry]:
         if len(sample) == 1:

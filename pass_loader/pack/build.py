@@ -119,7 +119,7 @@ def _pack(
     files = [*paths, metadata] if metadata is not None else list(paths)
     checked = [check_md5(path) for path in files] if md5 else []
     plan = {
-        "sources": [source.stamp() for source in sources],
+        "sources": [str(source.path.resolve()) for source in sources],  # what they hold is known shard by shard
         "metadata": [_stamp(Path(metadata)), key] if metadata is not None else None,
         "gps": gps,
         "shard_bytes": shard_bytes,

@@ -108,6 +108,9 @@ class _Records(Source):
         self.pack = pack
         self.reader = pack.open_reader()
 
+    def stamp(self) -> list[Any]:
+        return [self.pack.pack_id, self.pack.revision]  # the directory's time changes with files that are no pictures
+
     def size(self) -> int:
         return int(self.pack.column("length").sum())
 

@@ -88,8 +88,10 @@ def _rows_path(root: Path, number: int) -> Path:
 
 
 def fingerprint(entries: list[Entry]) -> str:
-    """Of the listing that a shard is made from."""
+    """Of the listing that a shard is made from, and of the sources: another file of the same name is read anew."""
     digest = hashlib.sha256()
+    for source in dict.fromkeys(entry.source for entry in entries):
+        digest.update(repr(source.stamp()).encode("utf-8", "backslashreplace") + b"\n")
     for entry in entries:
         row = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.metadata)
         digest.update(repr(row).encode("utf-8", "backslashreplace") + b"\n")
