@@ -14,7 +14,7 @@ DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp) setup.py pyproject.toml
-packages := g++ pkg-config libjpeg62-turbo-dev python3-venv python3-dev
+packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
 .PHONY: setup demo test bench sanitize fuzz aarch64 clean
@@ -91,11 +91,11 @@ build/aarch64/sysroot:
 clean:
 	rm -rf build demo $(VENV) pass_loader/*.so *.egg-info
 
-# A compiler, libjpeg-turbo and Python's headers: installed where we may, named where we may not.
+# A compiler, libjpeg-turbo, libpng and Python's headers: installed where we may, named where we may not.
 $(VENV)/.created:
 	@missing=""; \
 	command -v g++ >/dev/null || missing=1; \
-	pkg-config --exists libjpeg 2>/dev/null || missing=1; \
+	pkg-config --exists libjpeg libpng zlib 2>/dev/null || missing=1; \
 	$(PYTHON) -c "import venv, ensurepip, os, sysconfig; assert os.path.exists(sysconfig.get_paths()['include'] + '/Python.h')" 2>/dev/null || missing=1; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

@@ -57,21 +57,29 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
   return plans;
 }
 
-py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans) {
-  PL_CHECK(pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.shape(0) >= 1 && pixels.shape(1) >= 1 &&
+// Sample: uint8_t, or uint16_t for gray of 16 bits.
+template <typename Sample>
+py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) {
+  constexpr bool deep = sizeof(Sample) == 2;
+  PL_CHECK(pixels.ndim() == 3 && ((pixels.shape(2) == 3 && !deep) || pixels.shape(2) == 1) && pixels.shape(0) >= 1 &&
+               pixels.shape(1) >= 1 &&
                pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
-           Fault::argument, "want pixels of shape (height, width, 3), sides in [1, 65535]");
+           Fault::argument, "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
+  const int channels = static_cast<int>(pixels.shape(2));
   std::span<const ViewPlan> borrowed = column(plans);
   std::vector<ViewPlan> rows(borrowed.begin(), borrowed.end());  // the caller's may change once the GIL is released
-  for (const ViewPlan& plan : rows) check_plan(plan, height, width);
+  for (const ViewPlan& plan : rows) {
+    check_plan(plan, height, width);
+    if (deep) check_deep(plan);
+  }
   Scratch<uint8_t> memory;
-  const size_t row_stride = round_up(width, kTile), plane_stride = row_stride * height;
-  Planes picture{memory.need(3 * plane_stride), height, width, row_stride, plane_stride};
-  const uint8_t* in = pixels.data();
+  const size_t row_stride = round_up(width * sizeof(Sample), kTile), plane_stride = row_stride * height;
+  Planes picture{memory.need(channels * plane_stride), height, width, row_stride, plane_stride, channels, deep};
+  const Sample* in = pixels.data();
   for (int32_t y = 0; y < height; ++y)
-    for (int32_t x = 0; x < width; ++x, in += 3)
-      for (int c = 0; c < 3; ++c) picture.row(c, y)[x] = in[c];
+    for (int32_t x = 0; x < width; ++x, in += channels)
+      for (int c = 0; c < channels; ++c) reinterpret_cast<Sample*>(picture.row(c, y))[x] = in[c];
   cpu::RenderScratch scratch;
   StageTimes unread;
   StageClock clock(unread);
@@ -82,7 +90,7 @@ py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans)
       py::gil_scoped_release release;
       view = cpu::render_view(picture, plan, scratch, clock);
     }
-    views.append(interleaved(view));
+    views.append(interleaved(view, channels));
   }
   return views;
 }
@@ -117,20 +125,39 @@ cpu::Element element_of(const std::string& name) {
   fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
 }
 
+// One a source: tables (sources, channels, 256), means and stds (sources, channels).
+std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, const Array<uint16_t>& half,
+                                                  const Array<float>& mean, const Array<float>& std,
+                                                  cpu::Element element, bool channels_last) {
+  const py::ssize_t sources = table.ndim() == 3 ? table.shape(0) : 0, channels = sources > 0 ? table.shape(1) : 0;
+  auto fits = [&](const py::array& array) {
+    return array.ndim() >= 2 && array.shape(0) == sources && array.shape(1) == channels &&
+           (array.ndim() == 2 || (array.ndim() == 3 && array.shape(2) == 256));
+  };
+  PL_CHECK(sources >= 1 && sources <= 65536 && (channels == 1 || channels == 3) && fits(table) && fits(half) &&
+               half.ndim() == 3 && fits(mean) && mean.ndim() == 2 && fits(std) && std.ndim() == 2,
+           Fault::argument, "want normalisation tables (sources, 1 or 3, 256), mean and std (sources, 1 or 3)");
+  std::vector<cpu::Normalization> found;
+  for (py::ssize_t s = 0; s < sources; ++s) {
+    cpu::NormalizeTable values{};
+    cpu::HalfTable halves{};
+    std::array<float, 3> means{}, stds{};
+    std::memcpy(values.data(), table.data(s), channels * sizeof values[0]);
+    std::memcpy(halves.data(), half.data(s), channels * sizeof halves[0]);
+    std::copy_n(mean.data(s), channels, means.begin());
+    std::copy_n(std.data(s), channels, stds.begin());
+    found.emplace_back(cpu::OutputForm{element, channels_last, static_cast<int>(channels)}, values, halves, means, stds);
+  }
+  return found;
+}
+
 struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
-           const Array<uint16_t>& half, const std::array<float, 3>& mean, const std::array<float, 3>& std, int threads,
+           const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
            const std::string& element, bool channels_last, const std::vector<int>& cpus)
       : reader(std::move(reader_)) {
-    PL_CHECK(table.ndim() == 2 && table.shape(0) == 3 && table.shape(1) == 256 && half.ndim() == 2 &&
-                 half.shape(0) == 3 && half.shape(1) == 256,
-             Fault::argument, "want normalisation tables of shape (3, 256)");
-    cpu::NormalizeTable values;
-    std::memcpy(values.data(), table.data(), sizeof values);
-    cpu::HalfTable halves;
-    std::memcpy(halves.data(), half.data(), sizeof halves);
-    const cpu::Normalization normalization(element_of(element), channels_last, values, halves, mean, std);
-    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed, normalization,
+    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
+                                      normalizations_of(table, half, mean, std, element_of(element), channels_last),
                                       threads, cpus);
   }
   py::dict stage_times() const {
@@ -187,13 +214,14 @@ struct PyBatch {
 // Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are contiguous.
 Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
   const ViewSpec& spec = engine.recipe()[view];
-  const cpu::Normalization& form = engine.normalization();
+  const cpu::OutputForm& form = engine.form();
+  const py::ssize_t channels = form.channels;
   const int element = static_cast<int>(form.element);
   constexpr const char* kNumpyNames[] = {"float32", "float16", "uint16", "uint8"};
   const auto n = static_cast<py::ssize_t>(samples);
   const py::ssize_t height = spec.out_height, width = spec.out_width;
-  const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, 3}
-                                                              : std::array<py::ssize_t, 4>{n, 3, height, width};
+  const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, channels}
+                                                              : std::array<py::ssize_t, 4>{n, channels, height, width};
   const auto item = static_cast<py::ssize_t>(cpu::bytes_of(form.element));
   const std::array<py::ssize_t, 3> strides = {shape[2] * shape[3] * item, shape[3] * item, item};
   const bool is_array = py::isinstance<py::array>(object);
@@ -208,7 +236,8 @@ Output output_of(const py::handle& object, const Engine& engine, size_t view, si
 }
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
-                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans) {
+                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
+                                const py::object& sources) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
   PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
@@ -228,6 +257,14 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   batch.records.assign(records.data(), records.data() + n);
   batch.draws.assign(draws.data(), draws.data() + n);
   batch.epochs.assign(epochs.data(), epochs.data() + n);
+  if (!sources.is_none()) {
+    const auto given = sources.cast<Array<uint16_t>>();
+    const std::span<const uint16_t> of = column(given);
+    PL_CHECK(of.size() == n, Fault::argument, "want one source a record");
+    for (uint16_t source : of)
+      PL_CHECK(source < engine.sources(), Fault::argument, "source %d: there are %zu", source, engine.sources());
+    batch.sources.assign(of.begin(), of.end());
+  }
   engine.submit(pending->batch);
   return pending;
 }
@@ -264,7 +301,8 @@ void bind_plans(py::module_& m) {
   m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
         "height"_a, "width"_a);
-  m.def("render_plan", &render_plan, "pixels"_a, "plans"_a);
+  m.def("render_plan", &render_plan<uint8_t>, "pixels"_a.noconvert(), "plans"_a);
+  m.def("render_plan", &render_plan<uint16_t>, "pixels"_a.noconvert(), "plans"_a);
 }
 
 void bind_loading(py::module_& m) {
@@ -275,11 +313,12 @@ void bind_loading(py::module_& m) {
   py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
-                    const std::array<float, 3>&, const std::array<float, 3>&, int, const std::string&, bool,
+                    const Array<float>&, const Array<float>&, int, const std::string&, bool,
                     const std::vector<int>&>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{})
-      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none())
+      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
+           "sources"_a = py::none())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

@@ -10,6 +10,8 @@ namespace pass_loader {
 void bind_pictures(pybind11::module_& m);
 void bind_masks(pybind11::module_& m);
 
-pybind11::array_t<uint8_t> interleaved(const ConstPlanes& picture);  // (height, width, 3)
+// (height, width, channels) uint8: a gray picture in three equal channels or one, any other in three. A deep one is
+// (height, width, 1) uint16.
+pybind11::array interleaved(const ConstPlanes& picture, int channels);
 
 }  // namespace pass_loader

@@ -10,15 +10,16 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "jpeg/decode.h"
+#include "decode.h"
 
 namespace pass_loader {
 
 // What rendering one sample needs; all of it is reused.
 struct Engine::WorkingMemory {
   Scratch<uint8_t> bytes;
-  jpeg::Decoder decoder;
+  Decoder decoder;
   std::vector<ViewPlan> plans;
+  Scratch<uint8_t> gray;
   cpu::RenderScratch scratch;
 };
 
@@ -29,14 +30,18 @@ struct Engine::Worker {
 };
 
 struct Engine::State {
-  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, const cpu::Normalization& n,
+  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, std::vector<cpu::Normalization> n,
         int threads)
-      : reader(std::move(r)), recipe(std::move(views)), seed(s), normalization(n), workers(std::max(threads, 1)) {}
+      : reader(std::move(r)),
+        recipe(std::move(views)),
+        seed(s),
+        normalizations(std::move(n)),
+        workers(std::max(threads, 1)) {}
 
   std::shared_ptr<const ShardReader> reader;
   std::vector<ViewSpec> recipe;
   uint64_t seed;
-  cpu::Normalization normalization;
+  std::vector<cpu::Normalization> normalizations;  // one a source
   pid_t owner = ::getpid();
 
   std::mutex mutex;
@@ -50,13 +55,21 @@ struct Engine::State {
 
 namespace {
 constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one larger than this is not kept
+
+void check_deep(std::span<const ViewSpec> recipe, const cpu::OutputForm& form) {
+  pass_loader::check_deep(recipe);
+  PL_CHECK(form.element != cpu::Element::uint8, Fault::argument,
+           "uint8 output would cut a gray picture of 16 bits to 8: ask for float32, float16 or bfloat16");
+}
 }
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-               const cpu::Normalization& normalization, int threads, const std::vector<int>& cpus) {
+               std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus) {
+  PL_CHECK(!normalizations.empty(), Fault::argument, "want at least one normalisation");
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
   for (int cpu : cpus) PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
-  state_ = std::make_unique<State>(std::move(reader), std::move(recipe), seed, normalization, threads);
+  state_ = std::make_unique<State>(std::move(reader), std::move(recipe), seed, std::move(normalizations),
+                                   threads);
   check_recipe(state_->recipe);
   start(threads, cpus);
 }
@@ -101,7 +114,8 @@ Engine::~Engine() {
 }
 
 const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
-const cpu::Normalization& Engine::normalization() const { return state_->normalization; }
+const cpu::OutputForm& Engine::form() const { return state_->normalizations.front().form; }
+size_t Engine::sources() const { return state_->normalizations.size(); }
 bool Engine::in_owner_process() const { return ::getpid() == state_->owner; }
 
 void Engine::check_owner() const {
@@ -148,7 +162,7 @@ void Engine::cancel(Batch& batch) {
 
 size_t Engine::sample_bytes(size_t view) const {
   const ViewSpec& spec = state_->recipe[view];
-  return size_t{3} * spec.out_height * spec.out_width * cpu::bytes_of(state_->normalization.element);
+  return static_cast<size_t>(form().channels) * spec.out_height * spec.out_width * cpu::bytes_of(form().element);
 }
 
 void Engine::finish(Batch& batch, int64_t samples) {
@@ -222,12 +236,18 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
   clock.charge(Stage::read);
   ConstPlanes picture = memory.decoder.decode(bytes);
   clock.charge(Stage::decode);
+  if (form().channels == 1 && picture.channels != 1) {
+    picture = cpu::to_gray(picture, memory.gray);
+    clock.charge(Stage::grayscale);
+  }
+  if (picture.deep) check_deep(s.recipe, form());
   memory.plans.resize(s.recipe.size());
   plan_views(s.recipe, {s.seed, batch.epochs[slot], record, batch.draws[slot]}, picture.height, picture.width, memory.plans);
   clock.charge(Stage::plan);
+  const cpu::Normalization& normalization = s.normalizations[batch.sources.empty() ? 0 : batch.sources[slot]];
   for (size_t view = 0; view < s.recipe.size(); ++view) {
     Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
-    cpu::normalize(pixels, s.normalization, batch.views[view].memory + batch.views[view].stride * slot);
+    cpu::normalize(pixels, normalization, batch.views[view].memory + batch.views[view].stride * slot);
     clock.charge(Stage::normalize);
   }
   if (batch.plans != nullptr)

@@ -36,6 +36,7 @@ struct Batch {
   std::vector<int64_t> records;
   std::vector<uint32_t> draws;   // one a record
   std::vector<uint32_t> epochs;  // one a record
+  std::vector<uint16_t> sources;  // one a record: which of the engine's normalizations; empty: all the first
   std::vector<Output> views;     // one a view
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
@@ -50,16 +51,18 @@ struct Batch {
 
 class Engine {
  public:
-  // threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on cpus[i % size] alone;
+  // normalizations: one a source, at least one, of one form. Where it has one channel, pictures become gray when they are
+  // decoded. threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on cpus[i % size] alone;
   // empty: anywhere.
   Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-         const cpu::Normalization& normalization, int threads, const std::vector<int>& cpus);
+         std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus);
   ~Engine();  // prompt: threads finish the sample at hand
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   const std::vector<ViewSpec>& recipe() const;
-  const cpu::Normalization& normalization() const;
+  const cpu::OutputForm& form() const;
+  size_t sources() const;
 
   void submit(std::shared_ptr<Batch> batch);
 

@@ -25,7 +25,7 @@ PL_INLINE double bicubic(double x) {  // Keys, a = -0.5
 
 struct Scaling {
   double scale, support, inverse;
-  bool cubic;
+  bool cubic, exact;
 };
 
 // kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap.
@@ -58,6 +58,9 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
       double weight = unscaled[t * kLanes + i] / sum[i] * (1 << kWeightBits);
       fixed[t * kLanes + i] = static_cast<int32_t>(weight + (weight < 0.0 ? -0.5 : 0.5));
     }
+  if (!s.exact) return;
+  for (int32_t t = 0; t < taps; ++t)
+    for (int i = 0; i < kLanes; ++i) unscaled[t * kLanes + i] /= sum[i];
 }
 
 PL_LEVELS(lane_weights,
@@ -69,7 +72,7 @@ PL_LEVELS(lane_weights,
 
 void make_weights(const AxisRequest& request, AxisWeights& weights) {
   Scaling s;
-  s.cubic = request.interpolation == 3;
+  s.cubic = request.interpolation == 3, s.exact = request.exact;
   s.scale = static_cast<double>(request.in_size) / request.resize_size;
   const double filter_scale = std::max(s.scale, 1.0);
   s.support = (s.cubic ? 2.0 : 1.0) * filter_scale;
@@ -83,6 +86,7 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   weights.weight.resize(static_cast<size_t>(request.out_size) * stride);
   weights.unscaled.resize(static_cast<size_t>(stride) * kLanes);
   weights.fixed.assign(static_cast<size_t>(stride) * kLanes, 0);
+  if (request.exact) weights.exact.resize(static_cast<size_t>(request.out_size) * stride);
   weights.input_begin = request.in_size;
   weights.input_end = 0;
   for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
@@ -93,6 +97,8 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
       const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;
       int32_t* to = &weights.weight[static_cast<size_t>(out) * stride];
       for (int32_t t = 0; t < stride; ++t) to[t] = weights.fixed[t * kLanes + i];
+      for (int32_t t = 0; t < count[i] && request.exact; ++t)
+        weights.exact[static_cast<size_t>(out) * stride + t] = weights.unscaled[t * kLanes + i];
       weights.first[out] = first[i];
       weights.count[out] = count[i];
       weights.input_begin = std::min(weights.input_begin, first[i]);

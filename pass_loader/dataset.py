@@ -14,7 +14,7 @@ import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .pack.reader import Pack
-from .recipe import Recipe
+from .recipe import ChannelValues, Recipe
 from .rendering import Keys, Renderer
 from .samples import Samples
 from .structures import item
@@ -44,10 +44,11 @@ class ShardDataset(Samples, IterableDataset):
 
     Give it to `pass_loader.DataLoader` for batches. Under torch's own DataLoader it is an IterableDataset in
     sequential order: ranks and worker processes split the records among them, and each sample is
-    (list of (3, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
+    (list of (channels, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
     There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
     records or ids: serve these alone, in this order. Views depend on (seed, epoch, record) alone.
+    mean, std: the pack's own, in place of the recipe's: one number, or one a channel.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class ShardDataset(Samples, IterableDataset):
         seed: int = 0,
         records: Sequence[int] | None = None,
         ids: Sequence[str] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
     ):
-        super().__init__(pack, recipe, seed=seed, records=records, ids=ids)
+        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, mean=mean, std=std)
         self.epoch = 0
         self._rank: tuple[int, int] | None = None
         self._alone: tuple[int, Renderer] | None = None
@@ -88,7 +91,7 @@ class ShardDataset(Samples, IterableDataset):
         return MapDataset(self)
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
-        """What a batch holds of this record: a list of (3, height, width) float32 tensors. Raises RecordError."""
+        """What a batch holds of this record: a list of (channels, height, width) float32 tensors. Raises RecordError."""
         self.check_live(record)
         if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
             self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
@@ -102,7 +105,7 @@ class ShardDataset(Samples, IterableDataset):
 
 
 class MapDataset(Dataset):
-    """A ShardDataset by position: (list of (3, height, width) float32 tensors, label), or the bare list.
+    """A ShardDataset by position: (list of (channels, height, width) float32 tensors, label), or the bare list.
 
     What is served is decided when it is made. An index is a position or (position, draw). Views are those of `epoch`:
     call `set_epoch` before each epoch; worker processes that persist do not see it, so leave persistent_workers off.

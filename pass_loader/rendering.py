@@ -49,7 +49,7 @@ class Submitted:
 
     samples: Samples
     keys: Keys
-    views: list[torch.Tensor]  # of (N, 3, height, width)
+    views: list[torch.Tensor]  # of (N, channels, height, width)
     arrays: list[np.ndarray]  # the memory of the views
     plans: np.ndarray | None  # (N, views)
     pending: _C.PendingBatch
@@ -136,12 +136,15 @@ class Renderer:
         self.batch_size = batch_size
         self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
-        table = recipe.normalize_table()
+        sources = samples.normalized_recipes()
+        table = np.stack([source.normalize_table() for source in sources])
+        mean, std = (np.array([getattr(s, name) for s in sources], np.float32) for name in ("mean", "std"))
         name, _ = ELEMENTS[dtype]
         self._engine = _C.Engine(
-            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std,
+            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
         )  # fmt: skip
+        self._channels = recipe.channels
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
@@ -154,7 +157,8 @@ class Renderer:
         views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for (height, width), members in self._groups.items():
-            sides = [height, width, 3] if self.channels_last else [3, height, width]
+            channels = self._channels
+            sides = [height, width, channels] if self.channels_last else [channels, height, width]
             tensor, array = self._allocate(len(members), len(keys), sides)
             for place, index in enumerate(members):
                 views[index] = tensor[place].permute(0, 3, 1, 2) if self.channels_last else tensor[place]
@@ -171,13 +175,15 @@ class Renderer:
     def _start(
         self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None
     ) -> Submitted:
-        pending = self._engine.submit(keys.records, keys.draws, keys.epochs, arrays, plans)
+        pending = self._engine.submit(
+            keys.records, keys.draws, keys.epochs, arrays, plans, self.samples.sources_of(keys.records)
+        )
         return Submitted(self.samples, keys, views, arrays, plans, pending)
 
     def sample_bytes(self) -> int:
         """Bytes of one sample's views."""
         pixels = sum(height * width * len(members) for (height, width), members in self._groups.items())
-        return 3 * pixels * self.dtype.itemsize
+        return self._channels * pixels * self.dtype.itemsize
 
     def stage_times(self) -> dict[str, float]:
         """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
@@ -209,20 +215,22 @@ def boxes_of(plans: np.ndarray) -> torch.Tensor:
 
 
 def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """(3, 256) uint16: the bits of the table's values in a half type; zeros for other types."""
+    """Of the table's shape, uint16: the bits of its values in a half type; zeros for other types."""
     if dtype not in (torch.float16, torch.bfloat16):
-        return np.zeros((3, 256), np.uint16)
+        return np.zeros(table.shape, np.uint16)
     return torch.from_numpy(table).to(dtype).view(torch.int16).numpy().view(np.uint16)
 
 
 def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """What a loader with `dtype` gives, from the uint8 tensor (N, 3, height, width) that one with torch.uint8 gives.
+    """What a loader with `dtype` gives, from the uint8 tensor (N, channels, height, width) that one with torch.uint8
+    gives.
 
     Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a
     cast. Raises ValueError for another tensor.
     """
-    if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != 3:
-        raise ValueError(f"want a uint8 tensor (..., 3, height, width), got {views.dtype} {tuple(views.shape)}")
+    channels = recipe.channels
+    if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != channels:
+        raise ValueError(f"want a uint8 tensor (..., {channels}, height, width), got {views.dtype} {tuple(views.shape)}")
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
         for values in (recipe.mean, recipe.std)

@@ -75,6 +75,8 @@ def identity(samples: Samples) -> dict[str, Any]:
     """What a state must have in common with the loader that takes it."""
     recipe = samples.recipe
     parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch, recipe.masks)).encode()]
+    if recipe.channels != 3:
+        parts.append(b"%d" % recipe.channels)
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {
         "version": STATE_VERSION,

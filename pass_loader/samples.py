@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from .live import Live, chosen_records, live_now, live_then
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
-from .recipe import Recipe
+from .recipe import ChannelValues, Recipe
 
 MAX_SEED = 2**64
 
@@ -26,6 +27,7 @@ class Samples:
 
     Every method is a pure function of its arguments and the seed.
     records or ids: serve these alone, in this order, under the numbers that they have in the pack.
+    mean, std: the pack's own, in place of the recipe's.
     """
 
     def __init__(
@@ -36,6 +38,8 @@ class Samples:
         seed: int = 0,
         records: Sequence[int] | None = None,
         ids: Sequence[str] | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
@@ -45,7 +49,8 @@ class Samples:
         if not 0 <= seed < MAX_SEED:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)
-        self.recipe = recipe
+        own = {name: values for name, values in (("mean", mean), ("std", std)) if values is not None}
+        self.recipe = dataclasses.replace(recipe, **own) if own else recipe
         self.seed = seed
         self._chosen = chosen_records(self.pack, records, ids)
         self._live = live_now(self.pack, self._chosen)
@@ -66,6 +71,14 @@ class Samples:
     def serve(self, live: Live) -> None:
         """Serve these until the pack is refreshed and has changed: what all ranks agreed on, or a resumed epoch's."""
         self._live, self._seen = live, self.pack.generation
+
+    def normalized_recipes(self) -> list[Recipe]:
+        """The recipe, once a source of pictures: they differ in mean and std alone."""
+        return [self.recipe]
+
+    def sources_of(self, records: np.ndarray) -> np.ndarray | None:
+        """(N,) uint16: the place in `normalized_recipes` of each record's source; None: all are of the first."""
+        return None
 
     def subset(self) -> str | None:
         """A digest of the chosen records and their order; None where all are served."""
@@ -107,10 +120,11 @@ class Samples:
             raise self.error(record, "record", "it was removed from the pack")
 
     def decode(self, record: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, Pillow's bytes. Raises RecordError, ShardError."""
+        """(height, width, recipe.channels) uint8, Pillow's bytes: RGB, or gray; of a picture of 16
+        bits (height, width, 1) uint16. Raises RecordError, ShardError."""
         data = self.read(record)
         with self.named(record):
-            return _C.decode(data)
+            return _C.decode(data, self.recipe.channels)
 
     def metadata(self, record: int) -> dict[str, Any]:
         """The source's metadata columns, for PASS unickname, licensename, datetaken, latitude, longitude."""
@@ -132,7 +146,7 @@ class Samples:
         )
 
     def render(self, record: int, epoch: int = 0, draw: int = 0) -> list[np.ndarray]:
-        """The views before normalisation: a list of (height, width, 3) uint8. Raises RecordError, ShardError."""
+        """The views before normalisation: a list of (height, width, recipe.channels) uint8. Raises RecordError, ShardError."""
         pixels = self.decode(record)
         with self.named(record):
             return _C.render_plan(pixels, self.plan(record, epoch, draw))
@@ -166,7 +180,7 @@ def check_epoch(epoch: int) -> None:
 def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
     """Execute plan rows on a picture.
 
-    pixels: (height, width, 3) uint8 RGB. plan: rows of _C.view_plan_dtype, one or more.
-    Returns a list of (out_height, out_width, 3) uint8. Raises ValueError where a plan cannot be executed.
+    pixels: (height, width, 3) uint8 RGB, or gray of (height, width, 1), uint8 or uint16. plan: rows of
+    _C.view_plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of the same type. Raises ValueError where a plan cannot be executed.
     """
     return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))

@@ -37,11 +37,11 @@ def _copied(views: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
 
 
 def _pair(batch: Submitted) -> torch.Tensor:
-    """(N, 6, height, width): the views lie between one another (rendering.Renderer)."""
+    """(N, 6, height, width), of gray views (N, 2, height, width): the views lie between one another (rendering.Renderer)."""
     first, second = batch.views
-    count, _, height, width = first.shape
-    if second.data_ptr() == first.data_ptr() + 3 * height * width * first.element_size():
-        return first.as_strided((count, 6, height, width), (first.stride(0), height * width, width, 1))
+    count, channels, height, width = first.shape
+    if second.data_ptr() == first.data_ptr() + first[0].numel() * first.element_size():
+        return first.as_strided((count, 2 * channels, height, width), (first.stride(0), height * width, width, 1))
     return _copied([first, second], 1)
 
 

@@ -9,15 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "pass_loader"
 
-# bindings -> engine -> {shard jpeg plan cpu} -> small headers. A room may include itself and what stands here.
+# bindings -> engine -> {shard, decode -> {jpeg png}, plan, cpu} -> small headers. A room may include itself and what stands here.
 SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws", "portable_math"}
 MAY_INCLUDE = {
-    "bindings": {"engine", "shard", "jpeg", "plan", "cpu"} | SMALL,
+    "bindings": {"engine", "shard", "decode", "plan", "cpu"} | SMALL,
     "bindings_masks": {"bindings", "masks"} | SMALL,
-    "bindings_pictures": {"bindings", "jpeg", "cpu"} | SMALL,
-    "engine": {"shard", "jpeg", "plan", "cpu"} | SMALL,
+    "bindings_pictures": {"bindings", "decode", "jpeg", "cpu"} | SMALL,
+    "engine": {"shard", "decode", "plan", "cpu"} | SMALL,
+    "decode": {"jpeg", "png"} | SMALL,
     "shard": SMALL,
     "jpeg": SMALL,
+    "png": SMALL,
     "cpu": {"plan"} | SMALL,
     "plan": SMALL,
     "masks": SMALL,

@@ -242,7 +242,7 @@ void kernel_blur(const ViewPixels& view, int height, int width, int taps, float 
   float* blurred = scratch.rows.need(across_stride * rows);
   uint32_t* doubtful = scratch.doubtful.need(across_stride / 4 * height);
   const Padded in{padded, stride, taps};
-  for (int plane = 0; plane < 3; ++plane) {
+  for (int plane = 0; plane < view.channels; ++plane) {
     uint8_t* pixels = view.pixels + plane * view.plane_stride;
     pad(pixels, height, width, radius, padded, stride);
     across(in, rows, width, weight, blurred, across_stride);
