@@ -14,15 +14,19 @@ from .recipe import _RESIZE_ORDER, Recipe, installed_pillow
 
 
 def decode(data: bytes, channels: int = 3) -> Image.Image:
-    """The picture as the official datasets load it: no Exif rotation, truncated files refused. RGB, or L with 1."""
+    """The picture as the official datasets load it: no Exif rotation, truncated files refused. RGB, or L with 1; gray
+    of 16 bits stays in Pillow's mode "I;16"."""
     with Image.open(io.BytesIO(data)) as picture:
+        if picture.mode == "I;16":
+            return picture.copy()
         return picture.convert("RGB" if channels == 3 else "L")
 
 
 def render(picture: Image.Image, plan: np.void) -> np.ndarray:
     """Execute one plan row on one decoded picture.
 
-    picture: RGB or L, full resolution. Returns (out_height, out_width, 3 or 1) uint8, before normalisation.
+    picture: RGB, L or I;16, full resolution. Returns (out_height, out_width, 3 or 1) uint8, of I;16 uint16, before
+    normalisation. Pillow has no other step than the first three for I;16.
     Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize.
     """
     view = _crop_and_resize(picture, plan)
@@ -102,10 +106,13 @@ def _kernel_blur(view: Image.Image, taps: int, sigma: float) -> Image.Image:
 
 
 def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """ToTensor then Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W) float32."""
+    """ToTensor then Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W) float32; (H, W, 1) uint16 is
+    divided by 65535 and fills all channels."""
     import torch
 
-    tensor = torch.from_numpy(np.array(view.transpose(2, 0, 1))).to(torch.float32).div(255)
+    deep = view.dtype == np.uint16
+    tensor = torch.from_numpy(view.transpose(2, 0, 1).astype(np.float32)).div(65535 if deep else 255)
+    tensor = tensor.expand(len(recipe.mean), -1, -1).clone()
     mean = torch.tensor(recipe.mean, dtype=torch.float32)[:, None, None]
     std = torch.tensor(recipe.std, dtype=torch.float32)[:, None, None]
     return tensor.sub_(mean).div_(std).numpy()

@@ -11,11 +11,9 @@ namespace {
 
 constexpr int kLanes = 8;  // outputs summed together; each lane adds its taps in Pillow's order
 
-// Resample.c: ROUND_UP, then CLIP8 of each byte.
+// Resample.c: ROUND_UP, then clipped.
 PL_INLINE uint16_t to_word(double sum) {
-  const int32_t value = static_cast<int32_t>(sum >= 0.0 ? sum + 0.5 : sum - 0.5);
-  if (value <= 0) return 0;
-  return static_cast<uint16_t>(value > 65535 ? 0xff00 | (value & 255) : value);
+  return static_cast<uint16_t>(std::clamp(static_cast<int32_t>(sum >= 0.0 ? sum + 0.5 : sum - 0.5), 0, 65535));
 }
 
 // out[i] = sum over t of in[t * in_stride + i] * weight[t], for kLanes neighbours i.

@@ -7,8 +7,7 @@
 namespace pass_loader::cpu {
 
 // As `resample`, of pictures that are deep: weights and sums in double, in Pillow's order (Resample.c:
-// ImagingResampleHorizontal_16bpc), 16 bits between the passes. Above 65535 Pillow keeps the low byte and 255 for the high
-// one, and so does this.
+// ImagingResampleHorizontal_16bpc), clipped to 16 bits behind each pass.
 void resample_deep(const ConstPlanes& picture, const ResampleRequest& request, const Planes& out,
                    ResampleScratch& scratch);
 
