@@ -154,11 +154,12 @@ std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, con
 struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
            const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
-           const std::string& element, bool channels_last, const std::vector<int>& cpus)
-      : reader(std::move(reader_)) {
+           const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_)
+      : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
+    const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
     engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
                                       normalizations_of(table, half, mean, std, element_of(element), channels_last),
-                                      threads, cpus);
+                                      threads, cpus, second);
   }
   py::dict stage_times() const {
     const StageTotals totals = engine->stage_times();
@@ -171,13 +172,14 @@ struct PyEngine {
     py::gil_scoped_release release;
     engine.reset();
   }
-  py::object reader;  // keeps the columns alive
+  py::object reader, heatmaps;  // keep the columns alive
   std::unique_ptr<Engine> engine;
 };
 
 // A batch under way. Holds the engine and the output arrays; dying early, it first stops all writing into them.
 struct PyBatch {
-  PyBatch(py::object engine_, py::list views, py::object plans) : engine(std::move(engine_)), views(views), plans(plans) {}
+  PyBatch(py::object engine_, py::list views, py::object plans, py::list heatmaps)
+      : engine(std::move(engine_)), views(views), heatmaps(heatmaps), plans(plans) {}
   PyBatch(const PyBatch&) = delete;
   ~PyBatch() {
     Engine& native = *engine.cast<PyEngine&>().engine;
@@ -206,7 +208,7 @@ struct PyBatch {
   }
 
   py::object engine;
-  py::list views;
+  py::list views, heatmaps;
   py::object plans;
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
@@ -235,14 +237,37 @@ Output output_of(const py::handle& object, const Engine& engine, size_t view, si
   return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
+// heatmaps: one (N, 1, height, width) float32 array a view, samples contiguous; or none.
+void add_heatmaps(Batch& batch, const Engine& engine, const py::object& records, const py::list& heatmaps) {
+  if (heatmaps.empty()) return;
+  const auto given = records.cast<Array<int64_t>>();
+  const std::span<const int64_t> of = column(given);
+  PL_CHECK(engine.has_heatmaps() && of.size() == batch.records.size() && heatmaps.size() == engine.recipe().size(),
+           Fault::argument, "want an engine with heatmaps, one record of theirs a record and one output a view");
+  for (size_t v = 0; v < heatmaps.size(); ++v) {
+    const ViewSpec& spec = engine.recipe()[v];
+    auto out = heatmaps[v].cast<py::array_t<float>>();
+    const py::ssize_t height = spec.out_height, width = spec.out_width, count = static_cast<py::ssize_t>(of.size());
+    PL_CHECK(out.ptr() == py::handle(heatmaps[v]).ptr() && out.ndim() == 4 && out.shape(0) == count &&
+                 out.shape(1) == 1 && out.shape(2) == height && out.shape(3) == width &&
+                 (count == 0 || (out.strides(3) == 4 && out.strides(2) == 4 * width)) &&
+                 (count <= 1 || out.strides(0) >= 4 * width * height),
+             Fault::argument, "heatmap %zu: want a float32 array of shape (%zd, 1, %zd, %zd) whose samples are contiguous",
+             v, count, height, width);
+    batch.heatmaps.push_back({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))});
+  }
+  batch.heatmap_records.assign(of.begin(), of.end());
+}
+
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
-                                const py::object& sources) {
+                                const py::object& sources, const py::object& heatmap_records,
+                                const py::list& heatmaps) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
   PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
   PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
-  auto pending = std::make_unique<PyBatch>(self, views, plans);
+  auto pending = std::make_unique<PyBatch>(self, views, plans, heatmaps);
   Batch& batch = *pending->batch;
   for (size_t v = 0; v < views.size(); ++v) batch.views.push_back(output_of(views[v], engine, v, n));
   if (!plans.is_none()) {
@@ -265,6 +290,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
       PL_CHECK(source < engine.sources(), Fault::argument, "source %d: there are %zu", source, engine.sources());
     batch.sources.assign(of.begin(), of.end());
   }
+  add_heatmaps(batch, engine, heatmap_records, heatmaps);
   engine.submit(pending->batch);
   return pending;
 }
@@ -314,11 +340,12 @@ void bind_loading(py::module_& m) {
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
                     const Array<float>&, const Array<float>&, int, const std::string&, bool,
-                    const std::vector<int>&>(),
+                    const std::vector<int>&, py::object>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
-           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{})
+           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none())
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
-           "sources"_a = py::none())
+           "sources"_a = py::none(),
+           "heatmap_records"_a = py::none(), "heatmaps"_a = py::list())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

@@ -21,6 +21,7 @@ struct Engine::WorkingMemory {
   std::vector<ViewPlan> plans;
   Scratch<uint8_t> gray;
   cpu::RenderScratch scratch;
+  cpu::NearestScratch nearest;
 };
 
 // A thread, or the caller of an engine without threads.
@@ -30,15 +31,16 @@ struct Engine::Worker {
 };
 
 struct Engine::State {
-  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, std::vector<cpu::Normalization> n,
-        int threads)
+  State(std::shared_ptr<const ShardReader> r, std::shared_ptr<const ShardReader> maps, std::vector<ViewSpec> views,
+        uint64_t s, std::vector<cpu::Normalization> n, int threads)
       : reader(std::move(r)),
+        heatmaps(std::move(maps)),
         recipe(std::move(views)),
         seed(s),
         normalizations(std::move(n)),
         workers(std::max(threads, 1)) {}
 
-  std::shared_ptr<const ShardReader> reader;
+  std::shared_ptr<const ShardReader> reader, heatmaps;
   std::vector<ViewSpec> recipe;
   uint64_t seed;
   std::vector<cpu::Normalization> normalizations;  // one a source
@@ -64,12 +66,13 @@ void check_deep(std::span<const ViewSpec> recipe, const cpu::OutputForm& form) {
 }
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-               std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus) {
+               std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus,
+               std::shared_ptr<const ShardReader> heatmaps) {
   PL_CHECK(!normalizations.empty(), Fault::argument, "want at least one normalisation");
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
   for (int cpu : cpus) PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
-  state_ = std::make_unique<State>(std::move(reader), std::move(recipe), seed, std::move(normalizations),
-                                   threads);
+  state_ = std::make_unique<State>(std::move(reader), std::move(heatmaps), std::move(recipe), seed,
+                                   std::move(normalizations), threads);
   check_recipe(state_->recipe);
   start(threads, cpus);
 }
@@ -116,6 +119,7 @@ Engine::~Engine() {
 const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
 const cpu::OutputForm& Engine::form() const { return state_->normalizations.front().form; }
 size_t Engine::sources() const { return state_->normalizations.size(); }
+bool Engine::has_heatmaps() const { return state_->heatmaps != nullptr; }
 bool Engine::in_owner_process() const { return ::getpid() == state_->owner; }
 
 void Engine::check_owner() const {
@@ -165,6 +169,11 @@ size_t Engine::sample_bytes(size_t view) const {
   return static_cast<size_t>(form().channels) * spec.out_height * spec.out_width * cpu::bytes_of(form().element);
 }
 
+size_t Engine::heatmap_bytes(size_t view) const {
+  const ViewSpec& spec = state_->recipe[view];
+  return sizeof(float) * static_cast<size_t>(spec.out_height) * spec.out_width;
+}
+
 void Engine::finish(Batch& batch, int64_t samples) {
   const int64_t count = static_cast<int64_t>(batch.records.size());
   if (batch.done.fetch_add(samples) + samples < count) return;
@@ -208,6 +217,8 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
     for (size_t view = 0; view < batch.views.size(); ++view) {
       std::memset(batch.views[view].memory + batch.views[view].stride * slot, 0, sample_bytes(view));
     }
+    for (size_t view = 0; view < batch.heatmaps.size(); ++view)
+      std::memset(batch.heatmaps[view].memory + batch.heatmaps[view].stride * slot, 0, heatmap_bytes(view));
     if (batch.plans != nullptr)
       std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
     std::lock_guard lock(batch.mutex);
@@ -252,8 +263,27 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
   }
   if (batch.plans != nullptr)
     std::copy(memory.plans.begin(), memory.plans.end(), batch.plans + slot * s.recipe.size());
+  const int64_t pixels = int64_t{picture.height} * picture.width;
+  if (!batch.heatmaps.empty()) {
+    render_heatmaps(batch, slot, worker, picture.height, picture.width);
+    clock.charge(Stage::heatmap);
+  }
   worker.times.add_sample();
-  return int64_t{picture.height} * picture.width;
+  return pixels;
+}
+
+// The picture's views are done: the decoder is free.
+void Engine::render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t height, int32_t width) const {
+  WorkingMemory& memory = *worker.memory;
+  const ConstPlanes decoded = memory.decoder.decode(state_->heatmaps->read(batch.heatmap_records[slot], memory.bytes));
+  const ConstPlanes heatmap = cpu::to_gray(decoded, memory.gray);
+  PL_CHECK(heatmap.height == height && heatmap.width == width, Fault::record,
+           "its heatmap is %d x %d (height x width), the picture %d x %d: they share a crop box", heatmap.height,
+           heatmap.width, height, width);
+  for (size_t view = 0; view < batch.heatmaps.size(); ++view) {
+    const Output& out = batch.heatmaps[view];
+    cpu::nearest(heatmap, memory.plans[view], memory.nearest, reinterpret_cast<float*>(out.memory + out.stride * slot));
+  }
 }
 
 }  // namespace pass_loader

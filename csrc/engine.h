@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/nearest.h"
 #include "cpu/normalize.h"
 #include "cpu/render.h"
 #include "error.h"
@@ -38,6 +39,8 @@ struct Batch {
   std::vector<uint32_t> epochs;  // one a record
   std::vector<uint16_t> sources;  // one a record: which of the engine's normalizations; empty: all the first
   std::vector<Output> views;     // one a view
+  std::vector<int64_t> heatmap_records;  // one a record, of the engine's second reader; empty: none are wanted
+  std::vector<Output> heatmaps;          // one a view, (N, out_height, out_width) float32; empty: none are wanted
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
 
@@ -53,9 +56,10 @@ class Engine {
  public:
   // normalizations: one a source, at least one, of one form. Where it has one channel, pictures become gray when they are
   // decoded. threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on cpus[i % size] alone;
-  // empty: anywhere.
+  // empty: anywhere. heatmaps: where a batch's heatmap_records are read; null: no batch has any.
   Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-         std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus);
+         std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus,
+         std::shared_ptr<const ShardReader> heatmaps = nullptr);
   ~Engine();  // prompt: threads finish the sample at hand
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
@@ -63,6 +67,7 @@ class Engine {
   const std::vector<ViewSpec>& recipe() const;
   const cpu::OutputForm& form() const;
   size_t sources() const;
+  bool has_heatmaps() const;
 
   void submit(std::shared_ptr<Batch> batch);
 
@@ -85,7 +90,9 @@ class Engine {
   void stop();
   void render(Batch& batch, int64_t slot, Worker& worker) const;
   int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
+  void render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t height, int32_t width) const;
   size_t sample_bytes(size_t view) const;
+  size_t heatmap_bytes(size_t view) const;
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;
   void check_owner() const;

@@ -88,6 +88,7 @@ class Engine:
         element: str = "float32",  # float16, bfloat16, uint8
         channels_last: bool = False,
         cpus: Sequence[int] = (),  # thread i runs on cpus[i % len(cpus)] alone
+        heatmaps: ShardReader | None = None,  # of the heatmap_records of batches
     ) -> None: ...
     def submit(
         self,
@@ -99,6 +100,8 @@ class Engine:
         views: list[np.ndarray],
         plans: np.ndarray | None = None,  # (N, views), written in place
         sources: np.ndarray | None = None,  # (N,) uint16: whose mean and std; None: all the first's
+        heatmap_records: np.ndarray | None = None,  # (N,) int64
+        heatmaps: list[np.ndarray] = [],  # (N, 1, height, width) float32, one a view, or none; written in place
     ) -> PendingBatch: ...
     def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 

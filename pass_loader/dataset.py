@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .pack.reader import Pack
 from .recipe import ChannelValues, Recipe
-from .rendering import Keys, Renderer
+from .rendering import Keys, Renderer, Submitted
 from .samples import Samples
 from .structures import item
 
@@ -49,6 +49,7 @@ class ShardDataset(Samples, IterableDataset):
 
     records or ids: serve these alone, in this order. Views depend on (seed, epoch, record) alone.
     mean, std: the pack's own, in place of the recipe's: one number, or one a channel.
+    heatmaps: a pack with a picture of the same id and size for each that is served, see recipes.mae_thorax.
     """
 
     def __init__(
@@ -61,8 +62,9 @@ class ShardDataset(Samples, IterableDataset):
         ids: Sequence[str] | None = None,
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
+        heatmaps: str | Path | Pack | None = None,
     ):
-        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, mean=mean, std=std)
+        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, mean=mean, std=std, heatmaps=heatmaps)
         self.epoch = 0
         self._rank: tuple[int, int] | None = None
         self._alone: tuple[int, Renderer] | None = None
@@ -92,16 +94,25 @@ class ShardDataset(Samples, IterableDataset):
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
         """What a batch holds of this record: a list of (channels, height, width) float32 tensors. Raises RecordError."""
+        return [view[0] for view in self._rendered(record, epoch, draw).views]
+
+    def heatmap(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
+        """What a batch holds of this record's heatmap: a (1, height, width) float32 tensor a view, from 0 to 1; empty
+        where the dataset has none. Raises RecordError."""
+        return [heatmap[0] for heatmap in self._rendered(record, epoch, draw).heatmaps]
+
+    def _rendered(self, record: int, epoch: int, draw: int) -> Submitted:
         self.check_live(record)
         if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
             self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
         submitted = self._alone[1].submit(Keys.of(record, draw, epoch))
         submitted.raise_first(submitted.wait())
-        return [view[0] for view in submitted.views]
+        return submitted
 
     def _item(self, record: int, epoch: int, draw: int = 0) -> Any:
-        views = self.sample(record, epoch, draw)
-        return item(self.recipe, views, record, int(self.pack.column("label")[record]))
+        done = self._rendered(record, epoch, draw)
+        views, heatmaps = ([one[0] for one in several] for several in (done.views, done.heatmaps))
+        return item(self.recipe, views, record, int(self.pack.column("label")[record]), heatmaps)
 
 
 class MapDataset(Dataset):

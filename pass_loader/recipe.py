@@ -28,6 +28,7 @@ BATCHES: dict[str, tuple[int | None, type]] = {
     "views_labels_masks": (None, IBOTMasks),
     "view_labels": (1, type(None)),
     "view_labels_masks": (1, RandomMasks),
+    "view_heatmap_labels": (1, type(None)),
     "pair_labels": (2, type(None)),
     "pair_index": (2, type(None)),
     "dinov2": (None, StratifiedMasks),
@@ -112,6 +113,7 @@ class Recipe:
         "index_views_labels": [positions of the pack's records, list, labels] (solo-learn);
         "views_labels_masks": (list, labels, list of bool masks (N, rows, columns), one a view) (iBOT);
         "view_labels": (the only view, labels); "view_labels_masks": the same and a dict of MAE's masks;
+        "view_heatmap_labels": ([the only view, its heatmap (N, 1, height, width)], labels), of a dataset with heatmaps;
         "pair_labels", "pair_index": (both views behind one another on the channels (N, 6, height, width), labels or
         records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
         predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx.

@@ -52,9 +52,24 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
     return np.asarray(view).reshape(view.height, view.width, -1)
 
 
-def _crop_and_resize(picture: Image.Image, plan: np.void) -> Image.Image:
+def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
+    """A second picture of the sample, L or I;16, through one plan row: same box, window and flip, nearest pixels, ToTensor.
+
+    Returns (1, out_height, out_width) float32.
+    """
+    view = _crop_and_resize(picture, plan, Image.Resampling.NEAREST)
+    if plan["flip"]:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.asarray(view)
+    return pixels[None].astype(np.float32) / np.float32(65535 if pixels.dtype == np.uint16 else 255)
+
+
+def _crop_and_resize(
+    picture: Image.Image, plan: np.void, interpolation: Image.Resampling | None = None
+) -> Image.Image:
     x, y = int(plan["crop_x"]), int(plan["crop_y"])
-    interpolation = Image.Resampling(int(plan["interpolation"]))
+    if interpolation is None:
+        interpolation = Image.Resampling(int(plan["interpolation"]))
     view = picture.crop((x, y, x + int(plan["crop_width"]), y + int(plan["crop_height"])))
     order = int(plan["resize_order"])
     if plan["via_height"]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
+from .heatmaps import Heatmaps
 from .live import Live, chosen_records, live_now, live_then
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
@@ -28,6 +29,7 @@ class Samples:
     Every method is a pure function of its arguments and the seed.
     records or ids: serve these alone, in this order, under the numbers that they have in the pack.
     mean, std: the pack's own, in place of the recipe's.
+    heatmaps: a pack with a picture of the same id and size for each that is served, for the batch "view_heatmap_labels".
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class Samples:
         ids: Sequence[str] | None = None,
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
+        heatmaps: str | Path | Pack | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
@@ -55,6 +58,11 @@ class Samples:
         self._chosen = chosen_records(self.pack, records, ids)
         self._live = live_now(self.pack, self._chosen)
         self._seen = self.pack.generation  # when _live was decided
+        if (heatmaps is not None) != (self.recipe.batch == "view_heatmap_labels"):
+            raise ValueError(
+                f"batch {self.recipe.batch!r} and heatmaps {heatmaps}: the batch 'view_heatmap_labels' has them, and no other"
+            )
+        self.heatmaps = None if heatmaps is None else Heatmaps(heatmaps, self.pack, self._live)
         self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
 
     def __len__(self) -> int:

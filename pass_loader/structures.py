@@ -125,6 +125,7 @@ _STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
     "views_labels_masks": _ibot,
     "view_labels": lambda batch: [batch.views[0], batch.labels()],
     "view_labels_masks": _mae,
+    "view_heatmap_labels": lambda batch: [[batch.views[0], batch.heatmaps[0]], batch.labels()],
     "pair_labels": lambda batch: [_pair(batch), batch.labels()],
     "pair_index": lambda batch: [_pair(batch), _records(batch)],
     "dinov2": _dinov2,
@@ -142,7 +143,9 @@ def assemble(batch: Submitted, more: Sequence[Any] = ()) -> Any:
     return parts if batch.samples.recipe.batch in _LISTS else tuple(parts)
 
 
-def item(recipe: Recipe, views: list[torch.Tensor], record: int, label: int) -> Any:
+def item(
+    recipe: Recipe, views: list[torch.Tensor], record: int, label: int, heatmaps: Sequence[torch.Tensor] = ()
+) -> Any:
     """One sample for torch's own DataLoader, whose default collation gives the batch's structure. What a batch has
     beside that (masks, dicts) comes from pass_loader.DataLoader alone; here such a sample is (list of views, label).
     """
@@ -150,6 +153,8 @@ def item(recipe: Recipe, views: list[torch.Tensor], record: int, label: int) -> 
         return views
     if recipe.batch == "view_labels":
         return views[0], label
+    if recipe.batch == "view_heatmap_labels":
+        return [views[0], heatmaps[0]], label
     if recipe.batch == "index_views_labels":
         return [record, views, label]
     if recipe.batch.startswith("pair"):
