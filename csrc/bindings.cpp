@@ -64,7 +64,8 @@ py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) 
   PL_CHECK(pixels.ndim() == 3 && ((pixels.shape(2) == 3 && !deep) || pixels.shape(2) == 1) && pixels.shape(0) >= 1 &&
                pixels.shape(1) >= 1 &&
                pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
-           Fault::argument, "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
+           Fault::argument,
+           "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
   const int channels = static_cast<int>(pixels.shape(2));
   std::span<const ViewPlan> borrowed = column(plans);
@@ -146,7 +147,8 @@ std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, con
     std::memcpy(halves.data(), half.data(s), channels * sizeof halves[0]);
     std::copy_n(mean.data(s), channels, means.begin());
     std::copy_n(std.data(s), channels, stds.begin());
-    found.emplace_back(cpu::OutputForm{element, channels_last, static_cast<int>(channels)}, values, halves, means, stds);
+    const cpu::OutputForm form{element, channels_last, static_cast<int>(channels)};
+    found.emplace_back(form, values, halves, means, stds);
   }
   return found;
 }
@@ -213,7 +215,8 @@ struct PyBatch {
   std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
 
-// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are contiguous.
+// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are
+// contiguous.
 Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
   const ViewSpec& spec = engine.recipe()[view];
   const cpu::OutputForm& form = engine.form();
@@ -252,8 +255,9 @@ void add_heatmaps(Batch& batch, const Engine& engine, const py::object& records,
                  out.shape(1) == 1 && out.shape(2) == height && out.shape(3) == width &&
                  (count == 0 || (out.strides(3) == 4 && out.strides(2) == 4 * width)) &&
                  (count <= 1 || out.strides(0) >= 4 * width * height),
-             Fault::argument, "heatmap %zu: want a float32 array of shape (%zd, 1, %zd, %zd) whose samples are contiguous",
-             v, count, height, width);
+             Fault::argument,
+             "heatmap %zu: want a float32 array of shape (%zd, 1, %zd, %zd) whose samples are contiguous", v, count,
+             height, width);
     batch.heatmaps.push_back({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))});
   }
   batch.heatmap_records.assign(of.begin(), of.end());

@@ -15,8 +15,8 @@ class Decoder {
   // libjpeg_alone: see jpeg::Decoder.
   explicit Decoder(bool libjpeg_alone = false) : jpeg_(libjpeg_alone) {}
 
-  // Valid until the next call. kStreamPadding readable bytes must follow. Throws Error(record) where the bytes cannot be
-  // decoded, and where they are neither JPEG nor PNG.
+  // Valid until the next call. kStreamPadding readable bytes must follow. Throws Error(record) where the bytes cannot
+  // be decoded, and where they are neither JPEG nor PNG.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
   bool without_libjpeg() const { return jpeg_.without_libjpeg(); }

@@ -54,9 +54,9 @@ struct Batch {
 
 class Engine {
  public:
-  // normalizations: one a source, at least one, of one form. Where it has one channel, pictures become gray when they are
-  // decoded. threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on cpus[i % size] alone;
-  // empty: anywhere. heatmaps: where a batch's heatmap_records are read; null: no batch has any.
+  // normalizations: one a source, at least one, of one form. Where it has one channel, pictures become gray when they
+  // are decoded. threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on
+  // cpus[i % size] alone; empty: anywhere. heatmaps: where a batch's heatmap_records are read; null: no batch has any.
   Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
          std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus,
          std::shared_ptr<const ShardReader> heatmaps = nullptr);

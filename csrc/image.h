@@ -1,4 +1,5 @@
-// Pictures inside the library: 8-bit RGB in three planes, or gray in one, of 8 or 16 bits. A Scratch owns memory, a Planes borrows it.
+// Pictures inside the library: 8-bit RGB in three planes, or gray in one, of 8 or 16 bits. A Scratch owns memory, a
+// Planes borrows it.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -125,7 +125,8 @@ void check_deep(std::span<const ViewSpec> recipe) {
 }
 
 void check_deep(const ViewPlan& plan) {
-  const bool still = std::all_of(std::begin(plan.jitter_order), std::end(plan.jitter_order), [](int8_t s) { return s < 0; });
+  const bool still = std::all_of(std::begin(plan.jitter_order), std::end(plan.jitter_order),
+                                 [](int8_t step) { return step < 0; });
   PL_CHECK(still && !plan.grayscale && plan.blur_sigma == 0.0f && plan.solarize_threshold < 0,
            Fault::argument,
            "plan: a gray picture of 16 bits can be cropped, resized and flipped alone, without jitter, grayscale, blur "

@@ -8,7 +8,8 @@ namespace pass_loader {
 
 constexpr int kWeightBits = 22;  // 32 - 8 bits of pixel - 2 bits of headroom for negative lobes
 
-// Output o is sum over t < count[o] of input[first[o] + t] * weight[o * stride + t], plus a half, >> kWeightBits, clipped.
+// Output o is sum over t < count[o] of input[first[o] + t] * weight[o * stride + t], plus a half, >> kWeightBits,
+// clipped.
 struct AxisWeights {
   int32_t stride = 0;  // taps reserved an output, a multiple of 4; zero weights fill them
   int32_t input_begin, input_end;  // the inputs that any output touches

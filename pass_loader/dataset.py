@@ -93,7 +93,10 @@ class ShardDataset(Samples, IterableDataset):
         return MapDataset(self)
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
-        """What a batch holds of this record: a list of (channels, height, width) float32 tensors. Raises RecordError."""
+        """What a batch holds of this record: a list of (channels, height, width) float32 tensors.
+
+        Raises RecordError.
+        """
         return [view[0] for view in self._rendered(record, epoch, draw).views]
 
     def heatmap(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:

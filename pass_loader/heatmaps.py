@@ -14,8 +14,8 @@ from .pack.reader import Pack
 
 
 class Heatmaps:
-    """The heatmaps of a pack's pictures, in a pack of their own under the same ids. What becomes of them is decided by the
-    plan of the view: same crop box and flip, nearest pixels.
+    """The heatmaps of a pack's pictures, in a pack of their own under the same ids. The plan of the view decides what
+    becomes of them: same crop box and flip, nearest pixels.
 
     Raises PackError where a served picture has no heatmap, or one of another size.
     """
@@ -33,8 +33,8 @@ class Heatmaps:
         without = served[theirs < 0]
         if len(without):
             raise PackError(
-                f"{self.pack.path} has no heatmap for {len(without):,} of {len(served):,} pictures of {pictures.path}, for "
-                f"example id {pictures.id_of(int(without[0]))}: give the dataset the ids= that have one"
+                f"{self.pack.path} has no heatmap for {len(without):,} of {len(served):,} pictures of {pictures.path}, "
+                f"for example id {pictures.id_of(int(without[0]))}: give the dataset the ids= that have one"
             )
         sizes = [np.stack([pack.column(side)[of] for side in ("height", "width")], axis=1)
                  for pack, of in ((pictures, served), (self.pack, theirs))]  # fmt: skip
@@ -43,8 +43,8 @@ class Heatmaps:
             place = wrong[0]
             own, heatmap = (" x ".join(map(str, size[place].tolist())) for size in sizes)
             raise PackError(
-                f"{self.pack.path}: the heatmap of id {pictures.id_of(int(served[place]))} is {heatmap} (height x width), "
-                f"the picture {own}; so are {len(wrong):,} in all: they share a crop box, so resize the heatmaps"
+                f"{self.pack.path}: the heatmap of id {pictures.id_of(int(served[place]))} is {heatmap} (height x "
+                f"width), the picture {own}; so are {len(wrong):,} in all: both share a crop box, resize the heatmaps"
             )
 
     def __getstate__(self) -> dict[str, Any]:

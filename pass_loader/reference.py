@@ -53,7 +53,7 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
 
 
 def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
-    """A second picture of the sample, L or I;16, through one plan row: same box, window and flip, nearest pixels, ToTensor.
+    """A sample's second picture, L or I;16, through one plan row: same box, window and flip, nearest pixels; ToTensor.
 
     Returns (1, out_height, out_width) float32.
     """
@@ -64,9 +64,7 @@ def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
     return pixels[None].astype(np.float32) / np.float32(65535 if pixels.dtype == np.uint16 else 255)
 
 
-def _crop_and_resize(
-    picture: Image.Image, plan: np.void, interpolation: Image.Resampling | None = None
-) -> Image.Image:
+def _crop_and_resize(picture: Image.Image, plan: np.void, interpolation: Image.Resampling | None = None) -> Image.Image:
     x, y = int(plan["crop_x"]), int(plan["crop_y"])
     if interpolation is None:
         interpolation = Image.Resampling(int(plan["interpolation"]))
@@ -121,13 +119,15 @@ def _kernel_blur(view: Image.Image, taps: int, sigma: float) -> Image.Image:
 
 
 def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """ToTensor then Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W) float32; (H, W, 1) uint16 is
-    divided by 65535 and fills all channels."""
+    """ToTensor then Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W) float32.
+
+    (H, W, 1) uint16 is divided by 65535 and fills all channels.
+    """
     import torch
 
     deep = view.dtype == np.uint16
     tensor = torch.from_numpy(view.transpose(2, 0, 1).astype(np.float32)).div(65535 if deep else 255)
-    tensor = tensor.expand(len(recipe.mean), -1, -1).clone()
+    tensor = tensor.expand(recipe.channels, -1, -1).clone()
     mean = torch.tensor(recipe.mean, dtype=torch.float32)[:, None, None]
     std = torch.tensor(recipe.std, dtype=torch.float32)[:, None, None]
     return tensor.sub_(mean).div_(std).numpy()

@@ -108,8 +108,13 @@ class Submitted:
     def as_samples(self) -> list[Any]:
         """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
         return [
-            item(self.samples.recipe, [view[slot] for view in self.views], int(self.keys.records[slot]), label,
-                 [heatmap[slot] for heatmap in self.heatmaps])
+            item(
+                self.samples.recipe,
+                [view[slot] for view in self.views],
+                int(self.keys.records[slot]),
+                label,
+                [heatmap[slot] for heatmap in self.heatmaps],
+            )
             for slot, label in enumerate(self.labels().tolist())
         ]
 
@@ -252,7 +257,9 @@ def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.fl
     """
     channels = recipe.channels
     if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != channels:
-        raise ValueError(f"want a uint8 tensor (..., {channels}, height, width), got {views.dtype} {tuple(views.shape)}")
+        raise ValueError(
+            f"want a uint8 tensor (..., {channels}, height, width), got {views.dtype} {tuple(views.shape)}"
+        )
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
         for values in (recipe.mean, recipe.std)

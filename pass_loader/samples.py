@@ -29,7 +29,7 @@ class Samples:
     Every method is a pure function of its arguments and the seed.
     records or ids: serve these alone, in this order, under the numbers that they have in the pack.
     mean, std: the pack's own, in place of the recipe's.
-    heatmaps: a pack with a picture of the same id and size for each that is served, for the batch "view_heatmap_labels".
+    heatmaps: a pack with a picture of the same id and size for each that is served; the batch is "view_heatmap_labels".
     """
 
     def __init__(
@@ -52,15 +52,18 @@ class Samples:
         if not 0 <= seed < MAX_SEED:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)
-        own = {name: values for name, values in (("mean", mean), ("std", std)) if values is not None}
-        self.recipe = dataclasses.replace(recipe, **own) if own else recipe
+        if mean is not None or std is not None:
+            mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
+            recipe = dataclasses.replace(recipe, mean=mean, std=std)
+        self.recipe = recipe
         self.seed = seed
         self._chosen = chosen_records(self.pack, records, ids)
         self._live = live_now(self.pack, self._chosen)
         self._seen = self.pack.generation  # when _live was decided
         if (heatmaps is not None) != (self.recipe.batch == "view_heatmap_labels"):
             raise ValueError(
-                f"batch {self.recipe.batch!r} and heatmaps {heatmaps}: the batch 'view_heatmap_labels' has them, and no other"
+                f"batch {self.recipe.batch!r} and heatmaps {heatmaps}: the batch 'view_heatmap_labels' has them, and "
+                "no other"
             )
         self.heatmaps = None if heatmaps is None else Heatmaps(heatmaps, self.pack, self._live)
         self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
@@ -154,7 +157,8 @@ class Samples:
         )
 
     def render(self, record: int, epoch: int = 0, draw: int = 0) -> list[np.ndarray]:
-        """The views before normalisation: a list of (height, width, recipe.channels) uint8. Raises RecordError, ShardError."""
+        """The views before normalisation: a list of (height, width, recipe.channels) uint8, of a picture of 16 bits
+        (height, width, 1) uint16. Raises RecordError, ShardError."""
         pixels = self.decode(record)
         with self.named(record):
             return _C.render_plan(pixels, self.plan(record, epoch, draw))
@@ -189,6 +193,7 @@ def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
     """Execute plan rows on a picture.
 
     pixels: (height, width, 3) uint8 RGB, or gray of (height, width, 1), uint8 or uint16. plan: rows of
-    _C.view_plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of the same type. Raises ValueError where a plan cannot be executed.
+    _C.view_plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of the same type.
+    Raises ValueError where a plan cannot be executed.
     """
     return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))

@@ -37,7 +37,8 @@ def _copied(views: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
 
 
 def _pair(batch: Submitted) -> torch.Tensor:
-    """(N, 6, height, width), of gray views (N, 2, height, width): the views lie between one another (rendering.Renderer)."""
+    """(N, 6, height, width), of gray views (N, 2, height, width): the views lie between one another
+    (rendering.Renderer)."""
     first, second = batch.views
     count, channels, height, width = first.shape
     if second.data_ptr() == first.data_ptr() + first[0].numel() * first.element_size():

@@ -29,8 +29,8 @@ def png(
     extra: bytes = b"",
     filters: int | None = None,
 ) -> bytes:
-    """pixels: (height, width) or (height, width, samples). data_bytes: of an IDAT chunk, at the most. extra: chunks before
-    them. filters: of all rows; None: all five in turn."""
+    """pixels: (height, width) or (height, width, samples). data_bytes: of an IDAT chunk, at the most. extra: chunks
+    before them. filters: of all rows; None: all five in turn."""
     height, width = pixels.shape[:2]
     pixels = pixels.reshape(height, width, -1)
     raw = bytearray()

@@ -1,4 +1,4 @@
-"""One channel: gray pictures decoded to one plane, views of one channel or of three equal ones, mean and std a source."""
+"""One channel: gray pictures in one plane, views of one channel or of three equal ones; mean and std a source."""
 
 from __future__ import annotations
 
@@ -124,7 +124,9 @@ def test_types_and_samples(mixed: Path) -> None:
     dataset = ShardDataset(mixed, GRAY)
     plain = next(iter(DataLoader(dataset, 4)))[0]
     for dtype in (torch.float16, torch.bfloat16):
-        assert all(torch.equal(a, b.to(dtype)) for a, b in zip(next(iter(DataLoader(dataset, 4, dtype=dtype)))[0], plain))
+        assert all(
+            torch.equal(a, b.to(dtype)) for a, b in zip(next(iter(DataLoader(dataset, 4, dtype=dtype)))[0], plain)
+        )
     from pass_loader import normalize
 
     for view, bytes_ in zip(plain, next(iter(DataLoader(dataset, 4, dtype=torch.uint8)))[0]):

@@ -91,7 +91,7 @@ def test_as_torchvision(packs: tuple[Path, Path]) -> None:
 
 
 def test_sizes_windows_and_first_resizes(tmp_path: Path) -> None:
-    """Kills: positions by multiplication, a window's offset, a `via` that is left out. Every ratio of two sides to 60."""
+    """Kills: positions by multiplication, a window's offset, a `via` that is left out. Widths of 1 to 60."""
     rng = np.random.default_rng(1)
     sizes = [(int(rng.integers(1, 61)), width) for width in range(1, 61)]
     build([write_tree(tmp_path / "a", {f"{n:02d}.jpg": jpeg(noise(*s)) for n, s in enumerate(sizes)})], tmp_path / "p")
@@ -130,7 +130,9 @@ def test_structures(packs: tuple[Path, Path]) -> None:
 
 
 def test_errors(packs: tuple[Path, Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="batch 'view_labels' and heatmaps .*: the batch 'view_heatmap_labels' has them"):
+    with pytest.raises(
+        ValueError, match="batch 'view_labels' and heatmaps .*: the batch 'view_heatmap_labels' has them"
+    ):
         ShardDataset(packs[0], recipes.mae_thorax(), heatmaps=packs[1])
     with pytest.raises(ValueError, match="batch 'view_heatmap_labels' and heatmaps None"):
         ShardDataset(packs[0], RECIPE)
@@ -148,7 +150,9 @@ def test_errors(packs: tuple[Path, Path], tmp_path: Path) -> None:
         ShardDataset(packs[0], RECIPE, heatmaps=tmp_path / "part", ids=["0", "4", "3"])
     other = write_tree(tmp_path / "other", heatmaps_of([SIZES[0], (32, 90), *SIZES[2:]]))
     build([other], tmp_path / "sizes")
-    with pytest.raises(PackError, match=r"heatmap of id 1 is 32 x 90 \(height x width\), the picture 31 x 90; so are 1 in"):
+    with pytest.raises(
+        PackError, match=r"heatmap of id 1 is 32 x 90 \(height x width\), the picture 31 x 90; so are 1 in"
+    ):
         ShardDataset(packs[0], RECIPE, heatmaps=tmp_path / "sizes")
 
 
@@ -177,8 +181,9 @@ def test_engine_refuses_other_arrays(packs: tuple[Path, Path]) -> None:
     keys, views = (np.arange(2), *np.zeros((2, 2), np.uint32)), [np.zeros((2, 3, 40, 40), np.float32)]
     good = np.zeros((2, 1, 40, 40), np.float32)
     theirs = np.arange(2)
-    for engine, records, out in ((_C.Engine(*of), theirs, good), (_C.Engine(*of, heatmaps=dataset.reader), theirs, good[:1]),
-                                 (_C.Engine(*of, heatmaps=dataset.reader), theirs[:1], good)):  # fmt: skip
+    without, with_heatmaps = _C.Engine(*of), _C.Engine(*of, heatmaps=dataset.reader)
+    for engine, records, out in ((without, theirs, good), (with_heatmaps, theirs, good[:1]),
+                                 (with_heatmaps, theirs[:1], good)):  # fmt: skip
         with pytest.raises(ValueError, match="want an engine with heatmaps|want a float32 array of shape"):
             engine.submit(*keys, views, heatmap_records=records, heatmaps=[out])
     with Image.new("L", (2, 2)) as picture:

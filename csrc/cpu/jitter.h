@@ -1,5 +1,5 @@
-// Colour steps on contiguous planes of `count` pixels each, in place: RGB, or gray in one plane, where every step does what
-// it does to three equal planes and what Pillow does to an image of mode "L". Whole tiles are read and written.
+// Colour steps on contiguous planes of `count` pixels each, in place: RGB, or gray in one plane, where every step does
+// what it does to three equal planes and what Pillow does to an image of mode "L". Whole tiles are read and written.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -5,8 +5,8 @@
 namespace pass_loader::cpu {
 namespace {
 
-// One axis of a resize: which input each output takes. Pillow, Geometry.c: ImagingScaleAffine, whose positions are a sum
-// in double.
+// One axis of a resize: which input each output takes. Pillow, Geometry.c: ImagingScaleAffine, whose positions are a
+// sum in double.
 void fill_inputs(int32_t in_size, int32_t out_size, int32_t* inputs) {
   const double step = static_cast<double>(in_size) / out_size;
   double at = step * 0.5;

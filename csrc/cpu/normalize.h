@@ -14,8 +14,8 @@ constexpr size_t bytes_of(Element element) {
   return element == Element::float32 ? 4 : element == Element::uint8 ? 1 : 2;
 }
 
-// [channel][byte]: what a byte becomes. Made in Python with torch's arithmetic: (x / 255 - mean) / std in float32, and casts
-// of that as the bits of a half type.
+// [channel][byte]: what a byte becomes. Made in Python with torch's arithmetic: (x / 255 - mean) / std in float32, and
+// casts of that as the bits of a half type.
 using NormalizeTable = std::array<std::array<float, 256>, 3>;
 using HalfTable = std::array<std::array<uint16_t, 256>, 3>;
 
@@ -38,8 +38,8 @@ struct Normalization {
   bool computable;  // arithmetic without divisions gives every value of the table
 };
 
-// out: contiguous elements, (channels, height, width) or with channels_last (height, width, channels). A gray view fills
-// three channels with its one; a view of three planes needs three.
+// out: contiguous elements, (channels, height, width) or with channels_last (height, width, channels). A gray view
+// fills three channels with its one; a view of three planes needs three.
 void normalize(const Planes& view, const Normalization& normalization, void* out);
 
 // out: (height, width, channels) uint8, contiguous; three equal channels of a gray view where `channels` is 3.

@@ -1,5 +1,5 @@
-// PNG bytes to planes, the pixels that Pillow's Image.open(...).convert("RGB") gives: gray to one plane of 8 or 16 bits, colour
-// and palettes to planar RGB, alpha dropped, no gamma and no Exif rotation. By libpng.
+// PNG bytes to planes, the pixels that Pillow's Image.open(...).convert("RGB") gives: gray to one plane of 8 or 16
+// bits, colour and palettes to planar RGB, alpha dropped, no gamma and no Exif rotation. By libpng.
 #pragma once
 #include <cstdint>
 #include <memory>

@@ -16,7 +16,9 @@ constexpr size_t kFrame = 12;  // of a chunk: length, type and CRC
 constexpr uint32_t kMaxSide = 65535;
 
 uint32_t big32(const uint8_t* p) {
-  return static_cast<uint32_t>(p[0]) << 24 | static_cast<uint32_t>(p[1]) << 16 | static_cast<uint32_t>(p[2]) << 8 | p[3];
+  uint32_t value = 0;
+  for (int i = 0; i < 4; ++i) value = value << 8 | p[i];
+  return value;
 }
 
 struct Chunk {
@@ -76,8 +78,8 @@ void read_frame(const Chunk& chunk, Header* header) {
            "PNG: %s of 16 bits a sample is not decoded, since RGB would lose 8 of them; 16-bit gray without alpha is",
            colour == 4 ? "gray and alpha" : "colour");
   header->colour = static_cast<ColourType>(colour);
-  PL_CHECK(p[10] == 0 && p[11] == 0 && p[12] <= 1, Fault::record, "PNG: compression %d, filter %d, interlace %d are unknown",
-           p[10], p[11], p[12]);
+  PL_CHECK(p[10] == 0 && p[11] == 0 && p[12] <= 1, Fault::record,
+           "PNG: compression %d, filter %d, interlace %d are unknown", p[10], p[11], p[12]);
   header->interlaced = p[12] != 0;
 }
 
@@ -127,8 +129,8 @@ std::span<const uint8_t> data_chunk(std::span<const uint8_t> bytes, size_t* at) 
 
 void check_rest(std::span<const uint8_t> bytes, size_t at) {
   for (Chunk chunk; chunk_at(bytes, at, &chunk) && !chunk.is("IEND"); at += kFrame + chunk.length)
-    PL_CHECK(chunk.whole(), Fault::record, "PNG: cut off: chunk %.4s at byte %zu has %u bytes, %zu are there", chunk.type,
-             at, chunk.length, chunk.data.size());
+    PL_CHECK(chunk.whole(), Fault::record, "PNG: cut off: chunk %.4s at byte %zu has %u bytes, %zu are there",
+             chunk.type, at, chunk.length, chunk.data.size());
 }
 
 bool ends_with_iend(std::span<const uint8_t> bytes) {

@@ -20,8 +20,8 @@ struct Header {
 
 bool is_png(std::span<const uint8_t> bytes);
 
-// Throws Error(record): cut off, a wrong CRC before the pixels, more pixels than kMaxPixels, a side over 65535, animated, or
-// 16 bits a sample but for plain gray: as RGB they would lose 8 of them.
+// Throws Error(record): cut off, a wrong CRC before the pixels, more pixels than kMaxPixels, a side over 65535,
+// animated, or 16 bits a sample but for plain gray: as RGB they would lose 8 of them.
 Header read_header(std::span<const uint8_t> bytes);
 
 // What stands behind the pixels, chunk by chunk: throws Error(record) where Pillow refuses it, which is a chunk that is
@@ -31,8 +31,8 @@ void check_rest(std::span<const uint8_t> bytes, size_t at);
 // Whether an IEND chunk closes the bytes: a cheap sign that nothing was cut off.
 bool ends_with_iend(std::span<const uint8_t> bytes);
 
-// The data of the IDAT chunk at `at`, as much as is there of it, and where the next chunk begins; empty and the same place
-// where no such chunk stands there.
+// The data of the IDAT chunk at `at`, as much as is there of it, and where the next chunk begins; empty and the same
+// place where no such chunk stands there.
 std::span<const uint8_t> data_chunk(std::span<const uint8_t> bytes, size_t* at);
 
 }  // namespace pass_loader::png

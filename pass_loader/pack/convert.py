@@ -30,7 +30,8 @@ _ERASED = Picture(b"", 0, 0, 0, False, False)
 
 @dataclass(frozen=True)
 class Converted:
-    """What the new pack holds. dct, jpeg, png: live records in each codec; erased: removed ones, whose bytes were left."""
+    """What the new pack holds. dct, jpeg, png: live records in each codec; erased: removed ones, without their
+    bytes."""
 
     codec: str
     dct: int
@@ -63,9 +64,10 @@ def convert(
     """Write the records of a pack into the new pack `out`, in another codec.
 
     codec: "dct", where what it cannot represent, or what cannot be decoded, stays a JPEG; or "jpeg", where records of
-    the codec "dct" become JPEGs with the same pixels, Exif and ICC profile, not the same bytes. PNGs stay. Record numbers, ids,
-    labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the same samples. Removed
-    records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them first to keep them.
+    the codec "dct" become JPEGs with the same pixels, Exif and ICC profile, not the same bytes. PNGs stay as they are.
+    Record numbers, ids, labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the
+    same samples. Removed records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them
+    first to keep them.
     workers: threads, a shard each; None: one a core. progress: called with the bytes of each record done.
 
     Cut off at any moment, the same call goes on after the last whole shard. Every record's CRC is checked. Raises
@@ -185,10 +187,9 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
     _write_log(root, pack, erased)
     whole = lengths > 0
     codes = index.column("codec").to_numpy()[whole]
-    done = Converted(
-        codec, *(int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png")),
-        int((~whole).sum()), int(before[whole].sum()), int(lengths.sum()),
-    )  # fmt: skip
+    dct, jpeg, png = (int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png"))
+    erased_in_all = int((~whole).sum())
+    done = Converted(codec, dct, jpeg, png, erased_in_all, int(before[whole].sum()), int(lengths.sum()))
     complete(root, plan, asdict(done), manifest)
     return done
 

@@ -37,8 +37,8 @@ class Picture:
 
 
 def encoded(picture: Picture, codec: str) -> Picture:
-    """The picture in this codec; as it is where "dct" cannot represent it, and a PNG in any case. Raises BadPictureError
-    where it has to be decoded and cannot be."""
+    """The picture in this codec; as it is where "dct" cannot represent it, and a PNG in any case. Raises
+    BadPictureError where it has to be decoded and cannot be."""
     if picture.codec in (codec, "png"):
         return picture
     data = _C.jpeg_to_dct(picture.data) if codec == "dct" else _C.dct_to_jpeg(picture.data)
