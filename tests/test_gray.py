@@ -46,6 +46,18 @@ def test_decode(name: str, isa: str) -> None:
     assert_pixels_equal(_C.decode(data, 3), np.asarray(reference.decode(data)), name)
 
 
+def test_sampling_factors_of_one_component(isa: str) -> None:
+    """They mean nothing (T.81 A.2.2), but decide where a record of the codec dct is decoded to."""
+    for factors in (0x11, 0x22, 0x14, 0x41, 0x44):
+        data = bytearray(jpeg(noise(41, 70), mode="L"))
+        data[data.index(b"\xff\xc0") + 11] = factors
+        want = np.asarray(reference.decode(bytes(data), channels=1))[:, :, None]
+        assert_pixels_equal(_C.decode(bytes(data), 1), want, factors)
+        record = _C.jpeg_to_dct(bytes(data))
+        assert record is not None
+        assert_pixels_equal(_C.decode(record, 1), want, factors)
+
+
 def test_other_numbers_of_channels_are_refused() -> None:
     with pytest.raises(ValueError, match="channels is 2, want 1 or 3"):
         _C.decode(jpeg(noise(4, 4)), 2)
@@ -59,6 +71,8 @@ def test_every_step(isa: str) -> None:
     for order in itertools.permutations(range(4)):
         check_gray(pixels, plan_of(61, 83, jitter_order=list(order), brightness=1.3, contrast=0.7, saturation=1.4,
                                    hue=0.07, grayscale=order[0] == 1, solarize_threshold=128 - order[1]))  # fmt: skip
+    for size in ((1, 1), (1, 2), (3, 1), (2, 3)):  # where every pixel counts for the mean
+        check_gray(noise(*size, 7)[:, :, 0], plan_of(*size, jitter_order=[1, -1, -1, -1], contrast=0.3))
     for factor in (0.0, 0.2, 1.0000001, 1.8, -3.0, 1000.0):
         for step, name in enumerate(("brightness", "contrast", "saturation")):
             check_gray(pixels, plan_of(61, 83, jitter_order=[step, -1, -1, -1], **{name: factor}))
