@@ -1,4 +1,5 @@
-"""Where a sample's time goes, stage by stage, at each instruction-set level, beside floors taken in the same process.
+"""Where a sample's time goes, stage by stage, at each instruction-set level, beside floors taken in the same process;
+and what the views of every preset cost a pixel.
 
 The engine's own stage times (csrc/stages.h) over the timed rounds, one thread on one pinned core. `other` is what the
 batch took beyond its stages: hand-over, Python, the memory's first use.
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader import DataLoader, ShardDataset, recipes, reference
 
 from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, run
 
@@ -37,6 +38,28 @@ def bench_stages(benchmark: Any, pack: Path, records: list[int], recipe_name: st
     assert samples == ROUNDS * len(records)
     assert min(seconds.values()) >= 0
     assert_equals_pillow(dataset, batch[0], batch[-1])
+
+
+@pytest.mark.parametrize("recipe_name", recipes.PRESETS)
+def bench_presets(benchmark: Any, pack: Path, records: list[int], recipe_name: str, isa: str) -> None:
+    """Views alone, neither read nor decoded: nanoseconds a pixel of output, of the median pass."""
+    dataset = ShardDataset(pack, recipes.PRESETS[recipe_name]())
+    loader = DataLoader(dataset, BATCH, sampler=records, num_workers=1)
+    renderer = loader._get_renderer()
+    passes = []
+
+    def one_pass() -> None:
+        before = renderer.stage_times()
+        last(loader)
+        after = renderer.stage_times()
+        seconds = sum(after[stage] - before[stage] for stage in after if stage not in ("samples", "read", "decode"))
+        passes.append(1e9 * seconds / (len(records) * pixels_out(dataset)))
+
+    run(benchmark, one_pass, len(records), table="presets", isa=isa, recipe=recipe_name)
+    benchmark.extra_info["ns_per_pixel"] = statistics.median(passes[-ROUNDS:])
+    picture = reference.decode(dataset.read(records[0]))
+    for view, plan in zip(dataset.render(records[0]), dataset.plan(records[0]), strict=True):
+        assert np.array_equal(view, np.asarray(reference.render(picture, plan)))
 
 
 def pixels_out(dataset: ShardDataset) -> int:

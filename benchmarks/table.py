@@ -85,6 +85,17 @@ def stage_table(levels: list[dict[str, Any]]) -> str:
     return markdown(lines)
 
 
+def presets_table(found: list[dict[str, Any]]) -> str:
+    """What views cost, and how much of what DINO's cost."""
+    levels = list(dict.fromkeys(row["isa"] for row in found))
+    cost = {(row["recipe"], row["isa"]): row["ns_per_pixel"] for row in found}
+    lines = [["views alone, ns a pixel of output (of DINO's)", *levels]]
+    for recipe in dict.fromkeys(row["recipe"] for row in found):
+        ratios = [(cost[recipe, level], cost[recipe, level] / cost["dino", level]) for level in levels]
+        lines.append([recipe, *(f"{ns:.2f} ({ratio:.2f})" for ns, ratio in ratios)])
+    return markdown(lines)
+
+
 def threads_table(found: list[dict[str, Any]]) -> str:
     lines = [["threads, DINO", "samples/s", "one thread, in turn with it", "ratio"]]
     for row in found:
@@ -148,6 +159,8 @@ def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
         yield codec_table([row for row in codec if row["sampling"] == sampling])
     if found := rows(files, "packing"):
         yield packing_table(found)
+    if found := rows(files, "presets"):
+        yield presets_table(found)
     for name, make in (("threads", threads_table), ("views", views_table), ("process", process_table)):
         if found := rows(files, name):
             yield make(found)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,6 +67,11 @@ def chosen_records(pack: Pack, records: Sequence[int] | None, ids: Sequence[str]
     if len(chosen) and not 0 <= chosen.min() <= chosen.max() < pack.records:
         raise IndexError(f"records: want numbers in [0, {pack.records})")
     return chosen.astype(np.int64)
+
+
+def digest_of(chosen: np.ndarray | None) -> str | None:
+    """A digest of a subset and its order; None of a whole pack."""
+    return None if chosen is None else hashlib.blake2b(chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
 
 
 def live_now(pack: Pack, chosen: np.ndarray | None) -> Live:

@@ -334,7 +334,8 @@ class DataLoader:
         if self._foreign is not None:
             return own | {"sampler": self._foreign.identity()}
         order = {"kind": self.sampler.kind(samples), "seed": self.sampler.seed, "infinite": self.sampler.infinite}
-        return own | {"order": order, "global_batch": (self.batch_size or 1) * self.sampler.place[1]}
+        whole = {"global_batch": (self.batch_size or 1) * self.sampler.place[1], "drop_last": self.drop_last}
+        return own | {"order": order} | whole
 
     def stats(self) -> dict[str, Any]:
         """What the loader has done since it was made.

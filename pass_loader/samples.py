@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from . import _C
 from .errors import BadPictureError, RecordError, ShardError
 from .heatmaps import Heatmaps
-from .live import Live, chosen_records, live_now, live_then
+from .live import Live, chosen_records, digest_of, live_now, live_then
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
@@ -93,9 +92,7 @@ class Samples:
 
     def subset(self) -> str | None:
         """A digest of the chosen records and their order; None where all are served."""
-        if self._chosen is None:
-            return None
-        return hashlib.blake2b(self._chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
+        return digest_of(self._chosen)
 
     def live_then(self, generation: int) -> Live:
         """What was served when the pack had this generation. Raises PackError where it never had it."""

@@ -163,6 +163,7 @@ def test_ctrl_c_while_waiting(pack: Path) -> None:
         "loader = pass_loader.DataLoader(dataset, 23, num_workers=1)\n"
         "next(iter(loader))\n"
         "assert 'pandas' not in sys.modules\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are deaf to it\n"
         "threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "while True:\n"
         "    for batch in loader:\n"

@@ -7,6 +7,8 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tarfile
 import time
 from datetime import datetime
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 
 from pass_loader import PackError, Samples, recipes
-from pass_loader.pack import Pack, build, creator_name, date_taken, index, verify
+from pass_loader.pack import Pack, build, creator_name, date_taken, index, remove, verify
 from pass_loader.pack.cli import main
 from pass_loader.pack.shards import ShardWriter
 
@@ -158,6 +160,34 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.undo()
     assert list((tmp_path / "pack").glob("*.rows"))
     assert main(arguments) == 0 and verify(tmp_path / "pack") == []
+
+
+IN_A_SMALL_DISK = """
+mount -t tmpfs -o size=300k none "$1" || exit 77
+shift
+"$@"; first=$?
+mount -o remount,size=16m "$OUT" && "$@" && "$PYTHON" -m pass_loader.pack.cli verify "$OUT/pack" && exit $first
+exit 78
+"""
+
+
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    """A file system of 300 kB, for pictures of a megabyte; then it grows, and the same command goes on."""
+    folder = write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(noise(256, 256, i)) for i in range(12)})
+    out = tmp_path / "out"
+    out.mkdir()
+    build_it = [sys.executable, "-m", "pass_loader.pack.cli", "build", str(folder), "--out", str(out / "pack")]
+    shell = ["unshare", "--mount", "--map-root-user", "sh", "-c", IN_A_SMALL_DISK, "sh", str(out)]
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not here: no file system of its own can be mounted")
+    environment = os.environ | {"OUT": str(out), "PYTHON": sys.executable}
+    done = subprocess.run(
+        [*shell, *build_it, "--shard-bytes", "120KiB"], capture_output=True, text=True, env=environment
+    )
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    assert "no space is left for" in done.stderr and "make room there" in done.stderr, done.stderr
+    assert done.returncode == 1, done
 
 
 def test_failing_storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pass_files: tuple[Path, Path]) -> None:
@@ -312,3 +342,14 @@ def test_beyond_4_gib(tmp_path: Path) -> None:
     assert Pack(tmp_path / "in_place").column("offset").min() > 5 << 30
     offsets = Pack(tmp_path / "copied").column("offset")
     assert np.all(np.diff(offsets) > 0) and offsets.max() < 1 << 20
+
+
+def test_pandas_is_left_alone(tmp_path: Path) -> None:
+    """pyarrow imports it in many of its conversions: 0.2 s of a short command, and a Ctrl-C that is swallowed."""
+    sources_of(tmp_path)
+    program = (
+        "import sys; from tests import test_packing as t; from pathlib import Path; root = Path(sys.argv[1]); "
+        "t.pack_it(root); t.remove(root / 'pack', ['c0/id00'], reason='asked'); assert 'pandas' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

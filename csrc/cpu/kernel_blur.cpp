@@ -1,9 +1,11 @@
 // torchvision 0.28, transforms/_functional_tensor.py: gaussian_blur, on x86 with FMA. There the output is one chain of
 // fused multiply-adds over taps x taps products in raster order (oneDNN's depthwise convolution), rounded half to even.
-// A separable sum is a ninth of the work; its distance from the chain has a bound (`doubt`), so that only sums as near
-// as that to a half need the chain.
+// A separable sum is a small part of that work; its distance from the chain has a bound (`Doubt`), so that only sums as
+// near as that to a half need the chain.
 #include "cpu/kernel_blur.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -16,23 +18,36 @@
 namespace pass_loader::cpu {
 namespace {
 
-constexpr int kLanes = 16;   // pixels of a block; no level's register holds more
-constexpr int kRun = 32;     // neighbours that are summed together, so that a weight is loaded once for all
-constexpr int kChains = 4;  // independent ones at a time: a fused multiply-add waits four cycles for the one before
+constexpr int kRun = 32;         // neighbours that are summed together, whole registers at every level
+constexpr int kMaxRadius = 127;  // of an 8-bit number of taps
+constexpr int kChains = 8;       // independent ones at a time: a fused multiply-add waits four cycles for the one before
 
-// A level's register of floats.
-template <int kCount>
-struct Register {
-  typedef float Floats __attribute__((vector_size(4 * kCount)));
-  typedef int32_t Ints __attribute__((vector_size(4 * kCount)));
-  typedef uint8_t Bytes __attribute__((vector_size(kCount)));
-  static constexpr int kCountOf = kCount, kTogether = kRun / kCount;
+// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole one, half to even, which stands in the lowest bits.
+constexpr float kWhole = 12582912.0f;
+
+struct Taps {
+  int radius;
+  int reach;            // the separable sum goes this far, at least 1
+  int span;             // products farther than this along an axis are zeros: fma(x, 0, s) is s
+  const float* weight;  // of distance 0 and up
+  const float* kernel;  // the products, as torch has them
 };
 
-struct Padded {
-  const float* pixels;
-  size_t stride;
-  int taps;
+// A sum s farther than least + share * min(s, 128) from a half is on the chain's side of it.
+struct Doubt {
+  float least, share;
+};
+
+// One plane on its way: floats with reflected margins, and their sums along the rows.
+struct Plane {
+  int height, width;
+  float *floats, *sums;  // of the first row's first pixel
+  size_t stride, sums_stride;
+  const Taps& taps;
+
+  int reflected(int y) const { return y < 0 ? -y : y < height ? y : 2 * (height - 1) - y; }
+  float* row(int y) const { return floats + static_cast<size_t>(reflected(y)) * stride; }
+  float* sums_of(int y) const { return sums + static_cast<size_t>(y) * sums_stride; }
 };
 
 // torch's sum of n floats on x86: 8 lanes, then the rest, then the lanes; below 8 numbers 4 lanes (SumKernel.cpp).
@@ -59,202 +74,126 @@ void gaussian_taps(int taps, float sigma, float* out) {
   for (int i = 0; i < taps; ++i) out[i] /= sum;
 }
 
-// Reflected without repeating the edge. Floats past the row's end, up to the stride, are zeros.
-template <typename R>
-PL_INLINE void pad_body(const uint8_t* plane, int height, int width, int radius, float* out, size_t stride) {
-  for (int y = -radius; y < height + radius; ++y, out += stride) {
-    const uint8_t* row = plane + static_cast<size_t>(y < 0 ? -y : y < height ? y : 2 * (height - 1) - y) * width;
-    for (int x = 0; x < width; x += R::kCountOf) {
-      typename R::Bytes bytes;
-      std::memcpy(&bytes, row + x, sizeof bytes);
-      const auto values = __builtin_convertvector(__builtin_convertvector(bytes, typename R::Ints), typename R::Floats);
-      std::memcpy(out + radius + x, &values, sizeof values);
-    }
-    for (int i = 1; i <= radius; ++i) out[radius - i] = row[i], out[radius + width - 1 + i] = row[width - 1 - i];
-    std::memset(out + width + 2 * radius, 0, (stride - width - 2 * radius) * sizeof(float));
-  }
+// Half the distance of neighbouring floats at v.
+double half_ulp(double v) {
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(static_cast<float>(v)) & 0x7f800000) * 0x1p-24;
 }
 
-// out[k][i] = sum over t of in[t * step + i] * weight[t] for kTogether registers k of neighbours.
-template <typename R>
-PL_INLINE void weighted_sums(const float* in, size_t step, const float* weight, int taps,
-                             typename R::Floats (&out)[R::kTogether]) {
-  typename R::Floats sums[R::kTogether] = {};
-  for (int t = 0; t < taps; ++t, in += step) {
-    const float tap = weight[t];
-    for (int k = 0; k < R::kTogether; ++k) {
-      typename R::Floats values;
-      std::memcpy(&values, in + k * R::kCountOf, sizeof values);
-      sums[k] += values * tap;
-    }
+// How far chain and separable sum may lie apart.
+//
+// The chain: a step's error is at most half an ulp of its result, and at most the term that it adds, as the sum before is
+// a float. No term is negative, so that a partial sum exceeds neither the last one nor 255 times the weights so far. For
+// s in [v, 2v) that is a sum of minima of v / 2^24 and constants: concave in v, so that the line through its values at 64
+// and 128 is nowhere below it.
+// The separable sum: one rounding a step, of at most min(s, 128) / 2^24 (2 reach + 8 cover both axes, a sum of two rows,
+// products rounded by themselves, and the chain's rounded weights); and the taps left out.
+Doubt doubt_of(const Taps& taps, double left_out) {
+  const int side = 2 * taps.radius + 1;
+  double sum = 0.0, at_64 = 0.0, at_128 = 0.0;
+  for (int i = 0; i < side * side; ++i) {
+    const double term = 255.0 * taps.kernel[i];
+    sum += term;
+    const double step = std::min(term, half_ulp(1.001 * sum));
+    at_64 += std::min(step, 0x1p-18), at_128 += std::min(step, 0x1p-17);
   }
-  std::memcpy(out, sums, sizeof sums);
+  const double share = (at_128 - at_64) / 64, least = at_128 - 128 * share + 255.0 * left_out + 0x1p-22;
+  return {static_cast<float>(1.01 * least), static_cast<float>(1.01 * (share + (2 * taps.reach + 8) * 0x1p-24))};
 }
 
-template <typename R>
-PL_INLINE void across_body(const Padded& in, int rows, int width, const float* weight, float* out, size_t out_stride) {
-  for (int y = 0; y < rows; ++y)
-    for (int x = 0; x < width; x += kRun) {
-      typename R::Floats sums[R::kTogether];
-      weighted_sums<R>(in.pixels + y * in.stride + x, 1, weight, in.taps, sums);
-      std::memcpy(out + y * out_stride + x, sums, sizeof sums);
-    }
+// As far as the taps beyond, of both axes, weigh more than `most`; what they weigh then.
+double set_reach(Taps& taps, double most) {
+  double left_out = 0.0;
+  taps.reach = taps.radius;
+  while (taps.reach > 1 && left_out + 4.0 * taps.weight[taps.reach] <= most) left_out += 4.0 * taps.weight[taps.reach--];
+  return left_out;
 }
 
-// Rounds a register of sums to bytes; true where one of them is in doubt. Terms are not negative, so that no partial sum
-// exceeds the sum s, nor on average over the chain half of 255 (the kernel is symmetric): either sum is off by less than
-// min(s, 128) * operations / 2^24.
-template <typename R>
-PL_INLINE bool round_sums(const typename R::Floats& sum, float share, uint8_t* out, int count) {
-  using Floats = typename R::Floats;
-  using Ints = typename R::Ints;
-  const Floats most = 128.0f - Floats{};
-  const Floats up = sum + 0.5f;
-  const Ints whole = __builtin_convertvector(up, Ints);
-  const Floats part = up - __builtin_convertvector(whole, Floats);
-  const Floats doubt = (sum < most ? sum : most) * share;
-  const auto bytes = __builtin_convertvector(whole, typename R::Bytes);
-  const Floats off_centre = (Floats)((Ints)(part - 0.5f) & 0x7FFFFFFF);
-  const Floats room = 0.5f - doubt - off_centre;  // negative: near to a half
-  uint64_t signs[R::kCountOf / 2], any = 0;
-  std::memcpy(signs, &room, sizeof room);
-  for (uint64_t pair : signs) any |= pair;
-  if (count >= R::kCountOf) {
-    std::memcpy(out, &bytes, sizeof bytes);
-  } else {
-    std::memcpy(out, &bytes, static_cast<size_t>(count));
-  }
-  return (any & 0x8000000080000000) != 0;
+typedef float FourFloats __attribute__((vector_size(16)));
+
+PL_INLINE FourFloats fused(FourFloats a, FourFloats b, FourFloats c) {
+  for (int i = 0; i < 4; ++i) c[i] = std::fma(a[i], b[i], c[i]);
+  return c;
 }
 
-// One row of bytes. Adds to `doubtful` the first pixels of the registers that hold a doubt.
-template <typename R>
-PL_INLINE void down_body(const float* in, size_t stride, const float* weight, int taps, int width, uint8_t* out,
-                         uint32_t* doubtful, int* doubts) {
-  const float share = static_cast<float>(taps * taps + 4 * taps + 16) * 0x1p-24f;
-  for (int run = 0; run < width; run += kRun) {
-    typename R::Floats sums[R::kTogether];
-    weighted_sums<R>(in + run, stride, weight, taps, sums);
-    for (int k = 0; k < R::kTogether && run + k * R::kCountOf < width; ++k) {
-      const int x = run + k * R::kCountOf;
-      if (round_sums<R>(sums[k], share, out + x, width - x)) doubtful[(*doubts)++] = static_cast<uint32_t>(x);
-    }
-  }
+PL_INLINE bool any_sign(FourFloats v) {
+  uint64_t signs[2];
+  std::memcpy(signs, &v, sizeof signs);
+  return ((signs[0] | signs[1]) & 0x8000000080000000) != 0;
 }
+
+PL_INLINE FourFloats widen_four(const uint8_t* from) {
+  return FourFloats{static_cast<float>(from[0]), static_cast<float>(from[1]), static_cast<float>(from[2]),
+                    static_cast<float>(from[3])};
+}
+
+PL_INLINE void narrow_four(FourFloats v, uint8_t* to) {
+  for (int i = 0; i < 4; ++i) to[i] = static_cast<uint8_t>(std::bit_cast<uint32_t>(v[i]));
+}
+
+#define PL_PART(name) name##_base
+#define PL_TARGET
+#define PL_FLOATS FourFloats
+#define PL_FMA(a, b, c) ((a) * (b) + (c))
+#define PL_FUSED(a, b, c) fused(a, b, c)
+#define PL_MIN(a, b) ((a) < (b) ? (a) : (b))
+#define PL_ANY_SIGN(v) any_sign(v)
+#define PL_WIDEN(from) widen_four(from)
+#define PL_NARROW(v, to) narrow_four(v, to)
+#include "cpu/kernel_blur_rows.h"
 
 #if defined(__x86_64__)
-#define PL_REGISTERS(name, params, args)                                                      \
-  void name##_base params { name##_body<Register<4>> args; }                                  \
-  PL_TARGET_AVX2 void name##_avx2 params { name##_body<Register<8>> args; }                   \
-  PL_TARGET_AVX512 void name##_avx512 params { name##_body<Register<kLanes>> args; }       \
-  PL_TARGET_VBMI void name##_avx512vbmi params { name##_body<Register<kLanes>> args; }     \
-  PL_DISPATCH(name, params, args, name)
-#else
-#define PL_REGISTERS(name, params, args)                     \
-  void name##_base params { name##_body<Register<4>> args; } \
-  PL_DISPATCH(name, params, args, name)
+PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
+  const __m256i low = _mm256_and_si256(_mm256_castps_si256(v), _mm256_set1_epi32(255));
+  const __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+}
+
+#define PL_PART(name) name##_avx2
+#define PL_TARGET PL_TARGET_AVX2
+#define PL_FLOATS __m256
+#define PL_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define PL_FUSED(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define PL_MIN(a, b) _mm256_min_ps(a, b)
+#define PL_ANY_SIGN(v) (_mm256_movemask_ps(v) != 0)
+#define PL_WIDEN(from) \
+  _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
+#define PL_NARROW(v, to) narrow_eight(v, to)
+#include "cpu/kernel_blur_rows.h"
+
+#define PL_PART(name) name##_avx512
+#define PL_TARGET PL_TARGET_AVX512
+#define PL_FLOATS __m512
+#define PL_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define PL_FUSED(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define PL_MIN(a, b) _mm512_min_ps(a, b)
+#define PL_ANY_SIGN(v) (_mm512_movepi32_mask(_mm512_castps_si512(v)) != 0)
+#define PL_WIDEN(from) \
+  _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))
+#define PL_NARROW(v, to) \
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_castps_si512(v)))
+#include "cpu/kernel_blur_rows.h"
+#define plane_avx512vbmi plane_avx512
 #endif
-
-PL_REGISTERS(pad, (const uint8_t* plane, int height, int width, int radius, float* out, size_t stride),
-             (plane, height, width, radius, out, stride))
-PL_REGISTERS(across, (const Padded& in, int rows, int width, const float* weight, float* out, size_t out_stride),
-             (in, rows, width, weight, out, out_stride))
-PL_REGISTERS(down,
-             (const float* in, size_t stride, const float* weight, int taps, int width, uint8_t* out,
-              uint32_t* doubtful, int* doubts),
-             (in, stride, weight, taps, width, out, doubtful, doubts))
-#undef PL_REGISTERS
-
-// torch's own arithmetic for kChains blocks of kLanes pixels; sums, not yet rounded.
-typedef const float* const (&Blocks)[kChains];
-void chains_base(const Padded& in, Blocks from, const float* kernel, float (*sum)[kLanes]) {
-  for (int chain = 0; chain < kChains; ++chain)
-    for (int i = 0; i < kLanes; ++i) sum[chain][i] = 0.0f;
-  for (int row = 0; row < in.taps; ++row)
-    for (int column = 0; column < in.taps; ++column, ++kernel)
-      for (int chain = 0; chain < kChains; ++chain)
-        for (int i = 0; i < kLanes; ++i)
-          sum[chain][i] = std::fma(from[chain][row * in.stride + column + i], *kernel, sum[chain][i]);
-}
-
-#if defined(__x86_64__)
-PL_TARGET_AVX2 void chains_avx2(const Padded& in, Blocks from, const float* kernel, float (*sum)[kLanes]) {
-  __m256 low[kChains] = {}, high[kChains] = {};
-  for (int row = 0; row < in.taps; ++row)
-    for (int column = 0; column < in.taps; ++column, ++kernel) {
-      const __m256 weight = _mm256_set1_ps(*kernel);
-      for (int chain = 0; chain < kChains; ++chain) {
-        const float* pixels = from[chain] + row * in.stride + column;
-        low[chain] = _mm256_fmadd_ps(_mm256_loadu_ps(pixels), weight, low[chain]);
-        high[chain] = _mm256_fmadd_ps(_mm256_loadu_ps(pixels + 8), weight, high[chain]);
-      }
-    }
-  for (int chain = 0; chain < kChains; ++chain) {
-    _mm256_storeu_ps(sum[chain], low[chain]);
-    _mm256_storeu_ps(sum[chain] + 8, high[chain]);
-  }
-}
-
-PL_TARGET_AVX512 void chains_avx512(const Padded& in, Blocks from, const float* kernel, float (*sum)[kLanes]) {
-  __m512 sums[kChains] = {};
-  for (int row = 0; row < in.taps; ++row)
-    for (int column = 0; column < in.taps; ++column, ++kernel)
-      for (int chain = 0; chain < kChains; ++chain)
-        sums[chain] = _mm512_fmadd_ps(_mm512_loadu_ps(from[chain] + row * in.stride + column), _mm512_set1_ps(*kernel),
-                                      sums[chain]);
-  for (int chain = 0; chain < kChains; ++chain) _mm512_storeu_ps(sum[chain], sums[chain]);
-}
-#define chains_avx512vbmi chains_avx512
-#endif
-PL_DISPATCH(chains, (const Padded& in, Blocks from, const float* kernel, float (*sum)[kLanes]), (in, from, kernel, sum),
-            chains)
-
-uint8_t round_half_even(float value) {
-  constexpr float kWhole = 12582912.0f;  // 1.5 * 2^23
-  return static_cast<uint8_t>(static_cast<int>(value + kWhole - kWhole));
-}
-
-void settle(const Padded& in, const float* kernel, const uint32_t* doubtful, size_t count, int width, uint8_t* plane) {
-  for (size_t first = 0; first < count; first += kChains) {
-    const float* from[kChains];
-    float sum[kChains][kLanes];
-    auto place = [&](int chain) { return doubtful[first + chain < count ? first + chain : first]; };
-    for (int chain = 0; chain < kChains; ++chain)
-      from[chain] = in.pixels + place(chain) / width * in.stride + place(chain) % width;
-    chains(in, from, kernel, sum);
-    for (int chain = 0; chain < kChains; ++chain) {
-      const int left = width - static_cast<int>(place(chain) % width);
-      for (int i = 0; i < kLanes && i < left; ++i) plane[place(chain) + i] = round_half_even(sum[chain][i]);
-    }
-  }
-}
+PL_DISPATCH(blur_plane, (const Plane& plane, Doubt doubt, uint32_t* doubtful, uint8_t* pixels),
+            (plane, doubt, doubtful, pixels), plane)
 
 }  // namespace
 
-void kernel_blur(const ViewPixels& view, int height, int width, int taps, float sigma, KernelBlurScratch& scratch) {
-  const int radius = taps / 2, rows = height + 2 * radius;
-  const size_t stride = round_up(width, kRun) + round_up(2 * radius, kRun), across_stride = round_up(width, kRun);
-  float* kernel = scratch.kernel.need(static_cast<size_t>(taps) * taps + taps);
-  float* weight = kernel + static_cast<size_t>(taps) * taps;
-  gaussian_taps(taps, sigma, weight);
-  for (int i = 0; i < taps * taps; ++i) kernel[i] = weight[i / taps] * weight[i % taps];
-  float* padded = scratch.padded.need(stride * rows);
-  float* blurred = scratch.rows.need(across_stride * rows);
-  uint32_t* doubtful = scratch.doubtful.need(across_stride / 4 * height);
-  const Padded in{padded, stride, taps};
-  for (int plane = 0; plane < view.channels; ++plane) {
-    uint8_t* pixels = view.pixels + plane * view.plane_stride;
-    pad(pixels, height, width, radius, padded, stride);
-    across(in, rows, width, weight, blurred, across_stride);
-    size_t count = 0;
-    for (int y = 0; y < height; ++y) {
-      int doubts = 0;
-      const uint32_t begin = static_cast<uint32_t>(y) * width;
-      down(blurred + y * across_stride, across_stride, weight, taps, width, pixels + begin, doubtful + count, &doubts);
-      for (; doubts > 0; --doubts) doubtful[count++] += begin;
-    }
-    settle(in, kernel, doubtful, count, width, pixels);
-  }
+void kernel_blur(const ViewPixels& view, int height, int width, int count, float sigma, KernelBlurScratch& scratch) {
+  const size_t n = static_cast<size_t>(count), margin = round_up(n / 2, kRun), sums_stride = round_up(width, kRun);
+  const size_t stride = sums_stride + 2 * margin;
+  float* weight = scratch.kernel.need(n * n + n);
+  float* kernel = weight + n;
+  gaussian_taps(count, sigma, weight);
+  for (size_t i = 0; i < n * n; ++i) kernel[i] = weight[i / n] * weight[i % n];
+  Taps taps{count / 2, 0, count / 2, weight + count / 2, kernel};
+  while (taps.span > 0 && taps.weight[taps.span] * taps.weight[0] == 0.0f) --taps.span;
+  const Doubt doubt = doubt_of(taps, set_reach(taps, 0x1p-21));
+  const Plane plane{height, width, scratch.floats.need(stride * height) + margin, scratch.sums.need(sums_stride * height),
+                    stride, sums_stride, taps};
+  for (int y = 0; y < height; ++y) std::fill(plane.row(y) + width, plane.row(y) + sums_stride + margin, 0.0f);
+  uint32_t* doubtful = scratch.doubtful.need(sums_stride / 4 * height + 1);
+  for (int c = 0; c < view.channels; ++c) blur_plane(plane, doubt, doubtful, view.pixels + c * view.plane_stride);
 }
 
 }  // namespace pass_loader::cpu

@@ -6,11 +6,11 @@
 namespace pass_loader::cpu {
 
 struct KernelBlurScratch {
-  Scratch<float> padded, rows, kernel;
+  Scratch<float> floats, sums, kernel;
   Scratch<uint32_t> doubtful;
 };
 
-// taps odd; sigma > 0, pixels. view.count == height * width, both above taps / 2.
-void kernel_blur(const ViewPixels& view, int height, int width, int taps, float sigma, KernelBlurScratch& scratch);
+// count: of taps, odd, at most 255; sigma > 0, pixels. view.count == height * width, both above count / 2.
+void kernel_blur(const ViewPixels& view, int height, int width, int count, float sigma, KernelBlurScratch& scratch);
 
 }  // namespace pass_loader::cpu

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .attribution import CHANGES, FORMATS, attribution
+from .reader import Pack
 from .removal import ids_of_file, listed
 
 
@@ -18,6 +19,11 @@ def add_attribution_command(commands: Any) -> None:
     )
     credit.add_argument("pack", type=Path, metavar="PACK")
     credit.add_argument("--ids", type=Path, metavar="FILE", help="of these ids only, one a line")
+    credit.add_argument(
+        "--batch", type=Path, metavar="STATE",
+        help="of the batch that a run was given last before it saved this state of its loader (JSON or torch.save); "
+        "--ids then names the ids of a dataset that is a part of the pack",
+    )  # fmt: skip
     credit.add_argument("--format", choices=FORMATS, default="txt", help="default: %(default)s")
     credit.add_argument("--out", type=Path, metavar="FILE", help="default: standard output")
     credit.add_argument("--changes", default=CHANGES, metavar="TEXT", help="the notice of changes")
@@ -27,10 +33,15 @@ def add_attribution_command(commands: Any) -> None:
 
 
 def _attribution(options: argparse.Namespace) -> int:
+    ids = ids_of_file(options.ids) if options.ids else None
+    pack, records = Pack(options.pack), None
+    if options.batch is not None:
+        from ..replay import read_state, records_of_last_batch  # needs torch, the command without it does not
+
+        records, ids = records_of_last_batch(pack, read_state(options.batch), ids), None
     credits = attribution(
-        options.pack, ids=ids_of_file(options.ids) if options.ids else None, changes=options.changes,
-        creator=options.creator, licence=options.licence,
-    )  # fmt: skip
+        pack, records, ids=ids, changes=options.changes, creator=options.creator, licence=options.licence
+    )
     with contextlib.ExitStack() as stack:
         file = sys.stdout
         if options.out is not None:

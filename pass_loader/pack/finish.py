@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 
 from ..errors import PackError
+from . import arrow
+from .columns import IndexColumns
 from .foreign import remember, stamp
 from .layout import (
     FORMAT,
     FORMAT_VERSION,
     INDEX,
-    INDEX_SCHEMA,
     TABLE_SCHEMA,
     publish,
     shard_names,
@@ -71,7 +72,7 @@ class Finish:
     def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
         """Writes the tables and the index; returns the manifest's shards and the pack's id. Counts in report."""
         shards: list[dict[str, Any]] = []
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in INDEX_SCHEMA.names}
+        index = IndexColumns(self.root)
         identity = hashlib.sha256()
         written: list[tuple[Path, Path]] = []
         first = 0
@@ -80,18 +81,15 @@ class Finish:
             first += table.num_rows
             tar, parquet = shard_names(shard.number)
             written.append((write_table(table, self.root / parquet), self.root / parquet))
-            rows = index_rows(table, len(shards))
-            for name in parts:
-                parts[name].append(rows.column(name).to_numpy())
+            index.append(index_rows(table, len(shards)))
             entry = {"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes}
             shards.append(entry | self._foreign(shard))
             for row in zip(*(table.column(name).to_pylist() for name in ("id", "length", "crc32c", "label"))):
                 identity.update("\t".join(map(str, row)).encode() + b"\n")
         publish(*written)
         pack_id = identity.hexdigest()[:32]
-        columns = {name: np.concatenate(parts.pop(name)) for name in list(parts)}  # never twice in memory
-        report.same_bytes = self._count_same_bytes(columns, shards)
-        write_index(self.root / INDEX, pa.table(columns, schema=INDEX_SCHEMA), pack_id)
+        report.same_bytes = self._count_same_bytes(index, shards)
+        write_index(self.root / INDEX, index.table(), pack_id)
         if self._stamps:
             remember(self.root, {self.sources[place].name: self.sources[place].path for place in self._stamps})
         if self.metadata is not None:
@@ -122,7 +120,11 @@ class Finish:
             self.labels[name] if name is not None else -1 if label is None else label
             for name, label in zip(columns["class_name"], columns["label"])
         ]
-        arrays = [pa.array(columns[name], type) for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)]
+        arrays = [
+            arrow.strings(columns[name]) if type == pa.string()
+            else arrow.numbers(np.array(columns[name], type.to_pandas_dtype()))
+            for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)
+        ]  # fmt: skip
         table = pa.table(arrays, schema=TABLE_SCHEMA)
         if self.metadata is not None:
             rows, missing = self.metadata.rows_of(columns["id"])
@@ -147,16 +149,12 @@ class Finish:
         by_name = {source.name: source.path for source in self.sources}
         return [by_name[shard["tar"]] if "foreign" in shard else self.root / shard["tar"] for shard in shards]
 
-    def _count_same_bytes(self, index: dict[str, np.ndarray], shards: list[dict[str, Any]]) -> int:
+    def _count_same_bytes(self, index: IndexColumns, shards: list[dict[str, Any]]) -> int:
         """Pictures whose bytes stand in the pack before. Few have equal length and CRC: those are read again."""
-        shard, offset, length = (index[name] for name in ("shard", "offset", "length"))
-        prints = length << 32
-        prints |= index["crc32c"]
-        in_order = np.sort(prints)
-        suspects = np.flatnonzero(np.isin(prints, in_order[1:][in_order[1:] == in_order[:-1]]))
+        shard, offset, length = (index.column(name) for name in ("shard", "offset", "length"))
         paths = self._paths(shards)
         counts: Counter[bytes] = Counter()
-        for record in suspects.tolist():
+        for record in index.of_equal_length_and_crc().tolist():
             with open(paths[shard[record]], "rb") as file:
                 counts[digest_of(os.pread(file.fileno(), int(length[record]), int(offset[record])))] += 1
         return sum(counts.values()) - len(counts)

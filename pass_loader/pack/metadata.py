@@ -14,6 +14,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 
 from ..errors import PackError
+from . import arrow
 from .layout import TABLE_SCHEMA
 from .sources import html_hint
 
@@ -79,11 +80,11 @@ class Metadata:
         parts = [pa.Table.from_batches([], self._batches.schema)]
         for batch in np.unique(batch_of).tolist():
             local = rows[order][batch_of == batch] - self._first[batch]
-            parts.append(pa.Table.from_batches([self._batches.get_batch(batch).take(pa.array(local))]))
+            parts.append(pa.Table.from_batches([self._batches.get_batch(batch).take(arrow.numbers(local))]))
         place = np.zeros(len(ids), dtype=np.int64)
         place[order] = np.arange(len(order))
         self._used += len(found)
-        return pa.concat_tables(parts).combine_chunks().take(pa.array(place, mask=rows < 0)), len(ids) - len(found)
+        return pa.concat_tables(parts).combine_chunks().take(arrow.numbers(place, rows >= 0)), len(ids) - len(found)
 
     def unused(self) -> int:
         """Rows that no packed picture has asked for."""

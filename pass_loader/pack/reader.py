@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .. import _C
 from ..errors import PackError
+from . import arrow
 from .foreign import find
 from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest, shard_names
 
@@ -120,10 +121,7 @@ class Pack:
 
     def column(self, name: str) -> np.ndarray:
         """A column of the index, (records,), a read-only view of the memory map."""
-        # pyarrow's own conversions import pandas where it is installed, which takes time and swallows a Ctrl-C.
-        chunk = self.index.column(name).chunk(0)
-        dtype = np.dtype(str(chunk.type))
-        return np.frombuffer(chunk.buffers()[1], dtype=dtype, count=len(chunk), offset=chunk.offset * dtype.itemsize)
+        return arrow.to_numpy(self.index.column(name).chunk(0))
 
     def shard_of(self, record: int) -> int:
         self._check(record)
@@ -147,7 +145,7 @@ class Pack:
 
     def ids(self, records: np.ndarray) -> list[str]:
         """Many ids at once. The first call reads all ids into memory, about 40 bytes a record."""
-        return self.all_ids().take(pa.array(records)).to_pylist()
+        return self.all_ids().take(arrow.numbers(records)).to_pylist()
 
     def all_ids(self) -> pa.LargeStringArray:
         """(records,): the removed ones' too. Kept in memory from the first call on."""
@@ -165,14 +163,14 @@ class Pack:
 
     def records_of(self, ids: Sequence[str]) -> np.ndarray:
         """(len(ids),) int64: the record of each id, removed ones included; -1 where the pack has no such id."""
-        wanted = pa.array(list(dict.fromkeys(ids)), pa.string())
+        wanted = arrow.strings(list(dict.fromkeys(ids)))
         found = np.full(len(wanted), -1, dtype=np.int64)
 
         def look(shard: int) -> None:
             column = self.table(shard, columns=["id"]).column("id").combine_chunks()
-            rows = np.flatnonzero(pc.is_in(column, value_set=wanted).to_numpy(zero_copy_only=False))
-            places = pc.index_in(column.take(pa.array(rows)), value_set=wanted)
-            found[places.to_numpy(zero_copy_only=False)] = rows + self.first_record[shard]
+            rows = pc.indices_nonzero(pc.is_in(column, value_set=wanted))
+            places = pc.index_in(column.take(rows), value_set=wanted)
+            found[arrow.to_numpy(places)] = arrow.to_numpy(rows).astype(np.int64) + self.first_record[shard]
 
         with ThreadPoolExecutor(min(8, len(self.shards))) as pool:
             list(pool.map(look, range(len(self.shards))))
@@ -200,7 +198,12 @@ class Pack:
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A Parquet file. Raises PackError where it is missing or damaged."""
     try:
-        return pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table imports pandas
+            missing = set(columns or ()) - {*file.schema_arrow.names}
+            if missing:
+                raise KeyError(f"it has no column {', '.join(sorted(missing))}")
+            table = file.read(columns)
+            return table if columns is None else table.select(columns)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise PackError(f"{path}: {error}") from None
 
@@ -246,11 +249,11 @@ def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
 
 def index_rows(table: pa.Table, shard: int) -> pa.Table:
     """A shard's rows of the index."""
-    codec = pc.index_in(table.column("codec"), pa.array(CODECS))
+    codec = pc.index_in(table.column("codec"), arrow.strings(CODECS))
     if codec.null_count:
         raise PackError(f"shard {shard} holds a codec that this pass-loader does not know; it knows {list(CODECS)}")
     columns = {name: table.column(name) for name in INDEX_SCHEMA.names if name not in ("shard", "codec")}
-    columns["shard"] = pa.chunked_array([pa.array(np.full(table.num_rows, shard, np.int32))])
+    columns["shard"] = pa.chunked_array([arrow.numbers(np.full(table.num_rows, shard, np.int32))])
     columns["codec"] = codec
     return pa.table([columns[name].cast(type) for name, type in zip(INDEX_SCHEMA.names, INDEX_SCHEMA.types)],
                     schema=INDEX_SCHEMA)  # fmt: skip

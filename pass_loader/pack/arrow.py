@@ -1,0 +1,36 @@
+"""Between numpy and Arrow by their buffers. pyarrow's own conversions import pandas where it is installed, which takes
+0.2 s and swallows a Ctrl-C."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+
+def numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
+    """A one-dimensional array of numbers as an Arrow array; valid: bool, null where it is false."""
+    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
+    buffers = [bits, pa.py_buffer(np.ascontiguousarray(values))]
+    return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
+
+
+def strings(values: Sequence[str]) -> pa.Array:
+    """As an Arrow array of type string. Raises OverflowError for 2 GiB and more of them."""
+    encoded = [value.encode() for value in values]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
+    if ends[-1] >= 1 << 31:
+        raise OverflowError(f"{ends[-1]} bytes in one array of strings")
+    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
+
+
+def to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
+    """A column of numbers without nulls; a view where it is one chunk."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    dtype = np.dtype(column.type.to_pandas_dtype())
+    parts = [
+        np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize) for chunk in chunks if chunk
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
