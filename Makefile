@@ -51,12 +51,13 @@ sanitize: setup
 need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
   DEBIAN_FRONTEND=noninteractive apt-get install -qy $(2); } || { echo "Please install: $(2)"; exit 1; }
 
-# Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct. The corpora in
+# Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct, PNGs. The corpora in
 # build/fuzz grow from run to run; a finding is left there.
-fuzz: setup build/fuzz/decode build/fuzz/dct
+fuzz: setup build/fuzz/decode build/fuzz/dct build/fuzz/png
 	$(bin)/python -m tests.fuzz.seeds build/fuzz/seeds
 	$(call run_fuzzer,decode,8192)
 	$(call run_fuzzer,dct,1024)
+	$(call run_fuzzer,png,1024)
 
 # $(call run_fuzzer,TARGET,MOST BYTES)
 run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/$(1) -max_total_time=$(FUZZ_SECONDS) \
@@ -66,13 +67,14 @@ run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=mall
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
 build/fuzz/decode: tests/fuzz/decode.cpp tests/fuzz/mutate.cpp $(sources)
 build/fuzz/dct: tests/fuzz/dct.cpp tests/fuzz/mutate_dct.cpp $(sources)
-build/fuzz/decode build/fuzz/dct:
+build/fuzz/png: tests/fuzz/png.cpp $(sources)
+build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	@$(call need,clang++,clang)
 	mkdir -p build/fuzz
 	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
-	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp $$(pkg-config --cflags libjpeg) \
-	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg) -o $@
+	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp $$(pkg-config --cflags libjpeg libpng) \
+	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg libpng zlib) -o $@
 
 aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)

@@ -7,18 +7,15 @@
 #include <cstring>
 
 #include "bindings.h"
-#include "buffers.h"
-#include "engine.h"
+#include "cpu/render.h"
 #include "isa.h"
+#include "stages.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
 using namespace pass_loader;
 
 namespace {
-
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;  // no forcecast: another dtype or layout is refused, not copied
 
 py::object bad_picture_error;  // lives as long as the process
 
@@ -27,22 +24,6 @@ void translate(const Error& error) {
                    : error.fault() == Fault::record ? bad_picture_error.ptr()
                                                     : PyExc_OSError;
   PyErr_SetString(type, error.what());
-}
-
-const char* fault_name(Fault fault) {
-  return fault == Fault::argument ? "argument" : fault == Fault::record ? "record" : "io";
-}
-
-template <typename T>
-std::span<const T> column(const Array<T>& array) {
-  PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
-  return {array.data(), static_cast<size_t>(array.size())};
-}
-
-std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
-  std::span<const ViewSpec> specs = column(rows);
-  check_recipe(specs);
-  return {specs.begin(), specs.end()};
 }
 
 Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record,
@@ -55,6 +36,29 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
   std::memset(static_cast<void*>(plans.mutable_data()), 0, static_cast<size_t>(plans.nbytes()));
   plan_views(specs, {seed, epoch, record, draw}, height, width, {plans.mutable_data(), specs.size()});
   return plans;
+}
+
+// Of N samples, each with so many companions: (views (N,) int32, -1 where none is used; which of them (N,) int64).
+py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                          const Array<uint32_t>& epochs, const Array<int64_t>& companions, uint32_t views,
+                          double probability) {
+  const py::ssize_t n = records.size();
+  PL_CHECK(records.ndim() == 1 && draws.ndim() == 1 && draws.size() == n && epochs.ndim() == 1 && epochs.size() == n &&
+               companions.ndim() == 1 && companions.size() == n,
+           Fault::argument, "want one draw, epoch and number of companions a record");
+  PL_CHECK(views >= 1 && views <= kMaxViews && probability >= 0.0 && probability <= 1.0, Fault::argument,
+           "%u views, probability %g: want [1, %d] and [0, 1]", views, probability, kMaxViews);
+  Array<int32_t> chosen(n);
+  Array<int64_t> which(n);
+  for (py::ssize_t i = 0; i < n; ++i) {
+    PL_CHECK(companions.data()[i] >= 0 && companions.data()[i] < int64_t{1} << 31, Fault::argument,
+             "a negative number of companions, or too many");
+    const CompanionDraw drawn = draw_companion({seed, epochs.data()[i], records.data()[i], draws.data()[i]}, views,
+                                               static_cast<uint32_t>(companions.data()[i]), probability);
+    chosen.mutable_data()[i] = drawn.view;
+    which.mutable_data()[i] = drawn.companion;
+  }
+  return py::make_tuple(chosen, which);
 }
 
 // Sample: uint8_t, or uint16_t for gray of 16 bits.
@@ -96,226 +100,6 @@ py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) 
   return views;
 }
 
-// Keeps the index's columns alive for as long as the reader lives.
-struct PyShardReader {
-  PyShardReader(std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset, Array<int64_t> length,
-                Array<uint32_t> crc)
-      : columns{shard, offset, length, crc},
-        reader(std::make_shared<ShardReader>(
-            std::move(paths), IndexColumns{column(shard), column(offset), column(length), column(crc)})) {}
-
-  py::bytes read(int64_t record) const {
-    Scratch<uint8_t> buffer;
-    std::span<const uint8_t> bytes;
-    {
-      py::gil_scoped_release release;
-      bytes = reader->read(record, buffer);
-    }
-    return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  }
-
-  std::tuple<Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>> columns;
-  std::shared_ptr<ShardReader> reader;
-};
-
-constexpr const char* kElementNames[] = {"float32", "float16", "bfloat16", "uint8"};  // in the order of cpu::Element
-
-cpu::Element element_of(const std::string& name) {
-  for (int i = 0; i < 4; ++i)
-    if (name == kElementNames[i]) return static_cast<cpu::Element>(i);
-  fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
-}
-
-// One a source: tables (sources, channels, 256), means and stds (sources, channels).
-std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, const Array<uint16_t>& half,
-                                                  const Array<float>& mean, const Array<float>& std,
-                                                  cpu::Element element, bool channels_last) {
-  const py::ssize_t sources = table.ndim() == 3 ? table.shape(0) : 0, channels = sources > 0 ? table.shape(1) : 0;
-  auto fits = [&](const py::array& array) {
-    return array.ndim() >= 2 && array.shape(0) == sources && array.shape(1) == channels &&
-           (array.ndim() == 2 || (array.ndim() == 3 && array.shape(2) == 256));
-  };
-  PL_CHECK(sources >= 1 && sources <= 65536 && (channels == 1 || channels == 3) && fits(table) && fits(half) &&
-               half.ndim() == 3 && fits(mean) && mean.ndim() == 2 && fits(std) && std.ndim() == 2,
-           Fault::argument, "want normalisation tables (sources, 1 or 3, 256), mean and std (sources, 1 or 3)");
-  std::vector<cpu::Normalization> found;
-  for (py::ssize_t s = 0; s < sources; ++s) {
-    cpu::NormalizeTable values{};
-    cpu::HalfTable halves{};
-    std::array<float, 3> means{}, stds{};
-    std::memcpy(values.data(), table.data(s), channels * sizeof values[0]);
-    std::memcpy(halves.data(), half.data(s), channels * sizeof halves[0]);
-    std::copy_n(mean.data(s), channels, means.begin());
-    std::copy_n(std.data(s), channels, stds.begin());
-    const cpu::OutputForm form{element, channels_last, static_cast<int>(channels)};
-    found.emplace_back(form, values, halves, means, stds);
-  }
-  return found;
-}
-
-struct PyEngine {
-  PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
-           const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
-           const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_)
-      : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
-    const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
-    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
-                                      normalizations_of(table, half, mean, std, element_of(element), channels_last),
-                                      threads, cpus, second);
-  }
-  py::dict stage_times() const {
-    const StageTotals totals = engine->stage_times();
-    py::dict seconds;
-    for (size_t i = 0; i < kStages; ++i) seconds[kStageNames[i]] = 1e-9 * static_cast<double>(totals.ns[i]);
-    seconds["samples"] = totals.samples;
-    return seconds;
-  }
-  ~PyEngine() {
-    py::gil_scoped_release release;
-    engine.reset();
-  }
-  py::object reader, heatmaps;  // keep the columns alive
-  std::unique_ptr<Engine> engine;
-};
-
-// A batch under way. Holds the engine and the output arrays; dying early, it first stops all writing into them.
-struct PyBatch {
-  PyBatch(py::object engine_, py::list views, py::object plans, py::list heatmaps)
-      : engine(std::move(engine_)), views(views), heatmaps(heatmaps), plans(plans) {}
-  PyBatch(const PyBatch&) = delete;
-  ~PyBatch() {
-    Engine& native = *engine.cast<PyEngine&>().engine;
-    py::gil_scoped_release release;
-    native.cancel(*batch);
-  }
-
-  // [(slot, fault, message)] in the order of slots; None when `seconds` pass first. Ctrl-C is noticed every 50 ms.
-  py::object wait(double seconds) {
-    Engine& native = *engine.cast<PyEngine&>().engine;
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
-    bool done = false;
-    while (!done) {
-      {
-        py::gil_scoped_release release;
-        done = native.wait(*batch, std::chrono::milliseconds(50));
-      }
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!done && std::chrono::steady_clock::now() > deadline) return py::none();
-    }
-    std::sort(batch->failures.begin(), batch->failures.end(),
-              [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
-    py::list failures;
-    for (const Failure& f : batch->failures) failures.append(py::make_tuple(f.slot, fault_name(f.fault), f.message));
-    return failures;
-  }
-
-  py::object engine;
-  py::list views, heatmaps;
-  py::object plans;
-  std::shared_ptr<Batch> batch = std::make_shared<Batch>();
-};
-
-// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are
-// contiguous.
-Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
-  const ViewSpec& spec = engine.recipe()[view];
-  const cpu::OutputForm& form = engine.form();
-  const py::ssize_t channels = form.channels;
-  const int element = static_cast<int>(form.element);
-  constexpr const char* kNumpyNames[] = {"float32", "float16", "uint16", "uint8"};
-  const auto n = static_cast<py::ssize_t>(samples);
-  const py::ssize_t height = spec.out_height, width = spec.out_width;
-  const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, channels}
-                                                              : std::array<py::ssize_t, 4>{n, channels, height, width};
-  const auto item = static_cast<py::ssize_t>(cpu::bytes_of(form.element));
-  const std::array<py::ssize_t, 3> strides = {shape[2] * shape[3] * item, shape[3] * item, item};
-  const bool is_array = py::isinstance<py::array>(object);
-  auto out = is_array ? py::reinterpret_borrow<py::array>(object) : py::array();
-  PL_CHECK(is_array && out.dtype().equal(py::dtype(kNumpyNames[element])) && out.ndim() == 4 &&
-               std::equal(shape.begin(), shape.end(), out.shape()) &&
-               (n == 0 || std::equal(strides.begin(), strides.end(), out.strides() + 1)) &&
-               (n <= 1 || out.strides(0) >= shape[1] * strides[0]),
-           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous", view,
-           kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
-  return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
-}
-
-// heatmaps: one (N, 1, height, width) float32 array a view, samples contiguous; or none.
-void add_heatmaps(Batch& batch, const Engine& engine, const py::object& records, const py::list& heatmaps) {
-  if (heatmaps.empty()) return;
-  const auto given = records.cast<Array<int64_t>>();
-  const std::span<const int64_t> of = column(given);
-  PL_CHECK(engine.has_heatmaps() && of.size() == batch.records.size() && heatmaps.size() == engine.recipe().size(),
-           Fault::argument, "want an engine with heatmaps, one record of theirs a record and one output a view");
-  for (size_t v = 0; v < heatmaps.size(); ++v) {
-    const ViewSpec& spec = engine.recipe()[v];
-    auto out = heatmaps[v].cast<py::array_t<float>>();
-    const py::ssize_t height = spec.out_height, width = spec.out_width, count = static_cast<py::ssize_t>(of.size());
-    PL_CHECK(out.ptr() == py::handle(heatmaps[v]).ptr() && out.ndim() == 4 && out.shape(0) == count &&
-                 out.shape(1) == 1 && out.shape(2) == height && out.shape(3) == width &&
-                 (count == 0 || (out.strides(3) == 4 && out.strides(2) == 4 * width)) &&
-                 (count <= 1 || out.strides(0) >= 4 * width * height),
-             Fault::argument,
-             "heatmap %zu: want a float32 array of shape (%zd, 1, %zd, %zd) whose samples are contiguous", v, count,
-             height, width);
-    batch.heatmaps.push_back({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))});
-  }
-  batch.heatmap_records.assign(of.begin(), of.end());
-}
-
-std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
-                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
-                                const py::object& sources, const py::object& heatmap_records,
-                                const py::list& heatmaps) {
-  Engine& engine = *self.cast<PyEngine&>().engine;
-  const size_t n = column(records).size();
-  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
-  PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
-  auto pending = std::make_unique<PyBatch>(self, views, plans, heatmaps);
-  Batch& batch = *pending->batch;
-  for (size_t v = 0; v < views.size(); ++v) batch.views.push_back(output_of(views[v], engine, v, n));
-  if (!plans.is_none()) {
-    auto rows = plans.cast<Array<ViewPlan>>();
-    PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
-                 rows.shape(1) == static_cast<py::ssize_t>(views.size()),
-             Fault::argument, "want plans of shape (records, views)");
-    batch.plans = rows.mutable_data();
-  }
-  for (size_t i = 0; i < n; ++i)
-    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
-  batch.records.assign(records.data(), records.data() + n);
-  batch.draws.assign(draws.data(), draws.data() + n);
-  batch.epochs.assign(epochs.data(), epochs.data() + n);
-  if (!sources.is_none()) {
-    const auto given = sources.cast<Array<uint16_t>>();
-    const std::span<const uint16_t> of = column(given);
-    PL_CHECK(of.size() == n, Fault::argument, "want one source a record");
-    for (uint16_t source : of)
-      PL_CHECK(source < engine.sources(), Fault::argument, "source %d: there are %zu", source, engine.sources());
-    batch.sources.assign(of.begin(), of.end());
-  }
-  add_heatmaps(batch, engine, heatmap_records, heatmaps);
-  engine.submit(pending->batch);
-  return pending;
-}
-
-// uint8 memory that returns to the pool when the last array or tensor that borrows it dies.
-py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t bytes) {
-  struct Loan {
-    std::shared_ptr<BufferPool> pool;
-    void* memory;
-    size_t bytes;
-  };
-  auto loan = std::make_unique<Loan>(Loan{pool, nullptr, std::max<size_t>(bytes, 1)});
-  loan->memory = pool->take(loan->bytes);
-  auto* memory = static_cast<uint8_t*>(loan->memory);
-  py::capsule owner(loan.release(), [](void* pointer) {
-    std::unique_ptr<Loan> back(static_cast<Loan*>(pointer));
-    back->pool->give_back(back->memory, back->bytes);
-  });
-  return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), memory, owner);
-}
-
 void bind_plans(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(ViewSpec, out_height, out_width, scale_min, scale_max, ratio_min, ratio_max, flip_probability,
                        jitter_probability, brightness_min, brightness_max, contrast_min, contrast_max, saturation_min,
@@ -331,29 +115,10 @@ void bind_plans(py::module_& m) {
   m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
         "height"_a, "width"_a);
+  m.def("draw_companions", &draw_companions, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "companions"_a, "views"_a,
+        "probability"_a);
   m.def("render_plan", &render_plan<uint8_t>, "pixels"_a.noconvert(), "plans"_a);
   m.def("render_plan", &render_plan<uint16_t>, "pixels"_a.noconvert(), "plans"_a);
-}
-
-void bind_loading(py::module_& m) {
-  py::class_<PyShardReader>(m, "ShardReader")
-      .def(py::init<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>(),
-           "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
-      .def("read", &PyShardReader::read, "record"_a);
-  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
-  py::class_<PyEngine>(m, "Engine")
-      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
-                    const Array<float>&, const Array<float>&, int, const std::string&, bool,
-                    const std::vector<int>&, py::object>(),
-           "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
-           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none())
-      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
-           "sources"_a = py::none(),
-           "heatmap_records"_a = py::none(), "heatmaps"_a = py::list())
-      .def("stage_times", &PyEngine::stage_times);
-  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
-      .def(py::init<size_t>(), "keep"_a)
-      .def("take", &take_array, "bytes"_a);
 }
 
 }  // namespace

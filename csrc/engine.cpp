@@ -239,11 +239,27 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
 }
 
 int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const {
-  const State& s = *state_;
-  const int64_t record = batch.records[slot];
-  WorkingMemory& memory = *worker.memory;
+  const size_t views = state_->recipe.size();
+  worker.memory->plans.resize(views);
   StageClock clock(worker.times);
-  std::span<const uint8_t> bytes = s.reader->read(record, memory.bytes);
+  int64_t pixels = 0;
+  if (batch.companions.empty() || batch.companions[slot].view < 0) {
+    pixels = render_original(batch, slot, worker, -1, clock);
+  } else {
+    const Companion& companion = batch.companions[slot];
+    if (views > 1) pixels = render_original(batch, slot, worker, companion.view, clock);
+    pixels = std::max(pixels, render_companion(batch, slot, worker, companion, clock));
+  }
+  if (batch.plans != nullptr)
+    std::copy(worker.memory->plans.begin(), worker.memory->plans.end(), batch.plans + slot * views);
+  worker.times.add_sample();
+  return pixels;
+}
+
+// Decoded, in the form that the views have.
+ConstPlanes Engine::picture_of(int64_t record, WorkingMemory& memory, StageClock& clock) const {
+  const State& s = *state_;
+  const std::span<const uint8_t> bytes = s.reader->read(record, memory.bytes);
   clock.charge(Stage::read);
   ConstPlanes picture = memory.decoder.decode(bytes);
   clock.charge(Stage::decode);
@@ -252,23 +268,24 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
     clock.charge(Stage::grayscale);
   }
   if (picture.deep) check_deep(s.recipe, form());
-  memory.plans.resize(s.recipe.size());
-  plan_views(s.recipe, {s.seed, batch.epochs[slot], record, batch.draws[slot]}, picture.height, picture.width, memory.plans);
+  return picture;
+}
+
+// All views but one; -1: all.
+int64_t Engine::render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const {
+  const State& s = *state_;
+  WorkingMemory& memory = *worker.memory;
+  const ConstPlanes picture = picture_of(batch.records[slot], memory, clock);
+  plan_views(s.recipe, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
+             picture.width, memory.plans);
   clock.charge(Stage::plan);
-  const cpu::Normalization& normalization = s.normalizations[batch.sources.empty() ? 0 : batch.sources[slot]];
-  for (size_t view = 0; view < s.recipe.size(); ++view) {
-    Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
-    cpu::normalize(pixels, normalization, batch.views[view].memory + batch.views[view].stride * slot);
-    clock.charge(Stage::normalize);
-  }
-  if (batch.plans != nullptr)
-    std::copy(memory.plans.begin(), memory.plans.end(), batch.plans + slot * s.recipe.size());
+  for (size_t view = 0; view < s.recipe.size(); ++view)
+    if (static_cast<int32_t>(view) != but) render_view(batch, slot, view, picture, memory, clock);
   const int64_t pixels = int64_t{picture.height} * picture.width;
   if (!batch.heatmaps.empty()) {
     render_heatmaps(batch, slot, worker, picture.height, picture.width);
     clock.charge(Stage::heatmap);
   }
-  worker.times.add_sample();
   return pixels;
 }
 
@@ -284,6 +301,33 @@ void Engine::render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t
     const Output& out = batch.heatmaps[view];
     cpu::nearest(heatmap, memory.plans[view], memory.nearest, reinterpret_cast<float*>(out.memory + out.stride * slot));
   }
+}
+
+// The one view, planned for the companion's size with the original's key.
+int64_t Engine::render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from,
+                                 StageClock& clock) const {
+  const State& s = *state_;
+  WorkingMemory& memory = *worker.memory;
+  try {
+    const ConstPlanes picture = picture_of(from.record, memory, clock);
+    const auto view = static_cast<size_t>(from.view);
+    plan_view(s.recipe, view, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
+              picture.width, memory.plans);
+    clock.charge(Stage::plan);
+    render_view(batch, slot, view, picture, memory, clock);
+    return int64_t{picture.height} * picture.width;
+  } catch (const Error& error) {
+    fail(error.fault(), "its companion, record %lld: %s (in %s)", static_cast<long long>(from.record), error.what(),
+         s.reader->path_of(from.record));
+  }
+}
+
+void Engine::render_view(Batch& batch, int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
+                         StageClock& clock) const {
+  Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
+  const size_t source = batch.sources.empty() ? 0 : batch.sources[slot];
+  cpu::normalize(pixels, state_->normalizations[source], batch.views[view].memory + batch.views[view].stride * slot);
+  clock.charge(Stage::normalize);
 }
 
 }  // namespace pass_loader

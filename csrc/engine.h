@@ -32,12 +32,19 @@ struct Output {
   size_t stride;  // bytes from one sample to the next: a sample's own, or more where views lie between one another
 };
 
+// A picture that stands in for the original in one view of a sample.
+struct Companion {
+  int64_t record;
+  int32_t view;  // -1: there is none
+};
+
 // One step's work. The vectors are filled before submit and not touched until it is done.
 struct Batch {
   std::vector<int64_t> records;
   std::vector<uint32_t> draws;   // one a record
   std::vector<uint32_t> epochs;  // one a record
   std::vector<uint16_t> sources;  // one a record: which of the engine's normalizations; empty: all the first
+  std::vector<Companion> companions;  // one a record, or none at all
   std::vector<Output> views;     // one a view
   std::vector<int64_t> heatmap_records;  // one a record, of the engine's second reader; empty: none are wanted
   std::vector<Output> heatmaps;          // one a view, (N, out_height, out_width) float32; empty: none are wanted
@@ -89,7 +96,12 @@ class Engine {
   void start(int threads, const std::vector<int>& cpus);
   void stop();
   void render(Batch& batch, int64_t slot, Worker& worker) const;
-  int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the picture's pixels
+  int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the largest picture's pixels
+  ConstPlanes picture_of(int64_t record, WorkingMemory& memory, StageClock& clock) const;
+  int64_t render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const;
+  int64_t render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from, StageClock& clock) const;
+  void render_view(Batch& batch, int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
+                   StageClock& clock) const;
   void render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t height, int32_t width) const;
   size_t sample_bytes(size_t view) const;
   size_t heatmap_bytes(size_t view) const;

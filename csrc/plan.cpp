@@ -22,6 +22,7 @@ enum Slot : uint32_t {
   kGrayscale = 22,
   kBlur = 23,
   kSolarize = 24,
+  kCompanion = 25,  // of the whole sample, with view 0: whether (two words), in which view, which of them
 };
 
 struct Box {
@@ -123,7 +124,7 @@ void plan_geometry(const ViewSpec& spec, const Draws& draws, int32_t height, int
 }
 
 // `box_of`: the plan whose crop box and flip this one takes, or null.
-ViewPlan plan_view(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width, const ViewPlan* box_of) {
+ViewPlan drawn_view(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width, const ViewPlan* box_of) {
   ViewPlan plan{};
   plan_geometry(spec, draws, height, width, plan);
   if (box_of != nullptr) {
@@ -152,11 +153,20 @@ bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t
 
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans) {
-  for (size_t view = 0; view < recipe.size(); ++view) {
-    const ViewSpec& spec = recipe[view];
-    const ViewPlan* box_of = spec.box_of < 0 ? nullptr : &plans[spec.box_of];
-    plans[view] = plan_view(spec, draws_of(key, static_cast<uint32_t>(view)), height, width, box_of);
-  }
+  for (size_t view = 0; view < recipe.size(); ++view) plan_view(recipe, view, key, height, width, plans);
+}
+
+void plan_view(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height, int32_t width,
+               std::span<ViewPlan> plans) {
+  const ViewSpec& spec = recipe[view];
+  const ViewPlan* box_of = spec.box_of < 0 ? nullptr : &plans[spec.box_of];
+  plans[view] = drawn_view(spec, draws_of(key, static_cast<uint32_t>(view)), height, width, box_of);
+}
+
+CompanionDraw draw_companion(const SampleKey& key, uint32_t views, uint32_t companions, double probability) {
+  const Words words = draws_of(key, 0).words(kCompanion);
+  if (companions == 0 || !(unit(words[0], words[1]) < probability)) return {-1, 0};
+  return {static_cast<int32_t>(below(words[2], views)), below(words[3], companions)};
 }
 
 }  // namespace pass_loader

@@ -41,6 +41,18 @@ void check_recipe(std::span<const ViewSpec> recipe);
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans);
 
+// One of them alone, of a picture of another size than the others. The plan that it takes its box from is there already.
+void plan_view(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height, int32_t width,
+               std::span<ViewPlan> plans);
+
+// Which view of a sample takes its pixels from a companion, and from which of them.
+struct CompanionDraw {
+  int32_t view;  // [0, views); -1: none does
+  uint32_t companion;  // [0, companions)
+};
+
+CompanionDraw draw_companion(const SampleKey& key, uint32_t views, uint32_t companions, double probability);
+
 // Which pass of a resize Pillow runs first. 12: the horizontal one, but for crops over 100 times as tall as wide (12.3,
 // Image.resize). 13: the vertical one where it takes away more than twice as many rows as the other takes columns
 // (python-pillow/Pillow#9549; tests/test_resample.py finds the rule again by experiment).

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <iterator>
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -31,11 +32,17 @@ struct ShardReader::Opened {
   }
 };
 
-ShardReader::ShardReader(std::vector<std::string> paths, IndexColumns index)
-    : paths_(std::move(paths)), index_(index) {
-  size_t n = index_.shard.size();
-  PL_CHECK(index_.offset.size() == n && index_.length.size() == n && index_.crc.size() == n, Fault::argument,
-           "index: columns differ in length");
+ShardReader::ShardReader(std::vector<PackFiles> packs) {
+  PL_CHECK(!packs.empty(), Fault::argument, "want one pack or more");
+  int64_t records = 0;
+  for (PackFiles& pack : packs) {
+    const size_t n = pack.index.shard.size();
+    PL_CHECK(pack.index.offset.size() == n && pack.index.length.size() == n && pack.index.crc.size() == n,
+             Fault::argument, "index: columns differ in length");
+    parts_.push_back({records, paths_.size(), pack.paths.size(), pack.index});
+    records += static_cast<int64_t>(n);
+    paths_.insert(paths_.end(), std::make_move_iterator(pack.paths.begin()), std::make_move_iterator(pack.paths.end()));
+  }
   descriptors_ = std::make_unique<std::atomic<int>[]>(std::min(paths_.size(), kKeptOpen));
   for (size_t i = 0; i < std::min(paths_.size(), kKeptOpen); ++i) descriptors_[i] = -1;
 }
@@ -45,8 +52,8 @@ ShardReader::~ShardReader() {
     if (descriptors_[i] >= 0) ::close(descriptors_[i]);
 }
 
-ShardReader::Opened ShardReader::open(int32_t shard) const {
-  const bool kept = static_cast<size_t>(shard) < kKeptOpen;
+ShardReader::Opened ShardReader::open(size_t shard) const {
+  const bool kept = shard < kKeptOpen;
   if (kept && descriptors_[shard] >= 0) return {descriptors_[shard], true};
   int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
   PL_CHECK(descriptor >= 0, Fault::io, "cannot open the shard: %s", reason(errno));
@@ -61,8 +68,8 @@ ShardReader::Opened ShardReader::open(int32_t shard) const {
 
 // The file may have been moved away and put back, or its server restarted. dup3 exchanges what lies behind the number at
 // once, under threads that read through it.
-bool ShardReader::reopen(int32_t shard) const {
-  if (static_cast<size_t>(shard) >= kKeptOpen || descriptors_[shard] < 0) return false;
+bool ShardReader::reopen(size_t shard) const {
+  if (shard >= kKeptOpen || descriptors_[shard] < 0) return false;
   const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return false;
   const bool exchanged = ::dup3(descriptor, descriptors_[shard], O_CLOEXEC) >= 0;
@@ -70,15 +77,25 @@ bool ShardReader::reopen(int32_t shard) const {
   return exchanged;
 }
 
+const char* ShardReader::path_of(int64_t record) const {
+  if (record < 0 || record >= records()) return "?";
+  const Part& part = parts_[pack_of(record)];
+  const int32_t shard = part.index.shard[static_cast<size_t>(record - part.first_record)];
+  return shard >= 0 && static_cast<size_t>(shard) < part.shards ? paths_[part.first_shard + shard].c_str() : "?";
+}
+
 std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buffer) const {
   PL_CHECK(record >= 0 && record < records(), Fault::argument, "record %lld is not in the pack's %lld records",
            static_cast<long long>(record), static_cast<long long>(records()));
-  const int32_t shard = index_.shard[record];
-  const int64_t offset = index_.offset[record], length = index_.length[record];
-  PL_CHECK(shard >= 0 && static_cast<size_t>(shard) < paths_.size() && offset >= 0 && length >= 0 &&
+  const Part& part = parts_[pack_of(record)];
+  const size_t row = static_cast<size_t>(record - part.first_record);
+  const int32_t own_shard = part.index.shard[row];
+  const int64_t offset = part.index.offset[row], length = part.index.length[row];
+  PL_CHECK(own_shard >= 0 && static_cast<size_t>(own_shard) < part.shards && offset >= 0 && length >= 0 &&
                length <= kMaxRecordBytes && offset <= INT64_MAX - length,
-           Fault::record, "the index is damaged: shard %d, offset %lld, length %lld", shard,
+           Fault::record, "the index is damaged: shard %d, offset %lld, length %lld", own_shard,
            static_cast<long long>(offset), static_cast<long long>(length));
+  const size_t shard = part.first_shard + static_cast<size_t>(own_shard);
   std::span<const uint8_t> bytes;
   try {
     bytes = read_bytes(shard, offset, length, buffer);
@@ -87,12 +104,12 @@ std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buf
     bytes = read_bytes(shard, offset, length, buffer);
   }
   uint32_t crc = crc32c(bytes);
-  PL_CHECK(crc == index_.crc[record], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,
-           index_.crc[record]);
+  PL_CHECK(crc == part.index.crc[row], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,
+           part.index.crc[row]);
   return bytes;
 }
 
-std::span<const uint8_t> ShardReader::read_bytes(int32_t shard, int64_t offset, int64_t length,
+std::span<const uint8_t> ShardReader::read_bytes(size_t shard, int64_t offset, int64_t length,
                                                  Scratch<uint8_t>& buffer) const {
   Opened file = open(shard);
   struct stat status;

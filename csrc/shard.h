@@ -19,14 +19,30 @@ struct IndexColumns {
   std::span<const uint32_t> crc;
 };
 
+struct PackFiles {
+  std::vector<std::string> paths;  // of the shards
+  IndexColumns index;
+};
+
+// The records of one pack or of several, numbered through: those of the first, then those of the second, ...
 class ShardReader {
  public:
-  ShardReader(std::vector<std::string> paths, IndexColumns index);
+  explicit ShardReader(std::vector<PackFiles> packs);
   ~ShardReader();
   ShardReader(const ShardReader&) = delete;
   ShardReader& operator=(const ShardReader&) = delete;
 
-  int64_t records() const { return static_cast<int64_t>(index_.shard.size()); }
+  int64_t records() const { return parts_.back().first_record + static_cast<int64_t>(parts_.back().index.shard.size()); }
+
+  // Which of the packs a record in [0, records()) lies in.
+  size_t pack_of(int64_t record) const {
+    size_t pack = parts_.size() - 1;
+    while (record < parts_[pack].first_record) --pack;
+    return pack;
+  }
+
+  // Of the record's shard; "?" for a record that the packs do not have.
+  const char* path_of(int64_t record) const;
 
   // The record's bytes, in `buffer`. Safe from any number of threads, each with its own buffer.
   // Throws Error(argument) for a record out of range, Error(io), Error(record) where the CRC does not fit.
@@ -34,12 +50,17 @@ class ShardReader {
 
  private:
   struct Opened;
-  Opened open(int32_t shard) const;
-  bool reopen(int32_t shard) const;  // whether what is kept open is now what lies at the path
-  std::span<const uint8_t> read_bytes(int32_t shard, int64_t offset, int64_t length, Scratch<uint8_t>& buffer) const;
+  struct Part {  // one pack
+    int64_t first_record;
+    size_t first_shard, shards;
+    IndexColumns index;
+  };
+  Opened open(size_t shard) const;
+  bool reopen(size_t shard) const;  // whether what is kept open is now what lies at the path
+  std::span<const uint8_t> read_bytes(size_t shard, int64_t offset, int64_t length, Scratch<uint8_t>& buffer) const;
 
-  std::vector<std::string> paths_;
-  IndexColumns index_;
+  std::vector<std::string> paths_;  // of all packs
+  std::vector<Part> parts_;         // at least one
   std::unique_ptr<std::atomic<int>[]> descriptors_;  // of the first kKeptOpen shards; -1: not opened yet
 };
 

@@ -39,6 +39,10 @@ def check_recipe(recipe: np.ndarray) -> None: ...
 def plan_views(
     recipe: np.ndarray, *, seed: int, epoch: int, record: int, draw: int = 0, height: int, width: int
 ) -> np.ndarray: ...  # (views,) view_plan_dtype
+def draw_companions(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, companions: np.ndarray, views: int,
+    probability: float,
+) -> tuple[np.ndarray, np.ndarray]: ...  # views (N,) int32, -1 for none; which (N,) int64  # fmt: skip
 
 # pixels (height, width, 3 or 1) uint8, or (height, width, 1) uint16; views (height, width, the same) of the same type
 def render_plan(pixels: np.ndarray, plans: np.ndarray) -> list[np.ndarray]: ...
@@ -69,6 +73,8 @@ class ShardReader:
     def __init__(
         self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray
     ) -> None: ...
+    @staticmethod
+    def of_packs(readers: list[ShardReader]) -> ShardReader: ...  # records numbered through, in the order of the packs
     def read(self, record: int) -> bytes: ...
 
 class PendingBatch:
@@ -104,6 +110,10 @@ class Engine:
         sources: np.ndarray | None = None,  # (N,) uint16: whose mean and std; None: all the first's
         heatmap_records: np.ndarray | None = None,  # (N,) int64
         heatmaps: list[np.ndarray] = [],  # (N, 1, height, width) float32, one a view, or none; written in place
+        # Pictures that stand in for the originals in one view each: their records (N,) int64, and those views (N,)
+        # int32, -1 for none
+        companions: np.ndarray | None = None,
+        companion_views: np.ndarray | None = None,
     ) -> PendingBatch: ...
     def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from . import recipes
+from .companions import Companions
 from .errors import BadPictureError, PackError, RecordError, ShardError
 from .recipe import Recipe, ViewSpec
 from .samples import Samples, render_plan
 
 if TYPE_CHECKING:
+    from .concat import ConcatDataset
     from .dataset import ShardDataset
     from .loader import DataLoader
     from .mixed import MixedLoader
@@ -18,11 +20,12 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "BadPictureError", "DataLoader", "EpochSampler", "MixedLoader", "PackError", "Recipe", "RecordError", "Samples",
-    "ShardDataset", "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
+    "BadPictureError", "Companions", "ConcatDataset", "DataLoader", "EpochSampler", "MixedLoader", "PackError",
+    "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "normalize", "recipes", "render_plan",
 ]  # fmt: skip
 
 _NEEDS_TORCH = {
+    "ConcatDataset": "concat",
     "ShardDataset": "dataset",
     "DataLoader": "loader",
     "MixedLoader": "mixed",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -13,7 +14,11 @@ import torch
 import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
+from .companions import Companions
+from .labels import Labels
+from .live import Generation, Served
 from .pack.reader import Pack
+from .pack.several import Packs
 from .recipe import ChannelValues, Recipe
 from .rendering import Keys, Renderer, Submitted
 from .samples import Samples
@@ -27,7 +32,7 @@ def initialized_rank() -> tuple[int, int] | None:
     return None
 
 
-def agree_on_generation(pack: Pack, occasion: str) -> int:
+def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
     """The pack's generation on the rank that comes first: a removal must take effect in the same epoch on all ranks.
 
     occasion: names this epoch of this loader, the same on all ranks. Waits for nobody.
@@ -36,7 +41,8 @@ def agree_on_generation(pack: Pack, occasion: str) -> int:
         return pack.generation
     store = torch.distributed.distributed_c10d._get_default_store()
     key = f"pass_loader/{pack.pack_id}/{occasion}"
-    return int(store.compare_set(key, "", str(pack.generation)))
+    agreed = json.loads(store.compare_set(key, "", json.dumps(pack.generation)))
+    return tuple(agreed) if isinstance(agreed, list) else agreed
 
 
 class ShardDataset(Samples, IterableDataset):
@@ -47,7 +53,13 @@ class ShardDataset(Samples, IterableDataset):
     (list of (channels, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
     There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
-    records or ids: serve these alone, in this order. Views depend on (seed, epoch, record) alone.
+    records or ids: serve these alone, in this order; ids may be a text file, an id a line. Views depend on (seed,
+        epoch, record) alone.
+    labels: in place of the pack's own class numbers. Numbers by record, (records,) or (records, L); or the name of a
+        column of the metadata, or L names: CheXpert's findings. Batches carry them as (N,) or (N, L) int64, or float32
+        where they are no whole numbers or some are missing (NaN).
+    companions: another pack, whose pictures stand in for those of the same id in one view, as GenView has it. A path, a
+        Pack or a `Companions`, which says how ids and scales are found. The recipe's `companion` is how often.
     mean, std: the pack's own, in place of the recipe's: one number, or one a channel.
     heatmaps: a pack with a picture of the same id and size for each that is served, see recipes.mae_thorax.
     """
@@ -59,12 +71,20 @@ class ShardDataset(Samples, IterableDataset):
         *,
         seed: int = 0,
         records: Sequence[int] | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str] | str | Path | None = None,
+        labels: Labels | None = None,
+        companions: str | Path | Pack | Companions | None = None,
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
         heatmaps: str | Path | Pack | None = None,
     ):
-        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, mean=mean, std=std, heatmaps=heatmaps)
+        super().__init__(
+            pack, recipe, seed=seed, records=records, ids=ids, labels=labels, companions=companions, mean=mean,
+            std=std, heatmaps=heatmaps,
+        )  # fmt: skip
+        self._begin()
+
+    def _begin(self) -> None:
         self.epoch = 0
         self._rank: tuple[int, int] | None = None
         self._alone: tuple[int, Renderer] | None = None
@@ -86,7 +106,7 @@ class ShardDataset(Samples, IterableDataset):
         part, parts = (rank * worker.num_workers + worker.id, world * worker.num_workers) if worker else (rank, world)
         live = self.live
         for position in range(part, len(live), parts):
-            yield self._item(int(live.records_at(np.array([position]))[0]), self.epoch)
+            yield self._item(*_at(live, position, 0, self.epoch), self.epoch)
 
     def as_map(self) -> MapDataset:
         """The same samples by position, for torch's DataLoader, samplers, Subset and random_split."""
@@ -97,14 +117,14 @@ class ShardDataset(Samples, IterableDataset):
 
         Raises RecordError.
         """
-        return [view[0] for view in self._rendered(record, epoch, draw).views]
+        return [view[0] for view in self._alone_rendered(record, epoch, draw).views]
 
     def heatmap(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
         """What a batch holds of this record's heatmap: a (1, height, width) float32 tensor a view, from 0 to 1; empty
         where the dataset has none. Raises RecordError."""
-        return [heatmap[0] for heatmap in self._rendered(record, epoch, draw).heatmaps]
+        return [heatmap[0] for heatmap in self._alone_rendered(record, epoch, draw).heatmaps]
 
-    def _rendered(self, record: int, epoch: int, draw: int) -> Submitted:
+    def _alone_rendered(self, record: int, epoch: int, draw: int) -> Submitted:
         self.check_live(record)
         if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
             self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
@@ -112,10 +132,16 @@ class ShardDataset(Samples, IterableDataset):
         submitted.raise_first(submitted.wait())
         return submitted
 
-    def _item(self, record: int, epoch: int, draw: int = 0) -> Any:
-        done = self._rendered(record, epoch, draw)
+    def _item(self, record: int, draw: int, epoch: int) -> Any:
+        done = self._alone_rendered(record, epoch, draw)
         views, heatmaps = ([one[0] for one in several] for several in (done.views, done.heatmaps))
-        return item(self.recipe, views, record, int(self.pack.column("label")[record]), heatmaps)
+        return item(self.recipe, views, record, torch.from_numpy(self.labels_of(np.array([record])))[0], heatmaps)
+
+
+def _at(live: Served, position: int, draw: int, epoch: int) -> tuple[int, int]:
+    """(record, draw)."""
+    records, draws = live.at(np.array([position]), np.array([draw], np.uint32), np.array([epoch], np.uint32))
+    return int(records[0]), int(draws[0])
 
 
 class MapDataset(Dataset):
@@ -142,8 +168,7 @@ class MapDataset(Dataset):
         position = operator.index(position)
         if not -len(self) <= position < len(self):
             raise IndexError(f"position {position}, want [{-len(self)}, {len(self)})")
-        record = int(self.live.records_at(np.array([position % len(self)]))[0])
-        return self.dataset._item(record, self.epoch, draw)
+        return self.dataset._item(*_at(self.live, position % len(self), draw, self.epoch), self.epoch)
 
     def __getitems__(self, indices: Sequence[Any]) -> list[Any]:
         return [self[index] for index in indices]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import RecordError
-from .live import Live
+from .live import Served
 from .rendering import Failure, Keys, Renderer, Submitted
 
 POLICIES = ("raise", "replace", "skip")
@@ -37,7 +37,7 @@ class Faults:
         self.count = 0
         self._in_a_row = 0
 
-    def settle(self, batch: Submitted, failures: Sequence[Failure], renderer: Renderer, live: Live) -> None:
+    def settle(self, batch: Submitted, failures: Sequence[Failure], renderer: Renderer, live: Served) -> None:
         """Leaves a batch whose valid slots hold good samples; others are replaced, or dropped under "skip"."""
         failures = _retried(batch, failures, renderer)
         if not failures:
@@ -64,18 +64,19 @@ class Faults:
         if self._in_a_row > IN_A_ROW:
             raise RuntimeError(f"more than {IN_A_ROW} records in a row failed, the last one: {error}") from error
 
-    def _replace(self, batch: Submitted, slot: int, renderer: Renderer, live: Live) -> None:
+    def _replace(self, batch: Submitted, slot: int, renderer: Renderer, live: Served) -> None:
         keys = batch.keys
         record, draw, epoch = (int(column[slot]) for column in (keys.records, keys.draws, keys.epochs))
         for attempt in range(ATTEMPTS):
             position = replacement(batch.samples.seed, epoch, record, attempt, len(live))
-            other = int(live.records_at(np.array([position]))[0])
+            drawn, _ = live.at(np.array([position]), np.zeros(1, np.uint32), np.array([epoch], np.uint32))
+            other = int(drawn[0])
             if batch.samples.pack.is_removed(np.array(other)):
                 continue
             again = renderer.resubmit(batch, slot, Keys.of(other, draw, epoch))
             failed = _retried(again, again.wait(), renderer)
             if not failed:
-                keys.records[slot] = other
+                batch.replace(slot, again)
                 return
             self.errors.append(batch.samples.error(other, "record", failed[0][2]))
             self.count += 1

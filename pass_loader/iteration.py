@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .faults import Faults
-from .live import Live
+from .live import Served
 from .masks import BatchKey
 from .rendering import Failure, Keys, Renderer, Submitted
 from .resume import Drawn, Progress
@@ -49,7 +49,7 @@ class BatchIterator:
     """
 
     def __init__(
-        self, drawn: Iterator[Drawn], live: Live, gone: np.ndarray, renderer: Renderer, progress: Progress,
+        self, drawn: Iterator[Drawn], live: Served, gone: np.ndarray, renderer: Renderer, progress: Progress,
         faults: Faults, meter: Meter, settings: Settings,
     ):  # fmt: skip
         self._drawn, self._live, self._gone, self._renderer = drawn, live, gone, renderer

@@ -21,7 +21,7 @@ from .dataset import ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
 from .iteration import BatchIterator, Meter, Settings
-from .live import Live
+from .live import Served
 from .rendering import ELEMENTS, Renderer, Submitted
 from .resume import Drawn, ForeignSampler, Progress, check_fits, draw_share, identity
 from .sampler import EpochSampler
@@ -96,7 +96,7 @@ class DataLoader:
         if not isinstance(dataset, ShardDataset):
             raise TypeError(
                 f"dataset is {type(dataset).__name__}, want a pass_loader.ShardDataset; for a part of one give it "
-                "records= or ids=, not a Subset"
+                "records= or ids=, not a Subset; for several pass_loader.ConcatDataset, not torch's"
             )
         _refuse(
             worker_init_fn=(worker_init_fn, "workers are threads without state of their own"),
@@ -205,7 +205,7 @@ class DataLoader:
         order_epoch, live = self._order_epoch(), self.dataset.live
         return Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0)
 
-    def _drawn(self, live: Live, progress: Progress, step: int | None) -> Iterator[Drawn]:
+    def _drawn(self, live: Served, progress: Progress, step: int | None) -> Iterator[Drawn]:
         if self._foreign is not None:
             skipped = self._foreign.begin(progress)
             return self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress, skipped)
@@ -226,7 +226,7 @@ class DataLoader:
         passed = self._last.position // self._last.samples if not self._foreign and self.sampler.infinite else 0
         return self._last.epoch + 1 + passed
 
-    def _live(self, progress: Progress, world: int) -> Live:
+    def _live(self, progress: Progress, world: int) -> Served:
         """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
         pack = self.dataset.pack
         pack.refresh()

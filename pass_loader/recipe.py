@@ -34,6 +34,7 @@ BATCHES: dict[str, tuple[int | None, type]] = {
     "dinov2": (None, StratifiedMasks),
     "ijepa": (1, MultiBlockMasks),
     "vissl": (None, type(None)),
+    "views_labels_companions": (None, type(None)),
 }
 Range = tuple[float, float]
 Triple = tuple[float, float, float]
@@ -116,7 +117,8 @@ class Recipe:
         "view_heatmap_labels": ([the only view, its heatmap (N, 1, height, width)], labels), of a dataset with heatmaps;
         "pair_labels", "pair_index": (both views behind one another on the channels (N, 6, height, width), labels or
         records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
-        predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx.
+        predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx; "views_labels_companions":
+        (list, labels, dict of which view of each sample is of a companion, and of which: companions.Drawn.as_dict).
     channels: 3, or 1 for gray: pictures become gray as by PIL's convert("L") when they are decoded, and views are
         (N, 1, height, width). With 3 a gray picture has three equal channels.
     mean, std: one number for all channels, or one a channel; kept as one a channel.
@@ -124,6 +126,8 @@ class Recipe:
     pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
         such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
         recipe is made; name it where a run must be repeated on machines with another Pillow.
+    companion: the probability that one view of a sample, drawn evenly among all, takes its pixels from a companion of
+        the record, where the dataset has one (ShardDataset's `companions`).
     """
 
     name: str
@@ -134,6 +138,7 @@ class Recipe:
     masks: Masks | None = None
     source: str = ""
     pillow: int = field(default_factory=installed_pillow)
+    companion: float = 0.0
     channels: int = 3
 
     def __post_init__(self) -> None:
@@ -149,6 +154,12 @@ class Recipe:
         object.__setattr__(self, "std", std)
         if self.pillow not in _RESIZE_ORDER:
             raise ValueError(f"pillow is {self.pillow!r}, want 12 or 13")
+        if not 0 <= self.companion <= 1:
+            raise ValueError(f"companion is {self.companion!r}, want a probability")
+        if self.companion and self.batch == "view_heatmap_labels":
+            raise ValueError("companion: a companion has no heatmap")
+        if self.companion and any(view.box_of is not None for view in self.views):
+            raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
         _C.check_recipe(self.rows())
 
     @classmethod
@@ -228,6 +239,8 @@ class Recipe:
         lines.insert(0, f"{self.name}: {len(self.views)} views, batch {self.batch}   {self.source}")
         if self.masks is not None:
             lines.append(f"masks {self.masks}")
+        if self.companion:
+            lines.append(f"companion {_show(self.companion)}: so often one view, drawn evenly, is of a companion")
         gray = "one channel, " if self.channels == 1 else ""
         lines.append(f"{gray}mean {_show(self.mean)}, std {_show(self.std)}; resize as Pillow {self.pillow}")
         return "\n".join(lines)

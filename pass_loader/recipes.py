@@ -290,9 +290,13 @@ def ijepa(*, size: int = 224, scale: Range = (0.3, 1.0), patch: int = 14) -> Rec
     return Recipe("ijepa", (ViewSpec(size, scale, flip=0.0),), batch="ijepa", masks=masks, source=source)
 
 
-def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
+def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 1.0), companion: float = 1.0) -> Recipe:
     """GenView: Li et al., ECCV 2024; xiaojieli0903/genview 38a6a78, its SimSiam configs on mmpretrain. CLIP's mean and
-    std. One of the two views comes from a generated picture where the dataset has companions.
+    std.
+
+    Of a sample that has a generated picture (ShardDataset's `companions`) one of the two views, drawn evenly, is of
+    that picture with probability `companion`: prob_gen_img, 1.0 in all configs (mmpretrain/datasets/transforms/
+    wrappers.py:81-103). The third part of the batch tells which view, and its scale.
 
     The released code never blurs: mmpretrain's GaussianBlur drops its result (auto_augment.py:1171-1173, mmpretrain
     issue 1711). Default is what it does; as_declared=True blurs with probability 0.5.
@@ -301,6 +305,7 @@ def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 
     view = ViewSpec(size, scale, blur=0.5 if as_declared else 0.0, **shared)
     return Recipe(
         "genview-as-declared" if as_declared else "genview", (view,) * 2, mean=CLIP_MEAN, std=CLIP_STD,
+        batch="views_labels_companions", companion=companion,
         source="xiaojieli0903/genview mmpretrain/datasets/transforms/auto_augment.py:1171-1173",
     )  # fmt: skip
 

@@ -52,6 +52,17 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
     return np.asarray(view).reshape(view.height, view.width, -1)
 
 
+def render_sample(
+    original: Image.Image, plans: np.ndarray, companion: Image.Image | None = None, view: int = -1
+) -> list[np.ndarray]:
+    """All views of a sample: view number `view` of its companion, all others of the original; -1: all of the original.
+
+    As GenView's pipelines (xiaojieli0903/genview 38a6a78, mmpretrain/datasets/transforms/wrappers.py:81-103).
+    """
+    pictures = [companion if number == view else original for number in range(len(plans))]
+    return [render(picture, plan) for picture, plan in zip(pictures, plans) if picture is not None]
+
+
 def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
     """A sample's second picture, L or I;16, through one plan row: same box, window and flip, nearest pixels; ToTensor.
 

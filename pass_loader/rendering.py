@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from . import _C
+from .companions import Drawn
 from .masks import BatchKey, SampleKeys
+from .pack.several import Packs
 from .recipe import Recipe
 from .samples import Samples, check_epoch
 from .structures import assemble, item
@@ -55,6 +57,7 @@ class Submitted:
     pending: _C.PendingBatch
     heatmaps: list[torch.Tensor]  # of (N, 1, height, width), one a view, or none
     heatmap_arrays: list[np.ndarray]
+    companions: Drawn | None  # None where the dataset has no companions
     valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
     key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
 
@@ -80,7 +83,19 @@ class Submitted:
             raise self.samples.error(int(self.keys.records[slot]), fault, message)
 
     def labels(self) -> torch.Tensor:
-        return torch.from_numpy(self.samples.pack.column("label")[self.keys.records].astype(np.int64))
+        """(N,) or (N, L): int64 or float32."""
+        return torch.from_numpy(self.samples.labels_of(self.keys.records))
+
+    def companions_dict(self) -> dict[str, torch.Tensor]:
+        """Of each sample, tensors (N,): see companions.Drawn.as_dict."""
+        drawn = Drawn.none(len(self.keys)) if self.companions is None else self.companions
+        return {name: torch.from_numpy(column) for name, column in drawn.as_dict().items()}
+
+    def replace(self, slot: int, other: Submitted) -> None:
+        """The one sample of `other` was rendered into this slot."""
+        self.keys.records[slot] = other.keys.records[0]
+        if self.companions is not None and other.companions is not None:
+            self.companions.put(slot, other.companions)
 
     def keep(self, slots: np.ndarray) -> None:
         """Drops the other slots. Copies what is kept."""
@@ -89,16 +104,24 @@ class Submitted:
         self.views = [view.index_select(0, chosen) for view in self.views]
         self.heatmaps = [heatmap.index_select(0, chosen) for heatmap in self.heatmaps]
         self.plans = None if self.plans is None else self.plans[slots]
+        self.companions = None if self.companions is None else self.companions.at(slots)
         self.valid = self.valid[slots]
 
     def info(self) -> dict[str, Any]:
-        return {
-            "records": torch.from_numpy(self.keys.records),
-            "ids": self.samples.pack.ids(self.keys.records),
-            "valid": torch.from_numpy(self.valid),
-            "plans": self.plans,
-            "boxes": None if self.plans is None else boxes_of(self.plans),
-        }
+        pack = self.samples.pack
+        datasets = {"datasets": torch.from_numpy(pack.part_of(self.keys.records))} if isinstance(pack, Packs) else {}
+        companions = {} if self.companions is None else {"companions": self.companions_dict()}
+        return (
+            datasets
+            | companions
+            | {
+                "records": torch.from_numpy(self.keys.records),
+                "ids": pack.ids(self.keys.records),
+                "valid": torch.from_numpy(self.valid),
+                "plans": self.plans,
+                "boxes": None if self.plans is None else boxes_of(self.plans),
+            }
+        )
 
     def structured(self, return_info: bool, return_plan: bool = False) -> Any:
         """The batch as the recipe's official script expects it; the plans behind it with return_plan, then one dict
@@ -115,7 +138,7 @@ class Submitted:
                 label,
                 [heatmap[slot] for heatmap in self.heatmaps],
             )
-            for slot, label in enumerate(self.labels().tolist())
+            for slot, label in enumerate(self.labels())
         ]
 
 
@@ -196,13 +219,15 @@ class Renderer:
         self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None,
         heatmaps: list[torch.Tensor], heatmap_arrays: list[np.ndarray],
     ) -> Submitted:  # fmt: skip
-        samples = self.samples
-        theirs = None if samples.heatmaps is None else samples.heatmaps.records_of(keys.records)
+        samples, records = self.samples, keys.records
+        drawn = samples.draw_companions(records, keys.draws, keys.epochs)
+        theirs = None if samples.heatmaps is None else samples.heatmaps.records_of(records)
+        companions = () if drawn is None else (drawn.records, drawn.views)
         pending = self._engine.submit(
-            keys.records, keys.draws, keys.epochs, arrays, plans, samples.sources_of(keys.records), theirs,
-            heatmap_arrays,
+            records, keys.draws, keys.epochs, arrays, plans, samples.sources_of(records), theirs, heatmap_arrays,
+            *companions,
         )  # fmt: skip
-        return Submitted(samples, keys, views, arrays, plans, pending, heatmaps, heatmap_arrays)
+        return Submitted(samples, keys, views, arrays, plans, pending, heatmaps, heatmap_arrays, drawn)
 
     def sample_bytes(self) -> int:
         """Bytes of one sample's views."""

@@ -34,7 +34,10 @@ def records_of_last_batch(pack: Pack, state: dict[str, Any], ids: Sequence[str] 
     progress = Progress.of_state(state)
     if not progress.position and progress.epoch == progress.order_epoch:  # behind a whole epoch it is a later one
         raise ValueError("the state was taken before the first batch of its epoch: no picture had been handed out")
-    live = live_then(pack, chosen, pack.generation if progress.generation is None else progress.generation)
+    generation = pack.generation if progress.generation is None else progress.generation
+    if not isinstance(generation, int):
+        raise ValueError("the state is of several packs: its credits are those of each of them")
+    live = live_then(pack, chosen, generation)
     order, size = state["order"], int(state["global_batch"])
     kind = None if order["kind"] == "sequential" else order["kind"]
     sampler = EpochSampler(

@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from . import _C
-from .live import Live
+from .live import Generation, Served
 from .rendering import Keys
 from .sampler import Share
 from .samples import Samples, check_epoch
@@ -40,7 +40,7 @@ class Progress:
 
     epoch: int  # of the views
     order_epoch: int  # the sampler's
-    generation: int | None  # of the pack; None: that of the moment at which the iteration begins
+    generation: Generation | None  # of the pack; None: that of the moment at which the iteration begins
     samples: int  # served records
     world: int  # ranks that began the epoch
     position: int = 0
@@ -54,7 +54,7 @@ class Progress:
             "epoch": self.epoch + self.finished,
             "order_epoch": self.order_epoch,
             "position": 0 if self.finished else self.position,
-            "generation": self.generation,
+            "generation": list(self.generation) if isinstance(self.generation, tuple) else self.generation,
             "samples": self.samples,
             "world_size": self.world,
         }
@@ -62,11 +62,17 @@ class Progress:
     @staticmethod
     def of_state(state: dict[str, Any]) -> Progress:
         """Raises ValueError for values that no state has."""
-        for name in ("epoch", "order_epoch", "position", "generation", "samples", "world_size"):
-            if not (type(state[name]) is int and state[name] >= 0 or name == "generation" and state[name] is None):
+        generation = state["generation"]
+        if isinstance(generation, (list, tuple)):
+            generation = tuple(generation)
+        numbers = [(name, state[name]) for name in ("epoch", "order_epoch", "position", "samples", "world_size")]
+        if generation is not None:
+            numbers += [("generation", one) for one in (generation if isinstance(generation, tuple) else [generation])]
+        for name, number in numbers:
+            if not (type(number) is int and number >= 0):
                 raise ValueError(f"the state is damaged: {name} is {state[name]!r}")
         return Progress(
-            state["epoch"], state["order_epoch"], state["generation"], state["samples"], state["world_size"],
+            state["epoch"], state["order_epoch"], generation, state["samples"], state["world_size"],
             state["position"], state.get("sampler_start"), state.get("sampler_state"),
         )  # fmt: skip
 
@@ -74,9 +80,12 @@ class Progress:
 def identity(samples: Samples) -> dict[str, Any]:
     """What a state must have in common with the loader that takes it."""
     recipe = samples.recipe
-    parts = [recipe.rows().tobytes(), repr((recipe.mean, recipe.std, recipe.batch, recipe.masks)).encode()]
+    numbers = (recipe.mean, recipe.std, recipe.batch, recipe.masks, *([recipe.companion] if recipe.companion else []))
+    parts = [recipe.rows().tobytes(), repr(numbers).encode()]
     if recipe.channels != 3:
         parts.append(b"%d" % recipe.channels)
+    if len(sources := samples.normalized_recipes()) > 1:
+        parts.append(repr([(source.mean, source.std) for source in sources]).encode())
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {
         "version": STATE_VERSION,
@@ -85,6 +94,7 @@ def identity(samples: Samples) -> dict[str, Any]:
         "recipe": digest,
         "seed": samples.seed,
         "subset": samples.subset(),
+        **({} if samples.mixture is None else {"weights": samples.mixture.identity()}),
     }
 
 
@@ -95,6 +105,7 @@ _WORDS = {
     "recipe": "the recipe",
     "seed": "the dataset's seed",
     "subset": "the choice of records",
+    "weights": "the weights",
     "order": "the order",
     "global_batch": "batch_size times ranks",
     "sampler": "the sampler",
@@ -189,7 +200,7 @@ class ForeignSampler:
         added = {"sampler_start": start, "sampler_state": copy.deepcopy(state)}
         return {name: value for name, value in added.items() if value is not None}
 
-    def draw(self, live: Live, batch_size: int, drop_last: bool, progress: Progress, skipped: int) -> Iterator[Drawn]:
+    def draw(self, live: Served, batch_size: int, drop_last: bool, progress: Progress, skipped: int) -> Iterator[Drawn]:
         """Batches of what the sampler yields: positions, or (position, draw)."""
         yielded = self._begun(again=progress.position == 0)
         while skipped > 0 and (passed := next(yielded, None)) is not None:
@@ -218,20 +229,20 @@ class ForeignSampler:
         return base64.b64encode(self._generator.get_state().numpy().tobytes()).decode()
 
 
-def _keys_of(chunk: Sequence[Any], live: Live, epoch: int) -> Keys:
+def _keys_of(chunk: Sequence[Any], live: Served, epoch: int) -> Keys:
     pairs = [p if isinstance(p, (tuple, list)) else (p, 0) for p in chunk]
     rows = np.array([[operator.index(p), operator.index(draw)] for p, draw in pairs], dtype=np.int64)
     if rows[:, 0].min() < 0 or rows[:, 0].max() >= len(live):
         raise IndexError(f"the sampler gave a position outside [0, {len(live)})")
     if rows[:, 1].min() < 0 or rows[:, 1].max() >= 1 << 16:
         raise IndexError("the sampler gave a draw outside [0, 65536)")
-    draws = rows[:, 1].astype(np.uint32)
-    return Keys(live.records_at(rows[:, 0].copy()), draws, np.full(len(rows), epoch, np.uint32))
+    epochs = np.full(len(rows), epoch, np.uint32)
+    return Keys(*live.at(rows[:, 0].copy(), rows[:, 1].astype(np.uint32), epochs), epochs)
 
 
-def draw_share(share: Share, live: Live, batch_size: int, epoch: int) -> Iterator[Drawn]:
+def draw_share(share: Share, live: Served, batch_size: int, epoch: int) -> Iterator[Drawn]:
     """Batches of one rank's part of our own order."""
     for positions, passes in share.chunks(batch_size):
         check_epoch(epoch + int(passes[-1]))
         epochs = (epoch + passes).astype(np.uint32)
-        yield Keys(live.records_at(positions), np.zeros(len(positions), np.uint32), epochs), None
+        yield Keys(*live.at(positions, np.zeros(len(positions), np.uint32), epochs), epochs), None

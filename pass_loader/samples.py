@@ -11,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from . import _C
+from .companions import Companion, Companioned, Companions, Drawn, Pairs
 from .errors import BadPictureError, RecordError, ShardError
 from .heatmaps import Heatmaps
-from .live import Live, chosen_records, digest_of, live_now, live_then
+from .labels import Labels, labels_from
+from .live import ConcatLive, Generation, Live, Served, chosen_records, digest_of, live_now, live_then
+from .mixture import Mixture
 from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
+from .pack.several import Packs
 from .recipe import ChannelValues, Recipe
 
 MAX_SEED = 2**64
@@ -25,11 +29,18 @@ MAX_SEED = 2**64
 class Samples:
     """A pack, or chosen records of it, seen through a recipe.
 
-    Every method is a pure function of its arguments and the seed.
-    records or ids: serve these alone, in this order, under the numbers that they have in the pack.
+    Every method is a pure function of its arguments and the seed. pack: the Pack, or Packs where there are several.
+    records or ids: serve these alone, in this order, under the numbers that they have in the pack. ids may be a text
+        file, an id a line.
+    labels: in place of the pack's own. Numbers by record, (records,) or (records, L), or names of columns of the
+        metadata (see labels.labels_from).
+    companions: another pack whose pictures go with these by id, for recipes with a `companion` probability (see
+        companions.Companions). Their records have numbers behind those of the pack, for `read`, `decode`, `id_of`.
     mean, std: the pack's own, in place of the recipe's.
     heatmaps: a pack with a picture of the same id and size for each that is served; the batch is "view_heatmap_labels".
     """
+
+    heatmaps: Heatmaps | None
 
     def __init__(
         self,
@@ -38,7 +49,9 @@ class Samples:
         *,
         seed: int = 0,
         records: Sequence[int] | None = None,
-        ids: Sequence[str] | None = None,
+        ids: Sequence[str] | str | Path | None = None,
+        labels: Labels | None = None,
+        companions: str | Path | Pack | Companions | None = None,
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
         heatmaps: str | Path | Pack | None = None,
@@ -50,53 +63,91 @@ class Samples:
             )
         if not 0 <= seed < MAX_SEED:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
-        self.pack = pack if isinstance(pack, Pack) else Pack(pack)
+        opened = pack if isinstance(pack, Pack) else Pack(pack)
         if mean is not None or std is not None:
             mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
             recipe = dataclasses.replace(recipe, mean=mean, std=std)
-        self.recipe = recipe
-        self.seed = seed
-        self._chosen = chosen_records(self.pack, records, ids)
-        self._live = live_now(self.pack, self._chosen)
-        self._seen = self.pack.generation  # when _live was decided
-        if (heatmaps is not None) != (self.recipe.batch == "view_heatmap_labels"):
+        self._labels = [labels_from(opened, labels)]
+        pairs = None if companions is None else Pairs.of(opened, companions)
+        self._set_up([opened], [chosen_records(opened, records, ids)], [pairs], [recipe], seed, several=False)
+        if (heatmaps is not None) != (recipe.batch == "view_heatmap_labels"):
             raise ValueError(
-                f"batch {self.recipe.batch!r} and heatmaps {heatmaps}: the batch 'view_heatmap_labels' has them, and "
-                "no other"
+                f"batch {recipe.batch!r} and heatmaps {heatmaps}: the batch 'view_heatmap_labels' has them, and no "
+                "other"
             )
-        self.heatmaps = None if heatmaps is None else Heatmaps(heatmaps, self.pack, self._live)
-        self._opened: tuple[int, _C.ShardReader] | None = None  # of a revision of the pack
+        if heatmaps is not None:
+            self.heatmaps = Heatmaps.of(heatmaps, opened, live_now(opened, self._chosen[0]))
+
+    def _set_up(
+        self, packs: list[Pack], chosen: list[np.ndarray | None], pairs: list[Pairs | None], recipes: list[Recipe],
+        seed: int, mixture: Mixture | None = None, several: bool = True,
+    ) -> None:  # fmt: skip
+        """packs: those that serve records. chosen: which of each, under its own numbers; None: all. pairs: the
+        companions of each, which lie behind all packs; None: it has none. recipes: of each, differing in mean and std
+        alone."""
+        behind = [pair.pack for pair in pairs if pair is not None]
+        self.pack: Pack | Packs = Packs([*packs, *behind], len(packs)) if several or behind else packs[0]
+        self._pairs = pairs
+        self.companions: Companioned | None = None
+        if behind and isinstance(self.pack, Packs):
+            self.companions = Companioned.of(pairs, self.pack.first_record, recipes[0])
+        self._served = packs
+        self.mixture = mixture
+        self._chosen = chosen
+        self.recipe, self._recipes = recipes[0], recipes
+        self.seed = seed
+        self.heatmaps = None
+        self._opened: tuple[Any, _C.ShardReader] | None = None  # of a revision of the pack
+        self.serve(self._live_now())
 
     def __len__(self) -> int:
         """Live records, of those chosen."""
         return len(self.live)
 
     @property
-    def live(self) -> Live:
+    def live(self) -> Served:
         """What is served now. It changes where the pack is refreshed; whoever iterates keeps what it began with."""
         if self._seen != self.pack.generation:
-            self.serve(live_now(self.pack, self._chosen))
+            self.serve(self._live_now())
         return self._live
 
-    def serve(self, live: Live) -> None:
+    def _live_now(self) -> Served:
+        lives = [live_now(pack, chosen) for pack, chosen in zip(self._served, self._chosen)]
+        return lives[0] if isinstance(self.pack, Pack) else self._together(lives, self.pack.generation)
+
+    def _together(self, lives: list[Live], generation: Generation) -> Served:
+        assert isinstance(self.pack, Packs) and isinstance(generation, tuple)
+        live = ConcatLive(tuple(lives), self.pack.first_record[: len(lives)], generation)
+        return live if self.mixture is None else self.mixture.over(live)
+
+    def serve(self, live: Served) -> None:
         """Serve these until the pack is refreshed and has changed: what all ranks agreed on, or a resumed epoch's."""
         self._live, self._seen = live, self.pack.generation
 
     def normalized_recipes(self) -> list[Recipe]:
-        """The recipe, once a source of pictures: they differ in mean and std alone."""
-        return [self.recipe]
+        """The recipe, once a pack that serves records: they differ in mean and std alone."""
+        return self._recipes
 
     def sources_of(self, records: np.ndarray) -> np.ndarray | None:
-        """(N,) uint16: the place in `normalized_recipes` of each record's source; None: all are of the first."""
-        return None
+        """(N,) uint16: the place in `normalized_recipes` of each record's pack; None: all are of the first."""
+        if len(self._recipes) == 1 or isinstance(self.pack, Pack):
+            return None
+        return np.maximum(self.pack.part_of(records), 0).astype(np.uint16)  # record -1, of a removed one, has none
 
-    def subset(self) -> str | None:
-        """A digest of the chosen records and their order; None where all are served."""
-        return digest_of(self._chosen)
+    def subset(self) -> Any:
+        """A digest of the chosen records and their order; None where all are served. Of several packs a list of
+        these."""
+        digests = [digest_of(chosen) for chosen in self._chosen]
+        return digests[0] if isinstance(self.pack, Pack) else digests
 
-    def live_then(self, generation: int) -> Live:
+    def live_then(self, generation: Generation) -> Served:
         """What was served when the pack had this generation. Raises PackError where it never had it."""
-        return live_then(self.pack, self._chosen, generation)
+        if isinstance(self.pack, Pack) and isinstance(generation, int):
+            return live_then(self.pack, self._chosen[0], generation)
+        if isinstance(self.pack, Pack) or isinstance(generation, int) or len(generation) != len(self.pack.packs):
+            raise ValueError(f"generation {generation!r} is not of {self.pack!r}")
+        lives = [live_then(*part) for part in zip(self._served, self._chosen, generation)]
+        return self._together(lives, generation)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # file descriptors do not travel
@@ -104,9 +155,28 @@ class Samples:
     @property
     def reader(self) -> _C.ShardReader:
         if self._opened is None or self._opened[0] != self.pack.revision:
-            columns = [self.pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
-            self._opened = (self.pack.revision, _C.ShardReader(self.pack.tar_paths(), *columns))
+            self._opened = (self.pack.revision, self.pack.open_reader())
         return self._opened[1]
+
+    def labels_of(self, records: np.ndarray) -> np.ndarray:
+        """(N,) or (N, L) of records (N,): int64, or float32 where labels were given that are."""
+        if isinstance(self.pack, Pack):
+            own = self._labels[0]
+            return self.pack.labels(records) if own is None else own[records]
+        return self._labels_of_several(self.pack, records)
+
+    def label_shape(self) -> tuple[int, ...]:
+        """Of one record's label: () or (L,)."""
+        own = self._labels[0]
+        return () if own is None else own.shape[1:]
+
+    def _labels_of_several(self, pack: Packs, records: np.ndarray) -> np.ndarray:
+        whole = all(own is None or own.dtype == np.int64 for own in self._labels)
+        found = np.empty((len(records), *self.label_shape()), np.int64 if whole else np.float32)
+        for part, places, numbers in pack.split(records):
+            own = self._labels[part]
+            found[places] = pack.packs[part].labels(numbers) if own is None else own[numbers]
+        return found
 
     def id_of(self, record: int) -> str:
         return self.pack.id_of(record)
@@ -140,25 +210,56 @@ class Samples:
 
     def attribution(self, records: Any = None) -> Attribution:
         """Creator, licence and changes of these records (integers, an array or a tensor); None: of all live ones."""
-        return attribution(self.pack, records)
+        return self.pack.attribution(records) if isinstance(self.pack, Packs) else attribution(self.pack, records)
 
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
         """(views,) rows of _C.view_plan_dtype: the decided numbers of every view. Another draw gives other views."""
-        self.pack._check(record)
+        height, width = self.pack.size_of(record)
         check_epoch(epoch)
         if not 0 <= draw < 1 << 16:
             raise ValueError(f"draw is {draw}, want [0, 65536)")
-        height, width = (int(self.pack.column(name)[record]) for name in ("height", "width"))
-        return _C.plan_views(
-            self.recipe.rows(), seed=self.seed, epoch=epoch, record=record, draw=draw, height=height, width=width
-        )
+        key = {"seed": self.seed, "epoch": epoch, "record": record, "draw": draw}
+        plans = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)
+        companion = self.companion(record, epoch, draw)
+        if companion is not None:
+            height, width = self.pack.size_of(companion.record)
+            view = companion.view
+            plans[view] = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)[view]
+        return plans
+
+    def companion(self, record: int, epoch: int = 0, draw: int = 0) -> Companion | None:
+        """Which view of the sample is of a companion, and of which; None where none is."""
+        self.pack._check(record)
+        check_epoch(epoch)
+        key = (np.array([record], np.int64), np.array([draw], np.uint32), np.array([epoch], np.uint32))
+        drawn = self.draw_companions(*key)
+        return None if drawn is None else drawn.one(0)
+
+    def draw_companions(self, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray) -> Drawn | None:
+        """Of N samples; None where the dataset has no companions. A removed companion is not used: its view is of the
+        original."""
+        if self.companions is None:
+            return None
+        drawn = self.companions.draw(self.seed, records, draws, epochs)
+        used = np.flatnonzero(drawn.views >= 0)
+        drawn.drop(used[self.pack.is_removed(drawn.records[used])])
+        return drawn
 
     def render(self, record: int, epoch: int = 0, draw: int = 0) -> list[np.ndarray]:
         """The views before normalisation: a list of (height, width, recipe.channels) uint8, of a picture of 16 bits
         (height, width, 1) uint16. Raises RecordError, ShardError."""
+        plans, companion = self.plan(record, epoch, draw), self.companion(record, epoch, draw)
+        if companion is None:
+            return self._rendered(record, plans)
+        others = np.delete(plans, companion.view)
+        views = self._rendered(record, others) if len(others) else []
+        views[companion.view : companion.view] = self._rendered(companion.record, plans[companion.view, None])
+        return views
+
+    def _rendered(self, record: int, plans: np.ndarray) -> list[np.ndarray]:
         pixels = self.decode(record)
         with self.named(record):
-            return _C.render_plan(pixels, self.plan(record, epoch, draw))
+            return _C.render_plan(pixels, plans)
 
     @contextlib.contextmanager
     def named(self, record: int) -> Iterator[None]:

@@ -119,6 +119,11 @@ def _vissl(batch: Submitted) -> list[Any]:
     return [{"data": [batch.views], "label": [records], "data_valid": [valid], "data_idx": [records]}]
 
 
+def _companions(batch: Submitted) -> list[Any]:
+    """GenView's gen_chosen_view and gen_img_scale as tensors, with whether and which."""
+    return [batch.views, batch.labels(), batch.companions_dict()]
+
+
 _STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
     "views": lambda batch: [batch.views],
     "views_labels": lambda batch: [batch.views, batch.labels()],
@@ -132,6 +137,7 @@ _STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
     "dinov2": _dinov2,
     "ijepa": _ijepa,
     "vissl": _vissl,
+    "views_labels_companions": _companions,
 }
 _LISTS = ("index_views_labels",)  # a list in the official script, not a tuple
 
@@ -145,11 +151,14 @@ def assemble(batch: Submitted, more: Sequence[Any] = ()) -> Any:
 
 
 def item(
-    recipe: Recipe, views: list[torch.Tensor], record: int, label: int, heatmaps: Sequence[torch.Tensor] = ()
+    recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Tensor, heatmaps: Sequence[torch.Tensor] = ()
 ) -> Any:
     """One sample for torch's own DataLoader, whose default collation gives the batch's structure. What a batch has
     beside that (masks, dicts) comes from pass_loader.DataLoader alone; here such a sample is (list of views, label).
+
+    given: the label, int64 () or of another shape and type. A class number becomes an int, as ImageFolder's.
     """
+    label = int(given) if given.dim() == 0 and given.dtype == torch.int64 else given
     if recipe.batch == "views":
         return views
     if recipe.batch == "view_labels":

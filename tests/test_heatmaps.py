@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pass_loader import DataLoader, RecordError, ShardDataset, _C, recipes, reference
+from pass_loader import ConcatDataset, DataLoader, RecordError, ShardDataset, _C, recipes, reference
 from pass_loader.errors import PackError
 from pass_loader.pack import build, remove
 
@@ -161,7 +161,7 @@ def test_a_bad_heatmap(packs: tuple[Path, Path], tmp_path: Path) -> None:
     from the batch before, slots that are not dropped together."""
     build([write_tree(tmp_path / "in", heatmaps_of(SIZES))], tmp_path / "heatmaps")
     dataset = ShardDataset(packs[0], RECIPE, heatmaps=tmp_path / "heatmaps")
-    flip_a_bit(dataset.heatmaps.pack, 2)  # type: ignore[union-attr]
+    flip_a_bit(dataset.heatmaps.packs[0], 2)  # type: ignore[union-attr]
     with pytest.raises(RecordError, match="record 2, id 2: .*CRC"):
         list(DataLoader(dataset, 5))
     for policy in ("replace", "skip"):
@@ -188,3 +188,44 @@ def test_engine_refuses_other_arrays(packs: tuple[Path, Path]) -> None:
             engine.submit(*keys, views, heatmap_records=records, heatmaps=[out])
     with Image.new("L", (2, 2)) as picture:
         assert reference.heatmap(picture, dataset.plan(0)[0]).shape == (1, 40, 40)
+
+
+def test_several_packs_as_one(packs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each picture's heatmap is of its own pack's, each sample normalised by its own pack's mean and std."""
+    build(
+        [write_tree(tmp_path / "a", {"4.png": png(noise(30, 31)[:, :, 0]), "x.jpg": jpeg(noise(9, 9))})], tmp_path / "p"
+    )
+    build([write_tree(tmp_path / "b", {"4.png": png(noise(30, 31, 5)[:, :, 1]), "y.png": png(noise(9, 9)[:, :, 0])})],
+          tmp_path / "h")  # fmt: skip
+    first = ShardDataset(packs[0], RECIPE, heatmaps=packs[1], seed=4)
+    second = ShardDataset(tmp_path / "p", RECIPE, heatmaps=tmp_path / "h", ids=["4"], mean=0.5056, std=0.252, seed=4)
+    both = ConcatDataset([first, second])
+    (views, heatmaps), _, info = next(iter(DataLoader(both, 6, num_workers=2, return_info=True)))
+    for slot, record in enumerate(info["records"].tolist()):
+        own = first if record < 5 else second
+        plan = info["plans"][slot, 0]
+        assert np.array_equal(heatmaps[slot].numpy(), wanted(both, record, plan))
+        want = reference.normalize(reference.render(reference.decode(both.read(record)), plan), own.recipe)
+        assert np.array_equal(views[slot].numpy(), want)
+    last = second.heatmaps.reader.read(second.heatmaps.records_of(np.array([0]))[0])  # type: ignore[union-attr]
+    assert reference.decode(last, channels=1).size == (31, 30)
+
+
+def test_the_page_of_gray_and_medical_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python runs."""
+    import re
+
+    import pass_loader
+
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("nih", 40), ("nih-heatmaps", 40)):
+        files = {f"{n}.png": png(noise(size, size, n)[:, :, 0]) for n in range(3)}
+        build([write_tree(tmp_path / f"in-{name}", files)], tmp_path / name)
+    page = (Path(__file__).parent.parent / "docs" / "gray-and-medical.md").read_text()
+    names: dict[str, object] = {"pass_loader": pass_loader, "recipes": recipes}
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, names)
+    views, heatmaps = names["views"], names["heatmaps"]
+    assert tuple(views.shape) == (3, 3, 224, 224) and tuple(heatmaps.shape) == (3, 1, 224, 224)  # type: ignore[attr-defined]

@@ -6,14 +6,18 @@ import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.faults import ATTEMPTS, IN_A_ROW, IO_RETRIES_S, POLICIES
+from pass_loader.pack import build
 from pass_loader.pack.cli import _parser
 from pass_loader.statistics import FED, STARVED
 
+from .corpus import jpeg, noise
 from .official_classes import DataAugmentationDINO
+from .test_pack import write_tree
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -46,6 +50,24 @@ def test_the_loaders_page(pack: Path) -> None:
     assert f"than {IN_A_ROW} bad records in a row, and {ATTEMPTS} bad repl" in LOADER
     assert "{} and\n{} s".format(*IO_RETRIES_S) in LOADER and f"above {STARVED:.0%}".replace("%", " %") in LOADER
     assert f"below {FED:.0%}".replace("%", " %") in LOADER and "docs/loader.md" in README
+
+
+def test_the_page_of_several_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python runs, line by line as a user would have it."""
+    monkeypatch.chdir(tmp_path)
+    header = "hash,Edema,Pneumonia,Fracture,source,noise_level\n"
+    (tmp_path / "m.csv").write_text(header + "".join(f"{i},1,0,{'' if i else 1},{i % 2},{i}00\n" for i in range(4)))
+    for name in ("nih", "chexpert", "originals", "generated"):
+        files = {f"{i}.jpg": jpeg(noise(16, 16, i)) for i in range(4)}
+        build([write_tree(tmp_path / f"in-{name}", files)], name, metadata=tmp_path / "m.csv", workers=1)
+    (tmp_path / "train_official.txt").write_text("3\n1\n")
+    names: dict[str, object] = {"numpy": np}
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "several-packs.md").read_text(), re.S)
+    lengths = []
+    for block in blocks:
+        exec(block, names)
+        lengths.append(len(names["dataset"]))  # type: ignore[arg-type]
+    assert lengths == [6, 100, 8, 4, 4] and names["companions"].scale == "noise_level"  # type: ignore[attr-defined]
 
 
 def test_every_command_and_option_is_documented() -> None:

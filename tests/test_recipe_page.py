@@ -46,7 +46,8 @@ OFFICIAL: dict[str, list[tuple[object, ...]]] = {
 STD = {"swav": (0.228, 0.224, 0.225), "seer": (0.229, 0.224, 0.225), "simclr": (1.0,) * 3, "genview": recipes.CLIP_STD}
 BATCH = {"swav": "views", "simclr": "pair_labels", "byol": "index_views_labels", "dinov2": "dinov2", "dinov3": "dinov2",
          "ibot": "views_labels_masks", "mae": "view_labels", "mae_thorax": "view_labels", "seer": "vissl",
-         "ijepa": "ijepa", "supervised": "view_labels", "evaluate": "view_labels"}  # fmt: skip
+         "ijepa": "ijepa", "supervised": "view_labels", "evaluate": "view_labels",
+         "genview": "views_labels_companions"}  # fmt: skip
 
 
 def test_page_is_written_by_its_script() -> None:

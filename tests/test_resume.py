@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,14 @@ def seen(batch: Any) -> Seen:
 class Ranks:
     """All ranks of a run in this process, in lock step: global batch k is what they get in step k, together."""
 
-    def __init__(self, pack: Path, world: int, global_batch: int, threads: int = 0, **arguments: Any):
+    def __init__(
+        self, pack: Path | Callable[[], ShardDataset], world: int, global_batch: int, threads: int = 0, **arguments: Any
+    ):
         assert global_batch % world == 0
         arguments = {"shuffle": True, "return_info": True, **arguments}
         self.loaders = [
-            DataLoader(ShardDataset(pack, TINY, seed=5), global_batch // world, num_workers=threads, rank=rank,
-                       world_size=world, **arguments) for rank in range(world)
+            DataLoader(pack() if callable(pack) else ShardDataset(pack, TINY, seed=5), global_batch // world,
+                       num_workers=threads, rank=rank, world_size=world, **arguments) for rank in range(world)
         ]  # fmt: skip
 
     def steps(self) -> Iterator[list[Any]]:

@@ -111,8 +111,7 @@ class _Records(Source):
     def __init__(self, pack: Pack):
         super().__init__(pack.path)
         self.pack = pack
-        columns = [pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
-        self.reader = _C.ShardReader(pack.tar_paths(), *columns)
+        self.reader = pack.open_reader()
 
     def size(self) -> int:
         return int(self.pack.column("length").sum())

@@ -73,8 +73,7 @@ class _Records:
 
     def __init__(self, pack: Pack, progress: Callable[[int], None]):
         self.pack, self.progress = pack, progress
-        columns = [pack.column(name) for name in ("shard", "offset", "length", "crc32c")]
-        self.reader = _C.ShardReader(pack.tar_paths(), *columns)
+        self.reader = pack.open_reader()
         self.live = np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
         self.count = self.bytes = 0
 

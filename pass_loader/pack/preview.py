@@ -36,7 +36,8 @@ def preview(
     samples = Samples(pack, recipe, seed=seed)
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
-        records = [int(record) for record in samples.live.records_at(spread)]
+        none = np.zeros(len(spread), np.uint32)
+        records = samples.live.at(spread, none, none)[0].tolist()
     if not len(records):
         raise PackError(f"{samples.pack.path} has no live record to show")
     masks = _masks(samples, np.array(records, np.int64), epoch)

@@ -123,6 +123,19 @@ class Pack:
         """A column of the index, (records,), a read-only view of the memory map."""
         return arrow.to_numpy(self.index.column(name).chunk(0))
 
+    def labels(self, records: np.ndarray) -> np.ndarray:
+        """int64, of the records' shape; -1 where there is none."""
+        return self.column("label")[records].astype(np.int64)
+
+    def size_of(self, record: int) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        self._check(record)
+        return int(self.column("height")[record]), int(self.column("width")[record])
+
+    def open_reader(self) -> _C.ShardReader:
+        """Of the bytes; of this revision. Raises PackError where tars that the pack refers to are not found."""
+        return _C.ShardReader(self.tar_paths(), *map(self.column, ("shard", "offset", "length", "crc32c")))
+
     def shard_of(self, record: int) -> int:
         self._check(record)
         return int(np.searchsorted(self.first_record, record, side="right")) - 1
