@@ -340,5 +340,10 @@ def test_refused(pair: tuple[Path, Path]) -> None:
         )
     with pytest.raises(ValueError, match="a companion's view is 2, want"):
         renderer._engine.submit(
-            keys.records, keys.draws, keys.epochs, views, None, np.zeros(1, np.int64), np.full(1, 2, np.int32)
+            keys.records,
+            keys.draws,
+            keys.epochs,
+            views,
+            companions=np.zeros(1, np.int64),
+            companion_views=np.full(1, 2, np.int32),
         )
