@@ -15,7 +15,7 @@ DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu) setup.py pyproject.toml
-packages := g++ pkg-config libjpeg62-turbo-dev python3-venv python3-dev
+packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
 .PHONY: setup demo test bench sanitize fuzz cuda aarch64 clean
@@ -52,12 +52,13 @@ sanitize: setup
 need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
   DEBIAN_FRONTEND=noninteractive apt-get install -qy $(2); } || { echo "Please install: $(2)"; exit 1; }
 
-# Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct. The corpora in
+# Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct, PNGs. The corpora in
 # build/fuzz grow from run to run; a finding is left there.
-fuzz: setup build/fuzz/decode build/fuzz/dct
+fuzz: setup build/fuzz/decode build/fuzz/dct build/fuzz/png
 	$(bin)/python -m tests.fuzz.seeds build/fuzz/seeds
 	$(call run_fuzzer,decode,8192)
 	$(call run_fuzzer,dct,1024)
+	$(call run_fuzzer,png,1024)
 
 # $(call run_fuzzer,TARGET,MOST BYTES)
 run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/$(1) -max_total_time=$(FUZZ_SECONDS) \
@@ -67,13 +68,14 @@ run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=mall
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
 build/fuzz/decode: tests/fuzz/decode.cpp tests/fuzz/mutate.cpp $(sources)
 build/fuzz/dct: tests/fuzz/dct.cpp tests/fuzz/mutate_dct.cpp $(sources)
-build/fuzz/decode build/fuzz/dct:
+build/fuzz/png: tests/fuzz/png.cpp $(sources)
+build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	@$(call need,clang++,clang)
 	mkdir -p build/fuzz
 	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
-	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp $$(pkg-config --cflags libjpeg) \
-	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg) -o $@
+	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp $$(pkg-config --cflags libjpeg libpng) \
+	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg libpng zlib) -o $@
 
 # 10,000 batches and all colours would take hours under the tools.
 cuda: setup
@@ -98,11 +100,11 @@ build/aarch64/sysroot:
 clean:
 	rm -rf build demo $(VENV) pass_loader/*.so *.egg-info
 
-# A compiler, libjpeg-turbo and Python's headers: installed where we may, named where we may not.
+# A compiler, libjpeg-turbo, libpng and Python's headers: installed where we may, named where we may not.
 $(VENV)/.created:
 	@missing=""; \
 	command -v g++ >/dev/null || missing=1; \
-	pkg-config --exists libjpeg 2>/dev/null || missing=1; \
+	pkg-config --exists libjpeg libpng zlib 2>/dev/null || missing=1; \
 	$(PYTHON) -c "import venv, ensurepip, os, sysconfig; assert os.path.exists(sysconfig.get_paths()['include'] + '/Python.h')" 2>/dev/null || missing=1; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

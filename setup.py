@@ -17,30 +17,31 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.modified import newer_group
 
-MISSING_LIBJPEG = """
-pass-loader: libjpeg-turbo's headers were not found (pkg-config libjpeg).
-  Debian, Ubuntu:  apt-get install libjpeg62-turbo-dev pkg-config   (Ubuntu: libjpeg-turbo8-dev)
-  Fedora:          dnf install libjpeg-turbo-devel pkgconf
-  conda:           conda install -c conda-forge libjpeg-turbo pkg-config
+LIBRARIES = ["libjpeg", "libpng", "zlib"]
+MISSING = """
+pass-loader: the headers of libjpeg-turbo, libpng or zlib were not found (pkg-config libjpeg libpng zlib).
+  Debian, Ubuntu:  apt-get install libjpeg62-turbo-dev libpng-dev pkg-config   (Ubuntu: libjpeg-turbo8-dev)
+  Fedora:          dnf install libjpeg-turbo-devel libpng-devel pkgconf
+  conda:           conda install -c conda-forge libjpeg-turbo libpng zlib pkg-config
 """
 
 
-def libjpeg_flags(option: str) -> list[str]:
+def library_flags(option: str) -> list[str]:
     try:
-        text = subprocess.run(["pkg-config", option, "libjpeg"], check=True, capture_output=True, text=True).stdout
+        text = subprocess.run(["pkg-config", option, *LIBRARIES], check=True, capture_output=True, text=True).stdout
     except (OSError, subprocess.CalledProcessError):
-        sys.exit(MISSING_LIBJPEG)
+        sys.exit(MISSING)
     return shlex.split(text)
 
 
 # -ffp-contract=off: GCC fuses a*b+c by default in C++, and Pillow's bytes come from separate roundings.
 # -Wno-maybe-uninitialized: GCC 12 warns, wrongly, inside its own immintrin.h (GCC bug 105593).
 # -fno-trapping-math, -fno-math-errno: let loops vectorise; neither changes a value.
-compile_args = libjpeg_flags("--cflags") + [
+compile_args = library_flags("--cflags") + [
     "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra",
     "-Wno-maybe-uninitialized",
 ]  # fmt: skip
-link_args = libjpeg_flags("--libs") + ["-pthread"]
+link_args = library_flags("--libs") + ["-pthread"]
 if os.environ.get("PASS_LOADER_SANITIZE") == "1":
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += sanitizers + ["-g", "-O1", "-DPASS_LOADER_ASAN"]

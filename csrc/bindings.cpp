@@ -7,18 +7,15 @@
 #include <cstring>
 
 #include "bindings.h"
-#include "buffers.h"
-#include "engine.h"
+#include "cpu/render.h"
 #include "isa.h"
+#include "stages.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
 using namespace pass_loader;
 
 namespace {
-
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;  // no forcecast: another dtype or layout is refused, not copied
 
 py::object bad_picture_error;  // lives as long as the process
 
@@ -27,22 +24,6 @@ void translate(const Error& error) {
                    : error.fault() == Fault::record ? bad_picture_error.ptr()
                                                     : PyExc_OSError;
   PyErr_SetString(type, error.what());
-}
-
-const char* fault_name(Fault fault) {
-  return fault == Fault::argument ? "argument" : fault == Fault::record ? "record" : "io";
-}
-
-template <typename T>
-std::span<const T> column(const Array<T>& array) {
-  PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
-  return {array.data(), static_cast<size_t>(array.size())};
-}
-
-std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
-  std::span<const ViewSpec> specs = column(rows);
-  check_recipe(specs);
-  return {specs.begin(), specs.end()};
 }
 
 Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record,
@@ -80,21 +61,30 @@ py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Ar
   return py::make_tuple(chosen, which);
 }
 
-py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans) {
-  PL_CHECK(pixels.ndim() == 3 && pixels.shape(2) == 3 && pixels.shape(0) >= 1 && pixels.shape(1) >= 1 &&
+// Sample: uint8_t, or uint16_t for gray of 16 bits.
+template <typename Sample>
+py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) {
+  constexpr bool deep = sizeof(Sample) == 2;
+  PL_CHECK(pixels.ndim() == 3 && ((pixels.shape(2) == 3 && !deep) || pixels.shape(2) == 1) && pixels.shape(0) >= 1 &&
+               pixels.shape(1) >= 1 &&
                pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
-           Fault::argument, "want pixels of shape (height, width, 3), sides in [1, 65535]");
+           Fault::argument,
+           "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
+  const int channels = static_cast<int>(pixels.shape(2));
   std::span<const ViewPlan> borrowed = column(plans);
   std::vector<ViewPlan> rows(borrowed.begin(), borrowed.end());  // the caller's may change once the GIL is released
-  for (const ViewPlan& plan : rows) check_plan(plan, height, width);
+  for (const ViewPlan& plan : rows) {
+    check_plan(plan, height, width);
+    if (deep) check_deep(plan);
+  }
   Scratch<uint8_t> memory;
-  const size_t row_stride = round_up(width, kTile), plane_stride = row_stride * height;
-  Planes picture{memory.need(3 * plane_stride), height, width, row_stride, plane_stride};
-  const uint8_t* in = pixels.data();
+  const size_t row_stride = round_up(width * sizeof(Sample), kTile), plane_stride = row_stride * height;
+  Planes picture{memory.need(channels * plane_stride), height, width, row_stride, plane_stride, channels, deep};
+  const Sample* in = pixels.data();
   for (int32_t y = 0; y < height; ++y)
-    for (int32_t x = 0; x < width; ++x, in += 3)
-      for (int c = 0; c < 3; ++c) picture.row(c, y)[x] = in[c];
+    for (int32_t x = 0; x < width; ++x, in += channels)
+      for (int c = 0; c < channels; ++c) reinterpret_cast<Sample*>(picture.row(c, y))[x] = in[c];
   cpu::RenderScratch scratch;
   StageTimes unread;
   StageClock clock(unread);
@@ -105,190 +95,9 @@ py::list render_plan(const Array<uint8_t>& pixels, const Array<ViewPlan>& plans)
       py::gil_scoped_release release;
       view = cpu::render_view(picture, plan, scratch, clock);
     }
-    views.append(interleaved(view));
+    views.append(interleaved(view, channels));
   }
   return views;
-}
-
-using PackArrays =  // paths, shard, offset, length, CRC
-    std::tuple<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>;
-
-// Keeps the columns of the indices alive for as long as the reader lives.
-struct PyShardReader {
-  explicit PyShardReader(std::vector<PackArrays> packs) : arrays(std::move(packs)) {
-    std::vector<PackFiles> files;
-    for (const auto& [paths, shard, offset, length, crc] : arrays)
-      files.push_back({paths, {column(shard), column(offset), column(length), column(crc)}});
-    reader = std::make_shared<ShardReader>(std::move(files));
-  }
-
-  py::bytes read(int64_t record) const {
-    Scratch<uint8_t> buffer;
-    std::span<const uint8_t> bytes;
-    {
-      py::gil_scoped_release release;
-      bytes = reader->read(record, buffer);
-    }
-    return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  }
-
-  std::vector<PackArrays> arrays;
-  std::shared_ptr<ShardReader> reader;
-};
-
-constexpr const char* kElementNames[] = {"float32", "float16", "bfloat16", "uint8"};  // in the order of cpu::Element
-
-cpu::Element element_of(const std::string& name) {
-  for (int i = 0; i < 4; ++i)
-    if (name == kElementNames[i]) return static_cast<cpu::Element>(i);
-  fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
-}
-
-struct PyEngine {
-  PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
-           const Array<uint16_t>& half, const std::array<float, 3>& mean, const std::array<float, 3>& std, int threads,
-           const std::string& element, bool channels_last, const std::vector<int>& cpus)
-      : reader(std::move(reader_)) {
-    PL_CHECK(table.ndim() == 2 && table.shape(0) == 3 && table.shape(1) == 256 && half.ndim() == 2 &&
-                 half.shape(0) == 3 && half.shape(1) == 256,
-             Fault::argument, "want normalisation tables of shape (3, 256)");
-    cpu::NormalizeTable values;
-    std::memcpy(values.data(), table.data(), sizeof values);
-    cpu::HalfTable halves;
-    std::memcpy(halves.data(), half.data(), sizeof halves);
-    const cpu::Normalization normalization(element_of(element), channels_last, values, halves, mean, std);
-    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed, normalization,
-                                      threads, cpus);
-  }
-  py::dict stage_times() const {
-    const StageTotals totals = engine->stage_times();
-    py::dict seconds;
-    for (size_t i = 0; i < kStages; ++i) seconds[kStageNames[i]] = 1e-9 * static_cast<double>(totals.ns[i]);
-    seconds["samples"] = totals.samples;
-    return seconds;
-  }
-  ~PyEngine() {
-    py::gil_scoped_release release;
-    engine.reset();
-  }
-  py::object reader;  // keeps the columns alive
-  std::unique_ptr<Engine> engine;
-};
-
-// A batch under way. Holds the engine and the output arrays; dying early, it first stops all writing into them.
-struct PyBatch {
-  PyBatch(py::object engine_, py::list views, py::object plans) : engine(std::move(engine_)), views(views), plans(plans) {}
-  PyBatch(const PyBatch&) = delete;
-  ~PyBatch() {
-    Engine& native = *engine.cast<PyEngine&>().engine;
-    py::gil_scoped_release release;
-    native.cancel(*batch);
-  }
-
-  // [(slot, fault, message)] in the order of slots; None when `seconds` pass first. Ctrl-C is noticed every 50 ms.
-  py::object wait(double seconds) {
-    Engine& native = *engine.cast<PyEngine&>().engine;
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
-    bool done = false;
-    while (!done) {
-      {
-        py::gil_scoped_release release;
-        done = native.wait(*batch, std::chrono::milliseconds(50));
-      }
-      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!done && std::chrono::steady_clock::now() > deadline) return py::none();
-    }
-    std::sort(batch->failures.begin(), batch->failures.end(),
-              [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
-    py::list failures;
-    for (const Failure& f : batch->failures) failures.append(py::make_tuple(f.slot, fault_name(f.fault), f.message));
-    return failures;
-  }
-
-  py::object engine;
-  py::list views;
-  py::object plans;
-  std::shared_ptr<Batch> batch = std::make_shared<Batch>();
-};
-
-// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are contiguous.
-Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
-  const ViewSpec& spec = engine.recipe()[view];
-  const cpu::Normalization& form = engine.normalization();
-  const int element = static_cast<int>(form.element);
-  constexpr const char* kNumpyNames[] = {"float32", "float16", "uint16", "uint8"};
-  const auto n = static_cast<py::ssize_t>(samples);
-  const py::ssize_t height = spec.out_height, width = spec.out_width;
-  const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, 3}
-                                                              : std::array<py::ssize_t, 4>{n, 3, height, width};
-  const auto item = static_cast<py::ssize_t>(cpu::bytes_of(form.element));
-  const std::array<py::ssize_t, 3> strides = {shape[2] * shape[3] * item, shape[3] * item, item};
-  const bool is_array = py::isinstance<py::array>(object);
-  auto out = is_array ? py::reinterpret_borrow<py::array>(object) : py::array();
-  PL_CHECK(is_array && out.dtype().equal(py::dtype(kNumpyNames[element])) && out.ndim() == 4 &&
-               std::equal(shape.begin(), shape.end(), out.shape()) &&
-               (n == 0 || std::equal(strides.begin(), strides.end(), out.strides() + 1)) &&
-               (n <= 1 || out.strides(0) >= shape[1] * strides[0]),
-           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous", view,
-           kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
-  return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
-}
-
-void take_companions(Batch& batch, const py::object& records, const py::object& views, const Engine& engine) {
-  const auto from = records.cast<Array<int64_t>>();
-  const auto into = views.cast<Array<int32_t>>();
-  PL_CHECK(column(from).size() == batch.records.size() && column(into).size() == batch.records.size(), Fault::argument,
-           "want one companion and its view a record");
-  for (size_t i = 0; i < batch.records.size(); ++i) {
-    const int32_t view = into.data()[i];
-    PL_CHECK(view >= -1 && view < static_cast<int64_t>(engine.recipe().size()), Fault::argument,
-             "a companion's view is %d, want one of the recipe's %zu, or -1", view, engine.recipe().size());
-    batch.companions.push_back({from.data()[i], view});
-  }
-}
-
-std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
-                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
-                                const py::object& companions, const py::object& companion_views) {
-  Engine& engine = *self.cast<PyEngine&>().engine;
-  const size_t n = column(records).size();
-  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
-  PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
-  auto pending = std::make_unique<PyBatch>(self, views, plans);
-  Batch& batch = *pending->batch;
-  for (size_t v = 0; v < views.size(); ++v) batch.views.push_back(output_of(views[v], engine, v, n));
-  if (!plans.is_none()) {
-    auto rows = plans.cast<Array<ViewPlan>>();
-    PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
-                 rows.shape(1) == static_cast<py::ssize_t>(views.size()),
-             Fault::argument, "want plans of shape (records, views)");
-    batch.plans = rows.mutable_data();
-  }
-  for (size_t i = 0; i < n; ++i)
-    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
-  batch.records.assign(records.data(), records.data() + n);
-  batch.draws.assign(draws.data(), draws.data() + n);
-  batch.epochs.assign(epochs.data(), epochs.data() + n);
-  if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
-  engine.submit(pending->batch);
-  return pending;
-}
-
-// uint8 memory that returns to the pool when the last array or tensor that borrows it dies.
-py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t bytes) {
-  struct Loan {
-    std::shared_ptr<BufferPool> pool;
-    void* memory;
-    size_t bytes;
-  };
-  auto loan = std::make_unique<Loan>(Loan{pool, nullptr, std::max<size_t>(bytes, 1)});
-  loan->memory = pool->take(loan->bytes);
-  auto* memory = static_cast<uint8_t*>(loan->memory);
-  py::capsule owner(loan.release(), [](void* pointer) {
-    std::unique_ptr<Loan> back(static_cast<Loan*>(pointer));
-    back->pool->give_back(back->memory, back->bytes);
-  });
-  return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), memory, owner);
 }
 
 void bind_plans(py::module_& m) {
@@ -308,38 +117,8 @@ void bind_plans(py::module_& m) {
         "height"_a, "width"_a);
   m.def("draw_companions", &draw_companions, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "companions"_a, "views"_a,
         "probability"_a);
-  m.def("render_plan", &render_plan, "pixels"_a, "plans"_a);
-}
-
-void bind_loading(py::module_& m) {
-  py::class_<PyShardReader>(m, "ShardReader")
-      .def(py::init([](std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset,
-                       Array<int64_t> length, Array<uint32_t> crc) {
-             return PyShardReader(std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc}});
-           }),
-           "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
-      .def_static("of_packs", [](const py::list& readers) {
-        std::vector<PackArrays> packs;
-        for (const py::handle& reader : readers) {
-          const auto& own = reader.cast<PyShardReader&>().arrays;
-          packs.insert(packs.end(), own.begin(), own.end());
-        }
-        return PyShardReader(std::move(packs));
-      }, "readers"_a)
-      .def("read", &PyShardReader::read, "record"_a);
-  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
-  py::class_<PyEngine>(m, "Engine")
-      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
-                    const std::array<float, 3>&, const std::array<float, 3>&, int, const std::string&, bool,
-                    const std::vector<int>&>(),
-           "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
-           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{})
-      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
-           "companions"_a = py::none(), "companion_views"_a = py::none())
-      .def("stage_times", &PyEngine::stage_times);
-  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
-      .def(py::init<size_t>(), "keep"_a)
-      .def("take", &take_array, "bytes"_a);
+  m.def("render_plan", &render_plan<uint8_t>, "pixels"_a.noconvert(), "plans"_a);
+  m.def("render_plan", &render_plan<uint16_t>, "pixels"_a.noconvert(), "plans"_a);
 }
 
 }  // namespace

@@ -3,13 +3,38 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include <span>
+#include <vector>
+
+#include "error.h"
 #include "image.h"
+#include "plan.h"
 
 namespace pass_loader {
 
+// No forcecast: another dtype or layout is refused, not copied.
+template <typename T>
+using Array = pybind11::array_t<T, pybind11::array::c_style>;
+
+// One dimension.
+template <typename T>
+std::span<const T> column(const Array<T>& array) {
+  PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
+  return {array.data(), static_cast<size_t>(array.size())};
+}
+
+inline std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
+  std::span<const ViewSpec> specs = column(rows);
+  check_recipe(specs);
+  return {specs.begin(), specs.end()};
+}
+
 void bind_pictures(pybind11::module_& m);
+void bind_loading(pybind11::module_& m);
 void bind_masks(pybind11::module_& m);
 
-pybind11::array_t<uint8_t> interleaved(const ConstPlanes& picture);  // (height, width, 3)
+// (height, width, channels) uint8: a gray picture in three equal channels or one, any other in three. A deep one is
+// (height, width, 1) uint16.
+pybind11::array interleaved(const ConstPlanes& picture, int channels);
 
 }  // namespace pass_loader

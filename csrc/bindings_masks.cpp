@@ -15,9 +15,6 @@ using namespace pybind11::literals;
 namespace pass_loader {
 namespace {
 
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
-
 // The keys of N samples.
 struct Keys {
   Keys(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws, const Array<uint32_t>& epochs)

@@ -4,12 +4,12 @@
 #include <vector>
 
 #include "bindings.h"
+#include "cpu/jitter.h"
 #include "cpu/normalize.h"
 #include "crc32c.h"
+#include "decode.h"
 #include "error.h"
 #include "jpeg/dct_codec.h"
-#include "jpeg/decode.h"
-#include "jpeg/header.h"
 #include "jpeg/transcode.h"
 
 namespace pass_loader {
@@ -17,9 +17,15 @@ namespace pass_loader {
 namespace py = pybind11;
 using namespace pybind11::literals;
 
-py::array_t<uint8_t> interleaved(const ConstPlanes& picture) {
-  py::array_t<uint8_t> out({picture.height, picture.width, int32_t{3}});
-  cpu::interleave(picture, out.mutable_data());
+py::array interleaved(const ConstPlanes& picture, int channels) {
+  if (picture.deep) {
+    py::array_t<uint16_t> words({picture.height, picture.width, int32_t{1}});
+    for (int32_t y = 0; y < picture.height; ++y)
+      std::memcpy(words.mutable_data(y), picture.row(0, y), size_t{2} * picture.width);
+    return words;
+  }
+  py::array_t<uint8_t> out({picture.height, picture.width, int32_t{channels}});
+  cpu::interleave(picture, channels, out.mutable_data());
   return out;
 }
 
@@ -31,14 +37,12 @@ std::span<const uint8_t> bytes_of(const py::buffer_info& info) {
   return {static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size)};
 }
 
-py::dict read_header(const py::buffer& data) {
+py::dict header_of(const py::buffer& data) {
   py::buffer_info info = data.request();
-  const std::span<const uint8_t> bytes = bytes_of(info);
-  const bool is_dct = jpeg::is_dct(bytes);
-  const jpeg::Header header = is_dct ? jpeg::header_of(jpeg::parse_dct(bytes)) : jpeg::read_header(bytes);
+  const PictureHeader header = read_header(bytes_of(info));
   return py::dict("height"_a = header.height, "width"_a = header.width, "components"_a = header.components,
-                  "progressive"_a = header.progressive, "exif_orientation"_a = header.exif_orientation,
-                  "ends_with_eoi"_a = is_dct || jpeg::ends_with_eoi(bytes));
+                  "bits"_a = header.bits, "progressive"_a = header.progressive,
+                  "exif_orientation"_a = header.exif_orientation, "ends"_a = header.ends);
 }
 
 // A copy of a Python buffer with the padding that decoders may read.
@@ -60,20 +64,22 @@ struct PyDecoder {
     py::gil_scoped_release release;
     decoder.decode(bytes);
   }
-  jpeg::Decoder decoder;
+  Decoder decoder;
   Scratch<uint8_t> memory;
 };
 
-py::array_t<uint8_t> decode(const py::buffer& data) {
-  Scratch<uint8_t> memory;
+py::array decode(const py::buffer& data, int channels) {
+  PL_CHECK(channels == 1 || channels == 3, Fault::argument, "channels is %d, want 1 or 3", channels);
+  Scratch<uint8_t> memory, gray;
   const std::span<const uint8_t> bytes = padded(data, memory);
-  jpeg::Decoder decoder;
+  Decoder decoder;
   ConstPlanes picture;
   {
     py::gil_scoped_release release;
     picture = decoder.decode(bytes);
+    if (channels == 1) picture = cpu::to_gray(picture, gray);
   }
-  return interleaved(picture);
+  return interleaved(picture, channels);
 }
 
 py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::span<const uint8_t>)) {
@@ -97,8 +103,8 @@ void bind_pictures(py::module_& m) {
     py::gil_scoped_release release;
     return crc32c(bytes);
   }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
-  m.def("read_header", &read_header, "data"_a);
-  m.def("decode", &decode, "data"_a);
+  m.def("read_header", &header_of, "data"_a);
+  m.def("decode", &decode, "data"_a, "channels"_a = 3);
   m.def("decodes_without_libjpeg", [](const py::buffer& data) {
     PyDecoder one(false);
     one.decode(data);

@@ -10,16 +10,18 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "jpeg/decode.h"
+#include "decode.h"
 
 namespace pass_loader {
 
 // What rendering one sample needs; all of it is reused.
 struct Engine::WorkingMemory {
   Scratch<uint8_t> bytes;
-  jpeg::Decoder decoder;
+  Decoder decoder;
   std::vector<ViewPlan> plans;
+  Scratch<uint8_t> gray;
   cpu::RenderScratch scratch;
+  cpu::NearestScratch nearest;
 };
 
 // A thread, or the caller of an engine without threads.
@@ -29,14 +31,19 @@ struct Engine::Worker {
 };
 
 struct Engine::State {
-  State(std::shared_ptr<const ShardReader> r, std::vector<ViewSpec> views, uint64_t s, const cpu::Normalization& n,
-        int threads)
-      : reader(std::move(r)), recipe(std::move(views)), seed(s), normalization(n), workers(std::max(threads, 1)) {}
+  State(std::shared_ptr<const ShardReader> r, std::shared_ptr<const ShardReader> maps, std::vector<ViewSpec> views,
+        uint64_t s, std::vector<cpu::Normalization> n, int threads)
+      : reader(std::move(r)),
+        heatmaps(std::move(maps)),
+        recipe(std::move(views)),
+        seed(s),
+        normalizations(std::move(n)),
+        workers(std::max(threads, 1)) {}
 
-  std::shared_ptr<const ShardReader> reader;
+  std::shared_ptr<const ShardReader> reader, heatmaps;
   std::vector<ViewSpec> recipe;
   uint64_t seed;
-  cpu::Normalization normalization;
+  std::vector<cpu::Normalization> normalizations;  // one a source
   pid_t owner = ::getpid();
 
   std::mutex mutex;
@@ -50,13 +57,22 @@ struct Engine::State {
 
 namespace {
 constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one larger than this is not kept
+
+void check_deep(std::span<const ViewSpec> recipe, const cpu::OutputForm& form) {
+  pass_loader::check_deep(recipe);
+  PL_CHECK(form.element != cpu::Element::uint8, Fault::argument,
+           "uint8 output would cut a gray picture of 16 bits to 8: ask for float32, float16 or bfloat16");
+}
 }
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-               const cpu::Normalization& normalization, int threads, const std::vector<int>& cpus) {
+               std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus,
+               std::shared_ptr<const ShardReader> heatmaps) {
+  PL_CHECK(!normalizations.empty(), Fault::argument, "want at least one normalisation");
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
   for (int cpu : cpus) PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
-  state_ = std::make_unique<State>(std::move(reader), std::move(recipe), seed, normalization, threads);
+  state_ = std::make_unique<State>(std::move(reader), std::move(heatmaps), std::move(recipe), seed,
+                                   std::move(normalizations), threads);
   check_recipe(state_->recipe);
   start(threads, cpus);
 }
@@ -101,7 +117,9 @@ Engine::~Engine() {
 }
 
 const std::vector<ViewSpec>& Engine::recipe() const { return state_->recipe; }
-const cpu::Normalization& Engine::normalization() const { return state_->normalization; }
+const cpu::OutputForm& Engine::form() const { return state_->normalizations.front().form; }
+size_t Engine::sources() const { return state_->normalizations.size(); }
+bool Engine::has_heatmaps() const { return state_->heatmaps != nullptr; }
 bool Engine::in_owner_process() const { return ::getpid() == state_->owner; }
 
 void Engine::check_owner() const {
@@ -148,7 +166,12 @@ void Engine::cancel(Batch& batch) {
 
 size_t Engine::sample_bytes(size_t view) const {
   const ViewSpec& spec = state_->recipe[view];
-  return size_t{3} * spec.out_height * spec.out_width * cpu::bytes_of(state_->normalization.element);
+  return static_cast<size_t>(form().channels) * spec.out_height * spec.out_width * cpu::bytes_of(form().element);
+}
+
+size_t Engine::heatmap_bytes(size_t view) const {
+  const ViewSpec& spec = state_->recipe[view];
+  return sizeof(float) * static_cast<size_t>(spec.out_height) * spec.out_width;
 }
 
 void Engine::finish(Batch& batch, int64_t samples) {
@@ -194,6 +217,8 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
     for (size_t view = 0; view < batch.views.size(); ++view) {
       std::memset(batch.views[view].memory + batch.views[view].stride * slot, 0, sample_bytes(view));
     }
+    for (size_t view = 0; view < batch.heatmaps.size(); ++view)
+      std::memset(batch.heatmaps[view].memory + batch.heatmaps[view].stride * slot, 0, heatmap_bytes(view));
     if (batch.plans != nullptr)
       std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
     std::lock_guard lock(batch.mutex);
@@ -231,20 +256,51 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
   return pixels;
 }
 
+// Decoded, in the form that the views have.
+ConstPlanes Engine::picture_of(int64_t record, WorkingMemory& memory, StageClock& clock) const {
+  const State& s = *state_;
+  const std::span<const uint8_t> bytes = s.reader->read(record, memory.bytes);
+  clock.charge(Stage::read);
+  ConstPlanes picture = memory.decoder.decode(bytes);
+  clock.charge(Stage::decode);
+  if (form().channels == 1 && picture.channels != 1) {
+    picture = cpu::to_gray(picture, memory.gray);
+    clock.charge(Stage::grayscale);
+  }
+  if (picture.deep) check_deep(s.recipe, form());
+  return picture;
+}
+
 // All views but one; -1: all.
 int64_t Engine::render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const {
   const State& s = *state_;
   WorkingMemory& memory = *worker.memory;
-  std::span<const uint8_t> bytes = s.reader->read(batch.records[slot], memory.bytes);
-  clock.charge(Stage::read);
-  ConstPlanes picture = memory.decoder.decode(bytes);
-  clock.charge(Stage::decode);
+  const ConstPlanes picture = picture_of(batch.records[slot], memory, clock);
   plan_views(s.recipe, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
              picture.width, memory.plans);
   clock.charge(Stage::plan);
   for (size_t view = 0; view < s.recipe.size(); ++view)
     if (static_cast<int32_t>(view) != but) render_view(batch, slot, view, picture, memory, clock);
-  return int64_t{picture.height} * picture.width;
+  const int64_t pixels = int64_t{picture.height} * picture.width;
+  if (!batch.heatmaps.empty()) {
+    render_heatmaps(batch, slot, worker, picture.height, picture.width);
+    clock.charge(Stage::heatmap);
+  }
+  return pixels;
+}
+
+// The picture's views are done: the decoder is free.
+void Engine::render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t height, int32_t width) const {
+  WorkingMemory& memory = *worker.memory;
+  const ConstPlanes decoded = memory.decoder.decode(state_->heatmaps->read(batch.heatmap_records[slot], memory.bytes));
+  const ConstPlanes heatmap = cpu::to_gray(decoded, memory.gray);
+  PL_CHECK(heatmap.height == height && heatmap.width == width, Fault::record,
+           "its heatmap is %d x %d (height x width), the picture %d x %d: they share a crop box", heatmap.height,
+           heatmap.width, height, width);
+  for (size_t view = 0; view < batch.heatmaps.size(); ++view) {
+    const Output& out = batch.heatmaps[view];
+    cpu::nearest(heatmap, memory.plans[view], memory.nearest, reinterpret_cast<float*>(out.memory + out.stride * slot));
+  }
 }
 
 // The one view, planned for the companion's size with the original's key.
@@ -253,10 +309,7 @@ int64_t Engine::render_companion(Batch& batch, int64_t slot, Worker& worker, con
   const State& s = *state_;
   WorkingMemory& memory = *worker.memory;
   try {
-    std::span<const uint8_t> bytes = s.reader->read(from.record, memory.bytes);
-    clock.charge(Stage::read);
-    ConstPlanes picture = memory.decoder.decode(bytes);
-    clock.charge(Stage::decode);
+    const ConstPlanes picture = picture_of(from.record, memory, clock);
     const auto view = static_cast<size_t>(from.view);
     plan_view(s.recipe, view, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
               picture.width, memory.plans);
@@ -272,7 +325,8 @@ int64_t Engine::render_companion(Batch& batch, int64_t slot, Worker& worker, con
 void Engine::render_view(Batch& batch, int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                          StageClock& clock) const {
   Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
-  cpu::normalize(pixels, state_->normalization, batch.views[view].memory + batch.views[view].stride * slot);
+  const size_t source = batch.sources.empty() ? 0 : batch.sources[slot];
+  cpu::normalize(pixels, state_->normalizations[source], batch.views[view].memory + batch.views[view].stride * slot);
   clock.charge(Stage::normalize);
 }
 

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/nearest.h"
 #include "cpu/normalize.h"
 #include "cpu/render.h"
 #include "error.h"
@@ -42,8 +43,11 @@ struct Batch {
   std::vector<int64_t> records;
   std::vector<uint32_t> draws;   // one a record
   std::vector<uint32_t> epochs;  // one a record
+  std::vector<uint16_t> sources;  // one a record: which of the engine's normalizations; empty: all the first
   std::vector<Companion> companions;  // one a record, or none at all
   std::vector<Output> views;     // one a view
+  std::vector<int64_t> heatmap_records;  // one a record, of the engine's second reader; empty: none are wanted
+  std::vector<Output> heatmaps;          // one a view, (N, out_height, out_width) float32; empty: none are wanted
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
 
@@ -57,16 +61,20 @@ struct Batch {
 
 class Engine {
  public:
-  // threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on cpus[i % size] alone;
-  // empty: anywhere.
+  // normalizations: one a source, at least one, of one form. Where it has one channel, pictures become gray when they
+  // are decoded. threads == 0: samples are rendered by whoever waits. The recipe is checked. cpus: thread i runs on
+  // cpus[i % size] alone; empty: anywhere. heatmaps: where a batch's heatmap_records are read; null: no batch has any.
   Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
-         const cpu::Normalization& normalization, int threads, const std::vector<int>& cpus);
+         std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus,
+         std::shared_ptr<const ShardReader> heatmaps = nullptr);
   ~Engine();  // prompt: threads finish the sample at hand
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
   const std::vector<ViewSpec>& recipe() const;
-  const cpu::Normalization& normalization() const;
+  const cpu::OutputForm& form() const;
+  size_t sources() const;
+  bool has_heatmaps() const;
 
   void submit(std::shared_ptr<Batch> batch);
 
@@ -89,11 +97,14 @@ class Engine {
   void stop();
   void render(Batch& batch, int64_t slot, Worker& worker) const;
   int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the largest picture's pixels
+  ConstPlanes picture_of(int64_t record, WorkingMemory& memory, StageClock& clock) const;
   int64_t render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const;
   int64_t render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from, StageClock& clock) const;
   void render_view(Batch& batch, int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                    StageClock& clock) const;
+  void render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t height, int32_t width) const;
   size_t sample_bytes(size_t view) const;
+  size_t heatmap_bytes(size_t view) const;
   static void finish(Batch& batch, int64_t samples);
   bool in_owner_process() const;
   void check_owner() const;

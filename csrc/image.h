@@ -1,4 +1,5 @@
-// Pictures inside the library: 8-bit RGB in three planes. A Scratch owns memory, a Planes borrows it.
+// Pictures inside the library: 8-bit RGB in three planes, or gray in one, of 8 or 16 bits. A Scratch owns memory, a
+// Planes borrows it.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,6 +12,7 @@
 
 namespace pass_loader {
 
+constexpr int64_t kMaxPixels = 178'956'970;  // Pillow's decompression-bomb limit: twice Image.MAX_IMAGE_PIXELS
 constexpr size_t kTile = 64;  // kernels work in tiles of 64 bytes and may touch whole tiles at the end of a buffer
 
 inline constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -60,9 +62,11 @@ struct PlanesOf {
   Byte* pixels;
   int32_t height, width;
   size_t row_stride, plane_stride;  // bytes
+  int channels = 3;                 // planes: 3, or 1 for gray
+  bool deep = false;                // gray of 16 bits a sample, in this machine's order
 
   Byte* row(int plane, int32_t y) const { return pixels + plane * plane_stride + static_cast<size_t>(y) * row_stride; }
-  operator PlanesOf<const Byte>() const { return {pixels, height, width, row_stride, plane_stride}; }
+  operator PlanesOf<const Byte>() const { return {pixels, height, width, row_stride, plane_stride, channels, deep}; }
 };
 using Planes = PlanesOf<uint8_t>;
 using ConstPlanes = PlanesOf<const uint8_t>;

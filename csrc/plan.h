@@ -58,6 +58,11 @@ CompanionDraw draw_companion(const SampleKey& key, uint32_t views, uint32_t comp
 // (python-pillow/Pillow#9549; tests/test_resample.py finds the rule again by experiment).
 bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t resize_height, int32_t resize_width);
 
+// Throws Error(argument) that names the step where a recipe or a plan has one that pictures of 16 bits do not have,
+// which is any but crop, resize and flip: Pillow has none for its mode "I;16".
+void check_deep(std::span<const ViewSpec> recipe);
+void check_deep(const ViewPlan& plan);
+
 // Throws Error(argument) where a plan cannot be executed on a picture of this size.
 void check_plan(const ViewPlan& plan, int32_t height, int32_t width);
 

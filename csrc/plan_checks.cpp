@@ -109,6 +109,30 @@ void check_recipe(std::span<const ViewSpec> recipe) {
   }
 }
 
+void check_deep(std::span<const ViewSpec> recipe) {
+  for (size_t i = 0; i < recipe.size(); ++i) {
+    const ViewSpec& v = recipe[i];
+    const char* step = v.jitter_probability > 0.0      ? "jitter"
+                       : v.grayscale_probability > 0.0 ? "grayscale"
+                       : v.blur_probability > 0.0      ? "blur"
+                       : v.solarize_probability > 0.0  ? "solarize"
+                                                       : nullptr;
+    PL_CHECK(step == nullptr, Fault::argument,
+             "a gray picture of 16 bits can be cropped, resized and flipped alone, and view %zu has %s: give "
+             "recipe.override(%s=0.0), or pack the picture with 8 bits",
+             i, step, step);
+  }
+}
+
+void check_deep(const ViewPlan& plan) {
+  const bool still = std::all_of(std::begin(plan.jitter_order), std::end(plan.jitter_order),
+                                 [](int8_t step) { return step < 0; });
+  PL_CHECK(still && !plan.grayscale && plan.blur_sigma == 0.0f && plan.solarize_threshold < 0,
+           Fault::argument,
+           "plan: a gray picture of 16 bits can be cropped, resized and flipped alone, without jitter, grayscale, blur "
+           "and solarize");
+}
+
 void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
   PL_CHECK(plan.crop_width >= 1 && plan.crop_height >= 1 && plan.crop_x >= 0 && plan.crop_y >= 0 &&
                plan.crop_x <= width - plan.crop_width && plan.crop_y <= height - plan.crop_height,

@@ -10,8 +10,9 @@ namespace {
 
 constexpr int kLanes = 8;  // outputs computed together; each lane adds its taps in Pillow's order
 
-// kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap.
-PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t in_size, int32_t taps,
+// kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap; with `exact` the
+// weights in double replace `unscaled`.
+PL_INLINE void lane_weights_body(const Scaling& scaling, bool exact, int32_t begin, int32_t in_size, int32_t taps,
                                  int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
   const Scaling s = scaling;  // a copy: what is written below cannot be it, and the loops vectorise
   double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
@@ -35,12 +36,15 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, int32_t begin, int32_t 
   for (int i = 0; i < kLanes; ++i) sum[i] = sum[i] != 0.0 ? sum[i] : 1.0;
   for (int32_t t = 0; t < taps; ++t)
     for (int i = 0; i < kLanes; ++i) fixed[t * kLanes + i] = fixed_weight(unscaled[t * kLanes + i], sum[i]);
+  if (!exact) return;
+  for (int32_t t = 0; t < taps; ++t)
+    for (int i = 0; i < kLanes; ++i) unscaled[t * kLanes + i] /= sum[i];
 }
 
 PL_LEVELS(lane_weights,
-          (const Scaling& s, int32_t begin, int32_t in_size, int32_t taps, int32_t* first, int32_t* count,
+          (const Scaling& s, bool exact, int32_t begin, int32_t in_size, int32_t taps, int32_t* first, int32_t* count,
            double* unscaled, int32_t* fixed),
-          (s, begin, in_size, taps, first, count, unscaled, fixed))
+          (s, exact, begin, in_size, taps, first, count, unscaled, fixed))
 
 }  // namespace
 
@@ -55,16 +59,19 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   weights.weight.resize(static_cast<size_t>(request.out_size) * stride);
   weights.unscaled.resize(static_cast<size_t>(stride) * kLanes);
   weights.fixed.assign(static_cast<size_t>(stride) * kLanes, 0);
+  if (request.exact) weights.exact.resize(static_cast<size_t>(request.out_size) * stride);
   weights.input_begin = request.in_size;
   weights.input_end = 0;
   for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
     int32_t first[kLanes], count[kLanes];
-    lane_weights(s, request.offset + begin, request.in_size, taps, first, count, weights.unscaled.data(),
-                 weights.fixed.data());
+    lane_weights(s, request.exact, request.offset + begin, request.in_size, taps, first, count,
+                 weights.unscaled.data(), weights.fixed.data());
     for (int i = 0; i < std::min(kLanes, request.out_size - begin); ++i) {
       const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;
       int32_t* to = &weights.weight[static_cast<size_t>(out) * stride];
       for (int32_t t = 0; t < stride; ++t) to[t] = weights.fixed[t * kLanes + i];
+      for (int32_t t = 0; t < count[i] && request.exact; ++t)
+        weights.exact[static_cast<size_t>(out) * stride + t] = weights.unscaled[t * kLanes + i];
       weights.first[out] = first[i];
       weights.count[out] = count[i];
       weights.input_begin = std::min(weights.input_begin, first[i]);

@@ -13,6 +13,7 @@ struct AxisWeights {
   int32_t stride = 0;  // taps reserved an output, a multiple of 4; zero weights fill them
   int32_t input_begin, input_end;  // the inputs that any output touches
   std::vector<int32_t> first, count, weight;
+  std::vector<double> exact;       // the weights in double, where the request wants them
   std::vector<double> unscaled;  // scratch of make_weights, as is
   std::vector<int32_t> fixed;
 };
@@ -23,6 +24,7 @@ struct AxisRequest {
   int32_t offset, out_size;  // the window of it that is wanted
   uint8_t interpolation;     // PIL's Resampling value: 2 bilinear, 3 bicubic
   bool reversed;             // outputs in the opposite order: a flip
+  bool exact = false;        // the weights in double too: pictures of 16 bits
 };
 
 // Reuses the vectors of `weights`. Sizes >= 1, the window inside the resize (check_plan).

@@ -11,9 +11,10 @@ class Header(TypedDict):
     height: int
     width: int
     components: int  # 1 gray, 3 colour, 4 CMYK or YCCK
-    progressive: bool
-    exif_orientation: int  # 1..8
-    ends_with_eoi: bool
+    progressive: bool  # or interlaced
+    exif_orientation: int  # 1..8; of a PNG 1
+    bits: int  # a component: 8 or 16
+    ends: bool  # the bytes end as their format ends
 
 view_spec_dtype: np.dtype[Any]  # csrc/recipe.h
 view_plan_dtype: np.dtype[Any]  # csrc/plan.h
@@ -21,7 +22,10 @@ plan_version: int
 
 def crc32c(data: bytes) -> int: ...
 def read_header(data: bytes) -> Header: ...
-def decode(data: bytes) -> np.ndarray: ...  # (height, width, 3) uint8
+
+# (height, width, channels) uint8: a gray picture in three equal channels, or with 1 any picture's convert("L");
+# (height, width, 1) uint16 of one of 16 bits
+def decode(data: bytes, channels: int = 3) -> np.ndarray: ...
 def decodes_without_libjpeg(data: bytes) -> bool: ...  # for tests
 def check_decodes(data: bytes) -> None: ...
 
@@ -39,7 +43,9 @@ def draw_companions(
     seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, companions: np.ndarray, views: int,
     probability: float,
 ) -> tuple[np.ndarray, np.ndarray]: ...  # views (N,) int32, -1 for none; which (N,) int64  # fmt: skip
-def render_plan(pixels: np.ndarray, plans: np.ndarray) -> list[np.ndarray]: ...  # (height, width, 3) uint8 each
+
+# pixels (height, width, 3 or 1) uint8, or (height, width, 1) uint16; views (height, width, the same) of the same type
+def render_plan(pixels: np.ndarray, plans: np.ndarray) -> list[np.ndarray]: ...
 def isa() -> str: ...
 def set_isa(name: str) -> None: ...
 def supported_isas() -> list[str]: ...
@@ -82,24 +88,28 @@ class Engine:
         reader: ShardReader,
         recipe: np.ndarray,
         seed: int,
-        table: np.ndarray,  # (3, 256) float32: what a byte becomes
-        half: np.ndarray,  # (3, 256) uint16: the same as the bits of the half type, where that is the element
-        mean: Sequence[float],
-        std: Sequence[float],
+        table: np.ndarray,  # (sources, channels, 256) float32: what a byte becomes; 3 channels or 1
+        half: np.ndarray,  # (sources, channels, 256) uint16: the bits of the half type, where that is the element
+        mean: np.ndarray,  # (sources, channels) float32
+        std: np.ndarray,  # (sources, channels) float32
         threads: int,
         element: str = "float32",  # float16, bfloat16, uint8
         channels_last: bool = False,
         cpus: Sequence[int] = (),  # thread i runs on cpus[i % len(cpus)] alone
+        heatmaps: ShardReader | None = None,  # of the heatmap_records of batches
     ) -> None: ...
     def submit(
         self,
         records: np.ndarray,  # (N,) int64
         draws: np.ndarray,  # (N,) uint32
         epochs: np.ndarray,  # (N,) uint32
-        # (N, 3, height, width) each, or with channels_last (N, height, width, 3), of the element's type (bfloat16 as
-        # uint16); written in place
+        # (N, channels, height, width) each, or with channels_last (N, height, width, channels), of the element's type
+        # (bfloat16 as uint16); written in place
         views: list[np.ndarray],
         plans: np.ndarray | None = None,  # (N, views), written in place
+        sources: np.ndarray | None = None,  # (N,) uint16: whose mean and std; None: all the first's
+        heatmap_records: np.ndarray | None = None,  # (N,) int64
+        heatmaps: list[np.ndarray] = [],  # (N, 1, height, width) float32, one a view, or none; written in place
         # Pictures that stand in for the originals in one view each: their records (N,) int64, and those views (N,)
         # int32, -1 for none
         companions: np.ndarray | None = None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .dataset import ShardDataset
+from .heatmaps import Heatmaps
 from .mixture import Mixture
 from .recipe import Recipe
 
@@ -17,8 +18,8 @@ class ConcatDataset(ShardDataset):
     epoch, record), are other ones in every pack. A batch may hold records of all of them. Its info says in "datasets"
     which one each is of, as an int64 tensor (N,).
 
-    datasets: of equal recipes (names apart) and seeds. Their records, ids and labels count; all labels must have one
-        shape.
+    datasets: of equal recipes (names, mean and std apart) and seeds. Their records, ids, labels, heatmaps, means and
+        stds count: each sample of a batch is normalised by its own pack's. All labels must have one shape.
     weights: None for every record once an epoch. Else one number a dataset: its share of an epoch's samples (see
         mixture.Mixture: shares are exact, records of a dataset come in turns, and which ones is a pure function of
         (seed, epoch)). With torch's ConcatDataset and WeightedRandomSampler shares are met on average only, and a
@@ -45,7 +46,10 @@ class ConcatDataset(ShardDataset):
         self._labels = [dataset._labels[0] for dataset in self.datasets]
         chosen = [dataset._chosen[0] for dataset in self.datasets]
         pairs = [dataset._pairs[0] for dataset in self.datasets]
-        self._set_up(packs, chosen, pairs, first.recipe, first.seed, mixture)
+        recipes = [dataset.recipe for dataset in self.datasets]
+        self._set_up(packs, chosen, pairs, recipes, first.seed, mixture)
+        heatmaps = [dataset.heatmaps for dataset in self.datasets if dataset.heatmaps is not None]
+        self.heatmaps = Heatmaps.together(heatmaps) if heatmaps else None
         self._begin()
 
     def __repr__(self) -> str:
@@ -72,10 +76,6 @@ def _check(datasets: Sequence[ShardDataset]) -> None:
             raise ValueError(
                 f"datasets 0 and {number} have other recipes: want one, which gives all samples of a batch their form"
             )
-        if (dataset.recipe.mean, dataset.recipe.std) != (first.recipe.mean, first.recipe.std):
-            raise ValueError(
-                f"datasets 0 and {number} have other mean or std, and a batch has one of each: give both one recipe"
-            )
         if dataset.label_shape() != first.label_shape():
             raise ValueError(
                 f"labels of dataset 0 have shape {first.label_shape()} a record, of dataset {number} "
@@ -85,4 +85,4 @@ def _check(datasets: Sequence[ShardDataset]) -> None:
 
 
 def _views(recipe: Recipe) -> tuple[object, ...]:
-    return recipe.rows().tobytes(), recipe.batch, recipe.masks, recipe.companion
+    return recipe.rows().tobytes(), recipe.batch, recipe.masks, recipe.companion, recipe.channels

@@ -19,8 +19,8 @@ from .labels import Labels
 from .live import Generation, Served
 from .pack.reader import Pack
 from .pack.several import Packs
-from .recipe import Recipe
-from .rendering import Keys, Renderer
+from .recipe import ChannelValues, Recipe
+from .rendering import Keys, Renderer, Submitted
 from .samples import Samples
 from .structures import item
 
@@ -50,7 +50,7 @@ class ShardDataset(Samples, IterableDataset):
 
     Give it to `pass_loader.DataLoader` for batches. Under torch's own DataLoader it is an IterableDataset in
     sequential order: ranks and worker processes split the records among them, and each sample is
-    (list of (3, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
+    (list of (channels, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
     There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
     records or ids: serve these alone, in this order; ids may be a text file, an id a line. Views depend on (seed,
@@ -60,6 +60,8 @@ class ShardDataset(Samples, IterableDataset):
         where they are no whole numbers or some are missing (NaN).
     companions: another pack, whose pictures stand in for those of the same id in one view, as GenView has it. A path, a
         Pack or a `Companions`, which says how ids and scales are found. The recipe's `companion` is how often.
+    mean, std: the pack's own, in place of the recipe's: one number, or one a channel.
+    heatmaps: a pack with a picture of the same id and size for each that is served, see recipes.mae_thorax.
     """
 
     def __init__(
@@ -72,8 +74,14 @@ class ShardDataset(Samples, IterableDataset):
         ids: Sequence[str] | str | Path | None = None,
         labels: Labels | None = None,
         companions: str | Path | Pack | Companions | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
+        heatmaps: str | Path | Pack | None = None,
     ):
-        super().__init__(pack, recipe, seed=seed, records=records, ids=ids, labels=labels, companions=companions)
+        super().__init__(
+            pack, recipe, seed=seed, records=records, ids=ids, labels=labels, companions=companions, mean=mean,
+            std=std, heatmaps=heatmaps,
+        )  # fmt: skip
         self._begin()
 
     def _begin(self) -> None:
@@ -105,17 +113,29 @@ class ShardDataset(Samples, IterableDataset):
         return MapDataset(self)
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
-        """What a batch holds of this record: a list of (3, height, width) float32 tensors. Raises RecordError."""
+        """What a batch holds of this record: a list of (channels, height, width) float32 tensors.
+
+        Raises RecordError.
+        """
+        return [view[0] for view in self._alone_rendered(record, epoch, draw).views]
+
+    def heatmap(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
+        """What a batch holds of this record's heatmap: a (1, height, width) float32 tensor a view, from 0 to 1; empty
+        where the dataset has none. Raises RecordError."""
+        return [heatmap[0] for heatmap in self._alone_rendered(record, epoch, draw).heatmaps]
+
+    def _alone_rendered(self, record: int, epoch: int, draw: int) -> Submitted:
         self.check_live(record)
         if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
             self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
         submitted = self._alone[1].submit(Keys.of(record, draw, epoch))
         submitted.raise_first(submitted.wait())
-        return [view[0] for view in submitted.views]
+        return submitted
 
     def _item(self, record: int, draw: int, epoch: int) -> Any:
-        views = self.sample(record, epoch, draw)
-        return item(self.recipe, views, record, torch.from_numpy(self.labels_of(np.array([record])))[0])
+        done = self._alone_rendered(record, epoch, draw)
+        views, heatmaps = ([one[0] for one in several] for several in (done.views, done.heatmaps))
+        return item(self.recipe, views, record, torch.from_numpy(self.labels_of(np.array([record])))[0], heatmaps)
 
 
 def _at(live: Served, position: int, draw: int, epoch: int) -> tuple[int, int]:
@@ -125,7 +145,7 @@ def _at(live: Served, position: int, draw: int, epoch: int) -> tuple[int, int]:
 
 
 class MapDataset(Dataset):
-    """A ShardDataset by position: (list of (3, height, width) float32 tensors, label), or the bare list.
+    """A ShardDataset by position: (list of (channels, height, width) float32 tensors, label), or the bare list.
 
     What is served is decided when it is made. An index is a position or (position, draw). Views are those of `epoch`:
     call `set_epoch` before each epoch; worker processes that persist do not see it, so leave persistent_workers off.

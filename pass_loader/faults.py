@@ -25,7 +25,8 @@ class Faults:
     """Applies a policy and remembers what failed.
 
     Bad bytes and wrong checksums obey the policy. Failing storage is read again after IO_RETRIES_S and then raises,
-    whatever the policy: another try of the job may succeed, and the samples are not lost.
+    whatever the policy: another try of the job may succeed, and the samples are not lost. A recipe that a record cannot
+    have (a jitter of 16 bits) raises too.
     """
 
     def __init__(self, policy: str):
@@ -42,8 +43,9 @@ class Faults:
         if not failures:
             self._in_a_row = 0
             return
-        if self.policy == "raise":
-            batch.raise_first(failures)
+        asked = [failure for failure in failures if failure[1] == "argument"]  # the recipe is at fault, not a record
+        if self.policy == "raise" or asked:
+            batch.raise_first(asked or failures)
         bad = dict.fromkeys(range(len(batch.keys)), None) | {slot: message for slot, _, message in failures}
         for slot, message in bad.items():
             self._in_a_row = 0 if message is None else self._in_a_row + 1

@@ -28,6 +28,7 @@ BATCHES: dict[str, tuple[int | None, type]] = {
     "views_labels_masks": (None, IBOTMasks),
     "view_labels": (1, type(None)),
     "view_labels_masks": (1, RandomMasks),
+    "view_heatmap_labels": (1, type(None)),
     "pair_labels": (2, type(None)),
     "pair_index": (2, type(None)),
     "dinov2": (None, StratifiedMasks),
@@ -37,6 +38,7 @@ BATCHES: dict[str, tuple[int | None, type]] = {
 }
 Range = tuple[float, float]
 Triple = tuple[float, float, float]
+ChannelValues = float | tuple[float, ...]  # one number for all channels, or one a channel
 Size = int | tuple[int, int]
 
 
@@ -112,10 +114,14 @@ class Recipe:
         "index_views_labels": [positions of the pack's records, list, labels] (solo-learn);
         "views_labels_masks": (list, labels, list of bool masks (N, rows, columns), one a view) (iBOT);
         "view_labels": (the only view, labels); "view_labels_masks": the same and a dict of MAE's masks;
+        "view_heatmap_labels": ([the only view, its heatmap (N, 1, height, width)], labels), of a dataset with heatmaps;
         "pair_labels", "pair_index": (both views behind one another on the channels (N, 6, height, width), labels or
         records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
         predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx; "views_labels_companions":
         (list, labels, dict of which view of each sample is of a companion, and of which: companions.Drawn.as_dict).
+    channels: 3, or 1 for gray: pictures become gray as by PIL's convert("L") when they are decoded, and views are
+        (N, 1, height, width). With 3 a gray picture has three equal channels.
+    mean, std: one number for all channels, or one a channel; kept as one a channel.
     masks: how the masks of those that have them are drawn, see pass_loader.masks.
     pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
         such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
@@ -126,23 +132,32 @@ class Recipe:
 
     name: str
     views: tuple[ViewSpec, ...]
-    mean: Triple = IMAGENET_MEAN
-    std: Triple = IMAGENET_STD
+    mean: ChannelValues = IMAGENET_MEAN
+    std: ChannelValues = IMAGENET_STD
     batch: str = "views_labels"
     masks: Masks | None = None
     source: str = ""
     pillow: int = field(default_factory=installed_pillow)
     companion: float = 0.0
+    channels: int = 3
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "views", tuple(self.views))
         _check_batch(self)
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise ValueError(f"mean {self.mean} and std {self.std}: want three numbers each, std above 0")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels!r}, want 3, or 1 for gray")
+        mean, std = (_a_channel(values, self.channels) for values in (self.mean, self.std))
+        if len(mean) != self.channels or len(std) != self.channels or not all(s > 0 for s in std):
+            want = "three numbers each" if self.channels == 3 else "one number each, as channels is 1"
+            raise ValueError(f"mean {self.mean} and std {self.std}: want {want}, std above 0")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
         if self.pillow not in _RESIZE_ORDER:
             raise ValueError(f"pillow is {self.pillow!r}, want 12 or 13")
         if not 0 <= self.companion <= 1:
             raise ValueError(f"companion is {self.companion!r}, want a probability")
+        if self.companion and self.batch == "view_heatmap_labels":
+            raise ValueError("companion: a companion has no heatmap")
         if self.companion and any(view.box_of is not None for view in self.views):
             raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
         _C.check_recipe(self.rows())
@@ -186,7 +201,7 @@ class Recipe:
         ]
 
     def normalize_table(self) -> np.ndarray:
-        """(3, 256) float32: what each byte of each channel becomes.
+        """(channels, 256) float32: what each byte of each channel becomes.
 
         torchvision's ToTensor then Normalize, in their float32 steps: x / 255, minus mean, divided by std.
         """
@@ -226,7 +241,8 @@ class Recipe:
             lines.append(f"masks {self.masks}")
         if self.companion:
             lines.append(f"companion {_show(self.companion)}: so often one view, drawn evenly, is of a companion")
-        lines.append(f"mean {_show(self.mean)}, std {_show(self.std)}; resize as Pillow {self.pillow}")
+        gray = "one channel, " if self.channels == 1 else ""
+        lines.append(f"{gray}mean {_show(self.mean)}, std {_show(self.std)}; resize as Pillow {self.pillow}")
         return "\n".join(lines)
 
 
@@ -242,6 +258,10 @@ def _check_batch(recipe: Recipe) -> None:
     if not isinstance(recipe.masks, masks):
         want = "no masks" if masks is type(None) else masks.__name__
         raise ValueError(f"batch {recipe.batch!r} wants {want}, the recipe has masks {recipe.masks}")
+
+
+def _a_channel(values: ChannelValues, channels: int) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, Iterable) else (values,) * channels
 
 
 def _sides(name: str, size: Size) -> tuple[int, int]:

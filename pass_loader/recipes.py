@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
-from .recipe import IMAGENET_MEAN, IMAGENET_STD, Range, Recipe, Triple, ViewSpec, installed_pillow
+from .recipe import IMAGENET_MEAN, IMAGENET_STD, ChannelValues, Range, Recipe, ViewSpec, installed_pillow
 
 __all__ = [
     "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "IBOTMasks",
@@ -251,17 +251,24 @@ def mae(*, size: int = 224, scale: Range = (0.2, 1.0), mask_ratio: float | None 
 
 
 def mae_thorax(
-    *, size: int = 224, scale: Range = (0.5, 1.0), mask_ratio: float | None = None, mean: Triple = IMAGENET_MEAN,
-    std: Triple = IMAGENET_STD,
+    *, size: int = 224, scale: Range = (0.5, 1.0), mask_ratio: float | None = None,
+    mean: ChannelValues = IMAGENET_MEAN, std: ChannelValues = IMAGENET_STD, channels: int = 3,
+    heatmaps: bool = False,
 ) -> Recipe:  # fmt: skip
     """MAE for thorax disease: Xiao et al., WACV 2023; lambert-x/medical_mae 953a460,
     main_pretrain_multi_datasets_xray.py:169-174, PRETRAIN.md. mask_ratio there is 0.90.
 
-    CheXpert and MIMIC have ImageNet's mean and std there, NIH has NIH_MEAN and NIH_STD (:147-155).
+    CheXpert and MIMIC have ImageNet's mean and std there, NIH has NIH_MEAN and NIH_STD (:147-155). channels=1 gives
+    gray views, (N, 1, size, size), with mean and std of one number each. heatmaps: ([view, heatmap], labels), of a
+    dataset with heatmaps (custom_transforms.py:65-78). docs/gray-and-medical.md.
     """
     recipe = mae(size=size, scale=scale, mask_ratio=mask_ratio)
+    if heatmaps:
+        if mask_ratio is not None:
+            raise ValueError("heatmaps come without masks: the method's model draws its own, leave mask_ratio out")
+        recipe = dataclasses.replace(recipe, batch="view_heatmap_labels")
     source = "lambert-x/medical_mae main_pretrain_multi_datasets_xray.py:169-174"
-    return dataclasses.replace(recipe, name="mae_thorax", mean=mean, std=std, source=source)
+    return dataclasses.replace(recipe, name="mae_thorax", mean=mean, std=std, channels=channels, source=source)
 
 
 def seer() -> Recipe:

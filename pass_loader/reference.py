@@ -13,16 +13,20 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from .recipe import _RESIZE_ORDER, Recipe, installed_pillow
 
 
-def decode(data: bytes) -> Image.Image:
-    """The picture as the official datasets load it: no Exif rotation, truncated files refused."""
+def decode(data: bytes, channels: int = 3) -> Image.Image:
+    """The picture as the official datasets load it: no Exif rotation, truncated files refused. RGB, or L with 1; gray
+    of 16 bits stays in Pillow's mode "I;16"."""
     with Image.open(io.BytesIO(data)) as picture:
-        return picture.convert("RGB")
+        if picture.mode == "I;16":
+            return picture.copy()
+        return picture.convert("RGB" if channels == 3 else "L")
 
 
 def render(picture: Image.Image, plan: np.void) -> np.ndarray:
     """Execute one plan row on one decoded picture.
 
-    picture: RGB, full resolution. Returns (out_height, out_width, 3) uint8, before normalisation.
+    picture: RGB, L or I;16, full resolution. Returns (out_height, out_width, 3 or 1) uint8, of I;16 uint16, before
+    normalisation. Pillow has no other step than the first three for I;16.
     Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize.
     """
     view = _crop_and_resize(picture, plan)
@@ -38,14 +42,14 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
         elif step == 3:
             view = _shift_hue(view, float(plan["hue"]))
     if plan["grayscale"]:
-        view = Image.merge("RGB", [view.convert("L")] * 3)
+        view = Image.merge(view.mode, [view.convert("L")] * len(view.getbands()))
     if plan["blur_sigma"] > 0 and plan["blur_kernel"]:
         view = _kernel_blur(view, int(plan["blur_kernel"]), float(plan["blur_sigma"]))
     elif plan["blur_sigma"] > 0:
         view = view.filter(ImageFilter.GaussianBlur(radius=float(plan["blur_sigma"])))
     if plan["solarize_threshold"] >= 0:
         view = ImageOps.solarize(view, threshold=int(plan["solarize_threshold"]))
-    return np.asarray(view)
+    return np.asarray(view).reshape(view.height, view.width, -1)
 
 
 def render_sample(
@@ -59,9 +63,22 @@ def render_sample(
     return [render(picture, plan) for picture, plan in zip(pictures, plans) if picture is not None]
 
 
-def _crop_and_resize(picture: Image.Image, plan: np.void) -> Image.Image:
+def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
+    """A sample's second picture, L or I;16, through one plan row: same box, window and flip, nearest pixels; ToTensor.
+
+    Returns (1, out_height, out_width) float32.
+    """
+    view = _crop_and_resize(picture, plan, Image.Resampling.NEAREST)
+    if plan["flip"]:
+        view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    pixels = np.asarray(view)
+    return pixels[None].astype(np.float32) / np.float32(65535 if pixels.dtype == np.uint16 else 255)
+
+
+def _crop_and_resize(picture: Image.Image, plan: np.void, interpolation: Image.Resampling | None = None) -> Image.Image:
     x, y = int(plan["crop_x"]), int(plan["crop_y"])
-    interpolation = Image.Resampling(int(plan["interpolation"]))
+    if interpolation is None:
+        interpolation = Image.Resampling(int(plan["interpolation"]))
     view = picture.crop((x, y, x + int(plan["crop_width"]), y + int(plan["crop_height"])))
     order = int(plan["resize_order"])
     if plan["via_height"]:
@@ -88,6 +105,8 @@ def _resize(
 
 def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
     """torchvision's adjust_hue on PIL (transforms/_functional_pil.py)."""
+    if view.mode == "L":
+        return view
     hue, saturation, value = view.convert("HSV").split()
     shifted = (np.asarray(hue).astype(np.int32) + int(turns * 255)) % 256
     return Image.merge("HSV", (Image.fromarray(shifted.astype(np.uint8)), saturation, value)).convert("RGB")
@@ -102,18 +121,24 @@ def _kernel_blur(view: Image.Image, taps: int, sigma: float) -> Image.Image:
     x = torch.linspace(-(taps // 2), taps // 2, taps)
     weight = torch.exp((-0.5 * (x / sigma).pow(2)).double()).float()
     weight /= weight.sum()
-    kernel = torch.mm(weight[:, None], weight[None, :]).expand(3, 1, taps, taps)
-    pixels = torch.from_numpy(np.array(view)).permute(2, 0, 1)[None].float()
+    kernel = torch.mm(weight[:, None], weight[None, :]).expand(len(view.getbands()), 1, taps, taps)
+    planes = np.array(view).reshape(view.height, view.width, -1)
+    pixels = torch.from_numpy(planes).permute(2, 0, 1)[None].float()
     padded = torch.nn.functional.pad(pixels, [taps // 2] * 4, mode="reflect")
-    blurred = torch.nn.functional.conv2d(padded, kernel, groups=3)[0].round().byte()
-    return Image.fromarray(blurred.permute(1, 2, 0).contiguous().numpy())
+    blurred = torch.nn.functional.conv2d(padded, kernel, groups=planes.shape[2])[0].round().byte()
+    return Image.fromarray(blurred.permute(1, 2, 0).squeeze(2).contiguous().numpy())
 
 
 def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """ToTensor then Normalize in torch's own arithmetic: (H, W, 3) uint8 to (3, H, W) float32."""
+    """ToTensor then Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W) float32.
+
+    (H, W, 1) uint16 is divided by 65535 and fills all channels.
+    """
     import torch
 
-    tensor = torch.from_numpy(np.ascontiguousarray(view.transpose(2, 0, 1))).to(torch.float32).div(255)
+    deep = view.dtype == np.uint16
+    tensor = torch.from_numpy(view.transpose(2, 0, 1).astype(np.float32)).div(65535 if deep else 255)
+    tensor = tensor.expand(recipe.channels, -1, -1).clone()
     mean = torch.tensor(recipe.mean, dtype=torch.float32)[:, None, None]
     std = torch.tensor(recipe.std, dtype=torch.float32)[:, None, None]
     return tensor.sub_(mean).div_(std).numpy()

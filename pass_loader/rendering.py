@@ -51,10 +51,12 @@ class Submitted:
 
     samples: Samples
     keys: Keys
-    views: list[torch.Tensor]  # of (N, 3, height, width)
+    views: list[torch.Tensor]  # of (N, channels, height, width)
     arrays: list[np.ndarray]  # the memory of the views
     plans: np.ndarray | None  # (N, views)
     pending: _C.PendingBatch
+    heatmaps: list[torch.Tensor]  # of (N, 1, height, width), one a view, or none
+    heatmap_arrays: list[np.ndarray]
     companions: Drawn | None  # None where the dataset has no companions
     valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
     key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
@@ -100,6 +102,7 @@ class Submitted:
         chosen = torch.from_numpy(slots)
         self.keys = Keys(self.keys.records[slots], self.keys.draws[slots], self.keys.epochs[slots])
         self.views = [view.index_select(0, chosen) for view in self.views]
+        self.heatmaps = [heatmap.index_select(0, chosen) for heatmap in self.heatmaps]
         self.plans = None if self.plans is None else self.plans[slots]
         self.companions = None if self.companions is None else self.companions.at(slots)
         self.valid = self.valid[slots]
@@ -128,7 +131,13 @@ class Submitted:
     def as_samples(self) -> list[Any]:
         """A list of what a map dataset gives for each sample; the tensors are views of the batch."""
         return [
-            item(self.samples.recipe, [view[slot] for view in self.views], int(self.keys.records[slot]), label)
+            item(
+                self.samples.recipe,
+                [view[slot] for view in self.views],
+                int(self.keys.records[slot]),
+                label,
+                [heatmap[slot] for heatmap in self.heatmaps],
+            )
             for slot, label in enumerate(self.labels())
         ]
 
@@ -159,50 +168,72 @@ class Renderer:
         self.batch_size = batch_size
         self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
-        table = recipe.normalize_table()
+        sources = samples.normalized_recipes()
+        table = np.stack([source.normalize_table() for source in sources])
+        mean, std = (np.array([getattr(s, name) for s in sources], np.float32) for name in ("mean", "std"))
         name, _ = ELEMENTS[dtype]
         self._engine = _C.Engine(
-            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), recipe.mean, recipe.std,
+            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
+            heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
         )  # fmt: skip
+        self._channels = recipe.channels
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
         self._pairs = recipe.batch.startswith("pair")
         if self._pairs and channels_last:
             raise ValueError(f"batch {recipe.batch!r} has its views on the channels: channels_last is not possible")
-        self._pool = _C.BufferPool(keep * len(self._groups))
+        self._pool = _C.BufferPool(keep * (len(self._groups) + (samples.heatmaps is not None)))
 
     def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
         views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for (height, width), members in self._groups.items():
-            sides = [height, width, 3] if self.channels_last else [3, height, width]
-            tensor, array = self._allocate(len(members), len(keys), sides)
+            channels = self._channels
+            sides = [height, width, channels] if self.channels_last else [channels, height, width]
+            tensor, array = self._allocate(len(members), len(keys), sides, self.dtype)
             for place, index in enumerate(members):
                 views[index] = tensor[place].permute(0, 3, 1, 2) if self.channels_last else tensor[place]
                 arrays[index] = array[place]
         plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
-        return self._start(keys, views, arrays, plans)
+        return self._start(keys, views, arrays, plans, *self._heatmaps(len(keys)))
+
+    def _heatmaps(self, samples: int) -> tuple[list[torch.Tensor], list[np.ndarray]]:
+        if self.samples.heatmaps is None:
+            return [], []
+        found = [
+            self._allocate(1, samples, [1, view.height, view.width], torch.float32)
+            for view in self.samples.recipe.views
+        ]
+        return [tensor[0] for tensor, _ in found], [array[0] for _, array in found]
 
     def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> Submitted:
         """Another sample, or the same once more, into one slot of a batch that is done."""
         place = slice(slot, slot + 1)
         plans = None if batch.plans is None else batch.plans[place]
-        return self._start(keys, batch.views, [array[place] for array in batch.arrays], plans)
+        arrays, heatmaps = ([array[place] for array in part] for part in (batch.arrays, batch.heatmap_arrays))
+        return self._start(keys, batch.views, arrays, plans, batch.heatmaps, heatmaps)
 
     def _start(
-        self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None
-    ) -> Submitted:
-        drawn = self.samples.draw_companions(keys.records, keys.draws, keys.epochs)
+        self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None,
+        heatmaps: list[torch.Tensor], heatmap_arrays: list[np.ndarray],
+    ) -> Submitted:  # fmt: skip
+        samples, records = self.samples, keys.records
+        drawn = samples.draw_companions(records, keys.draws, keys.epochs)
+        theirs = None if samples.heatmaps is None else samples.heatmaps.records_of(records)
         companions = () if drawn is None else (drawn.records, drawn.views)
-        pending = self._engine.submit(keys.records, keys.draws, keys.epochs, arrays, plans, *companions)
-        return Submitted(self.samples, keys, views, arrays, plans, pending, drawn)
+        pending = self._engine.submit(
+            records, keys.draws, keys.epochs, arrays, plans, samples.sources_of(records), theirs, heatmap_arrays,
+            *companions,
+        )  # fmt: skip
+        return Submitted(samples, keys, views, arrays, plans, pending, heatmaps, heatmap_arrays, drawn)
 
     def sample_bytes(self) -> int:
         """Bytes of one sample's views."""
         pixels = sum(height * width * len(members) for (height, width), members in self._groups.items())
-        return 3 * pixels * self.dtype.itemsize
+        heatmaps = 0 if self.samples.heatmaps is None else 4 * pixels
+        return self._channels * pixels * self.dtype.itemsize + heatmaps
 
     def stage_times(self) -> dict[str, float]:
         """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
@@ -211,18 +242,20 @@ class Renderer:
         """
         return self._engine.stage_times()
 
-    def _allocate(self, views: int, samples: int, sides: list[int]) -> tuple[torch.Tensor, np.ndarray]:
+    def _allocate(
+        self, views: int, samples: int, sides: list[int], dtype: torch.dtype
+    ) -> tuple[torch.Tensor, np.ndarray]:
         """(views, samples, *sides), views behind one another; those of a pair sample by sample."""
         shape = [samples, views, *sides] if self._pairs else [views, samples, *sides]
-        values, (_, numpy_type) = math.prod(shape), ELEMENTS[self.dtype]
+        values, (_, numpy_type) = math.prod(shape), ELEMENTS[dtype]
         if self.pin_memory:
-            tensor = torch.empty(shape, dtype=self.dtype, pin_memory=True)
-            plain = tensor.view(torch.int16) if self.dtype == torch.bfloat16 else tensor
+            tensor = torch.empty(shape, dtype=dtype, pin_memory=True)
+            plain = tensor.view(torch.int16) if dtype == torch.bfloat16 else tensor
             array = plain.numpy().view(numpy_type)
         else:
             room = views * max(self.batch_size, samples) * math.prod(sides)
-            memory = self._pool.take(room * self.dtype.itemsize)[: values * self.dtype.itemsize]
-            tensor = torch.from_numpy(memory).view(self.dtype).view(shape)
+            memory = self._pool.take(room * dtype.itemsize)[: values * dtype.itemsize]
+            tensor = torch.from_numpy(memory).view(dtype).view(shape)
             array = memory.view(numpy_type).reshape(shape)
         return (tensor.transpose(0, 1), array.swapaxes(0, 1)) if self._pairs else (tensor, array)
 
@@ -234,20 +267,24 @@ def boxes_of(plans: np.ndarray) -> torch.Tensor:
 
 
 def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """(3, 256) uint16: the bits of the table's values in a half type; zeros for other types."""
+    """Of the table's shape, uint16: the bits of its values in a half type; zeros for other types."""
     if dtype not in (torch.float16, torch.bfloat16):
-        return np.zeros((3, 256), np.uint16)
+        return np.zeros(table.shape, np.uint16)
     return torch.from_numpy(table).to(dtype).view(torch.int16).numpy().view(np.uint16)
 
 
 def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """What a loader with `dtype` gives, from the uint8 tensor (N, 3, height, width) that one with torch.uint8 gives.
+    """What a loader with `dtype` gives, from the uint8 tensor (N, channels, height, width) that one with torch.uint8
+    gives.
 
     Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a
     cast. Raises ValueError for another tensor.
     """
-    if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != 3:
-        raise ValueError(f"want a uint8 tensor (..., 3, height, width), got {views.dtype} {tuple(views.shape)}")
+    channels = recipe.channels
+    if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != channels:
+        raise ValueError(
+            f"want a uint8 tensor (..., {channels}, height, width), got {views.dtype} {tuple(views.shape)}"
+        )
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
         for values in (recipe.mean, recipe.std)

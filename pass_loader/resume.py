@@ -82,6 +82,10 @@ def identity(samples: Samples) -> dict[str, Any]:
     recipe = samples.recipe
     numbers = (recipe.mean, recipe.std, recipe.batch, recipe.masks, *([recipe.companion] if recipe.companion else []))
     parts = [recipe.rows().tobytes(), repr(numbers).encode()]
+    if recipe.channels != 3:
+        parts.append(b"%d" % recipe.channels)
+    if len(sources := samples.normalized_recipes()) > 1:
+        parts.append(repr([(source.mean, source.std) for source in sources]).encode())
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {
         "version": STATE_VERSION,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from . import _C
 from .companions import Companion, Companioned, Companions, Drawn, Pairs
 from .errors import BadPictureError, RecordError, ShardError
+from .heatmaps import Heatmaps
 from .labels import Labels, labels_from
 from .live import ConcatLive, Generation, Live, Served, chosen_records, digest_of, live_now, live_then
 from .mixture import Mixture
@@ -19,7 +21,7 @@ from .pack.attribution import Attribution, attribution
 from .pack.layout import TABLE_SCHEMA
 from .pack.reader import Pack
 from .pack.several import Packs
-from .recipe import Recipe
+from .recipe import ChannelValues, Recipe
 
 MAX_SEED = 2**64
 
@@ -34,7 +36,11 @@ class Samples:
         metadata (see labels.labels_from).
     companions: another pack whose pictures go with these by id, for recipes with a `companion` probability (see
         companions.Companions). Their records have numbers behind those of the pack, for `read`, `decode`, `id_of`.
+    mean, std: the pack's own, in place of the recipe's.
+    heatmaps: a pack with a picture of the same id and size for each that is served; the batch is "view_heatmap_labels".
     """
+
+    heatmaps: Heatmaps | None
 
     def __init__(
         self,
@@ -46,6 +52,9 @@ class Samples:
         ids: Sequence[str] | str | Path | None = None,
         labels: Labels | None = None,
         companions: str | Path | Pack | Companions | None = None,
+        mean: ChannelValues | None = None,
+        std: ChannelValues | None = None,
+        heatmaps: str | Path | Pack | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
@@ -55,27 +64,39 @@ class Samples:
         if not 0 <= seed < MAX_SEED:
             raise ValueError(f"seed is {seed}, want [0, 2^64)")
         opened = pack if isinstance(pack, Pack) else Pack(pack)
+        if mean is not None or std is not None:
+            mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
+            recipe = dataclasses.replace(recipe, mean=mean, std=std)
         self._labels = [labels_from(opened, labels)]
         pairs = None if companions is None else Pairs.of(opened, companions)
-        self._set_up([opened], [chosen_records(opened, records, ids)], [pairs], recipe, seed, several=False)
+        self._set_up([opened], [chosen_records(opened, records, ids)], [pairs], [recipe], seed, several=False)
+        if (heatmaps is not None) != (recipe.batch == "view_heatmap_labels"):
+            raise ValueError(
+                f"batch {recipe.batch!r} and heatmaps {heatmaps}: the batch 'view_heatmap_labels' has them, and no "
+                "other"
+            )
+        if heatmaps is not None:
+            self.heatmaps = Heatmaps.of(heatmaps, opened, live_now(opened, self._chosen[0]))
 
     def _set_up(
-        self, packs: list[Pack], chosen: list[np.ndarray | None], pairs: list[Pairs | None], recipe: Recipe, seed: int,
-        mixture: Mixture | None = None, several: bool = True,
+        self, packs: list[Pack], chosen: list[np.ndarray | None], pairs: list[Pairs | None], recipes: list[Recipe],
+        seed: int, mixture: Mixture | None = None, several: bool = True,
     ) -> None:  # fmt: skip
         """packs: those that serve records. chosen: which of each, under its own numbers; None: all. pairs: the
-        companions of each, which lie behind all packs; None: it has none."""
+        companions of each, which lie behind all packs; None: it has none. recipes: of each, differing in mean and std
+        alone."""
         behind = [pair.pack for pair in pairs if pair is not None]
         self.pack: Pack | Packs = Packs([*packs, *behind], len(packs)) if several or behind else packs[0]
         self._pairs = pairs
         self.companions: Companioned | None = None
         if behind and isinstance(self.pack, Packs):
-            self.companions = Companioned.of(pairs, self.pack.first_record, recipe)
+            self.companions = Companioned.of(pairs, self.pack.first_record, recipes[0])
         self._served = packs
         self.mixture = mixture
         self._chosen = chosen
-        self.recipe = recipe
+        self.recipe, self._recipes = recipes[0], recipes
         self.seed = seed
+        self.heatmaps = None
         self._opened: tuple[Any, _C.ShardReader] | None = None  # of a revision of the pack
         self.serve(self._live_now())
 
@@ -102,6 +123,16 @@ class Samples:
     def serve(self, live: Served) -> None:
         """Serve these until the pack is refreshed and has changed: what all ranks agreed on, or a resumed epoch's."""
         self._live, self._seen = live, self.pack.generation
+
+    def normalized_recipes(self) -> list[Recipe]:
+        """The recipe, once a pack that serves records: they differ in mean and std alone."""
+        return self._recipes
+
+    def sources_of(self, records: np.ndarray) -> np.ndarray | None:
+        """(N,) uint16: the place in `normalized_recipes` of each record's pack; None: all are of the first."""
+        if len(self._recipes) == 1 or isinstance(self.pack, Pack):
+            return None
+        return np.maximum(self.pack.part_of(records), 0).astype(np.uint16)  # record -1, of a removed one, has none
 
     def subset(self) -> Any:
         """A digest of the chosen records and their order; None where all are served. Of several packs a list of
@@ -167,10 +198,11 @@ class Samples:
             raise self.error(record, "record", "it was removed from the pack")
 
     def decode(self, record: int) -> np.ndarray:
-        """(height, width, 3) uint8 RGB, Pillow's bytes. Raises RecordError, ShardError."""
+        """(height, width, recipe.channels) uint8, Pillow's bytes: RGB, or gray; of a picture of 16
+        bits (height, width, 1) uint16. Raises RecordError, ShardError."""
         data = self.read(record)
         with self.named(record):
-            return _C.decode(data)
+            return _C.decode(data, self.recipe.channels)
 
     def metadata(self, record: int) -> dict[str, Any]:
         """The source's metadata columns, for PASS unickname, licensename, datetaken, latitude, longitude."""
@@ -214,7 +246,8 @@ class Samples:
         return drawn
 
     def render(self, record: int, epoch: int = 0, draw: int = 0) -> list[np.ndarray]:
-        """The views before normalisation: a list of (height, width, 3) uint8. Raises RecordError, ShardError."""
+        """The views before normalisation: a list of (height, width, recipe.channels) uint8, of a picture of 16 bits
+        (height, width, 1) uint16. Raises RecordError, ShardError."""
         plans, companion = self.plan(record, epoch, draw), self.companion(record, epoch, draw)
         if companion is None:
             return self._rendered(record, plans)
@@ -257,7 +290,8 @@ def check_epoch(epoch: int) -> None:
 def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
     """Execute plan rows on a picture.
 
-    pixels: (height, width, 3) uint8 RGB. plan: rows of _C.view_plan_dtype, one or more.
-    Returns a list of (out_height, out_width, 3) uint8. Raises ValueError where a plan cannot be executed.
+    pixels: (height, width, 3) uint8 RGB, or gray of (height, width, 1), uint8 or uint16. plan: rows of
+    _C.view_plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of the same type.
+    Raises ValueError where a plan cannot be executed.
     """
     return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))

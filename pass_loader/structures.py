@@ -37,11 +37,12 @@ def _copied(views: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
 
 
 def _pair(batch: Submitted) -> torch.Tensor:
-    """(N, 6, height, width): the views lie between one another (rendering.Renderer)."""
+    """(N, 6, height, width), of gray views (N, 2, height, width): the views lie between one another
+    (rendering.Renderer)."""
     first, second = batch.views
-    count, _, height, width = first.shape
-    if second.data_ptr() == first.data_ptr() + 3 * height * width * first.element_size():
-        return first.as_strided((count, 6, height, width), (first.stride(0), height * width, width, 1))
+    count, channels, height, width = first.shape
+    if second.data_ptr() == first.data_ptr() + first[0].numel() * first.element_size():
+        return first.as_strided((count, 2 * channels, height, width), (first.stride(0), height * width, width, 1))
     return _copied([first, second], 1)
 
 
@@ -130,6 +131,7 @@ _STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
     "views_labels_masks": _ibot,
     "view_labels": lambda batch: [batch.views[0], batch.labels()],
     "view_labels_masks": _mae,
+    "view_heatmap_labels": lambda batch: [[batch.views[0], batch.heatmaps[0]], batch.labels()],
     "pair_labels": lambda batch: [_pair(batch), batch.labels()],
     "pair_index": lambda batch: [_pair(batch), _records(batch)],
     "dinov2": _dinov2,
@@ -148,7 +150,9 @@ def assemble(batch: Submitted, more: Sequence[Any] = ()) -> Any:
     return parts if batch.samples.recipe.batch in _LISTS else tuple(parts)
 
 
-def item(recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Tensor) -> Any:
+def item(
+    recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Tensor, heatmaps: Sequence[torch.Tensor] = ()
+) -> Any:
     """One sample for torch's own DataLoader, whose default collation gives the batch's structure. What a batch has
     beside that (masks, dicts) comes from pass_loader.DataLoader alone; here such a sample is (list of views, label).
 
@@ -159,6 +163,8 @@ def item(recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Te
         return views
     if recipe.batch == "view_labels":
         return views[0], label
+    if recipe.batch == "view_heatmap_labels":
+        return [views[0], heatmaps[0]], label
     if recipe.batch == "index_views_labels":
         return [record, views, label]
     if recipe.batch.startswith("pair"):

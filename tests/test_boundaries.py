@@ -9,18 +9,21 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "pass_loader"
 
-# bindings -> engine -> {shard jpeg plan cpu} -> small headers, and bindings_cuda -> cuda -> {plan} -> small headers. A
-# room may include itself and what stands here.
+# bindings -> engine -> {shard, decode -> {jpeg png}, plan, cpu} -> small headers, and bindings_cuda -> cuda -> {plan} ->
+# small headers. A room may include itself and what stands here.
 SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws", "portable_math",
          "blur_weights", "filters", "host_device", "pixels"}  # fmt: skip
 MAY_INCLUDE = {
-    "bindings": {"engine", "shard", "jpeg", "plan", "cpu"} | SMALL,
+    "bindings": {"plan", "cpu"} | SMALL,
     "bindings_cuda": {"cuda"} | SMALL,
-    "bindings_masks": {"bindings", "masks"} | SMALL,
-    "bindings_pictures": {"bindings", "jpeg", "cpu"} | SMALL,
-    "engine": {"shard", "jpeg", "plan", "cpu"} | SMALL,
+    "bindings_loading": {"bindings", "engine", "shard", "plan", "cpu"} | SMALL,
+    "bindings_masks": {"bindings", "masks", "plan"} | SMALL,
+    "bindings_pictures": {"bindings", "decode", "jpeg", "cpu"} | SMALL,
+    "engine": {"shard", "decode", "plan", "cpu"} | SMALL,
+    "decode": {"jpeg", "png"} | SMALL,
     "shard": SMALL,
     "jpeg": SMALL,
+    "png": SMALL,
     "cpu": {"plan"} | SMALL,
     "cuda": {"plan"} | SMALL,
     "plan": SMALL,

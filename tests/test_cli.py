@@ -91,7 +91,9 @@ def test_bench_says_what_it_lacks(pack: Path, tmp_path: Path, capsys: pytest.Cap
 def test_strict_and_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = str(write_tree(tmp_path / "in", {"a.jpg": jpeg(noise(9, 9)), "b.jpg": b"text"}))
     assert main(["build", root, "--out", str(tmp_path / "1")]) == 0
-    assert "in: b.jpg (id b): not a JPEG but something that begins with 74 65 78 74" in capsys.readouterr().out
+    assert (
+        "in: b.jpg (id b): neither JPEG nor PNG but something that begins with 74 65 78 74" in capsys.readouterr().out
+    )
     assert main(["build", root, "--out", str(tmp_path / "2"), "--strict"]) == 1
     assert main(["build", root, "--out", str(tmp_path / "2")]) == 1
     assert "already a pack" in capsys.readouterr().err

@@ -331,9 +331,19 @@ def test_refused(pair: tuple[Path, Path]) -> None:
         keys = Keys.of(0, 0, 0)
         views = [np.empty((1, 3, 16, 16), np.float32)] * 2
         renderer._engine.submit(
-            keys.records, keys.draws, keys.epochs, views, None, np.zeros(2, np.int64), np.zeros(2, np.int32)
+            keys.records,
+            keys.draws,
+            keys.epochs,
+            views,
+            companions=np.zeros(2, np.int64),
+            companion_views=np.zeros(2, np.int32),
         )
     with pytest.raises(ValueError, match="a companion's view is 2, want"):
         renderer._engine.submit(
-            keys.records, keys.draws, keys.epochs, views, None, np.zeros(1, np.int64), np.full(1, 2, np.int32)
+            keys.records,
+            keys.draws,
+            keys.epochs,
+            views,
+            companions=np.zeros(1, np.int64),
+            companion_views=np.full(1, 2, np.int32),
         )

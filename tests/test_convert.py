@@ -69,7 +69,7 @@ def test_build(tmp_path: Path) -> None:
         assert row["label"] == plain.pack.row(record)["label"]
     names = [name for tar in sorted((tmp_path / "dct").glob("*.tar")) for name in members_of(tar)]
     assert sorted(name for name in names if not name.endswith(".dct")) == [f"c{count % 2}/stubborn.jpg"]
-    assert info(tmp_path / "dct")["codecs"] == {"jpeg": 1, "dct": count}
+    assert info(tmp_path / "dct")["codecs"] == {"jpeg": 1, "dct": count, "png": 0}
     assert info(tmp_path / "dct")["codec"] == "dct"
 
 

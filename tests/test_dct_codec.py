@@ -56,7 +56,7 @@ def test_what_pillow_writes(name: str, isa: str) -> None:
     assert_pixels_equal(_C.decode(record), pillows(data))
     _C.check_decodes(record)
     header = _C.read_header(data)
-    header.update(progressive=False, ends_with_eoi=True)  # a record has no scans
+    header.update(progressive=False, ends=True)  # a record has no scans
     assert _C.read_header(record) == header
     assert not _C.decodes_without_libjpeg(record)
 

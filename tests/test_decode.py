@@ -182,9 +182,9 @@ def test_header() -> None:
     assert _C.read_header(pictures["cmyk"])["components"] == 4
     header = _C.read_header(pictures["size_17x33_420"])
     assert (header["height"], header["width"]) == (17, 33)
-    assert header["ends_with_eoi"]
-    assert not _C.read_header(pictures["garbage_after_eoi"])["ends_with_eoi"]
-    assert _C.read_header(pictures["zeros_after_eoi"])["ends_with_eoi"]
+    assert header["ends"]
+    assert not _C.read_header(pictures["garbage_after_eoi"])["ends"]
+    assert _C.read_header(pictures["zeros_after_eoi"])["ends"]
 
 
 def test_crc32c(isa: str) -> None:

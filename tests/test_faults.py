@@ -20,8 +20,9 @@ from .corpus import jpeg, noise
 from .test_pack import write_tree
 
 pytestmark = pytest.mark.hostile
-HALF = np.zeros((3, 256), np.uint16)  # unused for float32
+HALF = np.zeros((1, 3, 256), np.uint16)  # unused for float32
 RECIPE = recipes.dino(local_crops=1, global_size=32, local_size=16)
+MEAN_STD = np.array([[RECIPE.mean], [RECIPE.std]], np.float32)
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_failed_slot_holds_no_pixels(copy: Path) -> None:
     """The engine's promise under the exception: zeros, and zero plans, where a sample failed."""
     dataset = ShardDataset(copy, RECIPE)
     flip_a_bit(dataset.pack, 1)
-    engine = _C.Engine(dataset.reader, RECIPE.rows(), 0, RECIPE.normalize_table(), HALF, RECIPE.mean, RECIPE.std, 1)
+    engine = _C.Engine(dataset.reader, RECIPE.rows(), 0, RECIPE.normalize_table()[None], HALF, *MEAN_STD, 1)
     views = [np.full((3, 3, v.height, v.width), 7, np.float32) for v in RECIPE.views]
     plans = np.ones((3, 3), dtype=_C.view_plan_dtype)
     failures = engine.submit(np.arange(3), *np.zeros((2, 3), np.uint32), views, plans).wait()
@@ -127,7 +128,7 @@ def test_an_index_that_lies(pack: Path) -> None:
 
 def test_outputs_of_the_wrong_shape_are_refused(pack: Path) -> None:
     dataset = ShardDataset(pack, RECIPE)
-    engine = _C.Engine(dataset.reader, RECIPE.rows(), 0, RECIPE.normalize_table(), HALF, RECIPE.mean, RECIPE.std, 0)
+    engine = _C.Engine(dataset.reader, RECIPE.rows(), 0, RECIPE.normalize_table()[None], HALF, *MEAN_STD, 0)
     good = [np.zeros((2, 3, v.height, v.width), np.float32) for v in RECIPE.views]
     two, draws = np.arange(2), np.zeros(2, np.uint32)
     for views in (good[:2], [g.astype(np.float64) for g in good], [g[:1] for g in good], [g[:, :, ::-1] for g in good]):

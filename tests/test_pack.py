@@ -127,13 +127,13 @@ def test_refusals_are_named_and_counted(tmp_path: Path) -> None:
     bad = refused()
     good = {f"good/{name}.jpg": data for name, data in decodable().items()}
     root = write_tree(tmp_path / "in", {f"bad/{name}.jpg": data for name, data in bad.items()} | good)
-    png = io.BytesIO()
-    Image.fromarray(noise(5, 5)).save(png, "PNG")
-    write_tree(root, {"png_named.jpg": png.getvalue()})
+    gif = io.BytesIO()
+    Image.fromarray(noise(5, 5)).save(gif, "GIF")
+    write_tree(root, {"gif_named.jpg": gif.getvalue()})
     report = build([root], tmp_path / "pack")
-    assert {r.id.removeprefix("bad/") for r in report.refused} == set(bad) | {"png_named"}
+    assert {r.id.removeprefix("bad/") for r in report.refused} == set(bad) | {"gif_named"}
     reasons = {r.id.removeprefix("bad/"): r.reason for r in report.refused}
-    assert "not a JPEG but PNG" in reasons["png_named"] and "empty" in reasons["empty"]
+    assert "neither JPEG nor PNG but GIF" in reasons["gif_named"] and "empty" in reasons["empty"]
     assert "178956970" in reasons["bomb"] and "cut off" in reasons["truncated_half"]
     assert report.pictures == len(good)
     assert (report.gray, report.cmyk, report.progressive, report.exif_rotated) == (2, 2, 2, 1)

@@ -17,7 +17,7 @@ from pass_loader.rendering import Failure, Keys, Renderer
 from .test_faults import flip_a_bit
 
 STAGES = ["read", "decode", "plan", "resize", "brightness_contrast", "saturation", "hue", "grayscale", "blur",
-          "solarize", "normalize"]  # fmt: skip
+          "solarize", "normalize", "heatmap"]  # fmt: skip
 ALWAYS = {"read", "decode", "plan", "resize", "normalize"}
 
 

@@ -111,7 +111,7 @@ void gaussian_blur(const ViewPixels& view, int height, int width, float sigma, B
   uint8_t* a = scratch.planes.need(2 * plane_bytes);
   const size_t margins = 2 * static_cast<size_t>(std::min(box.radius, kMaxRadius16) + 1);
   uint16_t* words = scratch.words.need(2 * kLanes * (static_cast<size_t>(std::max(height, width)) + margins));
-  for (int plane = 0; plane < 3; ++plane)
+  for (int plane = 0; plane < view.channels; ++plane)
     blur_plane(view.pixels + plane * view.plane_stride, height, width, box, a, a + plane_bytes, words);
 }
 

@@ -261,6 +261,7 @@ PL_DISPATCH(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const
 }  // namespace
 
 void hue(const ViewPixels& view, float turns) {
+  if (view.channels == 1) return;  // without saturation every hue is the same
   shift_hue(view.pixels, view.pixels + view.plane_stride, view.pixels + 2 * view.plane_stride, view.count,
             make_hue_table(static_cast<int>(static_cast<double>(turns) * 255.0)));
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstring>
 
 #include "image.h"
 #include "isa.h"
@@ -113,9 +114,26 @@ PL_INLINE void saturate_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, f
   }
 }
 
-PL_INLINE void to_gray_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t count) {
+PL_INLINE void to_three_equal_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t count) {
   for (size_t i = 0; i < round_up(count, kLanes); ++i)
     r[i] = g[i] = b[i] = static_cast<uint8_t>(luma(r[i], g[i], b[i]));
+}
+
+PL_INLINE void to_luma_body(const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint8_t* out) {
+  for (size_t at = 0; at < count; at += kLanes) {  // by tiles: what is written cannot be what is read next
+    uint8_t tile[kLanes];
+    for (size_t i = 0; i < kLanes; ++i) tile[i] = static_cast<uint8_t>(luma(r[at + i], g[at + i], b[at + i]));
+    std::memcpy(out + at, tile, kLanes);
+  }
+}
+
+PL_INLINE void sum_plane_body(const uint8_t* pixels, size_t count, uint64_t& sum) {
+  constexpr size_t kChunk = size_t{1} << 24;  // 2^24 * 255 fits 32 bits
+  for (size_t begin = 0; begin < count; begin += kChunk) {
+    uint32_t part = 0;
+    for (size_t i = begin; i < std::min(count, begin + kChunk); ++i) part += pixels[i];
+    sum += part;
+  }
 }
 
 PL_INLINE void solarize_plane_body(uint8_t* pixels, size_t count, int threshold) {
@@ -160,7 +178,10 @@ PL_DISPATCH(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float 
             saturate)
 PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
           (r, g, b, count, sum))
-PL_LEVELS(to_gray, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
+PL_LEVELS(sum_plane, (const uint8_t* pixels, size_t count, uint64_t& sum), (pixels, count, sum))
+PL_LEVELS(to_three_equal, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
+PL_LEVELS(to_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint8_t* out),
+          (r, g, b, count, out))
 PL_LEVELS(solarize_plane, (uint8_t * pixels, size_t count, int threshold), (pixels, count, threshold))
 
 struct Channels {
@@ -170,7 +191,7 @@ struct Channels {
 };
 
 void blend_all(const ViewPixels& view, float from, float factor) {
-  for (int plane = 0; plane < 3; ++plane)
+  for (int plane = 0; plane < view.channels; ++plane)
     blend_with_constant(view.pixels + plane * view.plane_stride, view.count, from, factor);
 }
 
@@ -179,25 +200,39 @@ void blend_all(const ViewPixels& view, float from, float factor) {
 void brightness(const ViewPixels& view, float factor) { blend_all(view, 0.0f, factor); }
 
 void contrast(const ViewPixels& view, float factor) {
-  Channels c(view);
   uint64_t sum = 0;
-  sum_luma(c.r, c.g, c.b, view.count, sum);
+  if (view.channels == 1) {
+    sum_plane(view.pixels, view.count, sum);
+  } else {
+    Channels c(view);
+    sum_luma(c.r, c.g, c.b, view.count, sum);
+  }
   double mean = static_cast<double>(sum) / static_cast<double>(view.count);
   blend_all(view, static_cast<float>(static_cast<int>(mean + 0.5)), factor);
 }
 
 void saturation(const ViewPixels& view, float factor) {
+  if (view.channels == 1) return;  // each pixel is its own L
   Channels c(view);
   saturate(c.r, c.g, c.b, view.count, factor);
 }
 
 void grayscale(const ViewPixels& view) {
+  if (view.channels == 1) return;
   Channels c(view);
-  to_gray(c.r, c.g, c.b, view.count);
+  to_three_equal(c.r, c.g, c.b, view.count);
+}
+
+ConstPlanes to_gray(const ConstPlanes& picture, Scratch<uint8_t>& memory) {
+  if (picture.channels == 1) return picture;
+  const size_t bytes = picture.row_stride * static_cast<size_t>(picture.height);
+  uint8_t* out = memory.need(bytes);
+  to_luma(picture.row(0, 0), picture.row(1, 0), picture.row(2, 0), bytes, out);
+  return {out, picture.height, picture.width, picture.row_stride, bytes, 1};
 }
 
 void solarize(const ViewPixels& view, int threshold) {
-  for (int plane = 0; plane < 3; ++plane)
+  for (int plane = 0; plane < view.channels; ++plane)
     solarize_plane(view.pixels + plane * view.plane_stride, view.count, threshold);
 }
 

@@ -1,7 +1,10 @@
-// Colour steps on three contiguous planes of `count` pixels each, in place. Whole tiles are read and written.
+// Colour steps on contiguous planes of `count` pixels each, in place: RGB, or gray in one plane, where every step does
+// what it does to three equal planes and what Pillow does to an image of mode "L". Whole tiles are read and written.
 #pragma once
 #include <cstddef>
 #include <cstdint>
+
+#include "image.h"
 
 namespace pass_loader::cpu {
 
@@ -10,6 +13,7 @@ struct ViewPixels {
   uint8_t* pixels;
   size_t count;
   size_t plane_stride;
+  int channels;
 };
 
 // Pillow's ImageEnhance through Image.blend: in1 + factor * (in2 - in1) in float32, clipped, truncated.
@@ -19,6 +23,9 @@ void saturation(const ViewPixels& view, float factor);  // around each pixel's L
 
 // torchvision's adjust_hue on PIL: HSV bytes, hue byte shifted by (int)((double)turns * 255) modulo 256.
 void hue(const ViewPixels& view, float turns);
+
+// The picture itself where it is gray, else its luma in one plane: convert("L"). `memory` keeps it.
+ConstPlanes to_gray(const ConstPlanes& picture, Scratch<uint8_t>& memory);
 
 void grayscale(const ViewPixels& view);  // ITU-R 601: (19595 R + 38470 G + 7471 B + 32768) >> 16
 void solarize(const ViewPixels& view, int threshold);  // x >= threshold becomes 255 - x

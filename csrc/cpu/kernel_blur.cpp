@@ -171,7 +171,7 @@ void kernel_blur(const ViewPixels& view, int height, int width, int count, float
   const Plane plane{height, width, floats, sums, stride, sums_stride, taps};
   for (int y = 0; y < height; ++y) std::fill(plane.row(y) + width, plane.row(y) + sums_stride + margin, 0.0f);
   uint32_t* doubtful = scratch.doubtful.need(sums_stride / 4 * height + 1);
-  for (int c = 0; c < 3; ++c) blur_plane(plane, doubt, doubtful, view.pixels + c * view.plane_stride);
+  for (int c = 0; c < view.channels; ++c) blur_plane(plane, doubt, doubtful, view.pixels + c * view.plane_stride);
 }
 
 }  // namespace pass_loader::cpu

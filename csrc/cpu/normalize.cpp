@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/deep.h"
 #include "isa.h"
 
 #if defined(__x86_64__)
@@ -96,12 +97,13 @@ Channel channel_of(const Normalization& n, size_t c) {
 }
 
 void convert_plane(const uint8_t* in, size_t count, const Normalization& n, size_t plane, void* out) {
-  if (n.element == Element::uint8) {
+  const Element element = n.form.element;
+  if (element == Element::uint8) {
     std::memcpy(out, in, count);
   } else if (n.computable) {
-    compute_plane(in, count, channel_of(n, plane), n.element, out);
+    compute_plane(in, count, channel_of(n, plane), element, out);
   } else {
-    look_up_plane(in, count, channel_of(n, plane), n.element, out);
+    look_up_plane(in, count, channel_of(n, plane), element, out);
   }
 }
 
@@ -125,25 +127,28 @@ PL_LEVELS(interleave_pixels, (const void* planes, size_t stride, size_t count, s
 
 }  // namespace
 
-Normalization::Normalization(Element e, bool last, const NormalizeTable& values, const HalfTable& halves,
+Normalization::Normalization(const OutputForm& of, const NormalizeTable& values, const HalfTable& halves,
                              const std::array<float, 3>& means, const std::array<float, 3>& stds)
-    : element(e), channels_last(last), table(values), half(halves), mean(means), std(stds), computable(true) {
-  for (size_t c = 0; c < 3; ++c) {
+    : form(of), table(values), half(halves), mean(means), std(stds), computable(true) {
+  for (size_t c = 0; c < static_cast<size_t>(form.channels); ++c) {
     std_reciprocal[c] = 1.0f / std[c];
     for (int byte = 0; byte < 256; ++byte) {
       const float value = compute(static_cast<uint8_t>(byte), channel_of(*this, c));
       computable &= value == table[c][byte];
-      if (element == Element::bfloat16) computable &= to_bfloat16(value) == half[c][byte];
+      if (form.element == Element::bfloat16) computable &= to_bfloat16(value) == half[c][byte];
     }
   }
 }
 
 void normalize(const Planes& view, const Normalization& normalization, void* out) {
-  const size_t count = static_cast<size_t>(view.height) * view.width, bytes = bytes_of(normalization.element);
+  if (view.deep) return normalize_deep(view, normalization, out);
+  const size_t count = static_cast<size_t>(view.height) * view.width, bytes = bytes_of(normalization.form.element);
+  const auto channels = static_cast<size_t>(normalization.form.channels);
+  const size_t stride = view.channels == 1 ? 0 : view.plane_stride;  // of one plane all channels are made
   auto* to = static_cast<uint8_t*>(out);
-  if (!normalization.channels_last) {
-    for (size_t plane = 0; plane < 3; ++plane)
-      convert_plane(view.pixels + plane * view.plane_stride, count, normalization, plane, to + plane * count * bytes);
+  if (!normalization.form.channels_last || channels == 1) {
+    for (size_t plane = 0; plane < channels; ++plane)
+      convert_plane(view.pixels + plane * stride, count, normalization, plane, to + plane * count * bytes);
     return;
   }
   constexpr size_t kRun = 1024;  // pixels that stay in the first-level cache between the two steps
@@ -151,15 +156,20 @@ void normalize(const Planes& view, const Normalization& normalization, void* out
   for (size_t at = 0; at < count; at += kRun) {
     const size_t run = std::min(kRun, count - at);
     for (size_t plane = 0; plane < 3; ++plane)
-      convert_plane(view.pixels + plane * view.plane_stride + at, run, normalization, plane, planes + plane * kRun * bytes);
+      convert_plane(view.pixels + plane * stride + at, run, normalization, plane, planes + plane * kRun * bytes);
     interleave_pixels(planes, kRun, run, bytes, to + 3 * at * bytes);
   }
 }
 
-void interleave(const ConstPlanes& view, uint8_t* out) {
-  for (int32_t y = 0; y < view.height; ++y)
-    interleave_pixels(view.row(0, y), view.plane_stride, static_cast<size_t>(view.width), 1,
-                      out + size_t{3} * view.width * static_cast<size_t>(y));
+void interleave(const ConstPlanes& view, int channels, uint8_t* out) {
+  const size_t width = static_cast<size_t>(view.width), stride = view.channels == 1 ? 0 : view.plane_stride;
+  for (int32_t y = 0; y < view.height; ++y, out += channels * width) {
+    if (channels == 1) {
+      std::memcpy(out, view.row(0, y), width);
+    } else {
+      interleave_pixels(view.row(0, y), stride, width, 1, out);
+    }
+  }
 }
 
 }  // namespace pass_loader::cpu

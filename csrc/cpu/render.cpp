@@ -1,12 +1,16 @@
 #include "cpu/render.h"
 
+#include "cpu/deep.h"
+
 namespace pass_loader::cpu {
 namespace {
 
 // Planes without row gaps, each rounded up to whole tiles.
-Planes view_planes(Scratch<uint8_t>& scratch, int32_t height, int32_t width) {
-  size_t plane_stride = round_up(static_cast<size_t>(height) * width, kTile);
-  return {scratch.need(3 * plane_stride), height, width, static_cast<size_t>(width), plane_stride};
+Planes view_planes(Scratch<uint8_t>& scratch, int32_t height, int32_t width, const ConstPlanes& picture) {
+  const size_t row_stride = static_cast<size_t>(width) * (picture.deep ? 2 : 1);
+  const size_t plane_stride = round_up(row_stride * static_cast<size_t>(height), kTile);
+  uint8_t* pixels = scratch.need(picture.channels * plane_stride);
+  return {pixels, height, width, row_stride, plane_stride, picture.channels, picture.deep};
 }
 
 // The crop box to a resize of height x width, of which `out` is the window at offset_x, offset_y.
@@ -23,11 +27,11 @@ void run(const ConstPlanes& picture, ResampleRequest request, const ViewPlan& pl
          RenderScratch& scratch) {
   request.vertical_first = vertical_first(plan.resize_order, request.crop_height, request.crop_width,
                                           request.resize_height, request.resize_width);
-  resample(picture, request, out, scratch.resample);
+  (picture.deep ? resample_deep : resample)(picture, request, out, scratch.resample);
 }
 
 Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
-  Planes view = view_planes(scratch.view, plan.out_height, plan.out_width);
+  Planes view = view_planes(scratch.view, plan.out_height, plan.out_width, picture);
   ResampleRequest last = request_of(plan, plan.resize_height, plan.resize_width);
   last.offset_x = plan.offset_x, last.offset_y = plan.offset_y;
   last.flip = plan.flip;
@@ -35,7 +39,7 @@ Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, RenderS
     run(picture, last, plan, view, scratch);
     return view;
   }
-  Planes via = view_planes(scratch.via, plan.via_height, plan.via_width);
+  Planes via = view_planes(scratch.via, plan.via_height, plan.via_width, picture);
   run(picture, request_of(plan, plan.via_height, plan.via_width), plan, via, scratch);
   last.crop_x = last.crop_y = 0;
   last.crop_width = plan.via_width, last.crop_height = plan.via_height;
@@ -73,7 +77,8 @@ void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
 Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch, StageClock& clock) {
   Planes view = crop_and_resize(picture, plan, scratch);
   clock.charge(Stage::resize);
-  ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride};
+  if (view.deep) return view;
+  ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride, view.channels};
   jitter(pixels, plan, clock);
   step_if(plan.grayscale, Stage::grayscale, clock, [&] { grayscale(pixels); });
   step_if(plan.blur_sigma > 0.0f, Stage::blur, clock, [&] { blur(pixels, view, plan, scratch); });

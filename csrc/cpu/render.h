@@ -18,9 +18,9 @@ struct RenderScratch {
   Scratch<uint8_t> view, via;
 };
 
-// The steps crop, resize, flip, jitter, grayscale, blur, solarize. The plan was checked against the picture's size.
-// Returns three planes without row gaps, owned by `scratch` and valid until its next use. Each step that runs is charged
-// to `clock`.
+// The steps crop, resize, flip, jitter, grayscale, blur, solarize. The plan was checked against the picture's size and,
+// for a deep picture, by check_deep: it has the first three alone. Returns as many planes as the picture has, without
+// row gaps, owned by `scratch` and valid until its next use. Each step that runs is charged to `clock`.
 Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch, StageClock& clock);
 
 }  // namespace pass_loader::cpu

@@ -62,23 +62,23 @@ void horizontal_pass(const ConstPlanes& in, const Planes& out, ResampleScratch& 
   const AxisWeights& weights = scratch.horizontal;
   const size_t in_width = round_up(weights.input_end - weights.input_begin, 16);
   uint8_t* columns = scratch.columns.need((in_width + round_up(out.width, 16)) * kLanes);
-  for (int plane = 0; plane < 3; ++plane)
+  for (int plane = 0; plane < out.channels; ++plane)
     for (int32_t y = 0; y < out.height; y += kLanes)
       horizontal_tile(in.row(plane, y), in.row_stride, std::min(out.height - y, kLanes), weights, columns,
                       out.row(plane, y), out.row_stride);
 }
 
 void vertical_pass(const ConstPlanes& in, const Planes& out, const AxisWeights& weights) {
-  for (int plane = 0; plane < 3; ++plane)
+  for (int plane = 0; plane < out.channels; ++plane)
     for (int32_t y = 0; y < out.height; ++y)
       vertical_row(in.row(plane, weights.first[y]), in.row_stride,
                    &weights.weight[static_cast<size_t>(y) * weights.stride], weights.count[y], out.row(plane, y),
                    out.width);
 }
 
-Planes padded_planes(Scratch<uint8_t>& memory, int32_t height, int32_t width) {
+Planes padded_planes(Scratch<uint8_t>& memory, int32_t height, int32_t width, int channels) {
   const size_t row_stride = round_up(width, kTile), plane_stride = round_up(height, kLanes) * row_stride;
-  return {memory.need(3 * plane_stride), height, width, row_stride, plane_stride};
+  return {memory.need(channels * plane_stride), height, width, row_stride, plane_stride, channels};
 }
 
 template <typename Byte>
@@ -91,17 +91,17 @@ PlanesOf<Byte> from_row(PlanesOf<Byte> planes, int32_t y, int32_t height) {
 void horizontal_then_vertical(const ConstPlanes& crop, const Planes& out, ResampleScratch& scratch) {
   const AxisWeights& vertical = scratch.vertical;
   const int32_t rows = vertical.input_end - vertical.input_begin;
-  Planes between = padded_planes(scratch.between, rows, out.width);
+  Planes between = padded_planes(scratch.between, rows, out.width, out.channels);
   horizontal_pass(from_row(crop, vertical.input_begin, rows), between, scratch);
   vertical_pass(from_row(between, -vertical.input_begin, rows), out, vertical);
 }
 
 void vertical_then_horizontal(const ConstPlanes& crop, const Planes& out, ResampleScratch& scratch) {
-  Planes between = padded_planes(scratch.between, out.height, crop.width);
+  Planes between = padded_planes(scratch.between, out.height, crop.width, out.channels);
   vertical_pass(crop, between, scratch.vertical);
-  Planes padded = padded_planes(scratch.padded, out.height, out.width);
+  Planes padded = padded_planes(scratch.padded, out.height, out.width, out.channels);
   horizontal_pass(between, padded, scratch);
-  for (int plane = 0; plane < 3; ++plane)
+  for (int plane = 0; plane < out.channels; ++plane)
     for (int32_t y = 0; y < out.height; ++y) std::memcpy(out.row(plane, y), padded.row(plane, y), out.width);
 }
 

@@ -21,8 +21,8 @@ struct ResampleRequest {
   bool flip, vertical_first;
 };
 
-// `out` has rows of out.width bytes without gaps. Both buffers may be read, and out written, up to two tiles past
-// their end.
+// `out` has as many planes as the picture, and rows of out.width bytes without gaps. Both buffers may be read, and out
+// written, up to two tiles past their end.
 void resample(const ConstPlanes& picture, const ResampleRequest& request, const Planes& out, ResampleScratch& scratch);
 
 }  // namespace pass_loader::cpu

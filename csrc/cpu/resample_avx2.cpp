@@ -260,7 +260,7 @@ void horizontal_then_vertical(const ConstPlanes& crop, const HorizontalPass& hor
   auto* taps = reinterpret_cast<PairWeights*>(scratch.columns.need(out.height * stride * sizeof(PairWeights)));
   fill_vertical(vertical, stride, taps);
   uint8_t* between = scratch.between.need((rows + 1) / 2 * horizontal.pair_stride);
-  for (int plane = 0; plane < 3; ++plane) {
+  for (int plane = 0; plane < out.channels; ++plane) {
     horizontal.run(crop.row(plane, vertical.input_begin), crop.row_stride, rows, between);
     vertical_rows(vertical, between, horizontal.pair_stride, taps, stride, out, plane);
   }
@@ -272,7 +272,7 @@ PL_TARGET_AVX2 void vertical_then_horizontal(const ConstPlanes& crop, const Hori
   const size_t stride = round_up(crop.width, kColumns);
   uint8_t* rows = scratch.padded.need(out.height * stride);
   uint8_t* between = scratch.between.need((out.height + 1) / 2 * horizontal.pair_stride);
-  for (int plane = 0; plane < 3; ++plane) {
+  for (int plane = 0; plane < out.channels; ++plane) {
     for (int32_t y = 0; y < out.height; ++y)
       for (int32_t x = 0; x < crop.width; x += kColumns)
         vertical_bytes(crop.row(plane, vertical.first[y]) + x, crop.row_stride,

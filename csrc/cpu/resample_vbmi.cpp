@@ -157,7 +157,7 @@ PL_TARGET_VBMI void vertical_rows(const AxisWeights& weights, const uint8_t* bet
     int8_t digits[3 * 4 * (kMaxQuads + 1)];
     const int32_t first_quad = (weights.first[y] - weights.input_begin) / 4;
     const int32_t quads = vertical_digits(weights, y, first_quad, digits);
-    for (int plane = 0; plane < 3; ++plane) {
+    for (int plane = 0; plane < out.channels; ++plane) {
       const uint8_t* from = between + plane * plane_stride + first_quad * quad_stride;
       uint8_t* to = out.row(plane, y);
       int32_t x = 0;
@@ -176,7 +176,7 @@ PL_TARGET_VBMI bool resample_avx512vbmi(const ConstPlanes& crop, const Planes& o
   if (quads > kMaxQuads || vertical.stride / 4 > kMaxQuads) return false;
   const int32_t rows = vertical.input_end - vertical.input_begin;
   const size_t quad_stride = round_up(out.width, kGroup) * 4, plane_stride = round_up(rows, 4) / 4 * quad_stride;
-  uint8_t* between = scratch.between.need(3 * plane_stride);
+  uint8_t* between = scratch.between.need(out.channels * plane_stride);
   ConstPlanes in = crop;
   in.pixels += vertical.input_begin * crop.row_stride;
   in.height = rows;
@@ -184,7 +184,7 @@ PL_TARGET_VBMI bool resample_avx512vbmi(const ConstPlanes& crop, const Planes& o
   for (int32_t x = 0; x < out.width; x += kGroup) {
     if (!fill_group(horizontal, x, quads, group)) return false;
     const bool wide = *std::max_element(group.index[quads - 1], group.index[quads - 1] + 64) > 63;
-    for (int plane = 0; plane < 3; ++plane)
+    for (int plane = 0; plane < out.channels; ++plane)
       kHorizontal[quads - 1][wide](group, in, plane, between + plane * plane_stride + 4 * x, quad_stride);
   }
   vertical_rows(vertical, between, quad_stride, plane_stride, out);

@@ -170,12 +170,13 @@ void Upsampling::run(const uint8_t* near, const uint8_t* far, bool lower, size_t
 }
 
 void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y) {
+  if (components == 1) {
+    std::memcpy(planes.row(0, y), row, planes.width);
+    return;
+  }
   uint8_t *r = planes.row(0, y), *g = planes.row(1, y), *b = planes.row(2, y);
   if (components == 3) return split_rgb(row, planes.width, r, g, b);
-  if (components == 4) return split_cmyk(row, planes.width, r, g, b);
-  std::memcpy(r, row, planes.width);
-  std::memcpy(g, row, planes.width);
-  std::memcpy(b, row, planes.width);
+  split_cmyk(row, planes.width, r, g, b);
 }
 
 }  // namespace pass_loader::jpeg

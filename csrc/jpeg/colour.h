@@ -24,7 +24,7 @@ struct Upsampling {
   void run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums, uint8_t* out) const;
 };
 
-// One interleaved row of 1, 3 or 4 components from libjpeg, to row y of the planes.
+// One interleaved row of 1, 3 or 4 components from libjpeg, to row y of the planes: one for 1 component, else three.
 void split_row(const uint8_t* row, int components, const Planes& planes, int32_t y);
 
 }  // namespace pass_loader::jpeg

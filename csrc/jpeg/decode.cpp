@@ -76,7 +76,7 @@ struct Decoder::State {
   bool libjpeg_alone = false, by_baseline = false;
 
   State();
-  Planes planes_of(int32_t height, int32_t width);
+  Planes planes_of(int32_t height, int32_t width, int components);
   // Everything that may longjmp; they hold no object with a destructor.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
@@ -174,10 +174,11 @@ Outcome Decoder::State::read_rows(const Header& header, uint8_t* row_buffer, con
   return Outcome::complete;
 }
 
-Planes Decoder::State::planes_of(int32_t height, int32_t width) {
+Planes Decoder::State::planes_of(int32_t height, int32_t width, int components) {
+  const int channels = components == 1 ? 1 : 3;
   const size_t row_stride = round_up(static_cast<size_t>(width), kTile);
   const size_t plane_stride = row_stride * round_up(static_cast<size_t>(height), 2 * DCTSIZE);  // whole MCUs
-  return {pixels.need(3 * plane_stride), height, width, row_stride, plane_stride};
+  return {pixels.need(channels * plane_stride), height, width, row_stride, plane_stride, channels};
 }
 
 static_assert(kStreamPadding <= 2 * kTile, "what a Scratch has behind its bytes");
@@ -186,14 +187,14 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
   if (is_dct(bytes)) {
     const DctRecord record = parse_dct(bytes);
-    const Planes planes = s.planes_of(record.frame.height, record.frame.width);
+    const Planes planes = s.planes_of(record.frame.height, record.frame.width, record.frame.components);
     s.assembly.begin(record.frame, planes);
     s.dct.decode(record, s.assembly);
     s.assembly.finish();
     return planes;
   }
   const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
-  const Planes planes = s.planes_of(header.height, header.width);
+  const Planes planes = s.planes_of(header.height, header.width, header.components);
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   s.by_baseline = false;
   Outcome outcome = s.run(bytes, header, row, planes);

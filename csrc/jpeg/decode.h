@@ -1,5 +1,6 @@
-// JPEG bytes to planar RGB, the bytes that Pillow's Image.open(...).convert("RGB") gives: libjpeg-turbo with its
-// accurate integer IDCT and smooth upsampling, Pillow's own CMYK and gray conversions, no Exif rotation.
+// JPEG bytes to planar RGB, the bytes that Pillow's Image.open(...).convert("RGB") gives, or of a gray file to the one
+// plane of mode "L": libjpeg-turbo with its accurate integer IDCT and smooth upsampling, Pillow's own CMYK conversion,
+// no Exif rotation.
 #pragma once
 #include <cstdint>
 #include <memory>

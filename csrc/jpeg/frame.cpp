@@ -94,15 +94,15 @@ void Assembly::finish() {
     if (frame_.colour == Colour::ycc) ycc_to_rgb(out_.row(0, 0), out_.row(1, 0), out_.row(2, 0), count);
     return;
   }
+  if (frame_.colour == Colour::gray) {
+    for (int32_t y = 0; y < out_.height && !is_direct(0); ++y) upsample_row(0, y, out_.row(0, y));
+    return;
+  }
   uint8_t* fourth = fourth_.need(out_.row_stride);
   for (int32_t y = 0; y < out_.height; ++y) {
     uint8_t *r = out_.row(0, y), *g = out_.row(1, y), *b = out_.row(2, y);
     for (int c = 0; c < frame_.components; ++c)
       if (!is_direct(c)) upsample_row(c, y, c < 3 ? out_.row(c, y) : fourth);
-    if (frame_.colour == Colour::gray) {
-      std::memcpy(g, r, static_cast<size_t>(out_.width));
-      std::memcpy(b, r, static_cast<size_t>(out_.width));
-    }
     if (frame_.colour == Colour::ycc || frame_.colour == Colour::ycck) ycc_to_rgb(r, g, b, out_.row_stride);
     if (frame_.components == 4) cmyk_to_rgb(fourth, frame_.colour == Colour::ycck, static_cast<size_t>(out_.width), r, g, b);
   }

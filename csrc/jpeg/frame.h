@@ -35,7 +35,8 @@ struct Frame {
 // Memory for components, and the way from them to RGB. One a thread, reused.
 class Assembly {
  public:
-  // out: rows of whole tiles, whole MCUs of 16 x 16. Memory of every component covers whole MCUs and rows of whole tiles.
+  // out: three planes, or one for a gray frame; rows of whole tiles, whole MCUs of 16 x 16. Memory of every component
+  // covers whole MCUs and rows of whole tiles.
   void begin(const Frame& frame, const Planes& out);
   const Planes& component(int c) const { return of_[c]; }  // a single plane
   // All components are written: upsamples as libjpeg does with "fancy" upsampling, converts as Pillow's convert("RGB").

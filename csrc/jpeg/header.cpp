@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "image.h"
 
 namespace pass_loader::jpeg {
 namespace {

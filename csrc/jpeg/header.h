@@ -5,9 +5,6 @@
 
 namespace pass_loader::jpeg {
 
-// Pillow's decompression-bomb limit: twice Image.MAX_IMAGE_PIXELS.
-constexpr int64_t kMaxPixels = 178'956'970;
-
 struct Header {
   int32_t height, width;
   int components;        // 1 gray, 3 colour, 4 CMYK or YCCK

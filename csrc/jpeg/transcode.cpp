@@ -119,8 +119,8 @@ bool is_writable(std::span<const int16_t> blocks) {
 }
 
 bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
-  if (a.height != b.height || a.width != b.width) return false;
-  for (int c = 0; c < 3; ++c)
+  if (a.height != b.height || a.width != b.width || a.channels != b.channels) return false;
+  for (int c = 0; c < a.channels; ++c)
     for (int32_t y = 0; y < a.height; ++y)
       if (std::memcmp(a.row(c, y), b.row(c, y), static_cast<size_t>(a.width)) != 0) return false;
   return true;

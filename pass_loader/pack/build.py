@@ -16,7 +16,7 @@ from ..errors import PackError
 from .archives import TarSource
 from .finish import Finish
 from .inspect import Picture
-from .layout import CODECS
+from .layout import JPEG_CODECS
 from .metadata import Metadata, Seen
 from .published import check_md5
 from .report import Report
@@ -53,7 +53,8 @@ def build(
     shard_bytes: a shard's size, at the most but for one larger picture; of the files, before any codec. workers:
     threads, a shard each; None: one a core. codec: "jpeg" keeps files untouched; "dct" stores their coefficients
     without Huffman codes, for faster decoding (docs/dct-codec.md); files that it cannot represent stay as they are,
-    and those that cannot be decoded are refused.
+    and those that cannot be decoded are refused. PNGs stay as they are under either.
+    transcode: other formats, and PNGs, become JPEGs.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
@@ -111,8 +112,8 @@ def _pack(
     root = Path(out)
     if shard_bytes < 1 or (workers is not None and workers < 1):
         raise ValueError(f"shard_bytes is {shard_bytes}, workers {workers}: want at least 1")
-    if options.codec not in CODECS:
-        raise ValueError(f"codec is {options.codec!r}, want one of {CODECS}")
+    if options.codec not in JPEG_CODECS:
+        raise ValueError(f"codec is {options.codec!r}, want one of {JPEG_CODECS}")
     if options.on_duplicate not in ON_DUPLICATE:
         raise ValueError(f"on_duplicate is {options.on_duplicate!r}, want one of {ON_DUPLICATE}")
     sources = open_sources(paths)

@@ -12,7 +12,7 @@ from .build import ON_DUPLICATE, build, index
 from .convert import convert
 from .export import FORMATS, export
 from .foreign import locate
-from .layout import CODECS
+from .layout import JPEG_CODECS
 from .progress import Progress
 from .reader import Pack
 from .report import Report
@@ -93,7 +93,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
 
 def _add_codec(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     parser.add_argument(
-        "--codec", choices=CODECS, default=default, required=default is None,
+        "--codec", choices=JPEG_CODECS, default=default, required=default is None,
         help="jpeg: files untouched; dct: larger, decoded several times as fast, the same pixels",
     )  # fmt: skip
 

@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from .inspect import Picture, encoded
-from .layout import CODECS, INDEX, REMOVED, publish, shard_names, write_durably, write_table
+from .inspect import Picture, codec_of, encoded
+from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
 from .reader import Pack, index_rows, write_index
 from .shards import Options, Shard, ShardWriter, fingerprint
 from .sources import Entry, Source
@@ -30,11 +30,13 @@ _ERASED = Picture(b"", 0, 0, 0, False, False)
 
 @dataclass(frozen=True)
 class Converted:
-    """What the new pack holds. dct, jpeg: live records in each codec; erased: removed ones, whose bytes were left."""
+    """What the new pack holds. dct, jpeg, png: live records in each codec; erased: removed ones, without their
+    bytes."""
 
     codec: str
     dct: int
     jpeg: int
+    png: int
     erased: int
     bytes_before: int
     bytes: int
@@ -42,6 +44,8 @@ class Converted:
     def __str__(self) -> str:
         left = f", left as JPEG because dct cannot represent them {self.jpeg:,}" if self.codec == "dct" else ""
         ratio = f" ({self.bytes / self.bytes_before:.3f} times)" if self.bytes_before else ""
+        if self.png:
+            left += f", PNGs left as they are {self.png:,}"
         return (
             f"{self.dct if self.codec == 'dct' else self.jpeg:,} records of codec {self.codec}{left}; removed ones, "
             f"without their bytes, {self.erased:,}; {self.bytes_before:,} bytes of pictures became {self.bytes:,}"
@@ -60,17 +64,18 @@ def convert(
     """Write the records of a pack into the new pack `out`, in another codec.
 
     codec: "dct", where what it cannot represent, or what cannot be decoded, stays a JPEG; or "jpeg", where records of
-    the codec "dct" become JPEGs with the same pixels, Exif and ICC profile, not the same bytes. Record numbers, ids,
-    labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the same samples. Removed
-    records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them first to keep them.
+    the codec "dct" become JPEGs with the same pixels, Exif and ICC profile, not the same bytes. PNGs stay as they are.
+    Record numbers, ids, labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the
+    same samples. Removed records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them
+    first to keep them.
     workers: threads, a shard each; None: one a core. progress: called with the bytes of each record done.
 
     Cut off at any moment, the same call goes on after the last whole shard. Every record's CRC is checked. Raises
     PackError for a record that is not as it was packed, or where `out` is in use.
     """
     pack = pack if isinstance(pack, Pack) else Pack(pack)
-    if codec not in CODECS:
-        raise ValueError(f"codec is {codec!r}, want one of {CODECS}")
+    if codec not in JPEG_CODECS:
+        raise ValueError(f"codec is {codec!r}, want one of {JPEG_CODECS}")
     root = Path(out)
     plan = {
         "convert": str(pack.path.resolve()),
@@ -151,7 +156,7 @@ class _Writer(ShardWriter):
         if entry.length == 0:
             return _ERASED
         data = entry.read()
-        codec = "dct" if data.startswith(b"PLDC") else "jpeg"
+        codec = codec_of(data)
         try:
             header = _C.read_header(data)
             picture = Picture(data, header["height"], header["width"], header["components"], False, False, False, codec)
@@ -160,7 +165,7 @@ class _Writer(ShardWriter):
         try:
             return encoded(picture, self.options.codec)
         except BadPictureError as error:
-            if codec == "jpeg":
+            if codec != "dct":
                 return picture  # damaged inside, as it was packed
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
 
@@ -184,10 +189,9 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
     _write_log(root, pack, erased)
     whole = lengths > 0
     codes = index.column("codec").to_numpy()[whole]
-    done = Converted(
-        codec, int((codes == CODECS.index("dct")).sum()), int((codes == CODECS.index("jpeg")).sum()),
-        int((~whole).sum()), int(before[whole].sum()), int(lengths.sum()),
-    )  # fmt: skip
+    dct, jpeg, png = (int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png"))
+    erased_in_all = int((~whole).sum())
+    done = Converted(codec, dct, jpeg, png, erased_in_all, int(before[whole].sum()), int(lengths.sum()))
     complete(root, plan, asdict(done), manifest)
     return done
 

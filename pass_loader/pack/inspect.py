@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from .. import _C
 from ..errors import BadPictureError
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _KNOWN = (  # what else a file may be, for the message
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (_PNG, "PNG"),
     (b"GIF8", "GIF"),
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
@@ -32,12 +33,13 @@ class Picture:
     exif_rotated: bool
     transcoded: bool = False
     codec: str = "jpeg"
+    bits: int = 8  # a component
 
 
 def encoded(picture: Picture, codec: str) -> Picture:
-    """The picture in this codec; as it is where "dct" cannot represent it. Raises BadPictureError where it has to be
-    decoded and cannot be."""
-    if picture.codec == codec:
+    """The picture in this codec; as it is where "dct" cannot represent it, and a PNG in any case. Raises
+    BadPictureError where it has to be decoded and cannot be."""
+    if picture.codec in (codec, "png"):
         return picture
     data = _C.jpeg_to_dct(picture.data) if codec == "dct" else _C.dct_to_jpeg(picture.data)
     return picture if data is None else replace(picture, data=data, codec=codec)
@@ -47,30 +49,37 @@ def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Pictu
     """Raises BadPictureError with the reason for a refusal.
 
     The header is read always. The pixels are decoded, and so proven, with `decode`, and where the bytes do not end with
-    an end-of-image marker: a cut-off file shows itself that way, and whole files cost no decode.
+    an end-of-image marker or IEND chunk: a cut-off file shows itself that way, and whole files cost no decode.
     """
+    if data.startswith(_PNG) and not transcode:
+        return _picture(data, decode, transcoded=False)
     if not data.startswith(b"\xff\xd8\xff"):
         kind = _kind(data)
         if not transcode or kind in ("empty", "HTML"):
             raise BadPictureError(
-                f"not a JPEG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
+                f"neither JPEG nor PNG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
             )
         data = _to_jpeg(data)
         return _picture(data, decode, transcoded=True)
     return _picture(data, decode, transcoded=False)
 
 
-_CONVERTED = ("PNG", "GIF", "BMP", "TIFF", "WebP")
+_CONVERTED = ("GIF", "BMP", "TIFF", "WebP")
 
 
 def _picture(data: bytes, decode: bool, transcoded: bool) -> Picture:
     header = _C.read_header(data)
-    if decode or not header["ends_with_eoi"]:
+    if decode or not header["ends"]:
         _C.check_decodes(data)
     return Picture(
         data, header["height"], header["width"], header["components"], header["progressive"],
-        header["exif_orientation"] != 1, transcoded,
+        header["exif_orientation"] != 1, transcoded, codec_of(data), header["bits"],
     )  # fmt: skip
+
+
+def codec_of(data: bytes) -> str:
+    """Of bytes that read_header takes."""
+    return "png" if data.startswith(_PNG) else "dct" if data.startswith(b"PLDC") else "jpeg"
 
 
 def _kind(data: bytes) -> str:

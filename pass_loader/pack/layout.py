@@ -31,7 +31,7 @@ MANIFEST, INDEX, REMOVED = "pack.json", "index.arrow", "removed.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-SUFFIX = {"jpeg": ".jpg", "dct": ".dct"}  # of a member's name, by codec
+SUFFIX = {"jpeg": ".jpg", "dct": ".dct", "png": ".png"}  # of a member's name, by codec
 
 # Of a shard's Parquet file; the metadata's columns follow. label: -1 where there is none.
 TABLE_SCHEMA = pa.schema(
@@ -48,8 +48,9 @@ TABLE_SCHEMA = pa.schema(
     ]
 )
 
-# "jpeg": the file as it was. "dct": docs/dct-codec.md. index.arrow holds a codec's place in this list.
-CODECS = ("jpeg", "dct")
+# "jpeg", "png": the file as it was. "dct": docs/dct-codec.md. index.arrow holds a codec's place in this list.
+CODECS = ("jpeg", "dct", "png")
+JPEG_CODECS = CODECS[:2]  # what a JPEG may be asked to become; a PNG stays one
 INDEX_SCHEMA = pa.schema(
     [
         ("record", pa.int64()),

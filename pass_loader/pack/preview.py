@@ -90,15 +90,21 @@ def _hidden(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(kind == 0, view, np.where(kind == 1, view // 4, (view // 2 + red // 2))).astype(np.uint8)
 
 
+def _shown(pixels: np.ndarray) -> np.ndarray:
+    """(height, width, 3) uint8 of pixels of one channel or three, of 16 bits the upper 8."""
+    pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
 def _row(samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray]) -> Image.Image:
     plan = samples.plan(record, epoch)
     rendered = samples.render(record, epoch)
     views = [
         Image.fromarray(_hidden(view, masks[number]) if number in masks else view)
-        for number, view in enumerate(rendered)
+        for number, view in enumerate(map(_shown, rendered))
     ]
     tallest = max(view.height for view in views)
-    picture = _with_boxes(Image.fromarray(samples.decode(record)), plan, tallest)
+    picture = _with_boxes(Image.fromarray(_shown(samples.decode(record))), plan, tallest)
     tiles = [picture] + [_framed(view, _colour(i, len(views))) for i, view in enumerate(views)]
     columns = _stack(tiles, max(tile.height for tile in tiles))
     caption = f"record {record}  id {samples.id_of(record)}  {samples.recipe.name}, {len(views)} views"

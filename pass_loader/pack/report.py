@@ -33,6 +33,8 @@ class Report:
     exif_rotated: int = 0
     transcoded: int = 0
     dct: int = 0  # stored in this codec
+    png: int = 0
+    deep: int = 0  # of 16 bits a sample
     refused: list[Refusal] = field(default_factory=list)
     same_id: int = 0  # of the refused ones
     same_bytes: int = 0  # packed all the same, under ids of their own; refused ones stand in refused
@@ -49,6 +51,8 @@ class Report:
         self.exif_rotated += picture.exif_rotated
         self.transcoded += picture.transcoded
         self.dct += picture.codec == "dct"
+        self.png += picture.codec == "png"
+        self.deep += picture.bits == 16
 
     def add(self, other: Report) -> None:
         for name in (
@@ -60,6 +64,8 @@ class Report:
             "exif_rotated",
             "transcoded",
             "dct",
+            "png",
+            "deep",
             "refused",
             "same_id",
         ):
@@ -77,10 +83,11 @@ class Report:
             f"{self.exif_rotated:,} (packed as stored; Pillow's convert('RGB') does not rotate), "
             f"transcoded {self.transcoded:,}",
         ]
+        if self.png:
+            lines.append(f"PNG {self.png:,}, of them gray of 16 bits {self.deep:,}")
         if self.dct:
-            lines.append(
-                f"codec dct {self.dct:,}, left as JPEG because it cannot represent them {self.pictures - self.dct:,}"
-            )
+            left = self.pictures - self.dct - self.png
+            lines.append(f"codec dct {self.dct:,}, left as JPEG because it cannot represent them {left:,}")
         if self.without_metadata is not None:
             lines.append(
                 f"pictures without a metadata row {self.without_metadata:,}, "

@@ -28,7 +28,7 @@ void write(const T* from, size_t count = 1) {
 
 void write_pixels(const ConstPlanes& picture) {
   std::vector<uint8_t> pixels(size_t{3} * picture.height * picture.width);
-  cpu::interleave(picture, pixels.data());
+  cpu::interleave(picture, 3, pixels.data());
   write(pixels.data(), pixels.size());
 }
 
@@ -66,7 +66,7 @@ void answer(const Case& c, jpeg::Decoder& decoder, cpu::RenderScratch& scratch) 
   plan_views(c.recipe, c.key, picture.height, picture.width, plans);
   write(plans.data(), plans.size());
   plans.insert(plans.end(), c.plans.begin(), c.plans.end());
-  const cpu::Normalization normalization(cpu::Element::float32, false, c.table, {}, c.mean, c.std);
+  const cpu::Normalization normalization({cpu::Element::float32, false, 3}, c.table, {}, c.mean, c.std);
   StageTimes times;
   StageClock clock(times);
   for (const ViewPlan& plan : plans) {

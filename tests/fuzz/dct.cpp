@@ -47,8 +47,8 @@ std::optional<ConstPlanes> decode(jpeg::Decoder& decoder, std::span<const uint8_
 void compare(const std::optional<ConstPlanes>& a, const std::optional<ConstPlanes>& b, const std::string& level) {
   if (a.has_value() != b.has_value()) report("one alone refuses", level);
   if (!a) return;
-  if (a->height != b->height || a->width != b->width) report("sizes differ", level);
-  for (int c = 0; c < 3; ++c)
+  if (a->height != b->height || a->width != b->width || a->channels != b->channels) report("sizes differ", level);
+  for (int c = 0; c < a->channels; ++c)
     for (int32_t y = 0; y < a->height; ++y)
       if (std::memcmp(a->row(c, y), b->row(c, y), static_cast<size_t>(a->width)) != 0) report("pixels differ", level);
 }

@@ -32,8 +32,9 @@ std::optional<ConstPlanes> decode(jpeg::Decoder& decoder, std::span<const uint8_
 }
 
 void compare(const ConstPlanes& ours, const ConstPlanes& libjpegs, const jpeg::Decoder& decoder) {
-  if (ours.height != libjpegs.height || ours.width != libjpegs.width) report("sizes differ", decoder);
-  for (int c = 0; c < 3; ++c)
+  if (ours.height != libjpegs.height || ours.width != libjpegs.width || ours.channels != libjpegs.channels)
+    report("sizes differ", decoder);
+  for (int c = 0; c < ours.channels; ++c)
     for (int32_t y = 0; y < ours.height; ++y) {
       const uint8_t *a = ours.row(c, y), *b = libjpegs.row(c, y);
       if (std::memcmp(a, b, static_cast<size_t>(ours.width)) == 0) continue;

@@ -10,6 +10,8 @@ import numpy as np
 from pass_loader import _C
 from tests.corpus import decodable, jpeg, noise, position_coded, refused
 from tests.jpegwriter import Component, flat, write_jpeg
+from tests.pngwriter import PALETTE, png
+from tests.test_png import KINDS, drawn, palette
 
 
 def sampled(height: int, width: int, horizontal: int, vertical: int, deep: bool) -> bytes:
@@ -54,6 +56,18 @@ def records() -> dict[str, bytes]:
     return {name: record for name, record in found.items() if record is not None and len(record) < 2048}
 
 
+def pngs() -> dict[str, bytes]:
+    """Of every kind, with the data in several chunks."""
+    found = {}
+    for bits, colour in KINDS:
+        for interlaced in (False, True):
+            own = palette(bits) if colour == PALETTE else None
+            pixels = drawn(bits, colour, 9, 7)
+            name = f"{bits}_{colour}_{interlaced}"
+            found[name] = png(pixels, bits, colour, interlaced=interlaced, data_bytes=40, palette=own)
+    return found
+
+
 def write(folder: Path, files: dict[str, bytes]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
@@ -63,3 +77,4 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 if __name__ == "__main__":
     write(Path(sys.argv[1], "decode"), seeds())
     write(Path(sys.argv[1], "dct"), records())
+    write(Path(sys.argv[1], "png"), pngs())

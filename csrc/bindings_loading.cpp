@@ -1,0 +1,294 @@
+// Shards, engines and batches for Python: threads render what Python submits and waits for.
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "bindings.h"
+#include "buffers.h"
+#include "engine.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace pass_loader {
+namespace {
+
+const char* fault_name(Fault fault) {
+  return fault == Fault::argument ? "argument" : fault == Fault::record ? "record" : "io";
+}
+
+using PackArrays =  // paths, shard, offset, length, CRC
+    std::tuple<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>;
+
+// Keeps the columns of the indices alive for as long as the reader lives.
+struct PyShardReader {
+  explicit PyShardReader(std::vector<PackArrays> packs) : arrays(std::move(packs)) {
+    std::vector<PackFiles> files;
+    for (const auto& [paths, shard, offset, length, crc] : arrays)
+      files.push_back({paths, {column(shard), column(offset), column(length), column(crc)}});
+    reader = std::make_shared<ShardReader>(std::move(files));
+  }
+
+  py::bytes read(int64_t record) const {
+    Scratch<uint8_t> buffer;
+    std::span<const uint8_t> bytes;
+    {
+      py::gil_scoped_release release;
+      bytes = reader->read(record, buffer);
+    }
+    return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+
+  std::vector<PackArrays> arrays;
+  std::shared_ptr<ShardReader> reader;
+};
+
+constexpr const char* kElementNames[] = {"float32", "float16", "bfloat16", "uint8"};  // in the order of cpu::Element
+
+cpu::Element element_of(const std::string& name) {
+  for (int i = 0; i < 4; ++i)
+    if (name == kElementNames[i]) return static_cast<cpu::Element>(i);
+  fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
+}
+
+// One a source: tables (sources, channels, 256), means and stds (sources, channels).
+std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, const Array<uint16_t>& half,
+                                                  const Array<float>& mean, const Array<float>& std,
+                                                  cpu::Element element, bool channels_last) {
+  const py::ssize_t sources = table.ndim() == 3 ? table.shape(0) : 0, channels = sources > 0 ? table.shape(1) : 0;
+  auto fits = [&](const py::array& array) {
+    return array.ndim() >= 2 && array.shape(0) == sources && array.shape(1) == channels &&
+           (array.ndim() == 2 || (array.ndim() == 3 && array.shape(2) == 256));
+  };
+  PL_CHECK(sources >= 1 && sources <= 65536 && (channels == 1 || channels == 3) && fits(table) && fits(half) &&
+               half.ndim() == 3 && fits(mean) && mean.ndim() == 2 && fits(std) && std.ndim() == 2,
+           Fault::argument, "want normalisation tables (sources, 1 or 3, 256), mean and std (sources, 1 or 3)");
+  std::vector<cpu::Normalization> found;
+  for (py::ssize_t s = 0; s < sources; ++s) {
+    cpu::NormalizeTable values{};
+    cpu::HalfTable halves{};
+    std::array<float, 3> means{}, stds{};
+    std::memcpy(values.data(), table.data(s), channels * sizeof values[0]);
+    std::memcpy(halves.data(), half.data(s), channels * sizeof halves[0]);
+    std::copy_n(mean.data(s), channels, means.begin());
+    std::copy_n(std.data(s), channels, stds.begin());
+    const cpu::OutputForm form{element, channels_last, static_cast<int>(channels)};
+    found.emplace_back(form, values, halves, means, stds);
+  }
+  return found;
+}
+
+struct PyEngine {
+  PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
+           const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
+           const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_)
+      : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
+    const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
+    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
+                                      normalizations_of(table, half, mean, std, element_of(element), channels_last),
+                                      threads, cpus, second);
+  }
+  py::dict stage_times() const {
+    const StageTotals totals = engine->stage_times();
+    py::dict seconds;
+    for (size_t i = 0; i < kStages; ++i) seconds[kStageNames[i]] = 1e-9 * static_cast<double>(totals.ns[i]);
+    seconds["samples"] = totals.samples;
+    return seconds;
+  }
+  ~PyEngine() {
+    py::gil_scoped_release release;
+    engine.reset();
+  }
+  py::object reader, heatmaps;  // keep the columns alive
+  std::unique_ptr<Engine> engine;
+};
+
+// A batch under way. Holds the engine and the output arrays; dying early, it first stops all writing into them.
+struct PyBatch {
+  PyBatch(py::object engine_, py::list views, py::object plans, py::list heatmaps)
+      : engine(std::move(engine_)), views(views), heatmaps(heatmaps), plans(plans) {}
+  PyBatch(const PyBatch&) = delete;
+  ~PyBatch() {
+    Engine& native = *engine.cast<PyEngine&>().engine;
+    py::gil_scoped_release release;
+    native.cancel(*batch);
+  }
+
+  // [(slot, fault, message)] in the order of slots; None when `seconds` pass first. Ctrl-C is noticed every 50 ms.
+  py::object wait(double seconds) {
+    Engine& native = *engine.cast<PyEngine&>().engine;
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
+    bool done = false;
+    while (!done) {
+      {
+        py::gil_scoped_release release;
+        done = native.wait(*batch, std::chrono::milliseconds(50));
+      }
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!done && std::chrono::steady_clock::now() > deadline) return py::none();
+    }
+    std::sort(batch->failures.begin(), batch->failures.end(),
+              [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
+    py::list failures;
+    for (const Failure& f : batch->failures) failures.append(py::make_tuple(f.slot, fault_name(f.fault), f.message));
+    return failures;
+  }
+
+  py::object engine;
+  py::list views, heatmaps;
+  py::object plans;
+  std::shared_ptr<Batch> batch = std::make_shared<Batch>();
+};
+
+// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are
+// contiguous.
+Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
+  const ViewSpec& spec = engine.recipe()[view];
+  const cpu::OutputForm& form = engine.form();
+  const py::ssize_t channels = form.channels;
+  const int element = static_cast<int>(form.element);
+  constexpr const char* kNumpyNames[] = {"float32", "float16", "uint16", "uint8"};
+  const auto n = static_cast<py::ssize_t>(samples);
+  const py::ssize_t height = spec.out_height, width = spec.out_width;
+  const std::array<py::ssize_t, 4> shape = form.channels_last ? std::array<py::ssize_t, 4>{n, height, width, channels}
+                                                              : std::array<py::ssize_t, 4>{n, channels, height, width};
+  const auto item = static_cast<py::ssize_t>(cpu::bytes_of(form.element));
+  const std::array<py::ssize_t, 3> strides = {shape[2] * shape[3] * item, shape[3] * item, item};
+  const bool is_array = py::isinstance<py::array>(object);
+  auto out = is_array ? py::reinterpret_borrow<py::array>(object) : py::array();
+  PL_CHECK(is_array && out.dtype().equal(py::dtype(kNumpyNames[element])) && out.ndim() == 4 &&
+               std::equal(shape.begin(), shape.end(), out.shape()) &&
+               (n == 0 || std::equal(strides.begin(), strides.end(), out.strides() + 1)) &&
+               (n <= 1 || out.strides(0) >= shape[1] * strides[0]),
+           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous", view,
+           kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
+  return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
+}
+
+// heatmaps: one (N, 1, height, width) float32 array a view, samples contiguous; or none.
+void add_heatmaps(Batch& batch, const Engine& engine, const py::object& records, const py::list& heatmaps) {
+  if (heatmaps.empty()) return;
+  const auto given = records.cast<Array<int64_t>>();
+  const std::span<const int64_t> of = column(given);
+  PL_CHECK(engine.has_heatmaps() && of.size() == batch.records.size() && heatmaps.size() == engine.recipe().size(),
+           Fault::argument, "want an engine with heatmaps, one record of theirs a record and one output a view");
+  for (size_t v = 0; v < heatmaps.size(); ++v) {
+    const ViewSpec& spec = engine.recipe()[v];
+    auto out = heatmaps[v].cast<py::array_t<float>>();
+    const py::ssize_t height = spec.out_height, width = spec.out_width, count = static_cast<py::ssize_t>(of.size());
+    PL_CHECK(out.ptr() == py::handle(heatmaps[v]).ptr() && out.ndim() == 4 && out.shape(0) == count &&
+                 out.shape(1) == 1 && out.shape(2) == height && out.shape(3) == width &&
+                 (count == 0 || (out.strides(3) == 4 && out.strides(2) == 4 * width)) &&
+                 (count <= 1 || out.strides(0) >= 4 * width * height),
+             Fault::argument,
+             "heatmap %zu: want a float32 array of shape (%zd, 1, %zd, %zd) whose samples are contiguous", v, count,
+             height, width);
+    batch.heatmaps.push_back({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))});
+  }
+  batch.heatmap_records.assign(of.begin(), of.end());
+}
+
+void take_companions(Batch& batch, const py::object& records, const py::object& views, const Engine& engine) {
+  const auto from = records.cast<Array<int64_t>>();
+  const auto into = views.cast<Array<int32_t>>();
+  PL_CHECK(column(from).size() == batch.records.size() && column(into).size() == batch.records.size(), Fault::argument,
+           "want one companion and its view a record");
+  for (size_t i = 0; i < batch.records.size(); ++i) {
+    const int32_t view = into.data()[i];
+    PL_CHECK(view >= -1 && view < static_cast<int64_t>(engine.recipe().size()), Fault::argument,
+             "a companion's view is %d, want one of the recipe's %zu, or -1", view, engine.recipe().size());
+    batch.companions.push_back({from.data()[i], view});
+  }
+}
+
+std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                                const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
+                                const py::object& sources, const py::object& heatmap_records,
+                                const py::list& heatmaps, const py::object& companions,
+                                const py::object& companion_views) {
+  Engine& engine = *self.cast<PyEngine&>().engine;
+  const size_t n = column(records).size();
+  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
+  PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
+  auto pending = std::make_unique<PyBatch>(self, views, plans, heatmaps);
+  Batch& batch = *pending->batch;
+  for (size_t v = 0; v < views.size(); ++v) batch.views.push_back(output_of(views[v], engine, v, n));
+  if (!plans.is_none()) {
+    auto rows = plans.cast<Array<ViewPlan>>();
+    PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
+                 rows.shape(1) == static_cast<py::ssize_t>(views.size()),
+             Fault::argument, "want plans of shape (records, views)");
+    batch.plans = rows.mutable_data();
+  }
+  for (size_t i = 0; i < n; ++i)
+    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
+  batch.records.assign(records.data(), records.data() + n);
+  batch.draws.assign(draws.data(), draws.data() + n);
+  batch.epochs.assign(epochs.data(), epochs.data() + n);
+  if (!sources.is_none()) {
+    const auto given = sources.cast<Array<uint16_t>>();
+    const std::span<const uint16_t> of = column(given);
+    PL_CHECK(of.size() == n, Fault::argument, "want one source a record");
+    for (uint16_t source : of)
+      PL_CHECK(source < engine.sources(), Fault::argument, "source %d: there are %zu", source, engine.sources());
+    batch.sources.assign(of.begin(), of.end());
+  }
+  add_heatmaps(batch, engine, heatmap_records, heatmaps);
+  if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
+  engine.submit(pending->batch);
+  return pending;
+}
+
+// uint8 memory that returns to the pool when the last array or tensor that borrows it dies.
+py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t bytes) {
+  struct Loan {
+    std::shared_ptr<BufferPool> pool;
+    void* memory;
+    size_t bytes;
+  };
+  auto loan = std::make_unique<Loan>(Loan{pool, nullptr, std::max<size_t>(bytes, 1)});
+  loan->memory = pool->take(loan->bytes);
+  auto* memory = static_cast<uint8_t*>(loan->memory);
+  py::capsule owner(loan.release(), [](void* pointer) {
+    std::unique_ptr<Loan> back(static_cast<Loan*>(pointer));
+    back->pool->give_back(back->memory, back->bytes);
+  });
+  return py::array_t<uint8_t>(static_cast<py::ssize_t>(bytes), memory, owner);
+}
+
+}  // namespace
+
+void bind_loading(py::module_& m) {
+  py::class_<PyShardReader>(m, "ShardReader")
+      .def(py::init([](std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset,
+                       Array<int64_t> length, Array<uint32_t> crc) {
+             return PyShardReader(std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc}});
+           }),
+           "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
+      .def_static("of_packs", [](const py::list& readers) {
+        std::vector<PackArrays> packs;
+        for (const py::handle& reader : readers) {
+          const auto& own = reader.cast<PyShardReader&>().arrays;
+          packs.insert(packs.end(), own.begin(), own.end());
+        }
+        return PyShardReader(std::move(packs));
+      }, "readers"_a)
+      .def("read", &PyShardReader::read, "record"_a);
+  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
+  py::class_<PyEngine>(m, "Engine")
+      .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
+                    const Array<float>&, const Array<float>&, int, const std::string&, bool,
+                    const std::vector<int>&, py::object>(),
+           "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
+           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none())
+      .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
+           "sources"_a = py::none(), "heatmap_records"_a = py::none(), "heatmaps"_a = py::list(),
+           "companions"_a = py::none(), "companion_views"_a = py::none())
+      .def("stage_times", &PyEngine::stage_times);
+  py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
+      .def(py::init<size_t>(), "keep"_a)
+      .def("take", &take_array, "bytes"_a);
+}
+
+}  // namespace pass_loader
