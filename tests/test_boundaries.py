@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 CSRC, PACKAGE = ROOT / "csrc", ROOT / "pass_loader"
 
-# bindings -> engine -> {shard, decode -> {jpeg png}, plan, cpu} -> small headers, and bindings_cuda -> cuda -> {plan} ->
-# small headers. A room may include itself and what stands here.
+# bindings -> engine -> {shard, decode -> {jpeg png}, plan, cpu} -> small headers, and bindings_cuda -> cuda -> {plan}
+# -> small headers. A room may include itself and what stands here.
 SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws", "portable_math",
          "blur_weights", "filters", "host_device", "pixels"}  # fmt: skip
 MAY_INCLUDE = {
