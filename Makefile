@@ -61,8 +61,9 @@ fuzz: setup build/fuzz/decode build/fuzz/dct build/fuzz/png
 	$(call run_fuzzer,png,1024)
 
 # $(call run_fuzzer,TARGET,MOST BYTES)
-run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/$(1) -max_total_time=$(FUZZ_SECONDS) \
-  -max_len=$(2) -verbosity=0 -print_final_stats=1 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$(1) \
+run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/$(1) \
+  -max_total_time=$(FUZZ_SECONDS) -max_len=$(2) -verbosity=0 -print_final_stats=1 -artifact_prefix=build/fuzz/ \
+  build/fuzz/corpus/$(1) \
   build/fuzz/seeds/$(1) 2>&1 | grep -v '\# Uses:'
 
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
@@ -74,8 +75,9 @@ build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	mkdir -p build/fuzz
 	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
-	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp $$(pkg-config --cflags libjpeg libpng) \
-	  $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp $@.isa.o $$(pkg-config --libs libjpeg libpng zlib) -o $@
+	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp \
+	  $$(pkg-config --cflags libjpeg libpng) $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp $@.isa.o \
+	  $$(pkg-config --libs libjpeg libpng zlib) -o $@
 
 # 10,000 batches and all colours would take hours under the tools.
 cuda: setup
