@@ -1,8 +1,14 @@
-"""Small pictures and records for the fuzzers to start from: python -m tests.fuzz.seeds FOLDER."""
+"""What the fuzzers start from: small pictures and records, and what earlier runs have found worth keeping.
+
+python -m tests.fuzz.seeds FOLDER           writes FOLDER/decode, FOLDER/dct, FOLDER/png
+python -m tests.fuzz.seeds --keep DIR NAME  a corpus of this fuzzer, merged (`-merge=1`), for the next run to start from
+"""
 
 from __future__ import annotations
 
+import io
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +18,8 @@ from tests.corpus import decodable, jpeg, noise, position_coded, refused
 from tests.jpegwriter import Component, flat, write_jpeg
 from tests.pngwriter import PALETTE, png
 from tests.test_png import KINDS, drawn, palette
+
+KEPT = Path(__file__).parent / "corpus"
 
 
 def sampled(height: int, width: int, horizontal: int, vertical: int, deep: bool) -> bytes:
@@ -74,7 +82,25 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(data)
 
 
+def kept(name: str) -> dict[str, bytes]:
+    path = KEPT / f"{name}.tar.xz"
+    if not path.exists():
+        return {}
+    with tarfile.open(path) as archive:
+        return {f"kept_{member.name}": archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+
+
+def keep(corpus: Path, name: str) -> None:
+    with tarfile.open(KEPT / f"{name}.tar.xz", "w:xz", preset=9) as archive:
+        for number, path in enumerate(sorted(corpus.iterdir())):
+            member = tarfile.TarInfo(f"{number:05d}")
+            member.size = path.stat().st_size
+            archive.addfile(member, io.BytesIO(path.read_bytes()))
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1], "decode"), seeds())
-    write(Path(sys.argv[1], "dct"), records())
-    write(Path(sys.argv[1], "png"), pngs())
+    if sys.argv[1] == "--keep":
+        keep(Path(sys.argv[2]), sys.argv[3])
+    else:
+        for name, made in (("decode", seeds), ("dct", records), ("png", pngs)):
+            write(Path(sys.argv[1], name), made() | kept(name))
