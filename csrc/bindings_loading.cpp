@@ -235,6 +235,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
     batch.sources.assign(of.begin(), of.end());
   }
   add_heatmaps(batch, engine, heatmap_records, heatmaps);
+  PL_CHECK(companions.is_none() || heatmaps.empty(), Fault::argument, "a companion has no heatmap: want one or the other");
   if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
   engine.submit(pending->batch);
   return pending;

@@ -303,7 +303,7 @@ void Engine::render_heatmaps(Batch& batch, int64_t slot, Worker& worker, int32_t
   }
 }
 
-// The one view, planned for the companion's size with the original's key.
+// The one view, planned for the companion's size with the original's key, normalised as the original.
 int64_t Engine::render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from,
                                  StageClock& clock) const {
   const State& s = *state_;

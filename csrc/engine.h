@@ -44,7 +44,7 @@ struct Batch {
   std::vector<uint32_t> draws;   // one a record
   std::vector<uint32_t> epochs;  // one a record
   std::vector<uint16_t> sources;  // one a record: which of the engine's normalizations; empty: all the first
-  std::vector<Companion> companions;  // one a record, or none at all
+  std::vector<Companion> companions;  // one a record, or none at all; none where there are heatmaps
   std::vector<Output> views;     // one a view
   std::vector<int64_t> heatmap_records;  // one a record, of the engine's second reader; empty: none are wanted
   std::vector<Output> heatmaps;          // one a view, (N, out_height, out_width) float32; empty: none are wanted

@@ -18,8 +18,9 @@ class ConcatDataset(ShardDataset):
     epoch, record), are other ones in every pack. A batch may hold records of all of them. Its info says in "datasets"
     which one each is of, as an int64 tensor (N,).
 
-    datasets: of equal recipes (names, mean and std apart) and seeds. Their records, ids, labels, heatmaps, means and
-        stds count: each sample of a batch is normalised by its own pack's. All labels must have one shape.
+    datasets: of equal recipes (names, mean and std apart) and seeds. Their records, ids, labels, companions, heatmaps,
+        means and stds count: each sample of a batch is normalised by its own pack's, the view of its companion too. All
+        labels must have one shape. `recipe` is the first one's, `normalized_recipes()` are all.
     weights: None for every record once an epoch. Else one number a dataset: its share of an epoch's samples (see
         mixture.Mixture: shares are exact, records of a dataset come in turns, and which ones is a pure function of
         (seed, epoch)). With torch's ConcatDataset and WeightedRandomSampler shares are met on average only, and a
@@ -74,7 +75,8 @@ def _check(datasets: Sequence[ShardDataset]) -> None:
             raise ValueError(f"dataset 0 has seed {first.seed}, dataset {number} {dataset.seed}: want one seed")
         if _views(dataset.recipe) != _views(first.recipe):
             raise ValueError(
-                f"datasets 0 and {number} have other recipes: want one, which gives all samples of a batch their form"
+                f"datasets 0 and {number} have other recipes: want one, which gives all samples of a batch their form; "
+                "mean and std alone may differ"
             )
         if dataset.label_shape() != first.label_shape():
             raise ValueError(

@@ -157,7 +157,7 @@ class Recipe:
         if not 0 <= self.companion <= 1:
             raise ValueError(f"companion is {self.companion!r}, want a probability")
         if self.companion and self.batch == "view_heatmap_labels":
-            raise ValueError("companion: a companion has no heatmap")
+            raise ValueError("companion: a heatmap goes with the original's picture, and a companion has none")
         if self.companion and any(view.box_of is not None for view in self.views):
             raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
         _C.check_recipe(self.rows())

@@ -84,8 +84,9 @@ def identity(samples: Samples) -> dict[str, Any]:
     parts = [recipe.rows().tobytes(), repr(numbers).encode()]
     if recipe.channels != 3:
         parts.append(b"%d" % recipe.channels)
-    if len(sources := samples.normalized_recipes()) > 1:
-        parts.append(repr([(source.mean, source.std) for source in sources]).encode())
+    sources = [(source.mean, source.std) for source in samples.normalized_recipes()]
+    if any(source != sources[0] for source in sources):
+        parts.append(repr(sources).encode())
     digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {
         "version": STATE_VERSION,

@@ -95,6 +95,8 @@ class Samples:
         self.mixture = mixture
         self._chosen = chosen
         self.recipe, self._recipes = recipes[0], recipes
+        sources = [*range(len(packs)), *(number for number, pair in enumerate(pairs) if pair is not None)]
+        self._sources = np.array(sources, np.uint16)  # of each pack; of companions that of their originals
         self.seed = seed
         self.heatmaps = None
         self._opened: tuple[Any, _C.ShardReader] | None = None  # of a revision of the pack
@@ -126,13 +128,16 @@ class Samples:
 
     def normalized_recipes(self) -> list[Recipe]:
         """The recipe, once a pack that serves records: they differ in mean and std alone."""
-        return self._recipes
+        return list(self._recipes)
 
     def sources_of(self, records: np.ndarray) -> np.ndarray | None:
-        """(N,) uint16: the place in `normalized_recipes` of each record's pack; None: all are of the first."""
+        """(N,) uint16: the place in `normalized_recipes` of each record's pack; None: all are of the first.
+
+        A companion's record, looked at by itself, has the source of its originals, as its view in their samples has.
+        """
         if len(self._recipes) == 1 or isinstance(self.pack, Pack):
             return None
-        return np.maximum(self.pack.part_of(records), 0).astype(np.uint16)  # record -1, of a removed one, has none
+        return self._sources[np.maximum(self.pack.part_of(records), 0)]  # record -1, of a removed one, has none
 
     def subset(self) -> Any:
         """A digest of the chosen records and their order; None where all are served. Of several packs a list of
