@@ -208,7 +208,8 @@ class Recipe:
         scaled = np.arange(256, dtype=np.float32) / np.float32(255)
         mean = np.array(self.mean, dtype=np.float32)[:, None]
         std = np.array(self.std, dtype=np.float32)[:, None]
-        return np.ascontiguousarray((scaled[None] - mean) / std)
+        with np.errstate(over="ignore"):  # infinite beyond float32's range, as torch has it
+            return np.ascontiguousarray((scaled[None] - mean) / std)
 
     def override(self, views: Iterable[int] | None = None, **fields: Any) -> Recipe:
         """A recipe with some fields of its views changed, in all views or in those whose indices are given.
