@@ -4,6 +4,7 @@ pack.json            manifest; its rename is the commit point of every change
 shard-00000.tar      plain uncompressed tar of the pictures
 shard-00000.parquet  one row a record: where it is, what it is, who made it
 index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
+refused.jsonl        one line a file that was not packed; missing where there was none
 removed.jsonl        one line a removal, restoration or purge; lines are only ever added
 """
 
@@ -27,7 +28,7 @@ from ..errors import PackError
 
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 1
-MANIFEST, INDEX, REMOVED = "pack.json", "index.arrow", "removed.jsonl"
+MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl", "refused.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

@@ -133,6 +133,12 @@ class Seen:
         """Whether it has not come before; from now on it has."""
         return self._database.execute("insert or ignore into seen values (?)", (key,)).rowcount == 1
 
+    def __contains__(self, key: str | bytes) -> bool:
+        return self._database.execute("select 1 from seen where key = ?", (key,)).fetchone() is not None
+
+    def discard(self, key: str | bytes) -> None:
+        self._database.execute("delete from seen where key = ?", (key,))
+
 
 def creator_name(text: str) -> str:
     """PASS's `unickname` for display: it is form-encoded, "J%C3%BCrgen+K.". Text that is no UTF-8 stays as it is."""

@@ -16,7 +16,7 @@ from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(
     r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
-    r"removed\.jsonl(\.tmp)?|" + METADATA_SCRATCH
+    r"re(moved|fused)\.jsonl(\.tmp)?|" + METADATA_SCRATCH
 )
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 
