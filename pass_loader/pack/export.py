@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from .. import _C
 from ..errors import PackError
+from . import arrow
 from .layout import SUFFIX, TABLE_SCHEMA, append_member, end_tar, member_name, sync_directory
 from .reader import Pack
 
@@ -45,7 +46,8 @@ def export(
     """Write the live records, with their metadata, into the new directory `out`; it appears when it is complete.
 
     format: "folder": id.jpg, and metadata.csv (file_name, id, class, metadata), as the imagefolder of the `datasets`
-    library reads it; `build` takes it as metadata with the key "id". "webdataset":
+    library reads it; `build` takes it as metadata with the key "id". Metadata that is named file_name or class itself
+    is named source_...; it is left out where it says the same, after an earlier export. "webdataset":
     00000.tar, ...: KEY.jpg, KEY.json (id and metadata) and, where there is a label, KEY.cls. "parquet":
     train-00000-of-00009.parquet, ...: image, id, label and metadata, with the features that `datasets` reads.
     Records of the codec "dct" become JPEGs again. shard_bytes: of packed pictures in a file, at the most but for one
@@ -108,18 +110,46 @@ class _Records:
 
 
 def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
-    names = records.pack.manifest["metadata"]
+    named = _table_names(records)
     with open(out / "metadata.csv", "w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file_name", "id", "class", *names])
+        writer.writerow(["file_name", "id", "class", *named.values()])
         for row, metadata, data in records.rows(records.live):
             name = _file_name(row["id"], row["codec"])
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            writer.writerow(
-                [name, row["id"], _class(records.pack, row), *("" if v is None else v for v in metadata.values())]
-            )
+            values = (metadata[column] for column in named)
+            writer.writerow([name, row["id"], _class(records.pack, row), *("" if v is None else v for v in values)])
+
+
+def _table_names(records: _Records) -> dict[str, str]:
+    """The names that the metadata's columns get in metadata.csv. Such as the table of an earlier export brought into
+    the pack are left out where they say what is written anyway."""
+    names = records.pack.manifest["metadata"]
+    named = {}
+    for name in names:
+        new = name
+        if name in ("file_name", "class"):
+            if _written_anyway(records, name):
+                continue
+            while new == name or new in names:
+                new = f"source_{new}"
+        named[name] = new
+    return named
+
+
+def _written_anyway(records: _Records, name: str) -> bool:
+    pack = records.pack
+    for shard in range(len(pack.shards)):
+        rows = pack.table(shard, columns=["record", "id", "label", "codec", name])
+        live = ~pack.is_removed(arrow.to_numpy(rows.column("record")))
+        for row in rows.filter(pa.array(live.tolist())).to_pylist():
+            codec = "jpeg" if row["codec"] == "dct" else row["codec"]  # of the file
+            own = _class(pack, row) if name == "class" else _file_name(row["id"], codec)
+            if (row[name] or "") != own:
+                return False
+    return True
 
 
 def _file_name(id: str, codec: str) -> str:
