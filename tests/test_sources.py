@@ -287,3 +287,12 @@ def test_folder_and_back_and_out_again(full: Path, tmp_path: Path) -> None:
     found = rows_of(tmp_path / "pack3")["zebra/1"][2]
     assert (found["class"], found["source_class"], found["unickname"]) == ("zebra", "horse", "J%C3%BCrgen+0")
     assert "source_file_name" not in found
+
+
+def test_coordinates_inside_json_are_left_out(tmp_path: Path) -> None:
+    about = {"place": {"Latitude": 1.5, "at": [{"longitude": 2.5, "town": "Graz"}]}, "gps_latitude": 1.5, "n": 1}
+    tar = tar_of(tmp_path / "t.tar", {"1.json": json.dumps(about).encode(), "1.jpg": PICTURES["1"]})
+    build([tar], tmp_path / "pack", gps=False)
+    assert rows_of(tmp_path / "pack")["1"][2] == {"place": '{"at": [{"town": "Graz"}]}', "n": 1}
+    build([tar], tmp_path / "all")
+    assert json.loads(str(rows_of(tmp_path / "all")["1"][2]["place"])) == about["place"]

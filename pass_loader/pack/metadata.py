@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_plus
 
 import numpy as np
@@ -21,6 +22,13 @@ from .sources import html_hint
 METADATA_SCRATCH = "metadata.scratch"
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
 GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging Face's
+
+
+def without_gps(value: Any) -> Any:
+    """JSON without the keys of GPS_NAMES, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_gps(inner) for name, inner in value.items() if str(name).lower() not in GPS_NAMES}
+    return [without_gps(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Metadata:
