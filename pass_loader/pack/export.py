@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -62,9 +63,11 @@ def export(
     for path in (out, temporary):
         if path.exists():
             raise PackError(f"{path} exists; give another --out, or delete it")
-    temporary.mkdir(parents=True)
     records = _Records(pack, progress or (lambda _: None))
-    {"folder": _folder, "webdataset": _webdataset, "parquet": _parquet}[format](records, temporary, shard_bytes)
+    writers: dict[str, Callable[[_Records, Path, int], None]] = {"folder": _folder, "webdataset": _webdataset}
+    write = writers.get(format) or partial(_parquet, schema=_schema(pack))  # a clash of names shows before any writing
+    temporary.mkdir(parents=True)
+    write(records, temporary, shard_bytes)
     temporary.rename(out)
     sync_directory(out.parent)
     return Exported(records.count, records.bytes, sum(path.is_file() for path in out.rglob("*")))
@@ -182,8 +185,7 @@ def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any],
         append_member(file, key + ".cls", str(row["label"]).encode())
 
 
-def _parquet(records: _Records, out: Path, shard_bytes: int) -> None:
-    schema = _schema(records.pack)
+def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) -> None:
     groups = records.groups(shard_bytes)
     for number, group in enumerate(groups):
         name = f"train-{number:05d}-of-{len(groups):05d}.parquet"
@@ -220,5 +222,6 @@ _DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # Arrow prints dou
 def _other(names: Sequence[str], fields: list[tuple[str, pa.DataType]]) -> list[str]:
     taken = {name for name, _ in fields}
     if clash := taken & set(names):
-        raise PackError(f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself")
+        raise PackError(f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself; "
+                        "give --format folder or webdataset, or build the pack with other names")
     return list(names)
