@@ -39,6 +39,34 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_full_disk(copy: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    before = sorted(path.name for path in copy.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(*((Path, "rename") if change.startswith("export") else (os, "fsync")), full)
+        with pytest.raises(PackError, match="no space is left for .*make room there"):
+            CHANGES[change](copy)
+    assert sorted(path.name for path in copy.iterdir()) == before
+    assert not (copy.parent / "new.unfinished").exists() and not (copy.parent / "new" / "pack.json").exists()
+    CHANGES[change](copy)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_pack_that_may_only_be_read(copy: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: object, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", refused)
+        patch.setattr("pass_loader.pack.layout.open", refused, raising=False)
+        with pytest.raises(PackError, match="cannot be changed .Read-only file system.: .*for writing"):
+            CHANGES[change](copy)
+    CHANGES[change](copy)
+
+
 def test_an_export_that_was_refused_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = write_tree(tmp_path / "in", {"1.jpg": jpeg(noise(9, 9))})
     (tmp_path / "m.csv").write_text("hash,image\n1,a\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 from .. import _C
 from ..errors import PackError
 from . import arrow
-from .layout import SUFFIX, TABLE_SCHEMA, append_member, end_tar, member_name, sync_directory
+from .layout import SUFFIX, TABLE_SCHEMA, append_member, changing, end_tar, member_name, sync_directory
 from .reader import Pack
 
 FORMATS = ("folder", "webdataset", "parquet")
@@ -66,10 +67,15 @@ def export(
     records = _Records(pack, progress or (lambda _: None))
     writers: dict[str, Callable[[_Records, Path, int], None]] = {"folder": _folder, "webdataset": _webdataset}
     write = writers.get(format) or partial(_parquet, schema=_schema(pack))  # a clash of names shows before any writing
-    temporary.mkdir(parents=True)
-    write(records, temporary, shard_bytes)
-    temporary.rename(out)
-    sync_directory(out.parent)
+    with changing(out):
+        temporary.mkdir(parents=True)
+        try:
+            write(records, temporary, shard_bytes)
+            temporary.rename(out)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left full
+            raise
+        sync_directory(out.parent)
     return Exported(records.count, records.bytes, sum(path.is_file() for path in out.rglob("*")))
 
 
@@ -222,6 +228,8 @@ _DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # Arrow prints dou
 def _other(names: Sequence[str], fields: list[tuple[str, pa.DataType]]) -> list[str]:
     taken = {name for name, _ in fields}
     if clash := taken & set(names):
-        raise PackError(f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself; "
-                        "give --format folder or webdataset, or build the pack with other names")
+        raise PackError(
+            f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself; "
+            "give --format folder or webdataset, or build the pack with other names"
+        )
     return list(names)

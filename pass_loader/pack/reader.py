@@ -21,7 +21,7 @@ from .. import _C
 from ..errors import PackError
 from . import arrow
 from .foreign import find
-from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest, shard_names
+from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, deleted_on_error, publish, read_manifest, shard_names
 
 
 class Pack:
@@ -278,10 +278,11 @@ def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
     # Several openers may rebuild at a time.
     descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
     os.close(descriptor)
-    os.chmod(temporary, 0o644)
-    with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    publish((Path(temporary), path))
+    with deleted_on_error(Path(temporary)):
+        os.chmod(temporary, 0o644)
+        with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        publish((Path(temporary), path))
 
 
 def generation_of(removed: np.ndarray) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST, NO_SPACE, UNFINISHED, locked, write_durably, write_manifest
+from .layout import MANIFEST, UNFINISHED, changing, locked, write_durably, write_manifest
 from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(
@@ -30,18 +30,13 @@ def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator
         inside, around = source.resolve(), root.resolve()
         if inside == around or around in inside.parents or (source.is_dir() and inside in around.parents):
             raise PackError(f"source {source} and pack {root} lie in one another")
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root, wait_s=0):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(changing(root, "; it goes on after the last whole shard"))
+        root.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(locked(root, wait_s=0))
         before = _begin(root, plan)
         try:
             yield before
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            raise PackError(
-                f"no space is left for {root} ({error.strerror}): make room there, then run the same command again; it "
-                "goes on after the last whole shard"
-            ) from None
         except sqlite3.OperationalError as error:
             if "full" not in str(error):
                 raise
