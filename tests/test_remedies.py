@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import Pack, build, convert, export, locate, purge, remove, restore
+from pass_loader.pack import Pack, build, convert, export, purge, remove, restore
 from pass_loader.pack.cli import main
 
 from .corpus import jpeg, noise
@@ -74,3 +74,65 @@ def test_an_export_that_was_refused_leaves_nothing(tmp_path: Path, capsys: pytes
     command = ["export", str(tmp_path / "pack"), "--out", str(tmp_path / "out"), "--format"]
     assert main([*command, "parquet"]) == 1 and "['image']" in capsys.readouterr().err
     assert main([*command, "folder"]) == 0, capsys.readouterr().err
+
+
+def test_out_is_a_file(tmp_path: Path, copy: Path) -> None:
+    tree = write_tree(tmp_path / "in", {"1.jpg": jpeg(noise(9, 9)), "file": b""})
+    for out in (tree / "file", tree / "file" / "below"):
+        with pytest.raises(PackError, match="give another --out"):
+            build([copy / "shard-00000.tar"], out)
+        with pytest.raises(PackError, match="give another --out"):
+            export(copy, out, "folder")
+
+
+def test_tables_that_cannot_be_read(tmp_path: Path, copy: Path) -> None:
+    tree = write_tree(tmp_path / "in", {"1.jpg": jpeg(noise(9, 9))})
+    for content, want in (
+        (b"", "is empty: download it again"),
+        ("hash,name\n1,Jürgen\n".encode("latin-1"), "save it as UTF-8"),
+        ("hash,näme\n1,a\n".encode("latin-1"), "save it as UTF-8"),
+    ):
+        (tmp_path / "m.csv").write_bytes(content)
+        with pytest.raises(PackError, match=want):
+            build([tree], tmp_path / "pack", metadata=tmp_path / "m.csv")
+    (tmp_path / "m.csv").write_bytes("hash,n\nJürgen,1\n".encode("latin-1"))
+    with pytest.raises(PackError, match="save it as UTF-8"):
+        remove(copy, not_in=tmp_path / "m.csv", reason="x")
+
+
+def test_a_torn_log(copy: Path) -> None:
+    log = copy / "removed.jsonl"
+    remove(copy, ["03"], reason="asked")
+    whole = log.read_text()
+    log.write_text(whole[:-20])
+    with pytest.raises(PackError, match=r"removed.jsonl, line 2 .*is cut off.*delete that line.*`pass-pack remove`"):
+        Pack(copy)
+    log.write_text(whole[:-20].rpartition("\n")[0] + "\n")
+    assert Pack(copy).removed.tolist() == [7]
+    log.write_text("?" + whole)
+    with pytest.raises(PackError, match="removed.jsonl, line 1 is no JSON .*from a copy"):
+        Pack(copy)
+
+
+def test_tars_without_an_end_and_two_in_one(tmp_path: Path) -> None:
+    """Each message's remedy is followed."""
+    parts = [tar_of(tmp_path / f"{name}.tar", {f"{name}.jpg": jpeg(noise(9, 9, i))}) for i, name in enumerate("ab")]
+    two = tmp_path / "two.tar"
+    two.write_bytes(parts[0].read_bytes() + parts[1].read_bytes())
+    with pytest.raises(PackError, match=r"two tars in one.*`head -c 10240 .*`.*`tail -c \+10241 .*two.tar`") as e:
+        build([two], tmp_path / "pack")
+    assert "download" not in str(e.value)
+    for name, option in (("first", "head -c 10240"), ("second", "tail -c +10241")):
+        assert os.system(f"{option} {two} > {tmp_path / name}.tar") == 0
+    assert build([tmp_path / "first.tar", tmp_path / "second.tar"], tmp_path / "pack").pictures == 2
+    endless = tmp_path / "endless.tar"
+    data = jpeg(noise(9, 9))
+    member = tarfile.TarInfo("c.jpg")
+    member.size = len(data)
+    file = io.BytesIO()
+    tarfile.open(fileobj=file, mode="w").addfile(member, io.BytesIO(data))
+    endless.write_bytes(file.getvalue())
+    with pytest.raises(PackError, match="has no end: .*Download it again.*`truncate -s [+]1024 .*endless.tar`"):
+        build([endless], tmp_path / "pack2")
+    os.truncate(endless, endless.stat().st_size + 1024)
+    assert build([endless], tmp_path / "pack2").pictures == 1

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from .. import _C
 from ..errors import PackError
 from . import arrow
-from .layout import SUFFIX, TABLE_SCHEMA, append_member, changing, end_tar, member_name, sync_directory
+from .layout import SUFFIX, TABLE_SCHEMA, append_member, changing, end_tar, make_directory, member_name, sync_directory
 from .reader import Pack
 
 FORMATS = ("folder", "webdataset", "parquet")
@@ -68,7 +68,7 @@ def export(
     writers: dict[str, Callable[[_Records, Path, int], None]] = {"folder": _folder, "webdataset": _webdataset}
     write = writers.get(format) or partial(_parquet, schema=_schema(pack))  # a clash of names shows before any writing
     with changing(out):
-        temporary.mkdir(parents=True)
+        make_directory(temporary)
         try:
             write(records, temporary, shard_bytes)
             temporary.rename(out)

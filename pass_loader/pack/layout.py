@@ -129,6 +129,14 @@ def changing(root: Path, then: str = "") -> Iterator[None]:
         raise
 
 
+def make_directory(path: Path, exist_ok: bool = False) -> None:
+    """With those above it. Raises PackError where a file stands in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise PackError(f"{path} cannot be made a directory ({error.strerror}); give another --out") from None
+
+
 @contextlib.contextmanager
 def deleted_on_error(temporary: Path) -> Iterator[None]:
     """A file that could not be written or given its name does not stay."""

@@ -71,7 +71,7 @@ class Metadata:
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise  # of the scratch: the table is not to blame
-            raise PackError(f"{self.path}: {error}") from None
+            raise _unreadable(self.path, error) from None
         if twice is not None:
             raise PackError(
                 f"{self.path}: the column {self.key!r} has {twice!r} more than once: which row is meant? Keep one"
@@ -176,8 +176,8 @@ def read_keys(path: str | Path, key: str) -> pa.Array:
 def column_names(path: Path, key: str) -> list[str]:
     try:
         names = pq.read_schema(path).names if _is_parquet(path) else csv.open_csv(path).schema.names
-    except (pa.ArrowException, OSError) as error:
-        raise PackError(f"{path}: {error}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
     if len(set(names)) != len(names):
         raise PackError(f"{path} has a column twice: {names}")
     if key not in names:
@@ -196,7 +196,17 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pa.Table.from_batches(list(_batches(path, columns)))
     except (pa.ArrowException, OSError) as error:
-        raise PackError(f"{path}: {error}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> PackError:
+    if str(error) == "Empty CSV file":  # Arrow's words, csv/reader.cc
+        return PackError(f"{path} is empty: download it again, or give a table with a line of column names")
+    if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
+        return PackError(
+            f"{path} is not UTF-8: {error}; save it as UTF-8 (`iconv -f LATIN1 -t UTF-8`, if it is Latin-1)"
+        )
+    return PackError(f"{path}: {error}")
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -308,11 +308,20 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of removed.jsonl; none where there is no such file."""
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    text = path.read_text()
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise PackError(f"{path}, line {number}: {error!r}") from None
+            if number == len(lines) and not text.endswith("\n"):
+                raise PackError(
+                    f"{path}, line {number} (its last) is cut off: {line!r}. Take the file from a copy of the pack; or "
+                    "delete that line, and run its `pass-pack remove` or `restore` again"
+                ) from None
+            raise PackError(
+                f"{path}, line {number} is no JSON ({error}): mend it, or take the file from a copy of the pack"
+            ) from None
         if not isinstance(entry, dict):
             raise PackError(f"{path}, line {number}: {entry!r} is no removal")
         yield entry

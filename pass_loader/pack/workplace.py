@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST, UNFINISHED, changing, locked, write_durably, write_manifest
+from .layout import MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably, write_manifest
 from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(
@@ -32,7 +32,7 @@ def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator
             raise PackError(f"source {source} and pack {root} lie in one another")
     with contextlib.ExitStack() as stack:
         stack.enter_context(changing(root, "; it goes on after the last whole shard"))
-        root.mkdir(parents=True, exist_ok=True)
+        make_directory(root, exist_ok=True)
         stack.enter_context(locked(root, wait_s=0))
         before = _begin(root, plan)
         try:
