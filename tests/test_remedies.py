@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import Pack, build, convert, export, purge, remove, restore
+from pass_loader.pack import Pack, build, convert, export, locate, purge, remove, restore
 from pass_loader.pack.cli import main
 
 from .corpus import jpeg, noise
@@ -136,3 +136,9 @@ def test_tars_without_an_end_and_two_in_one(tmp_path: Path) -> None:
         build([endless], tmp_path / "pack2")
     os.truncate(endless, endless.stat().st_size + 1024)
     assert build([endless], tmp_path / "pack2").pictures == 1
+
+
+def test_nothing_to_locate(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(PackError, match="refers to no tars"):
+        locate(copy, [tmp_path])
+    assert not (copy / "locations.json").exists()
