@@ -56,7 +56,8 @@ def test_build_killed_anywhere(tmp_path: Path) -> None:
     want = contents(whole / "pack")
     assert len(left) > 50 and verify(whole / "pack") == []
     assert sorted(want) == sorted(
-        [f"shard-{i:05d}.{suffix}" for i in range(4) for suffix in ("tar", "parquet")] + ["pack.json", "index.arrow"]
+        [f"shard-{i:05d}.{suffix}" for i in range(4) for suffix in ("tar", "parquet")]
+        + ["pack.json", "index.arrow", "refused.jsonl"]
     )
     kept = 0
     for root in left:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import multiprocessing
 import pickle
@@ -10,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -332,6 +334,38 @@ def test_the_version_of_pass_is_named(
     assert info(copy)["pass_version"] == "packed from v8, live as many as v9"
     build([pass_files[0]], tmp_path / "other")
     assert info(tmp_path / "other")["id_digest"] == info(pack)["id_digest"] != info(copy)["id_digest"]
+
+
+def test_the_version_is_proven_by_its_table(
+    pack: Path, pass_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A count alone is called a count; the version's own table says equal, without some, or another set of ids."""
+    monkeypatch.setattr("pass_loader.pack.versions.PASS_VERSIONS", {23: "v8", 22: "v9"})
+    tar, table = pass_files
+
+    def version(path: Path, *more: object) -> str:
+        assert main(["info", str(path), *map(str, more)]) == 0
+        return re.findall(r"PASS version: +(.*)", capsys.readouterr().out)[0]
+
+    assert version(pack) == "v8 by its number of records; its ids were not compared (--metadata pass_metadata.csv does)"
+    assert version(pack, "--metadata", table) == "v8: the live ids are those of pass_metadata.csv"
+    compared = info(pack, table)["compared"]
+    assert compared["equal"] and compared["id_digest"] == info(pack)["id_digest"] and info(pack)["compared"] is None
+    lines = table.read_text().splitlines()
+    (tmp_path / "newer.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert version(pack, "--metadata", tmp_path / "newer.csv") == "not v9: 1 live ids are not in newer.csv"
+    with tarfile.open(tar) as whole, tarfile.open(tmp_path / "t.tar", "w") as part:
+        for number, member in enumerate(file for file in whole if file.isfile()):
+            data = whole.extractfile(member)
+            if number < 3:
+                member.size, data = 4, io.BytesIO(b"text")
+            part.addfile(member, data)
+    build([tmp_path / "t.tar"], tmp_path / "part")
+    remove(tmp_path / "part", [Pack(tmp_path / "part").id_of(0)], reason="x")
+    assert version(tmp_path / "part") == "none by its number of records"
+    want = "v8 without 4 pictures (1 removed, 3 never packed): all live ids are in pass_metadata.csv"
+    assert version(tmp_path / "part", "--metadata", table, "--key", "hash") == want
 
 
 def test_commands(small: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

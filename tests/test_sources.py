@@ -271,3 +271,28 @@ def test_export_command(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "23 live records" in capsys.readouterr().out
     assert main(["build", *map(str, (tmp_path / "p").iterdir()), "--out", str(tmp_path / "back")]) == 0
     assert Pack(tmp_path / "back").pack_id == Pack(pack).pack_id, "equal ids, bytes and labels"
+
+
+def test_folder_and_back_and_out_again(full: Path, tmp_path: Path) -> None:
+    """What an export's own table brought into the pack goes out once; another column of such a name is kept apart."""
+    export(full, tmp_path / "out1", "folder")
+    build([tmp_path / "out1"], tmp_path / "pack1", metadata=tmp_path / "out1" / "metadata.csv", key="id")
+    export(tmp_path / "pack1", tmp_path / "out2", "folder")
+    assert (tmp_path / "out2" / "metadata.csv").read_bytes() == (tmp_path / "out1" / "metadata.csv").read_bytes()
+    table = (tmp_path / "out1" / "metadata.csv").read_text().replace(",zebra,", ",horse,")
+    (tmp_path / "other.csv").write_text(table)
+    build([tmp_path / "out1"], tmp_path / "pack2", metadata=tmp_path / "other.csv", key="id")
+    export(tmp_path / "pack2", tmp_path / "out3", "folder")
+    build([tmp_path / "out3"], tmp_path / "pack3", metadata=tmp_path / "out3" / "metadata.csv", key="id")
+    found = rows_of(tmp_path / "pack3")["zebra/1"][2]
+    assert (found["class"], found["source_class"], found["unickname"]) == ("zebra", "horse", "J%C3%BCrgen+0")
+    assert "source_file_name" not in found
+
+
+def test_coordinates_inside_json_are_left_out(tmp_path: Path) -> None:
+    about = {"place": {"Latitude": 1.5, "at": [{"longitude": 2.5, "town": "Graz"}]}, "gps_latitude": 1.5, "n": 1}
+    tar = tar_of(tmp_path / "t.tar", {"1.json": json.dumps(about).encode(), "1.jpg": PICTURES["1"]})
+    build([tar], tmp_path / "pack", gps=False)
+    assert rows_of(tmp_path / "pack")["1"][2] == {"place": '{"at": [{"town": "Graz"}]}', "n": 1}
+    build([tar], tmp_path / "all")
+    assert json.loads(str(rows_of(tmp_path / "all")["1"][2]["place"])) == about["place"]

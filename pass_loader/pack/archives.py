@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import tarfile
 import threading
 import zipfile
@@ -147,15 +148,35 @@ def _plain_header(header: bytes) -> tuple[str, int] | None:
 def _check_end(path: Path, descriptor: int, offset: int) -> None:
     """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
     size = os.fstat(descriptor).st_size
+    quoted = shlex.quote(str(path))
+    if offset == size:
+        raise PackError(
+            f"{path} has no end: it is cut off after a whole member, or was never closed. Download it again; if you "
+            f"know that nothing is missing, `truncate -s +{2 * _BLOCK} {quoted}` ends it"
+        )
     if not any(os.pread(descriptor, _BLOCK, offset)) and offset + _BLOCK <= size:
         while offset < size and not any(rest := os.pread(descriptor, 1 << 20, offset)):
             offset += len(rest)
         if offset >= size:
             return
+        offset += (len(rest) - len(rest.lstrip(b"\0"))) // _BLOCK * _BLOCK
+        if _is_header(os.pread(descriptor, _BLOCK, offset)):
+            raise PackError(
+                f"{path} is two tars in one: behind the end of the first another begins at byte {offset}. Make files "
+                f"of them: `head -c {offset} {quoted}` gives the first, `tail -c +{offset + 1} {quoted}` the rest"
+            )
     raise PackError(
-        f"{path} is cut off, damaged or two tars in one: of its {size} bytes those from {offset} on are neither a "
-        "member nor the end of the archive; download it again"
+        f"{path} is cut off or damaged: of its {size} bytes those from {offset} on are neither a member nor the end of "
+        "the archive; download it again"
     )
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
 
 
 def _key(name: str) -> str:

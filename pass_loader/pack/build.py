@@ -19,9 +19,9 @@ from .inspect import Picture
 from .layout import JPEG_CODECS
 from .metadata import Metadata, Seen
 from .published import check_md5
-from .report import Report
-from .shards import Options, Shard, ShardWriter, digest_of, fingerprint, refuse
-from .sources import Entry, Source, open_sources
+from .report import Refusals, Report
+from .shards import Options, Shard, ShardWriter, digest_of, fingerprint, refusal
+from .sources import Entry, EntryFile, Source, open_sources
 from .workplace import complete, workplace
 
 ON_DUPLICATE = ("keep", "first", "error")
@@ -151,15 +151,18 @@ class _Build:
         self.progress = progress
         self.writer = ShardWriter(root, options, progress)
         self.report = Report(without_metadata=None if metadata is None else 0)
-        self.later: list[Entry] = []
+        self.refusals = Refusals(root)
+        self.later = EntryFile(root, sources)
         self.digests = Seen()
 
     def run(self, shard_bytes: int, workers: int, plan: dict[str, Any], checked_md5: list[str]) -> Report:
         numbers = []
         for shard in self._written_shards(shard_bytes, workers):
             self.report.add(shard.report)
+            self.refusals.add(shard.report.refused)
             if len(shard):
                 numbers.append(shard.number)
+        self.refusals.save(self.report)
         if not numbers:
             raise PackError(f"no picture could be packed:\n{self.report}")
         self.report.checked_md5 = checked_md5
@@ -173,9 +176,10 @@ class _Build:
         """Shards in order; up to `workers` are written at a time. Entries whose id stood before come last, one after
         the other: whether they are duplicates depends on what became of the first."""
         following = 0
-        free: set[str] = set()  # ids whose first entry was refused
+        free = Seen()  # ids whose first entry was refused
         for shard in self._first_shards(shard_bytes, workers):
-            free.update(refusal.id for refusal in shard.report.refused)
+            for refused in shard.report.refused:
+                free.is_new(refused.id)
             following = shard.number + 1
             yield shard
 
@@ -189,7 +193,7 @@ class _Build:
 
         for number, entries in enumerate(self._groups(iter(self.later), shard_bytes), following):
             shard = self.writer.write(number, entries, fingerprint(entries), reject, self._place(entries))
-            shard.report.same_id = sum(refusal.reason == _SAME_ID for refusal in shard.report.refused)
+            shard.report.same_id = sum(refused.reason == _SAME_ID for refused in shard.report.refused)
             yield shard
 
     def _first_shards(self, shard_bytes: int, workers: int) -> Iterator[Shard]:
@@ -240,7 +244,7 @@ class _Build:
             for entry in source.entries():
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
-                    refuse(self.report, entry, reason)
+                    self.refusals.add_listed(refusal(entry, reason))
                 elif seen.is_new(entry.id):
                     yield entry
                 else:

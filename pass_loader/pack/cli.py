@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from .. import recipes
 from ..errors import PackError, RecordError
@@ -39,6 +40,10 @@ def _parser() -> argparse.ArgumentParser:
     add_source_commands(commands)
     facts = commands.add_parser("info", help="what a pack holds, and which version of PASS it is")
     facts.add_argument("pack", type=Path, metavar="PACK")
+    facts.add_argument(
+        "--metadata", type=Path, metavar="TABLE", help="prove the version: compare the ids with its pass_metadata.csv"
+    )
+    facts.add_argument("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
     facts.add_argument("--json", action="store_true", help="for machines")
     facts.set_defaults(run=_info)
 
@@ -64,14 +69,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(options: argparse.Namespace) -> int:
-    facts = info(options.pack)
+    facts = info(options.pack, options.metadata, key=options.key)
     if options.json:
         print(json.dumps(facts, indent=1))
         return 0
     bytes_, height, width = facts["picture_bytes"], facts["height"], facts["width"]
     lines = {
         "pack id": facts["pack_id"],
-        "PASS version": facts["pass_version"] or "none by its number of records",
+        "PASS version": _version(facts),
         "records": f"{facts['records']:,}, live {facts['live']:,}, removed {facts['removed']:,} "
                    f"(purged {facts['purged']:,})",
         "ids of the live": f"SHA-256 {facts['id_digest']}",
@@ -87,6 +92,17 @@ def _info(options: argparse.Namespace) -> int:
     for name, value in lines.items():
         print(f"{name + ':':18}{value}")
     return 0
+
+
+def _version(facts: dict[str, Any]) -> str:
+    if facts["compared"] is not None:
+        return facts["compared"]["verdict"]
+    if facts["pass_version"] is None:
+        return "none by its number of records"
+    return (
+        f"{facts['pass_version']} by its number of records; its ids were not compared (--metadata pass_metadata.csv "
+        "does)"
+    )
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -137,16 +137,16 @@ def _locate(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    pack = Pack(options.pack)
-    with Progress(int(pack.column("length").sum()), "converted") as progress:
-        done = convert(pack, options.out, options.codec, workers=options.workers, progress=progress)
-    print(f"{options.out}: {done}")
-    return 0
+    return _write(options, "converted", convert, codec=options.codec, workers=options.workers)
 
 
 def _export(options: argparse.Namespace) -> int:
+    return _write(options, "exported", export, format=options.format, shard_bytes=options.shard_bytes)
+
+
+def _write(options: argparse.Namespace, verb: str, write: Callable[..., object], **how: Any) -> int:
     pack = Pack(options.pack)
-    with Progress(int(pack.column("length").sum()), "exported") as progress:
-        done = export(pack, options.out, options.format, shard_bytes=options.shard_bytes, progress=progress)
+    with Progress(int(pack.column("length").sum()), verb) as progress:
+        done = write(pack, options.out, progress=progress, **how)
     print(f"{options.out}: {done}")
     return 0

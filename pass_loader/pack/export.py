@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -15,7 +17,8 @@ import pyarrow.parquet as pq
 
 from .. import _C
 from ..errors import PackError
-from .layout import SUFFIX, TABLE_SCHEMA, append_member, end_tar, member_name, sync_directory
+from . import arrow
+from .layout import SUFFIX, TABLE_SCHEMA, append_member, changing, end_tar, make_directory, member_name, sync_directory
 from .reader import Pack
 
 FORMATS = ("folder", "webdataset", "parquet")
@@ -45,7 +48,8 @@ def export(
     """Write the live records, with their metadata, into the new directory `out`; it appears when it is complete.
 
     format: "folder": id.jpg, and metadata.csv (file_name, id, class, metadata), as the imagefolder of the `datasets`
-    library reads it; `build` takes it as metadata with the key "id". "webdataset":
+    library reads it; `build` takes it as metadata with the key "id". Metadata that is named file_name or class itself
+    is named source_...; it is left out where it says the same, after an earlier export. "webdataset":
     00000.tar, ...: KEY.jpg, KEY.json (id and metadata) and, where there is a label, KEY.cls. "parquet":
     train-00000-of-00009.parquet, ...: image, id, label and metadata, with the features that `datasets` reads.
     Records of the codec "dct" become JPEGs again. shard_bytes: of packed pictures in a file, at the most but for one
@@ -60,11 +64,18 @@ def export(
     for path in (out, temporary):
         if path.exists():
             raise PackError(f"{path} exists; give another --out, or delete it")
-    temporary.mkdir(parents=True)
     records = _Records(pack, progress or (lambda _: None))
-    {"folder": _folder, "webdataset": _webdataset, "parquet": _parquet}[format](records, temporary, shard_bytes)
-    temporary.rename(out)
-    sync_directory(out.parent)
+    writers: dict[str, Callable[[_Records, Path, int], None]] = {"folder": _folder, "webdataset": _webdataset}
+    write = writers.get(format) or partial(_parquet, schema=_schema(pack))  # a clash of names shows before any writing
+    with changing(out):
+        make_directory(temporary)
+        try:
+            write(records, temporary, shard_bytes)
+            temporary.rename(out)
+        except OSError:
+            shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left full
+            raise
+        sync_directory(out.parent)
     return Exported(records.count, records.bytes, sum(path.is_file() for path in out.rglob("*")))
 
 
@@ -108,18 +119,46 @@ class _Records:
 
 
 def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
-    names = records.pack.manifest["metadata"]
+    named = _table_names(records)
     with open(out / "metadata.csv", "w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file_name", "id", "class", *names])
+        writer.writerow(["file_name", "id", "class", *named.values()])
         for row, metadata, data in records.rows(records.live):
             name = _file_name(row["id"], row["codec"])
             path = out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
-            writer.writerow(
-                [name, row["id"], _class(records.pack, row), *("" if v is None else v for v in metadata.values())]
-            )
+            values = (metadata[column] for column in named)
+            writer.writerow([name, row["id"], _class(records.pack, row), *("" if v is None else v for v in values)])
+
+
+def _table_names(records: _Records) -> dict[str, str]:
+    """The names that the metadata's columns get in metadata.csv. Such as the table of an earlier export brought into
+    the pack are left out where they say what is written anyway."""
+    names = records.pack.manifest["metadata"]
+    named = {}
+    for name in names:
+        new = name
+        if name in ("file_name", "class"):
+            if _written_anyway(records, name):
+                continue
+            while new == name or new in names:
+                new = f"source_{new}"
+        named[name] = new
+    return named
+
+
+def _written_anyway(records: _Records, name: str) -> bool:
+    pack = records.pack
+    for shard in range(len(pack.shards)):
+        rows = pack.table(shard, columns=["record", "id", "label", "codec", name])
+        live = ~pack.is_removed(arrow.to_numpy(rows.column("record")))
+        for row in rows.filter(pa.array(live.tolist())).to_pylist():
+            codec = "jpeg" if row["codec"] == "dct" else row["codec"]  # of the file
+            own = _class(pack, row) if name == "class" else _file_name(row["id"], codec)
+            if (row[name] or "") != own:
+                return False
+    return True
 
 
 def _file_name(id: str, codec: str) -> str:
@@ -152,8 +191,7 @@ def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any],
         append_member(file, key + ".cls", str(row["label"]).encode())
 
 
-def _parquet(records: _Records, out: Path, shard_bytes: int) -> None:
-    schema = _schema(records.pack)
+def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) -> None:
     groups = records.groups(shard_bytes)
     for number, group in enumerate(groups):
         name = f"train-{number:05d}-of-{len(groups):05d}.parquet"
@@ -190,5 +228,8 @@ _DTYPES = {pa.float64(): "float64", pa.float32(): "float32"}  # Arrow prints dou
 def _other(names: Sequence[str], fields: list[tuple[str, pa.DataType]]) -> list[str]:
     taken = {name for name, _ in fields}
     if clash := taken & set(names):
-        raise PackError(f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself")
+        raise PackError(
+            f"the metadata has columns {sorted(clash)}, which the Parquet export names so itself; "
+            "give --format folder or webdataset, or build the pack with other names"
+        )
     return list(names)

@@ -26,7 +26,7 @@ from .layout import (
     shard_names,
     write_table,
 )
-from .metadata import GPS_NAMES, Metadata
+from .metadata import Metadata, without_gps
 from .reader import index_rows, write_index
 from .report import Report
 from .shards import Shard, digest_of
@@ -60,9 +60,8 @@ class Finish:
             names.update(name for name in shard.columns["class_name"] if name is not None)
             numbered |= any(label is not None for label in shard.columns["label"])
             for row in shard.columns["metadata"]:
-                for name, value in (row or {}).items():
-                    if self.gps or name.lower() not in GPS_NAMES:
-                        _merge_type(types, _own_name(name), value)
+                for name, value in self._own(row).items():
+                    _merge_type(types, name, value)
         if numbered and names:
             raise PackError(
                 f"some sources have numbers as labels, others names ({', '.join(sorted(names)[:5])}): pack them apart"
@@ -71,6 +70,11 @@ class Finish:
         if self.metadata is not None and (clash := set(types) & set(self.metadata.columns)):
             raise PackError(f"the sources and {self.metadata.path} both have the columns {sorted(clash)}; rename them")
         return known[0] if alike else sorted(names), types
+
+    def _own(self, row: dict[str, Any] | None) -> dict[str, Any]:
+        """What the source says of a picture, by the pack's names of columns."""
+        row = row or {}
+        return {_own_name(name): value for name, value in (row if self.gps else without_gps(row)).items()}
 
     def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
         """Writes the tables and the index; returns the manifest's shards and the pack's id. Counts in report."""
@@ -134,7 +138,7 @@ class Finish:
             report.without_metadata = (report.without_metadata or 0) + missing
             for name in rows.column_names:
                 table = table.append_column(name, rows.column(name))
-        own = [{_own_name(name): value for name, value in (row or {}).items()} for row in columns["metadata"]]
+        own = [self._own(row) for row in columns["metadata"]]
         for name, type in self.own_columns.items():
             values = [_as_type(row.get(name), type) for row in own]
             table = table.append_column(name, pa.array(values, type))

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import _C
 from ..errors import PackError
-from .layout import write_durably
+from .layout import changing, read_manifest, write_durably
 
 LOCATIONS = "locations.json"  # where the tars were last: name to path. Of this machine only, so not in the manifest
 VARIABLE = "PASS_LOADER_SOURCE_DIR"
@@ -43,12 +43,15 @@ def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | P
 
 
 def locate(root: str | Path, folders: Sequence[str | Path] = ()) -> dict[str, Path]:
-    """Look for a pack's foreign tars in these folders, and remember where they are. Raises PackError as `find`."""
-    from .layout import read_manifest
-
+    """Look for a pack's foreign tars in these folders, and remember where they are. Raises PackError as `find`,
+    and for a pack that refers to no tars."""
     root = Path(root)
-    found = find(root, read_manifest(root)["shards"], folders)
-    remember(root, found)
+    shards = read_manifest(root)["shards"]
+    if not any("foreign" in shard for shard in shards):
+        raise PackError(f"{root} refers to no tars: its pictures lie in its own shards, wherever it is moved to")
+    found = find(root, shards, folders)
+    with changing(root):
+        remember(root, found)
     return found
 
 

@@ -4,6 +4,7 @@ pack.json            manifest; its rename is the commit point of every change
 shard-00000.tar      plain uncompressed tar of the pictures
 shard-00000.parquet  one row a record: where it is, what it is, who made it
 index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
+refused.jsonl        one line a file that was not packed; missing where there was none
 removed.jsonl        one line a removal, restoration or purge; lines are only ever added
 """
 
@@ -27,10 +28,11 @@ from ..errors import PackError
 
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 1
-MANIFEST, INDEX, REMOVED = "pack.json", "index.arrow", "removed.jsonl"
+MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl", "refused.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 SUFFIX = {"jpeg": ".jpg", "dct": ".dct", "png": ".png"}  # of a member's name, by codec
 
 # Of a shard's Parquet file; the metadata's columns follow. label: -1 where there is none.
@@ -108,6 +110,45 @@ def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def changing(root: Path, then: str = "") -> Iterator[None]:
+    """Raises PackError with the remedy where `root` has no room or may not be written. then: what comes after it."""
+    try:
+        yield
+    except OSError as error:
+        place = str(error.filename or root)
+        if error.errno in NO_SPACE:
+            raise PackError(
+                f"no space is left for {root} ({error.strerror}): make room there, then run the same command "
+                f"again{then}"
+            ) from None
+        if error.errno in _READ_ONLY and (place.startswith(str(root)) or str(root).startswith(place)):
+            raise PackError(
+                f"{place} cannot be changed ({error.strerror}): run the command as its owner, on a machine that has it "
+                "mounted for writing"
+            ) from None
+        raise
+
+
+def make_directory(path: Path, exist_ok: bool = False) -> None:
+    """With those above it. Raises PackError where a file stands in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=exist_ok)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise PackError(f"{path} cannot be made a directory ({error.strerror}); give another --out") from None
+
+
+@contextlib.contextmanager
+def deleted_on_error(temporary: Path) -> Iterator[None]:
+    """A file that could not be written or given its name does not stay."""
+    try:
+        yield
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
 def append_member(file: BinaryIO, name: str, data: bytes) -> int:
     """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
     file.write(_member_header(name, len(data)))
@@ -149,16 +190,18 @@ def end_tar(file: BinaryIO) -> None:
 def write_table(table: pa.Table, path: Path) -> Path:
     """Under a temporary name, which it returns; `publish` gives it its own."""
     temporary = path.with_name(path.name + ".tmp")
-    pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+    with deleted_on_error(temporary):
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
     return temporary
 
 
 def write_durably(path: Path, content: bytes) -> None:
     """The file has either its old or its new content, whatever happens meanwhile."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-    publish((temporary, path))
+    with deleted_on_error(temporary):
+        with open(temporary, "wb") as file:
+            file.write(content)
+        publish((temporary, path))
 
 
 def publish(*files: tuple[Path, Path]) -> None:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_plus
 
 import numpy as np
@@ -21,6 +22,13 @@ from .sources import html_hint
 METADATA_SCRATCH = "metadata.scratch"
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
 GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging Face's
+
+
+def without_gps(value: Any) -> Any:
+    """JSON without the keys of GPS_NAMES, at any depth."""
+    if isinstance(value, dict):
+        return {name: without_gps(inner) for name, inner in value.items() if str(name).lower() not in GPS_NAMES}
+    return [without_gps(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Metadata:
@@ -63,7 +71,7 @@ class Metadata:
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise  # of the scratch: the table is not to blame
-            raise PackError(f"{self.path}: {error}") from None
+            raise _unreadable(self.path, error) from None
         if twice is not None:
             raise PackError(
                 f"{self.path}: the column {self.key!r} has {twice!r} more than once: which row is meant? Keep one"
@@ -133,6 +141,12 @@ class Seen:
         """Whether it has not come before; from now on it has."""
         return self._database.execute("insert or ignore into seen values (?)", (key,)).rowcount == 1
 
+    def __contains__(self, key: str | bytes) -> bool:
+        return self._database.execute("select 1 from seen where key = ?", (key,)).fetchone() is not None
+
+    def discard(self, key: str | bytes) -> None:
+        self._database.execute("delete from seen where key = ?", (key,))
+
 
 def creator_name(text: str) -> str:
     """PASS's `unickname` for display: it is form-encoded, "J%C3%BCrgen+K.". Text that is no UTF-8 stays as it is."""
@@ -162,8 +176,8 @@ def read_keys(path: str | Path, key: str) -> pa.Array:
 def column_names(path: Path, key: str) -> list[str]:
     try:
         names = pq.read_schema(path).names if _is_parquet(path) else csv.open_csv(path).schema.names
-    except (pa.ArrowException, OSError) as error:
-        raise PackError(f"{path}: {error}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
     if len(set(names)) != len(names):
         raise PackError(f"{path} has a column twice: {names}")
     if key not in names:
@@ -182,7 +196,17 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pa.Table.from_batches(list(_batches(path, columns)))
     except (pa.ArrowException, OSError) as error:
-        raise PackError(f"{path}: {error}") from None
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> PackError:
+    if str(error) == "Empty CSV file":  # Arrow's words, csv/reader.cc
+        return PackError(f"{path} is empty: download it again, or give a table with a line of column names")
+    if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
+        return PackError(
+            f"{path} is not UTF-8: {error}; save it as UTF-8 (`iconv -f LATIN1 -t UTF-8`, if it is Latin-1)"
+        )
+    return PackError(f"{path}: {error}")
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -24,6 +24,7 @@ from .layout import (
     PURGING,
     REMOVED,
     append_member,
+    changing,
     end_tar,
     index_name,
     is_base_name,
@@ -66,7 +67,7 @@ def purge(path: str | Path, *, progress: Callable[[int], None] | None = None) ->
     not the pack's own, or in shards that are links to files elsewhere.
     """
     root = Path(path)
-    with locked(root):
+    with changing(root), locked(root):
         settle(root)
         pack = Pack(root)
         doomed = pack.removed[pack.column("length")[pack.removed] > 0]

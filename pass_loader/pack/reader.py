@@ -21,7 +21,7 @@ from .. import _C
 from ..errors import PackError
 from . import arrow
 from .foreign import find
-from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, publish, read_manifest, shard_names
+from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, deleted_on_error, publish, read_manifest, shard_names
 
 
 class Pack:
@@ -278,10 +278,11 @@ def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
     # Several openers may rebuild at a time.
     descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
     os.close(descriptor)
-    os.chmod(temporary, 0o644)
-    with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    publish((Path(temporary), path))
+    with deleted_on_error(Path(temporary)):
+        os.chmod(temporary, 0o644)
+        with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table)
+        publish((Path(temporary), path))
 
 
 def generation_of(removed: np.ndarray) -> int:
@@ -307,11 +308,20 @@ def read_log(path: Path) -> Iterator[dict[str, Any]]:
     """The lines of removed.jsonl; none where there is no such file."""
     if not path.exists():
         return
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    text = path.read_text()
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
         except ValueError as error:
-            raise PackError(f"{path}, line {number}: {error!r}") from None
+            if number == len(lines) and not text.endswith("\n"):
+                raise PackError(
+                    f"{path}, line {number} (its last) is cut off: {line!r}. Take the file from a copy of the pack; or "
+                    "delete that line, and run its `pass-pack remove` or `restore` again"
+                ) from None
+            raise PackError(
+                f"{path}, line {number} is no JSON ({error}): mend it, or take the file from a copy of the pack"
+            ) from None
         if not isinstance(entry, dict):
             raise PackError(f"{path}, line {number}: {entry!r} is no removal")
         yield entry

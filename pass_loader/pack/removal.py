@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackError
-from .layout import REMOVED, locked, write_durably
+from .layout import REMOVED, changing, locked, write_durably
 from .reader import Pack
 from .versions import diff
 
@@ -64,7 +64,7 @@ def remove(
     """
     if isinstance(ids, str):
         raise TypeError("ids is one string, want a sequence of them")
-    with locked(Path(path)):
+    with changing(Path(path)), locked(Path(path)):
         pack = Pack(path)
         gone = diff(pack, not_in, key=key).gone if not_in is not None else []
         if len(gone) > len(pack) / 2:
@@ -85,7 +85,7 @@ def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown
     one; nothing is restored then."""
     if isinstance(ids, str):
         raise TypeError("ids is one string, want a sequence of them")
-    with locked(Path(path)):
+    with changing(Path(path)), locked(Path(path)):
         pack = Pack(path)
         done, records = _look_up(pack, "restored", ids, ignore_unknown)
         purged = [id for id, record in done.changed.items() if pack.is_purged(record)]

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import itertools
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from .inspect import Picture
+from .layout import REFUSED, publish
+
+KEPT = 1000  # refusals that a report holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +29,44 @@ class Refusal:
         return f"{self.file} (id {self.id}): {self.reason}"
 
 
+class Refusals:
+    """All refusals of a packing, in nameless files, so that memory does not grow with them. First those that the
+    listing shows, then shard by shard: an order that the number of workers does not change."""
+
+    def __init__(self, root: Path):
+        self._root = root
+        self._listed, self._judged = (tempfile.TemporaryFile("w+", dir=root, encoding="ascii") for _ in range(2))
+
+    def add_listed(self, refusal: Refusal) -> None:
+        self._listed.write(_line(refusal))
+
+    def add(self, refusals: Iterable[Refusal]) -> None:
+        self._judged.writelines(map(_line, refusals))
+
+    def save(self, report: Report) -> None:
+        """All of them as refused.jsonl, the first KEPT and their number in the report; no file where there is none."""
+        path = self._root / REFUSED
+        temporary = path.with_name(path.name + ".tmp")
+        with open(temporary, "w+", encoding="ascii") as file:
+            for part in (self._listed, self._judged):
+                part.seek(0)
+                shutil.copyfileobj(part, file)
+            file.seek(0)
+            report.refused = [Refusal(**json.loads(line)) for line in itertools.islice(file, KEPT)]
+            report.refused_count = len(report.refused) + sum(1 for _ in file)
+        if report.refused:
+            publish((temporary, path))
+        else:
+            temporary.unlink()
+
+
+def _line(refusal: Refusal) -> str:
+    return json.dumps(asdict(refusal)) + "\n"
+
+
 @dataclass
 class Report:
-    """Counts of a build; refusals in the order of the sources, shard by shard."""
+    """Counts of a build, and what it refused; a pack's refused.jsonl has all of that."""
 
     pictures: int = 0
     bytes: int = 0
@@ -35,7 +79,8 @@ class Report:
     dct: int = 0  # stored in this codec
     png: int = 0
     deep: int = 0  # of 16 bits a sample
-    refused: list[Refusal] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)  # of a pack the first 1,000, of a shard all
+    refused_count: int = 0  # of a pack: all
     same_id: int = 0  # of the refused ones
     same_bytes: int = 0  # packed all the same, under ids of their own; refused ones stand in refused
     checked_md5: list[str] = field(default_factory=list)  # a line a source
@@ -55,6 +100,7 @@ class Report:
         self.deep += picture.bits == 16
 
     def add(self, other: Report) -> None:
+        """The counts alone."""
         for name in (
             "pictures",
             "bytes",
@@ -66,7 +112,6 @@ class Report:
             "dct",
             "png",
             "deep",
-            "refused",
             "same_id",
         ):
             setattr(self, name, getattr(self, name) + getattr(other, name))
@@ -99,6 +144,8 @@ class Report:
                 f"before under another id {self.same_bytes:,}"
             )
         lines += self.checked_md5
-        lines.append(f"refused {len(self.refused):,}")
+        lines.append(f"refused {self.refused_count:,}" + (f" ({REFUSED} lists them)" if self.refused else ""))
         lines += [f"  {refusal}" for refusal in self.refused]
+        if self.refused_count > len(self.refused):
+            lines.append(f"  and {self.refused_count - len(self.refused):,} more")
         return "\n".join(lines)

@@ -123,7 +123,7 @@ class ShardWriter:
                 try:
                     picture = self._picture(entry, reject)
                 except (BadPictureError, OSError) as error:
-                    refuse(shard.report, entry, _reason(error, entry))
+                    shard.report.refused.append(refusal(entry, _reason(error, entry)))
                 else:
                     self._pack(file, shard, entry, picture)
                 self.progress(entry.length)
@@ -189,12 +189,12 @@ def digest_of(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
-def refuse(report: Report, entry: Entry, reason: str) -> None:
+def refusal(entry: Entry, reason: str) -> Refusal:
     file, id = (
         text.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
         for text in (f"{entry.source.name}: {entry.name}", entry.id)
     )
-    report.refused.append(Refusal(file, id, reason))
+    return Refusal(file, id, reason)
 
 
 def _reason(error: Exception, entry: Entry) -> str:
@@ -203,4 +203,4 @@ def _reason(error: Exception, entry: Entry) -> str:
             f"{entry.source.path}: {entry.name} cannot be read: {error.strerror}. The storage is failing: copy or "
             "download the source again, then run the same command to go on"
         ) from None
-    return str(error)
+    return getattr(error, "strerror", None) or str(error)  # without the path: equal input gives equal bytes

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -32,6 +34,29 @@ class Entry:
 
     def read(self) -> bytes:
         return self.source.read(self)
+
+
+class EntryFile:
+    """Entries in a nameless file below `root`, first in, first out: memory does not grow with them."""
+
+    def __init__(self, root: Path, sources: Sequence[Source]):
+        self._sources = sources
+        self._file = tempfile.TemporaryFile(dir=root)
+
+    def append(self, entry: Entry) -> None:
+        """Before the first is read again."""
+        values = [getattr(entry, name) for name in _ENTRY_FIELDS]
+        pickle.dump((self._sources.index(entry.source), *values), self._file)
+
+    def __iter__(self) -> Iterator[Entry]:
+        end = self._file.tell()
+        self._file.seek(0)
+        while self._file.tell() < end:
+            place, *values = pickle.load(self._file)
+            yield Entry(self._sources[place], *values)
+
+
+_ENTRY_FIELDS = [field.name for field in fields(Entry)[1:]]
 
 
 class Source(ABC):

@@ -31,8 +31,10 @@ class Difference:
 
 def diff(pack: str | Path | Pack, table: str | Path, *, key: str = "hash") -> Difference:
     """A pack's live ids against a CSV's or Parquet file's column `key`. Raises PackError where it cannot be read."""
-    pack = pack if isinstance(pack, Pack) else Pack(pack)
-    keys = pc.unique(read_keys(table, key))
+    return _difference(pack if isinstance(pack, Pack) else Pack(pack), pc.unique(read_keys(table, key)))
+
+
+def _difference(pack: Pack, keys: pa.Array) -> Difference:
     ids = pack.all_ids()
     listed = pc.is_in(ids, value_set=keys.cast(ids.type)).to_numpy(zero_copy_only=False)
     dead = np.zeros(pack.records, dtype=bool)
@@ -42,8 +44,12 @@ def diff(pack: str | Path | Pack, table: str | Path, *, key: str = "hash") -> Di
     return Difference(gone, len(keys) - common - removed, common, removed)
 
 
-def info(pack: str | Path | Pack) -> dict[str, Any]:
-    """What a pack holds, for people and machines: counts of records and bytes, sizes, classes, sources, version."""
+def info(pack: str | Path | Pack, metadata: str | Path | None = None, *, key: str = "hash") -> dict[str, Any]:
+    """What a pack holds, for people and machines: counts of records and bytes, sizes, classes, sources, version.
+
+    metadata: a CSV or Parquet file, a version's pass_metadata.csv, whose column `key` the live ids are compared with;
+    "compared" then says what came of it.
+    """
     pack = pack if isinstance(pack, Pack) else Pack(pack)
     whole = pack.column("length") > 0
     heights, widths, lengths = (pack.column(name)[whole] for name in ("height", "width", "length"))
@@ -62,6 +68,7 @@ def info(pack: str | Path | Pack) -> dict[str, Any]:
         "purged": int((~whole).sum()),
         "pass_version": pass_version(pack),
         "id_digest": id_digest(pack),
+        "compared": _compared(pack, Path(metadata), key) if metadata is not None else None,
         "shards": len(pack.shards),
         "tar_bytes": sum({shard["tar"]: shard["bytes"] for shard in pack.shards}.values()),
         "codec": pack.manifest["codec"],
@@ -79,7 +86,11 @@ def info(pack: str | Path | Pack) -> dict[str, Any]:
 
 def id_digest(pack: Pack) -> str:
     """SHA-256 of the live ids, sorted, a line each: equal for equal sets, however they were packed."""
-    ids = pack.all_ids().take(pa.array(np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)))
+    live = np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
+    return _digest(pack.all_ids().take(pa.array(live)))
+
+
+def _digest(ids: pa.Array) -> str:
     digest = hashlib.sha256()
     for id in ids.take(pc.sort_indices(ids)):  # by bytes of UTF-8
         digest.update(id.as_buffer())
@@ -87,13 +98,44 @@ def id_digest(pack: Pack) -> str:
     return digest.hexdigest()
 
 
+def _compared(pack: Pack, table: Path, key: str) -> dict[str, Any]:
+    keys = pc.unique(read_keys(table, key)).drop_null()
+    found = _difference(pack, keys)
+    version = PASS_VERSIONS.get(len(keys)) if _are_pass_ids(keys) else None
+    without = found.removed + found.added
+    name = version or table.name
+    if found.gone:
+        verdict = f"not {name}: {len(found.gone):,} live ids are not in {table.name}"
+    elif without:
+        verdict = (
+            f"{name} without {without:,} pictures ({found.removed:,} removed, {found.added:,} never packed): all live "
+            f"ids are in {table.name}"
+        )
+    else:
+        verdict = f"{name}: the live ids are those of {table.name}"
+    return {
+        "table": table.name,
+        "ids": len(keys),
+        "id_digest": _digest(keys),
+        "pass_version": version,
+        "equal": not found.gone and not without,
+        "not_in_table": len(found.gone),
+        "removed": found.removed,
+        "never_packed": found.added,
+        "verdict": verdict,
+    }
+
+
+def _are_pass_ids(ids: pa.Array) -> bool:
+    return pc.all(pc.match_substring_regex(ids, r"^[0-9a-f]{16,32}$")).as_py()
+
+
 def pass_version(pack: Pack) -> str | None:
     """The version of PASS, by the number of records and the look of the ids; None for anything else.
 
-    PASS publishes no digest of its ids: a count is all there is. `diff` with a version's pass_metadata.csv proves it.
+    PASS publishes no digest of its ids: a count is all there is. `info` with a version's pass_metadata.csv proves it.
     """
-    ids = pack.table(0, columns=["id"]).column("id")
-    if not pc.all(pc.match_substring_regex(ids, r"^[0-9a-f]{16,32}$")).as_py():
+    if not _are_pass_ids(pack.table(0, columns=["id"]).column("id")):
         return None
     packed, live = PASS_VERSIONS.get(pack.records), PASS_VERSIONS.get(len(pack))
     if packed is None and live is None:

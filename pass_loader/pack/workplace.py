@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST, NO_SPACE, UNFINISHED, locked, write_durably, write_manifest
+from .layout import MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably, write_manifest
 from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(
     r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
-    r"removed\.jsonl(\.tmp)?|" + METADATA_SCRATCH
+    r"re(moved|fused)\.jsonl(\.tmp)?|" + METADATA_SCRATCH
 )
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 
@@ -30,18 +30,13 @@ def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator
         inside, around = source.resolve(), root.resolve()
         if inside == around or around in inside.parents or (source.is_dir() and inside in around.parents):
             raise PackError(f"source {source} and pack {root} lie in one another")
-    root.mkdir(parents=True, exist_ok=True)
-    with locked(root, wait_s=0):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(changing(root, "; it goes on after the last whole shard"))
+        make_directory(root, exist_ok=True)
+        stack.enter_context(locked(root, wait_s=0))
         before = _begin(root, plan)
         try:
             yield before
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
-            raise PackError(
-                f"no space is left for {root} ({error.strerror}): make room there, then run the same command again; it "
-                "goes on after the last whole shard"
-            ) from None
         except sqlite3.OperationalError as error:
             if "full" not in str(error):
                 raise
