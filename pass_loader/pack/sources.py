@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import pickle
 import stat
 import tempfile
 from abc import ABC, abstractmethod
@@ -46,13 +46,13 @@ class EntryFile:
     def append(self, entry: Entry) -> None:
         """Before the first is read again."""
         values = [getattr(entry, name) for name in _ENTRY_FIELDS]
-        pickle.dump((self._sources.index(entry.source), *values), self._file)
+        row = json.dumps([self._sources.index(entry.source), *values], default=str)  # as Shard.save
+        self._file.write(row.encode("ascii") + b"\n")
 
     def __iter__(self) -> Iterator[Entry]:
-        end = self._file.tell()
         self._file.seek(0)
-        while self._file.tell() < end:
-            place, *values = pickle.load(self._file)
+        for row in self._file:
+            place, *values = json.loads(row)
             yield Entry(self._sources[place], *values)
 
 
