@@ -68,7 +68,7 @@ def test_every_refusal_stays_findable(tmp_path: Path, monkeypatch: pytest.Monkey
     reasons = [refusal.reason.split(" (")[0] for refusal in found]
     assert {reason: reasons.count(reason) for reason in reasons} == {
         "No such file or directory": COUNT,
-        "not a JPEG but something that begins with 74 65 78 74": 2 * COUNT,
+        "neither JPEG nor PNG but something that begins with 74 65 78 74": 2 * COUNT,
         "its id was packed before": COUNT,
     }
     want = {f"{kind}{i}" for kind in ("text", "link") for i in range(COUNT)}
