@@ -65,7 +65,9 @@ def test_printed_table_stands_in_the_page(call: str) -> None:
 @pytest.mark.parametrize("name", sorted(recipes.PRESETS))
 def test_preset_cites_paper_and_source(name: str) -> None:
     text, recipe = recipes.PRESETS[name].__doc__ or "", recipes.PRESETS[name]()
-    assert recipe.source.split()[0] in text and re.search(r"20\d\d|pytorch/examples", text)
+    assert re.fullmatch(r"\S+/\S+ \S+:\d+(-\d+)?(,\S*\d)?", recipe.source), "repository, file and lines"
+    repository, *_ = recipe.source.split()
+    assert re.search(rf"et al\..*20\d\d.*{repository}\s+[0-9a-f]{{7}},", text, re.S), "paper, year, repository, commit"
     assert recipe.batch == BATCH.get(name, "views_labels")
     assert recipe.std == STD.get(name, (0.229, 0.224, 0.225))
 
