@@ -53,7 +53,7 @@ def made(call: str) -> Recipe:
     return eval(f"recipes.{call}", {"recipes": recipes})
 
 
-def _shape(recipe: Recipe) -> str:
+def shape(recipe: Recipe) -> str:
     sizes = [view.height for view in recipe.views]
     return " + ".join(f"{sizes.count(size)}x{size}" for size in dict.fromkeys(sizes))
 
@@ -63,7 +63,7 @@ def page() -> str:
     for name, preset in recipes.PRESETS.items():
         recipe = preset()
         masks = type(recipe.masks).__name__ if recipe.masks else "-"
-        rows.append(f"| [`{name}`](#{name}) | {_shape(recipe)} | `{recipe.batch}` | {masks} | {recipe.source} |")
+        rows.append(f"| [`{name}`](#{name}) | {shape(recipe)} | `{recipe.batch}` | {masks} | {recipe.source} |")
         sections.append(f"## {name}\n\n{inspect.getdoc(preset)}\n\n![{name}](recipes/{name}.jpg)\n")
         for call in [f"{name}()", *VARIANTS.get(name, [])]:
             sections.append(f"`recipes.{call}`\n\n```text\n{table(made(call))}\n```\n")

@@ -57,8 +57,8 @@ def dino(
     """DINO: Caron et al., ICCV 2021; facebookresearch/dino 7c446df, main_dino.py:419-464, utils.py:36-68.
 
     Two global views that differ in blur and solarization, then the local ones. Bicubic.
-    ResNet-50 (README:207): global_scale=(0.14, 1.0), local_scale=(0.05, 0.14). The released ViT-S/16 of 800 epochs:
-    local_crops=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25).
+    ResNet-50 (README:207): global_scale=(0.14, 1.0), local_scale=(0.05, 0.14). The released ViT-S/16 of 800 epochs (the
+    args.txt that README:31 links): local_crops=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25).
     """
     first = ViewSpec(global_size, global_scale, blur=1.0, **_DINO)
     second = ViewSpec(global_size, global_scale, blur=0.1, solarize=0.2, **_DINO)
@@ -79,7 +79,7 @@ def swav(
 
     Defaults are those of the published scripts (scripts/swav_*ep_pretrain.sh). Bilinear; std[0] is 0.228 there.
     The other scripts: 2x224+4x96 (swav_RN50w2_400ep_pretrain.sh) is local_crops=4; 2x160+4x96
-    (deepclusterv2_400ep_2x160_4x96_pretrain.sh) is local_crops=4, global_size=160, global_scale=(0.08, 1.0); 2x224
+    (deepclusterv2_400ep_pretrain.sh) is local_crops=4, global_size=160, global_scale=(0.08, 1.0); 2x224
     (swav_400ep_2x224_pretrain.sh) is local_crops=0, global_scale=(0.08, 1.0).
     """
     large = ViewSpec(global_size, global_scale, blur=0.5, **_STRONG)
@@ -136,7 +136,7 @@ def byol(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
     """
     return Recipe(
         "byol", _asymmetric(size, scale, interpolation="bicubic"), batch="index_views_labels",
-        source="vturrisi/solo-learn pretrain_dataloader.py:178-269",
+        source="vturrisi/solo-learn solo/data/pretrain_dataloader.py:178-269",
     )  # fmt: skip
 
 
@@ -160,7 +160,7 @@ def dinov2(
     local_scale: Range = (0.05, 0.32),
     patch: int = 16,
 ) -> Recipe:
-    """DINOv2: Oquab et al., TMLR 2024; facebookresearch/dinov2 b8931f7, dinov2/data/augmentations.py:26-118 with
+    """DINOv2: Oquab et al., TMLR 2024; facebookresearch/dinov2 b8931f7, dinov2/data/augmentations.py:19-118 with
     configs/ssl_default_config.yaml:107-116. Bicubic, torchvision's blur of 9 taps.
 
     The released code passes 1 - p where RandomApply takes p (dinov2/data/transforms.py:12-21): it blurs with
@@ -171,7 +171,7 @@ def dinov2(
     views = _dinov2_views((global_size, local_size), (global_scale, local_scale), local_crops, 0.5, as_declared)
     return Recipe(
         "dinov2-as-declared" if as_declared else "dinov2", views, batch="dinov2", masks=StratifiedMasks(patch=patch),
-        source="facebookresearch/dinov2 dinov2/data/augmentations.py:26-118",
+        source="facebookresearch/dinov2 dinov2/data/augmentations.py:19-118",
     )  # fmt: skip
 
 
@@ -187,8 +187,9 @@ def dinov3(
     flip: float = 0.0,
     patch: int = 16,
 ) -> Recipe:
-    """DINOv3: Siméoni et al., 2025 (arXiv 2508.10104); facebookresearch/dinov3 6876159, dinov3/data/augmentations.py
-    with config vit7b16_pretrain. No flips. Blur probabilities as in `dinov2`, inverted here too.
+    """DINOv3: Siméoni et al., 2025 (arXiv 2508.10104); facebookresearch/dinov3 6876159,
+    dinov3/data/augmentations.py:18-227 with dinov3/configs/train/dinov3_vit7b16_pretrain.yaml:126-146. No flips. Blur
+    probabilities as in `dinov2`, inverted here too (dinov3/data/transforms.py:19-28).
 
     gram_size: crops for the gram teacher, without distortions, of the global views' boxes (512 in
     config gram_anchor); the global views are then resized to the larger of both sizes first.
@@ -206,7 +207,8 @@ def dinov3(
         views = globals_ + grams + views[2:]
     return Recipe(
         "dinov3-as-declared" if as_declared else "dinov3", views, batch="dinov2",
-        masks=StratifiedMasks(patch=patch, exact=True), source="facebookresearch/dinov3 dinov3/data/augmentations.py",
+        masks=StratifiedMasks(patch=patch, exact=True),
+        source="facebookresearch/dinov3 dinov3/data/augmentations.py:18-227",
     )  # fmt: skip
 
 
@@ -273,60 +275,64 @@ def mae_thorax(
 
 def seer() -> Recipe:
     """SEER: Goyal et al., 2021 (arXiv 2103.01988) and 2022; facebookresearch/vissl 09270ed,
-    configs/config/pretrain/seer/models/regnet10B.yaml with pretrain/swav/swav_8node_resnet.yaml.
+    configs/config/pretrain/seer/models/regnet10B.yaml:8-25 over pretrain/swav/swav_8node_resnet.yaml.
 
     SwAV's views at 2x160 + 4x96, std[0] 0.229. MODEL_DOCUMENTATION.md says otherwise; this is what the code runs.
     """
     views = swav(global_size=160, local_crops=4).views
-    return Recipe("seer", views, batch="vissl", source="facebookresearch/vissl seer/models/regnet10B.yaml")
+    return Recipe("seer", views, batch="vissl", source="facebookresearch/vissl seer/models/regnet10B.yaml:8-25")
 
 
 def ijepa(*, size: int = 224, scale: Range = (0.3, 1.0), patch: int = 14) -> Recipe:
-    """I-JEPA: Assran et al., CVPR 2023; facebookresearch/ijepa 52c1ae9, configs/in1k_vith14_ep300.yaml,
-    src/masks/multiblock.py. One bilinear crop without flip or colour; the masks are the method.
+    """I-JEPA: Assran et al., CVPR 2023; facebookresearch/ijepa 52c1ae9, src/transforms.py:19-53,
+    src/masks/multiblock.py:55-170 with configs/in1k_vith14_ep300.yaml:1-32. One bilinear crop without flip or colour;
+    the masks are the method.
     """
     masks = MultiBlockMasks(patch=patch)
-    source = "facebookresearch/ijepa src/masks/multiblock.py"
+    source = "facebookresearch/ijepa src/transforms.py:19-53,src/masks/multiblock.py:55-170"
     return Recipe("ijepa", (ViewSpec(size, scale, flip=0.0),), batch="ijepa", masks=masks, source=source)
 
 
 def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 1.0), companion: float = 1.0) -> Recipe:
-    """GenView: Li et al., ECCV 2024; xiaojieli0903/genview 38a6a78, its SimSiam configs on mmpretrain. CLIP's mean and
-    std.
+    """GenView: Li et al., ECCV 2024; xiaojieli0903/genview 38a6a78, on mmpretrain,
+    configs_genview/simsiam/simsiam_resnet50_8xb32-coslr-200e_in1k_singleview_clipmask.py:59-93. CLIP's mean and std
+    (:116-120). Gray is Pillow's here; mmcv rounds other weights.
 
     Of a sample that has a generated picture (ShardDataset's `companions`) one of the two views, drawn evenly, is of
     that picture with probability `companion`: prob_gen_img, 1.0 in all configs (mmpretrain/datasets/transforms/
     wrappers.py:81-103). The third part of the batch tells which view, and its scale.
 
-    The released code never blurs: mmpretrain's GaussianBlur drops its result (auto_augment.py:1171-1173, mmpretrain
-    issue 1711). Default is what it does; as_declared=True blurs with probability 0.5.
+    The released code never blurs: mmpretrain's GaussianBlur drops its result (open-mmlab/mmpretrain
+    mmpretrain/datasets/transforms/auto_augment.py:1171-1173, issue 1711). Default is what it does; as_declared=True
+    blurs with probability 0.5.
     """
     shared = {"grayscale": 0.2, **_jitter(0.4, 0.4, 0.4, 0.1, 0.8)}
     view = ViewSpec(size, scale, blur=0.5 if as_declared else 0.0, **shared)
     return Recipe(
         "genview-as-declared" if as_declared else "genview", (view,) * 2, mean=CLIP_MEAN, std=CLIP_STD,
         batch="views_labels_companions", companion=companion,
-        source="xiaojieli0903/genview mmpretrain/datasets/transforms/auto_augment.py:1171-1173",
+        source="xiaojieli0903/genview simsiam_resnet50_8xb32-coslr-200e_in1k_singleview_clipmask.py:59-93",
     )  # fmt: skip
 
 
 def supervised(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
-    """Supervised training as torchvision's and pytorch/examples' scripts have it: pytorch/examples imagenet/main.py.
+    """Supervised training: crops of Szegedy et al., CVPR 2015; pytorch/examples 493da93, imagenet/main.py:239-246.
 
     One bilinear crop, flipped.
     """
     return Recipe(
-        "supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py"
+        "supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py:239-246"
     )
 
 
 def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "bilinear") -> Recipe:
-    """Evaluation: the short side resized, the centre cut out; pytorch/examples imagenet/main.py.
+    """Evaluation: the short side resized, the centre cut out. Krizhevsky et al., NeurIPS 2012; pytorch/examples
+    493da93, imagenet/main.py:248-255.
 
     For linear probes and k-NN. DINO's and DINOv2's evaluations are interpolation="bicubic".
     """
     view = ViewSpec(size, interpolation=interpolation, flip=0.0, resize_short=resize)
-    return Recipe("evaluate", (view,), batch="view_labels", source="pytorch/examples imagenet/main.py")
+    return Recipe("evaluate", (view,), batch="view_labels", source="pytorch/examples imagenet/main.py:248-255")
 
 
 PRESETS: dict[str, Callable[..., Recipe]] = {

@@ -116,6 +116,8 @@ class Submitted:
             | companions
             | {
                 "records": torch.from_numpy(self.keys.records),
+                "epochs": torch.from_numpy(self.keys.epochs.astype(np.int64)),
+                "draws": torch.from_numpy(self.keys.draws.astype(np.int64)),
                 "ids": pack.ids(self.keys.records),
                 "valid": torch.from_numpy(self.valid),
                 "plans": self.plans,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import itertools
 import json
 import pickle
 import shutil
@@ -21,7 +22,7 @@ from pass_loader import ConcatDataset, DataLoader, PackError, Recipe, RecordErro
 from pass_loader.dataset import agree_on_generation
 from pass_loader.live import ConcatLive, Live
 from pass_loader.mixture import MAX_PASSES, Mixture
-from pass_loader.pack import build, remove
+from pass_loader.pack import Pack, build, remove
 from pass_loader.permutation import permute_each
 
 from .corpus import jpeg, noise
@@ -287,6 +288,24 @@ def test_weights_with_other_samplers(three: list[Path]) -> None:
     assert mapped[7][0][0].numpy().tobytes() == drawn(dataset, 3)[7][1]
     endless = DataLoader(dataset, 62, infinite=True, shuffle=True, return_info=True)
     assert sorted(seen(next(iter(endless)))) == sorted(drawn(dataset, 0))
+
+
+@pytest.mark.parametrize("options", [{}, {"infinite": True}, {"on_error": "replace"}], ids=str)
+def test_the_info_tells_how_to_see_a_sample_again(copies: list[Path], options: dict[str, Any]) -> None:
+    """Also the second time that an epoch has a record, behind the end of an epoch within a batch, and in the place of a
+    bad record."""
+    for record in (1, 4):
+        flip_a_bit(Pack(copies[2]), record) if "on_error" in options else None
+    dataset, told = maker(copies, weights=[1, 1, 8], num_samples=50)(), set()
+    batches = iter(DataLoader(dataset, 8, shuffle=True, num_workers=1, return_info=True, **options))
+    for views, _, info in itertools.islice(batches, 14):
+        for slot, keys in enumerate(zip(*(info[name].tolist() for name in ("records", "epochs", "draws")))):
+            assert all(torch.equal(view[slot], one) for view, one in zip(views, dataset.sample(*keys)))
+            assert np.array_equal(info["plans"][slot], dataset.plan(*keys))
+            told.add(keys[1:])
+    assert {draw for _, draw in told} >= {0, 1, 2} and len({epoch for epoch, _ in told}) == 1 + (
+        "infinite" in options
+    ) * 2
 
 
 def test_every_pass_is_another_order() -> None:

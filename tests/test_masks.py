@@ -111,6 +111,21 @@ def test_block_masks(target: float, least: float, most: float, exact: bool) -> N
     assert_same_distribution(ours, theirs)
 
 
+@pytest.mark.parametrize("target,least,most", [(30.0, 30.0, 98.0), (60.0, 60.0, 98.0), (60.0, 16.0, 20.0)])
+def test_shapes_of_blocks(target: float, least: float, most: float) -> None:
+    """Few blocks of known area: how often each height and width. Kills: another range of aspects (first case), blocks
+    as large as the grid (second), an area above the most (third)."""
+    count, chance = 2 * COUNT, random.Random(5)
+    ours = _C.block_masks(*keys_of(count), 0, GRID, np.full(count, target), least, most, 0.3, False)
+    theirs = np.stack([slow_block_mask(chance, GRID, target, least, most, False) for _ in range(count)])
+    sides = [100 * masks.any(2).sum(1) + masks.any(1).sum(1) for masks in (ours, theirs)]
+    a, b = (np.bincount(one, minlength=2000).astype(float) for one in sides)
+    common = a + b >= 20
+    a, b = (np.append(one[common], one[~common].sum()) for one in (a, b))
+    chi, freedom = ((a - b) ** 2 / np.maximum(a + b, 1)).sum(), len(a) - 1
+    assert chi < freedom + 5 * math.sqrt(2 * freedom) and freedom > 20
+
+
 @pytest.mark.parametrize("shape", ["block", "random"])
 @pytest.mark.parametrize("side", [224, 96])
 def test_ibot_masks(shape: str, side: int) -> None:
@@ -178,9 +193,12 @@ def test_multi_block_sizes() -> None:
             assert distance(*(np.array([s[part][axis] for s in one]) for one in (sizes, theirs))) < 1
 
 
-@pytest.mark.parametrize("predictor,encoder,min_keep", [((5, 8), (15, 15), 10), ((13, 13), (14, 14), 40)])
+@pytest.mark.parametrize(
+    "predictor,encoder,min_keep", [((5, 8), (15, 15), 10), ((13, 13), (14, 14), 40), ((11, 11), (9, 9), 12)]
+)
 def test_multi_block_places(predictor: tuple[int, int], encoder: tuple[int, int], min_keep: int) -> None:
-    """The second case needs more tries and fewer constraints."""
+    """The second case needs more tries and fewer constraints, the third now and then. Kills: fewer tries, another
+    constraint that is dropped first."""
     grid, count = (16, 16), 2000
     p, p_counts, e, e_counts = _C.multi_block(*keys_of(count), grid, predictor, encoder, 4, 1, min_keep)
     chance = random.Random(4)
@@ -193,7 +211,11 @@ def test_multi_block_places(predictor: tuple[int, int], encoder: tuple[int, int]
 
     for number in range(4):
         assert set(p_counts[:, number]) == {predictor[0] * predictor[1]}
-        assert_same_distribution(dense(p[:, number], p_counts[:, number]), np.stack([one[0][number] for one in theirs]))
+        mine, others = dense(p[:, number], p_counts[:, number]), np.stack([one[0][number] for one in theirs])
+        assert_same_distribution(mine, others)
+        pairs = ((mine, dense(e[:, 0], e_counts[:, 0])), (others, np.stack([one[1] for one in theirs])))
+        overlaps = [(blocks & seen).any((1, 2)).mean() for blocks, seen in pairs]
+        assert abs(overlaps[0] - overlaps[1]) < 4 * math.sqrt((sum(overlaps) + 0.01) / count), number
     assert_same_distribution(dense(e[:, 0], e_counts[:, 0]), np.stack([one[1] for one in theirs]))
     assert not dense(p[:, 0], p_counts[:, 0])[:, -1].any(), "the last row is never used"
     assert e_counts.min() > min_keep

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from docs.make_recipes import HERE, VARIANTS, made, page, table
+from docs.make_recipes import HERE, VARIANTS, made, page, shape, table
 from pass_loader import Recipe, recipes
 
 from .test_plan import assert_uniform, draw
@@ -56,6 +56,12 @@ def test_page_is_written_by_its_script() -> None:
         assert (HERE / "recipes" / f"{name}.jpg").stat().st_size > 1000
 
 
+@pytest.mark.parametrize("name", sorted(recipes.PRESETS))
+def test_the_readme_lists_every_preset(name: str) -> None:
+    recipe, row = recipes.PRESETS[name](), f"| `recipes.{name}()` | {shape(recipes.PRESETS[name]())} |"
+    assert f"{row} `{recipe.batch}` | {recipe.source} |" in (HERE.parent / "README.md").read_text()
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_printed_table_stands_in_the_page(call: str) -> None:
     shown = re.search(re.escape(f"`recipes.{call}`\n\n```text\n") + r"(.*?)\n```", PAGE, re.S)
@@ -65,7 +71,9 @@ def test_printed_table_stands_in_the_page(call: str) -> None:
 @pytest.mark.parametrize("name", sorted(recipes.PRESETS))
 def test_preset_cites_paper_and_source(name: str) -> None:
     text, recipe = recipes.PRESETS[name].__doc__ or "", recipes.PRESETS[name]()
-    assert recipe.source.split()[0] in text and re.search(r"20\d\d|pytorch/examples", text)
+    assert re.fullmatch(r"\S+/\S+ \S+:\d+(-\d+)?(,\S*\d)?", recipe.source), "repository, file and lines"
+    repository, *_ = recipe.source.split()
+    assert re.search(rf"et al\..*20\d\d.*{repository}\s+[0-9a-f]{{7}},", text, re.S), "paper, year, repository, commit"
     assert recipe.batch == BATCH.get(name, "views_labels")
     assert recipe.std == STD.get(name, (0.229, 0.224, 0.225))
 

@@ -1,0 +1,100 @@
+"""Contact sheets: of any recipe, with the masks that a loader's first batch has."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pass_loader import DataLoader, Recipe, ShardDataset, recipes
+from pass_loader.pack.preview import preview
+
+RECORDS = [2, 5, 7, 11]
+RED = np.array([255, 60, 60])
+MASKED = {
+    "ibot": recipes.ibot(local_crops=2),
+    "dinov2": recipes.dinov2(local_crops=1),
+    "dinov3": recipes.dinov3(local_crops=1, gram_size=224),
+    "mae": recipes.mae(mask_ratio=0.75),
+    "mae_thorax": recipes.mae_thorax(mask_ratio=0.9),
+    "ijepa": recipes.ijepa(),
+}
+
+
+def sheet_of(pack: Path, recipe: Recipe, out: Path) -> np.ndarray:
+    preview(pack, recipe, out, records=RECORDS, seed=3)
+    with Image.open(out) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def kinds_of(recipe: Recipe, batch: Any, slot: int) -> dict[int, np.ndarray]:
+    """What a loader's batch says of a sample, a view that has a mask: (rows, columns), 0 seen, 1 hidden, 2 a
+    predictor's."""
+    if recipe.batch == "views_labels_masks":
+        return {view: mask[slot].numpy() for view, mask in enumerate(batch[2])}
+    if recipe.batch == "dinov2":
+        side = recipe.views[0].height // 16
+        masks = batch["collated_masks"].reshape(2, len(RECORDS), side, side)
+        return {view: masks[view, slot].numpy() for view in range(2)}
+    if recipe.batch == "view_labels_masks":
+        return {0: batch[2]["mask"][slot].reshape(14, 14).int().numpy()}
+    _, encoders, predictors = batch
+    cells = np.ones(256, int)
+    cells[encoders[0][slot]] = 0
+    for block in predictors:
+        cells[block[slot]] = 2
+    return {0: cells.reshape(16, 16)}
+
+
+@pytest.mark.parametrize("name", sorted(MASKED))
+def test_masks_are_drawn_over_the_views(pack: Path, tmp_path: Path, name: str) -> None:
+    """Those of the loader's first batch, at their places. Kills: rows taken for columns, another sample's mask, views
+    that are shown without theirs or with one that they do not have."""
+    recipe = MASKED[name]
+    dataset = ShardDataset(pack, recipe, seed=3)
+    batch = next(iter(DataLoader(dataset, len(RECORDS), sampler=RECORDS)))
+    sheet = sheet_of(pack, recipe, tmp_path / "sheet.png")
+    bare = dataclasses.replace(recipe, masks=None, batch="views")
+    plain = sheet_of(pack, bare, tmp_path / "plain.png")
+    assert sheet.shape == plain.shape and (sheet != plain).any()
+    shown = np.zeros(sheet.shape[:2], bool)
+    for slot, record in enumerate(RECORDS):
+        kinds = kinds_of(recipe, batch, slot)
+        for number, view in enumerate(dataset.render(record)):
+            y, x = place_of(view, plain)
+            found = sheet[y : y + len(view), x : x + view.shape[1]]
+            shown[y : y + len(view), x : x + view.shape[1]] = True
+            want = view
+            if number in kinds:
+                patch = -(-len(view) // len(kinds[number]))
+                kind = np.kron(kinds[number], np.ones((patch, patch), int))[:, :, None]
+                want = np.choose(kind, [view, view // 4, view // 2 + RED // 2]).astype(np.uint8)
+            assert np.array_equal(found, want), (record, number)
+    assert np.array_equal(sheet[~shown], plain[~shown])
+
+
+def place_of(view: np.ndarray, sheet: np.ndarray) -> tuple[int, int]:
+    """y and x of a picture in the sheet, where it stands once."""
+    height, width = view.shape[:2]
+    corners = (sheet[: sheet.shape[0] - height + 1, : sheet.shape[1] - width + 1] == view[0, 0]).all(2)
+    found = [
+        (y, x) for y, x in np.argwhere(corners).tolist() if np.array_equal(sheet[y : y + height, x : x + width], view)
+    ]
+    assert len(found) == 1
+    return found[0]
+
+
+@pytest.mark.parametrize("name", sorted(recipes.PRESETS))
+def test_every_preset(pack: Path, tmp_path: Path, name: str) -> None:
+    recipe = recipes.PRESETS[name]()
+    bare = dataclasses.replace(recipe, masks=None, batch="views" if recipe.masks else recipe.batch)
+    sheet, dataset = sheet_of(pack, bare, tmp_path / "sheet.png"), ShardDataset(pack, bare, seed=3)
+    if recipe.masks:
+        assert sheet_of(pack, recipe, tmp_path / "masked.png").shape == sheet.shape
+    for record in RECORDS:
+        for view in dataset.render(record):
+            place_of(view, sheet)
