@@ -41,21 +41,34 @@ class Settings:
     rank: int
 
 
-class BatchIterator:
-    """Ends with StopIteration. After an error the next call goes on with the batch behind the failed one; after a
-    timeout or an interrupt with the same batch.
+@dataclass(frozen=True)
+class Begun:
+    """What an iteration goes through.
 
     gone: records, sorted, that are removed by now; those that the resumed epoch began with are bad, and are never read.
     """
 
-    def __init__(
-        self, drawn: Iterator[Drawn], live: Served, gone: np.ndarray, renderer: Renderer, progress: Progress,
-        faults: Faults, meter: Meter, settings: Settings,
-    ):  # fmt: skip
-        self._drawn, self._live, self._gone, self._renderer = drawn, live, gone, renderer
-        self._progress, self._faults, self._meter, self._settings = progress, faults, meter, settings
+    drawn: Iterator[Drawn]
+    live: Served
+    gone: np.ndarray
+    renderer: Renderer
+    progress: Progress
+    settings: Settings
+
+
+class BatchIterator:
+    """Ends with StopIteration. After an error the next call goes on with the batch behind the failed one; after a
+    timeout or an interrupt with the same batch.
+
+    begin: called at the first `next`, which fixes epoch, ranks and what is served: Lightning makes the iterator before
+        it sets the epoch (lightning 2.6.6, loops/fit_loop.py, setup_data before on_advance_start).
+    """
+
+    def __init__(self, begin: Callable[[], Begun], faults: Faults, meter: Meter):
+        self._begin, self._faults, self._meter = begin, faults, meter
+        self._has_begun = False
         self._under_way: deque[tuple[Submitted, list[Failure], Any]] = deque()
-        self._peeked = next(drawn, None)  # so that what a sampler draws does not depend on what happens meanwhile
+        self._peeked: Drawn | None = None
         self._failed: tuple[int, Any] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
 
@@ -67,6 +80,8 @@ class BatchIterator:
         if self._left_at is not None:
             self._meter.worked_s += begun - self._left_at
         try:
+            if not self._has_begun:
+                self._set_up(self._begin())
             while True:
                 batch = self._next_batch()
                 if len(batch.keys):
@@ -77,6 +92,11 @@ class BatchIterator:
         finally:
             self._left_at = time.perf_counter()
             self._meter.waited_s += self._left_at - begun
+
+    def _set_up(self, begun: Begun) -> None:
+        self._drawn, self._live, self._gone, self._renderer = begun.drawn, begun.live, begun.gone, begun.renderer
+        self._progress, self._settings = begun.progress, begun.settings
+        self._has_begun = True
 
     def _next_batch(self) -> Submitted:
         if self._failed is not None:

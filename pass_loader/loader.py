@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import math
 import operator
 import os
@@ -20,7 +21,7 @@ from torch.utils.data._utils.pin_memory import pin_memory as pinned
 from .dataset import ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
-from .iteration import BatchIterator, Meter, Settings
+from .iteration import BatchIterator, Begun, Meter, Settings
 from .live import Served
 from .rendering import ELEMENTS, Renderer, Submitted
 from .resume import Drawn, ForeignSampler, Progress, check_fits, draw_share, identity
@@ -168,9 +169,13 @@ class DataLoader:
         return list(self._faults.errors)
 
     def __iter__(self) -> BatchIterator:
-        rank, world = self._place()
-        if world > 1 and self._faults.policy == "skip":
+        if self._place()[1] > 1 and self._faults.policy == "skip":
             raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
+        return BatchIterator(self._begin, self._faults, self._meter)
+
+    def _begin(self) -> Begun:
+        """At the first `next` of an iterator, as torch's without workers."""
+        rank, world = self._place()
         progress = self._continued() or self._next_progress()
         check_epoch(progress.epoch)
         live = self._live(progress, world)
@@ -179,11 +184,10 @@ class DataLoader:
         with_plans = self.return_info or self.return_plan
         settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
         drawn = self._drawn(live, progress, step)
-        iterator = BatchIterator(
-            drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings
-        )  # fmt: skip
+        first = [*itertools.islice(drawn, 1)]  # what does not fit shows here, and a state that was loaded is not lost
+        begun = Begun(itertools.chain(first, drawn), live, gone, self._get_renderer(), progress, settings)
         self._last, self._resumed = progress, None
-        return iterator
+        return begun
 
     def _continued(self) -> Progress | None:
         """Where a state that was loaded goes on; None where there is none, or the sampler was set to another epoch."""
@@ -195,7 +199,7 @@ class DataLoader:
         if resumed.position:
             warnings.warn(
                 f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
-                f"{resumed.position} in that epoch is dropped", stacklevel=3,
+                f"{resumed.position} in that epoch is dropped", stacklevel=5,
             )  # fmt: skip
         self._resumed = None
         return None

@@ -165,7 +165,9 @@ def test_a_state_starts_no_threads(tiny: Path) -> None:
     state = loader.state_dict()
     loader.load_state_dict(state)
     assert threads() == before and (state["epoch"], state["position"]) == (0, 0)
-    iter(loader)
+    iterator = iter(loader)
+    assert threads() == before and loader.state_dict() == state
+    next(iterator)
     assert threads() == before + 4
 
 
@@ -225,8 +227,9 @@ def test_an_epoch_set_while_it_runs_changes_nothing(tiny: Path) -> None:
     want = whole_epoch(Ranks(tiny, 1, 4))
     ranks = Ranks(tiny, 1, 4)
     iterator = iter(ranks.loaders[0])
+    head = seen(next(iterator))
     ranks.loaders[0].sampler.set_epoch(9)
-    assert [sample for batch in iterator for sample in seen(batch)] == want
+    assert head + [sample for batch in iterator for sample in seen(batch)] == want
     endless = Ranks(tiny, 1, 4, infinite=True)
     iterator = iter(endless.loaders[0])
     head = [record for _ in range(6) for record, _ in seen(next(iterator))]
@@ -278,10 +281,10 @@ def test_states_that_are_none(tiny: Path) -> None:
             loader.load_state_dict({**loader.state_dict(), name: value})
     with pytest.raises(ValueError, match="the state is of 25 samples, the dataset had 62"):
         loader.load_state_dict({**loader.state_dict(), "samples": 25, "position": 4})
-        iter(loader)
+        next(iter(loader))
     with pytest.raises(PackError, match="tells of no time"):
         loader.load_state_dict({**loader.state_dict(), "samples": COUNT, "position": 4, "generation": 1 << 32 | 5})
-        iter(loader)
+        next(iter(loader))
 
 
 def test_a_failed_start_does_not_lose_the_position(tiny: Path, tmp_path: Path) -> None:
@@ -292,10 +295,11 @@ def test_a_failed_start_does_not_lose_the_position(tiny: Path, tmp_path: Path) -
     next(first.steps())
     ranks = Ranks(copy, 1, 4).load(first.state())
     (copy / "pack.json").rename(copy / "away.json")
+    iterator = iter(ranks.loaders[0])
     with pytest.raises(PackError):
-        iter(ranks.loaders[0])
+        next(iterator)
     (copy / "away.json").rename(copy / "pack.json")
-    assert len(whole_epoch(ranks)) == COUNT - 4
+    assert sum(len(seen(batch)) for batch in iterator) == COUNT - 4
 
 
 def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -303,7 +303,7 @@ def test_subsets(dataset: ShardDataset) -> None:
             ShardDataset(dataset.pack, TINY, **arguments)
     empty = ShardDataset(dataset.pack, TINY, records=[])
     with pytest.raises(ValueError, match="serves no records"):
-        iter(DataLoader(empty, 2))
+        next(iter(DataLoader(empty, 2)))
 
 
 def served(loader: Any) -> list[int]:
