@@ -55,9 +55,9 @@ class DataLoader:
     cpus: thread i runs on cpus[i % len(cpus)] alone.
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
-    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's where
-    it changed since the last iteration, else one more than the last. What was removed from the pack leaves at the next
-    epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global batch.
+    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or the
+    first behind those used where its own was (docs/loader.md, "Epochs"). What was removed from the pack leaves at the
+    next epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global batch.
 
     Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
     after `timeout` seconds.
@@ -201,13 +201,16 @@ class DataLoader:
                 f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
                 f"{resumed.position} in that epoch is dropped", stacklevel=5,
             )  # fmt: skip
-        self._resumed = None
+        self._last, self._resumed = resumed, None
         return None
 
     def _next_progress(self) -> Progress:
         """The start of the next iteration."""
         order_epoch, live = self._order_epoch(), self.dataset.live
-        return Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0)
+        return Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0, endless=self._is_endless())
+
+    def _is_endless(self) -> bool:
+        return self._foreign is None and bool(self.sampler.infinite)
 
     def _drawn(self, live: Served, progress: Progress, step: int | None) -> Iterator[Drawn]:
         if self._foreign is not None:
@@ -224,11 +227,16 @@ class DataLoader:
         return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
 
     def _next_epoch(self, order_epoch: int) -> int:
-        """The views' epoch of the next iteration."""
-        if self._last is None or order_epoch != self._last.order_epoch:
+        """The views' epoch of the next iteration: the sampler's, or the first behind those that were used. One that was
+        left before its end is begun again by who sets epochs: a look at a batch, on one rank alone, changes nothing.
+        """
+        last = self._last
+        if last is None or order_epoch < last.order_epoch:
             return order_epoch
-        passed = self._last.position // self._last.samples if not self._foreign and self.sampler.infinite else 0
-        return self._last.epoch + 1 + passed
+        if order_epoch > last.order_epoch:
+            return max(order_epoch, last.unused_epoch)
+        source = self.sampler if self._foreign is None else self._foreign
+        return last.epoch if source.epoch_is_set and not (last.finished or last.endless) else last.unused_epoch
 
     def _live(self, progress: Progress, world: int) -> Served:
         """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
@@ -251,13 +259,15 @@ class DataLoader:
 
     def _occasion(self, progress: Progress) -> str:
         """A name for this start of an epoch, the same on all ranks; also where one of them has other loaders besides,
-        or has looked at a batch of an earlier epoch alone.
+        or has looked at a batch alone.
         """
         own = hashlib.blake2b(repr(self._identity(0)).encode(), digest_size=8).hexdigest()
         if self._number is None:
             self._number = _made[own]
             _made[own] += 1
-        self._begun[progress.order_epoch] += 1
+        last = self._last
+        if last is None or (last.order_epoch, last.epoch) != (progress.order_epoch, progress.epoch):
+            self._begun[progress.order_epoch] += 1
         return f"{own}/{self._number}/{progress.order_epoch}/{self._begun[progress.order_epoch]}"
 
     def _stop(self, count: int, progress: Progress, step: int) -> int | None:
@@ -318,7 +328,8 @@ class DataLoader:
         samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
         self._resumed = Progress.of_state(state)
-        (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
+        if self._resumed.order_epoch != self._order_epoch():
+            (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
 
     def advance(self, batches: int) -> None:
         """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of

@@ -6,6 +6,7 @@ import base64
 import copy
 import hashlib
 import itertools
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,14 @@ class Progress:
     sampler_start: str | None = None  # a foreign sampler's generator, before the epoch
     sampler_state: Any = None  # a foreign sampler's state_dict, behind the last batch handed out
     finished: bool = False
+    endless: bool = False
+
+    @property
+    def unused_epoch(self) -> int:
+        """The first epoch of which no views were handed out."""
+        if self.endless:
+            return self.epoch + math.ceil(self.position / self.samples)
+        return self.epoch + (self.finished or self.position > 0)
 
     def as_state(self) -> dict[str, Any]:
         """This place, or behind the last batch the start of the next epoch, without what a foreign sampler adds."""
@@ -74,6 +83,7 @@ class Progress:
         return Progress(
             state["epoch"], state["order_epoch"], generation, state["samples"], state["world_size"],
             state["position"], state.get("sampler_start"), state.get("sampler_state"),
+            endless=state.get("order", {}).get("infinite", False),
         )  # fmt: skip
 
 
@@ -149,6 +159,10 @@ class ForeignSampler:
     @property
     def epoch(self) -> int:
         return int(getattr(self.sampler, "epoch", getattr(self.inner, "epoch", 0)))
+
+    @property
+    def epoch_is_set(self) -> bool:
+        return self.epoch > 0  # of 0 it cannot be told
 
     def set_epoch(self, epoch: int) -> None:
         for sampler in (self.sampler, self.inner):

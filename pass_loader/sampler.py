@@ -93,6 +93,7 @@ class EpochSampler(Sampler[int]):
             raise ValueError(f"order={order!r} is an order of shuffling: give shuffle=True with it")
         self.data, self.shuffle, self.seed, self.drop_last, self.infinite = data, shuffle, seed, drop_last, infinite
         self.epoch = 0
+        self.epoch_is_set = False  # by set_epoch, once or more
         self._order = order
         self._kept: tuple[tuple[str, int, int], Order] | None = None
         self._place = (rank, world_size) if rank is not None and world_size is not None else None
@@ -112,6 +113,7 @@ class EpochSampler(Sampler[int]):
         """Raises ValueError outside [0, 2^32)."""
         check_epoch(operator.index(epoch))
         self.epoch = operator.index(epoch)
+        self.epoch_is_set = True
 
     def kind(self, count: int) -> str:
         if not self.shuffle:

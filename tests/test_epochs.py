@@ -72,25 +72,22 @@ def test_the_iterator_before_the_epoch(tiny: Path, own: bool) -> None:
 
 def test_with_lightning(tiny: Path, tmp_path: Path) -> None:
     lightning = pytest.importorskip("lightning")
-    got: list[Seen] = []
+    got: dict[int, Seen] = {}
 
     class Model(lightning.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(1))
 
-        def on_train_epoch_start(self) -> None:
-            got.append([])
-
         def training_step(self, batch: Any, number: int) -> Any:
-            got[-1].extend(seen(batch))
+            got.setdefault(self.current_epoch, []).extend(seen(batch))
             return self.weight.sum()
 
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     def fit(epochs: int, **arguments: Any) -> list[Seen]:
-        del got[:]
+        got.clear()
         checkpoint = lightning.pytorch.callbacks.ModelCheckpoint(
             tmp_path, filename="{step}", every_n_train_steps=8, save_top_k=-1, save_on_train_epoch_end=False
         )
@@ -99,7 +96,7 @@ def test_with_lightning(tiny: Path, tmp_path: Path) -> None:
             callbacks=[checkpoint], use_distributed_sampler=False,
         )  # fmt: skip
         trainer.fit(Model(), make(tiny), **arguments)
-        return [list(one) for one in got]
+        return list(got.values())
 
     want = [epoch(tiny, number) for number in range(3)]
     assert fit(3) == want
@@ -107,3 +104,53 @@ def test_with_lightning(tiny: Path, tmp_path: Path) -> None:
         begun, inside = divmod(step, 16)
         resumed = fit(3, ckpt_path=str(tmp_path / f"step={step}.ckpt"), weights_only=False)
         assert resumed == [want[begun][4 * inside :], *want[begun + 1 :]], step
+
+
+def views_of(tiny: Path, batches: Seen) -> set[int]:
+    """The epochs of which these views are."""
+    data = ShardDataset(tiny, TINY, seed=5)
+    return {
+        number for number in range(12) for record, view in batches
+        if data.sample(record, epoch=number)[0].numpy().tobytes() == view
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_look_at_a_batch(tiny: Path, own: bool) -> None:
+    """It uses no epoch up: a rank that looks alone gets what the others get, and no views come twice."""
+    for number in (3, 0) if own else (3,):
+        loader = make(tiny, own)
+        if number == 0:
+            next(iter(loader))
+        loader.sampler.set_epoch(number)
+        look = seen(next(iter(loader)))
+        for following in (number, number + 1):
+            loader.sampler.set_epoch(following)
+            got = samples(loader)
+            assert got == epoch(tiny, following) and (following > number or got[:4] == look)
+
+
+def test_views_are_used_once(tiny: Path) -> None:
+    """An epoch gone through twice; a state in it or behind it; and a number that goes back."""
+    loader = make(tiny)
+
+    def next_views(loader: DataLoader, number: int | None, stop: int | None = 1) -> set[int]:
+        if number is not None:
+            loader.sampler.set_epoch(number)
+        return views_of(tiny, [s for batch in itertools.islice(loader, stop) for s in seen(batch)[:1]])
+
+    assert next_views(loader, 3, None) == {3} and next_views(loader, 3) == {4}
+    in_it = loader.state_dict()
+    assert next_views(loader, 3, None) == {4}
+    behind = loader.state_dict()
+    assert next_views(loader, 4) == {5} and next_views(loader, 5) == {6} and next_views(loader, 9) == {9}
+    assert next_views(loader, 2) == {2} and next_views(loader, 3) == {3}
+    resumed = make(tiny)
+    resumed.load_state_dict(behind)
+    assert next_views(resumed, 4) == {5}
+    resumed.load_state_dict(in_it)
+    with pytest.warns(UserWarning, match="dropped"):
+        assert next_views(resumed, 4) == {5}
+    never = make(tiny)
+    assert [next_views(never, None) for _ in range(3)] == [{0}, {1}, {2}]
+    assert next_views(never, 1) == {3}, "1 and 2 are used"
