@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -49,7 +50,8 @@ class ShardDataset(Samples, IterableDataset):
     """The samples of a pack under a recipe.
 
     Give it to `pass_loader.DataLoader` for batches. Under torch's own DataLoader it is an IterableDataset in
-    sequential order: ranks and worker processes split the records among them, and each sample is
+    sequential order: ranks and worker processes split the records among them, wrapping around so that all ranks get as
+    many batches (`len` tells the records of all ranks together), and each sample is
     (list of (3, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
     There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
@@ -95,10 +97,10 @@ class ShardDataset(Samples, IterableDataset):
     def __iter__(self) -> Iterator[Any]:
         rank, world = initialized_rank() or self._rank or (0, 1)
         worker = get_worker_info()
-        part, parts = (rank * worker.num_workers + worker.id, world * worker.num_workers) if worker else (rank, world)
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         live = self.live
-        for position in range(part, len(live), parts):
-            yield self._item(*_at(live, position, 0, self.epoch), self.epoch)
+        for place in range(rank + world * number, math.ceil(len(live) / world) * world, world * workers):
+            yield self._item(*_at(live, place % len(live), 0, self.epoch), self.epoch)
 
     def as_map(self) -> MapDataset:
         """The same samples by position, for torch's DataLoader, samplers, Subset and random_split."""

@@ -305,3 +305,19 @@ def test_the_same_tensors_from_any_start(tiny: Path, threads: int) -> None:
             for record, view in whole_epoch(ranks):
                 assert want[record] == view, (isa, world, batch)
     _C.set_isa("best")
+
+
+@pytest.mark.parametrize("world,workers", [(2, 2), (2, 0), (3, 2), (5, 1)])
+def test_torchs_loader_on_several_ranks(tiny: Path, monkeypatch: pytest.MonkeyPatch, world: int, workers: int) -> None:
+    """Under DDP unequal numbers of batches hang. 17 records on two ranks with two workers, batches of four."""
+    from pass_loader import dataset
+
+    data = ShardDataset(tiny, TINY, seed=5, records=range(17))
+    found, shapes = [], []
+    for rank in range(world):
+        monkeypatch.setattr(dataset, "initialized_rank", lambda: (rank, world))
+        batches = list(torch.utils.data.DataLoader(data, 4, num_workers=workers))
+        shapes.append([len(labels) for _, labels in batches])
+        found += [view.numpy().tobytes() for views, _ in batches for view in views[0]]
+    assert all(shape == shapes[0] for shape in shapes) and len(found) == math.ceil(17 / world) * world
+    assert set(found) == {data.sample(record)[0].numpy().tobytes() for record in range(17)}
