@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import math
 import operator
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
@@ -18,18 +18,16 @@ import torch
 from torch.utils.data import BatchSampler, Sampler
 from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
-from .dataset import ShardDataset, agree_on_generation, initialized_rank
+from .dataset import Occasions, ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
 from .iteration import BatchIterator, Begun, Meter, Settings
 from .live import Served
 from .rendering import ELEMENTS, Renderer, Submitted
-from .resume import Drawn, ForeignSampler, Progress, check_fits, draw_share, identity
+from .resume import Drawn, ForeignSampler, Pass, Progress, check_fits, draw_endless, draw_share, identity
 from .sampler import EpochSampler
 from .samples import check_epoch
 from .statistics import statistics
-
-_made: Counter[str] = Counter()  # loaders that have begun an epoch, by what their states must have in common
 
 
 class DataLoader:
@@ -55,9 +53,10 @@ class DataLoader:
     cpus: thread i runs on cpus[i % len(cpus)] alone.
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
-    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or the
-    first behind those used where its own was (docs/loader.md, "Epochs"). What was removed from the pack leaves at the
-    next epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global batch.
+    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
+    the first behind those used where its own was (docs/loader.md, "Epochs"). What was removed from the pack leaves at
+    the next epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global
+    batch.
 
     Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
     after `timeout` seconds.
@@ -140,8 +139,7 @@ class DataLoader:
             self.batch_sampler = BatchSampler(self.sampler, self.batch_size or 1, drop_last)
         self._faults = Faults(on_error)
         self._meter = Meter()
-        self._number: int | None = None  # of those with the same identity; known at the first iteration
-        self._begun: Counter[int] = Counter()  # iterations, by the sampler's epoch
+        self._occasions = Occasions()
         self._last: Progress | None = None  # of the latest iteration
         self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
         self._renderer: tuple[int, Renderer] | None = None
@@ -178,14 +176,15 @@ class DataLoader:
         rank, world = self._place()
         progress = self._continued() or self._next_progress()
         check_epoch(progress.epoch)
-        live = self._live(progress, world)
-        gone = self.dataset.pack.removed if progress.position else np.empty(0, np.int64)
+        occasion = self._occasion(progress)
+        live = self._live(progress, world, occasion)
+        gone = self.dataset.pack.removed if progress.is_inside else np.empty(0, np.int64)
         step = None if self._foreign is not None else (self.batch_size or 1) * world
         with_plans = self.return_info or self.return_plan
         settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
-        drawn = self._drawn(live, progress, step)
+        drawn = self._drawn(live, gone, progress, step, occasion)
         first = [*itertools.islice(drawn, 1)]  # what does not fit shows here, and a state that was loaded is not lost
-        begun = Begun(itertools.chain(first, drawn), live, gone, self._get_renderer(), progress, settings)
+        begun = Begun(itertools.chain(first, drawn), self._get_renderer, progress, settings)
         self._last, self._resumed = progress, None
         return begun
 
@@ -207,17 +206,25 @@ class DataLoader:
     def _next_progress(self) -> Progress:
         """The start of the next iteration."""
         order_epoch, live = self._order_epoch(), self.dataset.live
-        return Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0, endless=self._is_endless())
+        epoch, endless = self._next_epoch(order_epoch), self._is_endless()
+        return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=endless)
 
     def _is_endless(self) -> bool:
         return self._foreign is None and bool(self.sampler.infinite)
 
-    def _drawn(self, live: Served, progress: Progress, step: int | None) -> Iterator[Drawn]:
+    def _drawn(
+        self, live: Served, gone: np.ndarray, progress: Progress, step: int | None, occasion: str
+    ) -> Iterator[Drawn]:
+        size = self.batch_size or 1
         if self._foreign is not None:
             skipped = self._foreign.begin(progress)
-            return self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress, skipped)
+            return self._foreign.draw(live, gone, size, self.drop_last, progress, skipped)
+        if self.sampler.infinite:
+            running = Pass(progress.passed, progress.pass_start, live, gone)
+            begin = functools.partial(self._agreed, self.sampler.place[1], occasion)
+            return draw_endless(self.sampler, size, dataclasses.replace(progress), running, begin)
         share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step or 1))
-        return draw_share(share, live, self.batch_size or 1, progress.epoch)
+        return draw_share(share, live, size, progress.epoch, gone)
 
     def _place(self) -> tuple[int, int]:
         """(rank, ranks that take part)."""
@@ -238,20 +245,29 @@ class DataLoader:
         source = self.sampler if self._foreign is None else self._foreign
         return last.epoch if source.epoch_is_set and not (last.finished or last.endless) else last.unused_epoch
 
-    def _live(self, progress: Progress, world: int) -> Served:
+    def _live(self, progress: Progress, world: int, occasion: str) -> Served:
         """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
+        if progress.generation is not None:
+            progress.to_running_pass()
+        if not progress.is_inside or progress.generation is None:
+            progress.world = world
+            live = self._agreed(world, occasion, progress.passed)
+            progress.generation, progress.samples = live.generation, len(live)
+            progress.to_running_pass()
+            return live
+        self.dataset.pack.refresh()
+        live = self.dataset.live_then(progress.generation)
+        if len(live) != progress.samples:
+            raise ValueError(f"the state is of {progress.samples} samples, the dataset had {len(live)} at that time")
+        self.dataset.serve(live)
+        return live
+
+    def _agreed(self, world: int, occasion: str, passed: int) -> Served:
+        """What is served from now on: the records that are live as the first rank finds them."""
         pack = self.dataset.pack
         pack.refresh()
-        if progress.position and progress.generation is not None:
-            live = self.dataset.live_then(progress.generation)
-            if len(live) != progress.samples:
-                raise ValueError(
-                    f"the state is of {progress.samples} samples, the dataset had {len(live)} at that time"
-                )
-        else:
-            generation = agree_on_generation(pack, self._occasion(progress)) if world > 1 else pack.generation
-            live = self.dataset.live_then(generation)
-            progress.generation, progress.samples, progress.world = generation, len(live), world
+        generation = agree_on_generation(pack, f"{occasion}/{passed}") if world > 1 else pack.generation
+        live = self.dataset.live_then(generation)
         if not len(live):
             raise ValueError(f"{self.dataset!r} serves no records")
         self.dataset.serve(live)
@@ -262,21 +278,15 @@ class DataLoader:
         or has looked at a batch alone.
         """
         own = hashlib.blake2b(repr(self._identity(0)).encode(), digest_size=8).hexdigest()
-        if self._number is None:
-            self._number = _made[own]
-            _made[own] += 1
         last = self._last
-        if last is None or (last.order_epoch, last.epoch) != (progress.order_epoch, progress.epoch):
-            self._begun[progress.order_epoch] += 1
-        return f"{own}/{self._number}/{progress.order_epoch}/{self._begun[progress.order_epoch]}"
+        again = last is not None and (last.order_epoch, last.epoch) == (progress.order_epoch, progress.epoch)
+        return self._occasions.name(own, progress.order_epoch, again)
 
-    def _stop(self, count: int, progress: Progress, step: int) -> int | None:
+    def _stop(self, count: int, progress: Progress, step: int) -> int:
         """Where the epoch ends, in places of all ranks together. Every rank gets the same number of batches, none of
         them empty: with drop_last whole ones; else a rest that is too small for the ranks of now, which are others than
         those that began the epoch, wraps around.
         """
-        if self.sampler.infinite:
-            return None
         world = self.sampler.place[1]
         stop = self.sampler.total(count, progress.world)
         rest = (stop - progress.position) % step

@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from pass_loader import DataLoader, ShardDataset
 
-from .test_resume import COUNT, TINY, Seen, seen
+from .test_resume import TINY, Seen, seen
 
 
 def make(tiny: Path, own: bool = True) -> DataLoader:
