@@ -242,6 +242,11 @@ class ForeignSampler:
         yielded = self._begun(again=progress.position == 0)
         while skipped > 0 and (passed := next(yielded, None)) is not None:
             skipped -= len(passed) if self.batched else 1
+        if skipped > 0:
+            raise ValueError(
+                f"the state's position is {progress.position}, and the sampler {type(self.sampler).__name__} ends "
+                f"{skipped} before it: is it the same one?"
+            )
         while (chunk := next(yielded, None) if self.batched else [*itertools.islice(yielded, batch_size)]) is not None:
             if not self.batched and len(chunk) < (batch_size if drop_last else 1):
                 return
@@ -271,7 +276,10 @@ def _keys_of(chunk: Sequence[Any], live: Served, epoch: int) -> Keys:
     pairs = [p if isinstance(p, (tuple, list)) else (p, 0) for p in chunk]
     rows = np.array([[operator.index(p), operator.index(draw)] for p, draw in pairs], dtype=np.int64)
     if rows[:, 0].min() < 0 or rows[:, 0].max() >= len(live):
-        raise IndexError(f"the sampler gave a position outside [0, {len(live)})")
+        raise IndexError(
+            f"the sampler gave a position outside [0, {len(live)}). Were records removed since it was made? Positions "
+            "count the live ones: make the sampler anew, for len(dataset) positions"
+        )
     if rows[:, 1].min() < 0 or rows[:, 1].max() >= 1 << 16:
         raise IndexError("the sampler gave a draw outside [0, 65536)")
     epochs = np.full(len(rows), epoch, np.uint32)
