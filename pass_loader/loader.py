@@ -121,6 +121,7 @@ class DataLoader:
         self.pin_memory_device = pin_memory_device
         self.drop_last = drop_last
         self.generator = generator
+        self.worker_init_fn = self.multiprocessing_context = None  # frameworks read them
         self.persistent_workers, self.in_order = persistent_workers, in_order
         self.return_info, self.return_plan = return_info, return_plan
         self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
@@ -333,13 +334,29 @@ class DataLoader:
         """The next iteration goes on where the state was taken. The sampler's epoch becomes the state's; `set_epoch` to
         another one drops the position, with a warning.
 
-        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch.
+        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch, or of no
+        place between two batches of its epoch.
         """
         samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
-        self._resumed = Progress.of_state(state)
+        resumed = Progress.of_state(state)
+        if self._foreign is None:
+            self._check_position(resumed)
+        self._resumed = resumed
         if self._resumed.order_epoch != self._order_epoch():
             (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
+
+    def _check_position(self, resumed: Progress) -> None:
+        step, position = (self.batch_size or 1) * self.sampler.place[1], resumed.position
+        end = self.sampler.total(resumed.samples, max(1, resumed.world))
+        if position % step and (self.sampler.infinite or position != end):
+            raise ValueError(f"the state is damaged: position {position} is no multiple of the global batch, {step}")
+        if position > end and not self.sampler.infinite:
+            raise ValueError(
+                f"the state is damaged: position {position} lies behind its epoch, which has {end} samples"
+            )
+        if resumed.pass_start > position:
+            raise ValueError(f"the state is damaged: position {position} lies before its pass, {resumed.pass_start}")
 
     def advance(self, batches: int) -> None:
         """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of
@@ -352,7 +369,8 @@ class DataLoader:
         if operator.index(batches) < 0 or (not self.sampler.infinite and batches > len(self)):
             raise ValueError(f"advance by {batches} batches: want at least 0, and no more than an epoch has")
         position = batches * (self.batch_size or 1) * self.sampler.place[1]
-        self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None)
+        whole = not self.sampler.infinite and batches == len(self)
+        self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None, finished=whole)
 
     def _identity(self, samples: int) -> dict[str, Any]:
         own = identity(self.dataset)
