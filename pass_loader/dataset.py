@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch.distributed
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from .companions import Companions
+from .faults import ATTEMPTS, replacement
 from .labels import Labels
 from .live import Generation, Served
 from .pack.reader import Pack
@@ -45,11 +48,31 @@ def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
     return tuple(agreed) if isinstance(agreed, list) else agreed
 
 
+class Occasions:
+    """Names for the starts of epochs by one loader or dataset, for agree_on_generation: equal on all ranks, also where
+    one of them has others besides."""
+
+    _made: Counter[str] = Counter()  # by what is equal on all ranks
+
+    def __init__(self) -> None:
+        self._number: int | None = None  # among those with the same `own`; known at the first start
+        self._begun: Counter[int] = Counter()  # by epoch
+
+    def name(self, own: str, epoch: int, again: bool = False) -> str:
+        """again: of a start that is made once more."""
+        if self._number is None:
+            self._number = Occasions._made[own]
+            Occasions._made[own] += 1
+        self._begun[epoch] += not again
+        return f"{own}/{self._number}/{epoch}/{self._begun[epoch]}"
+
+
 class ShardDataset(Samples, IterableDataset):
     """The samples of a pack under a recipe.
 
     Give it to `pass_loader.DataLoader` for batches. Under torch's own DataLoader it is an IterableDataset in
-    sequential order: ranks and worker processes split the records among them, and each sample is
+    sequential order: ranks and worker processes split the records among them, wrapping around so that all ranks get as
+    many batches (`len` tells the records of all ranks together), and each sample is
     (list of (channels, height, width) float32 tensors, label), or what the recipe's batch is of (structures.item).
     There, call `set_epoch` before each epoch for new views. `as_map` serves torch's samplers.
 
@@ -86,6 +109,7 @@ class ShardDataset(Samples, IterableDataset):
 
     def _begin(self) -> None:
         self.epoch = 0
+        self._occasions = Occasions()
         self._rank: tuple[int, int] | None = None
         self._alone: tuple[int, Renderer] | None = None
 
@@ -97,16 +121,21 @@ class ShardDataset(Samples, IterableDataset):
         return {**super().__getstate__(), "_alone": None, "_rank": initialized_rank() or self._rank}
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch of the views that iteration gives."""
+        """The epoch of the views that iteration gives. What was removed from the pack leaves, on all ranks that make
+        the same calls.
+        """
         self.epoch = epoch
+        self.pack.refresh()
+        own = f"dataset/{self.seed}/{self.subset()}"
+        self.serve(self.live_then(agree_on_generation(self.pack, self._occasions.name(own, epoch))))
 
     def __iter__(self) -> Iterator[Any]:
         rank, world = initialized_rank() or self._rank or (0, 1)
         worker = get_worker_info()
-        part, parts = (rank * worker.num_workers + worker.id, world * worker.num_workers) if worker else (rank, world)
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         live = self.live
-        for position in range(part, len(live), parts):
-            yield self._item(*_at(live, position, 0, self.epoch), self.epoch)
+        for place in range(rank + world * number, math.ceil(len(live) / world) * world, world * workers):
+            yield self._item(*_at(live, place % len(live), 0, self.epoch), self.epoch)
 
     def as_map(self) -> MapDataset:
         """The same samples by position, for torch's DataLoader, samplers, Subset and random_split."""
@@ -117,15 +146,18 @@ class ShardDataset(Samples, IterableDataset):
 
         Raises RecordError.
         """
-        return [view[0] for view in self._alone_rendered(record, epoch, draw).views]
+        return [view[0] for view in self._checked(record, epoch, draw).views]
 
     def heatmap(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
         """What a batch holds of this record's heatmap: a (1, height, width) float32 tensor a view, from 0 to 1; empty
         where the dataset has none. Raises RecordError."""
-        return [heatmap[0] for heatmap in self._alone_rendered(record, epoch, draw).heatmaps]
+        return [heatmap[0] for heatmap in self._checked(record, epoch, draw).heatmaps]
 
-    def _alone_rendered(self, record: int, epoch: int, draw: int) -> Submitted:
+    def _checked(self, record: int, epoch: int, draw: int) -> Submitted:
         self.check_live(record)
+        return self._rendered_alone(record, epoch, draw)
+
+    def _rendered_alone(self, record: int, epoch: int, draw: int) -> Submitted:
         if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
             self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
         submitted = self._alone[1].submit(Keys.of(record, draw, epoch))
@@ -133,7 +165,7 @@ class ShardDataset(Samples, IterableDataset):
         return submitted
 
     def _item(self, record: int, draw: int, epoch: int) -> Any:
-        done = self._alone_rendered(record, epoch, draw)
+        done = self._rendered_alone(record, epoch, draw)
         views, heatmaps = ([one[0] for one in several] for several in (done.views, done.heatmaps))
         return item(self.recipe, views, record, torch.from_numpy(self.labels_of(np.array([record])))[0], heatmaps)
 
@@ -149,6 +181,8 @@ class MapDataset(Dataset):
 
     What is served is decided when it is made. An index is a position or (position, draw). Views are those of `epoch`:
     call `set_epoch` before each epoch; worker processes that persist do not see it, so leave persistent_workers off.
+    From then on the place of a record that was removed is another one's, a pure function of (seed, epoch, record):
+    positions stay, so that the parts of random_split and of samplers do.
     """
 
     def __init__(self, dataset: ShardDataset):
@@ -158,6 +192,7 @@ class MapDataset(Dataset):
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
+        self.dataset.pack.refresh()
 
     def __len__(self) -> int:
         return len(self.live)
@@ -168,7 +203,19 @@ class MapDataset(Dataset):
         position = operator.index(position)
         if not -len(self) <= position < len(self):
             raise IndexError(f"position {position}, want [{-len(self)}, {len(self)})")
-        return self.dataset._item(*_at(self.live, position % len(self), draw, self.epoch), self.epoch)
+        record, drawn = _at(self.live, position % len(self), draw, self.epoch)
+        return self.dataset._item(self._standing_in(record), drawn, self.epoch)
+
+    def _standing_in(self, record: int) -> int:
+        """The record, or the one in its place where it was removed."""
+        found = record
+        for attempt in range(ATTEMPTS):
+            if not self.dataset.pack.is_removed(np.array(found)):
+                break
+            position = replacement(self.dataset.seed, self.epoch, record, attempt, len(self))
+            found, _ = _at(self.live, position, 0, self.epoch)
+        self.dataset.check_live(found)
+        return found
 
     def __getitems__(self, indices: Sequence[Any]) -> list[Any]:
         return [self[index] for index in indices]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from .faults import Faults
-from .live import Served
 from .masks import BatchKey
 from .rendering import Failure, Keys, Renderer, Submitted
 from .resume import Drawn, Progress
@@ -41,22 +40,30 @@ class Settings:
     rank: int
 
 
+@dataclass(frozen=True)
+class Begun:
+    """What an iteration goes through."""
+
+    drawn: Iterator[Drawn]
+    renderer: Callable[[], Renderer]  # of the moment: a purge exchanges files
+    progress: Progress
+    settings: Settings
+
+
 class BatchIterator:
     """Ends with StopIteration. After an error the next call goes on with the batch behind the failed one; after a
     timeout or an interrupt with the same batch.
 
-    gone: records, sorted, that are removed by now; those that the resumed epoch began with are bad, and are never read.
+    begin: called at the first `next`, which fixes epoch, ranks and what is served: Lightning makes the iterator before
+        it sets the epoch (lightning 2.6.6, loops/fit_loop.py, setup_data before on_advance_start).
     """
 
-    def __init__(
-        self, drawn: Iterator[Drawn], live: Served, gone: np.ndarray, renderer: Renderer, progress: Progress,
-        faults: Faults, meter: Meter, settings: Settings,
-    ):  # fmt: skip
-        self._drawn, self._live, self._gone, self._renderer = drawn, live, gone, renderer
-        self._progress, self._faults, self._meter, self._settings = progress, faults, meter, settings
-        self._under_way: deque[tuple[Submitted, list[Failure], Any]] = deque()
-        self._peeked = next(drawn, None)  # so that what a sampler draws does not depend on what happens meanwhile
-        self._failed: tuple[int, Any] | None = None  # what a batch that raised stands for
+    def __init__(self, begin: Callable[[], Begun], faults: Faults, meter: Meter):
+        self._begin, self._faults, self._meter = begin, faults, meter
+        self._has_begun = False
+        self._under_way: deque[tuple[Submitted, list[Failure], Drawn, Renderer]] = deque()
+        self._peeked: Drawn | None = None
+        self._failed: tuple[int, Drawn] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
 
     def __iter__(self) -> BatchIterator:
@@ -67,6 +74,8 @@ class BatchIterator:
         if self._left_at is not None:
             self._meter.worked_s += begun - self._left_at
         try:
+            if not self._has_begun:
+                self._set_up(self._begin())
             while True:
                 batch = self._next_batch()
                 if len(batch.keys):
@@ -78,27 +87,32 @@ class BatchIterator:
             self._left_at = time.perf_counter()
             self._meter.waited_s += self._left_at - begun
 
+    def _set_up(self, begun: Begun) -> None:
+        self._drawn, self._renderer = begun.drawn, begun.renderer
+        self._progress, self._settings = begun.progress, begun.settings
+        self._has_begun = True
+
     def _next_batch(self) -> Submitted:
         if self._failed is not None:
             self._hand_out(*self._failed)
             self._failed = None
-        while len(self._under_way) < self._settings.depth and (drawn := self._draw()) is not None:
-            self._submit(drawn)
+        while len(self._under_way) < self._settings.depth and (following := self._draw()) is not None:
+            self._submit(following)
         if not self._under_way:
             self._progress.finished = True
             raise StopIteration
-        batch, removed, sampler_state = self._under_way[0]
+        batch, removed, drawn, renderer = self._under_way[0]
         failures = self._wait(batch, removed)
         self._under_way.popleft()
         size = len(batch.keys)
         try:
-            self._faults.settle(batch, failures, self._renderer, self._live)
+            self._faults.settle(batch, failures, renderer, drawn.live)
         except BaseException:
-            self._failed = (size, sampler_state)
+            self._failed = (size, drawn)
             raise
         step = self._progress.position // (self._settings.step or 1)
         batch.key = BatchKey(batch.samples.seed, self._progress.epoch, step, self._settings.rank)
-        self._hand_out(size, sampler_state)
+        self._hand_out(size, drawn)
         return batch
 
     def _wait(self, batch: Submitted, removed: list[Failure]) -> list[Failure]:
@@ -110,25 +124,26 @@ class BatchIterator:
         return sorted([failure for failure in failures if failure[0] not in slots] + removed)
 
     def _submit(self, drawn: Drawn) -> None:
-        keys, sampler_state = drawn
+        keys = drawn.keys
         removed: list[Failure] = []
         asked = keys
-        gone = np.isin(keys.records, self._gone) if len(self._gone) else np.empty(0, bool)
-        if gone.any():  # never read again: the engine is given a number that no record has
-            removed = [(int(slot), "record", REMOVED) for slot in np.flatnonzero(gone)]
-            asked = Keys(np.where(gone, -1, keys.records), keys.draws, keys.epochs)
-        batch = self._renderer.submit(asked, self._settings.with_plans)
+        if drawn.gone.any():  # the engine is given a number that no record has
+            removed = [(int(slot), "record", REMOVED) for slot in np.flatnonzero(drawn.gone)]
+            asked = Keys(np.where(drawn.gone, -1, keys.records), keys.draws, keys.epochs)
+        renderer = self._renderer()
+        batch = renderer.submit(asked, self._settings.with_plans)
         batch.keys = keys
-        self._under_way.append((batch, removed, sampler_state))
+        self._under_way.append((batch, removed, drawn, renderer))
 
     def _draw(self) -> Drawn | None:
         drawn, self._peeked = self._peeked, None
         return next(self._drawn, None) if drawn is None else drawn
 
-    def _hand_out(self, size: int, sampler_state: Any) -> None:
+    def _hand_out(self, size: int, drawn: Drawn) -> None:
         """Whether the epoch is over is known with its last batch: a state that is taken then begins the next epoch."""
         self._progress.position += self._settings.step or size
-        self._progress.sampler_state = sampler_state
+        for name, value in drawn.behind.items():
+            setattr(self._progress, name, value)
         if not self._under_way:
             self._peeked = self._draw()
             self._progress.finished = self._peeked is None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
+import itertools
 import math
 import operator
 import os
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from typing import Any
 
@@ -17,18 +18,16 @@ import torch
 from torch.utils.data import BatchSampler, Sampler
 from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
-from .dataset import ShardDataset, agree_on_generation, initialized_rank
+from .dataset import Occasions, ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
-from .iteration import BatchIterator, Meter, Settings
+from .iteration import BatchIterator, Begun, Meter, Settings
 from .live import Served
 from .rendering import ELEMENTS, Renderer, Submitted
-from .resume import Drawn, ForeignSampler, Progress, check_fits, draw_share, identity
+from .resume import Drawn, ForeignSampler, Pass, Progress, check_fits, draw_endless, draw_share, identity
 from .sampler import EpochSampler
 from .samples import check_epoch
 from .statistics import statistics
-
-_made: Counter[str] = Counter()  # loaders that have begun an epoch, by what their states must have in common
 
 
 class DataLoader:
@@ -54,9 +53,10 @@ class DataLoader:
     cpus: thread i runs on cpus[i % len(cpus)] alone.
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
-    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's where
-    it changed since the last iteration, else one more than the last. What was removed from the pack leaves at the next
-    epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global batch.
+    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
+    the first behind those used where its own was (docs/loader.md, "Epochs"). What was removed from the pack leaves at
+    the next epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global
+    batch.
 
     Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
     after `timeout` seconds.
@@ -121,6 +121,7 @@ class DataLoader:
         self.pin_memory_device = pin_memory_device
         self.drop_last = drop_last
         self.generator = generator
+        self.worker_init_fn = self.multiprocessing_context = None  # frameworks read them
         self.persistent_workers, self.in_order = persistent_workers, in_order
         self.return_info, self.return_plan = return_info, return_plan
         self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
@@ -139,8 +140,7 @@ class DataLoader:
             self.batch_sampler = BatchSampler(self.sampler, self.batch_size or 1, drop_last)
         self._faults = Faults(on_error)
         self._meter = Meter()
-        self._number: int | None = None  # of those with the same identity; known at the first iteration
-        self._begun: Counter[int] = Counter()  # iterations, by the sampler's epoch
+        self._occasions = Occasions()
         self._last: Progress | None = None  # of the latest iteration
         self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
         self._renderer: tuple[int, Renderer] | None = None
@@ -168,22 +168,26 @@ class DataLoader:
         return list(self._faults.errors)
 
     def __iter__(self) -> BatchIterator:
-        rank, world = self._place()
-        if world > 1 and self._faults.policy == "skip":
+        if self._place()[1] > 1 and self._faults.policy == "skip":
             raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
+        return BatchIterator(self._begin, self._faults, self._meter)
+
+    def _begin(self) -> Begun:
+        """At the first `next` of an iterator, as torch's without workers."""
+        rank, world = self._place()
         progress = self._continued() or self._next_progress()
         check_epoch(progress.epoch)
-        live = self._live(progress, world)
-        gone = self.dataset.pack.removed if progress.position else np.empty(0, np.int64)
+        occasion = self._occasion(progress)
+        live = self._live(progress, world, occasion)
+        gone = self.dataset.pack.removed if progress.is_inside else np.empty(0, np.int64)
         step = None if self._foreign is not None else (self.batch_size or 1) * world
         with_plans = self.return_info or self.return_plan
         settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
-        drawn = self._drawn(live, progress, step)
-        iterator = BatchIterator(
-            drawn, live, gone, self._get_renderer(), progress, self._faults, self._meter, settings
-        )  # fmt: skip
+        drawn = self._drawn(live, gone, progress, step, occasion)
+        first = [*itertools.islice(drawn, 1)]  # what does not fit shows here, and a state that was loaded is not lost
+        begun = Begun(itertools.chain(first, drawn), self._get_renderer, progress, settings)
         self._last, self._resumed = progress, None
-        return iterator
+        return begun
 
     def _continued(self) -> Progress | None:
         """Where a state that was loaded goes on; None where there is none, or the sampler was set to another epoch."""
@@ -195,22 +199,33 @@ class DataLoader:
         if resumed.position:
             warnings.warn(
                 f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
-                f"{resumed.position} in that epoch is dropped", stacklevel=3,
+                f"{resumed.position} in that epoch is dropped", stacklevel=5,
             )  # fmt: skip
-        self._resumed = None
+        self._last, self._resumed = resumed, None
         return None
 
     def _next_progress(self) -> Progress:
         """The start of the next iteration."""
         order_epoch, live = self._order_epoch(), self.dataset.live
-        return Progress(self._next_epoch(order_epoch), order_epoch, live.generation, len(live), 0)
+        epoch, endless = self._next_epoch(order_epoch), self._is_endless()
+        return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=endless)
 
-    def _drawn(self, live: Served, progress: Progress, step: int | None) -> Iterator[Drawn]:
+    def _is_endless(self) -> bool:
+        return self._foreign is None and bool(self.sampler.infinite)
+
+    def _drawn(
+        self, live: Served, gone: np.ndarray, progress: Progress, step: int | None, occasion: str
+    ) -> Iterator[Drawn]:
+        size = self.batch_size or 1
         if self._foreign is not None:
             skipped = self._foreign.begin(progress)
-            return self._foreign.draw(live, self.batch_size or 1, self.drop_last, progress, skipped)
+            return self._foreign.draw(live, gone, size, self.drop_last, progress, skipped)
+        if self.sampler.infinite:
+            running = Pass(progress.passed, progress.pass_start, live, gone)
+            begin = functools.partial(self._agreed, self.sampler.place[1], occasion)
+            return draw_endless(self.sampler, size, dataclasses.replace(progress), running, begin)
         share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step or 1))
-        return draw_share(share, live, self.batch_size or 1, progress.epoch)
+        return draw_share(share, live, size, progress.epoch, gone)
 
     def _place(self) -> tuple[int, int]:
         """(rank, ranks that take part)."""
@@ -220,26 +235,40 @@ class DataLoader:
         return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
 
     def _next_epoch(self, order_epoch: int) -> int:
-        """The views' epoch of the next iteration."""
-        if self._last is None or order_epoch != self._last.order_epoch:
+        """The views' epoch of the next iteration: the sampler's, or the first behind those that were used. One that was
+        left before its end is begun again by who sets epochs: a look at a batch, on one rank alone, changes nothing.
+        """
+        last = self._last
+        if last is None or order_epoch < last.order_epoch:
             return order_epoch
-        passed = self._last.position // self._last.samples if not self._foreign and self.sampler.infinite else 0
-        return self._last.epoch + 1 + passed
+        if order_epoch > last.order_epoch:
+            return max(order_epoch, last.unused_epoch)
+        source = self.sampler if self._foreign is None else self._foreign
+        return last.epoch if source.epoch_is_set and not (last.finished or last.endless) else last.unused_epoch
 
-    def _live(self, progress: Progress, world: int) -> Served:
+    def _live(self, progress: Progress, world: int, occasion: str) -> Served:
         """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
+        if progress.generation is not None:
+            progress.to_running_pass()
+        if not progress.is_inside or progress.generation is None:
+            progress.world = world
+            live = self._agreed(world, occasion, progress.passed)
+            progress.generation, progress.samples = live.generation, len(live)
+            progress.to_running_pass()
+            return live
+        self.dataset.pack.refresh()
+        live = self.dataset.live_then(progress.generation)
+        if len(live) != progress.samples:
+            raise ValueError(f"the state is of {progress.samples} samples, the dataset had {len(live)} at that time")
+        self.dataset.serve(live)
+        return live
+
+    def _agreed(self, world: int, occasion: str, passed: int) -> Served:
+        """What is served from now on: the records that are live as the first rank finds them."""
         pack = self.dataset.pack
         pack.refresh()
-        if progress.position and progress.generation is not None:
-            live = self.dataset.live_then(progress.generation)
-            if len(live) != progress.samples:
-                raise ValueError(
-                    f"the state is of {progress.samples} samples, the dataset had {len(live)} at that time"
-                )
-        else:
-            generation = agree_on_generation(pack, self._occasion(progress)) if world > 1 else pack.generation
-            live = self.dataset.live_then(generation)
-            progress.generation, progress.samples, progress.world = generation, len(live), world
+        generation = agree_on_generation(pack, f"{occasion}/{passed}") if world > 1 else pack.generation
+        live = self.dataset.live_then(generation)
         if not len(live):
             raise ValueError(f"{self.dataset!r} serves no records")
         self.dataset.serve(live)
@@ -247,22 +276,18 @@ class DataLoader:
 
     def _occasion(self, progress: Progress) -> str:
         """A name for this start of an epoch, the same on all ranks; also where one of them has other loaders besides,
-        or has looked at a batch of an earlier epoch alone.
+        or has looked at a batch alone.
         """
         own = hashlib.blake2b(repr(self._identity(0)).encode(), digest_size=8).hexdigest()
-        if self._number is None:
-            self._number = _made[own]
-            _made[own] += 1
-        self._begun[progress.order_epoch] += 1
-        return f"{own}/{self._number}/{progress.order_epoch}/{self._begun[progress.order_epoch]}"
+        last = self._last
+        again = last is not None and (last.order_epoch, last.epoch) == (progress.order_epoch, progress.epoch)
+        return self._occasions.name(own, progress.order_epoch, again)
 
-    def _stop(self, count: int, progress: Progress, step: int) -> int | None:
+    def _stop(self, count: int, progress: Progress, step: int) -> int:
         """Where the epoch ends, in places of all ranks together. Every rank gets the same number of batches, none of
         them empty: with drop_last whole ones; else a rest that is too small for the ranks of now, which are others than
         those that began the epoch, wraps around.
         """
-        if self.sampler.infinite:
-            return None
         world = self.sampler.place[1]
         stop = self.sampler.total(count, progress.world)
         rest = (stop - progress.position) % step
@@ -309,12 +334,29 @@ class DataLoader:
         """The next iteration goes on where the state was taken. The sampler's epoch becomes the state's; `set_epoch` to
         another one drops the position, with a warning.
 
-        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch.
+        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch, or of no
+        place between two batches of its epoch.
         """
         samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
-        self._resumed = Progress.of_state(state)
-        (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
+        resumed = Progress.of_state(state)
+        if self._foreign is None:
+            self._check_position(resumed)
+        self._resumed = resumed
+        if self._resumed.order_epoch != self._order_epoch():
+            (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
+
+    def _check_position(self, resumed: Progress) -> None:
+        step, position = (self.batch_size or 1) * self.sampler.place[1], resumed.position
+        end = self.sampler.total(resumed.samples, max(1, resumed.world))
+        if position % step and (self.sampler.infinite or position != end):
+            raise ValueError(f"the state is damaged: position {position} is no multiple of the global batch, {step}")
+        if position > end and not self.sampler.infinite:
+            raise ValueError(
+                f"the state is damaged: position {position} lies behind its epoch, which has {end} samples"
+            )
+        if resumed.pass_start > position:
+            raise ValueError(f"the state is damaged: position {position} lies before its pass, {resumed.pass_start}")
 
     def advance(self, batches: int) -> None:
         """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of
@@ -327,7 +369,8 @@ class DataLoader:
         if operator.index(batches) < 0 or (not self.sampler.infinite and batches > len(self)):
             raise ValueError(f"advance by {batches} batches: want at least 0, and no more than an epoch has")
         position = batches * (self.batch_size or 1) * self.sampler.place[1]
-        self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None)
+        whole = not self.sampler.infinite and batches == len(self)
+        self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None, finished=whole)
 
     def _identity(self, samples: int) -> dict[str, Any]:
         own = identity(self.dataset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from .resume import Progress, draw_share
+from .live import Served
+from .resume import Pass, Progress, draw_endless, draw_share
 from .sampler import EpochSampler
 from .samples import Samples
 
@@ -38,9 +40,22 @@ def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray
         total = sampler.total(len(live), progress.world)
         stop, epoch = total // size * size if state["drop_last"] else total, epoch - 1
     start = (stop - 1) // size * size
-    share = sampler.share(len(live), start, None if sampler.infinite else stop)
-    drawn, _ = next(draw_share(share, live, stop - start, epoch))
-    return drawn.records
+    if sampler.infinite:
+        return _of_endless(sampler, progress, live, start)
+    return next(draw_share(sampler.share(len(live), start, stop), live, stop - start, epoch)).keys.records
+
+
+def _of_endless(sampler: EpochSampler, progress: Progress, live: Served, start: int) -> np.ndarray:
+    """Of passes that may have begun with other records than the last one, of which alone the state tells."""
+    size = progress.position - start
+    if progress.passed * len(live) == progress.pass_start:
+        first = Pass(start // len(live), start // len(live) * len(live), live, np.empty(0, np.int64))
+    elif start >= progress.pass_start:
+        first = Pass(progress.passed, progress.pass_start, live, np.empty(0, np.int64))
+    else:
+        raise ValueError("the batch began before a removal and ended behind it: take the state of the next batch")
+    placed = dataclasses.replace(progress, position=start)
+    return next(draw_endless(sampler, size, placed, first, lambda number: live)).keys.records
 
 
 def _check(dataset: Samples, state: dict[str, Any]) -> None:

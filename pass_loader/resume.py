@@ -6,10 +6,11 @@ import base64
 import copy
 import hashlib
 import itertools
+import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,11 +26,20 @@ from torch.utils.data import (
 from . import _C
 from .live import Generation, Served
 from .rendering import Keys
-from .sampler import Share
+from .sampler import EpochSampler, Share
 from .samples import Samples, check_epoch
 
 STATE_VERSION = 1
-Drawn = tuple[Keys, Any]  # a batch, and the foreign sampler's state behind it
+_NONE = np.empty(0, np.int64)
+
+
+class Drawn(NamedTuple):
+    """A batch to render."""
+
+    keys: Keys
+    gone: np.ndarray  # bool (N,): removed since the epoch began; such records are bad, and are never read
+    live: Served  # what replacements are drawn from
+    behind: dict[str, Any]  # fields of Progress that have these values once the batch is handed out
 
 
 @dataclass
@@ -47,6 +57,27 @@ class Progress:
     sampler_start: str | None = None  # a foreign sampler's generator, before the epoch
     sampler_state: Any = None  # a foreign sampler's state_dict, behind the last batch handed out
     finished: bool = False
+    endless: bool = False
+    passed: int = 0  # passes before the running one of an endless order, to which generation and samples belong
+    pass_start: int = 0  # the position at which that one began
+
+    @property
+    def unused_epoch(self) -> int:
+        """The first epoch of which no views were handed out."""
+        if self.endless:
+            return self.epoch + self.passed + math.ceil((self.position - self.pass_start) / max(1, self.samples))
+        return self.epoch + (self.finished or self.position > 0)
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it stands inside of an epoch or pass, which keeps the records that it began with."""
+        return self.position > self.pass_start
+
+    def to_running_pass(self) -> None:
+        """Counts the passes that were gone through since pass_start."""
+        if self.endless:
+            passes = (self.position - self.pass_start) // max(1, self.samples)
+            self.passed, self.pass_start = self.passed + passes, self.pass_start + passes * self.samples
 
     def as_state(self) -> dict[str, Any]:
         """This place, or behind the last batch the start of the next epoch, without what a foreign sampler adds."""
@@ -57,6 +88,7 @@ class Progress:
             "generation": list(self.generation) if isinstance(self.generation, tuple) else self.generation,
             "samples": self.samples,
             "world_size": self.world,
+            **({"pass": [self.passed, self.pass_start]} if self.passed else {}),
         }
 
     @staticmethod
@@ -68,12 +100,15 @@ class Progress:
         numbers = [(name, state[name]) for name in ("epoch", "order_epoch", "position", "samples", "world_size")]
         if generation is not None:
             numbers += [("generation", one) for one in (generation if isinstance(generation, tuple) else [generation])]
+        running = state.get("pass", [0, 0])
+        numbers += [("pass", number) for number in running]
         for name, number in numbers:
             if not (type(number) is int and number >= 0):
                 raise ValueError(f"the state is damaged: {name} is {state[name]!r}")
         return Progress(
             state["epoch"], state["order_epoch"], generation, state["samples"], state["world_size"],
             state["position"], state.get("sampler_start"), state.get("sampler_state"),
+            endless=state.get("order", {}).get("infinite", False), passed=running[0], pass_start=running[1],
         )  # fmt: skip
 
 
@@ -155,6 +190,10 @@ class ForeignSampler:
     def epoch(self) -> int:
         return int(getattr(self.sampler, "epoch", getattr(self.inner, "epoch", 0)))
 
+    @property
+    def epoch_is_set(self) -> bool:
+        return self.epoch > 0  # of 0 it cannot be told
+
     def set_epoch(self, epoch: int) -> None:
         for sampler in (self.sampler, self.inner):
             if hasattr(sampler, "set_epoch"):
@@ -201,17 +240,25 @@ class ForeignSampler:
         added = {"sampler_start": start, "sampler_state": copy.deepcopy(state)}
         return {name: value for name, value in added.items() if value is not None}
 
-    def draw(self, live: Served, batch_size: int, drop_last: bool, progress: Progress, skipped: int) -> Iterator[Drawn]:
+    def draw(
+        self, live: Served, gone: np.ndarray, batch_size: int, drop_last: bool, progress: Progress, skipped: int
+    ) -> Iterator[Drawn]:
         """Batches of what the sampler yields: positions, or (position, draw)."""
         yielded = self._begun(again=progress.position == 0)
         while skipped > 0 and (passed := next(yielded, None)) is not None:
             skipped -= len(passed) if self.batched else 1
+        if skipped > 0:
+            raise ValueError(
+                f"the state's position is {progress.position}, and the sampler {type(self.sampler).__name__} ends "
+                f"{skipped} before it: is it the same one?"
+            )
         while (chunk := next(yielded, None) if self.batched else [*itertools.islice(yielded, batch_size)]) is not None:
             if not self.batched and len(chunk) < (batch_size if drop_last else 1):
                 return
             if len(chunk) == 0:
                 raise ValueError(f"the batch sampler {type(self.sampler).__name__} gave an empty batch")
-            yield _keys_of(chunk, live, progress.epoch), self._snapshot()
+            keys = _keys_of(chunk, live, progress.epoch)
+            yield Drawn(keys, np.isin(keys.records, gone), live, {"sampler_state": self._snapshot()})
 
     def _begun(self, again: bool) -> Iterator[Any]:
         """A stateful sampler whose state stood at the end of an epoch yields nothing before it begins the next."""
@@ -234,16 +281,71 @@ def _keys_of(chunk: Sequence[Any], live: Served, epoch: int) -> Keys:
     pairs = [p if isinstance(p, (tuple, list)) else (p, 0) for p in chunk]
     rows = np.array([[operator.index(p), operator.index(draw)] for p, draw in pairs], dtype=np.int64)
     if rows[:, 0].min() < 0 or rows[:, 0].max() >= len(live):
-        raise IndexError(f"the sampler gave a position outside [0, {len(live)})")
+        raise IndexError(
+            f"the sampler gave a position outside [0, {len(live)}). Were records removed since it was made? Positions "
+            "count the live ones: make the sampler anew, for len(dataset) positions"
+        )
     if rows[:, 1].min() < 0 or rows[:, 1].max() >= 1 << 16:
         raise IndexError("the sampler gave a draw outside [0, 65536)")
     epochs = np.full(len(rows), epoch, np.uint32)
     return Keys(*live.at(rows[:, 0].copy(), rows[:, 1].astype(np.uint32), epochs), epochs)
 
 
-def draw_share(share: Share, live: Served, batch_size: int, epoch: int) -> Iterator[Drawn]:
-    """Batches of one rank's part of our own order."""
-    for positions, passes in share.chunks(batch_size):
-        check_epoch(epoch + int(passes[-1]))
-        epochs = (epoch + passes).astype(np.uint32)
-        yield Keys(*live.at(positions, np.zeros(len(positions), np.uint32), epochs), epochs), None
+def draw_share(share: Share, live: Served, batch_size: int, epoch: int, gone: np.ndarray = _NONE) -> Iterator[Drawn]:
+    """Batches of one rank's part of an epoch in our own order. gone: records that were removed since it began."""
+    for positions in share.chunks(batch_size):
+        keys = _keys_at(live, positions, epoch)
+        yield Drawn(keys, np.isin(keys.records, gone), live, {})
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A run through the records within an endless order: an epoch without ends of its own."""
+
+    number: int
+    start: int  # its place among those of all passes
+    live: Served
+    gone: np.ndarray
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.live)
+
+    def keys(self, sampler: EpochSampler, places: np.ndarray, progress: Progress) -> Keys:
+        inside = places[(places >= self.start) & (places < self.end)] - self.start
+        order = sampler.order(len(self.live), progress.order_epoch + self.number)
+        return _keys_at(self.live, order.at(inside), progress.epoch + self.number)
+
+    def as_progress(self) -> dict[str, Any]:
+        own = {"passed": self.number, "pass_start": self.start}
+        return own | {"generation": self.live.generation, "samples": len(self.live)}
+
+
+def draw_endless(
+    sampler: EpochSampler, batch_size: int, progress: Progress, running: Pass, begin: Callable[[int], Served]
+) -> Iterator[Drawn]:
+    """Batches of one rank, from progress on. begin: what pass number k serves. It is called for the same batch on all
+    ranks, also by those that have no sample of the new pass in it: all must know where it began.
+    """
+    rank, world = sampler.place
+    place = progress.position
+    while True:
+        places = place + rank + world * np.arange(batch_size, dtype=np.int64)
+        place += world * batch_size
+        passes = [running]
+        while running.end < place:
+            number = running.number + 1
+            check_epoch(progress.epoch + number)
+            running = Pass(number, running.end, begin(number), _NONE)
+            passes.append(running)
+        parts = [(one.keys(sampler, places, progress), one.gone) for one in passes]
+        keys = Keys(*(np.concatenate([getattr(part, name) for part, _ in parts])
+                      for name in ("records", "draws", "epochs")))  # fmt: skip
+        gone = np.concatenate([np.isin(part.records, gone) for part, gone in parts])
+        yield Drawn(keys, gone, running.live, running.as_progress())
+
+
+def _keys_at(live: Served, positions: np.ndarray, epoch: int) -> Keys:
+    check_epoch(epoch)
+    epochs = np.full(len(positions), epoch, np.uint32)
+    return Keys(*live.at(positions, np.zeros(len(positions), np.uint32), epochs), epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import operator
 from collections.abc import Iterator, Sized
@@ -19,7 +20,7 @@ _CHUNK = 1 << 16  # places turned to positions at once
 
 @dataclass(frozen=True)
 class Share:
-    """One rank's part of what is left of an epoch, or of an endless run: places start + rank, + world, ... below stop.
+    """One rank's part of what is left of an epoch: places start + rank, + world, ... below stop.
 
     Global batch k of all ranks is a run of neighbouring places, whatever the number of ranks: that makes resuming on
     another number of ranks exact. Epoch and rank are those of its making.
@@ -28,34 +29,23 @@ class Share:
     sampler: EpochSampler
     count: int  # served records
     start: int
-    stop: int | None  # None: endless
+    stop: int
     epoch: int
     rank: int
     world: int
 
     def __len__(self) -> int:
-        if self.stop is None:
-            raise TypeError("an endless order has no length")
         return max(0, math.ceil((self.stop - self.start - self.rank) / self.world))
 
-    def chunks(self, size: int = _CHUNK) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """(positions, passes) of up to `size` places; passes counts how often the order has begun anew."""
-        order, passed = None, -1
-        left = None if self.stop is None else len(self)
-        place = self.start + self.rank
-        while left is None or left > 0:
-            taken = size if left is None else min(size, left)
-            places = place + self.world * np.arange(taken, dtype=np.int64)
-            passes = places // self.count if self.stop is None else np.zeros(taken, np.int64)
-            positions = np.empty(taken, np.int64)
-            for number in np.unique(passes):
-                if order is None or number != passed:
-                    order, passed = self.sampler.order(self.count, self.epoch + int(number)), int(number)
-                chosen = passes == number
-                positions[chosen] = order.at(places[chosen])
-            yield positions, passes
-            place += self.world * taken
-            left = None if left is None else left - taken
+    def chunks(self, size: int = _CHUNK) -> Iterator[np.ndarray]:
+        """Positions of up to `size` places."""
+        left, place = len(self), self.start + self.rank
+        order = self.sampler.order(self.count, self.epoch) if left else None
+        while order is not None and left > 0:
+            places = place + self.world * np.arange(min(size, left), dtype=np.int64)
+            yield order.at(places)
+            place += self.world * len(places)
+            left -= len(places)
 
 
 class EpochSampler(Sampler[int]):
@@ -93,6 +83,7 @@ class EpochSampler(Sampler[int]):
             raise ValueError(f"order={order!r} is an order of shuffling: give shuffle=True with it")
         self.data, self.shuffle, self.seed, self.drop_last, self.infinite = data, shuffle, seed, drop_last, infinite
         self.epoch = 0
+        self.epoch_is_set = False  # by set_epoch, once or more
         self._order = order
         self._kept: tuple[tuple[str, int, int], Order] | None = None
         self._place = (rank, world_size) if rank is not None and world_size is not None else None
@@ -112,6 +103,7 @@ class EpochSampler(Sampler[int]):
         """Raises ValueError outside [0, 2^32)."""
         check_epoch(operator.index(epoch))
         self.epoch = operator.index(epoch)
+        self.epoch_is_set = True
 
     def kind(self, count: int) -> str:
         if not self.shuffle:
@@ -130,13 +122,19 @@ class EpochSampler(Sampler[int]):
         return whole if self.drop_last or whole == count else whole + world
 
     def share(self, count: int, start: int = 0, stop: int | None = None) -> Share:
-        if not self.infinite and stop is None:
-            stop = self.total(count, self.place[1])
-        return Share(self, count, start, stop, self.epoch, *self.place)
+        end = self.total(count, self.place[1]) if stop is None else stop
+        return Share(self, count, start, end, self.epoch, *self.place)
 
     def __len__(self) -> int:
+        if self.infinite:
+            raise TypeError("an endless order has no length")
         return len(self.share(len(self.data)))
 
     def __iter__(self) -> Iterator[int]:
-        for positions, _ in self.share(len(self.data)).chunks():
-            yield from positions.tolist()
+        count, (rank, world) = len(self.data), self.place
+        for number in itertools.count() if self.infinite else [0]:
+            start = number * count
+            first = start + (rank - start) % world  # the rank's first place in this pass
+            stop = start + count if self.infinite else self.total(count, world)
+            for positions in Share(self, count, first - rank, stop, self.epoch + number, rank, world).chunks():
+                yield from positions.tolist()

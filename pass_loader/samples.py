@@ -214,7 +214,12 @@ class Samples:
         return {name: value for name, value in self.pack.row(record).items() if name not in TABLE_SCHEMA.names}
 
     def attribution(self, records: Any = None) -> Attribution:
-        """Creator, licence and changes of these records (integers, an array or a tensor); None: of all live ones."""
+        """Creator, licence and changes of these records (integers, an array or a tensor); None: of all that are served,
+        or may be under weights."""
+        if records is None and any(chosen is not None for chosen in self._chosen):
+            lives = [live_now(pack, chosen) for pack, chosen in zip(self._served, self._chosen)]
+            first = np.cumsum([0] + [pack.records for pack in self._served])
+            records = np.concatenate([live.records_at(np.arange(len(live))) + at for live, at in zip(lives, first)])
         return self.pack.attribution(records) if isinstance(self.pack, Packs) else attribution(self.pack, records)
 
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:

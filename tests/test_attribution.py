@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pass_loader import PackError, Samples, recipes
+from pass_loader import ConcatDataset, PackError, Samples, ShardDataset, recipes
 from pass_loader.pack import attribution, build, purge, remove
 from pass_loader.pack.cli import main
 
@@ -118,3 +118,14 @@ def test_command(credited: Path, pack: Path, tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "ids.txt").write_text("a\nf\n")
     assert main(["attribution", str(credited), "--ids", str(tmp_path / "ids.txt"), "--format", "csv"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
+
+
+def test_credits_of_a_part(credited: Path) -> None:
+    """Of the records that the dataset serves, alone or beside another pack's."""
+    part = ShardDataset(credited, recipes.mocov2(), ids=["e", "b", "a"])
+    remove(credited, ["b"], reason="x")
+    part.pack.refresh()
+    assert part.attribution().table.column("id").to_pylist() == ["a", "e"]
+    both = ConcatDataset([part, ShardDataset(credited, recipes.mocov2())])
+    assert both.attribution().table.column("id").to_pylist() == [*"ae", *"acdefg"]
+    assert len(part.attribution([1])) == 1

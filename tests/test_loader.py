@@ -171,7 +171,7 @@ def test_foreign_samplers(dataset: ShardDataset) -> None:
     draws = DataLoader(dataset, 2, sampler=[(4, 0), (4, 1)], return_info=True)
     views, _, info = next(iter(draws))
     assert torch.equal(views[0][0], dataset.sample(4)[0]) and torch.equal(views[0][1], dataset.sample(4, draw=1)[0])
-    with pytest.raises(IndexError, match=r"outside \[0, 23\)"):
+    with pytest.raises(IndexError, match=r"outside \[0, 23\)\. Were records removed .*make the sampler anew"):
         list(DataLoader(dataset, 2, sampler=[3, 23]))
     endless = DataLoader(dataset, 2, sampler=iter([1, 2, 3]))
     with pytest.raises(TypeError, match="no length"):

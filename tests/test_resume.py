@@ -165,7 +165,9 @@ def test_a_state_starts_no_threads(tiny: Path) -> None:
     state = loader.state_dict()
     loader.load_state_dict(state)
     assert threads() == before and (state["epoch"], state["position"]) == (0, 0)
-    iter(loader)
+    iterator = iter(loader)
+    assert threads() == before and loader.state_dict() == state
+    next(iterator)
     assert threads() == before + 4
 
 
@@ -225,8 +227,9 @@ def test_an_epoch_set_while_it_runs_changes_nothing(tiny: Path) -> None:
     want = whole_epoch(Ranks(tiny, 1, 4))
     ranks = Ranks(tiny, 1, 4)
     iterator = iter(ranks.loaders[0])
+    head = seen(next(iterator))
     ranks.loaders[0].sampler.set_epoch(9)
-    assert [sample for batch in iterator for sample in seen(batch)] == want
+    assert head + [sample for batch in iterator for sample in seen(batch)] == want
     endless = Ranks(tiny, 1, 4, infinite=True)
     iterator = iter(endless.loaders[0])
     head = [record for _ in range(6) for record, _ in seen(next(iterator))]
@@ -278,10 +281,10 @@ def test_states_that_are_none(tiny: Path) -> None:
             loader.load_state_dict({**loader.state_dict(), name: value})
     with pytest.raises(ValueError, match="the state is of 25 samples, the dataset had 62"):
         loader.load_state_dict({**loader.state_dict(), "samples": 25, "position": 4})
-        iter(loader)
+        next(iter(loader))
     with pytest.raises(PackError, match="tells of no time"):
         loader.load_state_dict({**loader.state_dict(), "samples": COUNT, "position": 4, "generation": 1 << 32 | 5})
-        iter(loader)
+        next(iter(loader))
 
 
 def test_a_failed_start_does_not_lose_the_position(tiny: Path, tmp_path: Path) -> None:
@@ -292,10 +295,11 @@ def test_a_failed_start_does_not_lose_the_position(tiny: Path, tmp_path: Path) -
     next(first.steps())
     ranks = Ranks(copy, 1, 4).load(first.state())
     (copy / "pack.json").rename(copy / "away.json")
+    iterator = iter(ranks.loaders[0])
     with pytest.raises(PackError):
-        iter(ranks.loaders[0])
+        next(iterator)
     (copy / "away.json").rename(copy / "pack.json")
-    assert len(whole_epoch(ranks)) == COUNT - 4
+    assert sum(len(seen(batch)) for batch in iterator) == COUNT - 4
 
 
 def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -379,3 +383,33 @@ def test_is_a_stateful(tiny: Path) -> None:
     from torch.distributed.checkpoint.stateful import Stateful
 
     assert isinstance(Ranks(tiny, 1, 4).loaders[0], Stateful)
+
+
+def test_a_position_that_no_state_has(tiny: Path) -> None:
+    """In the middle of a batch, behind the epoch: refused at once, and nothing is changed."""
+    for arguments in ({}, {"drop_last": True}, {"infinite": True}):
+        loader = Ranks(tiny, 1, 4, **arguments).loaders[0]
+        state = loader.state_dict()
+        with pytest.raises(ValueError, match="damaged: position 5 is no multiple of the global batch, 4"):
+            loader.load_state_dict({**state, "position": 5})
+        if not arguments.get("infinite"):
+            with pytest.raises(ValueError, match=r"position 64 lies behind its epoch of 6[02] samples"):
+                loader.load_state_dict({**state, "position": 64})
+        assert loader.state_dict() == state
+    with pytest.raises(ValueError, match="position 64 lies before its pass, 124"):
+        loader.load_state_dict({**state, "position": 64, "pass": [2, 124]})
+    with pytest.raises(ValueError, match="damaged: pass is"):
+        loader.load_state_dict({**state, "pass": [-2, 124]})
+    data = ShardDataset(tiny, TINY)
+    listed = DataLoader(data, 4, sampler=[1, 2, 3, 4, 5])
+    listed.load_state_dict({**listed.state_dict(), "position": 8})
+    with pytest.raises(ValueError, match="position is 8, and the sampler list ends 3 before it: is it the same one"):
+        next(iter(listed))
+
+
+def test_advance_by_a_whole_epoch(tiny: Path) -> None:
+    loader = Ranks(tiny, 1, 4).loaders[0]
+    loader.advance(16)
+    state = loader.state_dict()
+    assert (state["epoch"], state["position"]) == (1, 0) and list(loader) == []
+    Ranks(tiny, 1, 4).load(state)

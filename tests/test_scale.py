@@ -82,12 +82,14 @@ before = private()
 dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
 loader = pass_loader.DataLoader(dataset, 64, shuffle=True, order="permute", rank=1, world_size=2)
 out = {"length": len(loader), "records": []}
-for start in (0, 10**7 * 128):
-    loader.sampler.infinite = start > 0
-    share = loader.sampler.share(len(dataset.live), start)
-    positions, _ = next(share.chunks(64))
-    out["records"] += dataset.live.records_at(positions).tolist()
-loader.sampler.infinite = False
+from pass_loader.resume import Pass, Progress, draw_endless
+live, start = dataset.live, 10**7 * 128
+positions = next(loader.sampler.share(len(live)).chunks(64))
+out["records"] += live.records_at(positions).tolist()
+number = start // len(live)
+running = Pass(number, number * len(live), live, np.empty(0, np.int64))
+far = next(draw_endless(loader.sampler, 64, Progress(0, 0, 0, len(live), 2, start), running, None))
+out["records"] += far.keys.records.tolist()
 dataset.reader, loader.state_dict()
 out["private"] = private() - before
 print(json.dumps(out))

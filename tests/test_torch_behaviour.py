@@ -59,6 +59,7 @@ def test_the_signature_is_torchs(dataset: ShardDataset) -> None:
                         persistent_workers=True, pin_memory_device="cuda", in_order=False)  # fmt: skip
     assert (loader.batch_size, loader.num_workers, loader.drop_last, loader.timeout) == (4, 2, True, 5)
     assert loader.dataset is dataset and loader.prefetch_factor == 3 and loader.persistent_workers
+    assert loader.worker_init_fn is None and loader.multiprocessing_context is None, "frameworks read them"
     assert loader.sampler is loader.batch_sampler.sampler and loader.pin_memory_device == "cuda"
     assert sum(1 for _ in loader) == len(loader) == 15
     with warnings.catch_warnings():
@@ -303,7 +304,7 @@ def test_subsets(dataset: ShardDataset) -> None:
             ShardDataset(dataset.pack, TINY, **arguments)
     empty = ShardDataset(dataset.pack, TINY, records=[])
     with pytest.raises(ValueError, match="serves no records"):
-        iter(DataLoader(empty, 2))
+        next(iter(DataLoader(empty, 2)))
 
 
 def served(loader: Any) -> list[int]:
