@@ -207,11 +207,8 @@ class DataLoader:
     def _next_progress(self) -> Progress:
         """The start of the next iteration."""
         order_epoch, live = self._order_epoch(), self.dataset.live
-        epoch, endless = self._next_epoch(order_epoch), self._is_endless()
+        epoch, endless = self._next_epoch(order_epoch), self._foreign is None and self.sampler.infinite
         return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=endless)
-
-    def _is_endless(self) -> bool:
-        return self._foreign is None and bool(self.sampler.infinite)
 
     def _drawn(
         self, live: Served, gone: np.ndarray, progress: Progress, step: int | None, occasion: str
@@ -341,22 +338,11 @@ class DataLoader:
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
         resumed = Progress.of_state(state)
         if self._foreign is None:
-            self._check_position(resumed)
+            end = None if self.sampler.infinite else self.sampler.total(resumed.samples, max(1, resumed.world))
+            resumed.check_position((self.batch_size or 1) * self.sampler.place[1], end)
         self._resumed = resumed
-        if self._resumed.order_epoch != self._order_epoch():
-            (self.sampler if self._foreign is None else self._foreign).set_epoch(self._resumed.order_epoch)
-
-    def _check_position(self, resumed: Progress) -> None:
-        step, position = (self.batch_size or 1) * self.sampler.place[1], resumed.position
-        end = self.sampler.total(resumed.samples, max(1, resumed.world))
-        if position % step and (self.sampler.infinite or position != end):
-            raise ValueError(f"the state is damaged: position {position} is no multiple of the global batch, {step}")
-        if position > end and not self.sampler.infinite:
-            raise ValueError(
-                f"the state is damaged: position {position} lies behind its epoch, which has {end} samples"
-            )
-        if resumed.pass_start > position:
-            raise ValueError(f"the state is damaged: position {position} lies before its pass, {resumed.pass_start}")
+        if resumed.order_epoch != self._order_epoch():
+            (self.sampler if self._foreign is None else self._foreign).set_epoch(resumed.order_epoch)
 
     def advance(self, batches: int) -> None:
         """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of

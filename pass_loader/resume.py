@@ -73,6 +73,18 @@ class Progress:
         """Whether it stands inside of an epoch or pass, which keeps the records that it began with."""
         return self.position > self.pass_start
 
+    def check_position(self, step: int, end: int | None) -> None:
+        """Raises ValueError for a position that is not between two batches. step: of the global batch; end: of the
+        epoch; None: endless."""
+        if self.position % step and self.position != end:
+            raise ValueError(
+                f"the state is damaged: position {self.position} is no multiple of the global batch, {step}"
+            )
+        if end is not None and self.position > end:
+            raise ValueError(f"the state is damaged: position {self.position} lies behind its epoch of {end} samples")
+        if self.pass_start > self.position:
+            raise ValueError(f"the state is damaged: position {self.position} is before its pass, {self.pass_start}")
+
     def to_running_pass(self) -> None:
         """Counts the passes that were gone through since pass_start."""
         if self.endless:

@@ -172,8 +172,9 @@ def test_removals_of_each_pack(copies: list[Path]) -> None:
     remove(copies[1], ["04"], reason="x")
     assert len([record for batch in iterator for record, _ in seen(batch)]) == COUNT - 16
     iterator = iter(loader)
+    next(iterator)
     remove(copies[2], ["00"], reason="x")
-    next(iterator), next(iterator)
+    next(iterator)
     state = json.loads(json.dumps(loader.state_dict()))
     assert state["samples"] == 61 and [bool(one) for one in state["generation"]] == [False, True, False]
     resumed = DataLoader(maker(copies)(), 8, return_info=True, on_error="replace")

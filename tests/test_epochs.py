@@ -14,7 +14,7 @@ from torch.utils.data import DistributedSampler
 
 from pass_loader import DataLoader, ShardDataset
 
-from .test_resume import TINY, Seen, seen
+from .test_resume import TINY, Ranks, Seen, seen
 
 
 def make(tiny: Path, own: bool = True) -> DataLoader:
@@ -154,3 +154,33 @@ def test_views_are_used_once(tiny: Path) -> None:
     never = make(tiny)
     assert [next_views(never, None) for _ in range(3)] == [{0}, {1}, {2}]
     assert next_views(never, 1) == {3}, "1 and 2 are used"
+
+
+def test_a_position_that_no_state_has(tiny: Path) -> None:
+    """In the middle of a batch, behind the epoch: refused at once, and nothing is changed."""
+    for arguments in ({}, {"drop_last": True}, {"infinite": True}):
+        loader = Ranks(tiny, 1, 4, **arguments).loaders[0]
+        state = loader.state_dict()
+        with pytest.raises(ValueError, match="damaged: position 5 is no multiple of the global batch, 4"):
+            loader.load_state_dict({**state, "position": 5})
+        if not arguments.get("infinite"):
+            with pytest.raises(ValueError, match=r"position 64 lies behind its epoch of 6[02] samples"):
+                loader.load_state_dict({**state, "position": 64})
+        assert loader.state_dict() == state
+    with pytest.raises(ValueError, match="position 64 is before its pass, 124"):
+        loader.load_state_dict({**state, "position": 64, "pass": [2, 124]})
+    with pytest.raises(ValueError, match="damaged: pass is"):
+        loader.load_state_dict({**state, "pass": [-2, 124]})
+    data = ShardDataset(tiny, TINY)
+    listed = DataLoader(data, 4, sampler=[1, 2, 3, 4, 5])
+    listed.load_state_dict({**listed.state_dict(), "position": 8})
+    with pytest.raises(ValueError, match="position is 8, and the sampler list ends 3 before it: is it the same one"):
+        next(iter(listed))
+
+
+def test_advance_by_a_whole_epoch(tiny: Path) -> None:
+    loader = Ranks(tiny, 1, 4).loaders[0]
+    loader.advance(16)
+    state = loader.state_dict()
+    assert (state["epoch"], state["position"]) == (1, 0) and list(loader) == []
+    Ranks(tiny, 1, 4).load(state)
