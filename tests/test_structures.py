@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import default_collate
 
 from pass_loader import DataLoader, Recipe, ShardDataset, recipes
+from pass_loader.rendering import Renderer
 from pass_loader.structures import stack
 
 N = 5
@@ -194,6 +195,32 @@ def test_a_structure_can_be_chosen(pack: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             dataclasses.replace(recipe, **change)
+
+
+def pixels_of(part: Any) -> list[torch.Tensor]:
+    """The tensors of views in a batch."""
+    if isinstance(part, torch.Tensor):
+        return [part] if part.dim() == 4 else []
+    inner = part.values() if isinstance(part, dict) else part if isinstance(part, (list, tuple)) else []
+    return [one for each in inner for one in pixels_of(each)]
+
+
+@pytest.mark.parametrize("name", [*sorted(recipes.PRESETS), "pair_index", "gram"])
+def test_no_structure_copies(pack: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a batch gives is the memory that the threads wrote to."""
+    given = {"pair_index": lambda: recipes.simclr(batch="pair_index"), "gram": lambda: recipes.dinov3(gram_size=256)}
+    written: set[int] = set()
+    allocate = Renderer._allocate
+
+    def noted(*arguments: Any) -> tuple[torch.Tensor, np.ndarray]:
+        tensor, array = allocate(*arguments)
+        written.add(tensor.untyped_storage().data_ptr())
+        return tensor, array
+
+    monkeypatch.setattr(Renderer, "_allocate", noted)
+    batch = next(iter(DataLoader(ShardDataset(pack, (given | recipes.PRESETS)[name]()), 2)))
+    found = pixels_of(batch)
+    assert found and {view.untyped_storage().data_ptr() for view in found} == written
 
 
 def test_stack_without_neighbours_copies() -> None:
