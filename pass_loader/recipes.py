@@ -6,6 +6,7 @@ derive another with arguments, `override` or `dataclasses.replace`. docs/recipes
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +18,7 @@ __all__ = [
     "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "IBOTMasks",
     "MultiBlockMasks", "RandomMasks", "Range", "Recipe", "StratifiedMasks", "ViewSpec", "byol", "dino", "dinov2",
     "dinov3", "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow", "mae", "mae_thorax",
-    "mocov2", "mocov3", "seer", "simclr", "supervised", "swav",
+    "mocov2", "mocov3", "named", "seer", "simclr", "supervised", "swav",
 ]  # fmt: skip
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # Radford et al., ICML 2021; openai/CLIP clip/clip.py
@@ -340,3 +341,24 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
     for preset in (dino, swav, mocov2, mocov3, simclr, byol, dinov2, dinov3, ibot, mae, mae_thorax, seer, ijepa,
                    genview, supervised, evaluate)
 }  # fmt: skip
+
+
+def named(text: str) -> Recipe:
+    """The recipe of a preset's name, or of a call with literals, as on a command line: "dinov2(as_declared=True)".
+
+    Raises ValueError for anything else.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        call = tree if isinstance(tree, ast.Call) else ast.Call(tree, [], [])
+        if not isinstance(call.func, ast.Name) or call.args or any(word.arg is None for word in call.keywords):
+            raise ValueError("want NAME or NAME(argument=value, ...)")
+        arguments = {str(word.arg): ast.literal_eval(word.value) for word in call.keywords}
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"recipe {text!r}: {error}") from None
+    if call.func.id not in PRESETS:
+        raise ValueError(f"recipe {text!r}: there is no preset {call.func.id}; there are {', '.join(PRESETS)}")
+    try:
+        return PRESETS[call.func.id](**arguments)
+    except TypeError as error:
+        raise ValueError(f"recipe {text!r}: {error}") from None

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pass_loader import DataLoader, Recipe, ShardDataset, recipes
+from pass_loader.pack.cli import main
 from pass_loader.pack.preview import preview
 
 RECORDS = [2, 5, 7, 11]
@@ -98,3 +99,30 @@ def test_every_preset(pack: Path, tmp_path: Path, name: str) -> None:
     for record in RECORDS:
         for view in dataset.render(record):
             place_of(view, sheet)
+
+
+def test_heatmaps_are_not_needed(pack: Path, tmp_path: Path) -> None:
+    """The same sheet as without them."""
+    for name, recipe in (("a", recipes.mae_thorax(heatmaps=True)), ("b", recipes.mae_thorax())):
+        preview(pack, recipe, tmp_path / f"{name}.png", count=2)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_recipes_by_name(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A preset, or a call of one with literals."""
+    assert recipes.named("dino") == recipes.dino()
+    assert recipes.named("mae(mask_ratio=0.75)") == recipes.mae(mask_ratio=0.75)
+    assert recipes.named("dino(local_scale=(0.1, 0.2), local_crops=1)").views[2].scale == (0.1, 0.2)
+    for text, why in {
+        "nothing": "there is no preset nothing; there are dino, ",
+        "dino(local_crops=os.system('x'))": "malformed node",
+        "dino(3)": r"want NAME or NAME\(argument=value, ...\)",
+        "recipes.dino": "want NAME",
+        "dino(": "never closed",
+        "dino(colour=3)": "unexpected keyword argument 'colour'",
+    }.items():
+        with pytest.raises(ValueError, match=why):
+            recipes.named(text)
+    command = ["preview", str(pack), "--out", str(tmp_path / "s.png"), "--count", "1", "--recipe"]
+    assert main([*command, "dinov2(as_declared=True)"]) == 0 and (tmp_path / "s.png").exists()
+    assert main([*command, "dinov9"]) == 1 and "there is no preset dinov9" in capsys.readouterr().err

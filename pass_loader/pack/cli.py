@@ -13,7 +13,7 @@ from ..errors import PackError, RecordError
 from .cli_attribution import add_attribution_command
 from .cli_bench import add_bench_command
 from .cli_removal import add_removal_commands
-from .cli_sources import add_source_commands, at_least
+from .cli_sources import add_recipe, add_source_commands, at_least
 from .preview import preview
 from .progress import Progress
 from .reader import Pack
@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sheet = commands.add_parser("preview", help="a contact sheet of samples and their views")
     sheet.add_argument("pack", type=Path, metavar="PACK")
-    sheet.add_argument("--recipe", choices=sorted(recipes.PRESETS), default="dino", help="default: %(default)s")
+    add_recipe(sheet)
     sheet.add_argument("--out", required=True, type=Path, metavar="FILE.png")
     sheet.add_argument("--count", type=at_least(1), default=4, metavar="N", help="samples (%(default)s)")
     sheet.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
@@ -123,7 +123,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _preview(options: argparse.Namespace) -> int:
     preview(
-        options.pack, recipes.PRESETS[options.recipe](), options.out, count=options.count, seed=options.seed,
+        options.pack, recipes.named(options.recipe), options.out, count=options.count, seed=options.seed,
         epoch=options.epoch,
     )  # fmt: skip
     print(options.out)

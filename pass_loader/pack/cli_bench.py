@@ -9,14 +9,14 @@ from typing import Any
 
 from .. import _C, recipes
 from .bench import BATCH_SIZE, bench
-from .cli_sources import at_least
+from .cli_sources import add_recipe, at_least
 from .reader import Pack
 
 
 def add_bench_command(commands: Any) -> None:
     speed = commands.add_parser("bench", help="samples a second on this machine, and the share of each stage")
     speed.add_argument("pack", type=Path, metavar="PACK")
-    speed.add_argument("--recipe", choices=sorted(recipes.PRESETS), default="dino", help="default: %(default)s")
+    add_recipe(speed)
     speed.add_argument("--threads", type=at_least(1), metavar="N", help="beside one thread; default: one a core")
     speed.add_argument(
         "--seconds", type=at_least(1), default=10, metavar="S", help="for each measurement (%(default)s)"
@@ -25,7 +25,7 @@ def add_bench_command(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    pack, recipe = Pack(options.pack), recipes.PRESETS[options.recipe]()
+    pack, recipe = Pack(options.pack), recipes.named(options.recipe)
     cores = len(os.sched_getaffinity(0))
     print(
         f"{options.pack}: {len(pack):,} live records, mean {pack.column('length').mean() / 1e3:,.0f} kB; "

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from .. import recipes
 from .build import ON_DUPLICATE, build, index
 from .convert import convert
 from .export import FORMATS, export
@@ -36,6 +37,13 @@ def at_least(least: int) -> Callable[[str], int]:
         return int(text)
 
     return integer
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe", default="dino", metavar="NAME",
+        help=f"one of {', '.join(recipes.PRESETS)}, or a call of it: 'dinov2(as_declared=True)' (%(default)s)",
+    )  # fmt: skip
 
 
 def add_source_commands(commands: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,8 @@ def preview(
     """
     from ..samples import Samples  # which imports the pack's modules
 
+    if recipe.batch == "view_heatmap_labels":
+        recipe = dataclasses.replace(recipe, batch="view_labels")  # the pictures' views: the pack has no heatmaps
     samples = Samples(pack, recipe, seed=seed)
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
