@@ -186,7 +186,7 @@ class DeviceSubmitted(Submitted):
     def launch(self, seconds: float, timeout: float) -> None:
         """Waits for the part and queues it. Where that fails nothing has changed, and it can be tried again."""
         assert self.pending is not None and self._chunk is not None
-        failures = self.pending.wait(max(seconds, 0.0))
+        failures = self.pending.wait(seconds) if seconds >= 0 or self.pending.done else None
         if failures is None:
             raise TimeoutError(f"no batch within timeout={timeout:g} s")
         rows, part = self._rows, self._part
