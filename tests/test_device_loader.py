@@ -122,7 +122,7 @@ def test_resume(pack: Path, lanes: list[CpuLane]) -> None:
 @pytest.mark.parametrize("policy", ["replace", "skip"])
 @pytest.mark.parametrize("arena", [None, 4000])
 def test_error_policies(
-    broken: Path,
+    broken: Path,  # noqa: F811
     lanes: list[CpuLane],
     policy: str,
     threads: int,
@@ -227,8 +227,8 @@ def test_what_is_decoded_is_queued_while_the_consumer_works(pack: Path, lanes: l
 
 
 def test_static_buffers(pack: Path, lanes: list[CpuLane]) -> None:
-    """The same addresses in every batch of every epoch, the CPU's bytes in the smaller last one too. Kills: a batch that
-    is rendered straight into them while the consumer has them."""
+    """The same addresses in every batch of every epoch, the CPU's bytes in the smaller last one too. Kills: a batch
+    that is rendered straight into them while the consumer has them."""
     for recipe in (SMALL, small(recipes.dinov2()), small(recipes.simclr()), small(recipes.ijepa())):
         dataset = ShardDataset(pack, recipe, seed=5, records=range(6))
         loader = DataLoader(dataset, 4, num_workers=2, device="cuda", static_buffers=True, return_info=True)
@@ -339,8 +339,7 @@ def test_users_of_the_cpu_load_nothing_more(pack: Path) -> None:
         "from pass_loader import recipes\n"
         "loader = pass_loader.DataLoader(pass_loader.ShardDataset(sys.argv[1], recipes.mocov2(size=8)), 4)\n"
         "next(iter(loader))\n"
-        "loaded = [name for name in sys.modules if name in ('pass_loader.device', 'pass_loader.cuda') or '_cuda' in name\n"
-        "          and name.startswith('pass_loader')]\n"
+        "loaded = {'pass_loader.device', 'pass_loader.cuda', 'pass_loader._cuda'} & {*sys.modules}\n"
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code, str(pack)], check=True)
