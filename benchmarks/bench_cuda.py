@@ -6,8 +6,9 @@ from shards with threads that decode, and training steps fed by it (gpu_loading)
 
 About five minutes, the short tables last. For rendering, pictures are made on the device, of sizes as photographs have
 them; nothing is read or decoded. Views of the first pictures are compared with the CPU's before timing. Several sets of
-pictures take turns: none stays in the cache. The floor of a kernel is the bytes it must read and write over the bandwidth of a copy measured in the same run. Kernels
-are timed by torch's profiler. Needs a GPU; has not yet run on one.
+pictures take turns: none stays in the cache. The floor of a kernel is the bytes it must read and write over the
+bandwidth of a copy measured in the same run. Kernels are timed by torch's profiler. Needs a GPU;
+has not yet run on one.
 """
 
 from __future__ import annotations
