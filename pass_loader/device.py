@@ -163,7 +163,8 @@ class DeviceSubmitted(Submitted):
     def begin(self) -> bool:
         """Starts to decode what is left, where there is a chunk for it; whether it has begun."""
         if self.pending is None:
-            self._chunk = self._renderer.take_chunk(self._too_large)
+            if self._chunk is None:
+                self._chunk = self._renderer.take_chunk(self._too_large)
             if self._chunk is None:
                 return False
             self._part = self._left[:1] if self._too_large else self._left
@@ -322,7 +323,10 @@ class DeviceRenderer(Renderer):
         return [batch for ref in self._under_way if (batch := ref()) is not None and not batch.launched]
 
     def launch_oldest(self, seconds: float, timeout: float) -> None:
-        next(batch for batch in self._waiting() if batch.pending is not None).launch(seconds, timeout)
+        oldest = next((batch for batch in self._waiting() if batch.pending is not None), None)
+        if oldest is None:
+            raise RuntimeError("no part of the arena is free, and no batch under way holds one")
+        oldest.launch(seconds, timeout)
 
     def launch_decoded(self) -> None:
         """Waits for nothing. What fails here is left as it was, and fails again for who waits for it."""
