@@ -65,13 +65,16 @@ def both(make: Callable[..., Any]) -> tuple[DataLoader, DataLoader]:
 
 
 def compare(make: Callable[..., Any], epochs: int = 1) -> DataLoader:
-    """All batches of epochs; of the GPU's they are looked at after the next ones were asked for."""
+    """All batches of epochs, when they come and once more when all have come."""
     on_gpu, on_cpu = both(make)
     for _ in range(epochs):
-        found, want = list(on_gpu), list(on_cpu)
-        assert len(found) == len(want) > 0
-        for one, other in zip(found, want):
-            assert_equal(one, other)
+        held = []
+        for batch in zip(on_gpu, on_cpu, strict=True):
+            assert_equal(*batch)
+            held.append(batch)
+        assert held
+        for batch in held:
+            assert_equal(*batch)
     return on_gpu
 
 
@@ -138,9 +141,14 @@ def test_error_policies(
                           **(options if device else {}))  # fmt: skip
 
     on_gpu, on_cpu = both(make)
-    for found, want in zip([*on_gpu], [*on_cpu], strict=True):
+    for found, want in zip(on_gpu, on_cpu, strict=True):  # at once: a rendering that nobody waits for comes later
         assert_equal(found, want)
     assert [*map(str, on_gpu.errors)] == [*map(str, on_cpu.errors)]
+
+    sampler = [1, 2, 17, 18, 3, 4, 5, 6]  # a batch of which nothing is good
+    whole = both(lambda **d: DataLoader(dataset, 2, sampler=sampler, on_error=policy, return_info=True, **d))
+    for found, want in zip(*whole, strict=True):
+        assert_equal(found, want)
 
 
 def test_raise_names_the_record(broken: Path, lanes: list[CpuLane]) -> None:  # noqa: F811
