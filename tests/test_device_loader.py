@@ -220,6 +220,21 @@ def test_many_iterators_share_the_arena(pack: Path, lanes: list[CpuLane]) -> Non
         assert len(loader._renderer[1]._free) == (2 if threads == 0 else 3), "all came back"
 
 
+def test_iterators_whose_batches_hold_the_whole_arena(broken: Path, lanes: list[CpuLane]) -> None:  # noqa: F811
+    """After an error what is under way stays so. Kills: waiting for a chunk that nobody gives back."""
+    dataset = ShardDataset(broken, TINY)
+    loader = DataLoader(dataset, 2, sampler=[5, 1, 2, 3, 4, 6], num_workers=2, device="cuda")
+    iterators = [iter(loader) for _ in range(6)]
+    for iterator in iterators:
+        with pytest.raises(RecordError, match="record 5"):
+            next(iterator)
+    for place, records in ((0, [2, 3]), (1, [4, 6])):
+        for epoch, iterator in enumerate(iterators):
+            views, _ = next(iterator)
+            for slot, record in enumerate(records):
+                assert torch.equal(views[0][slot], dataset.sample(record, epoch=epoch)[0]), place
+
+
 def test_what_is_decoded_is_queued_while_the_consumer_works(pack: Path, lanes: list[CpuLane]) -> None:
     """And no more than prefetch_factor batches; the host waits for no rendering but by need."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
