@@ -1,11 +1,14 @@
-"""Rendering on a GPU: samples/s of whole recipes, and each kernel's time beside the time its bytes alone would take.
+"""Rendering on a GPU: samples/s of whole recipes, each kernel's time beside the time its bytes alone would take; then
+from shards with threads that decode, and training steps fed by it (gpu_loading).
 
-    python -m benchmarks.bench_cuda [--batch 256] [--recipes dino swav mocov2] [--seconds 20] [--json FILE]
+    python -m benchmarks.bench_cuda [--batch 256] [--recipes dino swav mocov2] [--seconds 8] [--threads 1 4 16]
+                                    [--pack PACK] [--json FILE]
 
-Pictures are made on the device, of sizes as photographs have them; nothing is read or decoded. Views of the first
-pictures are compared with the CPU's before timing. Several sets of pictures take turns: none stays in the cache. The
-floor of a kernel is the bytes it must read and write over the bandwidth of a copy measured in the same run. Kernels
-are timed by torch's profiler. Needs a GPU; has not yet run on one.
+About five minutes, the short tables last. For rendering, pictures are made on the device, of sizes as photographs have
+them; nothing is read or decoded. Views of the first pictures are compared with the CPU's before timing. Several sets of
+pictures take turns: none stays in the cache. The floor of a kernel is the bytes it must read and write over the
+bandwidth of a copy measured in the same run. Kernels are timed by torch's profiler. Needs a GPU;
+has not yet run on one.
 """
 
 from __future__ import annotations
@@ -175,19 +178,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--recipes", nargs="+", default=["dino", "swav", "mocov2"], choices=sorted(recipes.PRESETS))
-    parser.add_argument("--seconds", type=float, default=20, help="timed, a recipe")
+    parser.add_argument("--seconds", type=float, default=8, help="timed, a row")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16], help="that decode, from shards")
+    parser.add_argument("--pack", help="of pictures to load; generated unless given")
+    parser.add_argument("--only", choices=["rendering", "loading"])
     parser.add_argument("--json", help="where the figures go too")
     arguments = parser.parse_args()
     if not cuda.cuda_available():
         parser.exit(1, f"no GPU: {cuda.cuda_reason()}\n")
     bandwidth = copy_bandwidth()
-    results = [measure(name, arguments.batch, arguments.seconds, bandwidth) for name in arguments.recipes]
+    found = {"device": torch.cuda.get_device_name(), "bandwidth": bandwidth, "results": [], "loading": None}
+    if arguments.only != "loading":
+        found["results"] = [measure(name, arguments.batch, arguments.seconds, bandwidth) for name in arguments.recipes]
+    if arguments.only != "rendering":
+        from . import gpu_loading
+
+        found["loading"] = gpu_loading.measure(
+            arguments.recipes, arguments.threads, arguments.batch, arguments.seconds, arguments.pack
+        )
     if arguments.json:
         with open(arguments.json, "w") as file:
-            json.dump(
-                {"device": torch.cuda.get_device_name(), "bandwidth": bandwidth, "results": results}, file, indent=1
-            )
-    report(results, bandwidth)
+            json.dump(found, file, indent=1)
+    report(found["results"], bandwidth)
+    if found["loading"] is not None:
+        gpu_loading.report(found["loading"])
 
 
 if __name__ == "__main__":

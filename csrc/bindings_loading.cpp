@@ -202,6 +202,16 @@ void take_companions(Batch& batch, const py::object& records, const py::object& 
   }
 }
 
+void add_keys(Batch& batch, const Array<int64_t>& records, const Array<uint32_t>& draws,
+              const Array<uint32_t>& epochs) {
+  const auto n = static_cast<size_t>(records.size());
+  for (size_t i = 0; i < n; ++i)
+    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
+  batch.records.assign(records.data(), records.data() + n);
+  batch.draws.assign(draws.data(), draws.data() + n);
+  batch.epochs.assign(epochs.data(), epochs.data() + n);
+}
+
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
                                 const py::object& sources, const py::object& heatmap_records,
@@ -221,11 +231,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
              Fault::argument, "want plans of shape (records, views)");
     batch.plans = rows.mutable_data();
   }
-  for (size_t i = 0; i < n; ++i)
-    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
-  batch.records.assign(records.data(), records.data() + n);
-  batch.draws.assign(draws.data(), draws.data() + n);
-  batch.epochs.assign(epochs.data(), epochs.data() + n);
+  add_keys(batch, records, draws, epochs);
   if (!sources.is_none()) {
     const auto given = sources.cast<Array<uint16_t>>();
     const std::span<const uint16_t> of = column(given);
@@ -237,6 +243,30 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   add_heatmaps(batch, engine, heatmap_records, heatmaps);
   PL_CHECK(companions.is_none() || heatmaps.empty(), Fault::argument, "a companion has no heatmap: want one or the other");
   if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
+  engine.submit(pending->batch);
+  return pending;
+}
+
+// Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies.
+std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                                const Array<uint32_t>& epochs, Array<uint8_t> arena, Array<int64_t> pictures,
+                                Array<ViewPlan> plans) {
+  Engine& engine = *self.cast<PyEngine&>().engine;
+  const size_t n = column(records).size();
+  const auto rows = static_cast<py::ssize_t>(n), views = static_cast<py::ssize_t>(engine.recipe().size());
+  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
+  PL_CHECK(arena.ndim() == 1 && pictures.ndim() == 2 && pictures.shape(0) == rows && pictures.shape(1) == 5 &&
+               plans.ndim() == 2 && plans.shape(0) == rows && plans.shape(1) == views,
+           Fault::argument, "want an arena of bytes, pictures of shape (records, 5), plans of shape (records, views)");
+  PL_CHECK(engine.form().channels == 3, Fault::argument, "want a recipe of three channels");
+  auto pending = std::make_unique<PyBatch>(self, py::list(), plans, py::list());
+  pending->views.append(arena);
+  pending->views.append(pictures);
+  Batch& batch = *pending->batch;
+  batch.arena = arena.mutable_data(), batch.arena_bytes = static_cast<size_t>(arena.size());
+  batch.pictures = reinterpret_cast<ArenaPicture*>(pictures.mutable_data());
+  batch.plans = plans.mutable_data();
+  add_keys(batch, records, draws, epochs);
   engine.submit(pending->batch);
   return pending;
 }
@@ -276,7 +306,10 @@ void bind_loading(py::module_& m) {
         return PyShardReader(std::move(packs));
       }, "readers"_a)
       .def("read", &PyShardReader::read, "record"_a);
-  py::class_<PyBatch>(m, "PendingBatch").def("wait", &PyBatch::wait, "seconds"_a = 1e9).def_readonly("plans", &PyBatch::plans);
+  py::class_<PyBatch>(m, "PendingBatch")
+      .def("wait", &PyBatch::wait, "seconds"_a = 1e9)
+      .def_property_readonly("done", [](const PyBatch& self) { return Engine::is_done(*self.batch); })
+      .def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
                     const Array<float>&, const Array<float>&, int, const std::string&, bool,
@@ -286,6 +319,8 @@ void bind_loading(py::module_& m) {
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
            "sources"_a = py::none(), "heatmap_records"_a = py::none(), "heatmaps"_a = py::list(),
            "companions"_a = py::none(), "companion_views"_a = py::none())
+      .def("decode", &decode, "records"_a.noconvert(), "draws"_a.noconvert(), "epochs"_a.noconvert(),
+           "arena"_a.noconvert(), "pictures"_a.noconvert(), "plans"_a.noconvert())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

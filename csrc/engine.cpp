@@ -57,6 +57,31 @@ struct Engine::State {
 
 namespace {
 constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one larger than this is not kept
+constexpr size_t kPlaceAlign = 256;  // bytes: of a picture in an arena
+constexpr size_t kRowAlign = 16;     // and of its rows
+
+// Where a picture of this size would go; offset -1: there is no room. A smaller one may find some yet.
+ArenaPicture place_in(std::atomic<size_t>& used, size_t arena_bytes, int32_t height, int32_t width) {
+  const size_t row = round_up(static_cast<size_t>(width), kRowAlign), plane = row * static_cast<size_t>(height);
+  ArenaPicture place{-1, height, width, static_cast<int64_t>(row), static_cast<int64_t>(plane)};
+  const size_t wanted = round_up(3 * plane, kPlaceAlign);
+  size_t begin = used;
+  do {
+    if (wanted > arena_bytes || begin > arena_bytes - wanted) return place;
+  } while (!used.compare_exchange_weak(begin, begin + wanted));
+  place.offset = static_cast<int64_t>(begin);
+  return place;
+}
+
+// A gray picture becomes three equal planes: what renders them knows RGB alone.
+void copy_planes(const ConstPlanes& picture, const ArenaPicture& place, uint8_t* arena) {
+  for (int c = 0; c < 3; ++c) {
+    uint8_t* to = arena + place.offset + c * place.plane_stride;
+    const int from = picture.channels == 1 ? 0 : c;
+    for (int32_t y = 0; y < picture.height; ++y, to += place.row_stride)
+      std::memcpy(to, picture.row(from, y), static_cast<size_t>(picture.width));
+  }
+}
 
 void check_deep(std::span<const ViewSpec> recipe, const cpu::OutputForm& form) {
   pass_loader::check_deep(recipe);
@@ -154,6 +179,8 @@ bool Engine::wait(Batch& batch, std::chrono::milliseconds timeout) {
   return batch.finished.wait_for(lock, timeout, [&] { return batch.done >= count; });
 }
 
+bool Engine::is_done(const Batch& batch) { return batch.done >= static_cast<int64_t>(batch.records.size()); }
+
 void Engine::cancel(Batch& batch) {
   if (!in_owner_process()) return;
   const int64_t count = static_cast<int64_t>(batch.records.size());
@@ -219,6 +246,7 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
     }
     for (size_t view = 0; view < batch.heatmaps.size(); ++view)
       std::memset(batch.heatmaps[view].memory + batch.heatmaps[view].stride * slot, 0, heatmap_bytes(view));
+    if (batch.pictures != nullptr) batch.pictures[slot] = {};
     if (batch.plans != nullptr)
       std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
     std::lock_guard lock(batch.mutex);
@@ -226,7 +254,8 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
   };
   try {
     if (!worker.memory) worker.memory = std::make_unique<WorkingMemory>();
-    if (render_sample(batch, slot, worker) > kLargePicturePx) worker.memory.reset();
+    const auto run = batch.arena == nullptr ? &Engine::render_sample : &Engine::decode_sample;
+    if ((this->*run)(batch, slot, worker) > kLargePicturePx) worker.memory.reset();
   } catch (const Error& error) {
     failed(error.fault(), error.what());
   } catch (const std::bad_alloc&) {
@@ -254,6 +283,32 @@ int64_t Engine::render_sample(Batch& batch, int64_t slot, Worker& worker) const 
     std::copy(worker.memory->plans.begin(), worker.memory->plans.end(), batch.plans + slot * views);
   worker.times.add_sample();
   return pixels;
+}
+
+// Into the batch's arena. The header says whether there is room before anything is decoded.
+int64_t Engine::decode_sample(Batch& batch, int64_t slot, Worker& worker) const {
+  const State& s = *state_;
+  WorkingMemory& memory = *worker.memory;
+  StageClock clock(worker.times);
+  const std::span<const uint8_t> bytes = s.reader->read(batch.records[slot], memory.bytes);
+  clock.charge(Stage::read);
+  const PictureHeader header = read_header(bytes);
+  PL_CHECK(header.bits == 8, Fault::argument, "gray of 16 bits is rendered on the CPU alone: take device=\"cpu\"");
+  const ArenaPicture place = place_in(batch.arena_used, batch.arena_bytes, header.height, header.width);
+  batch.pictures[slot] = place;
+  if (place.offset < 0) return 0;
+  const ConstPlanes picture = memory.decoder.decode(bytes);
+  PL_CHECK(picture.height == header.height && picture.width == header.width && !picture.deep, Fault::record,
+           "the header says %d x %d (height x width), the pixels are %d x %d", header.height, header.width,
+           picture.height, picture.width);
+  copy_planes(picture, place, batch.arena);
+  clock.charge(Stage::decode);
+  const size_t views = s.recipe.size();
+  plan_views(s.recipe, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
+             picture.width, {batch.plans + slot * views, views});
+  clock.charge(Stage::plan);
+  worker.times.add_sample();
+  return int64_t{picture.height} * picture.width;
 }
 
 // Decoded, in the form that the views have.

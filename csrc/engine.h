@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/nearest.h"
@@ -38,6 +39,16 @@ struct Companion {
   int32_t view;  // -1: there is none
 };
 
+// A decoded picture in a batch's arena: three planes of 8-bit RGB. Nothing but zeros: the sample failed.
+struct ArenaPicture {
+  int64_t offset;  // bytes from the arena's begin; -1: the arena had no room for it, and it was not decoded
+  int64_t height, width;
+  int64_t row_stride, plane_stride;  // bytes
+
+  int64_t bytes() const { return 3 * plane_stride; }
+};
+static_assert(std::is_trivially_copyable_v<ArenaPicture>);
+
 // One step's work. The vectors are filled before submit and not touched until it is done.
 struct Batch {
   std::vector<int64_t> records;
@@ -49,12 +60,16 @@ struct Batch {
   std::vector<int64_t> heatmap_records;  // one a record, of the engine's second reader; empty: none are wanted
   std::vector<Output> heatmaps;          // one a view, (N, out_height, out_width) float32; empty: none are wanted
   ViewPlan* plans = nullptr;     // borrowed (N, views) or null
+  uint8_t* arena = nullptr;  // borrowed; pictures are decoded and planned, and go there; null: views are rendered
+  size_t arena_bytes = 0;
+  ArenaPicture* pictures = nullptr;  // borrowed (N,); with an arena
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
 
  private:
   friend class Engine;
   std::atomic<int64_t> next{0};  // the sample to be taken next
   std::atomic<int64_t> done{0};
+  std::atomic<size_t> arena_used{0};
   std::mutex mutex;
   std::condition_variable finished;
 };
@@ -81,6 +96,8 @@ class Engine {
   // True when the batch is done; false when the time has passed first.
   bool wait(Batch& batch, std::chrono::milliseconds timeout);
 
+  static bool is_done(const Batch& batch);
+
   // Hands out no further sample of the batch and returns when nobody writes to its memory any more.
   void cancel(Batch& batch);
 
@@ -97,6 +114,7 @@ class Engine {
   void stop();
   void render(Batch& batch, int64_t slot, Worker& worker) const;
   int64_t render_sample(Batch& batch, int64_t slot, Worker& worker) const;  // returns the largest picture's pixels
+  int64_t decode_sample(Batch& batch, int64_t slot, Worker& worker) const;
   ConstPlanes picture_of(int64_t record, WorkingMemory& memory, StageClock& clock) const;
   int64_t render_original(Batch& batch, int64_t slot, Worker& worker, int32_t but, StageClock& clock) const;
   int64_t render_companion(Batch& batch, int64_t slot, Worker& worker, const Companion& from, StageClock& clock) const;

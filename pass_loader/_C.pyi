@@ -79,6 +79,7 @@ class ShardReader:
 
 class PendingBatch:
     plans: np.ndarray | None
+    done: bool  # whether `wait` would return at once
     # Failures, (slot, fault, message); None when the seconds pass first.
     def wait(self, seconds: float = 1e9) -> list[tuple[int, str, str]] | None: ...
 
@@ -114,6 +115,17 @@ class Engine:
         # int32, -1 for none
         companions: np.ndarray | None = None,
         companion_views: np.ndarray | None = None,
+    ) -> PendingBatch: ...
+    def decode(
+        self,
+        records: np.ndarray,  # as above
+        draws: np.ndarray,
+        epochs: np.ndarray,
+        arena: np.ndarray,  # (bytes,) uint8; written in place
+        # (N, 5) int64, written in place: offset in the arena, height, width, bytes a row, bytes a plane: three planes
+        # of 8-bit RGB. Offset -1: no room was left, nothing was decoded. All zero: the sample failed
+        pictures: np.ndarray,
+        plans: np.ndarray,  # (N, views), written in place; those of pictures that found no room are not
     ) -> PendingBatch: ...
     def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 

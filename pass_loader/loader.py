@@ -11,6 +11,7 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch.utils.data import BatchSampler, Sampler
 from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
+from .arguments import check_device, check_samplers, refuse
 from .dataset import Occasions, ShardDataset, agree_on_generation, initialized_rank
 from .errors import RecordError
 from .faults import Faults
@@ -51,6 +53,11 @@ class DataLoader:
         Storage that fails is read again twice and then raises in any case, and so do 100 bad records in a row.
     order: "torch" or "permute", see EpochSampler. infinite: an endless stream over epochs; `len` raises TypeError.
     cpus: thread i runs on cpus[i % len(cpus)] alone.
+    device: where views are rendered and lie: "cpu", or a GPU ("cuda", "cuda:1"), where threads only decode; same bytes.
+        All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself (docs/gpu.md).
+    decode: "cpu".
+    static_buffers: on a GPU, every batch at the same addresses, for CUDA graphs; the next one overwrites it.
+    arena_bytes: on a GPU, pinned memory for decoded pictures on their way; None: as much as usual batches need.
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
     the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
@@ -92,18 +99,22 @@ class DataLoader:
         order: str | None = None,
         infinite: bool = False,
         cpus: Sequence[int] = (),
+        device: torch.device | str = "cpu",
+        decode: str = "cpu",
+        static_buffers: bool = False,
+        arena_bytes: int | None = None,
     ):
         if not isinstance(dataset, ShardDataset):
             raise TypeError(
                 f"dataset is {type(dataset).__name__}, want a pass_loader.ShardDataset; for a part of one give it "
                 "records= or ids=, not a Subset; for several pass_loader.ConcatDataset, not torch's"
             )
-        _refuse(
+        refuse(
             worker_init_fn=(worker_init_fn, "workers are threads without state of their own"),
             multiprocessing_context=(multiprocessing_context, "workers are threads"),
         )
         ours = shuffle or order or infinite or rank is not None or world_size is not None
-        _check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
+        check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
         if collate_fn is not None and (return_info or return_plan):
             raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
         if dtype not in ELEMENTS:
@@ -143,7 +154,18 @@ class DataLoader:
         self._occasions = Occasions()
         self._last: Progress | None = None  # of the latest iteration
         self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
+        self.device, self.decode, self.static_buffers, self.arena_bytes = device, decode, static_buffers, arena_bytes
+        check_device(device, decode, static_buffers, self.batch_size, arena_bytes)
+        if (gpu := self._gpu()) is not None:
+            gpu.check_samples(dataset)
+            self.device = gpu.gpu_of(torch.device(device))
         self._renderer: tuple[int, Renderer] | None = None
+
+    def _gpu(self) -> Any:
+        """The module that a GPU needs, loaded for those alone who name one; None: the device is the CPU."""
+        if torch.device(self.device).type == "cpu":
+            return None
+        return import_module(".device", __package__)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("dataset", "batch_size", "sampler", "batch_sampler", "drop_last") and "_renderer" in self.__dict__:
@@ -221,7 +243,8 @@ class DataLoader:
             running = Pass(progress.passed, progress.pass_start, live, gone)
             begin = functools.partial(self._agreed, self.sampler.place[1], occasion)
             return draw_endless(self.sampler, size, dataclasses.replace(progress), running, begin)
-        share = self.sampler.share(len(live), progress.position, self._stop(len(live), progress, step or 1))
+        stop = self.sampler.stop(len(live), progress.world, progress.position, step or 1, self.drop_last)
+        share = self.sampler.share(len(live), progress.position, stop)
         return draw_share(share, live, size, progress.epoch, gone)
 
     def _place(self) -> tuple[int, int]:
@@ -280,24 +303,16 @@ class DataLoader:
         again = last is not None and (last.order_epoch, last.epoch) == (progress.order_epoch, progress.epoch)
         return self._occasions.name(own, progress.order_epoch, again)
 
-    def _stop(self, count: int, progress: Progress, step: int) -> int:
-        """Where the epoch ends, in places of all ranks together. Every rank gets the same number of batches, none of
-        them empty: with drop_last whole ones; else a rest that is too small for the ranks of now, which are others than
-        those that began the epoch, wraps around.
-        """
-        world = self.sampler.place[1]
-        stop = self.sampler.total(count, progress.world)
-        rest = (stop - progress.position) % step
-        if self.drop_last:
-            return stop - rest
-        return stop + world - rest if 0 < rest < world else stop
-
     def _structure(self, batch: Submitted) -> Any:
+        batch.hand_over()
         if self.collate_fn is not None:
             whole = self.collate_fn(batch.as_samples())
         else:
             whole = batch.structured(self.return_info, self.return_plan)
-        return pinned(whole) if self.pin_memory else whole  # the views are; torch pins all else as well
+        if not self.pin_memory:
+            return whole
+        gpu = self._gpu()
+        return pinned(whole) if gpu is None else gpu.pin_rest(whole)  # torch pins all else as well
 
     def _depth(self) -> int:
         return self.prefetch_factor if self.num_workers > 0 else 1
@@ -306,10 +321,17 @@ class DataLoader:
         """Made at the first iteration and kept for the next; threads do not survive a fork, nor paths a purge."""
         kept = self._renderer
         if kept is None or kept[0] != os.getpid() or kept[1].reader is not self.dataset.reader:
-            renderer = Renderer(
-                self.dataset, self.num_workers, batch_size=self.batch_size or 1, pin_memory=self.pin_memory,
-                keep=self._depth() + 1, dtype=self.dtype, channels_last=self.channels_last, cpus=self.cpus,
-            )  # fmt: skip
+            common = {"batch_size": self.batch_size or 1, "dtype": self.dtype, "channels_last": self.channels_last,
+                      "cpus": self.cpus}  # fmt: skip
+            gpu = self._gpu()
+            if gpu is None:
+                renderer = Renderer(self.dataset, self.num_workers, pin_memory=self.pin_memory, keep=self._depth() + 1,
+                                    **common)  # fmt: skip
+            else:
+                renderer = gpu.DeviceRenderer(
+                    self.dataset, self.num_workers, device=self.device, depth=self._depth(),
+                    arena_bytes=self.arena_bytes, static_buffers=self.static_buffers, **common,
+                )  # fmt: skip
             kept = self._renderer = (os.getpid(), renderer)
         return kept[1]
 
@@ -371,28 +393,12 @@ class DataLoader:
 
         batches, samples, seconds, samples_per_second, views_per_second; data_wait: the share of the time that the
         consumer waited; stage_seconds of the threads; errors; private_bytes of the process; pinned_bytes of batches in
-        work; advice: a line of words.
+        work, or of decoded pictures on their way to a GPU; device_bytes held there beside batches; advice: a line of
+        words.
         """
-        stages = {} if self._renderer is None else self._renderer[1].stage_times()
-        batch_bytes = 0 if self._renderer is None else self._renderer[1].sample_bytes() * (self.batch_size or 1)
+        renderer = None if self._renderer is None else self._renderer[1]
+        pinned_bytes, device_bytes = (renderer.pinned_bytes, renderer.device_bytes) if renderer else (0, 0)
         return statistics(
-            self._meter, stages, views=len(self.dataset.recipe.views), threads=self.num_workers,
-            errors=self._faults.count, pinned_bytes=batch_bytes * (self._depth() + 1) if self.pin_memory else 0,
+            self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
+            threads=self.num_workers, errors=self._faults.count, pinned_bytes=pinned_bytes, device_bytes=device_bytes,
         )  # fmt: skip
-
-
-def _check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, drop_last: bool, ours: bool) -> None:
-    if (sampler is not None or batch_sampler is not None) and ours:
-        raise ValueError(
-            "a sampler decides order and ranks: give it without shuffle, order, infinite, rank and world_size"
-        )
-    if batch_sampler is not None and (batch_size != 1 or sampler is not None or drop_last):
-        raise ValueError("batch_sampler decides batches: give it without batch_size, sampler and drop_last")
-    if batch_size is None and batch_sampler is None:
-        raise ValueError("batch_size=None would give single samples: take dataset.as_map() or dataset.sample(record)")
-
-
-def _refuse(**arguments: tuple[Any, str]) -> None:
-    for name, (value, way_out) in arguments.items():
-        if value is not None:
-            raise TypeError(f"{name} has no meaning here: {way_out}")

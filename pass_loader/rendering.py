@@ -44,6 +44,9 @@ class Keys:
     def __len__(self) -> int:
         return len(self.records)
 
+    def at(self, slots: np.ndarray) -> Keys:
+        return Keys(self.records[slots], self.draws[slots], self.epochs[slots])
+
 
 @dataclass
 class Submitted:
@@ -54,7 +57,7 @@ class Submitted:
     views: list[torch.Tensor]  # of (N, channels, height, width)
     arrays: list[np.ndarray]  # the memory of the views
     plans: np.ndarray | None  # (N, views)
-    pending: _C.PendingBatch
+    pending: _C.PendingBatch | None
     heatmaps: list[torch.Tensor]  # of (N, 1, height, width), one a view, or none
     heatmap_arrays: list[np.ndarray]
     companions: Drawn | None  # None where the dataset has no companions
@@ -70,6 +73,7 @@ class Submitted:
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
         """Raises TimeoutError when `timeout` seconds pass first."""
+        assert self.pending is not None
         failures = self.pending.wait(timeout)
         if failures is None:
             raise TimeoutError(f"no batch within timeout={timeout:g} s")
@@ -100,12 +104,15 @@ class Submitted:
     def keep(self, slots: np.ndarray) -> None:
         """Drops the other slots. Copies what is kept."""
         chosen = torch.from_numpy(slots)
-        self.keys = Keys(self.keys.records[slots], self.keys.draws[slots], self.keys.epochs[slots])
+        self.keys = self.keys.at(slots)
         self.views = [view.index_select(0, chosen) for view in self.views]
         self.heatmaps = [heatmap.index_select(0, chosen) for heatmap in self.heatmaps]
         self.plans = None if self.plans is None else self.plans[slots]
         self.companions = None if self.companions is None else self.companions.at(slots)
         self.valid = self.valid[slots]
+
+    def hand_over(self) -> None:
+        """Before the consumer is given the views."""
 
     def info(self) -> dict[str, Any]:
         pack = self.samples.pack
@@ -167,6 +174,7 @@ class Renderer:
         self.samples = samples
         self.reader = samples.reader
         self.pin_memory = pin_memory
+        self._keep = keep
         self.batch_size = batch_size
         self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
@@ -191,21 +199,29 @@ class Renderer:
     def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
         views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
-        for (height, width), members in self._groups.items():
-            channels = self._channels
-            sides = [height, width, channels] if self.channels_last else [channels, height, width]
-            tensor, array = self._allocate(len(members), len(keys), sides, self.dtype)
-            for place, index in enumerate(members):
-                views[index] = tensor[place].permute(0, 3, 1, 2) if self.channels_last else tensor[place]
-                arrays[index] = array[place]
+        for size, members in self._groups.items():
+            tensor, array = self._allocate(self._shape(len(members), len(keys), size), self.dtype)
+            array = array.swapaxes(0, 1) if self._pairs else array
+            for index, view, place in zip(members, self._apart(tensor), array):
+                views[index], arrays[index] = view, place
         plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
         return self._start(keys, views, arrays, plans, *self._heatmaps(len(keys)))
+
+    def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:
+        """Of the memory of views of one size: behind one another; those of a pair sample by sample."""
+        sides = [*size, self._channels] if self.channels_last else [self._channels, *size]
+        return [samples, views, *sides] if self._pairs else [views, samples, *sides]
+
+    def _apart(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Such memory as views (samples, channels, height, width)."""
+        views = (tensor.transpose(0, 1) if self._pairs else tensor).unbind()
+        return [view.permute(0, 3, 1, 2) for view in views] if self.channels_last else [*views]
 
     def _heatmaps(self, samples: int) -> tuple[list[torch.Tensor], list[np.ndarray]]:
         if self.samples.heatmaps is None:
             return [], []
         found = [
-            self._allocate(1, samples, [1, view.height, view.width], torch.float32)
+            self._allocate([1, samples, 1, view.height, view.width], torch.float32)
             for view in self.samples.recipe.views
         ]
         return [tensor[0] for tensor, _ in found], [array[0] for _, array in found]
@@ -237,6 +253,16 @@ class Renderer:
         heatmaps = 0 if self.samples.heatmaps is None else 4 * pixels
         return self._channels * pixels * self.dtype.itemsize + heatmaps
 
+    @property
+    def pinned_bytes(self) -> int:
+        """Of batches in work and of the one that is handed out."""
+        return self.sample_bytes() * self.batch_size * self._keep if self.pin_memory else 0
+
+    @property
+    def device_bytes(self) -> int:
+        """Held on a GPU, beside the batches."""
+        return 0
+
     def stage_times(self) -> dict[str, float]:
         """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
 
@@ -244,22 +270,20 @@ class Renderer:
         """
         return self._engine.stage_times()
 
-    def _allocate(
-        self, views: int, samples: int, sides: list[int], dtype: torch.dtype
-    ) -> tuple[torch.Tensor, np.ndarray]:
-        """(views, samples, *sides), views behind one another; those of a pair sample by sample."""
-        shape = [samples, views, *sides] if self._pairs else [views, samples, *sides]
+    def _allocate(self, shape: list[int], dtype: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
+        """The same memory as both. shape: one of the first two numbers counts samples, the other views."""
         values, (_, numpy_type) = math.prod(shape), ELEMENTS[dtype]
         if self.pin_memory:
             tensor = torch.empty(shape, dtype=dtype, pin_memory=True)
             plain = tensor.view(torch.int16) if dtype == torch.bfloat16 else tensor
             array = plain.numpy().view(numpy_type)
         else:
-            room = views * max(self.batch_size, samples) * math.prod(sides)
+            samples = shape[0 if self._pairs else 1]
+            room = values // max(samples, 1) * max(self.batch_size, samples)
             memory = self._pool.take(room * dtype.itemsize)[: values * dtype.itemsize]
             tensor = torch.from_numpy(memory).view(dtype).view(shape)
             array = memory.view(numpy_type).reshape(shape)
-        return (tensor.transpose(0, 1), array.swapaxes(0, 1)) if self._pairs else (tensor, array)
+        return tensor, array
 
 
 def boxes_of(plans: np.ndarray) -> torch.Tensor:

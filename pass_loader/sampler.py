@@ -121,6 +121,17 @@ class EpochSampler(Sampler[int]):
         whole = count // world * world
         return whole if self.drop_last or whole == count else whole + world
 
+    def stop(self, count: int, world: int, position: int, step: int, drop_last: bool) -> int:
+        """Where an epoch that `world` ranks began ends, in places of all ranks together, for those that go on with it
+        from `position` in global batches of `step`. Every rank gets the same number of batches, none of them empty:
+        with drop_last whole ones; else a rest that is too small for the ranks of now wraps around.
+        """
+        stop = self.total(count, world)
+        rest = (stop - position) % step
+        if drop_last:
+            return stop - rest
+        return stop + self.place[1] - rest if 0 < rest < self.place[1] else stop
+
     def share(self, count: int, start: int = 0, stop: int | None = None) -> Share:
         end = self.total(count, self.place[1]) if stop is None else stop
         return Share(self, count, start, end, self.epoch, *self.place)

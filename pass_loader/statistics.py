@@ -11,7 +11,14 @@ STARVED, FED = 0.10, 0.02  # shares of time waited for data above and below whic
 
 
 def statistics(
-    meter: Meter, stages: dict[str, float], *, views: int, threads: int, errors: int, pinned_bytes: int
+    meter: Meter,
+    stages: dict[str, float],
+    *,
+    views: int,
+    threads: int,
+    errors: int,
+    pinned_bytes: int,
+    device_bytes: int,
 ) -> dict[str, Any]:
     seconds = meter.waited_s + meter.worked_s
     rate = meter.samples / seconds if seconds else 0.0
@@ -27,6 +34,7 @@ def statistics(
         "errors": errors,
         "private_bytes": private_bytes(),
         "pinned_bytes": pinned_bytes,
+        "device_bytes": device_bytes,
         "advice": _advice(meter, data_wait, threads),
     }
 

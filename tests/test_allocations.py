@@ -22,14 +22,21 @@ import numpy as np
 from pass_loader import _C, ShardDataset, recipes
 from pass_loader.rendering import Keys, Renderer
 
-pack, threads, batches, records = sys.argv[1], *map(int, sys.argv[2:])
+pack, how, threads, batches, records = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 counter = ctypes.CDLL(os.environ["LD_PRELOAD"])
 counter.object_name.restype, counter.object_calls.restype = ctypes.c_char_p, ctypes.c_long
 recipe = recipes.dino().override(grayscale=0.5, blur=0.5, solarize=0.5)
 renderer = Renderer(ShardDataset(pack, recipe), threads, batch_size=2 * records)
 
+arena = np.empty(8_000_000, np.uint8)
+
 def render(size):
     batch = 3 + np.arange(size, dtype=np.int64) % records  # one of full colour, one subsampled
+    if how == "decode":  # for a GPU
+        pictures, plans = np.zeros((size, 5), np.int64), np.zeros((size, len(recipe.views)), _C.view_plan_dtype)
+        failures = renderer._engine.decode(batch, *np.zeros((2, size), np.uint32), arena, pictures, plans).wait()
+        assert (pictures[:, 0] >= 0).all()
+        return failures
     return renderer.submit(Keys(batch, *np.zeros((2, size), np.uint32))).wait()
 
 def count(size):
@@ -60,10 +67,11 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.parametrize("how", ["render", "decode"])
 @pytest.mark.parametrize("threads", [0, 1])
-def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int) -> None:
+def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int, how: str) -> None:
     """The same batches with twice the samples make no more calls; those of a batch are printed (pytest -rP)."""
-    command = [sys.executable, "-c", CODE, str(pack), str(threads), str(BATCHES), str(RECORDS)]
+    command = [sys.executable, "-c", CODE, str(pack), how, str(threads), str(BATCHES), str(RECORDS)]
     environment = {**os.environ, "LD_PRELOAD": str(counter)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     for isa, (small, large) in json.loads(done.stdout).items():

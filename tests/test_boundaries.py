@@ -92,6 +92,8 @@ def test_imports() -> None:
         "mixed",
         "concat",
         "cuda",
+        "device",
+        "arguments",
     }
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

@@ -1,0 +1,370 @@
+"""Batches on a GPU: threads decode into pinned memory, a side stream copies the pictures and renders their views."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import _C, cuda
+from .rendering import Failure, Keys, Renderer, Submitted
+from .samples import Samples
+
+ALIGN = 256  # bytes
+MOST_ARENA_BYTES = 1 << 30  # unless arena_bytes says otherwise
+SAMPLED = 512  # records whose sizes tell how large an arena has to be
+Allocator = Callable[[list[int], torch.dtype], torch.Tensor]
+
+
+def check_samples(samples: Samples) -> None:
+    """Raises ValueError that names what the GPU's renderer does not have, with the way out."""
+    sources = samples.normalized_recipes()
+    missing = {
+        "a recipe of one channel": samples.recipe.channels != 3,
+        "heatmaps": samples.heatmaps is not None,
+        "companions": samples.companions is not None,
+        "mean and std that differ between packs": len({(source.mean, source.std) for source in sources}) > 1,
+    }
+    for what, present in missing.items():
+        if present:
+            raise ValueError(f"{what}: rendered on the CPU alone; take device='cpu'")
+
+
+def gpu_of(device: torch.device) -> torch.device:
+    """With its index, the current device's where it has none. Raises RuntimeError with the reason where no GPU can be
+    used, ValueError where there is no such device."""
+    reason = cuda.cuda_reason()
+    if not reason and not torch.cuda.is_available():
+        reason = "torch sees no GPU: install a build of torch with CUDA (torch.version.cuda tells)"
+    if reason:
+        raise RuntimeError(reason)
+    index, count = torch.cuda.current_device() if device.index is None else device.index, torch.cuda.device_count()
+    if index >= count:
+        raise ValueError(f"device is {device}: there are {count} GPUs, counted from 0")
+    return torch.device("cuda", index)
+
+
+class Lane:
+    """The side stream of one GPU, on which all work of a loader is queued there.
+
+    room: bytes kept there for decoded pictures; more are given memory for the one time.
+    """
+
+    def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
+        self._device = device
+        self._renderer = cuda.Renderer(table, dtype, channels_last=channels_last, device=device)
+        self._stream = torch.cuda.Stream(device)
+        self._pictures = self.empty([room], torch.uint8)
+
+    def pinned(self, bytes: int) -> torch.Tensor:
+        with torch.cuda.device(self._device):
+            return torch.empty(bytes, dtype=torch.uint8, pin_memory=True)
+
+    def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """Memory that belongs to the side stream: it is free again in the order of that stream."""
+        with torch.cuda.stream(self._stream):
+            return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def empty_here(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """Memory that belongs to the consumer's stream."""
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def render(
+        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
+    ) -> tuple[Any, Any]:
+        """Queues the copy of pinned `pixels` and the rendering, as cuda.Renderer.render; rows hold places in `pixels`.
+        Returns two events: pixels may be overwritten; the views are done."""
+        with torch.cuda.stream(self._stream):
+            kept = len(pixels) <= len(self._pictures)
+            there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)
+            there.copy_(pixels, non_blocking=True)
+            copied = self._mark()
+            rows = rows.copy()
+            rows[:, 0] += there.data_ptr()
+            self._renderer.render(rows, plans, picture_of, outs)
+            return copied, self._mark()
+
+    def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
+        """These samples of each view, and when they are there."""
+        with torch.cuda.stream(self._stream):
+            chosen = torch.from_numpy(slots).to(self._device)
+            return [view.index_select(0, chosen) for view in views], self._mark()
+
+    def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
+        """The consumer's current stream goes on when `done` has come; memory is not reused before it has come so far as
+        it stands when the views die."""
+        consumer = torch.cuda.current_stream(self._device)
+        consumer.wait_event(done)
+        for view in views:
+            view.record_stream(consumer)
+
+    def _mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        return event
+
+    @property
+    def device_bytes(self) -> int:
+        return self._renderer.device_bytes + len(self._pictures)
+
+
+class Chunk:
+    """Pinned memory for the pictures of one part of a batch."""
+
+    def __init__(self, memory: torch.Tensor, own: bool):
+        self.memory, self.array = memory, memory.numpy()
+        self.own = own  # made for one picture that is larger than the arena's chunks
+        self.copied: Any = None  # the event behind which it may be written again; None: now
+
+    def need(self) -> None:
+        """Waits until the GPU has read what was there: the only time that the host waits for the GPU."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        self.copied = None
+
+
+class DeviceSubmitted(Submitted):
+    """A batch on its way to a GPU, decoded part by part: a part is what finds room in one chunk of the arena.
+
+    parent: the batch of which this is one sample, rendered once more or in place of another.
+    """
+
+    def __init__(self, renderer: DeviceRenderer, keys: Keys, plans: np.ndarray, with_plans: bool,
+                 parent: DeviceSubmitted | None = None, views: Sequence[torch.Tensor] = ()):  # fmt: skip
+        super().__init__(renderer.samples, keys, [*views], [], plans if with_plans else None, None, [], [], None)
+        self._renderer, self._parent = renderer, parent
+        self._asked, self._all_plans = keys, plans
+        self._left = np.arange(len(keys))  # slots still to be decoded
+        self._part = self._left[:0]  # slots that are being decoded
+        self._rows = self._plans = np.empty(0)  # of the part
+        self._chunk: Chunk | None = None
+        self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
+        self._failures: list[Failure] = []
+        self._done: Any = None  # the event behind which the views are rendered
+
+    def __del__(self) -> None:
+        chunk = getattr(self, "_chunk", None)
+        if chunk is not None:
+            self.pending = None  # first no thread writes there any more
+            self._renderer.give_back(chunk)
+
+    @property
+    def launched(self) -> bool:
+        return not len(self._left)
+
+    def begin(self) -> bool:
+        """Starts to decode what is left, where there is a chunk for it; whether it has begun."""
+        if self.pending is None:
+            if self._chunk is None:
+                self._chunk = self._renderer.take_chunk(self._too_large)
+            if self._chunk is None:
+                return False
+            self._part = self._left[:1] if self._too_large else self._left
+            self._rows = np.zeros((len(self._part), 5), np.int64)
+            self._plans = np.zeros((len(self._part), self._all_plans.shape[1]), _C.view_plan_dtype)
+            self.pending = self._renderer.decode(self._asked.at(self._part), self._chunk, self._rows, self._plans)
+        return True
+
+    def wait(self, timeout: float = math.inf) -> list[Failure]:
+        """Until all is decoded and queued on the GPU. Raises TimeoutError when `timeout` seconds pass first."""
+        end = time.monotonic() + timeout
+        with self._renderer.lock:
+            while not self.launched:
+                if self.begin():
+                    self.launch(end - time.monotonic(), timeout)
+                else:  # another iterator's batches hold all memory
+                    self._renderer.launch_oldest(end - time.monotonic(), timeout)
+        return sorted(self._failures)
+
+    def launch(self, seconds: float, timeout: float) -> None:
+        """Waits for the part and queues it. Where that fails nothing has changed, and it can be tried again."""
+        assert self.pending is not None and self._chunk is not None
+        failures = self.pending.wait(seconds) if seconds >= 0 or self.pending.done else None
+        if failures is None:
+            raise TimeoutError(f"no batch within timeout={timeout:g} s")
+        rows, part = self._rows, self._part
+        there, late = np.flatnonzero((rows[:, 0] >= 0) & (rows[:, 1] > 0)), np.flatnonzero(rows[:, 0] < 0)
+        if len(there):
+            self._note(self._renderer.render(self._chunk, rows[there], self._plans[there], part[there], self.room()))
+        self._all_plans[part] = self._plans
+        self._failures += [(int(part[slot]), fault, message) for slot, fault, message in failures]
+        self._too_large = int(3 * rows[0, 4]) if len(late) == len(part) else 0
+        self._left = np.concatenate([part[late], self._left[len(part) :]])
+        chunk, self._chunk, self.pending = self._chunk, None, None
+        self._renderer.give_back(chunk)
+
+    def _note(self, done: Any) -> None:
+        self._done = done
+        if self._parent is not None:
+            self._parent._note(done)
+
+    def room(self) -> list[torch.Tensor]:
+        """The views, whose memory is taken when it is needed."""
+        if not self.views:
+            self.views = self._renderer.views_of(len(self._asked))
+        return self.views
+
+    def again(self, slot: int, keys: Keys) -> DeviceSubmitted:
+        place = slice(slot, slot + 1)
+        views = [view[place] for view in self.room()]
+        return DeviceSubmitted(self._renderer, keys, self._all_plans[place], self.plans is not None, self, views)
+
+    def keep(self, slots: np.ndarray) -> None:
+        views, self.views = self.views, []
+        super().keep(slots)
+        if views:
+            self.views, self._done = self._renderer.lane.select(views, slots)
+
+    def hand_over(self) -> None:
+        """For the consumer's current stream. Also queues what has been decoded meanwhile: it is rendered while the
+        consumer works."""
+        with self._renderer.lock:
+            if self._done is not None:
+                self._renderer.lane.hand_over(self._done, self.views)
+                self.views = self._renderer.at_stable_addresses(self.views)
+            self._renderer.launch_decoded()
+
+
+class DeviceRenderer(Renderer):
+    """As Renderer, with views on a GPU. Belongs to one stream of the consumer at a time.
+
+    device: with its index. depth: batches in work. arena_bytes: pinned memory for decoded pictures; None: what depth
+    + 1 usual batches need, at most 1 GiB. A batch that needs more goes in parts, and a picture that is larger than a
+    part gets memory of its own on its way. static_buffers: every batch lies at the same addresses.
+    """
+
+    def __init__(self, samples: Samples, threads: int, *, device: torch.device, depth: int = 2,
+                 arena_bytes: int | None = None, static_buffers: bool = False, **options: Any):  # fmt: skip
+        check_samples(samples)
+        super().__init__(samples, threads, keep=0, **options)
+        self._threads, self._static_buffers = threads, static_buffers
+        self._static: list[torch.Tensor] = []
+        chunks = depth + 1
+        whole = _usual_arena(samples, self.batch_size, chunks) if arena_bytes is None else arena_bytes
+        self._chunk_bytes = max(whole // chunks // ALIGN * ALIGN, ALIGN)
+        recipe = samples.normalized_recipes()[0]
+        self.lane = Lane(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
+                         self._chunk_bytes)  # fmt: skip
+        self._pinned = self.lane.pinned(chunks * self._chunk_bytes)
+        self._free = deque(Chunk(part, own=False) for part in self._pinned.split(self._chunk_bytes))
+        self._under_way: list[weakref.ref[DeviceSubmitted]] = []
+        self.lock = threading.RLock()
+
+    def submit(self, keys: Keys, with_plans: bool = False) -> DeviceSubmitted:
+        plans = np.zeros((len(keys), len(self.samples.recipe.views)), _C.view_plan_dtype)
+        batch = DeviceSubmitted(self, keys, plans, with_plans)
+        with self.lock:
+            self._under_way = [weakref.ref(other) for other in [*self._waiting(), batch]]
+            all(other.begin() for other in self._waiting())
+        return batch
+
+    def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> DeviceSubmitted:
+        assert isinstance(batch, DeviceSubmitted)
+        return batch.again(slot, keys)
+
+    def decode(self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray) -> _C.PendingBatch:
+        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans)
+
+    def render(
+        self, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray, views: list[torch.Tensor]
+    ) -> Any:
+        """Queues pictures of a chunk, whose views go into these slots. Returns the event behind it."""
+        used = int((rows[:, 0] + 3 * rows[:, 4]).max())
+        outs = np.stack([view.data_ptr() + slots * view.stride(0) * view.element_size() for view in views], axis=1)
+        picture_of = np.repeat(np.arange(len(rows), dtype=np.int32), len(views))
+        chunk.copied, done = self.lane.render(chunk.memory[:used], rows, plans.ravel(), picture_of, outs.ravel())
+        return done
+
+    def views_of(self, count: int, allocate: Allocator | None = None) -> list[torch.Tensor]:
+        """Of `count` samples, (count, 3, height, width) each."""
+        views = [torch.empty(0)] * len(self.samples.recipe.views)
+        for size, members in self._groups.items():
+            tensor = (allocate or self.lane.empty)(self._shape(len(members), count, size), self.dtype)
+            for index, view in zip(members, self._apart(tensor)):
+                views[index] = view
+        return views
+
+    def at_stable_addresses(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
+        """With static_buffers a copy, in the order of the consumer's stream: what it queued before on the batch before
+        is done with that one."""
+        if not self._static_buffers:
+            return views
+        if not self._static:
+            self._static = self.views_of(self.batch_size, self.lane.empty_here)
+        kept = [static[: len(view)] for static, view in zip(self._static, views)]
+        for static, view in zip(kept, views):
+            static.copy_(view)
+        return kept
+
+    def take_chunk(self, too_large: int) -> Chunk | None:
+        """None: all are in use."""
+        if too_large:
+            return Chunk(self.lane.pinned(-(-too_large // ALIGN) * ALIGN), own=True)
+        if not self._free:
+            return None
+        chunk = self._free.popleft()
+        chunk.need()
+        return chunk
+
+    def give_back(self, chunk: Chunk) -> None:
+        if not chunk.own:
+            self._free.append(chunk)
+
+    def _waiting(self) -> list[DeviceSubmitted]:
+        """Batches that somebody holds and that are not all queued, in their order."""
+        return [batch for ref in self._under_way if (batch := ref()) is not None and not batch.launched]
+
+    def launch_oldest(self, seconds: float, timeout: float) -> None:
+        oldest = next((batch for batch in self._waiting() if batch.pending is not None), None)
+        if oldest is None:
+            raise RuntimeError("no part of the arena is free, and no batch under way holds one")
+        oldest.launch(seconds, timeout)
+
+    def launch_decoded(self) -> None:
+        """Waits for nothing. What fails here is left as it was, and fails again for who waits for it."""
+        if self._threads == 0:
+            return
+        with contextlib.suppress(RuntimeError, ValueError):
+            for batch in self._waiting():
+                while not batch.launched:
+                    if not batch.begin() or batch.pending is None or not batch.pending.done:
+                        return
+                    batch.launch(0.0, 0.0)
+
+    @property
+    def pinned_bytes(self) -> int:
+        return len(self._pinned)
+
+    @property
+    def device_bytes(self) -> int:
+        return self.lane.device_bytes + sum(view.nbytes for view in self._static)
+
+
+def pin_rest(whole: Any) -> Any:
+    """A batch whose tensors are pinned, but those on a GPU."""
+    if isinstance(whole, torch.Tensor):
+        return whole.pin_memory() if whole.device.type == "cpu" else whole
+    if isinstance(whole, dict):
+        return {name: pin_rest(part) for name, part in whole.items()}
+    if type(whole) in (list, tuple):
+        return type(whole)(pin_rest(part) for part in whole)
+    return whole
+
+
+def _usual_arena(samples: Samples, batch_size: int, chunks: int) -> int:
+    """Bytes: a power of two, to which torch rounds pinned memory up."""
+    positions = np.linspace(0, len(samples.live) - 1, min(len(samples.live), SAMPLED)).astype(np.int64)
+    none = np.zeros(len(positions), np.uint32)
+    records, _ = samples.live.at(positions, none, none)
+    sizes = [samples.pack.size_of(int(record)) for record in records]
+    bytes = [3 * height * (width + 15) for height, width in sizes]
+    batch = 1.1 * batch_size * float(np.mean(bytes)) + max(bytes)
+    return min(1 << math.ceil(math.log2(chunks * batch)), MOST_ARENA_BYTES)

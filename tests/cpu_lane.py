@@ -1,0 +1,102 @@
+"""In place of device.Lane: the same queue, executed by the CPU as late as it may be, so that who does not wait, or
+overwrites what has not been copied yet, gets other bytes than the CPU's loader."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pass_loader import _C, device
+
+
+class Event:
+    def __init__(self, lane: CpuLane) -> None:
+        self.lane, self.place = lane, len(lane.queue)
+
+    def synchronize(self) -> None:
+        self.lane.run(self.place)
+
+
+def memory_at(address: int, bytes: int) -> np.ndarray:
+    return np.frombuffer((ctypes.c_uint8 * bytes).from_address(address), np.uint8)
+
+
+class CpuLane:
+    made: list[CpuLane] = []
+    fail: list[Exception] = []  # what the next renderings raise
+
+    def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
+        self.table, self.dtype, self.channels_last, self.room = table, dtype, channels_last, room
+        self.queue: list[Callable[[], object]] = []
+        self.ran = 0
+        self.renderings: list[int] = []  # pictures of each
+        self.handed_over = 0
+        self.memory: list[torch.Tensor] = []  # what is queued may outlive the batch
+        self.made.append(self)
+
+    def pinned(self, bytes: int) -> torch.Tensor:
+        return torch.full((bytes,), 0x5A, dtype=torch.uint8)
+
+    def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        self.memory.append(torch.empty(shape, dtype=dtype))
+        self.memory[-1].view(torch.uint8).fill_(0xA5)
+        return self.memory[-1]
+
+    empty_here = empty
+
+    def render(
+        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
+    ) -> tuple[Any, Any]:
+        if self.fail:
+            raise self.fail.pop()
+        there = torch.full_like(pixels, 0xA5)
+        self.queue.append(lambda: [there.copy_(pixels)])
+        copied = Event(self)
+        given = [part.copy() for part in (rows, plans, picture_of, outs)]
+        self.queue.append(lambda: self._render(there.numpy(), *given))
+        self.renderings.append(len(rows))
+        return copied, Event(self)
+
+    def _render(
+        self, pixels: np.ndarray, rows: np.ndarray, plans: np.ndarray, numbers: np.ndarray, outs: np.ndarray
+    ) -> None:
+        element = {1: np.uint8, 2: np.uint16, 4: np.uint32}[self.dtype.itemsize]
+        for plan, number, out in zip(plans, numbers, outs):
+            begin, height, width, row, plane = rows[number]
+            planes = [pixels[begin + c * plane :][: height * row].reshape(height, row)[:, :width] for c in range(3)]
+            view = _C.render_plan(np.ascontiguousarray(np.stack(planes, axis=-1)), plan.reshape(1))[0]
+            values = self.table[np.arange(3), view].astype(element)
+            values = values if self.channels_last else values.transpose(2, 0, 1)
+            memory_at(int(out), values.nbytes)[:] = np.ascontiguousarray(values).view(np.uint8).ravel()
+
+    def run(self, until: int) -> None:
+        while self.ran < until:
+            self.queue[self.ran]()
+            self.ran += 1
+
+    def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
+        self.run(len(self.queue))
+        chosen = torch.from_numpy(slots)
+        return [view.index_select(0, chosen) for view in views], Event(self)
+
+    def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
+        done.synchronize()
+        self.handed_over += 1
+
+    @property
+    def device_bytes(self) -> int:
+        return self.room
+
+
+def use(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:
+    """Loaders of device="cuda" are given such lanes; the list of those that were made."""
+    monkeypatch.setattr(device, "Lane", CpuLane)
+    monkeypatch.setattr(device, "gpu_of", lambda asked: torch.device("cuda", asked.index or 0))
+    monkeypatch.setattr(CpuLane, "made", [])
+    monkeypatch.setattr(CpuLane, "fail", [])
+    return CpuLane.made
