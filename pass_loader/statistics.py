@@ -18,7 +18,7 @@ def statistics(
     threads: int,
     errors: int,
     pinned_bytes: int,
-    device_bytes: int,
+    device_bytes: int = 0,
 ) -> dict[str, Any]:
     seconds = meter.waited_s + meter.worked_s
     rate = meter.samples / seconds if seconds else 0.0
