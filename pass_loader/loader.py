@@ -163,9 +163,7 @@ class DataLoader:
 
     def _gpu(self) -> Any:
         """The module that a GPU needs, loaded for those alone who name one; None: the device is the CPU."""
-        if torch.device(self.device).type == "cpu":
-            return None
-        return import_module(".device", __package__)
+        return None if torch.device(self.device).type == "cpu" else import_module(".device", __package__)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in ("dataset", "batch_size", "sampler", "batch_sampler", "drop_last") and "_renderer" in self.__dict__:
@@ -305,10 +303,8 @@ class DataLoader:
 
     def _structure(self, batch: Submitted) -> Any:
         batch.hand_over()
-        if self.collate_fn is not None:
-            whole = self.collate_fn(batch.as_samples())
-        else:
-            whole = batch.structured(self.return_info, self.return_plan)
+        collate = self.collate_fn
+        whole = collate(batch.as_samples()) if collate else batch.structured(self.return_info, self.return_plan)
         if not self.pin_memory:
             return whole
         gpu = self._gpu()
