@@ -1,6 +1,6 @@
 """Packing, in place and verifying beside `cp` and fsync of the same bytes.
 
-python -m benchmarks.bench_packing [--gigabytes 1] [--rounds 5] [--folder DIR] [--metadata-rows N]
+python -m benchmarks.bench_packing [--gigabytes 1] [--rounds 9] [--folder DIR] [--metadata-rows N]
 
 A tar in PASS's shape of generated pictures, all different, is written into DIR (a temporary folder unless given); the
 page cache holds it. Rounds take turns; the figure is the median. Each runs in a process of its own, which gives its
@@ -85,7 +85,7 @@ def child(name: str, folder: Path) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--metadata-rows", type=int, default=0)
     parser.add_argument("--one", help=argparse.SUPPRESS)
