@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import PackError
+from .direct import DirectWriter
 
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 1
@@ -149,7 +150,7 @@ def deleted_on_error(temporary: Path) -> Iterator[None]:
         raise
 
 
-def append_member(file: BinaryIO, name: str, data: bytes) -> int:
+def append_member(file: BinaryIO | DirectWriter, name: str, data: bytes) -> int:
     """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
     file.write(_member_header(name, len(data)))
     offset = file.tell()
@@ -181,7 +182,7 @@ _EMPTY_HEADER = _empty_header()  # of no name and no byte
 _EMPTY_SUM = int(_EMPTY_HEADER[148:154], 8)
 
 
-def end_tar(file: BinaryIO) -> None:
+def end_tar(file: BinaryIO | DirectWriter) -> None:
     """Two empty blocks, and more up to a whole tar record."""
     end = 2 * tarfile.BLOCKSIZE
     file.write(bytes(-(file.tell() + end) % tarfile.RECORDSIZE + end))

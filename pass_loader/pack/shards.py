@@ -6,20 +6,19 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
 from .layout import append_member, end_tar, member_name, publish, shard_names
 from .report import Refusal, Report
 from .sources import MAX_PICTURE_BYTES, Entry
 
-_WRITEBACK_BYTES = 64 << 20
 # Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
 _COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "label", "class_name", "metadata",
             "digest")  # fmt: skip
@@ -117,8 +116,7 @@ class ShardWriter:
         shard = Shard(number, source=source)
         path = self.root / shard_names(number)[0]
         temporary = path.with_name(path.name + ".tmp")
-        synced = 0
-        with open(temporary, "wb", buffering=1 << 20) as file:
+        with DirectWriter(temporary) as file:
             for entry in entries:
                 try:
                     picture = self._picture(entry, reject)
@@ -127,8 +125,6 @@ class ShardWriter:
                 else:
                     self._pack(file, shard, entry, picture)
                 self.progress(entry.length)
-                if file.tell() - synced >= _WRITEBACK_BYTES:
-                    synced = _start_writeback(file, synced)
             end_tar(file)
         if len(shard) and source is None:
             shard.tar_bytes = temporary.stat().st_size
@@ -149,7 +145,7 @@ class ShardWriter:
             raise BadPictureError(reason)
         return picture
 
-    def _pack(self, file: BinaryIO, shard: Shard, entry: Entry, picture: Picture) -> None:
+    def _pack(self, file: DirectWriter, shard: Shard, entry: Entry, picture: Picture) -> None:
         if self.options.in_place:
             offset = entry.offset
         elif not picture.data:  # removed before it was converted: a row without a member
@@ -172,16 +168,6 @@ class ShardWriter:
         for name, value in row.items():
             shard.columns[name].append(value)
         shard.report.count(picture)
-
-
-def _start_writeback(file: BinaryIO, start: int) -> int:
-    """The kernel begins to write what stands in its cache from `start` on, so that the disk works while we do and the
-    fsync at the end is short. Returns the end."""
-    file.flush()
-    end = file.tell()
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file.fileno(), start, end - start, os.POSIX_FADV_DONTNEED)
-    return end
 
 
 def digest_of(data: bytes) -> bytes:
