@@ -26,6 +26,13 @@ def strings(values: Sequence[str]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
+def column(values: Sequence[str] | Sequence[int], type: pa.DataType) -> pa.Array:
+    """Strings or numbers, none missing, as an Arrow array of this type."""
+    if type == pa.string():
+        return strings(values)  # type: ignore[arg-type]
+    return numbers(np.array(values, type.to_pandas_dtype()))
+
+
 def to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """A column of numbers without nulls; a view where it is one chunk."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]

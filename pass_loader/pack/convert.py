@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from . import arrow
+from .columns import IndexColumns
 from .inspect import Picture, codec_of, encoded
 from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
 from .reader import Pack, index_rows, write_index
@@ -173,22 +175,21 @@ class _Writer(ShardWriter):
 def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Converted:
     """Tables, index, the log of removals and the manifest, from the rows that the shards have left."""
     manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": []}
-    parts: list[pa.Table] = []
+    index = IndexColumns(root)
     for number in range(len(pack.shards)):
         shard = Shard.load(root, number)
         table = _table(pack.table(number), shard)
         tar, parquet = shard_names(number)
         publish((write_table(table, root / parquet), root / parquet))
-        parts.append(index_rows(table, number))
+        index.append(index_rows(table, number))
         manifest["shards"].append({"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes})
-    index = pa.concat_tables(parts)
-    write_index(root / INDEX, index, pack.pack_id)
-    before, lengths = pack.column("length"), index.column("length").to_numpy()
+    write_index(root / INDEX, index.table(), pack.pack_id)
+    before, lengths = pack.column("length"), index.column("length")
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
     manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed
     _write_log(root, pack, erased)
     whole = lengths > 0
-    codes = index.column("codec").to_numpy()[whole]
+    codes = index.column("codec")[whole]
     dct, jpeg, png = (int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png"))
     erased_in_all = int((~whole).sum())
     done = Converted(codec, dct, jpeg, png, erased_in_all, int(before[whole].sum()), int(lengths.sum()))
@@ -198,12 +199,12 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
 
 def _table(table: pa.Table, shard: Shard) -> pa.Table:
     """The old table with the new places, lengths and codecs; of a removed record number and id are left."""
-    erased = pa.array([length == 0 for length in shard.columns["length"]])
+    erased = pc.equal(arrow.column(shard.columns["length"], pa.int64()), 0)
     for place, field in enumerate(table.schema):
         if field.name in ("record", "id"):
             continue
         if field.name in shard.columns and field.name not in ("label", "metadata", "class_name", "digest"):
-            column = pa.array(shard.columns[field.name], field.type)
+            column = arrow.column(shard.columns[field.name], field.type)
         else:
             nothing = pa.scalar(-1 if field.name == "label" else None, field.type)
             column = pc.if_else(erased, nothing, table.column(place))

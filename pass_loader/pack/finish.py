@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ..errors import PackError
@@ -127,11 +126,7 @@ class Finish:
             self.labels[name] if name is not None else -1 if label is None else label
             for name, label in zip(columns["class_name"], columns["label"])
         ]
-        arrays = [
-            arrow.strings(columns[name]) if type == pa.string()
-            else arrow.numbers(np.array(columns[name], type.to_pandas_dtype()))
-            for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)
-        ]  # fmt: skip
+        arrays = [arrow.column(columns[name], type) for name, type in zip(TABLE_SCHEMA.names, TABLE_SCHEMA.types)]
         table = pa.table(arrays, schema=TABLE_SCHEMA)
         if self.metadata is not None:
             rows, missing = self.metadata.rows_of(columns["id"])
