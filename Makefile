@@ -15,7 +15,7 @@ DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu) setup.py pyproject.toml
-packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev python3-venv python3-dev
+packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
 .PHONY: setup demo test bench sanitize fuzz cuda aarch64 clean
@@ -76,8 +76,8 @@ build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
 	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp \
-	  $$(pkg-config --cflags libjpeg libpng) $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp $@.isa.o \
-	  $$(pkg-config --libs libjpeg libpng zlib) -o $@
+	  $$(pkg-config --cflags libjpeg libpng libzstd) $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp $@.isa.o \
+	  $$(pkg-config --libs libjpeg libpng zlib libzstd) -o $@
 
 # 10,000 batches and all colours would take hours under the tools.
 cuda: setup
@@ -90,23 +90,23 @@ aarch64: setup build/aarch64/sysroot
 	@$(call need,qemu-aarch64-static,qemu-user-static)
 	$(bin)/python -m pytest tests/test_aarch64.py
 
-# Debian's libjpeg for arm64, unpacked here with apt's lists for it: nothing changes on the machine.
+# Debian's libjpeg and zstd for arm64, unpacked here with apt's lists for it: nothing changes on the machine.
 arm64 := -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$(CURDIR)/build/aarch64/lists \
   -o Dir::Cache::pkgcache= -o Dir::Cache::srcpkgcache= -o APT::Sandbox::User=root
 build/aarch64/sysroot:
 	mkdir -p build/aarch64/lists/partial
 	apt-get $(arm64) update
-	cd build/aarch64 && apt-get $(arm64) download libjpeg62-turbo-dev
-	dpkg -x build/aarch64/libjpeg62-turbo-dev_*_arm64.deb $@
+	cd build/aarch64 && apt-get $(arm64) download libjpeg62-turbo-dev libzstd-dev
+	for deb in build/aarch64/*_arm64.deb; do dpkg -x $$deb $@; done
 
 clean:
 	rm -rf build demo $(VENV) pass_loader/*.so *.egg-info
 
-# A compiler, libjpeg-turbo, libpng and Python's headers: installed where we may, named where we may not.
+# A compiler, libjpeg-turbo, libpng, zstd and Python's headers: installed where we may, named where we may not.
 $(VENV)/.created:
 	@missing=""; \
 	command -v g++ >/dev/null || missing=1; \
-	pkg-config --exists libjpeg libpng zlib 2>/dev/null || missing=1; \
+	pkg-config --exists libjpeg libpng zlib libzstd 2>/dev/null || missing=1; \
 	$(PYTHON) -c "import venv, ensurepip, os, sysconfig; assert os.path.exists(sysconfig.get_paths()['include'] + '/Python.h')" 2>/dev/null || missing=1; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \

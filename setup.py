@@ -17,12 +17,12 @@ from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 from setuptools.modified import newer_group
 
-LIBRARIES = ["libjpeg", "libpng", "zlib"]
+LIBRARIES = ["libjpeg", "libpng", "zlib", "libzstd"]
 MISSING = """
-pass-loader: the headers of libjpeg-turbo, libpng or zlib were not found (pkg-config libjpeg libpng zlib).
-  Debian, Ubuntu:  apt-get install libjpeg62-turbo-dev libpng-dev pkg-config   (Ubuntu: libjpeg-turbo8-dev)
-  Fedora:          dnf install libjpeg-turbo-devel libpng-devel pkgconf
-  conda:           conda install -c conda-forge libjpeg-turbo libpng zlib pkg-config
+pass-loader: the headers of libjpeg-turbo, libpng, zlib or zstd were not found (pkg-config libjpeg libpng zlib libzstd).
+  Debian, Ubuntu:  apt-get install libjpeg62-turbo-dev libpng-dev libzstd-dev pkg-config   (Ubuntu: libjpeg-turbo8-dev)
+  Fedora:          dnf install libjpeg-turbo-devel libpng-devel libzstd-devel pkgconf
+  conda:           conda install -c conda-forge libjpeg-turbo libpng zlib zstd pkg-config
 """
 
 

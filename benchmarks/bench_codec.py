@@ -1,5 +1,5 @@
-"""From bytes to RGB in memory that is kept: libjpeg-turbo, our decoder of untouched JPEGs, the codec "dct", raw pixels;
-on the same pictures, 4:4:4 and 4:2:0 apart. And what packing costs.
+"""From bytes to RGB in memory that is kept: libjpeg-turbo, our decoder of untouched JPEGs, the codecs "dct" and
+"dct-zstd", raw pixels; on the same pictures, 4:4:4 and 4:2:0 apart. And what packing costs.
 
 libjpeg-turbo is simplejpeg's, a release with its SIMD code, writing interleaved RGB; and Debian's, through our own
 decoder with everything of ours switched off, which adds the split into planes. `seconds` is the mean over the pictures
@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,11 @@ def bench_jpeg(benchmark: Any, jpegs: list[bytes], isa: str) -> None:
     assert_pillows(_C.decode(jpegs[-1]), jpegs[-1])
 
 
-def bench_dct(benchmark: Any, jpegs: list[bytes], isa: str) -> None:
-    records = [_C.jpeg_to_dct(one) for one in jpegs]
+@pytest.mark.parametrize("codec", ["dct", "dct-zstd"])
+def bench_dct(benchmark: Any, jpegs: list[bytes], codec: str, isa: str) -> None:
+    records = [_C.jpeg_to_dct(one, codec == "dct-zstd") for one in jpegs]
     assert all(record is not None for record in records)
-    time_all(benchmark, _C.Decoder().decode, records, jpegs, "dct", isa)
+    time_all(benchmark, _C.Decoder().decode, records, jpegs, codec, isa)
     assert_pillows(_C.decode(records[-1]), jpegs[-1])
 
 
@@ -99,11 +101,12 @@ def bench_raw(benchmark: Any, jpegs: list[bytes]) -> None:
     )
 
 
-@pytest.mark.parametrize("way", ["JPEG to dct", "dct to JPEG"])
+@pytest.mark.parametrize("way", ["JPEG to dct", "JPEG to dct-zstd", "dct to JPEG"])
 def bench_packing(benchmark: Any, pictures: dict[str, list[bytes]], way: str) -> None:
     jpegs = [one for data in pictures.values() for one in data]
-    call = _C.jpeg_to_dct if way == "JPEG to dct" else _C.dct_to_jpeg
-    data = jpegs if way == "JPEG to dct" else [_C.jpeg_to_dct(one) for one in jpegs]
+    calls = {"JPEG to dct": _C.jpeg_to_dct, "JPEG to dct-zstd": partial(_C.jpeg_to_dct, zstd=True)}
+    call = calls.get(way, _C.dct_to_jpeg)
+    data = jpegs if way in calls else [_C.jpeg_to_dct(one) for one in jpegs]
     run(benchmark, lambda: [call(one) for one in data], len(data), table="packing", way=way)
     megabytes = sum(map(len, jpegs)) / 1e6
     benchmark.extra_info["megabytes_per_second"] = megabytes / benchmark.stats.stats.median

@@ -28,13 +28,14 @@ def bench_pass_loader(benchmark: Any, pack: Path, records: list[int], recipe_nam
     assert_equals_pillow(dataset, batch[0], batch[-1])
 
 
+@pytest.mark.parametrize("codec", ["dct", "dct-zstd"])
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
 def bench_pass_loader_dct(
-    benchmark: Any, pack: Path, dct_pack: Path, records: list[int], recipe_name: str, isa: str
+    benchmark: Any, pack: Path, dct_packs: dict[str, Path], records: list[int], recipe_name: str, codec: str, isa: str
 ) -> None:
     recipe = recipes.PRESETS[recipe_name]()
-    loader = DataLoader(ShardDataset(dct_pack, recipe), BATCH, sampler=records, num_workers=1, return_info=True)
-    batch = run(benchmark, lambda: last(loader), len(records), recipe=recipe_name, peer="pass-loader, dct", isa=isa)
+    loader = DataLoader(ShardDataset(dct_packs[codec], recipe), BATCH, sampler=records, num_workers=1, return_info=True)
+    batch = run(benchmark, lambda: last(loader), len(records), recipe=recipe_name, peer=f"pass-loader, {codec}", isa=isa)
     assert_equals_pillow(ShardDataset(pack, recipe), batch[0], batch[-1])
 
 

@@ -52,10 +52,12 @@ def pack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def dct_pack(pack: Path) -> Path:
-    """The same records in the codec "dct"."""
-    convert(pack, pack.with_name("dct"), "dct")
-    return pack.with_name("dct")
+def dct_packs(pack: Path) -> dict[str, Path]:
+    """The same records in the codec "dct", without zstd's layer and with it."""
+    packs = {codec: pack.with_name(codec) for codec in ("dct", "dct-zstd")}
+    for codec, path in packs.items():
+        convert(pack, path, codec)
+    return packs
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,8 @@ py::array decode(const py::buffer& data, int channels) {
   return interleaved(picture, channels);
 }
 
-py::object transcode(const py::buffer& data, std::vector<uint8_t> (*call)(std::span<const uint8_t>)) {
+template <typename Call>
+py::object transcode(const py::buffer& data, const Call& call) {
   Scratch<uint8_t> memory;
   const std::span<const uint8_t> bytes = padded(data, memory);
   std::vector<uint8_t> out;
@@ -114,7 +115,12 @@ void bind_pictures(py::module_& m) {
         "Tells whether Pillow would accept the bytes.");
   py::class_<PyDecoder>(m, "Decoder").def(py::init<bool>(), "libjpeg_alone"_a = false)
       .def("decode", &PyDecoder::decode, "data"_a);
-  m.def("jpeg_to_dct", [](const py::buffer& file) { return transcode(file, &jpeg::jpeg_to_dct); }, "file"_a);
+  m.def("jpeg_to_dct", [](const py::buffer& file, bool zstd) {
+    return transcode(file, [=](std::span<const uint8_t> bytes) { return jpeg::jpeg_to_dct(bytes, zstd); });
+  }, "file"_a, "zstd"_a = false);
+  m.def("layer_dct", [](const py::buffer& record, bool zstd) {
+    return transcode(record, [=](std::span<const uint8_t> bytes) { return jpeg::layer_dct(bytes, zstd); });
+  }, "record"_a, "zstd"_a);
   m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
 }
 

@@ -33,7 +33,8 @@ class Decoder:  # for tests and benchmarks: keeps its memory, as the engine's do
     def __init__(self, libjpeg_alone: bool = False) -> None: ...
     def decode(self, data: bytes) -> None: ...  # and throws the pixels away
 
-def jpeg_to_dct(file: bytes) -> bytes | None: ...  # None: the file stays a JPEG
+def jpeg_to_dct(file: bytes, zstd: bool = False) -> bytes | None: ...  # None: the file stays a JPEG
+def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same with zstd's layer, or without
 def dct_to_jpeg(record: bytes) -> bytes: ...
 def check_recipe(recipe: np.ndarray) -> None: ...
 def plan_views(

@@ -4,7 +4,7 @@ and decoder are held against, and what no JPEG gives."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from .jpegwriter import Component
 
 COLOURS = {"gray": 0, "ycc": 1, "rgb": 2, "cmyk": 3, "ycck": 4}
-MAGIC, VERSION, ESCAPE, WIDE = b"PLDC", 1, 0x80, 110
+MAGIC, VERSION, ESCAPE, WIDE = b"PLDC", 2, 0x80, 110
 
 
 @dataclass
@@ -48,21 +48,22 @@ class Row:
         self.bytes += bytes(min(size - 17, WIDE) for size in sizes if size >= 17)
         self.wide += [size for size in sizes if size >= 17 + WIDE]
 
-    def pack(self) -> bytes:
+    def streams(self) -> list[bytes]:
+        """As a record has them, the lengths first."""
         signs, larger = packed_bits(self.signs), packed_bits(self.larger)
-        lengths = [len(self.masks), len(signs), len(self.nibbles), len(self.bytes), len(self.dc_wide)]
-        streams = [
-            self.flags,
-            self.dc,
-            self.masks,
+        lengths = [len(self.masks), len(signs), len(self.nibbles), len(self.bytes), len(self.dc_wide), len(self.wide)]
+        return [
+            b"".join(map(varint, lengths)),
+            bytes(self.flags),
+            bytes(self.dc),
+            bytes(self.masks),
             signs,
             larger,
-            self.nibbles,
-            self.bytes,
+            bytes(self.nibbles),
+            bytes(self.bytes),
             u16(self.dc_wide),
             u16(self.wide),
         ]
-        return b"".join(map(varint, lengths)) + b"".join(map(bytes, streams))
 
 
 def packed_bits(bits: list[bool]) -> bytes:
@@ -78,8 +79,8 @@ def varint(value: int) -> bytes:
     return bytes([low | 128]) + varint(high) if high else bytes([low])
 
 
-def rows_of(height: int, width: int, components: list[Component]) -> Iterator[tuple[int, bytes]]:
-    """(blocks, bytes) of every block row; a component's blocks beyond the picture are left out."""
+def rows_of(height: int, width: int, components: list[Component]) -> Iterator[Row]:
+    """Every block row; a component's blocks beyond the picture are left out."""
     tallest, widest = max(c.vertical for c in components), max(c.horizontal for c in components)
     for component in components:
         down = math.ceil(math.ceil(height * component.vertical / tallest) / 8)
@@ -88,7 +89,7 @@ def rows_of(height: int, width: int, components: list[Component]) -> Iterator[tu
             row = Row()
             for before, block in zip([[0]] + blocks[:-1], blocks):
                 row.add(block, before[0])
-            yield across, row.pack()
+            yield row
 
 
 def header(
@@ -103,7 +104,12 @@ def header(
     return out + b"".join(tables) + markers
 
 
+def write_streams(streams: Iterable[bytes]) -> bytes:
+    """What stands behind the header; nothing is compressed."""
+    contents = list(streams)
+    return b"".join(2 * len(content).to_bytes(4, "little") for content in contents) + b"".join(contents)
+
+
 def write_dct(height: int, width: int, colour: str, components: list[Component], markers: bytes = b"") -> bytes:
-    rows = [row for _, row in rows_of(height, width, components)]
-    lengths = b"".join(len(row).to_bytes(4, "little") for row in rows)
-    return header(height, width, colour, components, markers) + lengths + b"".join(rows)
+    rows = [row.streams() for row in rows_of(height, width, components)]
+    return header(height, width, colour, components, markers) + write_streams(map(b"".join, zip(*rows)))

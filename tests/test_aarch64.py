@@ -33,8 +33,9 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """The command that runs tests/aarch64/check.cpp."""
     compiler = shutil.which("aarch64-linux-gnu-g++")
     emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
-    library = next((r for r in SYSROOTS if (r / "usr/lib/aarch64-linux-gnu/libjpeg.a").exists()), None)
-    needs = {"aarch64-linux-gnu-g++": compiler, "qemu-aarch64": emulator, "libjpeg for arm64": library}
+    archives = ["usr/lib/aarch64-linux-gnu/libjpeg.a", "usr/lib/aarch64-linux-gnu/libzstd.a"]
+    library = next((root for root in SYSROOTS if all((root / one).exists() for one in archives)), None)
+    needs = {"aarch64-linux-gnu-g++": compiler, "qemu-aarch64": emulator, "libjpeg and zstd for arm64": library}
     missing = [name for name, found in needs.items() if found is None]
     if missing or library is None:
         pytest.skip(f"not installed: {', '.join(missing)}; `make aarch64` brings it")
@@ -45,7 +46,7 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     headers = [library / "usr/include", library / "usr/include/aarch64-linux-gnu"]
     libjpeg = [part for path in headers for part in ("-idirafter", path)]
     compile_all = [compiler, "-std=c++20", *FLAGS, "-Wall", "-Wextra", "-Werror", "-I", ROOT / "csrc", *libjpeg]
-    link = ["-static", library / "usr/lib/aarch64-linux-gnu/libjpeg.a", "-pthread", "-o", program]
+    link = ["-static", *(library / one for one in archives), "-pthread", "-o", program]
     subprocess.run([*compile_all, ROOT / "tests/aarch64/check.cpp", *sources, *link], check=True)
     return [str(emulator), str(program)]
 

@@ -102,6 +102,32 @@ def test_there_and_back(pack: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "third") == contents(tmp_path / "dct"), "equal input gives equal bytes"
 
 
+def test_zstd_there_and_back(pack: Path, tmp_path: Path) -> None:
+    """From either kind to the other, and to JPEG: the same records; a pack of zstd's is built as it is converted."""
+    convert(pack, tmp_path / "dct", "dct")
+    done = convert(pack, tmp_path / "zstd", "dct-zstd", workers=2)
+    assert (done.dct, done.jpeg) == (23, 0) and "23 records of codec dct-zstd, left as JPEG" in str(done)
+    assert done.bytes < Pack(tmp_path / "dct").column("length").sum()
+    assert info(tmp_path / "zstd")["codec"] == "dct-zstd" and info(tmp_path / "zstd")["codecs"]["dct"] == 23
+    assert verify(tmp_path / "zstd", decode=True) == []
+    same_but_for_codec(Pack(pack), Pack(tmp_path / "zstd"))
+    for source, codec, same in (("zstd", "dct", "dct"), ("dct", "dct-zstd", "zstd"), ("zstd", "dct-zstd", "zstd")):
+        out = tmp_path / f"{codec} of {source}"
+        convert(tmp_path / source, out, codec)
+        assert contents(out) == contents(tmp_path / same), out
+    for source in ("zstd", "dct"):
+        convert(tmp_path / source, tmp_path / f"jpeg of {source}", "jpeg")
+    assert contents(tmp_path / "jpeg of zstd") == contents(tmp_path / "jpeg of dct")
+    samples = [Samples(path, recipes.mocov2()) for path in (pack, tmp_path / "zstd")]
+    for record in range(23):
+        assert_pixels_equal(samples[1].decode(record), samples[0].decode(record))
+    build([mixed(tmp_path)], tmp_path / "built", codec="dct-zstd")
+    build([tmp_path / "in"], tmp_path / "plain")
+    convert(tmp_path / "plain", tmp_path / "converted", "dct-zstd")
+    tars = [(tmp_path / name / "shard-00000.tar").read_bytes() for name in ("built", "converted")]
+    assert tars[0] == tars[1]
+
+
 def test_batches_are_equal(pack: Path, tmp_path: Path) -> None:
     """The loader gives the same floats from either pack, with any number of threads; so do plans and single samples."""
     convert(pack, tmp_path / "dct", "dct")

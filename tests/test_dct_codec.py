@@ -13,6 +13,8 @@ from PIL import Image, ImageCms
 
 from pass_loader import _C, reference
 
+from benchmarks.pictures import photographs
+
 from .compare import assert_pixels_equal
 from .corpus import decodable, jpeg, many_scans, noise, position_coded
 from .dctwriter import COLOURS, write_dct
@@ -59,6 +61,30 @@ def test_what_pillow_writes(name: str, isa: str) -> None:
     header.update(progressive=False, ends=True)  # a record has no scans
     assert _C.read_header(record) == header
     assert not _C.decodes_without_libjpeg(record)
+
+
+@pytest.mark.parametrize("name", sorted(decodable()))
+def test_zstd(name: str) -> None:
+    """A layer around the same streams: off again, they are the same bytes."""
+    data = decodable()[name]
+    plain, layered = _C.jpeg_to_dct(data), _C.jpeg_to_dct(data, zstd=True)
+    assert plain is not None and layered is not None and len(layered) <= len(plain)
+    assert _C.layer_dct(layered, False) == plain == _C.layer_dct(plain, False)
+    assert _C.layer_dct(plain, True) == layered == _C.layer_dct(layered, True)
+    assert _C.read_header(layered) == _C.read_header(plain) and _C.dct_to_jpeg(layered) == _C.dct_to_jpeg(plain)
+    assert_pixels_equal(_C.decode(layered), pillows(data))
+
+
+def test_zstd_makes_photographs_smaller() -> None:
+    """And the decoder, kept, takes either kind in any order."""
+    decoder = _C.Decoder()
+    for photograph in photographs().values():
+        data = jpeg(photograph)
+        plain, layered = _C.jpeg_to_dct(data), _C.jpeg_to_dct(data, zstd=True)
+        assert plain is not None and layered is not None and len(layered) < 0.85 * len(plain)
+        for record in (layered, plain, layered):
+            decoder.decode(record)
+        assert_pixels_equal(_C.decode(layered), pillows(data))
 
 
 @pytest.mark.parametrize("name", sorted(decodable()))

@@ -9,11 +9,12 @@ import pytest
 from pass_loader import _C
 
 from .corpus import decodable, jpeg, noise, position_coded
-from .dctwriter import header, varint, write_dct
+from .dctwriter import header, varint, write_dct, write_streams
 from .jpegwriter import Component
 from .test_dct_codec import JFIF, MARKERS, example, made, one_row
 
 pytestmark = pytest.mark.hostile
+ZSTD = b"\x28\xb5\x2f\xfd"  # RFC 8878, 3.1.1
 
 
 def small() -> dict[str, bytes]:
@@ -22,8 +23,18 @@ def small() -> dict[str, bytes]:
         "example": one_row(example(), 16)[0],
         "lively": write_dct(8, 24, "gray", [Component(lively, np.full(64, 1))]),
         "420": _C.jpeg_to_dct(jpeg(position_coded(17, 18), quality=40, subsampling=2)),  # type: ignore[dict-item]
+        "zstd": layered(),
         "ycck": write_dct(9, 17, "ycck", made(9, 17, [(2, 1), (1, 1), (1, 2), (2, 2)]), MARKERS["ycck"]),
     }
+
+
+def layered() -> bytes:
+    """With zstd's layer around some streams."""
+    blocks = np.zeros((1, 40, 64), np.int64)
+    blocks[0, ::3, [0, 9, 20]] = [[2], [-1], [5]]
+    record = _C.layer_dct(write_dct(8, 320, "gray", [Component(blocks, np.full(64, 4))]), True)
+    assert record.count(ZSTD) > 2
+    return record
 
 
 def outcome(record: bytes) -> bytes | None:
@@ -79,7 +90,7 @@ def test_random_bytes_in_the_row() -> None:
     """Streams filled with anything."""
     rng = np.random.default_rng(1)
     record = small()["lively"]
-    start = len(header(8, 24, "gray", [Component(np.zeros((1, 3, 64)), np.full(64, 1))])) + 4
+    start = len(header(8, 24, "gray", [Component(np.zeros((1, 3, 64)), np.full(64, 1))])) + 8 * 10
     taken = 0
     for _ in range(3000):
         changed = bytearray(record)
@@ -89,19 +100,19 @@ def test_random_bytes_in_the_row() -> None:
     assert 100 < taken < 2900
 
 
-def gray(row: bytes, width: int = 8, length: int | None = None, **options: object) -> bytes:
+def gray(row: list[bytes], width: int = 8, **options: object) -> bytes:
     component = Component(np.zeros((1, width // 8, 64)), np.full(64, 1))
-    lengths = (len(row) if length is None else length).to_bytes(4, "little")
-    return header(8, width, "gray", [component], **options) + lengths + row  # type: ignore[arg-type]
+    return header(8, width, "gray", [component], **options) + write_streams(row)  # type: ignore[arg-type]
 
 
 def streams(
     flags: bytes = b"\0", dc: bytes = b"\0", masks: bytes = b"", signs: bytes = b"", larger: bytes | None = None,
     nibbles: bytes = b"", bytes_: bytes = b"", dc_wide: bytes = b"", wide: bytes = b"",
-) -> bytes:  # fmt: skip
-    lengths = [len(masks), len(signs), len(nibbles), len(bytes_), len(dc_wide) // 2]
-    rest = [flags, dc, masks, signs, bytes(len(signs)) if larger is None else larger, nibbles, bytes_, dc_wide, wide]
-    return b"".join(map(varint, lengths)) + b"".join(rest)
+) -> list[bytes]:  # fmt: skip
+    numbers = [len(masks), len(signs), len(nibbles), len(bytes_), len(dc_wide) // 2, len(wide) // 2]
+    lengths = b"".join(map(varint, numbers))
+    larger = bytes(len(signs)) if larger is None else larger
+    return [lengths, flags, dc, masks, signs, larger, nibbles, bytes_, dc_wide, wide]
 
 
 def test_a_row_by_hand() -> None:
@@ -137,7 +148,7 @@ def test_a_row_by_hand() -> None:
         streams(wide=b"\1"),
     ],
 )  # fmt: skip
-def test_streams_that_contradict(row: bytes) -> None:
+def test_streams_that_contradict(row: list[bytes]) -> None:
     assert not check(gray(row))
 
 
@@ -153,7 +164,7 @@ def test_a_stream_that_ends_long_before_the_row(short: str, isa: str) -> None:
     if short == "dc_wide":
         full = {"flags": bytes(blocks), "dc": b"\x80" * blocks, "dc_wide": bytes(2 * blocks)}
     if short == "wide":
-        full |= {"bytes_": b"\xff" * 63 * blocks, "wide": b"\x80\0" * 63 * blocks}
+        full |= {"bytes_": (b"\xff" * 19 + bytes(44)) * blocks, "wide": b"\x80\0" * 19 * blocks}
     assert _C.decode(gray(streams(**full), 8 * blocks)).shape == (8, 8 * blocks, 3)
     for left in (0, 2, len(full[short]) // 6 * 2):
         # The streams behind it are empty, so that the record ends right there.
@@ -176,12 +187,62 @@ def test_a_running_dc_beyond_16_bits() -> None:
 
 def test_lengths() -> None:
     row = streams()
-    for length in (len(row) - 1, len(row) + 1, 2**32 - 1):
-        assert not check(gray(row, length=length))
-    for number in (b"\x81", b"\x80\x80\x80\x80\x01", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"):
-        for place in range(5):
-            assert not check(gray(row[:place] + number + row[place + 1 :]))
-    assert check(gray(b"\x80\0" + row[1:])), "more bytes than a length needs are no harm"
+    for number in (b"\x81", b"\1", b"\x80\x80\x80\x80\x01", b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f"):
+        for place in range(6):
+            assert not check(gray([row[0][:place] + number + row[0][place + 1 :], *row[1:]]))
+    assert check(gray([b"\x80\0" + row[0][1:], *row[1:]])), "more bytes than a length needs are no harm"
+    for kind in range(10):
+        with pytest.raises(_C.BadPictureError, match=f"stream {kind}: |the last row|bytes for 1 blocks"):
+            _C.decode(gray([content + bytes(place == kind) for place, content in enumerate(row)]))
+        for stored, content in ((1, 0), (2**32 - 1, 2**32 - 1), (0, 2**32 - 1), (0, 2**31)):
+            record = bytearray(gray(row))
+            place = len(record) - len(b"".join(row)) - 80 + 8 * kind
+            record[place : place + 8] = stored.to_bytes(4, "little") + content.to_bytes(4, "little")
+            assert not check(bytes(record))
+    assert not check(gray(row) + b"\0")
+
+
+def test_frames_of_zstd() -> None:
+    """Written by hand (RFC 8878, 3.1.1): one segment, a block of one byte repeated. Whatever is not exactly one frame of
+    exactly the content is refused, a frame of an old format too."""
+    blocks = 300
+    row = streams(bytes(blocks), bytes(blocks))
+
+    def frame(count: int, size: int | None = None, magic: bytes = ZSTD) -> bytes:
+        block = (1 | 1 << 1 | count << 3).to_bytes(3, "little") + b"\0"  # the last block; RLE
+        return magic + b"\x60" + ((count if size is None else size) - 256).to_bytes(2, "little") + block
+
+    def with_flags(bytes_: bytes) -> bytes:
+        whole, behind = gray(row, 8 * blocks), b"".join(row)
+        start = len(whole) - len(behind)
+        sizes = len(bytes_).to_bytes(4, "little") + blocks.to_bytes(4, "little")
+        streams_ = row[0] + bytes_ + b"".join(row[2:])
+        return whole[: start - 72] + sizes + whole[start - 64 : start] + streams_
+
+    assert check(with_flags(frame(blocks)))
+    skippable = b"\x50\x2a\x4d\x18\0\0\0\0"
+    for bad, message in (
+        (b"", "no frame of zstd"), (ZSTD, "no frame"), (frame(blocks)[:-1], "no frame"), (frame(blocks) + b"\0", "no frame"),
+        (frame(blocks) + skippable, "no frame"), (skippable + frame(blocks), "no frame"), (skippable, "no frame"),
+        (frame(blocks, magic=b"\x27\xb5\x2f\xfd"), "no frame"),  # version 0.7
+        (frame(blocks - 1), "299 bytes in a stream of 300"), (frame(blocks + 1), "zstd: "), (frame(60000), "zstd: "),
+        (frame(blocks, blocks + 1), "zstd: "), (frame(blocks, blocks - 1), "zstd: "),
+    ):  # fmt: skip
+        with pytest.raises(_C.BadPictureError, match=message):
+            _C.decode(with_flags(bad))
+        with pytest.raises(_C.BadPictureError, match=message):
+            _C.layer_dct(with_flags(bad), False)
+        assert not check(with_flags(bad))
+
+
+def test_streams_beyond_what_blocks_have() -> None:
+    """The memory of contents is bounded by the picture's size: 160 bytes a block."""
+    full = np.full((1, 2, 64), 500)
+    assert not check(write_dct(8, 16, "gray", [Component(full, np.full(64, 1))]))
+    with pytest.raises(_C.BadPictureError, match="bytes for 2 blocks"):
+        _C.decode(write_dct(8, 16, "gray", [Component(full, np.full(64, 1))]))
+    full[..., 8:] = 16
+    assert check(write_dct(8, 16, "gray", [Component(full // 2, np.full(64, 1))]))
 
 
 def test_headers() -> None:
@@ -192,11 +253,11 @@ def test_headers() -> None:
         return record[:at] + value + record[at + len(value) :]
 
     for at, value, message in (
-        (4, b"\0", "version 0, this pass-loader knows 1"), (4, b"\2", "version 2"), (5, b"\5", "colour 5"),
+        (4, b"\0", "version 0, this pass-loader knows 2"), (4, b"\1", "version 1"), (5, b"\5", "colour 5"),
         (5, b"\0", "does not fit its colour"), (5, b"\3", "does not fit its colour"), (6, b"\0", "0 components"),
         (6, b"\5", "5 components"), (7, b"\0", "0 tables"), (7, b"\5", "5 tables"), (8, b"\0\0", "0 x|x 0 "),
         (10, b"\0\0", "0 x|x 0 "), (12, b"\xff\xff\xff\xff", "cut off"), (12, b"\x11", "markers"),
-        (16, b"\0", "does not fit"), (16, b"\5", "does not fit"), (17, b"\3", "does not fit|cut off"),
+        (16, b"\0", "does not fit"), (16, b"\5", "does not fit"), (17, b"\3", "does not fit|stream 1"),
         (18, b"\2", "table 2 of 2"),
     ):  # fmt: skip
         with pytest.raises(_C.BadPictureError, match=message):
@@ -220,7 +281,7 @@ def test_few_bytes_cannot_claim_a_large_picture() -> None:
         components = made(8, 8, factors)
         for side, more, message in (
             (65535, 100_000, "more than 178956970 pixels"), (13000, 0, "cut off: .* wanted"),
-            (13000, 100_000, "cut off: .* bytes for [0-9]+ blocks"),
+            (13000, 100_000, "stream 1: 0 bytes stored of 0"),
         ):  # fmt: skip
             for call in (_C.decode, _C.read_header, _C.dct_to_jpeg, _C.check_decodes):
                 with pytest.raises(_C.BadPictureError, match=message):

@@ -55,8 +55,6 @@ void put_all(std::vector<uint8_t>& out, const std::vector<uint8_t>& bytes) {
   out.insert(out.end(), bytes.begin(), bytes.end());
 }
 
-Stream stream_of(std::span<const uint8_t> bytes) { return {bytes.data(), bytes.data() + bytes.size()}; }
-
 void check_size(const Frame& frame) {
   PL_CHECK(frame.is_sound(), Fault::record, "dct: %d x %d of %d components does not fit its colour and sampling",
            frame.width, frame.height, frame.components);
@@ -79,6 +77,34 @@ void check_markers(std::span<const uint8_t> left) {
 bool is_dct(std::span<const uint8_t> record) {
   return record.size() >= sizeof kDctMagic && std::memcmp(record.data(), kDctMagic, sizeof kDctMagic) == 0;
 }
+
+namespace {
+
+// Bytes of a block, at most, in each stream; of a row in kLengths.
+constexpr size_t kMostBytes[kStreams] = {24, 1, 1, 8, 8, 8, 32, 63, 2, 126};
+constexpr size_t kMostOfABlock = 160;  // in all: more than any picture has whose largest sizes are rare
+
+void read_streams(Reader& reader, DctRecord& record) {
+  size_t rows = 0, blocks = 0, sizes[kStreams], all = 0;
+  for (int c = 0; c < record.frame.components; ++c) {
+    rows += static_cast<size_t>(record.frame.block_rows(c));
+    blocks += static_cast<size_t>(record.frame.block_rows(c)) * static_cast<size_t>(record.frame.block_columns(c));
+  }
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    sizes[kind] = reader.number(4);
+    const size_t content = record.streams[kind].content = reader.number(4), of = kind == kLengths ? rows : blocks;
+    const size_t most = kMostBytes[kind] * of, least = kind == kFlags || kind == kDc ? blocks : 0;
+    PL_CHECK(sizes[kind] <= content && content >= least && content <= most, Fault::record,
+             "dct: stream %zu: %zu bytes stored of %zu, for %zu blocks in %zu rows", kind, sizes[kind], content, blocks, rows);
+    all += kind == kLengths ? 0 : content;
+  }
+  PL_CHECK(all <= kMostOfABlock * blocks, Fault::record, "dct: %zu bytes for %zu blocks", all, blocks);
+  for (size_t kind = 0; kind < kStreams; ++kind) record.streams[kind].stored = reader.take(sizes[kind]);
+  const size_t behind = reader.rest().size();
+  PL_CHECK(behind == 0, Fault::record, "dct: %zu bytes behind the last stream", behind);
+}
+
+}  // namespace
 
 DctRecord parse_dct(std::span<const uint8_t> bytes) {
   PL_CHECK(is_dct(bytes), Fault::record, "dct: no record of this codec");
@@ -109,16 +135,8 @@ DctRecord parse_dct(std::span<const uint8_t> bytes) {
   check_size(frame);
   record.markers = reader.take(markers);
   check_markers(record.markers);
-  size_t rows = 0, blocks = 0;
-  for (int c = 0; c < frame.components; ++c) {
-    rows += static_cast<size_t>(frame.block_rows(c));
-    blocks += static_cast<size_t>(frame.block_rows(c)) * static_cast<size_t>(frame.block_columns(c));
-  }
-  record.row_lengths = reader.take(4 * rows);
-  record.rows = reader.rest();
-  // Before anything is allocated: few bytes cannot claim a large picture.
-  PL_CHECK(record.rows.size() >= 5 * rows + 2 * blocks, Fault::record, "dct: cut off: %zu bytes for %zu blocks",
-           record.rows.size(), blocks);
+  record.header = bytes.first(static_cast<size_t>(record.markers.data() + markers - bytes.data()));
+  read_streams(reader, record);
   return record;
 }
 
@@ -130,55 +148,58 @@ Header header_of(const DctRecord& record) {
   return header;
 }
 
-namespace {
-
-// The parts of a row's bytes.
-RowStreams split_row_streams(std::span<const uint8_t> row, size_t blocks) {
-  Reader reader(row);
-  const size_t masks = reader.varint(), bits = reader.varint(), nibbles = reader.varint(), bytes = reader.varint(),
-               dc_wide = reader.varint();
-  RowStreams streams;
-  streams.flags = reader.take(blocks).data();
-  streams.dc = reader.take(blocks).data();
-  streams.masks = stream_of(reader.take(masks));
-  streams.signs = stream_of(reader.take(bits));
-  streams.larger = stream_of(reader.take(bits));
-  streams.nibbles = stream_of(reader.take(nibbles));
-  streams.bytes = stream_of(reader.take(bytes));
-  streams.dc_wide = stream_of(reader.take(2 * dc_wide));
-  streams.wide = stream_of(reader.rest());
-  return streams;
+void RowReader::open(const DctRecord& record) {
+  size_t compressed = 0;
+  for (const auto& stream : record.streams) compressed += stream.is_compressed() ? stream.content : 0;
+  uint8_t* to = compressed == 0 ? nullptr : contents_.need(compressed);
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    const auto& stream = record.streams[kind];
+    left_[kind] = stream.stored;
+    if (!stream.is_compressed()) continue;
+    zstd_.read(stream.stored, stream.content, to);
+    left_[kind] = {to, stream.content};
+    to += stream.content;
+  }
 }
 
-}  // namespace
-
 void RowReader::next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y) {
-  Reader lengths(lengths_), rows(rows_);
-  const RowStreams streams = split_row_streams(rows.take(lengths.number(4)), blocks);
-  lengths_ = lengths.rest(), rows_ = rows.rest();
-  PL_CHECK(unpack_row(streams, blocks, lanes, coefficients), Fault::record,
+  Reader lengths(left_[kLengths]);
+  const size_t masks = lengths.varint(), bits = lengths.varint(), nibbles = lengths.varint(), bytes = lengths.varint(),
+               dc_wide = 2 * lengths.varint(), wide = 2 * lengths.varint();
+  left_[kLengths] = lengths.rest();
+  auto take = [&](StreamKind kind, size_t size) {
+    Reader reader(left_[kind]);
+    const std::span<const uint8_t> part = reader.take(size);
+    left_[kind] = reader.rest();
+    return Stream{part.data(), part.data() + part.size()};
+  };
+  const RowStreams row{take(kFlags, blocks).next, take(kDc, blocks).next, take(kMasks, masks),
+                       take(kSigns, bits),        take(kLarger, bits),    take(kNibbles, nibbles),
+                       take(kBytes, bytes),       take(kDcWide, dc_wide), take(kWideSizes, wide)};
+  PL_CHECK(unpack_row(row, blocks, lanes, coefficients), Fault::record,
            "dct: component %d, block row %d: its streams do not hold %zu blocks", component, y, blocks);
 }
 
 void RowReader::finish() const {
-  PL_CHECK(rows_.empty(), Fault::record, "dct: %zu bytes behind the last row", rows_.size());
+  for (size_t kind = 0; kind < kStreams; ++kind)
+    PL_CHECK(left_[kind].empty(), Fault::record, "dct: stream %zu: %zu bytes behind the last row", kind, left_[kind].size());
 }
 
 void DctDecoder::decode(const DctRecord& record, const Assembly& assembly) {
   const Idct idct = current_idct();
   const auto lanes = static_cast<size_t>(idct.lanes);
-  RowReader rows(record);
+  rows_.open(record);
   for (int c = 0; c < record.frame.components; ++c) {
     const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), groups = (blocks + lanes - 1) / lanes;
     int16_t* coefficients = coefficients_.need(groups * lanes * kBlockValues);
     const Planes& to = assembly.component(c);
     for (int32_t y = 0; y < record.frame.block_rows(c); ++y) {
-      rows.next(blocks, idct.lanes, coefficients, c, y);
+      rows_.next(blocks, idct.lanes, coefficients, c, y);
       PL_CHECK(idct.run(coefficients, groups, record.frame.of[c].quantization, to.row(0, 8 * y), to.row_stride),
                Fault::record, "dct: component %d, block row %d: coefficients that no picture of 8 bits has", c, y);
     }
   }
-  rows.finish();
+  rows_.finish();
 }
 
 DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {
@@ -209,9 +230,9 @@ DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {
 
 namespace {
 
-// The streams of a row under construction.
+// Writes a row behind those that are there.
 struct RowWriter {
-  std::vector<uint8_t> flags, dc, masks, signs, larger, nibbles, bytes, dc_wide, wide;
+  std::vector<uint8_t>* streams;
   size_t bit = 0;
   int prediction = 0;
 
@@ -224,22 +245,23 @@ struct RowWriter {
     const int difference = value - prediction;
     prediction = value;
     const bool narrow = difference > -128 && difference < 128;
-    dc.push_back(narrow ? static_cast<uint8_t>(difference) : kEscape);
-    if (!narrow) put(dc_wide, static_cast<uint16_t>(difference), 2);
+    streams[kDc].push_back(narrow ? static_cast<uint8_t>(difference) : kEscape);
+    if (!narrow) put(streams[kDcWide], static_cast<uint16_t>(difference), 2);
     return difference >= INT16_MIN && difference <= INT16_MAX;
   }
 
   bool add_value(int value, bool& high_nibble) {
     const int size = std::abs(value);
-    put_bit(signs, bit, value < 0);
-    put_bit(larger, bit++, size > 1);
+    put_bit(streams[kSigns], bit, value < 0);
+    put_bit(streams[kLarger], bit++, size > 1);
     if (size <= 1) return true;
     const int nibble = std::min(size - 2, 15);
+    std::vector<uint8_t>& nibbles = streams[kNibbles];
     if (high_nibble) nibbles.back() |= static_cast<uint8_t>(nibble << 4);
     if (!high_nibble) nibbles.push_back(static_cast<uint8_t>(nibble));
     high_nibble = !high_nibble;
-    if (nibble == 15) bytes.push_back(static_cast<uint8_t>(std::min(size - 17, int{kWide})));
-    if (size >= 17 + kWide) put(wide, static_cast<uint32_t>(size), 2);
+    if (nibble == 15) streams[kBytes].push_back(static_cast<uint8_t>(std::min(size - 17, int{kWide})));
+    if (size >= 17 + kWide) put(streams[kWideSizes], static_cast<uint32_t>(size), 2);
     return size <= INT16_MAX;
   }
 
@@ -255,9 +277,9 @@ struct RowWriter {
       }
       if (mask == 0) continue;
       flag |= static_cast<uint8_t>(1 << r);
-      masks.push_back(mask);
+      streams[kMasks].push_back(mask);
     }
-    flags.push_back(flag);
+    streams[kFlags].push_back(flag);
     return fits;
   }
 };
@@ -265,23 +287,50 @@ struct RowWriter {
 }  // namespace
 
 bool DctEncoder::add_row(std::span<const int16_t> blocks) {
-  RowWriter row;
+  size_t before[kStreams];
+  for (size_t kind = 0; kind < kStreams; ++kind) before[kind] = streams_[kind].size();
+  RowWriter row{streams_};
   bool fits = true;
   for (size_t at = 0; at < blocks.size(); at += kBlockValues) fits &= row.add_block(&blocks[at]);
-  const size_t begun = rows_.size();
-  for (size_t length : {row.masks.size(), row.signs.size(), row.nibbles.size(), row.bytes.size(), row.dc_wide.size() / 2})
-    put_varint(rows_, length);
-  for (const auto* stream : {&row.flags, &row.dc, &row.masks, &row.signs, &row.larger, &row.nibbles, &row.bytes,
-                             &row.dc_wide, &row.wide})
-    put_all(rows_, *stream);
-  put(lengths_, static_cast<uint32_t>(rows_.size() - begun), 4);
+  for (StreamKind kind : {kMasks, kSigns, kNibbles, kBytes, kDcWide, kWideSizes}) {
+    const size_t unit = kind == kDcWide || kind == kWideSizes ? 2 : 1;
+    put_varint(streams_[kLengths], (streams_[kind].size() - before[kind]) / unit);
+  }
   return fits;
 }
 
-std::vector<uint8_t> DctEncoder::finish() {
-  put_all(header_, lengths_);
-  put_all(header_, rows_);
-  return std::move(header_);
+namespace {
+
+std::vector<uint8_t> write_record(std::span<const uint8_t> header, const std::span<const uint8_t> (&streams)[kStreams],
+                                  bool zstd) {
+  std::vector<uint8_t> out(header.begin(), header.end()), stored;
+  ZstdWriter writer;
+  for (std::span<const uint8_t> content : streams) {
+    const std::vector<uint8_t> frame = zstd ? writer.write(content) : std::vector<uint8_t>{};
+    const std::span<const uint8_t> smaller = frame.empty() ? content : std::span<const uint8_t>(frame);
+    put(out, static_cast<uint32_t>(smaller.size()), 4);
+    put(out, static_cast<uint32_t>(content.size()), 4);
+    stored.insert(stored.end(), smaller.begin(), smaller.end());
+  }
+  put_all(out, stored);
+  return out;
+}
+
+}  // namespace
+
+std::vector<uint8_t> DctEncoder::finish(bool zstd) const {
+  std::span<const uint8_t> streams[kStreams];
+  std::copy(std::begin(streams_), std::end(streams_), streams);
+  return write_record(header_, streams, zstd);
+}
+
+std::vector<uint8_t> layer_dct(std::span<const uint8_t> bytes, bool zstd) {
+  const DctRecord record = parse_dct(bytes);
+  RowReader reader;
+  reader.open(record);
+  std::span<const uint8_t> streams[kStreams];
+  for (size_t kind = 0; kind < kStreams; ++kind) streams[kind] = reader.left(static_cast<StreamKind>(kind));
+  return write_record(record.header, streams, zstd);
 }
 
 }  // namespace pass_loader::jpeg

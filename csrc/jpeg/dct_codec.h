@@ -10,20 +10,30 @@
 #include "jpeg/frame.h"
 #include "jpeg/header.h"
 #include "jpeg/idct.h"
+#include "jpeg/zstd_stream.h"
 
 namespace pass_loader::jpeg {
 
 constexpr uint8_t kDctMagic[4] = {'P', 'L', 'D', 'C'};
-constexpr uint8_t kDctVersion = 1;
+constexpr uint8_t kDctVersion = 2;
 
 bool is_dct(std::span<const uint8_t> record);
+
+// A record's streams, in their order. Each holds the parts of all block rows, component after component, from the top.
+enum StreamKind : size_t {
+  kLengths, kFlags, kDc, kMasks, kSigns, kLarger, kNibbles, kBytes, kDcWide, kWideSizes, kStreams
+};
 
 // A record's parts, all inside it.
 struct DctRecord {
   Frame frame;
-  std::span<const uint8_t> markers;      // APPn and COM segments of the file, as they were
-  std::span<const uint8_t> row_lengths;  // u32 little-endian, a block row, component after component
-  std::span<const uint8_t> rows;
+  std::span<const uint8_t> header;   // everything before the streams' sizes
+  std::span<const uint8_t> markers;  // its end: APPn and COM segments of the file, as they were
+  struct {
+    std::span<const uint8_t> stored;  // the content, or a zstd frame of it where that is smaller
+    size_t content;                   // bytes
+    bool is_compressed() const { return stored.size() != content; }
+  } streams[kStreams];
 };
 
 // Throws Error(record) where the bytes are no such record, or more than kMaxPixels.
@@ -32,16 +42,20 @@ DctRecord parse_dct(std::span<const uint8_t> record);
 // The same facts that read_header tells of the JPEG that the record was.
 Header header_of(const DctRecord& record);
 
-// Takes a record's rows, component after component. Throws Error(record).
+// Takes a record's rows, component after component. One a thread, reused. All throw Error(record).
 class RowReader {
  public:
-  explicit RowReader(const DctRecord& record) : lengths_(record.row_lengths), rows_(record.rows) {}
+  void open(const DctRecord& record);
   // `lanes` as of unpack_row; component and y name the row in errors.
   void next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y);
   void finish() const;  // nothing is left
 
+  std::span<const uint8_t> left(StreamKind kind) const { return left_[kind]; }
+
  private:
-  std::span<const uint8_t> lengths_, rows_;
+  std::span<const uint8_t> left_[kStreams];
+  Scratch<uint8_t> contents_;
+  ZstdReader zstd_;
 };
 
 // One a thread, reused.
@@ -51,6 +65,7 @@ class DctDecoder {
   void decode(const DctRecord& record, const Assembly& assembly);
 
  private:
+  RowReader rows_;
   Scratch<int16_t> coefficients_;
 };
 
@@ -60,10 +75,14 @@ class DctEncoder {
   DctEncoder(const Frame& frame, std::span<const uint8_t> markers);
   // blocks x 64 values in row-major order. False where a value does not fit (-32768, or beyond 16 bits).
   bool add_row(std::span<const int16_t> blocks);
-  std::vector<uint8_t> finish();
+  // zstd: with that layer around each stream that gets smaller by it.
+  std::vector<uint8_t> finish(bool zstd) const;
 
  private:
-  std::vector<uint8_t> header_, lengths_, rows_;
+  std::vector<uint8_t> header_, streams_[kStreams];
 };
+
+// The same record with zstd's layer, or without. kStreamPadding readable bytes must follow it. Throws Error(record).
+std::vector<uint8_t> layer_dct(std::span<const uint8_t> record, bool zstd);
 
 }  // namespace pass_loader::jpeg

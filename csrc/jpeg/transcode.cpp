@@ -128,7 +128,7 @@ bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
 
 }  // namespace
 
-std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file) {
+std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd) {
   Decoder of_file(true), of_record;
   const ConstPlanes wanted = of_file.decode(file);
   CoefficientReader reader(file);
@@ -142,7 +142,7 @@ std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file) {
       const std::span blocks(first, static_cast<size_t>(frame.block_columns(c)) * kBlockValues);
       if (!is_writable(blocks) || !encoder.add_row(blocks)) return {};
     }
-  std::vector<uint8_t> record = encoder.finish();
+  std::vector<uint8_t> record = encoder.finish(zstd);
   const size_t size = record.size();
   record.resize(size + kStreamPadding);
   try {
@@ -269,7 +269,8 @@ std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> bytes) {
   const DctRecord record = parse_dct(bytes);
   // Everything is checked and unpacked before libjpeg runs, whose errors may jump over nothing with a destructor.
   std::vector<std::vector<int16_t>> components;
-  RowReader reader(record);
+  RowReader reader;
+  reader.open(record);
   for (int c = 0; c < record.frame.components; ++c) {
     const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), rows = static_cast<size_t>(record.frame.block_rows(c));
     std::vector<int16_t>& values = components.emplace_back(rows * blocks * kBlockValues);

@@ -7,9 +7,10 @@
 
 namespace pass_loader::jpeg {
 
-// Empty where the record would not decode to the bytes that the file decodes to, where libjpeg cannot write its
-// coefficients, or where the file is damaged: such a file stays as it is. Throws Error(record) where the file cannot be decoded at all.
-std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file);
+// zstd: as of DctEncoder::finish. Empty where the record would not decode to the bytes that the file decodes to, where
+// libjpeg cannot write its coefficients, or where the file is damaged: such a file stays as it is. Throws Error(record)
+// where the file cannot be decoded at all.
+std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd);
 
 // A baseline or extended sequential JPEG with optimised Huffman tables. kStreamPadding readable bytes must follow the
 // record. Throws Error(record).

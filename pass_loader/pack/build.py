@@ -52,8 +52,8 @@ def build(
     the table's and the sources' own (metadata.GPS_NAMES); what stands inside the JPEG files stays there.
     shard_bytes: a shard's size, at the most but for one larger picture; of the files, before any codec. workers:
     threads, a shard each; None: one a core. codec: "jpeg" keeps files untouched; "dct" stores their coefficients
-    without Huffman codes, for faster decoding (docs/dct-codec.md); files that it cannot represent stay as they are,
-    and those that cannot be decoded are refused. PNGs stay as they are under either.
+    without Huffman codes, for faster decoding (docs/dct-codec.md), "dct-zstd" does so in fewer bytes; files that they
+    cannot represent stay as they are, and those that cannot be decoded are refused. PNGs stay as they are.
     transcode: other formats, and PNGs, become JPEGs.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,

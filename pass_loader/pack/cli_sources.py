@@ -102,7 +102,8 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
 def _add_codec(parser: argparse.ArgumentParser, default: str | None = None) -> None:
     parser.add_argument(
         "--codec", choices=JPEG_CODECS, default=default, required=default is None,
-        help="jpeg: files untouched; dct: larger, decoded several times as fast, the same pixels",
+        help="jpeg: files untouched; dct: about 1.3 times the bytes, decoded several times as fast, the same pixels; "
+        "dct-zstd: about the JPEG's bytes, decoded nearly as fast",
     )  # fmt: skip
 
 

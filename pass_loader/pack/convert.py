@@ -44,12 +44,12 @@ class Converted:
     bytes: int
 
     def __str__(self) -> str:
-        left = f", left as JPEG because dct cannot represent them {self.jpeg:,}" if self.codec == "dct" else ""
+        left = f", left as JPEG because dct cannot represent them {self.jpeg:,}" if self.codec != "jpeg" else ""
         ratio = f" ({self.bytes / self.bytes_before:.3f} times)" if self.bytes_before else ""
         if self.png:
             left += f", PNGs left as they are {self.png:,}"
         return (
-            f"{self.dct if self.codec == 'dct' else self.jpeg:,} records of codec {self.codec}{left}; removed ones, "
+            f"{self.jpeg if self.codec == 'jpeg' else self.dct:,} records of codec {self.codec}{left}; removed ones, "
             f"without their bytes, {self.erased:,}; {self.bytes_before:,} bytes of pictures became {self.bytes:,}"
             f"{ratio}"
         )
@@ -65,8 +65,9 @@ def convert(
 ) -> Converted:
     """Write the records of a pack into the new pack `out`, in another codec.
 
-    codec: "dct", where what it cannot represent, or what cannot be decoded, stays a JPEG; or "jpeg", where records of
-    the codec "dct" become JPEGs with the same pixels, Exif and ICC profile, not the same bytes. PNGs stay as they are.
+    codec: "dct" or "dct-zstd" (docs/dct-codec.md), where what they cannot represent, or what cannot be decoded, stays a
+    JPEG; or "jpeg", where their records become JPEGs with the same pixels, Exif and ICC profile, not the same bytes.
+    PNGs stay as they are.
     Record numbers, ids, labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the
     same samples. Removed records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them
     first to keep them.

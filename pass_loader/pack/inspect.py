@@ -37,12 +37,15 @@ class Picture:
 
 
 def encoded(picture: Picture, codec: str) -> Picture:
-    """The picture in this codec; as it is where "dct" cannot represent it, and a PNG in any case. Raises
+    """The picture as one of JPEG_CODECS; as it is where "dct" cannot represent it, and a PNG in any case. Raises
     BadPictureError where it has to be decoded and cannot be."""
-    if picture.codec in (codec, "png"):
+    if picture.codec == "png" or picture.codec == codec == "jpeg":
         return picture
-    data = _C.jpeg_to_dct(picture.data) if codec == "dct" else _C.dct_to_jpeg(picture.data)
-    return picture if data is None else replace(picture, data=data, codec=codec)
+    if codec == "jpeg":
+        return replace(picture, data=_C.dct_to_jpeg(picture.data), codec=codec)
+    zstd = codec == "dct-zstd"
+    data = _C.jpeg_to_dct(picture.data, zstd) if picture.codec == "jpeg" else _C.layer_dct(picture.data, zstd)
+    return picture if data is None else replace(picture, data=data, codec="dct")
 
 
 def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Picture:

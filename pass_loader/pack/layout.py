@@ -53,7 +53,8 @@ TABLE_SCHEMA = pa.schema(
 
 # "jpeg", "png": the file as it was. "dct": docs/dct-codec.md. index.arrow holds a codec's place in this list.
 CODECS = ("jpeg", "dct", "png")
-JPEG_CODECS = CODECS[:2]  # what a JPEG may be asked to become; a PNG stays one
+# What a JPEG may be asked to become; a PNG stays one. "dct-zstd" makes records of the codec "dct" with zstd's layer.
+JPEG_CODECS = ("jpeg", "dct", "dct-zstd")
 INDEX_SCHEMA = pa.schema(
     [
         ("record", pa.int64()),

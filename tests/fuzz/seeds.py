@@ -61,7 +61,8 @@ def records() -> dict[str, bytes]:
     for name, options in {"gray": {"mode": "L"}, "cmyk": {"mode": "CMYK"}, "420": {"subsampling": 2}}.items():
         for quality in (5, 60, 100):
             found[f"tiny_{name}_{quality}"] = _C.jpeg_to_dct(jpeg(position_coded(9, 17), quality=quality, **options))
-    return {name: record for name, record in found.items() if record is not None and len(record) < 2048}
+    plain = {name: record for name, record in found.items() if record is not None and len(record) < 2048}
+    return plain | {f"zstd_{name}": _C.layer_dct(record, True) for name, record in plain.items()}
 
 
 def pngs() -> dict[str, bytes]:
