@@ -35,7 +35,8 @@ def bench_pass_loader_dct(
 ) -> None:
     recipe = recipes.PRESETS[recipe_name]()
     loader = DataLoader(ShardDataset(dct_packs[codec], recipe), BATCH, sampler=records, num_workers=1, return_info=True)
-    batch = run(benchmark, lambda: last(loader), len(records), recipe=recipe_name, peer=f"pass-loader, {codec}", isa=isa)
+    peer = f"pass-loader, {codec}"
+    batch = run(benchmark, lambda: last(loader), len(records), recipe=recipe_name, peer=peer, isa=isa)
     assert_equals_pillow(ShardDataset(pack, recipe), batch[0], batch[-1])
 
 

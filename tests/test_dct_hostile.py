@@ -203,8 +203,8 @@ def test_lengths() -> None:
 
 
 def test_frames_of_zstd() -> None:
-    """Written by hand (RFC 8878, 3.1.1): one segment, a block of one byte repeated. Whatever is not exactly one frame of
-    exactly the content is refused, a frame of an old format too."""
+    """Written by hand (RFC 8878, 3.1.1): one segment, a block of one byte repeated. Whatever is not exactly one frame
+    of exactly the content is refused, a frame of an old format too."""
     blocks = 300
     row = streams(bytes(blocks), bytes(blocks))
 
@@ -222,7 +222,8 @@ def test_frames_of_zstd() -> None:
     assert check(with_flags(frame(blocks)))
     skippable = b"\x50\x2a\x4d\x18\0\0\0\0"
     for bad, message in (
-        (b"", "no frame of zstd"), (ZSTD, "no frame"), (frame(blocks)[:-1], "no frame"), (frame(blocks) + b"\0", "no frame"),
+        (b"", "no frame of zstd"), (ZSTD, "no frame"),
+        (frame(blocks)[:-1], "no frame"), (frame(blocks) + b"\0", "no frame"),
         (frame(blocks) + skippable, "no frame"), (skippable + frame(blocks), "no frame"), (skippable, "no frame"),
         (frame(blocks, magic=b"\x27\xb5\x2f\xfd"), "no frame"),  # version 0.7
         (frame(blocks - 1), "299 bytes in a stream of 300"), (frame(blocks + 1), "zstd: "), (frame(60000), "zstd: "),
