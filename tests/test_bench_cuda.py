@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import signal
+import struct
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_cuda, gpu_loading, gpu_rendering, gpu_tables, rows
+from benchmarks import bench_cuda, gpu_loading, gpu_rendering, gpu_tables, rows, slim
 from benchmarks.bench_cuda import DRY
 from benchmarks.gpu_loading import DALI, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
 from benchmarks.gpu_models import Step
@@ -211,3 +212,28 @@ def test_the_bar() -> None:
     assert [bar["verdict"] for bar in gpu_tables.bars(without)] == ["met"] * 3 + ["not measured"] + ["met"] * 3
     assert gpu_tables.bars(without)[3]["reason"] == "gone"
     assert {bar["verdict"] for bar in gpu_tables.bars([])} == {"not measured"}
+
+
+def fat_binary(*members: tuple[int, int, bytes]) -> bytes:
+    """Of (kind, compute capability, code)."""
+    body = b"".join(
+        struct.pack("<HHIQ12xI", kind, 0, 64, len(code), capability).ljust(64, b"\0") + code
+        for kind, capability, code in members
+    )
+    return struct.pack("<IHHQ", 0xBA55ED50, 1, 16, len(body)) + body
+
+
+def test_slim(tmp_path: Path) -> None:
+    """Kills: code that is kept for other GPUs, the wanted one's lost, bytes outside, a length that changes."""
+    both = fat_binary((2, 80, b"eighty" * 4), (2, 90, b"ninety" * 4), (1, 120, b"ptx" * 8))
+    want = fat_binary((2, 80, bytes(24)), (2, 90, b"ninety" * 4), (1, 120, bytes(24)))
+    other = fat_binary((2, 80, b"eighty" * 4), (1, 80, b"ptx" * 8))
+    cut_off = both[:60]
+    (tmp_path / "in").mkdir()
+    library = tmp_path / "in" / "lib.so.1"
+    library.write_bytes(b"before" + both + b"between" + other + both + cut_off)
+    for version in ("312", "313t"):
+        (tmp_path / f"x.cpython-{version}-x86_64-linux-gnu.so").write_bytes(b"x")
+    slim.slim(tmp_path, 90, "312")
+    assert library.read_bytes() == b"before" + want + b"between" + other + want + cut_off
+    assert [path.name for path in tmp_path.glob("x.*")] == ["x.cpython-312-x86_64-linux-gnu.so"]
