@@ -1,207 +1,189 @@
-"""Rendering on a GPU: samples/s of whole recipes, each kernel's time beside the time its bytes alone would take; then
-from shards with threads that decode, and training steps fed by it (gpu_loading).
+"""Rendering on a GPU, decoding, loading from shards and training steps, beside other libraries; and the bar.
 
-    python -m benchmarks.bench_cuda [--batch 256] [--recipes dino swav mocov2] [--seconds 8] [--threads 1 4 16]
-                                    [--pack PACK] [--json FILE]
+    python -m benchmarks.bench_cuda [--seconds 450] [--only rendering decoding shards training] [--pack PACK]
+                                    [--json FILE] [--commit NAME] [--dry]
 
-About five minutes, the short tables last. For rendering, pictures are made on the device, of sizes as photographs have
-them; nothing is read or decoded. Views of the first pictures are compared with the CPU's before timing. Several sets of
-pictures take turns: none stays in the cache. The floor of a kernel is the bytes it must read and write over the
-bandwidth of a copy measured in the same run. Kernels are timed by torch's profiler. Needs a GPU;
-has not yet run on one.
+--seconds is for the whole run; how long a row is timed follows from it. Rows run in fresh processes (rows.py), those of
+the bar first; what cannot run says why in its row. Machine, driver, commit and all figures go to the JSON, short tables
+last. What to install and to carry: README.md. --dry runs all of it on the CPU with tiny sizes, to find mistakes: its
+figures mean nothing. Has not yet run on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
-import statistics
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
-from pass_loader import _C, Recipe, cuda, recipes, render_plan
+from pass_loader import Recipe, recipes
 
-SIZES = [(375, 500), (500, 375), (333, 500), (500, 333), (500, 500), (768, 1024)]  # height, width
-SETS = 3
-KERNELS = ["Weights", "FirstPass", "SecondPass", "Finish", "BlurAcross", "BlurDown", "KernelBlur"]
+from . import gpu_loading, gpu_rendering, gpu_tables, machine, on_device, rows
+from .gpu_loading import CV_CUDA, DALI, MODELS, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
+from .rows import Row
 
-
-@dataclasses.dataclass
-class Batch:
-    """Pictures and plans of one call, and where its views go."""
-
-    pixels: list[torch.Tensor]  # (3, height, width) uint8
-    rows: np.ndarray
-    plans: np.ndarray
-    picture_of: np.ndarray
-    outs: np.ndarray
-    memory: torch.Tensor
+RECIPES = ["dino", "swav", "mocov2"]
+SECTIONS = ["rendering", "decoding", "shards", "training"]
+CORES = [1, 4, 16]
+START_S, SET_UP_S, DATA_S = 4.0, 2.0, 20.0  # estimates: of a process, of a row before it is timed, of the pictures
+SHALLOW = {"dino": {"outputs": 64, "depth": 1, "turns": 1}, "swav": {"depths": (1, 1, 1, 1), "turns": 1}}  # dry
+TRAINING = 2  # times as long as another row, and the same again on tensors that lie there
+Group = tuple[int, list[Row]]  # cores, rows
+Data = tuple[str, str]  # pack, folder of files
 
 
-def picture(height: int, width: int, generator: torch.Generator) -> torch.Tensor:
-    """Smooth shapes with noise on them."""
-    coarse = torch.rand(1, 3, height // 16 + 2, width // 16 + 2, device="cuda", generator=generator)
-    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
-    noise = torch.rand(3, height, width, device="cuda", generator=generator)
-    return (230 * smooth + 25 * noise).to(torch.uint8)
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    device: str = "cuda"
+    pictures: int = 1024
+    batch: int = 256
+    torch_batch: int = 64  # where 256 samples take seconds
+    train_batch: int = 64
+    cores: tuple[int, ...] = tuple(CORES)
+    dry: bool = False
+
+    def recipe(self, name: str) -> Recipe:
+        recipe = recipes.PRESETS[name]()
+        if not self.dry:
+            return recipe
+        views = [dataclasses.replace(view, size=32) for view in (*recipe.views[:2], *recipe.views[-1:])]
+        return dataclasses.replace(recipe, views=tuple(views))
 
 
-def make_batch(recipe: Recipe, samples: int, seed: int, dtype: torch.dtype) -> Batch:
-    generator = torch.Generator("cuda").manual_seed(seed)
-    pixels = [picture(*SIZES[i % len(SIZES)], generator) for i in range(samples)]
-    plans = [_C.plan_views(recipe.rows(), seed=seed, epoch=0, record=i, height=p.shape[1], width=p.shape[2])
-             for i, p in enumerate(pixels)]  # fmt: skip
-    together = np.concatenate(plans).astype(_C.view_plan_dtype)
-    sizes = values(together) * dtype.itemsize
-    memory = torch.full((int(sizes.sum()),), 0xA5, dtype=torch.uint8, device="cuda")
-    outs = memory.data_ptr() + np.cumsum(sizes) - sizes
-    picture_of = np.repeat(np.arange(samples), len(recipe.views)).astype(np.int32)
-    return Batch(pixels, cuda.picture_rows(pixels), together, picture_of, outs, memory)
+DRY = Sizes("cpu", pictures=24, batch=4, torch_batch=4, train_batch=2, cores=(1, 2), dry=True)
 
 
-def values(plans: np.ndarray) -> np.ndarray:
-    return 3 * plans["out_height"].astype(np.int64) * plans["out_width"]
+def rendering_rows(sizes: Sizes, seconds: float) -> Iterator[Group]:
+    def keys(name: str, library: str) -> dict[str, Any]:
+        return {"section": "rendering", "recipe": name, "library": library}
+
+    yield max(sizes.cores), [
+        Row(keys(name, "ours"), gpu_rendering.ours,
+            {"recipe": sizes.recipe(name), "samples": sizes.batch, "seconds": seconds, "device": sizes.device})
+        for name in RECIPES
+    ]  # fmt: skip
+    batches = {"DALI": sizes.batch, "CV-CUDA": sizes.torch_batch, "torchvision v2": sizes.torch_batch}
+    for library, batch in batches.items():
+        yield max(sizes.cores), [
+            Row(keys(name, library), gpu_rendering.peer,
+                {"library": library, "recipe": sizes.recipe(name), "samples": batch, "seconds": seconds,
+                 "device": sizes.device})
+            for name in RECIPES
+        ]  # fmt: skip
 
 
-def check(recipe: Recipe, samples: int = 6) -> None:
-    """The CPU's bytes."""
-    batch = make_batch(recipe, samples, 0, torch.uint8)
-    cuda.Renderer(cuda.BYTES, torch.uint8).render(batch.rows, batch.plans, batch.picture_of, batch.outs)
-    found, at = batch.memory.cpu().numpy(), 0
-    for plan, number in zip(batch.plans, batch.picture_of):
-        pixels = batch.pixels[number].permute(1, 2, 0).cpu().numpy()
-        want = render_plan(pixels, plan)[0].transpose(2, 0, 1).ravel()
-        assert np.array_equal(found[at : at + want.size], want), plan
-        at += want.size
+def decoding_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
+    most = max(sizes.cores)
+    tiny = recipes.mocov2()
+    tiny = dataclasses.replace(tiny, views=(dataclasses.replace(tiny.views[0], size=32),))
+
+    def row(how: str, cores: int, measure: Any = gpu_loading.decoding) -> Row:
+        place = Place(*data, tiny, sizes.batch, cores, sizes.device)
+        keys = {"section": "decoding", "decoder": how, "cores": cores}
+        return Row(keys, measure, {"way": how, "place": place, "seconds": seconds / 2})
+
+    for cores in sizes.cores:
+        yield cores, [row(how, cores) for how in ("libjpeg", "simplejpeg", "ours")]
+    engines = Row({"section": "decoding", "decoder": "engines", "cores": 0}, on_device.jpeg_engines,
+                  {"device": sizes.device})  # fmt: skip
+    yield most, [engines, row(NVJPEG, most, gpu_loading.from_shards), row("torchvision", most), row("DALI", most)]
 
 
-def copy_bandwidth() -> float:
-    """Bytes read and written a second by a large copy on the device."""
-    source = torch.randint(0, 256, (1 << 30,), dtype=torch.uint8, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.numel() / (1e-3 * statistics.median(milliseconds(lambda _: target.copy_(source), 20)))
+def shards_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
+    def made(cores: int, ways: list[str], names: list[str] = RECIPES) -> list[Row]:
+        return [
+            Row({"section": "shards", "recipe": name, "way": way, "cores": cores}, gpu_loading.from_shards,
+                {"way": way, "place": Place(*data, sizes.recipe(name), sizes.batch, cores, sizes.device),
+                 "seconds": seconds})
+            for way in ways for name in names
+        ]  # fmt: skip
+
+    for cores in sizes.cores[::-1]:
+        yield cores, made(cores, [OURS, NVJPEG, ON_CPU])
+    for cores in sorted(sizes.cores, key=lambda cores: cores != 4):  # the bar compares at 4
+        yield cores, made(cores, [DALI])
+    for cores in sizes.cores[::-1]:
+        recipes_of_official = RECIPES if cores == max(sizes.cores) else RECIPES[:1]
+        yield cores, [*made(cores, [OFFICIAL], recipes_of_official), *made(cores, [CV_CUDA, TORCHVISION], RECIPES[:1])]
 
 
-def milliseconds(call: Callable[[int], object], rounds: int) -> list[float]:
-    """Of each round, by events."""
-    for number in range(3):
-        call(number)
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(rounds)]
-    for number, (begin, end) in enumerate(events):
-        begin.record()
-        call(number)
-        end.record()
-    torch.cuda.synchronize()
-    return [begin.elapsed_time(end) for begin, end in events]
+def training_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
+    most, together = max(sizes.cores), []
+    for way, (name, (title, _)) in itertools.product((OURS, NVJPEG, ON_CPU, SYNTHETIC, OFFICIAL), MODELS.items()):
+        place = Place(*data, sizes.recipe(name), sizes.train_batch, most, sizes.device, torch.bfloat16)
+        together.append(Row({"section": "training", "model": title, "fed_by": way}, gpu_loading.training,
+                            {"way": way, "model": name, "place": place, "seconds": TRAINING * seconds,
+                             **(SHALLOW[name] if sizes.dry else {})}))  # fmt: skip
+    yield most, together
 
 
-def kernel_milliseconds(call: Callable[[int], object], rounds: int = 10) -> dict[str, float]:
-    """Of each kernel a call, from torch's profiler."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
-        for number in range(rounds):
-            call(number)
-        torch.cuda.synchronize()
-    found = dict.fromkeys(KERNELS, 0.0)
-    for event in profile.key_averages():
-        for name in KERNELS:
-            if f"::{name}>" in event.key:
-                found[name] += event.device_time_total / 1e3 / rounds
+def groups_of(sections: list[str], sizes: Sizes, data: Data, seconds: float) -> list[Group]:
+    """Those of the bar first."""
+    made = {
+        "rendering": [*rendering_rows(sizes, seconds)],
+        "decoding": [*decoding_rows(sizes, data, seconds)],
+        "shards": [*shards_rows(sizes, data, seconds)],
+        "training": [*training_rows(sizes, data, seconds)],
+    }
+    ours_first = [made[name].pop(0) for name in ("rendering",) if name in sections]
+    in_order = [*made["decoding"], *made["shards"][:4], *made["training"], *made["shards"][4:], *made["rendering"]]
+    return [*ours_first, *(group for group in in_order if group[1][0].keys["section"] in sections)]
+
+
+def row_seconds(groups: list[Group], seconds: float) -> float:
+    """How long a row may be timed so that all take `seconds`."""
+    count = sum(len(members) for _, members in groups)
+    training = sum(len(members) for _, members in groups if members[0].keys["section"] == "training")
+    timed = count + (2 * TRAINING - 1) * training
+    return min(10.0, max(0.2, (seconds - DATA_S - START_S * len(groups) - SET_UP_S * count) / timed))
+
+
+def run(sections: list[str], sizes: Sizes, data: Data, seconds: float, deadline: float) -> list[dict[str, Any]]:
+    """seconds: of a row."""
+    found: list[dict[str, Any]] = []
+    for cores, members in groups_of(sections, sizes, data, seconds):
+        for row in rows.measured(members, cores, deadline, patience=45 + 8 * seconds):
+            found.append(row)
+            print(gpu_tables.line(row), flush=True)
     return found
 
 
-def kernel_bytes(plans: np.ndarray, element_bytes: int) -> dict[str, float]:
-    """What each kernel must read and write of pixels, each byte once a view."""
-    out = values(plans)
-    crop = 3.0 * plans["crop_height"] * plans["crop_width"]
-    between = 3.0 * plans["crop_height"] * plans["out_width"]
-    box = (plans["blur_sigma"] > 0) & (plans["blur_kernel"] == 0)
-    kernel = (plans["blur_sigma"] > 0) & (plans["blur_kernel"] > 0)
-    plain = ~box & ~kernel
-    waits = (plans["jitter_order"] == 1).any(axis=1) | plans["grayscale"]  # a view with a blur that Finish touches
-    store = 1 + element_bytes
-    return {
-        "Weights": 0.0,
-        "FirstPass": float((crop + between).sum()),
-        "SecondPass": float((between + out).sum()),
-        "Finish": float((out * (store * plain + 2 * (~plain & waits))).sum()),
-        "BlurAcross": float(2 * out[box].sum()),
-        "BlurDown": float(store * out[box].sum()),
-        "KernelBlur": float(store * out[kernel].sum()),
-    }
-
-
-def measure(name: str, samples: int, seconds: float, bandwidth: float) -> dict[str, object]:
-    recipe = recipes.PRESETS[name]()
-    check(recipe)
-    dtype = torch.float16
-    batches = [make_batch(recipe, samples, seed, dtype) for seed in range(SETS)]
-    renderer = cuda.Renderer(cuda.normalize_table(recipe, dtype), dtype)
-
-    def call(number: int) -> None:
-        batch = batches[number % SETS]
-        renderer.render(batch.rows, batch.plans, batch.picture_of, batch.outs)
-
-    once = statistics.median(milliseconds(call, 10))
-    rounds = max(10, min(2000, int(1e3 * seconds / once)))
-    times = milliseconds(call, rounds)
-    begin = time.perf_counter()
-    call(0)
-    host = 1e3 * (time.perf_counter() - begin)
-    torch.cuda.synchronize()
-    plans = batches[0].plans
-    least = sum(p.numel() for p in batches[0].pixels) + int(values(plans).sum()) * dtype.itemsize
-    floors = {kernel: 1e3 * moved / bandwidth for kernel, moved in kernel_bytes(plans, dtype.itemsize).items()}
-    return {
-        "recipe": name, "batch": samples, "ms": statistics.median(times), "ms_p99": float(np.percentile(times, 99)),
-        "samples_per_s": 1e3 * samples / statistics.median(times), "host_ms": host, "floor_ms": 1e3 * least / bandwidth,
-        "device_mb": renderer.device_bytes / 1e6, "kernels": kernel_milliseconds(call), "kernel_floors": floors,
-    }  # fmt: skip
-
-
-def report(results: list[dict], bandwidth: float) -> None:
-    print(f"{torch.cuda.get_device_name()}, copy {bandwidth / 1e9:.0f} GB/s, float16 out, median over rounds")
-    print("recipe    samples/s   ms a batch   p99   floor   host ms   device MB")
-    for r in results:
-        print(f"{r['recipe']:9} {r['samples_per_s']:9.0f} {r['ms']:12.2f} {r['ms_p99']:5.2f} {r['floor_ms']:7.2f} "
-              f"{r['host_ms']:9.2f} {r['device_mb']:11.0f}")  # fmt: skip
-    print("kernel, ms (floor)  " + "  ".join(f"{r['recipe']:>15}" for r in results))
-    for kernel in KERNELS:
-        cells = [f"{r['kernels'][kernel]:.3f} ({r['kernel_floors'][kernel]:.3f})" for r in results]
-        print(f"{kernel:19} " + "  ".join(f"{cell:>15}" for cell in cells))
-
-
-def main() -> None:
+def main(given: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--recipes", nargs="+", default=["dino", "swav", "mocov2"], choices=sorted(recipes.PRESETS))
-    parser.add_argument("--seconds", type=float, default=8, help="timed, a row")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 4, 16], help="that decode, from shards")
+    parser.add_argument("--seconds", type=float, default=450, help="of the whole run")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, metavar="SECTION")
     parser.add_argument("--pack", help="of pictures to load; generated unless given")
-    parser.add_argument("--only", choices=["rendering", "loading"])
     parser.add_argument("--json", help="where the figures go too")
-    arguments = parser.parse_args()
-    if not cuda.cuda_available():
-        parser.exit(1, f"no GPU: {cuda.cuda_reason()}\n")
-    bandwidth = copy_bandwidth()
-    found = {"device": torch.cuda.get_device_name(), "bandwidth": bandwidth, "results": [], "loading": None}
-    if arguments.only != "loading":
-        found["results"] = [measure(name, arguments.batch, arguments.seconds, bandwidth) for name in arguments.recipes]
-    if arguments.only != "rendering":
-        from . import gpu_loading
-
-        found["loading"] = gpu_loading.measure(
-            arguments.recipes, arguments.threads, arguments.batch, arguments.seconds, arguments.pack
-        )
+    parser.add_argument("--commit", default=machine.commit(), help="unless this checkout knows it")
+    parser.add_argument("--dry", action="store_true", help="on the CPU, tiny: finds mistakes, measures nothing")
+    arguments = parser.parse_args(given)
+    sizes, began = DRY if arguments.dry else Sizes(), time.monotonic()
+    deadline = began + arguments.seconds
+    groups = groups_of(arguments.only, sizes, ("", ""), 0.0)
+    seconds = 0.05 if arguments.dry else row_seconds(groups, arguments.seconds)
+    count = sum(len(members) for _, members in groups)
+    print(f"{count} rows in {len(groups)} processes, {seconds:.2f} s each", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        pack = Path(arguments.pack) if arguments.pack else gpu_loading.make_pack(Path(folder), sizes.pictures)
+        files = Path(folder) / "files"
+        gpu_loading.write_files(pack, files)
+        found = run(arguments.only, sizes, (str(pack), str(files)), seconds, deadline)
+    whole = {
+        "machine": {**machine.describe(), **machine.describe_gpu(), "commit": arguments.commit or "unknown"},
+        "dry": arguments.dry, "row_seconds": seconds, "took_s": time.monotonic() - began, "rows": found,
+        "bars": gpu_tables.bars(found, arguments.dry),
+    }  # fmt: skip
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(found, file, indent=1)
-    report(found["results"], bandwidth)
-    if found["loading"] is not None:
-        gpu_loading.report(found["loading"])
+        Path(arguments.json).write_text(json.dumps(whole, indent=1) + "\n")
+    print(gpu_tables.report(whole))
+    return whole
 
 
 if __name__ == "__main__":

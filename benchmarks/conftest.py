@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pass_loader
 from pass_loader import _C
 from pass_loader.pack import build, convert
 
+from . import machine
 from .pictures import write_pass
 
 
@@ -75,19 +75,4 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    root = Path(__file__).parent.parent
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=root, capture_output=True, text=True).stdout
-    model = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    import PIL
-    from PIL import features
-
-    machine_info["pass_loader"] = {
-        "commit": commit.strip(),
-        "cpu": model[0] if model else "unknown",
-        "isa": _C.isa(),
-        "torch": torch.__version__,
-        "pillow": PIL.__version__,
-        "pillow_libjpeg_turbo": features.version("libjpeg_turbo"),
-    }
+    machine_info["pass_loader"] = machine.describe()

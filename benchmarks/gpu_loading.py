@@ -1,131 +1,208 @@
-"""Loading for a GPU, from shards: samples/s by threads, memory, and training steps fed in three ways."""
+"""Batches on a GPU from shards, by each way there: decoding alone, whole recipes, and training steps fed by them.
+
+A way is measured in a process that has so many cores (rows.py). What lies ready when the clock starts has been taken
+before; the GPU's work on the last batch is counted.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-import tempfile
+import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pass_loader import _C, DataLoader, ShardDataset, recipes
+from pass_loader import _C, DataLoader, Recipe, ShardDataset, recipes
 from pass_loader.pack import build
 
-from . import gpu_models
+from . import gpu_models, gpu_peers
+from .on_device import count_in, free_kept, used_bytes
 from .pictures import write_pass
 
-PICTURES = 1024
-MODELS = {"dino": ("DINO ViT-S/16", gpu_models.dino, 64), "swav": ("SwAV ResNet-50", gpu_models.swav, 64)}
-WARM_UP = 3  # batches
+MODELS = {"dino": ("DINO ViT-S/16", gpu_models.dino), "swav": ("SwAV ResNet-50", gpu_models.swav)}
+OURS = "ours, decode='cpu'"
+NVJPEG = "ours, decode='nvjpeg'"
+ON_CPU = "ours, rendered on the CPU"
+DALI = "DALI, mixed"
+OFFICIAL = "official DataLoader"
+SYNTHETIC = "synthetic"
+CV_CUDA, TORCHVISION = "CV-CUDA, torchvision decodes", "torchvision v2 and its decoder"
+PARTS = 8
+LARGEST_BATCH = {OFFICIAL: 32, CV_CUDA: 64, TORCHVISION: 64}  # where 256 samples take seconds
 
 
-def make_pack(folder: Path) -> Path:
-    tar, table = write_pass(folder, PICTURES)
-    build([tar], folder / "pack", metadata=table)
+def make_pack(folder: Path, pictures: int) -> Path:
+    """The pictures are made on all cores: one takes tens of milliseconds."""
+    parts = min(PARTS, pictures)
+    with ProcessPoolExecutor(min(parts, len(os.sched_getaffinity(0)))) as pool:
+        made = pool.map(write_pass, (folder / f"part{n}" for n in range(parts)), itertools.repeat(pictures // parts),
+                        range(parts))  # fmt: skip
+        build([tar for tar, _ in made], folder / "pack")
     return folder / "pack"
 
 
-def seconds_of(batches: Iterator[Any], seconds: float) -> tuple[int, float]:
-    """How many came, and in what time, the GPU's work on them included."""
-    for _ in range(WARM_UP):
-        next(batches)
-    torch.cuda.synchronize()
-    begin, count = time.perf_counter(), 0
-    while count < 2 or time.perf_counter() - begin < seconds:
-        batch = next(batches)
-        del batch
-        count += 1
-    torch.cuda.synchronize()
-    return count, time.perf_counter() - begin
+def write_files(pack: Path, folder: Path) -> None:
+    """The pack's pictures as files, which the official code reads. Brings both into the page cache."""
+    dataset = ShardDataset(pack, recipes.mocov2())
+    folder.mkdir()
+    for record in range(dataset.pack.records):
+        (folder / f"{record}.jpg").write_bytes(dataset.read(record))
 
 
-def decode_rate(dataset: ShardDataset, seconds: float = 1.0) -> float:
-    """Pictures a second of one thread, by this library's decoder alone."""
-    decoder, pictures = _C.Decoder(), [dataset.read(record) for record in range(64)]
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() - begin < seconds:
-        decoder.decode(pictures[count % len(pictures)])
-        count += 1
-    return count / (time.perf_counter() - begin)
+@dataclasses.dataclass
+class Feed:
+    """Batches on the device: views, or what a library has in their place."""
+
+    batches: Iterator[Any]
+    samples: int  # of each
+    ahead: int  # batches that may lie ready
+    stats: Callable[[], dict[str, Any]] = dict
 
 
-def from_shards(pack: Path, names: Iterable[str], threads: Iterable[int], batch: int, seconds: float) -> list[dict]:
-    rows: list[dict] = []
-    for name, workers, device in itertools.product(names, threads, ("cuda", "cpu")):
-        dataset = ShardDataset(pack, recipes.PRESETS[name]())
-        loader = DataLoader(dataset, batch, shuffle=True, num_workers=workers, dtype=torch.float16, infinite=True,
-                            device=device, pin_memory=device == "cpu")  # fmt: skip
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-        batches = iter(loader)
-        fed = batches if device == "cuda" else (_to_device(views_of(one)) for one in batches)
-        count, took = seconds_of(iter(fed), seconds)
-        found = loader.stats()
-        native = loader._renderer[1].lane._renderer.device_bytes if device == "cuda" else 0  # beside torch's memory
-        rows.append({
-            "recipe": name, "threads": workers, "rendered_on": device, "samples_per_s": count * batch / took,
-            "of_bare_decode": count * batch / took / (workers * decode_rate(dataset)),
-            "device_mb": (torch.cuda.max_memory_allocated() + native) / 1e6, "pinned_mb": found["pinned_bytes"] / 1e6,
-        })  # fmt: skip
-        del batches, fed, loader
-    return rows
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """What a feed is made from and for. files: a folder of the pack's pictures."""
+
+    pack: str
+    files: str
+    recipe: Recipe
+    batch: int
+    cores: int
+    device: str
+    dtype: torch.dtype = torch.float16
+
+    def dataset(self) -> ShardDataset:
+        return ShardDataset(self.pack, self.recipe)
 
 
 def views_of(batch: Any) -> list[torch.Tensor]:
     """Of DINO's (list, labels), SwAV's list."""
-    return batch[0] if isinstance(batch, tuple) else batch
+    return list(batch[0] if isinstance(batch[0], (list, tuple)) else batch)
 
 
-def _to_device(views: list[torch.Tensor]) -> list[torch.Tensor]:
-    return [view.cuda(non_blocking=True) for view in views]
+def ours(place: Place, **options: Any) -> Feed:
+    loader = DataLoader(place.dataset(), place.batch, shuffle=True, num_workers=place.cores, dtype=place.dtype,
+                        infinite=True, **options)  # fmt: skip
+    moved = ([view.to(place.device, non_blocking=True) for view in views_of(one)] for one in loader)
+    return Feed(moved, place.batch, loader.prefetch_factor, loader.stats)
 
 
-def feeds(pack: Path, name: str, batch: int, threads: int) -> dict[str, Iterator[list[torch.Tensor]]]:
-    """The same batches three ways: tensors that lie there, ours rendered on the GPU, ours rendered on the CPU."""
-    recipe = recipes.PRESETS[name]()
+class Files(torch.utils.data.Dataset):
+    """The official code's dataset: a file a sample, PIL, torchvision's transforms."""
 
-    def ours(device: str) -> Iterator[list[torch.Tensor]]:
-        loader = DataLoader(ShardDataset(pack, recipe), batch, shuffle=True, num_workers=threads, dtype=torch.bfloat16,
-                            infinite=True, device=device, pin_memory=device == "cpu")  # fmt: skip
-        for one in loader:
-            yield _to_device(views_of(one))
+    def __init__(self, folder: Path, recipe: Recipe):
+        from .official import OfficialViews
 
-    there = [torch.randn(batch, 3, view.height, view.width, dtype=torch.bfloat16, device="cuda")
-             for view in recipe.views]  # fmt: skip
-    return {"synthetic": itertools.repeat(there), "ours on GPU": ours("cuda"), "ours on CPU": ours("cpu")}
+        self.paths, self.views = sorted(folder.glob("*.jpg")), OfficialViews(recipe)
 
+    def __len__(self) -> int:
+        return len(self.paths)
 
-def training(pack: Path, threads: int, seconds: float) -> list[dict]:
-    rows: list[dict] = []
-    for name, (title, make, batch) in MODELS.items():
-        step = make("cuda")
-        for how, fed in feeds(pack, name, batch, threads).items():
-            count, took = seconds_of((step(views) for views in fed), seconds)
-            rows.append({"model": title, "batch": batch, "fed_by": how, "steps_per_s": count / took})
-        alone = rows[-3]["steps_per_s"]
-        for row in rows[-3:]:
-            row["share"] = row["steps_per_s"] / alone
-        del step
-        torch.cuda.empty_cache()
-    return rows
+    def __getitem__(self, index: int) -> tuple[list[torch.Tensor], int]:
+        return self.views(self.paths[index].read_bytes()), 0
 
 
-def measure(names: list[str], threads: list[int], batch: int, seconds: float, pack: str | None) -> dict[str, Any]:
-    """seconds: of each row."""
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(pack) if pack else make_pack(Path(folder))
-        return {"from_shards": from_shards(place, names, threads, batch, seconds),
-                "training": training(place, max(threads), seconds)}  # fmt: skip
+def official(place: Place) -> Feed:
+    loader = torch.utils.data.DataLoader(
+        Files(Path(place.files), place.recipe), place.batch, shuffle=True, num_workers=place.cores,
+        pin_memory=place.device != "cpu", drop_last=True, persistent_workers=True,
+    )  # fmt: skip
+    passes = itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
+    moved = ([view.to(place.device, non_blocking=True) for view in views] for views, _ in passes)
+    return Feed(moved, place.batch, 2 * place.cores)
 
 
-def report(found: dict[str, Any]) -> None:
-    print("from shards, decode='cpu'    rendered on   samples/s   of bare decode   device MB   pinned MB")
-    for r in found["from_shards"]:
-        print(f"{r['recipe']:9} {r['threads']:3} threads {'':8} {r['rendered_on']:11} {r['samples_per_s']:11.0f} "
-              f"{r['of_bare_decode']:16.0%} {r['device_mb']:11.0f} {r['pinned_mb']:11.0f}")  # fmt: skip
-    print("training step                batch   fed by        steps/s   of synthetic")
-    for r in found["training"]:
-        print(f"{r['model']:28} {r['batch']:5}   {r['fed_by']:12} {r['steps_per_s']:8.2f} {r['share']:14.1%}")
+def dali(place: Place) -> Feed:
+    batches = gpu_peers.dali_shards(place.dataset(), place.batch, place.cores, place.dtype, place.device)
+    return Feed(batches, place.batch, 2)
+
+
+def by_torch(place: Place, library: str) -> Feed:
+    batches = gpu_peers.torch_shards(library, place.dataset(), place.batch, place.cores, place.dtype, place.device)
+    return Feed(batches, place.batch, 1)
+
+
+def synthetic(place: Place) -> Feed:
+    views = [torch.randn(place.batch, 3, view.height, view.width, dtype=place.dtype, device=place.device)
+             for view in place.recipe.views]  # fmt: skip
+    return Feed(itertools.repeat(views), place.batch, 0)
+
+
+FEEDS: dict[str, Callable[[Place], Feed]] = {
+    OURS: lambda place: ours(place, device=place.device),
+    NVJPEG: lambda place: ours(place, device=place.device, decode="nvjpeg"),
+    ON_CPU: lambda place: ours(place, pin_memory=True),
+    DALI: dali,
+    CV_CUDA: lambda place: by_torch(place, "CV-CUDA"),
+    TORCHVISION: lambda place: by_torch(place, "torchvision v2"),
+    OFFICIAL: official,
+    SYNTHETIC: synthetic,
+}
+
+
+def from_shards(way: str, place: Place, seconds: float) -> dict[str, Any]:
+    """Samples/s, and the memory that is taken on the GPU beyond what was taken before: batches, what torch keeps for
+    the next ones and the library's code included."""
+    place = dataclasses.replace(place, batch=min(place.batch, LARGEST_BATCH.get(way, place.batch)))
+    torch.zeros(1, device=place.device)
+    free_kept(place.device)
+    before = used_bytes(place.device)
+    feed = FEEDS[way](place)
+    gpu_peers.check_views(next(feed.batches), place.recipe, feed.samples)
+    count, took = count_in(feed.batches, seconds, place.device, feed.ahead + 1)
+    stats = {name: value for name, value in feed.stats().items() if isinstance(value, (int, float))}
+    return {"batch": feed.samples, "samples_per_s": count * feed.samples / took,
+            "device_mb": (used_bytes(place.device) - before) / 1e6, "stats": stats}  # fmt: skip
+
+
+def decoding(way: str, place: Place, seconds: float) -> dict[str, Any]:
+    """Pictures a second. On the CPU each core decodes in a thread of its own."""
+    if way in ("DALI", "torchvision"):
+        made = gpu_peers.dali_decoding if way == "DALI" else gpu_peers.torchvision_decoding
+        count, took = count_in(made(place.dataset(), place.batch, place.cores, place.device), seconds, place.device, 3)
+        return {"samples_per_s": count * place.batch / took}
+    dataset = place.dataset()
+    pictures = [dataset.read(record) for record in range(min(256, len(dataset)))]
+
+    def decode_all(first: int) -> int:
+        decode = _decoder(way)
+        end, count = time.perf_counter() + seconds, 0
+        while time.perf_counter() < end:
+            decode(pictures[(first + count) % len(pictures)])
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(place.cores) as pool:
+        begin = time.perf_counter()
+        count = sum(pool.map(decode_all, range(0, 16 * place.cores, 16)))
+        return {"samples_per_s": count / (time.perf_counter() - begin)}
+
+
+def _decoder(way: str) -> Callable[[bytes], Any]:
+    if way == "simplejpeg":
+        import simplejpeg
+
+        return simplejpeg.decode_jpeg
+    return _C.Decoder(libjpeg_alone=way == "libjpeg").decode
+
+
+def training(way: str, model: str, place: Place, seconds: float, turns: int = 2, **options: Any) -> dict[str, Any]:
+    """Steps/s in turns with steps on tensors that lie on the device, so that a clock that drifts shifts both alike.
+    options: the model's."""
+    step = MODELS[model][1](place.device, **options)
+    there, feed = synthetic(place), FEEDS[way](place)
+    begun: dict[str, list[float]] = {"fed": [0, 0.0], "there": [0, 0.0]}
+    for _ in range(turns):
+        for name, each, warm_up in (("there", there, 2), ("fed", feed, feed.ahead + 2)):
+            steps = (step(views_of(one)) for one in each.batches)
+            count, took = count_in(steps, seconds / turns, place.device, warm_up)
+            begun[name][0] += count
+            begun[name][1] += took
+    fed, alone = (count / took for count, took in (begun["fed"], begun["there"]))
+    return {"batch": place.batch, "steps_per_s": fed, "synthetic_steps_per_s": alone, "of_synthetic": fed / alone,
+            "loading_share": max(0.0, 1 - fed / alone)}  # fmt: skip

@@ -63,11 +63,12 @@ class Bottleneck(nn.Module):
         return functional.relu(self.steps(x) + self.past(x))
 
 
-def resnet50() -> nn.Module:
+def resnet(depths: tuple[int, ...]) -> nn.Module:
+    """depths: bottlenecks of each stage; ResNet-50: (3, 4, 6, 3)."""
     parts: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(True),
                               nn.MaxPool2d(3, 2, 1)]  # fmt: skip
     inputs = 64
-    for width, blocks, stride in ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)):
+    for width, blocks, stride in zip((64, 128, 256, 512), depths, (1, 2, 2, 2)):
         for number in range(blocks):
             parts.append(Bottleneck(inputs, width, stride if number == 0 else 1))
             inputs = 4 * width
@@ -80,9 +81,11 @@ def by_size(model: nn.Module, views: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([model(torch.cat([view for view in views if view.shape[-1] == size])) for size in sizes])
 
 
-def dino(device: torch.device | str, outputs: int = 65536) -> Step:
+def dino(device: torch.device | str, outputs: int = 65536, depth: int = 12) -> Step:
     head = nn.Sequential(nn.Linear(384, 2048), nn.GELU(), nn.Linear(2048, 2048), nn.GELU(), nn.Linear(2048, 256))
-    student = nn.ModuleDict({"body": ViT(), "head": head, "last": nn.Linear(256, outputs, bias=False)}).to(device)
+    student = nn.ModuleDict({"body": ViT(depth=depth), "head": head, "last": nn.Linear(256, outputs, bias=False)}).to(
+        device
+    )
     teacher = copy.deepcopy(student).requires_grad_(False)
     centre = torch.zeros(1, outputs, device=device)
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, fused=torch.device(device).type == "cuda")
@@ -120,9 +123,9 @@ def sinkhorn(scores: torch.Tensor) -> torch.Tensor:
     return (q * q.shape[1]).t()
 
 
-def swav(device: torch.device | str, prototypes: int = 3000) -> Step:
+def swav(device: torch.device | str, prototypes: int = 3000, depths: tuple[int, ...] = (3, 4, 6, 3)) -> Step:
     head = nn.Sequential(nn.Linear(2048, 2048), nn.BatchNorm1d(2048), nn.ReLU(True), nn.Linear(2048, 128))
-    model = nn.ModuleDict({"body": resnet50(), "head": head, "last": nn.Linear(128, prototypes, bias=False)})
+    model = nn.ModuleDict({"body": resnet(depths), "head": head, "last": nn.Linear(128, prototypes, bias=False)})
     model = model.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-6)
 

@@ -38,26 +38,28 @@ DIFFERS = {
 Epoch = Callable[[], Iterator[list[torch.Tensor]]]
 
 
-def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+def v2_steps(view: ViewSpec, recipe: Recipe, dtype: torch.dtype = torch.float32) -> list[Callable]:
+    """torchvision v2's transforms of one view, from a uint8 tensor (3, height, width)."""
     from torchvision.transforms import InterpolationMode, v2
 
-    def transform_of(view: ViewSpec) -> Callable:
-        jitter = v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
-        crop = {"scale": view.scale, "ratio": view.ratio, "interpolation": InterpolationMode(view.interpolation)}
-        return v2.Compose(
-            [
-                v2.RandomResizedCrop((view.height, view.width), antialias=True, **crop),
-                v2.RandomHorizontalFlip(view.flip),
-                v2.RandomApply([jitter], p=view.jitter),
-                v2.RandomGrayscale(view.grayscale),
-                v2.RandomApply([v2.GaussianBlur(23, view.blur_sigma)], p=view.blur),
-                v2.RandomSolarize(view.solarize_threshold, p=view.solarize),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(recipe.mean, recipe.std),
-            ]
-        )
+    jitter = v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+    crop = {"scale": view.scale, "ratio": view.ratio, "interpolation": InterpolationMode(view.interpolation)}
+    return [
+        v2.RandomResizedCrop((view.height, view.width), antialias=True, **crop),
+        v2.RandomHorizontalFlip(view.flip),
+        v2.RandomApply([jitter], p=view.jitter),
+        v2.RandomGrayscale(view.grayscale),
+        v2.RandomApply([v2.GaussianBlur(23, view.blur_sigma)], p=view.blur),
+        v2.RandomSolarize(view.solarize_threshold, p=view.solarize),
+        v2.ToDtype(dtype, scale=True),
+        v2.Normalize(recipe.mean, recipe.std),
+    ]
 
-    transforms = [transform_of(view) for view in recipe.views]
+
+def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    from torchvision.transforms import v2
+
+    transforms = [v2.Compose(v2_steps(view, recipe)) for view in recipe.views]
 
     def sample(one: bytes) -> list[torch.Tensor]:
         picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
@@ -100,39 +102,43 @@ def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     return lambda: _collated(sample, data, batch_size)
 
 
-def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
-    from nvidia.dali import fn, pipeline_def, types
+def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> Any:
+    """A node of a DALI pipeline with conditionals, on the device of `picture`, a node of uint8 RGB (height, width, 3).
+    options: of crop_mirror_normalize."""
+    from nvidia.dali import fn, types
 
     interpolation = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
-
-    def view_of(picture, view: ViewSpec):  # noqa: ANN001, ANN202
-        x = fn.random_resized_crop(
-            picture, size=(view.height, view.width), random_area=view.scale, random_aspect_ratio=view.ratio,
-            interp_type=interpolation[view.interpolation], antialias=True,
+    x = fn.random_resized_crop(
+        picture, size=(view.height, view.width), random_area=view.scale, random_aspect_ratio=view.ratio,
+        interp_type=interpolation[view.interpolation], antialias=True,
+    )  # fmt: skip
+    if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
+        x = fn.color_twist(
+            x, brightness=fn.random.uniform(range=view.brightness), contrast=fn.random.uniform(range=view.contrast),
+            saturation=fn.random.uniform(range=view.saturation),
+            hue=fn.random.uniform(range=[360 * turns for turns in view.hue]),
         )  # fmt: skip
-        if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
-            x = fn.color_twist(
-                x, brightness=fn.random.uniform(range=view.brightness), contrast=fn.random.uniform(range=view.contrast),
-                saturation=fn.random.uniform(range=view.saturation),
-                hue=fn.random.uniform(range=[360 * turns for turns in view.hue]),
-            )  # fmt: skip
-        if fn.random.coin_flip(probability=view.grayscale, dtype=types.BOOL):
-            x = fn.hsv(x, saturation=0.0)
-        if fn.random.coin_flip(probability=view.blur, dtype=types.BOOL):
-            x = fn.gaussian_blur(x, window_size=23, sigma=fn.random.uniform(range=view.blur_sigma))
-        if fn.random.coin_flip(probability=view.solarize, dtype=types.BOOL):
-            bright = x >= view.solarize_threshold
-            x = fn.cast(x * (bright == False) + (255 - x) * bright, dtype=types.UINT8)  # noqa: E712
-        mean, std = ([255 * number for number in numbers] for numbers in (recipe.mean, recipe.std))
-        mirror = fn.random.coin_flip(probability=view.flip)
-        return fn.crop_mirror_normalize(x, mean=mean, std=std, mirror=mirror, output_layout="CHW")
+    if fn.random.coin_flip(probability=view.grayscale, dtype=types.BOOL):
+        x = fn.hsv(x, saturation=0.0)
+    if fn.random.coin_flip(probability=view.blur, dtype=types.BOOL):
+        x = fn.gaussian_blur(x, window_size=23, sigma=fn.random.uniform(range=view.blur_sigma))
+    if fn.random.coin_flip(probability=view.solarize, dtype=types.BOOL):
+        bright = x >= view.solarize_threshold
+        x = fn.cast(x * (bright == False) + (255 - x) * bright, dtype=types.UINT8)  # noqa: E712
+    mean, std = ([255 * number for number in numbers] for numbers in (recipe.mean, recipe.std))
+    mirror = fn.random.coin_flip(probability=view.flip)
+    return fn.crop_mirror_normalize(x, mean=mean, std=std, mirror=mirror, output_layout="CHW", **options)
+
+
+def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True)
     def pipeline():  # noqa: ANN202
         chunks = [[np.frombuffer(one, np.uint8) for one in chunk] for chunk in _chunks(data, batch_size)]
         jpegs = fn.external_source(source=chunks, cycle=True, dtype=types.UINT8, ndim=1)
         picture = fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
-        return tuple(view_of(picture, view) for view in recipe.views)
+        return tuple(dali_view(picture, view, recipe) for view in recipe.views)
 
     pipe = pipeline()
     pipe.build()

@@ -236,6 +236,19 @@ def test_frames_of_zstd() -> None:
         assert not check(with_flags(bad))
 
 
+def test_a_frame_larger_than_its_content() -> None:
+    """Such content stands in the record as it is."""
+    row = streams()
+    block = (1 | len(row[0]) << 3).to_bytes(3, "little") + row[0]  # the last block; raw
+    frame = ZSTD + b"\x20" + bytes([len(row[0])]) + block
+    record, behind = gray(row), b"".join(row)
+    start = len(record) - len(behind) - 80
+    sizes = len(frame).to_bytes(4, "little") + record[start + 4 : start + 80]
+    record = record[:start] + sizes + frame + b"".join(row[1:])
+    with pytest.raises(_C.BadPictureError, match="stream 0: 15 bytes stored of 6"):
+        _C.decode(record)
+
+
 def test_streams_beyond_what_blocks_have() -> None:
     """The memory of contents is bounded by the picture's size: 160 bytes a block."""
     full = np.full((1, 2, 64), 500)
