@@ -20,6 +20,7 @@ import torch
 
 PRELOAD = ["benchmarks.torchvision_cpu", "benchmarks.gpu_loading", "benchmarks.gpu_rendering"]
 NO_TIME = "left out: the time was used up"
+STARTS_S = 60.0  # importing torch on a busy machine
 GRACE_S = 15.0  # which a row that has begun has beyond the deadline
 
 
@@ -45,6 +46,7 @@ def _serve(connection: Connection, cores: int) -> None:
     os.setsid()  # so that it can be ended together with its workers
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(cores)
+    connection.send("begun")
     while (row := connection.recv()) is not None:
         connection.send(figures(row))
 
@@ -53,7 +55,7 @@ class Fresh:
     """A process that has `cores` cores. Ended together with all that it started when the block is left."""
 
     def __init__(self, cores: int):
-        self._cores, self.alive = cores, True
+        self._cores, self.alive, self._begun = cores, True, False
 
     def __enter__(self) -> Fresh:
         context = multiprocessing.get_context("forkserver")
@@ -67,9 +69,11 @@ class Fresh:
     def figures(self, row: Row, patience: float) -> dict[str, Any]:
         try:
             self._connection.send(row)
-            if self._connection.poll(patience):
+            if not self._begun:
+                self._begun = self._connection.poll(STARTS_S) and bool(self._connection.recv())
+            if self._begun and self._connection.poll(patience):
                 return self._connection.recv()
-            reason = f"no answer within {patience:.0f} s"
+            reason = f"no answer within {patience if self._begun else STARTS_S:.0f} s"
         except (EOFError, OSError):
             self._process.join(5)
             reason = f"the process ended with {self._process.exitcode}"
