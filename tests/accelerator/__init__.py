@@ -1,5 +1,5 @@
-"""An accelerator for torch that every machine has (accelerator.cpp): built here, and loaded in a process of its own, for
-torch knows one accelerator a process."""
+"""An accelerator for torch that every machine has (accelerator.cpp): built here, and loaded in a process of its own,
+for torch knows one accelerator a process."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch.utils import cpp_extension
 
 SOURCE = Path(__file__).parent / "accelerator.cpp"
 NAME = "standin"
+LIBRARY = "PASS_LOADER_TEST_ACCELERATOR"  # the variable with its path
 
 
 def build(folder: Path) -> Path:
@@ -49,6 +50,7 @@ class Accelerator:
         module.device_count = lambda: 1  # type: ignore[attr-defined]
         module.current_device = lambda: 0  # type: ignore[attr-defined]
         module._is_in_bad_fork = lambda: False  # type: ignore[attr-defined]
+        module.manual_seed_all = lambda seed: None  # type: ignore[attr-defined]
         torch._register_device_module(NAME, module)
         self.device = torch.device(NAME, 0)
 
@@ -59,3 +61,7 @@ class Accelerator:
 
     def synchronize(self) -> None:
         self._library.standin_synchronize()
+
+    def look_at_the_free(self) -> None:
+        """Counts what was written into free memory, which shows only when it is given out, for all of it."""
+        self._library.standin_look_at_the_free()
