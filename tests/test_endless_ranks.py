@@ -43,7 +43,7 @@ def dealt(parts: Any) -> Seen:
 
 
 def removing(rank: int, world: int, pack: Path) -> list[tuple[Seen, dict[str, Any]]]:
-    """One of two processes: 40 steps, and what its loader says behind each."""
+    """One of two processes: 50 steps, and what its loader says behind each."""
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     loader = endless(pack)
     iterator, out = iter(loader), []
@@ -63,14 +63,14 @@ def removing(rank: int, world: int, pack: Path) -> list[tuple[Seen, dict[str, An
     remove_at(2, "07", by=0)  # the second pass begins in the seventh step
     remove_at(8, "11", by=1)  # the third one in the thirteenth
     remove_at(16, "13", by=0, ahead=4)  # the fourth in the nineteenth: one process has begun it with this picture
-    go_to(40)
+    go_to(50)  # in the 48th one process alone has a sample of the ninth pass
     torch.distributed.barrier()
     return out
 
 
 def test_two_processes_agree_on_removals(tiny: Path, tmp_path: Path) -> None:
     """The union of the ranks is the order and the views of each pass in turn, and their states are the same. Kills:
-    a rank that looks at the pack by itself; one that does not look again at all."""
+    a rank that looks at the pack by itself, or not again; one that begins a pass with its own first sample of it."""
     copy, other = (Path(shutil.copytree(tiny, tmp_path / name)) for name in ("copy", "other"))
     first, second = on_ranks(removing, copy)
     want = finite(other, 0)
@@ -79,10 +79,10 @@ def test_two_processes_agree_on_removals(tiny: Path, tmp_path: Path) -> None:
             remove(other, [id], reason="as there")
         want += finite(other, epoch)
     want += [sample for epoch in range(5, 9) for sample in finite(other, epoch)]
-    assert len(first) == len(second) == 40 and [state for _, state in first] == [state for _, state in second]
-    assert [sample for step in zip(first, second) for sample in dealt([part for part, _ in step])] == want[:400]
+    assert len(first) == len(second) == 50 and [state for _, state in first] == [state for _, state in second]
+    assert [sample for step in zip(first, second) for sample in dealt([part for part, _ in step])] == want[:500]
     state = first[-1][1]
-    assert state["samples"] == COUNT - 3 and state["pass"] == [6, 62 + 61 + 60 + 60 + 59 + 59]
+    assert state["samples"] == COUNT - 3 and state["pass"] == [8, 62 + 61 + 60 + 60 + 4 * 59]
 
 
 def until_killed(rank: int, port: str, pack: Path, out: Path) -> None:
