@@ -26,16 +26,19 @@ class Pinning:
 
     def __init__(self) -> None:
         self.device: str | None = None  # for which memory is pinned; None: it is not
+        self._named: str | None = None  # the same, where torch must be told
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}  # bytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"device": None, "_storages": {}}  # torch's references do not pickle
+        return {"device": None, "_named": None, "_storages": {}}  # torch's references do not pickle
 
     def decide(self, wanted: bool, named: str) -> None:
         """At each start of an iteration, as torch (torch/utils/data/dataloader.py, _BaseDataLoaderIter), which warns
         there, too. Warnings name the line that calls `iter`."""
         self.device = accelerator_type(named) if wanted else None
-        if wanted and named and hasattr(torch, "accelerator"):
+        knows_it = hasattr(torch, "accelerator")
+        self._named = None if knows_it else named or None
+        if wanted and named and knows_it:
             warnings.warn(f"pin_memory_device={named!r} is not looked at: the current accelerator's memory is pinned",
                           stacklevel=3)  # fmt: skip
         if wanted and self.device in (None, "mps"):
@@ -54,7 +57,7 @@ class Pinning:
         """The batch, its tensors in pinned memory. pin: what pins it; None: as torch pins."""
         if self.device is None:
             return batch
-        batch = torchs_pin_memory(batch, self.device) if pin is None else pin(batch)
+        batch = torchs_pin_memory(batch, self._named) if pin is None else pin(batch)
         self._forget()
         for tensor in _tensors(batch):
             if tensor.device.type == "cpu" and tensor.layout == torch.strided:

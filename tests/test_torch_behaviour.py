@@ -27,8 +27,7 @@ from torch.utils.data import (
 )
 
 import pass_loader
-from pass_loader import DataLoader, ShardDataset, recipes
-from pass_loader.pinning import accelerator_type
+from pass_loader import DataLoader, ShardDataset, pinning, recipes
 
 from .test_resume import COUNT, TINY, seen
 
@@ -92,7 +91,16 @@ def test_pin_memory_under_a_torch_that_tells_no_accelerator(monkeypatch: pytest.
     monkeypatch.delattr(torch, "accelerator")
     for there in (True, False):
         monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
-        assert accelerator_type("") == ("cuda" if there else None) and accelerator_type("xpu") == "xpu"
+        assert pinning.accelerator_type("") == ("cuda" if there else None)
+        assert pinning.accelerator_type("xpu") == "xpu"
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(pinning, "torchs_pin_memory", lambda batch, device: asked.append(device) or batch)
+    for named in ("", "xpu"):
+        one = pinning.Pinning()
+        one.decide(True, named)
+        one.pinned([])
+    assert asked == [None, "xpu"], "as torch's own loader asks"
 
 
 @pytest.mark.parametrize("workers", WORKERS)

@@ -18,7 +18,7 @@ LIBRARY = "PASS_LOADER_TEST_ACCELERATOR"  # the variable with its path
 
 
 def build(folder: Path) -> Path:
-    """The library, compiled: takes half a minute."""
+    """The library, compiled in about ten seconds."""
     library = folder / "accelerator.so"
     includes = [f"-isystem{path}" for path in cpp_extension.include_paths()]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
