@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import faulthandler
 import gc
+import os
 import pickle
+import signal
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,6 +45,28 @@ def tensors(batch: Any) -> Iterator[torch.Tensor]:
     elif isinstance(batch, (list, tuple)):
         for part in batch:
             yield from tensors(part)
+
+
+def test_the_accelerator_is_unkind(accelerator: Accelerator) -> None:
+    """Else what follows would prove nothing: memory of the device that is touched kills, pinned memory that is freed is
+    garbage, is kept for queued copies alone, and comes again at once."""
+    there = torch.zeros(4, device=accelerator.device)
+    child = os.fork()
+    if child == 0:
+        faulthandler.disable()
+        ctypes.memset(there.data_ptr(), 0, 1)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGSEGV
+    first = torch.ones(4).pin_memory()
+    place, copy = first.data_ptr(), first.to(accelerator.device, non_blocking=True)
+    del first
+    other = torch.ones(4).pin_memory()
+    assert other.data_ptr() != place and copy.tolist() == [1.0] * 4
+    second = torch.ones(4).pin_memory()
+    assert second.data_ptr() == place and second.is_pinned() and not second.clone().is_pinned()
+    alias = torch.from_numpy(second.numpy()).to(accelerator.device, non_blocking=True)
+    del second
+    assert alias.tolist() != [1.0] * 4
 
 
 def test_no_structure_is_left_out() -> None:
