@@ -30,7 +30,7 @@ class Pinning:
         self._storages: dict[int, tuple[StorageWeakRef, int]] = {}  # bytes
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"device": None, "_named": None, "_storages": {}}  # torch's references do not pickle
+        return {"device": None, "_named": None, "_storages": {}}  # a reference is an address
 
     def decide(self, wanted: bool, named: str) -> None:
         """At each start of an iteration, as torch (torch/utils/data/dataloader.py, _BaseDataLoaderIter), which warns
