@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
-from torch.utils.data._utils.pin_memory import pin_memory as pinned
 
 from .arguments import check_device, check_samplers, refuse
 from .dataset import Occasions, ShardDataset, agree_on_generation, initialized_rank
@@ -25,6 +24,7 @@ from .errors import RecordError
 from .faults import Faults
 from .iteration import BatchIterator, Begun, Meter, Settings
 from .live import Served
+from .pinning import Pinning
 from .rendering import ELEMENTS, Renderer, Submitted
 from .resume import Drawn, ForeignSampler, Pass, Progress, check_fits, draw_endless, draw_share, identity
 from .sampler import EpochSampler
@@ -42,7 +42,7 @@ class DataLoader:
     collate_fn: called with a list of samples as a map dataset gives them, (list of views, label); None gives the
         recipe's structure without a copy.
     persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for
-        the current accelerator either way.
+        the current accelerator either way; without one there is a warning, as in torch.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
     return_info: one dict more a batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width, height.
     return_plan: the plans more a batch, (N, views) rows of _C.view_plan_dtype; in front of the info.
@@ -128,8 +128,8 @@ class DataLoader:
             if value < least:
                 raise ValueError(f"{name} is {value}, want at least {least}")
         self.collate_fn, self.timeout = collate_fn, timeout
-        self.pin_memory = pin_memory and torch.cuda.is_available()
-        self.pin_memory_device = pin_memory_device
+        self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
+        self._pinning = Pinning()
         self.drop_last = drop_last
         self.generator = generator
         self.worker_init_fn = self.multiprocessing_context = None  # frameworks read them
@@ -190,6 +190,7 @@ class DataLoader:
     def __iter__(self) -> BatchIterator:
         if self._place()[1] > 1 and self._faults.policy == "skip":
             raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
+        self._pinning.decide(self.pin_memory, self.pin_memory_device)
         return BatchIterator(self._begin, self._faults, self._meter)
 
     def _begin(self) -> Begun:
@@ -305,10 +306,8 @@ class DataLoader:
         batch.hand_over()
         collate = self.collate_fn
         whole = collate(batch.as_samples()) if collate else batch.structured(self.return_info, self.return_plan)
-        if not self.pin_memory:
-            return whole
         gpu = self._gpu()
-        return pinned(whole) if gpu is None else gpu.pin_rest(whole)  # torch pins all else as well
+        return self._pinning.pinned(whole, None if gpu is None else gpu.pin_rest)
 
     def _depth(self) -> int:
         return self.prefetch_factor if self.num_workers > 0 else 1
@@ -321,7 +320,7 @@ class DataLoader:
                       "cpus": self.cpus}  # fmt: skip
             gpu = self._gpu()
             if gpu is None:
-                renderer = Renderer(self.dataset, self.num_workers, pin_memory=self.pin_memory, keep=self._depth() + 1,
+                renderer = Renderer(self.dataset, self.num_workers, pinning=self._pinning, keep=self._depth() + 1,
                                     **common)  # fmt: skip
             else:
                 renderer = gpu.DeviceRenderer(
@@ -389,12 +388,13 @@ class DataLoader:
 
         batches, samples, seconds, samples_per_second, views_per_second; data_wait: the share of the time that the
         consumer waited; stage_seconds of the threads; errors; private_bytes of the process; pinned_bytes of batches in
-        work, or of decoded pictures on their way to a GPU; device_bytes held there beside batches; advice: a line of
-        words.
+        work and of those that somebody holds, or of decoded pictures on their way to a GPU; device_bytes held there
+        beside batches; advice: a line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
         pinned_bytes, device_bytes = (renderer.pinned_bytes, renderer.device_bytes) if renderer else (0, 0)
         return statistics(
             self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
-            threads=self.num_workers, errors=self._faults.count, pinned_bytes=pinned_bytes, device_bytes=device_bytes,
+            threads=self.num_workers, errors=self._faults.count, device_bytes=device_bytes,
+            pinned_bytes=pinned_bytes + self._pinning.bytes,
         )  # fmt: skip

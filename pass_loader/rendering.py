@@ -14,6 +14,7 @@ from . import _C
 from .companions import Drawn
 from .masks import BatchKey, SampleKeys
 from .pack.several import Packs
+from .pinning import Pinning
 from .recipe import Recipe
 from .samples import Samples, check_epoch
 from .structures import assemble, item
@@ -165,7 +166,7 @@ class Renderer:
         threads: int,
         *,
         batch_size: int = 1,
-        pin_memory: bool = False,
+        pinning: Pinning | None = None,
         keep: int = 2,
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
@@ -173,8 +174,7 @@ class Renderer:
     ):
         self.samples = samples
         self.reader = samples.reader
-        self.pin_memory = pin_memory
-        self._keep = keep
+        self._pinning = pinning or Pinning()
         self.batch_size = batch_size
         self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
@@ -247,16 +247,10 @@ class Renderer:
         )  # fmt: skip
         return Submitted(samples, keys, views, arrays, plans, pending, heatmaps, heatmap_arrays, drawn)
 
-    def sample_bytes(self) -> int:
-        """Bytes of one sample's views."""
-        pixels = sum(height * width * len(members) for (height, width), members in self._groups.items())
-        heatmaps = 0 if self.samples.heatmaps is None else 4 * pixels
-        return self._channels * pixels * self.dtype.itemsize + heatmaps
-
     @property
     def pinned_bytes(self) -> int:
-        """Of batches in work and of the one that is handed out."""
-        return self.sample_bytes() * self.batch_size * self._keep if self.pin_memory else 0
+        """Held beside the batches."""
+        return 0
 
     @property
     def device_bytes(self) -> int:
@@ -273,8 +267,8 @@ class Renderer:
     def _allocate(self, shape: list[int], dtype: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
         """The same memory as both. shape: one of the first two numbers counts samples, the other views."""
         values, (_, numpy_type) = math.prod(shape), ELEMENTS[dtype]
-        if self.pin_memory:
-            tensor = torch.empty(shape, dtype=dtype, pin_memory=True)
+        if self._pinning.device is not None:
+            tensor = self._pinning.empty(shape, dtype)
             plain = tensor.view(torch.int16) if dtype == torch.bfloat16 else tensor
             array = plain.numpy().view(numpy_type)
         else:

@@ -94,6 +94,7 @@ def test_imports() -> None:
         "cuda",
         "device",
         "arguments",
+        "pinning",
     }
     for path in PACKAGE.rglob("*.py"):
         name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)

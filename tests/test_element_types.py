@@ -131,13 +131,17 @@ def test_normalize_on_the_way(pack: Path, last: bool) -> None:
             pass_loader.normalize(wrong, of)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu(pack: Path) -> None:
+ACCELERATOR = torch.accelerator.current_accelerator(check_available=True)
+
+
+@pytest.mark.skipif(ACCELERATOR is None, reason="needs an accelerator; test_accelerator.py runs it on one of its own")
+def test_on_an_accelerator(pack: Path) -> None:
     """normalize on the device gives the same values; all that the loader gives is pinned, as torch's is."""
     for mean, std in hostile():
         of = recipe(mean, std)
         for dtype in (torch.float32, *HALVES):
-            assert equal(pass_loader.normalize(pixels().cuda(), of, dtype).cpu(), torchs(pixels(), of).to(dtype))
+            there = pass_loader.normalize(pixels().to(ACCELERATOR), of, dtype)
+            assert there.device.type == ACCELERATOR.type and equal(there.cpu(), torchs(pixels(), of).to(dtype))
     of = recipe((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     for dtype in ELEMENTS:
         for arguments in ({}, {"collate_fn": torch.utils.data.default_collate}, {"return_info": True}):
@@ -146,7 +150,8 @@ def test_on_a_gpu(pack: Path) -> None:
             assert all(view.is_pinned() for view in views) and labels.is_pinned()
             assert not info or info[0]["records"].is_pinned() and len(info[0]["ids"]) == 4
             plain = next(iter(DataLoader(ShardDataset(pack, of), 4, dtype=dtype)))[0]
-            assert all(torch.equal(view.cuda(non_blocking=True).cpu(), one) for view, one in zip(views, plain))
+            there = [view.to(ACCELERATOR, non_blocking=True) for view in views]
+            assert all(torch.equal(view.cpu(), one) for view, one in zip(there, plain))
     assert loader.stats()["pinned_bytes"] > 0
 
 

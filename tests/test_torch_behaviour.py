@@ -27,7 +27,7 @@ from torch.utils.data import (
 )
 
 import pass_loader
-from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader import DataLoader, ShardDataset, pinning, recipes
 
 from .test_resume import COUNT, TINY, seen
 
@@ -62,9 +62,45 @@ def test_the_signature_is_torchs(dataset: ShardDataset) -> None:
     assert loader.worker_init_fn is None and loader.multiprocessing_context is None, "frameworks read them"
     assert loader.sampler is loader.batch_sampler.sampler and loader.pin_memory_device == "cuda"
     assert sum(1 for _ in loader) == len(loader) == 15
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert DataLoader(dataset, pin_memory=True).pin_memory == torch.cuda.is_available()
+
+
+def test_pin_memory_without_an_accelerator(dataset: ShardDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning when an iterator is made, as torch's, at the caller's line; batches come all the same. With one:
+    test_accelerator.py."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    for kind in (DataLoader, data.DataLoader):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            loader = kind(dataset, 4, pin_memory=True)
+            assert loader.pin_memory is True
+            next(iter(kind(dataset, 4, pin_memory_device="cuda")))
+        with pytest.warns(UserWarning, match="no accelerator") as caught:
+            assert not next(iter(loader))[1].is_pinned()
+    with pytest.warns(UserWarning, match="no accelerator") as caught:
+        loader = DataLoader(dataset, 4, pin_memory=True)
+        iter(loader)
+    assert [one.filename for one in caught] == [__file__] and loader.stats()["pinned_bytes"] == 0
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("mps"))
+    with pytest.warns(UserWarning, match="MPS"):
+        assert not next(iter(loader))[1].is_pinned()
+
+
+def test_pin_memory_under_a_torch_that_tells_no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch 2.4 and 2.5: for CUDA, or what pin_memory_device names."""
+    monkeypatch.delattr(torch, "accelerator")
+    for there in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert pinning.accelerator_type("") == ("cuda" if there else None)
+        assert pinning.accelerator_type("xpu") == "xpu"
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(pinning, "torchs_pin_memory", lambda batch, device: asked.append(device) or batch)
+    for named in ("", "xpu"):
+        one = pinning.Pinning()
+        one.decide(True, named)
+        one.pinned([])
+    assert asked == [None, "xpu"], "as torch's own loader asks"
 
 
 @pytest.mark.parametrize("workers", WORKERS)
