@@ -55,7 +55,7 @@ bool decode(cuda::JpegDecoder& self, int32_t group, uintptr_t rgb, uintptr_t str
 }  // namespace
 
 void bind_nvjpeg(py::module_& m, MakeGpu make) {
-  py::class_<cuda::JpegDecoder>(m, "JpegDecoder")
+  py::class_<cuda::JpegDecoder>(m, "JpegDecoder", py::module_local())
       .def(py::init([make = std::move(make)](const py::object& device, const std::string& library, size_t slot_bytes) {
              std::unique_ptr<cuda::Gpu> gpu = make(device);
              py::gil_scoped_release release;

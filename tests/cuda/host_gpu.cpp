@@ -10,6 +10,7 @@
 
 #include "bindings_nvjpeg.h"
 #include "cuda/colour.h"
+#include "error.h"
 #include "host_stream.h"
 #include "run_block.h"
 
@@ -54,7 +55,7 @@ class HostGpu final : public cuda::Gpu {
   }
   void wait(int event) override {
     const py::gil_scoped_acquire lock;
-    lane_.attr("run")(places_[static_cast<size_t>(event)]);
+    if (py::hasattr(lane_, "queue")) lane_.attr("run")(places_[static_cast<size_t>(event)]);  // else the lane is dying
   }
 
   void enqueue(std::function<void()> work) {
@@ -70,10 +71,17 @@ class HostGpu final : public cuda::Gpu {
 }  // namespace
 
 PYBIND11_MODULE(host_gpu, m) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      PyErr_SetString(PyExc_RuntimeError, error.what());
+    }
+  });
   bind_nvjpeg(m, [](const py::object& lane) { return std::make_unique<HostGpu>(lane); });
   m.def("held", [] { return held; });
-  m.def("stream", [](py::object lane) {  // the address of a stream of this lane, which is never freed
-    auto gpu = std::make_shared<HostGpu>(lane.release());
+  m.def("stream", [](py::handle lane) {  // the address of a stream of this lane, which is never freed
+    auto gpu = std::make_shared<HostGpu>(lane);
     auto* stream = new HostStream{[gpu](std::function<void()> work) { gpu->enqueue(std::move(work)); }};
     return reinterpret_cast<uintptr_t>(stream);
   });

@@ -26,8 +26,9 @@ struct Settings {
   long hunger = 1000;       // bytes of device memory that a state takes for each picture of a batch
 } settings;
 struct Counts {
-  long asked = 0, calls = 0, decoded = 0, states = 0, handles = 0, largest_batch = 0;
+  long asked = 0, calls = 0, decoded = 0;
 } counts;
+long states = 0, handles = 0;  // that are there
 
 struct HandleImpl {
   Allocator device, pinned;
@@ -129,7 +130,7 @@ void standin_set(const char* name, long value) {
 long standin_count(const char* name) {
   const std::string n = name;
   return n == "asked" ? counts.asked : n == "calls" ? counts.calls : n == "decoded" ? counts.decoded
-         : n == "states" ? counts.states : n == "handles" ? counts.handles : counts.largest_batch;
+         : n == "states" ? states : handles;
 }
 void standin_reset() { settings = {}, counts = {}; }
 
@@ -139,22 +140,22 @@ Status nvjpegCreateExV2(Backend backend, Allocator* device, Allocator* pinned, u
   if (settings.create_status != 0) return static_cast<Status>(settings.create_status);
   if (backend == kHardware && settings.arch_mismatch != 0) return kArchMismatch;
   *handle = new HandleImpl{*device, *pinned, backend == kHardware};
-  ++counts.handles;
+  ++handles;
   return kSuccess;
 }
-Status nvjpegDestroy(Handle handle) { return delete static_cast<HandleImpl*>(handle), --counts.handles, kSuccess; }
+Status nvjpegDestroy(Handle handle) { return delete static_cast<HandleImpl*>(handle), --handles, kSuccess; }
 Status nvjpegGetHardwareDecoderInfo(Handle, unsigned* engines, unsigned* cores) { return *engines = 7, *cores = 1, kSuccess; }
 
 Status nvjpegJpegStateCreate(Handle handle, State* state) {
   *state = new StateImpl{static_cast<HandleImpl*>(handle)};
-  ++counts.states;
+  ++states;
   return kSuccess;
 }
 Status nvjpegJpegStateDestroy(State state) {
   auto* s = static_cast<StateImpl*>(state);
   if (s->memory != nullptr) s->handle->device.release(s->handle->device.context, s->memory, s->bytes, nullptr);
   delete s;
-  --counts.states;
+  --states;
   return kSuccess;
 }
 Status nvjpegJpegStreamCreate(Handle, Stream* stream) { return *stream = new StreamImpl{}, kSuccess; }
@@ -190,7 +191,6 @@ Status nvjpegDecodeBatchedInitialize(Handle, State state, int batch, int, Output
   auto* s = static_cast<StateImpl*>(state);
   const Allocator& device = s->handle->device;
   s->batch = output == kUnchanged ? batch : 0;
-  counts.largest_batch = std::max<long>(counts.largest_batch, batch);
   const size_t wanted = static_cast<size_t>(settings.hunger) * static_cast<size_t>(batch);
   if (wanted <= s->bytes) return kSuccess;
   if (s->memory != nullptr) device.release(device.context, s->memory, s->bytes, nullptr);
