@@ -2,17 +2,15 @@
 cuda/host_gpu.cpp), with a library in nvJPEG's place (cuda/nvjpeg_standin.cpp) whose components are libjpeg-turbo's, so
 that batches are the CPU loader's to the byte. What only a GPU can show is in test_cuda_loader.py."""
 
+# ruff: noqa: F811 (fixtures are imported)
 from __future__ import annotations
 
-import ctypes
 import gc
 import shutil
 import subprocess
 import sys
-import sysconfig
-from collections.abc import Callable, Iterator
-from importlib.machinery import ExtensionFileLoader
-from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,78 +22,19 @@ import torch
 from pass_loader import DataLoader, ShardDataset, _C, cuda, nvjpeg, recipes
 from pass_loader.pack import build
 from pass_loader.pack.cli import main as pass_pack
+from benchmarks import gpu_nvjpeg
 
-from . import cpu_lane
 from .corpus import decodable, jpeg, noise
 from .cpu_lane import CpuLane
 from .jpegwriter import Component, write_jpeg
+from .nvjpeg_standin import ROOT, Standin, compiled, host_gpu, library, standin  # noqa: F401  fixtures
 from .pngwriter import RGB, png
 from .test_device_loader import SMALL, assert_equal
 from .test_error_policies import broken  # noqa: F401  a fixture
 from .test_pack import write_tree
 from .test_resume import TINY
 
-ROOT = Path(__file__).parent.parent
-FLAGS = ["-std=c++20", "-O1", "-fPIC", "-Wall", "-Wextra", "-Wno-clobbered", "-Werror", "-Icsrc", "-Itests/cuda"]
 LEAST = 3  # slots
-
-
-def compiled(out: Path, *arguments: str) -> Path:
-    subprocess.run(["g++", *FLAGS, *arguments, "-o", out], cwd=ROOT, check=True)
-    return out
-
-
-def flags_of(*option: str) -> list[str]:
-    return subprocess.run(["pkg-config", *option, "libjpeg"], check=True, capture_output=True, text=True).stdout.split()
-
-
-class Standin:
-    """Settings and counts of tests/cuda/nvjpeg_standin.cpp."""
-
-    def __init__(self, library: Path):
-        self.library, self._native = library, ctypes.CDLL(str(library))
-        self._native.standin_count.restype = ctypes.c_long
-
-    def set(self, **values: int) -> None:
-        for name, value in values.items():
-            self._native.standin_set(name.encode(), ctypes.c_long(value))
-
-    def count(self, name: str) -> int:
-        return self._native.standin_count(name.encode())
-
-    def reset(self) -> None:
-        self._native.standin_reset()
-
-
-@pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("nvjpeg") / nvjpeg.LIBRARY
-    return compiled(out, "-shared", *flags_of("--cflags"), "tests/cuda/nvjpeg_standin.cpp", *flags_of("--libs"))
-
-
-@pytest.fixture(scope="session")
-def host_gpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    pybind11 = pytest.importorskip("pybind11")
-    out = tmp_path_factory.mktemp("host") / f"host_gpu{sysconfig.get_config_var('EXT_SUFFIX')}"
-    folders = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}"]
-    sources = ["tests/cuda/host_gpu.cpp", "csrc/bindings_nvjpeg.cpp", "csrc/cuda/nvjpeg.cpp"]
-    compiled(out, "-shared", "-fvisibility=hidden", *folders, *sources, "-ldl")
-    spec = spec_from_file_location("host_gpu", out, loader=ExtensionFileLoader("host_gpu", str(out)))
-    assert spec is not None and spec.loader is not None
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture
-def standin(library: Path, host_gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Standin]:
-    cpu_lane.use(monkeypatch)
-    monkeypatch.setattr(CpuLane, "host_gpu", host_gpu)
-    monkeypatch.setattr(CpuLane, "library", str(library))
-    found = Standin(library)
-    found.reset()
-    yield found
-    found.reset()
 
 
 def of_440(height: int, width: int, seed: int) -> bytes:
@@ -191,6 +130,19 @@ def test_slots_are_waited_for(pack: Path, standin: Standin) -> None:
     lane = CpuLane.made[-1]
     assert max(lane.renderings) <= 5 and len(lane.renderings) > 2 * LEAST
     assert loader.stats()["nvjpeg"]["decoded"] == 2 * len(dataset)
+
+
+@pytest.mark.parametrize("arch_mismatch", [0, 1])
+def test_files_stay_until_they_are_read(pack: Path, standin: Standin, arch_mismatch: int) -> None:
+    """A batch of more parts than the arena has; without hardware, files are read when the stream comes to it. Kills: a
+    part of the arena that is written again before nvJPEG has read it."""
+    standin.set(arch_mismatch=arch_mismatch)
+    dataset = ShardDataset(pack, SMALL, seed=5)
+    largest = max(3 * h * (w + 63) for h, w in map(dataset.pack.size_of, range(len(dataset))))
+    loader = compare(lambda **d: DataLoader(dataset, 23, num_workers=2, return_info=True, **d), epochs=2,
+                     arena_bytes=3 * largest)  # fmt: skip
+    files = sum(len(dataset.read(record)) for record in range(len(dataset)))
+    assert files > 3 * largest and loader.stats()["nvjpeg"]["decoded"] == 2 * len(dataset)
 
 
 def test_the_budget_holds(pack: Path, standin: Standin) -> None:
@@ -346,6 +298,16 @@ def test_components_to_rgb(tmp_path: Path) -> None:
     sanitizers = ["-g1", "-ffp-contract=off", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     done = subprocess.run([compiled(tmp_path / "colour", *sanitizers, *sources)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_the_benchmarks_calls(library: Path) -> None:
+    """benchmarks/gpu_nvjpeg.py, as far as it needs no GPU: the stand-in's components are libjpeg-turbo's."""
+    ours = gpu_nvjpeg.Library(gpu_nvjpeg.HARDWARE, path=str(library))
+    assert ours.engines() == (7, 1)
+    for sampling in gpu_nvjpeg.FACTORS:
+        assert gpu_nvjpeg.components_error(ours, sampling, 3, "cpu") == {"worst": 0, "mean": 0, "share": 0}
+    with pytest.raises(RuntimeError, match="nvjpegDecodeBatched: status 2"):
+        ours.decode(np.zeros((2, 2), np.int64), [gpu_nvjpeg.Output()] * 2, gpu_nvjpeg.RGB, 0)
 
 
 def nvidia_headers() -> list[Path]:

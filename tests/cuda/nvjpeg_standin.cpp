@@ -143,6 +143,12 @@ Status nvjpegCreateExV2(Backend backend, Allocator* device, Allocator* pinned, u
   ++handles;
   return kSuccess;
 }
+// Of benchmarks/gpu_nvjpeg.py: memory comes from anywhere.
+Status nvjpegCreateEx(Backend backend, void*, void*, unsigned, Handle* handle) {
+  Allocator allocator{[](void*, void** memory, size_t bytes, CudaStream) { return *memory = std::malloc(bytes), 0; },
+                      [](void*, void* memory, size_t, CudaStream) { return std::free(memory), 0; }, nullptr};
+  return nvjpegCreateExV2(backend, &allocator, &allocator, 0, handle);
+}
 Status nvjpegDestroy(Handle handle) { return delete static_cast<HandleImpl*>(handle), --handles, kSuccess; }
 Status nvjpegGetHardwareDecoderInfo(Handle, unsigned* engines, unsigned* cores) { return *engines = 7, *cores = 1, kSuccess; }
 
