@@ -247,7 +247,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   return pending;
 }
 
-// Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies, and
+// Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies,
 // `files` (N,) int64, or None, which of them lie there as files.
 std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, Array<uint8_t> arena, Array<int64_t> pictures,

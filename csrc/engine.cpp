@@ -296,7 +296,8 @@ int64_t Engine::decode_sample(Batch& batch, int64_t slot, Worker& worker) const 
   clock.charge(Stage::read);
   const PictureHeader header = read_header(bytes);
   PL_CHECK(header.bits == 8, Fault::argument, "gray of 16 bits is rendered on the CPU alone: take device=\"cpu\"");
-  const bool as_file = batch.files != nullptr && batch.files[slot] != 0 && header.ends && memory.decoder.is_plain_jpeg(bytes);
+  const bool may_stay = batch.files != nullptr && batch.files[slot] != 0 && header.ends;
+  const bool as_file = may_stay && memory.decoder.is_plain_jpeg(bytes);
   const size_t file = as_file ? bytes.size() : 0;
   if (batch.files != nullptr) batch.files[slot] = static_cast<int64_t>(file);
   const ArenaPicture place = place_in(batch.arena_used, batch.arena_bytes, header.height, header.width, file);

@@ -38,7 +38,8 @@ class CudaGpu final : public Gpu {
   }
 
   void copy(void* to, const void* from, size_t bytes, void* stream) override {
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, static_cast<cudaStream_t>(stream)), "copying tables");
+    const auto queue = static_cast<cudaStream_t>(stream);
+    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, queue), "copying tables");
   }
   void convert(const Conversion& conversion, void* stream) override {
     launch_kernel(ToRgb{conversion}, conversion.tiles.count, static_cast<cudaStream_t>(stream));
@@ -51,7 +52,8 @@ class CudaGpu final : public Gpu {
     return static_cast<int>(events_.size()) - 1;
   }
   void record(int event, void* stream) override {
-    check(cudaEventRecord(events_[static_cast<size_t>(event)], static_cast<cudaStream_t>(stream)), "recording an event");
+    const auto queue = static_cast<cudaStream_t>(stream);
+    check(cudaEventRecord(events_[static_cast<size_t>(event)], queue), "recording an event");
   }
   void wait(int event) override {
     check(cudaEventSynchronize(events_[static_cast<size_t>(event)]), "waiting for the last reader of nvJPEG's output");

@@ -138,7 +138,7 @@ nvjpeg::Status JpegDecoder::create(nvjpeg::Backend backend) {
 void JpegDecoder::open() {
   nvjpeg::Status status = create(nvjpeg::kHardware);
   if (status == nvjpeg::kArchMismatch) {
-    reason_ = "nvJPEG finds no hardware decoder (ARCH_MISMATCH): this GPU has none, or the container lacks the driver's "
+    reason_ = "nvJPEG finds no hardware decoder (ARCH_MISMATCH): this GPU has none, or the container lacks the driver "
               "capability \"video\" (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video); its kernels decode instead";
     status = create(nvjpeg::kGpuHybrid);
   }

@@ -1,5 +1,5 @@
-// JPEG files in pinned memory to planar RGB in device memory: Huffman codes and inverse DCT by NVIDIA's nvJPEG, which is
-// opened at run time; upsampling and colour by colour.h. No header of CUDA or nvJPEG is needed here.
+// JPEG files in pinned memory to planar RGB in device memory: Huffman codes and inverse DCT by NVIDIA's nvJPEG, opened
+// at run time; upsampling and colour by colour.h. No header of CUDA or nvJPEG is needed here.
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -1,5 +1,5 @@
-// ToRgb on the CPU against Assembly, for equal components: every sampling and many sizes of noise, and all colours. Built
-// with the sanitizers: what lies beyond the rows that may be read or written is poisoned.
+// ToRgb on the CPU against Assembly, for equal components: every sampling and many sizes of noise, and all colours.
+// Built with the sanitizers: what lies beyond the rows that may be read or written is poisoned.
 #include <sanitizer/asan_interface.h>
 
 #include <algorithm>
@@ -23,14 +23,18 @@ jpeg::Frame frame_of(int32_t height, int32_t width, int wide, int tall, bool gra
   frame.height = height, frame.width = width;
   frame.components = gray ? 1 : 3;
   frame.colour = gray ? jpeg::Colour::gray : jpeg::Colour::ycc;
-  for (int c = 0; c < frame.components; ++c) frame.of[c].horizontal = c == 0 ? wide : 1, frame.of[c].vertical = c == 0 ? tall : 1;
+  for (int c = 0; c < frame.components; ++c) {
+    frame.of[c].horizontal = c == 0 ? wide : 1;
+    frame.of[c].vertical = c == 0 ? tall : 1;
+  }
   return frame;
 }
 
 // One picture, in exact memory, with rows and planes apart.
 struct Picture {
   explicit Picture(const jpeg::Frame& frame)
-      : row(round_up(static_cast<size_t>(frame.width), kWhole)), plane(row * round_up(static_cast<size_t>(frame.height), kMcu)),
+      : row(round_up(static_cast<size_t>(frame.width), kWhole)),
+        plane(row * round_up(static_cast<size_t>(frame.height), kMcu)),
         out(3 * plane), rgb_row(round_up(static_cast<size_t>(frame.width), 4) + 4),
         rgb_plane(rgb_row * static_cast<size_t>(frame.height) + 8), rgb(3 * rgb_plane) {
     want = {out.data(), frame.height, frame.width, row, plane, frame.components};
@@ -94,7 +98,7 @@ void compare(std::vector<jpeg::Frame> frames, const auto& fill) {
                                  static_cast<size_t>(y) * pictures[i]->rgb_row;
           const uint8_t* want = pictures[i]->want.row(frames[i].components == 1 ? 0 : c, y);
           if (std::equal(want, want + frames[i].width, found)) continue;
-          std::fprintf(stderr, "%d x %d, factors %d x %d: plane %d, row %d differs\n", frames[i].height, frames[i].width,
+          std::fprintf(stderr, "%d x %d, factors %d x %d: plane %d, row %d\n", frames[i].height, frames[i].width,
                        frames[i].of[0].horizontal, frames[i].of[0].vertical, c, y);
           std::exit(1);
         }
@@ -114,7 +118,8 @@ int main() {
   constexpr int32_t kSides[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 15, 16, 17, 31, 33, 65, 101};
   for (const int32_t height : kSides)
     for (const int32_t width : kSides)
-      for (int kind = 0; kind < 5; ++kind) frames.push_back(frame_of(height, width, 1 + kind % 2, 1 + kind / 2 % 2, kind == 4));
+      for (int kind = 0; kind < 5; ++kind)
+        frames.push_back(frame_of(height, width, 1 + kind % 2, 1 + kind / 2 % 2, kind == 4));
   for (int kind = 0; kind < 5; ++kind) frames.push_back(frame_of(375, 500, 1 + kind % 2, 1 + kind / 2 % 2, kind == 4));
   compare(frames, [](const Planes& plane, int) { fill_with_noise(plane); });
   // All of a luma's colours: blue along a row, red down, so 256 pictures in all.

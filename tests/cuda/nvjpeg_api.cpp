@@ -44,6 +44,7 @@ static_assert(sizeof(ours::Allocator) == sizeof(nvjpegDevAllocatorV2_t) &&
               sizeof(ours::Allocator) == sizeof(nvjpegPinnedAllocatorV2_t) &&
               offsetof(ours::Allocator, release) == offsetof(nvjpegPinnedAllocatorV2_t, pinned_free) &&
               offsetof(ours::Allocator, context) == offsetof(nvjpegPinnedAllocatorV2_t, pinned_ctx));
-static_assert(kSame<decltype(ours::Allocator::allocate), tDevMallocV2> && kSame<decltype(ours::Allocator::release), tDevFreeV2>);
+static_assert(kSame<decltype(ours::Allocator::allocate), tDevMallocV2> &&
+              kSame<decltype(ours::Allocator::release), tDevFreeV2>);
 static_assert(kSame<decltype(ours::Allocator::allocate), tPinnedMallocV2> &&
               kSame<decltype(ours::Allocator::release), tPinnedFreeV2>);

@@ -150,7 +150,9 @@ Status nvjpegCreateEx(Backend backend, void*, void*, unsigned, Handle* handle) {
   return nvjpegCreateExV2(backend, &allocator, &allocator, 0, handle);
 }
 Status nvjpegDestroy(Handle handle) { return delete static_cast<HandleImpl*>(handle), --handles, kSuccess; }
-Status nvjpegGetHardwareDecoderInfo(Handle, unsigned* engines, unsigned* cores) { return *engines = 7, *cores = 1, kSuccess; }
+Status nvjpegGetHardwareDecoderInfo(Handle, unsigned* engines, unsigned* cores) {
+  return *engines = 7, *cores = 1, kSuccess;
+}
 
 Status nvjpegJpegStateCreate(Handle handle, State* state) {
   *state = new StateImpl{static_cast<HandleImpl*>(handle)};
@@ -182,14 +184,17 @@ Status nvjpegJpegStreamGetChromaSubsampling(Stream stream, Subsampling* sampling
   *sampling = s->components == 1 ? kGray : wide && tall ? k420 : wide ? k422 : tall ? k440 : k444;
   return kSuccess;
 }
-Status nvjpegDecodeParamsCreate(Handle, Params* params) { return *params = new Output{static_cast<Output>(3)}, kSuccess; }
+Status nvjpegDecodeParamsCreate(Handle, Params* params) {
+  return *params = new Output{static_cast<Output>(3)}, kSuccess;
+}
 Status nvjpegDecodeParamsDestroy(Params params) { return delete static_cast<Output*>(params), kSuccess; }
 Status nvjpegDecodeParamsSetOutputFormat(Params params, Output output) {
   return *static_cast<Output*>(params) = output, kSuccess;
 }
 Status nvjpegDecodeBatchedSupportedEx(Handle, Stream, Params params, int* refused) {
   ++counts.asked;
-  *refused = *static_cast<Output*>(params) != kUnchanged || (settings.refuse_every > 0 && counts.asked % settings.refuse_every == 0);
+  const bool its_turn = settings.refuse_every > 0 && counts.asked % settings.refuse_every == 0;
+  *refused = *static_cast<Output*>(params) != kUnchanged || its_turn;
   return kSuccess;
 }
 
@@ -206,8 +211,8 @@ Status nvjpegDecodeBatchedInitialize(Handle, State state, int batch, int, Output
   return kSuccess;
 }
 
-Status nvjpegDecodeBatched(Handle handle, State state, const unsigned char* const* data, const size_t* lengths, Image* images,
-                           CudaStream stream) {
+Status nvjpegDecodeBatched(Handle handle, State state, const unsigned char* const* data, const size_t* lengths,
+                           Image* images, CudaStream stream) {
   const int batch = static_cast<StateImpl*>(state)->batch;
   if (batch == 0) return static_cast<Status>(2);
   const bool fails = settings.fail_every > 0 && ++counts.calls % settings.fail_every == 0;
