@@ -231,7 +231,10 @@ class DeviceRenderer(Renderer):
         views: list[torch.Tensor],
     ) -> tuple[np.ndarray, Any]:  # fmt: skip
         """The same of JPEG files; which of them have gone that way, and the event."""
-        taken, chunk.copied = self.lane.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
+        try:
+            taken = self.lane.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
+        finally:  # also behind what was queued before an error
+            chunk.copied = self.lane.mark()
         return taken, chunk.copied
 
     def views_of(self, count: int, allocate: Allocator | None = None) -> list[torch.Tensor]:

@@ -51,17 +51,17 @@ class Lane:
             kept = len(pixels) <= len(self._pictures)
             there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)
             there.copy_(pixels, non_blocking=True)
-            copied = self._mark()
+            copied = self.mark()
             rows = rows.copy()
             rows[:, 0] += there.data_ptr()
             self._renderer.render(rows, plans, picture_of, outs)
-            return copied, self._mark()
+            return copied, self.mark()
 
     def render_files(
         self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
-    ) -> tuple[np.ndarray, Any]:
-        """Queues decoding and rendering of JPEG files in pinned `memory`; plans and outs (N, views). Returns which of
-        them nvJPEG takes, and an event: memory may be overwritten, and the views are done."""
+    ) -> np.ndarray:
+        """Queues decoding and rendering of JPEG files in pinned `memory`, which is read until then; plans and outs
+        (N, views). Returns which of them nvJPEG takes."""
         assert self.files is not None
         done = np.zeros(len(rows), bool)
         files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
@@ -69,13 +69,13 @@ class Lane:
             for chosen, there in self.files.decode(files, rows, self._pictures.data_ptr(), self._stream.cuda_stream):
                 self._renderer.render(there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
                 done[chosen] = True
-            return done, self._mark()
+        return done
 
     def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
         """These samples of each view, and when they are there."""
         with torch.cuda.stream(self._stream):
             chosen = torch.from_numpy(slots).to(self._device)
-            return [view.index_select(0, chosen) for view in views], self._mark()
+            return [view.index_select(0, chosen) for view in views], self.mark()
 
     def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
         """The consumer's current stream goes on when `done` has come; memory is not reused before it has come so far as
@@ -85,7 +85,8 @@ class Lane:
         for view in views:
             view.record_stream(consumer)
 
-    def _mark(self) -> torch.cuda.Event:
+    def mark(self) -> torch.cuda.Event:
+        """An event behind all that is queued."""
         event = torch.cuda.Event()
         event.record(self._stream)
         return event

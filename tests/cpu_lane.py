@@ -62,7 +62,7 @@ class CpuLane:
 
     def render_files(
         self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
-    ) -> tuple[np.ndarray, Any]:
+    ) -> np.ndarray:
         assert self.files is not None
         files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
         done = np.zeros(len(rows), bool)
@@ -73,7 +73,10 @@ class CpuLane:
             self.queue.append(lambda given=given: self._render(0, *given))
             self.renderings.append(len(chosen))
             done[chosen] = True
-        return done, Event(self)
+        return done
+
+    def mark(self) -> Event:
+        return Event(self)
 
     def render(
         self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray

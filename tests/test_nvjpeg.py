@@ -249,12 +249,14 @@ def test_everything_is_given_back(pack: Path, standin: Standin, host_gpu: Module
         CpuLane.made.clear()
         gc.collect()
         assert standin.count("handles") == standin.count("states") == host_gpu.held() == 0
-    standin.set(create_status=6)
-    with pytest.raises(RuntimeError, match="nvJPEG, while starting: EXECUTION_FAILED"):
-        next(iter(DataLoader(dataset, 3, device="cuda", decode="nvjpeg")))
-    CpuLane.made.clear()
-    gc.collect()
-    assert host_gpu.held() == 0
+    failures = {"create_status": (6, "starting: EXECUTION_FAILED"),
+                "fail_state": (2, "making a state: ALLOCATOR_FAILURE .*too little free memory")}  # fmt: skip
+    for name, (value, words) in failures.items():
+        standin.reset()
+        standin.set(**{name: value})
+        with pytest.raises(RuntimeError, match=f"nvJPEG, while {words}"):
+            host_gpu.JpegDecoder(CpuLane, str(standin.library), 1 << 20)
+        assert standin.count("handles") == standin.count("states") == host_gpu.held() == 0
 
 
 def test_what_is_missing(pack: Path, standin: Standin, host_gpu: ModuleType, tmp_path: Path,

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@ struct Settings {
   long refuse_every = 0;    // SupportedEx refuses every so many-th picture that it is asked of
   long fail_every = 0;      // DecodeBatched fails at every so many-th call, in the middle
   long create_status = 0;   // of nvjpegCreateExV2
+  long fail_state = 0;      // nvjpegJpegStateCreate fails where so many states are there
   long hunger = 1000;       // bytes of device memory that a state takes for each picture of a batch
 } settings;
 struct Counts {
@@ -123,14 +125,16 @@ bool decode(const unsigned char* data, size_t length, const Image& out) {
 extern "C" {
 
 void standin_set(const char* name, long value) {
-  const std::string n = name;
-  (n == "arch_mismatch" ? settings.arch_mismatch : n == "refuse_every" ? settings.refuse_every
-   : n == "fail_every" ? settings.fail_every : n == "create_status" ? settings.create_status : settings.hunger) = value;
+  const std::map<std::string, long*> all = {
+      {"arch_mismatch", &settings.arch_mismatch}, {"refuse_every", &settings.refuse_every},
+      {"fail_every", &settings.fail_every},       {"fail_state", &settings.fail_state},
+      {"create_status", &settings.create_status}, {"hunger", &settings.hunger}};
+  *all.at(name) = value;
 }
 long standin_count(const char* name) {
-  const std::string n = name;
-  return n == "asked" ? counts.asked : n == "calls" ? counts.calls : n == "decoded" ? counts.decoded
-         : n == "states" ? states : handles;
+  const std::map<std::string, long> all = {
+      {"asked", counts.asked}, {"decoded", counts.decoded}, {"states", states}, {"handles", handles}};
+  return all.at(name);
 }
 void standin_reset() { settings = {}, counts = {}; }
 
@@ -155,6 +159,7 @@ Status nvjpegGetHardwareDecoderInfo(Handle, unsigned* engines, unsigned* cores) 
 }
 
 Status nvjpegJpegStateCreate(Handle handle, State* state) {
+  if (settings.fail_state != 0 && states == settings.fail_state) return kAllocatorFailure;
   *state = new StateImpl{static_cast<HandleImpl*>(handle)};
   ++states;
   return kSuccess;
