@@ -278,7 +278,6 @@ def test_what_is_missing(pack: Path, standin: Standin, host_gpu: ModuleType, tmp
 
 def test_the_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: Path) -> None:
     """Where pip puts nvidia-nvjpeg: nvidia/cu13/lib, in a package without __init__.py."""
-    assert find_spec("nvidia.nothing") is None if find_spec("nvidia") else nvjpeg.library() == nvjpeg.LIBRARY
     folder = tmp_path / "nvidia" / "cu13" / "lib"
     folder.mkdir(parents=True)
     shutil.copy(library, folder / nvjpeg.LIBRARY)
