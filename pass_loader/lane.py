@@ -111,7 +111,7 @@ class Chunk:
         self.copied: Any = None  # the event behind which it may be written again; None: now
 
     def need(self) -> None:
-        """Waits until the GPU has read what was there: the only time that the host waits for the GPU."""
+        """Waits until the GPU has read what was there: beside those of nvJPEG's slots the only waits on the host."""
         if self.copied is not None:
             self.copied.synchronize()
         self.copied = None

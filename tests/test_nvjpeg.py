@@ -57,13 +57,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, size in enumerate([(41, 67), (66, 40), (120, 97), (2, 3), (3, 2)]):
         files |= {f"{kind}_{number}.jpg": jpeg(noise(*size, number), **how) for kind, how in kinds.items()}
         files[f"440_{number}.jpg"] = of_440(*size, number)
+    files["long.jpg"] = jpeg(noise(20, 20), comment=b"x" * 60_000)  # more bytes than its pixels have
     files |= {"png.png": png(noise(21, 34), colour=RGB), "gray.png": png(noise(21, 34)[..., :1])}
     build([write_tree(place / "in", files)], place / "pack", workers=1)
     return place / "pack"
 
 
 OTHERS = {"cmyk", "cmyk_noise", "progressive", "progressive_gray", "keep_rgb", "garbage_after_eoi"}  # of decodable()
-PLAIN = 25 + len(decodable()) - len(OTHERS)  # pictures of the pack `mixed` that nvJPEG is given
+PLAIN = 26 + len(decodable()) - len(OTHERS)  # pictures of the pack `mixed` that nvJPEG is given
 
 
 def compare(make: Callable[..., DataLoader], epochs: int = 1, **gpu: Any) -> DataLoader:
@@ -132,17 +133,19 @@ def test_slots_are_waited_for(pack: Path, standin: Standin) -> None:
     assert loader.stats()["nvjpeg"]["decoded"] == 2 * len(dataset)
 
 
-@pytest.mark.parametrize("arch_mismatch", [0, 1])
-def test_files_stay_until_they_are_read(pack: Path, standin: Standin, arch_mismatch: int) -> None:
-    """A batch of more parts than the arena has; without hardware, files are read when the stream comes to it. Kills: a
-    part of the arena that is written again before nvJPEG has read it."""
-    standin.set(arch_mismatch=arch_mismatch)
-    dataset = ShardDataset(pack, SMALL, seed=5)
-    largest = max(3 * h * (w + 63) for h, w in map(dataset.pack.size_of, range(len(dataset))))
-    loader = compare(lambda **d: DataLoader(dataset, 23, num_workers=2, return_info=True, **d), epochs=2,
-                     arena_bytes=3 * largest)  # fmt: skip
-    files = sum(len(dataset.read(record)) for record in range(len(dataset)))
-    assert files > 3 * largest and loader.stats()["nvjpeg"]["decoded"] > 40  # the largest one finds no room in a slot
+@pytest.mark.parametrize("threads", [0, 2])
+def test_files_stay_until_they_are_read(standin: Standin, tmp_path: Path, threads: int) -> None:
+    """Without hardware, files are read when the stream comes to it. Noise, whose files are as large as its pixels: a
+    part of the arena is one group, and there are more parts than slots and than places in the arena. Kills: a part of
+    the arena that is written again before nvJPEG has read it."""
+    standin.set(arch_mismatch=1)
+    files = {f"{number:02}.jpg": jpeg(noise(64, 64, number), quality=100, subsampling=0) for number in range(24)}
+    build([write_tree(tmp_path / "in", files)], tmp_path / "pack", workers=1)
+    dataset = ShardDataset(tmp_path / "pack", SMALL, seed=5)
+    compare(lambda **d: DataLoader(dataset, 24, num_workers=threads, prefetch_factor=1, return_info=True, **d),
+            epochs=2, arena_bytes=2 * 60_000)  # fmt: skip
+    renderings = CpuLane.made[-1].renderings
+    assert len(renderings) >= 2 * 6 and max(renderings) <= 4
 
 
 def test_the_budget_holds(pack: Path, standin: Standin) -> None:
@@ -154,11 +157,11 @@ def test_the_budget_holds(pack: Path, standin: Standin) -> None:
     slot = min(chunk, nvjpeg.SLOT_BYTES)
     held = loader.stats()["device_bytes"]
     assert held - chunk >= LEAST * (slot + (3 << 20)) and loader.stats()["nvjpeg"]["failed"] == 0
-    standin.set(hunger=3 * slot)  # of a batch of three: more than eight slots
+    standin.set(hunger=100 << 20)  # of a batch of three: more than eight slots, and than 256 MiB
     loader = compare(lambda **d: DataLoader(dataset, 3, num_workers=2, return_info=True, **d))
     found = loader.stats()
     assert found["nvjpeg"]["last_failure"] == "ALLOCATOR_FAILURE" and found["nvjpeg"]["failed"] == 9
-    assert found["nvjpeg"]["on_cpu"] == 9 and found["device_bytes"] - chunk <= LEAST * (slot + (2 << 20)) + 8 * slot
+    assert found["nvjpeg"]["on_cpu"] == 9 and found["device_bytes"] - chunk <= LEAST * (slot + (2 << 20)) + (256 << 20)
 
 
 @pytest.mark.parametrize("arena", [None, 60_000])

@@ -14,7 +14,8 @@ namespace {
 constexpr size_t kAlign = 256;    // of planes and of RGB
 constexpr size_t kRowAlign = 64;  // of a plane's rows
 constexpr size_t kMcuPx = 16;     // planes have room for whole MCUs: whether nvJPEG fills them is not documented
-constexpr size_t kOwnSlots = 8;   // slots' worth of memory that nvJPEG itself is given
+constexpr size_t kOwnSlots = 8;   // slots' worth of memory that nvJPEG itself is given,
+constexpr size_t kOwnLeast = size_t{256} << 20;  // but at least so many bytes: its tables and the hardware's own
 
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 int32_t half(int32_t n) { return (n + 1) / 2; }
@@ -90,8 +91,8 @@ size_t Budget::used() const {
 JpegDecoder::JpegDecoder(std::unique_ptr<Gpu> gpu, const std::string& library, size_t slot_bytes)
     : gpu_(std::move(gpu)),
       slot_bytes_(round_up(std::max(slot_bytes, kAlign), kAlign)),
-      device_(*gpu_, false, kOwnSlots * slot_bytes_),
-      pinned_(*gpu_, true, kOwnSlots * slot_bytes_) {
+      device_(*gpu_, false, std::max(kOwnSlots * slot_bytes_, kOwnLeast)),
+      pinned_(*gpu_, true, std::max(kOwnSlots * slot_bytes_, kOwnLeast)) {
   load(library);
   const Inside inside(*gpu_);
   try {

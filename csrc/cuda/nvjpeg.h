@@ -77,7 +77,7 @@ class JpegDecoder {
   static constexpr size_t kMostFiles = 1024;  // of a group
 
   // library: of nvJPEG, as dlopen takes it. slot_bytes: of device memory, a slot, and of the RGB of a group. nvJPEG
-  // itself is given up to 8 times as much. Throws Error(device): no library, no memory, nvJPEG refuses.
+  // itself is given up to 8 times as much, or 256 MiB. Throws Error(device): no library, no memory, nvJPEG refuses.
   JpegDecoder(std::unique_ptr<Gpu> gpu, const std::string& library, size_t slot_bytes);
   ~JpegDecoder();
   JpegDecoder(const JpegDecoder&) = delete;
