@@ -148,6 +148,16 @@ def test_files_stay_until_they_are_read(standin: Standin, tmp_path: Path, thread
     assert len(renderings) >= 2 * 6 and max(renderings) <= 4
 
 
+def test_components_that_are_larger_than_a_slot(standin: Standin, tmp_path: Path) -> None:
+    """Rows of 65 samples take 128 bytes there, 80 in a picture, which has room. Kills: what is written past a slot."""
+    files = {f"{number}.jpg": jpeg(noise(64, 65, number), quality=75, subsampling=0) for number in range(3)}
+    build([write_tree(tmp_path / "in", files)], tmp_path / "pack", workers=1)
+    dataset = ShardDataset(tmp_path / "pack", SMALL, seed=5)
+    for arena, decoded in ((16_384, 0), (24_576, 3)):  # bytes of a part, and of a slot
+        found = compare(lambda **d: DataLoader(dataset, 3, return_info=True, **d), arena_bytes=2 * arena).stats()
+        assert (found["nvjpeg"]["decoded"], found["nvjpeg"]["refused"]) == (decoded, 3 - decoded)
+
+
 def test_the_budget_holds(pack: Path, standin: Standin) -> None:
     """Of slots, tables and what nvJPEG takes; beyond it, the CPU decodes."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(9))
