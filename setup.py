@@ -49,7 +49,8 @@ if os.environ.get("PASS_LOADER_SANITIZE") == "1":
 if os.environ.get("PASS_LOADER_WERROR") == "1":
     compile_args.append("-Werror")
 
-CUDA_ONLY = {"csrc/bindings_cuda.cpp", *glob("csrc/cuda/*.cpp")}
+CUDA_ONLY = {"csrc/bindings_cuda.cpp", "csrc/bindings_nvjpeg.cpp", *glob("csrc/cuda/*.cpp")}
+KERNELS = sorted(glob("csrc/cuda/*.cu"))
 SHARED = [f"csrc/{name}.cpp" for name in ("plan", "plan_checks", "blur_weights")]  # which both extensions contain
 NVCC_AT_LEAST = 12  # C++20
 # Machine code for Ampere (and Ada) and Hopper, and PTX that drivers compile for later ones.
@@ -87,20 +88,22 @@ class BuildExtensions(build_ext):
     def build_extension(self, ext: Pybind11Extension) -> None:
         if ext.name == "pass_loader._cuda" and nvcc is not None:
             os.makedirs(self.build_temp, exist_ok=True)
-            kernels = os.path.join(self.build_temp, "render.cu.o")
             codes = [f"-gencode={code}" for code in ARCHITECTURES]
             # -fmad=false, as -ffp-contract=off above.
             host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off"
             strict = ["-Werror=all-warnings"] if os.environ.get("PASS_LOADER_WERROR") == "1" else []
             command = [nvcc, "-std=c++20", "-O3", "-fmad=false", *codes, "-Icsrc", f"-Xcompiler={host}", *strict]
-            if self.force or newer_group(["setup.py", *ext.depends], kernels):
-                self.spawn([*command, "-c", "csrc/cuda/render.cu", "-o", kernels])
-            ext.extra_objects = [kernels]
+            ext.extra_objects = []
+            for source in KERNELS:
+                made = os.path.join(self.build_temp, f"{os.path.basename(source)}.o")
+                if self.force or newer_group(["setup.py", *ext.depends], made):
+                    self.spawn([*command, "-c", source, "-o", made])
+                ext.extra_objects.append(made)
         super().build_extension(ext)
 
 
 nvcc = find_nvcc()
-headers = sorted(glob("csrc/*.h") + glob("csrc/*/*.h"))
+headers = sorted(glob("csrc/*.h") + glob("csrc/*/*.h") + glob("csrc/cuda/*.cuh"))
 extensions = [
     Pybind11Extension(
         "pass_loader._C",
@@ -118,7 +121,7 @@ if nvcc is not None:
             "pass_loader._cuda",
             sorted([*CUDA_ONLY, *SHARED]),
             include_dirs=["csrc"],
-            depends=[*headers, "csrc/cuda/render.cu"],
+            depends=[*headers, *KERNELS],
             cxx_std=20,
             extra_compile_args=compile_args,
             # The runtime's names stay inside: torch brings another one.

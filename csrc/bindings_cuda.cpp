@@ -6,6 +6,8 @@
 #include <cstring>
 #include <vector>
 
+#include "bindings_nvjpeg.h"
+#include "cuda/gpu.h"
 #include "cuda/render.h"
 #include "error.h"
 
@@ -87,4 +89,5 @@ PYBIND11_MODULE(_cuda, m) {
       .def("render", &render, "pictures"_a, "plans"_a, "picture_of"_a, "outs"_a, "stream"_a)
       .def_property_readonly("device_bytes", &cuda::Renderer::device_bytes)
       .def_property_readonly("allocations", &cuda::Renderer::allocations);
+  bind_nvjpeg(m, [](const py::object& device) { return cuda::make_gpu(device.cast<int>()); });
 }

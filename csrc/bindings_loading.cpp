@@ -247,10 +247,11 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   return pending;
 }
 
-// Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies.
+// Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies,
+// `files` (N,) int64, or None, which of them lie there as files.
 std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, Array<uint8_t> arena, Array<int64_t> pictures,
-                                Array<ViewPlan> plans) {
+                                Array<ViewPlan> plans, const py::object& files) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
   const auto rows = static_cast<py::ssize_t>(n), views = static_cast<py::ssize_t>(engine.recipe().size());
@@ -266,6 +267,13 @@ std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& re
   batch.arena = arena.mutable_data(), batch.arena_bytes = static_cast<size_t>(arena.size());
   batch.pictures = reinterpret_cast<ArenaPicture*>(pictures.mutable_data());
   batch.plans = plans.mutable_data();
+  if (!files.is_none()) {
+    auto lengths = files.cast<Array<int64_t>>();
+    PL_CHECK(lengths.ptr() == files.ptr() && lengths.ndim() == 1 && lengths.size() == rows, Fault::argument,
+             "want files of shape (records,), int64");
+    batch.files = lengths.mutable_data();
+    pending->views.append(lengths);
+  }
   add_keys(batch, records, draws, epochs);
   engine.submit(pending->batch);
   return pending;
@@ -320,7 +328,7 @@ void bind_loading(py::module_& m) {
            "sources"_a = py::none(), "heatmap_records"_a = py::none(), "heatmaps"_a = py::list(),
            "companions"_a = py::none(), "companion_views"_a = py::none())
       .def("decode", &decode, "records"_a.noconvert(), "draws"_a.noconvert(), "epochs"_a.noconvert(),
-           "arena"_a.noconvert(), "pictures"_a.noconvert(), "plans"_a.noconvert())
+           "arena"_a.noconvert(), "pictures"_a.noconvert(), "plans"_a.noconvert(), "files"_a = py::none())
       .def("stage_times", &PyEngine::stage_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)

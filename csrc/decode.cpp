@@ -10,6 +10,10 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   return png::is_png(bytes) ? png_.decode(bytes) : jpeg_.decode(bytes);
 }
 
+bool Decoder::is_plain_jpeg(std::span<const uint8_t> bytes) {
+  return !png::is_png(bytes) && !jpeg::is_dct(bytes) && jpeg_.is_plain(bytes);
+}
+
 PictureHeader read_header(std::span<const uint8_t> bytes) {
   if (png::is_png(bytes)) {
     const png::Header h = png::read_header(bytes);

@@ -19,6 +19,9 @@ class Decoder {
   // be decoded, and where they are neither JPEG nor PNG.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
+  // Whether the bytes are a JPEG as GPUs decode them: jpeg::Decoder::is_plain. Says nothing of the pixels' codes.
+  bool is_plain_jpeg(std::span<const uint8_t> bytes);
+
   bool without_libjpeg() const { return jpeg_.without_libjpeg(); }
 
  private:

@@ -60,11 +60,12 @@ constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one 
 constexpr size_t kPlaceAlign = 256;  // bytes: of a picture in an arena
 constexpr size_t kRowAlign = 16;     // and of its rows
 
-// Where a picture of this size would go; offset -1: there is no room. A smaller one may find some yet.
-ArenaPicture place_in(std::atomic<size_t>& used, size_t arena_bytes, int32_t height, int32_t width) {
+// Where a picture of this size, or its file of so many bytes (0: its pixels), would go; offset -1: there is no room. A
+// smaller one may find some yet.
+ArenaPicture place_in(std::atomic<size_t>& used, size_t arena_bytes, int32_t height, int32_t width, size_t file) {
   const size_t row = round_up(static_cast<size_t>(width), kRowAlign), plane = row * static_cast<size_t>(height);
   ArenaPicture place{-1, height, width, static_cast<int64_t>(row), static_cast<int64_t>(plane)};
-  const size_t wanted = round_up(3 * plane, kPlaceAlign);
+  const size_t wanted = round_up(file > 0 ? file : 3 * plane, kPlaceAlign);
   size_t begin = used;
   do {
     if (wanted > arena_bytes || begin > arena_bytes - wanted) return place;
@@ -247,6 +248,7 @@ void Engine::render(Batch& batch, int64_t slot, Worker& worker) const {
     for (size_t view = 0; view < batch.heatmaps.size(); ++view)
       std::memset(batch.heatmaps[view].memory + batch.heatmaps[view].stride * slot, 0, heatmap_bytes(view));
     if (batch.pictures != nullptr) batch.pictures[slot] = {};
+    if (batch.files != nullptr) batch.files[slot] = 0;
     if (batch.plans != nullptr)
       std::fill_n(batch.plans + slot * state_->recipe.size(), state_->recipe.size(), ViewPlan{});
     std::lock_guard lock(batch.mutex);
@@ -294,21 +296,29 @@ int64_t Engine::decode_sample(Batch& batch, int64_t slot, Worker& worker) const 
   clock.charge(Stage::read);
   const PictureHeader header = read_header(bytes);
   PL_CHECK(header.bits == 8, Fault::argument, "gray of 16 bits is rendered on the CPU alone: take device=\"cpu\"");
-  const ArenaPicture place = place_in(batch.arena_used, batch.arena_bytes, header.height, header.width);
+  const bool may_stay = batch.files != nullptr && batch.files[slot] != 0 && header.ends;
+  const bool as_file = may_stay && memory.decoder.is_plain_jpeg(bytes);
+  const size_t file = as_file ? bytes.size() : 0;
+  if (batch.files != nullptr) batch.files[slot] = static_cast<int64_t>(file);
+  const ArenaPicture place = place_in(batch.arena_used, batch.arena_bytes, header.height, header.width, file);
   batch.pictures[slot] = place;
   if (place.offset < 0) return 0;
-  const ConstPlanes picture = memory.decoder.decode(bytes);
-  PL_CHECK(picture.height == header.height && picture.width == header.width && !picture.deep, Fault::record,
-           "the header says %d x %d (height x width), the pixels are %d x %d", header.height, header.width,
-           picture.height, picture.width);
-  copy_planes(picture, place, batch.arena);
+  if (as_file) {
+    std::memcpy(batch.arena + place.offset, bytes.data(), file);
+  } else {
+    const ConstPlanes picture = memory.decoder.decode(bytes);
+    PL_CHECK(picture.height == header.height && picture.width == header.width && !picture.deep, Fault::record,
+             "the header says %d x %d (height x width), the pixels are %d x %d", header.height, header.width,
+             picture.height, picture.width);
+    copy_planes(picture, place, batch.arena);
+  }
   clock.charge(Stage::decode);
   const size_t views = s.recipe.size();
-  plan_views(s.recipe, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, picture.height,
-             picture.width, {batch.plans + slot * views, views});
+  plan_views(s.recipe, {s.seed, batch.epochs[slot], batch.records[slot], batch.draws[slot]}, header.height,
+             header.width, {batch.plans + slot * views, views});
   clock.charge(Stage::plan);
   worker.times.add_sample();
-  return int64_t{picture.height} * picture.width;
+  return int64_t{header.height} * header.width;
 }
 
 // Decoded, in the form that the views have.

@@ -39,7 +39,8 @@ struct Companion {
   int32_t view;  // -1: there is none
 };
 
-// A decoded picture in a batch's arena: three planes of 8-bit RGB. Nothing but zeros: the sample failed.
+// A decoded picture in a batch's arena: three planes of 8-bit RGB; or its file, and how its planes would lie. Nothing
+// but zeros: the sample failed.
 struct ArenaPicture {
   int64_t offset;  // bytes from the arena's begin; -1: the arena had no room for it, and it was not decoded
   int64_t height, width;
@@ -63,6 +64,9 @@ struct Batch {
   uint8_t* arena = nullptr;  // borrowed; pictures are decoded and planned, and go there; null: views are rendered
   size_t arena_bytes = 0;
   ArenaPicture* pictures = nullptr;  // borrowed (N,); with an arena
+  // Borrowed (N,) or null; with an arena. In: 0 where pixels are wanted, else a plain JPEG may go into the arena as it
+  // is, for a GPU to decode. Out: its bytes; 0: pixels, or failed.
+  int64_t* files = nullptr;
   std::vector<Failure> failures;  // complete once the batch is done; a failed sample's slots hold zeros
 
  private:

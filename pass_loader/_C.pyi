@@ -127,6 +127,9 @@ class Engine:
         # of 8-bit RGB. Offset -1: no room was left, nothing was decoded. All zero: the sample failed
         pictures: np.ndarray,
         plans: np.ndarray,  # (N, views), written in place; those of pictures that found no room are not
+        # (N,) int64, written in place. Before: nonzero where a plain JPEG may go into the arena as it is. After: its
+        # bytes; 0 where the arena holds pixels
+        files: np.ndarray | None = None,
     ) -> PendingBatch: ...
     def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
 

@@ -6,6 +6,30 @@ view_plan_bytes: int
 
 def unavailable() -> str: ...  # why no GPU can be used; empty: one can
 
+class JpegDecoder:
+    def __init__(self, device: int, library: str, slot_bytes: int) -> None: ...
+    # files (N, 6) int64: address in pinned memory, bytes, height, width, bytes a row and a plane of the RGB. Returns
+    # (N, 2) int64: group, -1 where it is left to others, and offset of its RGB
+    def sort(self, files: np.ndarray) -> np.ndarray: ...
+    # Into rgb, an address of slot_bytes; waits where the slot is still read. False: nvJPEG has failed
+    def decode(self, group: int, rgb: int, stream: int) -> bool: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def reason(self) -> str: ...  # why no hardware decodes; empty: it does
+    @property
+    def engines(self) -> int: ...
+    @property
+    def cores(self) -> int: ...  # of an engine
+    @property
+    def version(self) -> str: ...
+    @property
+    def last_failure(self) -> str: ...
+    @property
+    def device_bytes(self) -> int: ...
+    @property
+    def pinned_bytes(self) -> int: ...
+
 class Renderer:
     def __init__(
         self,

@@ -99,6 +99,14 @@ class Renderer:
         return self._native.allocations
 
 
+def jpeg_decoder(device: torch.device, library: str, slot_bytes: int) -> Any:
+    """The native decoder of nvjpeg.FileDecoder. library: as dlopen takes it. Raises RuntimeError where it cannot be
+    opened, where nvJPEG refuses, and with `cuda_reason`."""
+    if _cuda is None:
+        raise RuntimeError(cuda_reason())
+    return _cuda.JpegDecoder(device.index, library, slot_bytes)
+
+
 def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
     """Renderer.render's rows of planar pictures: uint8 tensors (3, height, width) whose rows are contiguous."""
     rows = []

@@ -1,4 +1,5 @@
-"""Batches on a GPU: threads decode into pinned memory, a side stream copies the pictures and renders their views."""
+"""Batches on a GPU: threads decode into pinned memory, a side stream (lane.py) copies the pictures and renders their
+views."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import _C, cuda
+from . import _C, cuda, nvjpeg
+from .lane import Chunk, Lane, picture_of
 from .rendering import Failure, Keys, Renderer, Submitted
 from .samples import Samples
 
@@ -38,97 +40,20 @@ def check_samples(samples: Samples) -> None:
             raise ValueError(f"{what}: rendered on the CPU alone; take device='cpu'")
 
 
-def gpu_of(device: torch.device) -> torch.device:
+def gpu_of(device: torch.device, decode: str = "cpu") -> torch.device:
     """With its index, the current device's where it has none. Raises RuntimeError with the reason where no GPU can be
-    used, ValueError where there is no such device."""
+    used, or what decodes there is missing; ValueError where there is no such device."""
     reason = cuda.cuda_reason()
     if not reason and not torch.cuda.is_available():
         reason = "torch sees no GPU: install a build of torch with CUDA (torch.version.cuda tells)"
     if reason:
         raise RuntimeError(reason)
+    if decode == "nvjpeg":
+        nvjpeg.check_library()
     index, count = torch.cuda.current_device() if device.index is None else device.index, torch.cuda.device_count()
     if index >= count:
         raise ValueError(f"device is {device}: there are {count} GPUs, counted from 0")
     return torch.device("cuda", index)
-
-
-class Lane:
-    """The side stream of one GPU, on which all work of a loader is queued there.
-
-    room: bytes kept there for decoded pictures; more are given memory for the one time.
-    """
-
-    def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
-        self._device = device
-        self._renderer = cuda.Renderer(table, dtype, channels_last=channels_last, device=device)
-        self._stream = torch.cuda.Stream(device)
-        self._pictures = self.empty([room], torch.uint8)
-
-    def pinned(self, bytes: int) -> torch.Tensor:
-        with torch.cuda.device(self._device):
-            return torch.empty(bytes, dtype=torch.uint8, pin_memory=True)
-
-    def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """Memory that belongs to the side stream: it is free again in the order of that stream."""
-        with torch.cuda.stream(self._stream):
-            return torch.empty(shape, dtype=dtype, device=self._device)
-
-    def empty_here(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """Memory that belongs to the consumer's stream."""
-        return torch.empty(shape, dtype=dtype, device=self._device)
-
-    def render(
-        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
-    ) -> tuple[Any, Any]:
-        """Queues the copy of pinned `pixels` and the rendering, as cuda.Renderer.render; rows hold places in `pixels`.
-        Returns two events: pixels may be overwritten; the views are done."""
-        with torch.cuda.stream(self._stream):
-            kept = len(pixels) <= len(self._pictures)
-            there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)
-            there.copy_(pixels, non_blocking=True)
-            copied = self._mark()
-            rows = rows.copy()
-            rows[:, 0] += there.data_ptr()
-            self._renderer.render(rows, plans, picture_of, outs)
-            return copied, self._mark()
-
-    def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
-        """These samples of each view, and when they are there."""
-        with torch.cuda.stream(self._stream):
-            chosen = torch.from_numpy(slots).to(self._device)
-            return [view.index_select(0, chosen) for view in views], self._mark()
-
-    def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
-        """The consumer's current stream goes on when `done` has come; memory is not reused before it has come so far as
-        it stands when the views die."""
-        consumer = torch.cuda.current_stream(self._device)
-        consumer.wait_event(done)
-        for view in views:
-            view.record_stream(consumer)
-
-    def _mark(self) -> torch.cuda.Event:
-        event = torch.cuda.Event()
-        event.record(self._stream)
-        return event
-
-    @property
-    def device_bytes(self) -> int:
-        return self._renderer.device_bytes + len(self._pictures)
-
-
-class Chunk:
-    """Pinned memory for the pictures of one part of a batch."""
-
-    def __init__(self, memory: torch.Tensor, own: bool):
-        self.memory, self.array = memory, memory.numpy()
-        self.own = own  # made for one picture that is larger than the arena's chunks
-        self.copied: Any = None  # the event behind which it may be written again; None: now
-
-    def need(self) -> None:
-        """Waits until the GPU has read what was there: the only time that the host waits for the GPU."""
-        if self.copied is not None:
-            self.copied.synchronize()
-        self.copied = None
 
 
 class DeviceSubmitted(Submitted):
@@ -144,7 +69,8 @@ class DeviceSubmitted(Submitted):
         self._asked, self._all_plans = keys, plans
         self._left = np.arange(len(keys))  # slots still to be decoded
         self._part = self._left[:0]  # slots that are being decoded
-        self._rows = self._plans = np.empty(0)  # of the part
+        self._rows = self._plans = self._lengths = np.empty(0)  # of the part
+        self._as_file = np.full(len(keys), renderer.lane.files is not None)  # slots that a GPU may decode
         self._chunk: Chunk | None = None
         self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
         self._failures: list[Failure] = []
@@ -168,9 +94,12 @@ class DeviceSubmitted(Submitted):
             if self._chunk is None:
                 return False
             self._part = self._left[:1] if self._too_large else self._left
+            self._lengths = (self._as_file[self._part] & (self._too_large == 0)).astype(np.int64)
             self._rows = np.zeros((len(self._part), 5), np.int64)
             self._plans = np.zeros((len(self._part), self._all_plans.shape[1]), _C.view_plan_dtype)
-            self.pending = self._renderer.decode(self._asked.at(self._part), self._chunk, self._rows, self._plans)
+            self.pending = self._renderer.decode(
+                self._asked.at(self._part), self._chunk, self._rows, self._plans, self._lengths
+            )
         return True
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
@@ -190,13 +119,21 @@ class DeviceSubmitted(Submitted):
         failures = self.pending.wait(seconds) if seconds >= 0 or self.pending.done else None
         if failures is None:
             raise TimeoutError(f"no batch within timeout={timeout:g} s")
-        rows, part = self._rows, self._part
-        there, late = np.flatnonzero((rows[:, 0] >= 0) & (rows[:, 1] > 0)), np.flatnonzero(rows[:, 0] < 0)
+        rows, part, late = self._rows, self._part, self._rows[:, 0] < 0
+        decoded = ~late & (rows[:, 1] > 0)
+        there, files = np.flatnonzero(decoded & (self._lengths == 0)), np.flatnonzero(decoded & (self._lengths > 0))
+        too_large = int(3 * rows[0, 4]) if late.all() else 0
         if len(there):
             self._note(self._renderer.render(self._chunk, rows[there], self._plans[there], part[there], self.room()))
+        if len(files):
+            taken, done = self._renderer.render_files(
+                self._chunk, self._lengths[files], rows[files], self._plans[files], part[files], self.room()
+            )
+            self._note(done)
+            late[files[~taken]], self._as_file[part[files[~taken]]] = True, False
         self._all_plans[part] = self._plans
         self._failures += [(int(part[slot]), fault, message) for slot, fault, message in failures]
-        self._too_large = int(3 * rows[0, 4]) if len(late) == len(part) else 0
+        self._too_large = too_large
         self._left = np.concatenate([part[late], self._left[len(part) :]])
         chunk, self._chunk, self.pending = self._chunk, None, None
         self._renderer.give_back(chunk)
@@ -238,11 +175,13 @@ class DeviceRenderer(Renderer):
 
     device: with its index. depth: batches in work. arena_bytes: pinned memory for decoded pictures; None: what depth
     + 1 usual batches need, at most 1 GiB. A batch that needs more goes in parts, and a picture that is larger than a
-    part gets memory of its own on its way. static_buffers: every batch lies at the same addresses.
+    part gets memory of its own on its way. static_buffers: every batch lies at the same addresses. decode: "nvjpeg"
+    leaves plain JPEGs to the GPU.
     """
 
     def __init__(self, samples: Samples, threads: int, *, device: torch.device, depth: int = 2,
-                 arena_bytes: int | None = None, static_buffers: bool = False, **options: Any):  # fmt: skip
+                 arena_bytes: int | None = None, static_buffers: bool = False, decode: str = "cpu",
+                 **options: Any):  # fmt: skip
         check_samples(samples)
         super().__init__(samples, threads, keep=0, **options)
         self._threads, self._static_buffers = threads, static_buffers
@@ -253,6 +192,9 @@ class DeviceRenderer(Renderer):
         recipe = samples.normalized_recipes()[0]
         self.lane = Lane(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
                          self._chunk_bytes)  # fmt: skip
+        if decode == "nvjpeg":
+            self.lane.open_files(min(self._chunk_bytes, nvjpeg.SLOT_BYTES))
+        self._on_cpu = 0  # pictures
         self._pinned = self.lane.pinned(chunks * self._chunk_bytes)
         self._free = deque(Chunk(part, own=False) for part in self._pinned.split(self._chunk_bytes))
         self._under_way: list[weakref.ref[DeviceSubmitted]] = []
@@ -270,18 +212,30 @@ class DeviceRenderer(Renderer):
         assert isinstance(batch, DeviceSubmitted)
         return batch.again(slot, keys)
 
-    def decode(self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray) -> _C.PendingBatch:
-        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans)
+    def decode(
+        self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, lengths: np.ndarray
+    ) -> _C.PendingBatch:
+        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans, lengths)
 
     def render(
         self, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray, views: list[torch.Tensor]
     ) -> Any:
         """Queues pictures of a chunk, whose views go into these slots. Returns the event behind it."""
-        used = int((rows[:, 0] + 3 * rows[:, 4]).max())
-        outs = np.stack([view.data_ptr() + slots * view.stride(0) * view.element_size() for view in views], axis=1)
-        picture_of = np.repeat(np.arange(len(rows), dtype=np.int32), len(views))
-        chunk.copied, done = self.lane.render(chunk.memory[:used], rows, plans.ravel(), picture_of, outs.ravel())
+        used, outs = int((rows[:, 0] + 3 * rows[:, 4]).max()), places_of(slots, views)
+        chunk.copied, done = self.lane.render(chunk.memory[:used], rows, plans.ravel(), picture_of(plans), outs.ravel())
+        self._on_cpu += len(rows)
         return done
+
+    def render_files(
+        self, chunk: Chunk, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray,
+        views: list[torch.Tensor],
+    ) -> tuple[np.ndarray, Any]:  # fmt: skip
+        """The same of JPEG files; which of them have gone that way, and the event."""
+        try:
+            taken = self.lane.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
+        finally:  # also behind what was queued before an error
+            chunk.copied = self.lane.mark()
+        return taken, chunk.copied
 
     def views_of(self, count: int, allocate: Allocator | None = None) -> list[torch.Tensor]:
         """Of `count` samples, (count, 3, height, width) each."""
@@ -341,11 +295,21 @@ class DeviceRenderer(Renderer):
 
     @property
     def pinned_bytes(self) -> int:
-        return len(self._pinned)
+        return len(self._pinned) + (0 if self.lane.files is None else self.lane.files.pinned_bytes)
+
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        files = self.lane.files
+        return None if files is None else {**files.stats(), "on_cpu": self._on_cpu}
 
     @property
     def device_bytes(self) -> int:
         return self.lane.device_bytes + sum(view.nbytes for view in self._static)
+
+
+def places_of(slots: np.ndarray, views: Sequence[torch.Tensor]) -> np.ndarray:
+    """(slots, views): the addresses of these samples' views."""
+    return np.stack([view.data_ptr() + slots * view.stride(0) * view.element_size() for view in views], axis=1)
 
 
 def pin_rest(whole: Any) -> Any:

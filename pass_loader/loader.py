@@ -55,7 +55,7 @@ class DataLoader:
     cpus: thread i runs on cpus[i % len(cpus)] alone.
     device: where views are rendered and lie: "cpu", or a GPU ("cuda", "cuda:1"), where threads only decode; same bytes.
         All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself (docs/gpu.md).
-    decode: "cpu".
+    decode: on a GPU, who decodes JPEGs: "cpu", or "nvjpeg", whose pixels differ a little (docs/gpu.md).
     static_buffers: on a GPU, every batch at the same addresses, for CUDA graphs; the next one overwrites it.
     arena_bytes: on a GPU, pinned memory for decoded pictures on their way; None: as much as usual batches need.
 
@@ -158,7 +158,7 @@ class DataLoader:
         check_device(device, decode, static_buffers, self.batch_size, arena_bytes)
         if (gpu := self._gpu()) is not None:
             gpu.check_samples(dataset)
-            self.device = gpu.gpu_of(torch.device(device))
+            self.device = gpu.gpu_of(torch.device(device), decode)
         self._renderer: tuple[int, Renderer] | None = None
 
     def _gpu(self) -> Any:
@@ -325,7 +325,7 @@ class DataLoader:
             else:
                 renderer = gpu.DeviceRenderer(
                     self.dataset, self.num_workers, device=self.device, depth=self._depth(),
-                    arena_bytes=self.arena_bytes, static_buffers=self.static_buffers, **common,
+                    arena_bytes=self.arena_bytes, static_buffers=self.static_buffers, decode=self.decode, **common,
                 )  # fmt: skip
             kept = self._renderer = (os.getpid(), renderer)
         return kept[1]
@@ -389,12 +389,12 @@ class DataLoader:
         batches, samples, seconds, samples_per_second, views_per_second; data_wait: the share of the time that the
         consumer waited; stage_seconds of the threads; errors; private_bytes of the process; pinned_bytes of batches in
         work and of those that somebody holds, or of decoded pictures on their way to a GPU; device_bytes held there
-        beside batches; advice: a line of words.
+        beside batches; nvjpeg: what it has decoded, or None (docs/gpu.md); advice: a line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
-        pinned_bytes, device_bytes = (renderer.pinned_bytes, renderer.device_bytes) if renderer else (0, 0)
+        host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
         return statistics(
             self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
-            threads=self.num_workers, errors=self._faults.count, device_bytes=device_bytes,
-            pinned_bytes=pinned_bytes + self._pinning.bytes,
+            threads=self.num_workers, errors=self._faults.count, device_bytes=there, nvjpeg=nvjpeg,
+            pinned_bytes=host + self._pinning.bytes,
         )  # fmt: skip

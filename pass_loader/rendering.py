@@ -257,6 +257,15 @@ class Renderer:
         """Held on a GPU, beside the batches."""
         return 0
 
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        """What nvJPEG has decoded, where it does."""
+        return None
+
+    def held(self) -> tuple[int, int, dict[str, Any] | None]:
+        """For statistics: the three above."""
+        return self.pinned_bytes, self.device_bytes, self.decoding
+
     def stage_times(self) -> dict[str, float]:
         """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
 

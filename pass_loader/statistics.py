@@ -19,6 +19,7 @@ def statistics(
     errors: int,
     pinned_bytes: int,
     device_bytes: int = 0,
+    nvjpeg: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     seconds = meter.waited_s + meter.worked_s
     rate = meter.samples / seconds if seconds else 0.0
@@ -35,6 +36,7 @@ def statistics(
         "private_bytes": private_bytes(),
         "pinned_bytes": pinned_bytes,
         "device_bytes": device_bytes,
+        "nvjpeg": nvjpeg,
         "advice": _advice(meter, data_wait, threads),
     }
 

@@ -15,7 +15,8 @@ SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers
          "blur_weights", "filters", "host_device", "pixels"}  # fmt: skip
 MAY_INCLUDE = {
     "bindings": {"plan", "cpu"} | SMALL,
-    "bindings_cuda": {"cuda"} | SMALL,
+    "bindings_cuda": {"bindings_nvjpeg", "cuda"} | SMALL,
+    "bindings_nvjpeg": {"cuda"} | SMALL,
     "bindings_loading": {"bindings", "engine", "shard", "plan", "cpu"} | SMALL,
     "bindings_masks": {"bindings", "masks", "plan"} | SMALL,
     "bindings_pictures": {"bindings", "decode", "jpeg", "cpu"} | SMALL,
@@ -38,7 +39,7 @@ def room(path: Path) -> str:
 
 
 def test_includes() -> None:
-    sources = sorted(path for suffix in ("h", "cpp", "cu") for path in CSRC.rglob(f"*.{suffix}"))
+    sources = sorted(path for suffix in ("h", "cpp", "cu", "cuh") for path in CSRC.rglob(f"*.{suffix}"))
     assert len(sources) > 20
     for path in sources:
         text = path.read_text()
@@ -51,7 +52,7 @@ def test_includes() -> None:
         if not path.stem.startswith("bindings"):
             assert not any(name.startswith(("pybind11", "Python")) for name in outside), path
         assert not any("torch" in name or name.startswith("ATen") for name in outside), path
-        if path.suffix != ".cu":  # so that all else compiles, and runs, without CUDA
+        if path.suffix not in (".cu", ".cuh"):  # so that all else compiles, and runs, without CUDA
             assert not any("cuda" in name for name in outside), path
         if path.stem != "engine":
             assert not outside & {"thread", "condition_variable"}, path
@@ -93,6 +94,7 @@ def test_imports() -> None:
         "concat",
         "cuda",
         "device",
+        "lane",
         "arguments",
         "pinning",
     }
@@ -109,5 +111,5 @@ def test_imports() -> None:
 def test_files_are_short() -> None:
     for folder in ("csrc", "pass_loader", "tests", "benchmarks"):
         for path in (ROOT / folder).rglob("*"):
-            if path.suffix in (".py", ".pyi", ".h", ".cpp", ".cu"):
+            if path.suffix in (".py", ".pyi", ".h", ".cpp", ".cu", ".cuh"):
                 assert len(path.read_text().splitlines()) <= 400, path

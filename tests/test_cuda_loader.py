@@ -4,6 +4,7 @@ test_device_loader.py."""
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 
 import pass_loader
-from pass_loader import DataLoader, ShardDataset, cuda, recipes
+from benchmarks import gpu_nvjpeg
+from pass_loader import DataLoader, ShardDataset, cuda, nvjpeg, recipes
 
 from .test_device_loader import ON_GPU, SMALL, assert_equal, compare, pointers
 from .test_resume import TINY
@@ -198,6 +200,86 @@ def test_out_of_memory(pack: Path) -> None:
             hog.clear()
             torch.cuda.empty_cache()
     assert_equal([view.cpu() for view in next(iterator)[0]], want[0])
+
+
+def has_nvjpeg() -> bool:
+    try:
+        nvjpeg.check_library()
+    except RuntimeError:
+        return False
+    return True
+
+
+needs_nvjpeg = pytest.mark.skipif(not has_nvjpeg(), reason="pip install 'pass-loader[nvjpeg]'")
+FAR = 6  # levels: what others allow nvJPEG with smooth upsampling (nvImageCodec's tests); here only its IDCT may differ
+
+
+@needs_nvjpeg
+@pytest.mark.parametrize("sampling", gpu_nvjpeg.FACTORS)
+def test_how_far_nvjpegs_pictures_are(sampling: str, record_property: Callable[[str, object], None]) -> None:
+    """From libjpeg-turbo's: worst, mean and share are shown. Kills: another upsampling, swapped components."""
+    components = gpu_nvjpeg.components_error(gpu_nvjpeg.Library(gpu_nvjpeg.KERNELS), sampling)
+    for name, found in {"components": components, "pictures": gpu_nvjpeg.pictures_error(sampling)}.items():
+        record_property(name, found)
+        print(sampling, name, found)
+        assert found["worst"] <= FAR and found["mean"] < 0.5, (name, found)
+
+
+@needs_nvjpeg
+def test_nvjpeg_behind_a_slow_stream() -> None:
+    """100 ms of spinning, then many groups, each read by a copy on that stream. Kills: a slot that the hardware writes
+    before its last reader has come (it ignores the order of streams)."""
+    files = gpu_nvjpeg.jpegs("4:2:0", 96)
+    want = gpu_nvjpeg.decoded(files, gpu_nvjpeg.SIZE, slot_bytes=64 << 20)
+    for slot_bytes in (2 << 20, 5 << 20):  # 3 and 8 pictures a group
+        stream = torch.cuda.Stream()
+        with torch.cuda.stream(stream):
+            torch.cuda._sleep(gpu_nvjpeg.SPIN)
+            found = gpu_nvjpeg.decoded(files, gpu_nvjpeg.SIZE, slot_bytes)
+        torch.cuda.synchronize()
+        assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
+
+
+@needs_nvjpeg
+def test_nvjpegs_batches(pack: Path) -> None:
+    """Order, structure, labels and info are the CPU loader's; pixels differ a little. What nvJPEG does is told."""
+    dataset = ShardDataset(pack, SMALL, seed=5)
+    options: dict[str, Any] = {"shuffle": True, "num_workers": 2, "return_info": True, "dtype": torch.uint8}
+    loader, on_cpu = (
+        DataLoader(dataset, 5, device="cuda", decode="nvjpeg", **options),
+        DataLoader(dataset, 5, **options),
+    )
+    for _ in range(2):
+        for (views, *rest), (want, *others) in zip(loader, on_cpu, strict=True):
+            assert_equal(rest, others)
+            for view, other in zip(views, want):
+                distance = (view.cpu().int() - other.int()).abs()
+                assert view.shape == other.shape and distance.float().mean() < 0.5
+    found = loader.stats()["nvjpeg"]
+    print(found)
+    assert found["decoded"] + found["on_cpu"] == 2 * len(dataset) and found["decoded"] > 0
+
+
+@needs_nvjpeg
+def test_nvjpegs_memory(tiny: Path) -> None:
+    """Nothing more after the first thousand batches, and all of it back."""
+    torch.cuda.synchronize()
+    seen = []
+    for _ in range(3):
+        loader = DataLoader(ShardDataset(tiny, TINY, seed=5), 16, num_workers=2, device="cuda", decode="nvjpeg",
+                            infinite=True, shuffle=True)  # fmt: skip
+        for number, batch in enumerate(loader):
+            del batch
+            if number in (1000, 3000):
+                torch.cuda.synchronize()
+                seen.append((torch.cuda.mem_get_info()[0], loader.stats()["device_bytes"]))
+            if number == 3000:
+                break
+        assert seen[-1] == seen[-2]
+        del loader
+        gc.collect()
+        torch.cuda.empty_cache()
+    assert seen[2] == seen[4]
 
 
 def test_normalize_on_the_device(pack: Path) -> None:

@@ -1,67 +1,13 @@
 #include "cuda/render.h"
 
-#include <cuda_runtime_api.h>
-
 #include <cstdio>
 #include <utility>
 
 #include "cuda/kernels.h"
-#include "error.h"
+#include "cuda/runtime.cuh"
 
 namespace pass_loader::cuda {
 namespace {
-
-template <typename Kernel>
-__global__ void __launch_bounds__(kThreads) run(const Kernel kernel) {
-  __shared__ typename Kernel::Shared shared;
-  PL_UNROLL
-  for (int phase = 0; phase < Kernel::kPhases; ++phase) {
-    if (phase > 0) __syncthreads();
-    kernel.run(phase, static_cast<int32_t>(blockIdx.x), static_cast<int32_t>(threadIdx.x), shared);
-  }
-}
-
-const char* remedy(cudaError_t error) {
-  switch (error) {
-    case cudaErrorMemoryAllocation:
-      return "the GPU has too little free memory: a smaller batch or workspace_limit, or other processes off this GPU";
-    case cudaErrorInsufficientDriver:
-      return "the driver is older than this build's CUDA runtime: install a newer driver";
-    case cudaErrorNoDevice:
-      return "no GPU is visible: look at CUDA_VISIBLE_DEVICES, and at the container's access to GPUs";
-    case cudaErrorInvalidDevice:
-      return "there is no such device: count them with torch.cuda.device_count()";
-    case cudaErrorNoKernelImageForDevice:
-      return "this build has no code for this GPU: compute capability 8.0 (Ampere) or later is needed";
-    case cudaErrorIllegalAddress:
-    case cudaErrorMisalignedAddress:
-    case cudaErrorLaunchFailure:
-      return "a kernel, ours or one before it, has failed; run under compute-sanitizer, or with CUDA_LAUNCH_BLOCKING=1";
-    default:
-      return "see the CUDA runtime's description of this error";
-  }
-}
-
-void check(cudaError_t error, const char* doing) {
-  if (error == cudaSuccess) return;
-  cudaGetLastError();  // a failed call is not the next one's error
-  fail(Fault::device, "CUDA, while %s: %s (%s): %s", doing, cudaGetErrorString(error), cudaGetErrorName(error),
-       remedy(error));
-}
-
-// The device is current while this lives; the caller's own comes back.
-class Current {
- public:
-  explicit Current(int device) {
-    check(cudaGetDevice(&before_), "asking for the current device");
-    if (before_ != device) check(cudaSetDevice(device), "choosing the device");
-  }
-  ~Current() { cudaSetDevice(before_); }
-  Current(const Current&) = delete;
-
- private:
-  int before_ = 0;
-};
 
 // Pinned memory that tables are written into, and when the copy from it has been made.
 struct Slot {
@@ -162,8 +108,7 @@ struct Renderer::Impl {
     check(cudaEventRecord(slot.copied, stream), "recording an event");
     const Batch batch = packing.batch(arena, static_cast<uint8_t*>(arena) + tables, table);
     launch_all(batch, [&](const auto& kernel, int32_t blocks) {
-      run<<<static_cast<unsigned>(blocks), kThreads, 0, stream>>>(kernel);
-      check(cudaGetLastError(), "launching a kernel");
+      launch_kernel(kernel, blocks, stream);
     });
     check(cudaEventRecord(done, stream), "recording an event");
   }

@@ -24,23 +24,33 @@ void limit_scans(j_common_ptr info) {
 
 enum class Outcome { complete, truncated, broken, resized };
 
-// Whether the file, read up to its first scan, is one for BaselineDecoder.
-bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
+// Read up to the first scan: see Decoder::is_plain.
+bool is_plain_scan(const jpeg_decompress_struct& info) {
   const bool gray = info.num_components == 1 && info.jpeg_color_space == JCS_GRAYSCALE;
   const bool colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
   if ((!gray && !colour) || info.progressive_mode || info.arith_code || info.data_precision != 8 ||
-      info.restart_interval != 0 || info.comps_in_scan != info.num_components)
+      info.comps_in_scan != info.num_components)
     return false;
   const jpeg_component_info* components = info.comp_info;
   if (colour && (components[0].h_samp_factor > 2 || components[0].v_samp_factor > 2)) return false;
+  for (int c = 0; c < info.num_components; ++c) {
+    const jpeg_component_info& component = *info.cur_comp_info[c];
+    if (&component != &components[c] || (c > 0 && (component.h_samp_factor != 1 || component.v_samp_factor != 1)))
+      return false;
+  }
+  return true;
+}
+
+// Whether the file, read up to its first scan, is one for BaselineDecoder.
+bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
+  if (!is_plain_scan(info) || info.restart_interval != 0) return false;
+  const bool gray = info.num_components == 1;
   Frame& frame = scan->frame;
   frame.height = static_cast<int32_t>(info.image_height), frame.width = static_cast<int32_t>(info.image_width);
   frame.components = info.num_components;
   frame.colour = gray ? Colour::gray : Colour::ycc;
   for (int c = 0; c < info.num_components; ++c) {
     const jpeg_component_info& component = *info.cur_comp_info[c];
-    if (&component != &components[c] || (c > 0 && (component.h_samp_factor != 1 || component.v_samp_factor != 1)))
-      return false;
     // libjpeg checks these numbers, which are the file's, only when it starts to decode.
     auto in_range = [](int number, int tables) { return number >= 0 && number < tables; };
     if (!in_range(component.quant_tbl_no, NUM_QUANT_TBLS) || !in_range(component.dc_tbl_no, NUM_HUFF_TBLS) ||
@@ -79,6 +89,7 @@ struct Decoder::State {
   Planes planes_of(int32_t height, int32_t width, int components);
   // Everything that may longjmp; they hold no object with a destructor.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
+  bool is_plain(std::span<const uint8_t> bytes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_rows(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_planes(const Planes& planes);
@@ -90,6 +101,22 @@ Decoder::State::State() : info{}, errors(make_error_manager()), source{}, progre
 Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
 Decoder::~Decoder() = default;
 bool Decoder::without_libjpeg() const { return state_->by_baseline; }
+bool Decoder::is_plain(std::span<const uint8_t> bytes) { return state_->is_plain(bytes); }
+
+bool Decoder::State::is_plain(std::span<const uint8_t> bytes) {
+  std::memset(&info, 0, sizeof info);
+  info.err = &errors.base;
+  if (setjmp(errors.jump) != 0) {
+    jpeg_destroy_decompress(&info);
+    return false;
+  }
+  jpeg_create_decompress(&info);
+  info.src = &source;
+  source = make_source(bytes);
+  const bool plain = jpeg_read_header(&info, TRUE) == JPEG_HEADER_OK && is_plain_scan(info);
+  jpeg_destroy_decompress(&info);
+  return plain;
+}
 
 Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer,
                             const Planes& planes) {

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cuda/kernels.h"
+#include "run_block.h"
 #include "weights.h"
 
 using namespace pass_loader;
@@ -36,19 +37,6 @@ void require(bool holds, const char* what) {
   if (holds) return;
   std::fprintf(stderr, "emulate: %s\n", what);
   std::exit(1);
-}
-
-template <typename Kernel>
-void run_block(const Kernel& kernel, int32_t block, bool backwards) {
-  struct alignas(16) Room {
-    unsigned char bytes[sizeof(typename Kernel::Shared)];
-  };
-  const auto room = std::make_unique<Room>();
-  std::memset(room.get(), 0xA5, sizeof(Room));  // shared memory begins as anything
-  auto& shared = *reinterpret_cast<typename Kernel::Shared*>(room.get());
-  for (int phase = 0; phase < Kernel::kPhases; ++phase)
-    for (int32_t i = 0; i < cuda::kThreads; ++i)
-      kernel.run(phase, block, backwards ? cuda::kThreads - 1 - i : i, shared);
 }
 
 // Planes with rows a little apart, and nothing behind the last one.
@@ -107,9 +95,7 @@ void render(const cuda::Packing& packing, const uint32_t* normalize_table, bool 
     open_piece(batch, r.between, int64_t{3} * r.between_height * r.between_row);
     open_piece(batch, r.out, int64_t{3} * r.vertical.out_size * r.out_row);
   });
-  cuda::launch_all(batch, [&](const auto& kernel, int32_t blocks) {
-    for (int32_t i = 0; i < blocks; ++i) run_block(kernel, backwards ? blocks - 1 - i : i, backwards);
-  });
+  cuda::launch_all(batch, [&](const auto& kernel, int32_t blocks) { run_blocks(kernel, blocks, backwards); });
   each_resize([&](const cuda::Resize& r) {
     check_weights(batch, r.horizontal);
     check_weights(batch, r.vertical);

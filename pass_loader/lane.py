@@ -1,0 +1,117 @@
+"""What a loader queues on a GPU, on a stream of its own; and the pinned memory that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import cuda, nvjpeg
+
+
+class Lane:
+    """The side stream of one GPU, on which all work of a loader is queued there.
+
+    room: bytes kept there for decoded pictures; more are given memory for the one time.
+    """
+
+    def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
+        self._device = device
+        self._renderer = cuda.Renderer(table, dtype, channels_last=channels_last, device=device)
+        self._stream = torch.cuda.Stream(device)
+        self._pictures = self.empty([room], torch.uint8)
+        self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
+
+    def open_files(self, slot_bytes: int) -> None:
+        """From now on `render_files` is there. slot_bytes: at most `room`."""
+        with torch.cuda.device(self._device):
+            self.files = nvjpeg.FileDecoder(cuda.jpeg_decoder(self._device, nvjpeg.library(), slot_bytes))
+
+    def pinned(self, bytes: int) -> torch.Tensor:
+        with torch.cuda.device(self._device):
+            return torch.empty(bytes, dtype=torch.uint8, pin_memory=True)
+
+    def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """Memory that belongs to the side stream: it is free again in the order of that stream."""
+        with torch.cuda.stream(self._stream):
+            return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def empty_here(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        """Memory that belongs to the consumer's stream."""
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def render(
+        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
+    ) -> tuple[Any, Any]:
+        """Queues the copy of pinned `pixels` and the rendering, as cuda.Renderer.render; rows hold places in `pixels`.
+        Returns two events: pixels may be overwritten; the views are done."""
+        with torch.cuda.stream(self._stream):
+            kept = len(pixels) <= len(self._pictures)
+            there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)
+            there.copy_(pixels, non_blocking=True)
+            copied = self.mark()
+            rows = rows.copy()
+            rows[:, 0] += there.data_ptr()
+            self._renderer.render(rows, plans, picture_of, outs)
+            return copied, self.mark()
+
+    def render_files(
+        self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
+    ) -> np.ndarray:
+        """Queues decoding and rendering of JPEG files in pinned `memory`, which is read until then; plans and outs
+        (N, views). Returns which of them nvJPEG takes."""
+        assert self.files is not None
+        done = np.zeros(len(rows), bool)
+        files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
+        with torch.cuda.stream(self._stream):
+            for chosen, there in self.files.decode(files, rows, self._pictures.data_ptr(), self._stream.cuda_stream):
+                self._renderer.render(there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
+                done[chosen] = True
+        return done
+
+    def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
+        """These samples of each view, and when they are there."""
+        with torch.cuda.stream(self._stream):
+            chosen = torch.from_numpy(slots).to(self._device)
+            return [view.index_select(0, chosen) for view in views], self.mark()
+
+    def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
+        """The consumer's current stream goes on when `done` has come; memory is not reused before it has come so far as
+        it stands when the views die."""
+        consumer = torch.cuda.current_stream(self._device)
+        consumer.wait_event(done)
+        for view in views:
+            view.record_stream(consumer)
+
+    def mark(self) -> torch.cuda.Event:
+        """An event behind all that is queued."""
+        event = torch.cuda.Event()
+        event.record(self._stream)
+        return event
+
+    @property
+    def device_bytes(self) -> int:
+        decoding = 0 if self.files is None else self.files.device_bytes
+        return self._renderer.device_bytes + len(self._pictures) + decoding
+
+
+def picture_of(plans: np.ndarray) -> np.ndarray:
+    """Of plans (N, views), in order: whose picture each is of."""
+    return np.repeat(np.arange(len(plans), dtype=np.int32), plans.shape[1])
+
+
+class Chunk:
+    """Pinned memory for the pictures of one part of a batch."""
+
+    def __init__(self, memory: torch.Tensor, own: bool):
+        self.memory, self.array = memory, memory.numpy()
+        self.own = own  # made for one picture that is larger than the arena's chunks
+        self.copied: Any = None  # the event behind which it may be written again; None: now
+
+    def need(self) -> None:
+        """Waits until the GPU has read what was there: beside those of nvJPEG's slots the only waits on the host."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        self.copied = None
