@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pass_loader import _C, Samples, recipes, reference
+from pass_loader import _C, Samples, recipes
+from pass_loader.recipes import reference
 
 from .measure import run
 from .table import LIBJPEG

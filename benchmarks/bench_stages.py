@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pass_loader import DataLoader, ShardDataset, recipes, reference
+from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader.recipes import reference
 
 from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, run
 

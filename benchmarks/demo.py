@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from pass_loader import _C, DataLoader, ShardDataset, recipes
+from pass_loader.data.preview import preview
 from pass_loader.pack import build
-from pass_loader.pack.preview import preview
 
 from .official import batches
 from .pictures import write_pass

@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pass_loader import _C, cuda, nvjpeg
+from pass_loader import _C
+from pass_loader.gpu import cuda, nvjpeg
 
 from .pictures import photographs
 

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from pass_loader import _C, Recipe, cuda, render_plan
+from pass_loader import _C, Recipe, render_plan
+from pass_loader.gpu import cuda
 
 from . import gpu_peers
 from .on_device import copy_bandwidth, count_in, milliseconds, synchronize

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pass_loader import ShardDataset, reference
+from pass_loader import ShardDataset
+from pass_loader.recipes import reference
 
 BATCH = 32
 ROUNDS = 5

@@ -30,8 +30,9 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
                               uint32_t draw, int32_t height, int32_t width) {
   std::vector<ViewSpec> specs = recipe_of(recipe);
   PL_CHECK(height >= 1 && width >= 1, Fault::argument, "size is %d x %d, want at least 1 x 1", height, width);
-  PL_CHECK(record >= 0 && record < int64_t{1} << 40 && draw < 1u << 16, Fault::argument,
-           "record %lld, draw %u: want record in [0, 2^40), draw in [0, 2^16)", static_cast<long long>(record), draw);
+  PL_CHECK(record >= 0 && record < int64_t{1} << 40 && draw < kMaxDraws, Fault::argument,
+           "record %lld, draw %u: want record in [0, 2^40), draw in [0, %u)", static_cast<long long>(record), draw,
+           kMaxDraws);
   Array<ViewPlan> plans(static_cast<py::ssize_t>(specs.size()));
   std::memset(static_cast<void*>(plans.mutable_data()), 0, static_cast<size_t>(plans.nbytes()));
   plan_views(specs, {seed, epoch, record, draw}, height, width, {plans.mutable_data(), specs.size()});
@@ -112,6 +113,7 @@ void bind_plans(py::module_& m) {
   m.attr("view_spec_dtype") = py::dtype::of<ViewSpec>();
   m.attr("view_plan_dtype") = py::dtype::of<ViewPlan>();
   m.attr("plan_version") = kPlanVersion;
+  m.attr("max_draws") = kMaxDraws;
   m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
         "height"_a, "width"_a);
@@ -125,9 +127,13 @@ void bind_plans(py::module_& m) {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The native half of pass_loader: decode, plan, render, read, thread.";
+  auto base = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
+      "pass_loader.PassLoaderError", "The base class of pass_loader's own errors.", PyExc_Exception, nullptr));
+  const py::tuple bases = py::make_tuple(base, py::reinterpret_borrow<py::object>(PyExc_ValueError));
   bad_picture_error = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
       "pass_loader.BadPictureError", "The bytes of one picture cannot be decoded, or are not those that were packed.",
-      PyExc_ValueError, nullptr));
+      bases.ptr(), nullptr));
+  m.attr("PassLoaderError") = base;
   m.attr("BadPictureError") = bad_picture_error;
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {

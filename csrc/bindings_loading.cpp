@@ -206,7 +206,7 @@ void add_keys(Batch& batch, const Array<int64_t>& records, const Array<uint32_t>
               const Array<uint32_t>& epochs) {
   const auto n = static_cast<size_t>(records.size());
   for (size_t i = 0; i < n; ++i)
-    PL_CHECK(draws.data()[i] < 1u << 16, Fault::argument, "draw %u: want [0, 2^16)", draws.data()[i]);
+    PL_CHECK(draws.data()[i] < kMaxDraws, Fault::argument, "draw %u: want [0, %u)", draws.data()[i], kMaxDraws);
   batch.records.assign(records.data(), records.data() + n);
   batch.draws.assign(draws.data(), draws.data() + n);
   batch.epochs.assign(epochs.data(), epochs.data() + n);

@@ -5,7 +5,8 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-class BadPictureError(ValueError): ...
+class PassLoaderError(Exception): ...
+class BadPictureError(PassLoaderError, ValueError): ...
 
 class Header(TypedDict):
     height: int
@@ -19,6 +20,7 @@ class Header(TypedDict):
 view_spec_dtype: np.dtype[Any]  # csrc/recipe.h
 view_plan_dtype: np.dtype[Any]  # csrc/plan.h
 plan_version: int
+max_draws: int  # csrc/draws.h
 
 def crc32c(data: bytes) -> int: ...
 def read_header(data: bytes) -> Header: ...

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import recipes
-from .companions import Companions
-from .errors import BadPictureError, PackError, RecordError, ShardError
-from .recipe import Recipe, ViewSpec
-from .samples import Samples, render_plan
+from ._C import view_plan_dtype as plan_dtype
+from .data.companions import Companions
+from .data.samples import Samples, render_plan
+from .errors import BadPictureError, PackError, PassLoaderError, RecordError, ShardError
+from .recipes import Recipe, ViewSpec
 
 if TYPE_CHECKING:
-    from .concat import ConcatDataset
-    from .cuda import cuda_available, cuda_reason
-    from .dataset import ShardDataset
-    from .loader import DataLoader
-    from .mixed import MixedLoader
-    from .rendering import normalize
-    from .sampler import EpochSampler
+    from .gpu.cuda import cuda_available, cuda_reason
+    from .loading.concat import ConcatDataset
+    from .loading.dataset import ShardDataset
+    from .loading.loader import DataLoader
+    from .loading.mixed_loader import MixedLoader
+    from .loading.rendering import normalize
+    from .loading.sampler import EpochSampler
 
 __version__ = "0.1.0"
 __all__ = [
     "BadPictureError", "Companions", "ConcatDataset", "DataLoader", "EpochSampler", "MixedLoader", "PackError",
-    "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "cuda_available", "cuda_reason",
-    "normalize", "recipes", "render_plan",
+    "PassLoaderError", "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "cuda_available",
+    "cuda_reason", "normalize", "plan_dtype", "recipes", "render_plan",
 ]  # fmt: skip
 
 _NEEDS_TORCH = {
-    "ConcatDataset": "concat",
-    "ShardDataset": "dataset",
-    "DataLoader": "loader",
-    "MixedLoader": "mixed",
-    "EpochSampler": "sampler",
-    "normalize": "rendering",
-    "cuda_available": "cuda",
-    "cuda_reason": "cuda",
+    "ConcatDataset": ".loading.concat",
+    "DataLoader": ".loading.loader",
+    "EpochSampler": ".loading.sampler",
+    "MixedLoader": ".loading.mixed_loader",
+    "ShardDataset": ".loading.dataset",
+    "cuda_available": ".gpu.cuda",
+    "cuda_reason": ".gpu.cuda",
+    "normalize": ".loading.rendering",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Names that need torch are imported when they are used: packing works without it."""
+    """Import names that need torch when they are first used: packing works without it."""
     if name not in _NEEDS_TORCH:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+    found = globals()[name] = getattr(import_module(_NEEDS_TORCH[name], __name__), name)
+    return found
 
-    return getattr(import_module(f".{_NEEDS_TORCH[name]}", __name__), name)
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from . import recipes
-from .dataset import ShardDataset
-from .loader import DataLoader
-from .recipe import Recipe
+from .loading.dataset import ShardDataset
+from .loading.loader import DataLoader
+from .recipes.recipe import Recipe
 
 __all__ = ["DataLoader", "image_folder", "multi_crop_dataset"]
 

@@ -1,17 +1,17 @@
-"""What can go wrong with data, as exceptions that name the place."""
+"""Exceptions: what can go wrong with data, each naming the place. All of them are PassLoaderErrors."""
 
 from __future__ import annotations
 
-from ._C import BadPictureError
+from ._C import BadPictureError, PassLoaderError
 
-__all__ = ["BadPictureError", "PackError", "RecordError", "ShardError"]
+__all__ = ["BadPictureError", "PackError", "PassLoaderError", "RecordError", "ShardError"]
 
 
-class PackError(ValueError):
+class PackError(PassLoaderError, ValueError):
     """A pack, a source or a metadata file is not what it should be; the message says what and where."""
 
 
-class RecordError(RuntimeError):
+class RecordError(PassLoaderError, RuntimeError):
     """One record cannot become a sample. Names it: shard, record, id, cause."""
 
     def __init__(self, shard: str, record: int, id: str, cause: str):

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from pass_loader import _C, device, nvjpeg
-from pass_loader.lane import picture_of
+from pass_loader import _C
+from pass_loader.gpu import batches as device
+from pass_loader.gpu import nvjpeg
+from pass_loader.gpu.stream import picture_of
 
 
 class Event:

@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from pass_loader import nvjpeg
+from pass_loader.gpu import nvjpeg
 
 from . import cpu_lane
 from .cpu_lane import CpuLane

@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from benchmarks.pictures import photographs
-from pass_loader import Recipe, _C, recipes, reference
+from pass_loader import Recipe, _C, recipes
+from pass_loader.recipes import reference
 
 from .compare import assert_pixels_equal
 from .corpus import decodable, jpeg, noise, refused

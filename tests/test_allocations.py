@@ -22,7 +22,8 @@ CODE = """
 import ctypes, json, os, sys
 import numpy as np
 from pass_loader import _C, ShardDataset, recipes
-from pass_loader.rendering import Keys, Renderer
+from pass_loader.loading.rendering import Renderer
+from pass_loader.keys import Keys
 
 pack, how, threads, batches, records = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 counter = ctypes.CDLL(os.environ["LD_PRELOAD"])

@@ -13,7 +13,7 @@ import pytest
 
 from pass_loader import ConcatDataset, PackError, Samples, ShardDataset, recipes
 from pass_loader.pack import attribution, build, purge, remove
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pass_loader import BadPictureError, DataLoader, ShardDataset, _C, recipes, reference
+from pass_loader import BadPictureError, DataLoader, ShardDataset, _C, recipes
+from pass_loader.recipes import reference
 from pass_loader.pack import build
 
 from .compare import assert_pixels_equal

@@ -21,7 +21,8 @@ from benchmarks.bench_cuda import DRY
 from benchmarks.gpu_loading import DALI, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
 from benchmarks.gpu_models import Step
 from benchmarks.rows import Row
-from pass_loader import _C, DataLoader, cuda
+from pass_loader import _C, DataLoader
+from pass_loader.gpu import cuda
 
 from .cpu_lane import CpuLane
 from .test_device_loader import lanes  # noqa: F401  a fixture

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 
 from pass_loader import _C
-from pass_loader.pack import progress
-from pass_loader.pack.cli import main
-from pass_loader.pack.cli_sources import size_in_bytes
-from pass_loader.pack.progress import Progress
+from pass_loader.cli import progress
+from pass_loader.cli.main import main
+from pass_loader.cli.sources import size_in_bytes
+from pass_loader.cli.progress import ProgressBar
 from pass_loader.pack.reader import Pack
 
 from .corpus import jpeg, noise
@@ -71,7 +71,7 @@ def test_bench_says_what_it_lacks(pack: Path, tmp_path: Path, capsys: pytest.Cap
     assert "is not a pack" in capsys.readouterr().err
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from pass_loader.pack.cli import main\n"
+        "from pass_loader.cli.main import main\n"
         "sys.exit(main(['bench', sys.argv[1]]))"
     )
     failed = subprocess.run([sys.executable, "-c", code, str(pack)], capture_output=True, text=True)
@@ -135,7 +135,7 @@ def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, caps
     """A bar on a terminal; a line every ten seconds in a log."""
     clock = [100.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    with Progress(8_000_000_000, "packed") as told:
+    with ProgressBar(8_000_000_000, "packed") as told:
         for _ in range(4):
             clock[0] += 5
             told(1_000_000_000)
@@ -144,7 +144,7 @@ def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, caps
     ]  # fmt: skip
     screen = Terminal()
     monkeypatch.setattr(sys, "stderr", screen)
-    with Progress(8_000, "packed") as told:
+    with ProgressBar(8_000, "packed") as told:
         time.sleep(0.2)
         told(2_000)
     bar = screen.getvalue().rsplit("\r", 1)[-1]

@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch.utils import data
 
-from pass_loader import ConcatDataset, DataLoader, Recipe, RecordError, ShardDataset, ViewSpec, recipes, reference
+from pass_loader import ConcatDataset, DataLoader, Recipe, RecordError, ShardDataset, ViewSpec, recipes
+from pass_loader.recipes import reference
 from pass_loader.pack import Pack, build, remove
-from pass_loader.resume import identity
+from pass_loader.loading.resume import identity
 
 from .corpus import jpeg, noise
 from .pngwriter import RGB, png
@@ -268,7 +269,8 @@ def test_what_does_not_go_together(packs: Path) -> None:
     with pytest.raises(ValueError, match="datasets 0 and 1 have other recipes"):
         ConcatDataset([parts_of(packs, MAPS, beside="heatmaps")[0], parts_of(packs, recipes.mae_thorax(size=24))[1]])
     dataset = parts_of(packs, MAPS, beside="heatmaps")[0]
-    from pass_loader.rendering import Keys, Renderer
+    from pass_loader.loading.rendering import Renderer
+    from pass_loader.keys import Keys
 
     renderer = Renderer(dataset, threads=0)
     submitted = renderer.submit(Keys.of(0, 0, 0))

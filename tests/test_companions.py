@@ -27,10 +27,11 @@ from pass_loader import (
     ViewSpec,
     _C,
     recipes,
-    reference,
 )
+from pass_loader.recipes import reference
 from pass_loader.pack import Pack, build, remove, restore
-from pass_loader.rendering import Keys, Renderer
+from pass_loader.loading.rendering import Renderer
+from pass_loader.keys import Keys
 
 from .corpus import jpeg, noise
 from .test_faults import flip_a_bit

@@ -18,12 +18,13 @@ import pytest
 import torch
 from torch.utils import data
 
-from pass_loader import ConcatDataset, DataLoader, PackError, Recipe, RecordError, ShardDataset, _C, recipes, reference
-from pass_loader.dataset import agree_on_generation
-from pass_loader.live import ConcatLive, Live
-from pass_loader.mixture import MAX_PASSES, Mixture
+from pass_loader import ConcatDataset, DataLoader, PackError, Recipe, RecordError, ShardDataset, _C, recipes
+from pass_loader.recipes import reference
+from pass_loader.loading.dataset import agree_on_generation
+from pass_loader.data.live import ConcatLive, Live
+from pass_loader.data.weights import MAX_PASSES, Mixture
 from pass_loader.pack import Pack, build, remove
-from pass_loader.permutation import permute_each
+from pass_loader.data.permutation import permute_each
 
 from .corpus import jpeg, noise
 from .test_faults import flip_a_bit
@@ -199,7 +200,7 @@ def test_a_refresh_looks_at_every_pack(copies: list[Path]) -> None:
 def test_ranks_agree_on_all_generations(copies: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The rank that comes first decides for all packs."""
     store = torch.distributed.HashStore()
-    monkeypatch.setattr("pass_loader.dataset.initialized_rank", lambda: (0, 2))
+    monkeypatch.setattr("pass_loader.loading.dataset.initialized_rank", lambda: (0, 2))
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
     first, second = maker(copies)(), maker(copies)()
     agreed = agree_on_generation(first.pack, "epoch 0")

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from pass_loader import DataLoader, PackError, Samples, ShardDataset, _C, recipes, reference
+from pass_loader import DataLoader, PackError, Samples, ShardDataset, _C, recipes
+from pass_loader.recipes import reference
 from pass_loader.pack import Pack, build, convert, export, info, purge, remove, restore, verify
-from pass_loader.pack.cli import main
-from pass_loader.pack.preview import preview
+from pass_loader.cli.main import main
+from pass_loader.data.preview import preview
 from pass_loader.pack.shards import ShardWriter
 
 from .compare import assert_pixels_equal

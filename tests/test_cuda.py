@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from pass_loader import _C, cuda, normalize, recipes, reference, render_plan
+from pass_loader import _C, normalize, recipes, render_plan
+from pass_loader.gpu import cuda
+from pass_loader.recipes import reference
 
 from .corpus import noise
 from .test_render import every_colour, plan_of

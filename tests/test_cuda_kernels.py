@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from benchmarks.pictures import photographs
-from pass_loader import Recipe, ViewSpec, _C, cuda, recipes, render_plan
+from pass_loader import Recipe, ViewSpec, _C, recipes, render_plan
+from pass_loader.gpu import cuda
 
 from .compare import assert_pixels_equal
 from .corpus import noise, position_coded

@@ -13,7 +13,9 @@ import torch
 
 import pass_loader
 from benchmarks import gpu_nvjpeg
-from pass_loader import DataLoader, ShardDataset, cuda, nvjpeg, recipes
+from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader.gpu import cuda
+from pass_loader.gpu import nvjpeg
 
 from .test_device_loader import ON_GPU, SMALL, assert_equal, compare, pointers
 from .test_resume import TINY

@@ -12,7 +12,7 @@ import pytest
 ASK = """
 import sys, numpy as np, torch, pass_loader
 assert not any(name.endswith("_cuda") for name in sys.modules), "imported before it is needed"
-from pass_loader import cuda
+from pass_loader.gpu import cuda
 print(pass_loader.cuda_available(), pass_loader.cuda_reason())
 try:
     cuda.Renderer(cuda.BYTES, torch.uint8)

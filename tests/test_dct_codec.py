@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from pass_loader import _C, reference
+from pass_loader import _C
+from pass_loader.recipes import reference
 
 from benchmarks.pictures import photographs
 

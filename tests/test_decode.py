@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pass_loader import BadPictureError, _C, reference
+from pass_loader import BadPictureError, _C
+from pass_loader.recipes import reference
 
 from .compare import assert_pixels_equal
 from .corpus import bomb, decodable, jpeg, many_scans, noise, position_coded, refused

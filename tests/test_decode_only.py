@@ -10,7 +10,7 @@ import pytest
 
 from pass_loader import ShardDataset, _C, recipes
 from pass_loader.pack import build
-from pass_loader.rendering import Renderer
+from pass_loader.loading.rendering import Renderer
 
 from .corpus import decodable, jpeg, noise
 from .pngwriter import RGB, png

@@ -11,9 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from pass_loader import DataLoader, RecordError, Samples, ShardDataset, _C, recipes, reference, render_plan
+from pass_loader import DataLoader, RecordError, Samples, ShardDataset, _C, recipes, render_plan
+from pass_loader.recipes import reference
 from pass_loader.pack import build
-from pass_loader.pack.preview import preview
+from pass_loader.data.preview import preview
 
 from .compare import assert_pixels_equal
 from .corpus import jpeg, noise

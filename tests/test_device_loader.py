@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 import torch
 
-import pass_loader.faults as faults
-from pass_loader import ConcatDataset, DataLoader, Recipe, RecordError, ShardDataset, ShardError, cuda, recipes
+import pass_loader.loading.faults as faults
+from pass_loader import ConcatDataset, DataLoader, Recipe, RecordError, ShardDataset, ShardError, recipes
+from pass_loader.gpu import cuda
 from pass_loader.pack import build
 
 from . import cpu_lane
@@ -362,7 +363,7 @@ def test_users_of_the_cpu_load_nothing_more(pack: Path) -> None:
         "from pass_loader import recipes\n"
         "loader = pass_loader.DataLoader(pass_loader.ShardDataset(sys.argv[1], recipes.mocov2(size=8)), 4)\n"
         "next(iter(loader))\n"
-        "loaded = {'pass_loader.device', 'pass_loader.cuda', 'pass_loader._cuda'} & {*sys.modules}\n"
+        "loaded = {'pass_loader.gpu.batches', 'pass_loader.gpu.cuda', 'pass_loader._cuda'} & {*sys.modules}\n"
         "assert not loaded, loaded\n"
     )
     subprocess.run([sys.executable, "-c", code, str(pack)], check=True)

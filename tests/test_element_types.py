@@ -13,7 +13,7 @@ import torch
 
 import pass_loader
 from pass_loader import DataLoader, Recipe, ShardDataset, ViewSpec, _C
-from pass_loader.rendering import ELEMENTS
+from pass_loader.loading.rendering import ELEMENTS
 
 from .test_resume import TINY
 

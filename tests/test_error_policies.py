@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-import pass_loader.faults as faults
+import pass_loader.loading.faults as faults
 from pass_loader import DataLoader, RecordError, ShardDataset, ShardError
-from pass_loader.faults import replacement
+from pass_loader.loading.faults import replacement
 from pass_loader.pack import build, remove
 
 from .corpus import jpeg, noise

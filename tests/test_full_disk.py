@@ -13,7 +13,7 @@ import pytest
 
 from pass_loader import PackError
 from pass_loader.pack import metadata, verify
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree
@@ -68,7 +68,7 @@ IN_A_SMALL_DISK = """
 mount -t tmpfs -o size=300k none "$1" || exit 77
 shift
 "$@"; first=$?
-mount -o remount,size=16m "$OUT" && "$@" && "$PYTHON" -m pass_loader.pack.cli verify "$OUT/pack" && exit $first
+mount -o remount,size=16m "$OUT" && "$@" && "$PYTHON" -m pass_loader.cli.main verify "$OUT/pack" && exit $first
 exit 78
 """
 
@@ -78,7 +78,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(noise(256, 256, i)) for i in range(12)})
     out = tmp_path / "out"
     out.mkdir()
-    build_it = [sys.executable, "-m", "pass_loader.pack.cli", "build", str(folder), "--out", str(out / "pack")]
+    build_it = [sys.executable, "-m", "pass_loader.cli.main", "build", str(folder), "--out", str(out / "pack")]
     shell = ["unshare", "--mount", "--map-root-user", "sh", "-c", IN_A_SMALL_DISK, "sh", str(out)]
     if shutil.which("unshare") is None:
         pytest.skip("unshare is not here: no file system of its own can be mounted")

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from benchmarks.pictures import photographs
-from pass_loader import DataLoader, Recipe, Samples, ShardDataset, ViewSpec, _C, recipes, reference, render_plan
+from pass_loader import DataLoader, Recipe, Samples, ShardDataset, ViewSpec, _C, recipes, render_plan
+from pass_loader.recipes import reference
 from pass_loader.pack import build
 
 from .compare import assert_pixels_equal
@@ -209,7 +210,7 @@ def test_engine_refuses_sources_that_it_does_not_have(mixed: Path) -> None:
 
 
 def test_preview(mixed: Path, tmp_path: Path) -> None:
-    from pass_loader.pack.preview import preview
+    from pass_loader.data.preview import preview
 
     preview(mixed, GRAY, tmp_path / "sheet.png", count=2)
     with Image.open(io.BytesIO((tmp_path / "sheet.png").read_bytes())) as sheet:

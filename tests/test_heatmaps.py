@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from pass_loader import ConcatDataset, DataLoader, RecordError, ShardDataset, _C, recipes, reference
+from pass_loader import ConcatDataset, DataLoader, RecordError, ShardDataset, _C, recipes
+from pass_loader.recipes import reference
 from pass_loader.errors import PackError
 from pass_loader.pack import build, remove
 

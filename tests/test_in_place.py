@@ -12,7 +12,7 @@ import pytest
 import pass_loader
 from pass_loader import PackError, Samples, recipes
 from pass_loader.pack import Pack, attribution, build, export, index, info, locate, purge, remove, verify
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree

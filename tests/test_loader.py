@@ -19,7 +19,8 @@ import torch
 from torch.utils.data import DistributedSampler
 
 import pass_loader
-from pass_loader import DataLoader, Recipe, ShardDataset, ViewSpec, _C, recipes, reference
+from pass_loader import DataLoader, Recipe, ShardDataset, ViewSpec, _C, recipes
+from pass_loader.recipes import reference
 
 SMALL = recipes.dino(local_crops=2, global_size=32, local_size=16)
 

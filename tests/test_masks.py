@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from pass_loader import _C, recipes
-from pass_loader.masks import BatchKey, IBOTMasks, MultiBlockMasks, RandomMasks, SampleKeys, StratifiedMasks
+from pass_loader.recipes.masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from pass_loader.keys import BatchKey, SampleKeys
 
 GRID = (14, 14)
 

@@ -19,9 +19,11 @@ import numpy as np
 import pytest
 import torch
 
-from pass_loader import DataLoader, ShardDataset, _C, cuda, nvjpeg, recipes
+from pass_loader import DataLoader, ShardDataset, _C, recipes
+from pass_loader.gpu import cuda
+from pass_loader.gpu import nvjpeg
 from pass_loader.pack import build
-from pass_loader.pack.cli import main as pass_pack
+from pass_loader.cli.main import main as pass_pack
 from benchmarks import gpu_nvjpeg
 
 from .corpus import decodable, jpeg, noise

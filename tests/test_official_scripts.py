@@ -18,7 +18,9 @@ from benchmarks.torchvision_cpu import torchvision  # noqa: F401  (declares oper
 
 from torchvision import transforms
 
-from pass_loader import ShardDataset, drop_in, loader, recipes, torchvision_steps
+from pass_loader import ShardDataset, drop_in, recipes
+from pass_loader.loading import loader
+from pass_loader.recipes import torchvision_steps
 
 from . import official_classes as official
 

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 
 from pass_loader import DataLoader, ShardDataset, recipes
-from pass_loader.iteration import Meter
-from pass_loader.statistics import private_bytes, statistics
+from pass_loader.loading.iteration import Meter
+from pass_loader.loading.statistics import private_bytes, statistics
 
 from .test_resume import COUNT, TINY
 

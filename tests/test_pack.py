@@ -321,7 +321,7 @@ def test_names_that_are_hard(tmp_path: Path) -> None:
 def test_packing_needs_no_torch(pack: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import pass_loader, pass_loader.pack.cli as cli\n"
+        "import pass_loader, pass_loader.cli.main as cli\n"
         f"assert cli.main(['verify', {str(pack)!r}]) == 0\n"
         f"samples = pass_loader.Samples({str(pack)!r}, pass_loader.recipes.dino())\n"
         "assert len(samples.render(3)) == 10\n"

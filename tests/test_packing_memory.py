@@ -11,7 +11,7 @@ import pytest
 
 from pass_loader import PackError
 from pass_loader.pack import Pack, build, report
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 from pass_loader.pack.report import Refusal
 from pass_loader.pack.sources import Entry
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from benchmarks.pictures import photographs
-from pass_loader import BadPictureError, DataLoader, RecordError, Samples, ShardDataset, _C, recipes, reference
+from pass_loader import BadPictureError, DataLoader, RecordError, Samples, ShardDataset, _C, recipes
+from pass_loader.recipes import reference
 from pass_loader.pack import Pack, build, convert, export, info, verify
-from pass_loader.pack.preview import preview
+from pass_loader.data.preview import preview
 
 from .compare import assert_pixels_equal
 from .corpus import jpeg, noise, position_coded

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from pass_loader import DataLoader, Recipe, ShardDataset, recipes
-from pass_loader.pack.cli import main
-from pass_loader.pack.preview import preview
+from pass_loader.cli.main import main
+from pass_loader.data.preview import preview
 
 RECORDS = [2, 5, 7, 11]
 RED = np.array([255, 60, 60])

@@ -21,9 +21,9 @@ import torch
 import torch.distributed
 
 from pass_loader import DataLoader, EpochSampler, RecordError, ShardDataset, _C
-from pass_loader.order import Order, permute
+from pass_loader.loading.order import Order, permute
 from pass_loader.pack import Pack, remove
-from pass_loader.replay import records_of_last_batch
+from pass_loader.loading.replay import records_of_last_batch
 
 from .test_resume import COUNT, TINY, Ranks, merged, seen, whole_epoch
 
@@ -159,7 +159,7 @@ def test_seeds_at_the_end_of_their_range(tiny: Path) -> None:
 
 def test_a_pickled_sampler_keeps_its_rank(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A spawned process has no process group. One that is pickled before there is any takes it up where it wakes."""
-    from pass_loader import sampler
+    from pass_loader.loading import sampler
 
     early = pickle.dumps(DataLoader(ShardDataset(tiny, TINY), 4))
     monkeypatch.setattr(sampler, "initialized_rank", lambda: (1, 3))
@@ -387,7 +387,7 @@ def test_the_same_tensors_from_any_start(tiny: Path, threads: int) -> None:
 @pytest.mark.parametrize("world,workers", [(2, 2), (2, 0), (3, 2), (5, 1)])
 def test_torchs_loader_on_several_ranks(tiny: Path, monkeypatch: pytest.MonkeyPatch, world: int, workers: int) -> None:
     """Under DDP unequal numbers of batches hang. 17 records on two ranks with two workers, batches of four."""
-    from pass_loader import dataset
+    from pass_loader.loading import dataset
 
     data = ShardDataset(tiny, TINY, seed=5, records=range(17))
     found, shapes = [], []

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pass_loader import PackError
-from pass_loader.live import live_now
+from pass_loader.data.live import live_now
 from pass_loader.pack import Pack, verify
 
 

@@ -11,10 +11,10 @@ import pytest
 
 import pass_loader.pack
 from pass_loader import DataLoader, ShardDataset, recipes
-from pass_loader.faults import ATTEMPTS, IN_A_ROW, IO_RETRIES_S, POLICIES
+from pass_loader.loading.faults import ATTEMPTS, IN_A_ROW, IO_RETRIES_S, POLICIES
 from pass_loader.pack import build
-from pass_loader.pack.cli import _parser
-from pass_loader.statistics import FED, STARVED
+from pass_loader.cli.main import _parser
+from pass_loader.loading.statistics import FED, STARVED
 
 from .corpus import jpeg, noise
 from .official_classes import DataAugmentationDINO

@@ -14,7 +14,7 @@ import pytest
 
 from pass_loader import PackError
 from pass_loader.pack import Pack, build, convert, export, locate, purge, remove, restore
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree

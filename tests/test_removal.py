@@ -22,7 +22,7 @@ import pass_loader
 from pass_loader import PackError, RecordError, Samples, recipes
 from pass_loader.pack import Pack, build, diff, info, purge, remove, restore, verify
 from pass_loader.pack import reader
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 from pass_loader.pack.layout import locked
 from pass_loader.pack.removal import ids_of_file
 

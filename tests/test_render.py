@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from benchmarks.pictures import photographs
-from pass_loader import _C, recipes, reference, render_plan
+from pass_loader import _C, recipes, render_plan
+from pass_loader.recipes import reference
 from pass_loader.recipes import installed_pillow
 
 from .compare import assert_pixels_equal

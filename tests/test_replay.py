@@ -12,8 +12,8 @@ import torch
 
 from pass_loader import ConcatDataset, DataLoader, Samples, ShardDataset, recipes
 from pass_loader.pack import build, remove
-from pass_loader.pack.cli import main
-from pass_loader.replay import read_state, records_of_last_batch
+from pass_loader.cli.main import main
+from pass_loader.loading.replay import read_state, records_of_last_batch
 
 from .corpus import jpeg, noise
 from .test_pack import write_tree

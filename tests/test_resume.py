@@ -19,7 +19,8 @@ import torch
 
 from pass_loader import DataLoader, PackError, Recipe, RecordError, ShardDataset, ViewSpec
 from pass_loader.pack import remove, restore
-from pass_loader.rendering import Keys, Renderer
+from pass_loader.loading.rendering import Renderer
+from pass_loader.keys import Keys
 
 TINY = Recipe("tiny", (ViewSpec(4, (0.3, 1.0)),))
 COUNT = 62  # 5 x 12 + 2: the last step has fewer samples than some worlds have ranks

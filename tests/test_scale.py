@@ -83,7 +83,7 @@ dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
 loader = pass_loader.DataLoader(dataset, 64, shuffle=True, order="permute", rank=1, world_size=2)
 out = {"length": len(loader), "records": []}
 import numpy as np
-from pass_loader.resume import Pass, Progress, draw_endless
+from pass_loader.loading.resume import Pass, Progress, draw_endless
 live, start = dataset.live, 10**7 * 128
 positions = next(loader.sampler.share(len(live)).chunks(64))
 out["records"] += live.records_at(positions).tolist()

@@ -17,7 +17,7 @@ import pytest
 
 from pass_loader import PackError, Samples, recipes
 from pass_loader.pack import Pack, build, export, remove, verify
-from pass_loader.pack.cli import main
+from pass_loader.cli.main import main
 from pass_loader.pack.sources import open_sources
 
 from .corpus import jpeg, noise

@@ -12,7 +12,8 @@ import pytest
 
 from pass_loader import Recipe, ShardDataset, ViewSpec, recipes
 from pass_loader.pack.reader import Pack
-from pass_loader.rendering import Failure, Keys, Renderer
+from pass_loader.loading.rendering import Failure, Renderer
+from pass_loader.keys import Keys
 
 from .test_faults import flip_a_bit
 

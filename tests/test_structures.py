@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import default_collate
 
 from pass_loader import DataLoader, Recipe, ShardDataset, recipes
-from pass_loader.rendering import Renderer
-from pass_loader.structures import stack
+from pass_loader.loading.rendering import Renderer
+from pass_loader.loading.structures import stack
 
 N = 5
 
@@ -82,7 +82,7 @@ def no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
     def copied(*_: Any, **__: Any) -> None:
         raise AssertionError("pixels are copied")
 
-    monkeypatch.setattr("pass_loader.structures._copied", copied)
+    monkeypatch.setattr("pass_loader.loading.structures._copied", copied)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])

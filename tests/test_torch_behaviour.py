@@ -27,7 +27,8 @@ from torch.utils.data import (
 )
 
 import pass_loader
-from pass_loader import DataLoader, ShardDataset, pinning, recipes
+from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader.loading import pinning
 
 from .test_resume import COUNT, TINY, seen
 

@@ -1,20 +1,40 @@
 """Packs: shards of pictures with one manifest. Works without torch, but for `bench`."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .attribution import attribution
-from .bench import bench
 from .build import build, index
 from .convert import convert
 from .export import export
 from .foreign import locate
 from .metadata import creator_name, date_taken
-from .preview import preview
 from .purge import purge
 from .reader import Pack
 from .removal import remove, restore
 from .verify import verify
 from .versions import diff, info
 
+if TYPE_CHECKING:
+    from ..data.preview import preview
+    from ..loading.bench import bench
+
 __all__ = [
     "Pack", "attribution", "bench", "build", "convert", "creator_name", "date_taken", "diff", "export", "index", "info",
     "locate", "preview", "purge", "remove", "restore", "verify",
 ]  # fmt: skip
+
+_ABOVE = {"bench": "..loading.bench", "preview": "..data.preview"}  # they render views, which a pack knows nothing of
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ABOVE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_ABOVE[name], __name__), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import PackError
 from .layout import member_name
-from .sources import Entry, Source, html_hint, id_and_class
+from .source import Entry, Source, html_hint, id_and_class
 
 _BLOCK = tarfile.BLOCKSIZE
 _COMPANIONS = (".cls", ".json")  # of a WebDataset sample: label and metadata

@@ -21,7 +21,8 @@ from .metadata import Metadata, Seen
 from .published import check_md5
 from .report import Refusals, Report
 from .shards import Options, Shard, ShardWriter, digest_of, fingerprint, refusal
-from .sources import Entry, EntryFile, Source, open_sources
+from .source import Entry, EntryFile, Source
+from .sources import open_sources
 from .workplace import complete, workplace
 
 ON_DUPLICATE = ("keep", "first", "error")

@@ -24,7 +24,7 @@ from .inspect import Picture, codec_of, encoded
 from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
 from .reader import Pack, index_rows, write_index
 from .shards import Options, Shard, ShardWriter, fingerprint
-from .sources import Entry, Source
+from .source import Entry, Source
 from .workplace import complete, workplace
 
 _ERASED = Picture(b"", 0, 0, 0, False, False)

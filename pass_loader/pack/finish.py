@@ -29,7 +29,7 @@ from .metadata import Metadata, without_gps
 from .reader import index_rows, write_index
 from .report import Report
 from .shards import Shard, digest_of
-from .sources import Source
+from .source import Source
 
 _TYPES: dict[type, pa.DataType] = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 

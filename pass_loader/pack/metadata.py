@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ..errors import PackError
 from . import arrow
 from .layout import NO_SPACE, TABLE_SCHEMA
-from .sources import html_hint
+from .source import html_hint
 
 METADATA_SCRATCH = "metadata.scratch"
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers

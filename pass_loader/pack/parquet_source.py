@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import PackError
-from .sources import Entry, Source
+from .source import Entry, Source
 
 _BATCH = 64  # rows decoded at a time: some megabytes of pictures
 _LABELS = ("label", "labels")

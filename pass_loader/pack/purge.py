@@ -38,8 +38,9 @@ from .layout import (
     write_manifest,
     write_table,
 )
-from .reader import Pack, index_rows, read_log, write_index
-from .removal import append_log, listed
+from .reader import Pack, index_rows, write_index
+from .removal import listed
+from .removed_log import append_log, read_log
 
 # What a purged record's row says. Its id stays: the log names it too, and its number must not go to another picture.
 _ERASED: dict[str, Any] = {"offset": 0, "length": 0, "width": 0, "height": 0, "crc32c": 0, "label": -1}

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..errors import PackError
 from . import arrow
 from .foreign import find
 from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, deleted_on_error, publish, read_manifest, shard_names
+from .removed_log import generation_of, log_stamp, read_removed
 
 
 class Pack:
@@ -36,7 +36,7 @@ class Pack:
     def __init__(self, path: str | Path):
         self.path = Path(path)
         self._load()
-        self._log = _log_stamp(self.path / REMOVED)
+        self._log = log_stamp(self.path / REMOVED)
         self._set_removed(read_removed(self.path / REMOVED, self.records))
 
     def _load(self) -> None:
@@ -78,7 +78,7 @@ class Pack:
         manifest = read_manifest(self.path)
         if manifest["pack_id"] != self.pack_id or manifest["records"] != self.records:
             raise PackError(f"{self.path} is another pack than the one that was opened")
-        log = _log_stamp(self.path / REMOVED)
+        log = log_stamp(self.path / REMOVED)
         if manifest.get("revision", 0) != self.revision:
             self._load()
         elif log == self._log:
@@ -283,54 +283,3 @@ def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
         with pa.OSFile(temporary, "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table)
         publish((Path(temporary), path))
-
-
-def generation_of(removed: np.ndarray) -> int:
-    """Of a sorted int64 array of removed records: their number << 32 | CRC32C of them; 0 for none."""
-    return len(removed) << 32 | _C.crc32c(removed.astype("<i8").tobytes()) if len(removed) else 0
-
-
-def read_removed(path: Path, records: int) -> np.ndarray:
-    """The removed records, sorted. A line: {"id", "record", "date", "reason"}; "restored": true where it undoes."""
-    removed: set[int] = set()
-    for number, entry in enumerate(read_log(path), 1):
-        try:
-            record = int(entry["record"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise PackError(f"{path}, line {number}: {error!r}") from None
-        if not 0 <= record < records:
-            raise PackError(f"{path}, line {number}: record {record} is not in the pack")
-        removed.discard(record) if entry.get("restored") else removed.add(record)
-    return np.array(sorted(removed), dtype=np.int64)
-
-
-def read_log(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of removed.jsonl; none where there is no such file."""
-    if not path.exists():
-        return
-    text = path.read_text()
-    lines = text.splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if number == len(lines) and not text.endswith("\n"):
-                raise PackError(
-                    f"{path}, line {number} (its last) is cut off: {line!r}. Take the file from a copy of the pack; or "
-                    "delete that line, and run its `pass-pack remove` or `restore` again"
-                ) from None
-            raise PackError(
-                f"{path}, line {number} is no JSON ({error}): mend it, or take the file from a copy of the pack"
-            ) from None
-        if not isinstance(entry, dict):
-            raise PackError(f"{path}, line {number}: {entry!r} is no removal")
-        yield entry
-
-
-def _log_stamp(path: Path) -> tuple[int, ...] | None:
-    """Changes whenever the log does: it is exchanged whole."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..errors import PackError
-from .layout import REMOVED, changing, locked, write_durably
+from .layout import changing, locked
 from .reader import Pack
+from .removed_log import append_log
 from .versions import diff
 
 _SHOWN = 10  # ids that a message lists
@@ -138,19 +136,6 @@ def _sort_out(done: Removal, rows: list[tuple[str, int, bool]]) -> None:
 def _log(pack: Pack, changed: dict[str, int], reason: str, restored: bool) -> None:
     undo = {"restored": True} if restored else {}
     append_log(pack.path, [{"id": id, "record": record, "reason": reason, **undo} for id, record in changed.items()])
-
-
-def append_log(root: Path, entries: list[dict[str, Any]]) -> None:
-    """Adds lines, with the date. The file is exchanged whole, so that all lines or none are there after a crash."""
-    if not entries:
-        return
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    lines = [json.dumps({**entry, "date": date}, sort_keys=True) + "\n" for entry in entries]
-    path = root / REMOVED
-    before = path.read_bytes() if path.exists() else b""
-    if before and not before.endswith(b"\n"):
-        before += b"\n"
-    write_durably(path, before + "".join(lines).encode())
 
 
 def _copies(pack: Pack, records: np.ndarray) -> list[str]:

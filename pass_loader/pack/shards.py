@@ -17,7 +17,7 @@ from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
 from .layout import append_member, end_tar, member_name, publish, shard_names
 from .report import Refusal, Report
-from .sources import MAX_PICTURE_BYTES, Entry
+from .source import MAX_PICTURE_BYTES, Entry
 
 # Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
 _COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "label", "class_name", "metadata",

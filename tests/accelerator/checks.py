@@ -18,8 +18,8 @@ import torch
 from torch.utils import data
 
 from pass_loader import DataLoader, Recipe, ShardDataset, normalize, recipes
-from pass_loader.rendering import ELEMENTS
-from pass_loader.structures import _STRUCTURES
+from pass_loader.loading.rendering import ELEMENTS
+from pass_loader.loading.structures import _STRUCTURES
 from tests import cpu_lane
 from tests.test_companions import pair  # noqa: F401  a fixture
 from tests.test_device_loader import assert_equal

@@ -1,0 +1,48 @@
+"""`pass-pack bench`: the figure of the user's own machine and pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import _C, recipes
+from ..loading.bench import BATCH_SIZE, bench
+from ..pack.reader import Pack
+from .sources import add_recipe, at_least
+
+
+def add_bench_command(commands: Any) -> None:
+    speed = commands.add_parser("bench", help="samples a second on this machine, and the share of each stage")
+    speed.add_argument("pack", type=Path, metavar="PACK")
+    add_recipe(speed)
+    speed.add_argument("--threads", type=at_least(1), metavar="N", help="beside one thread; default: one a core")
+    speed.add_argument(
+        "--seconds", type=at_least(1), default=10, metavar="S", help="for each measurement (%(default)s)"
+    )
+    speed.set_defaults(run=_bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    pack, recipe = Pack(options.pack), recipes.named(options.recipe)
+    cores = len(os.sched_getaffinity(0))
+    print(
+        f"{options.pack}: {len(pack):,} live records, mean {pack.column('length').mean() / 1e3:,.0f} kB; "
+        f"{recipe.name}: {len(recipe.views)} views, float32, batches of {BATCH_SIZE}; level {_C.isa()}, {cores} cores",
+        flush=True,
+    )
+    found = [bench(pack, recipe, threads, options.seconds)
+             for threads in sorted({1, options.threads or cores})]  # fmt: skip
+    lines = {
+        "threads": [f"{one.threads}" for one in found],
+        "samples/s": [f"{one.samples_per_second:,.0f}" for one in found],
+        "views/s": [f"{one.samples_per_second * len(recipe.views):,.0f}" for one in found],
+        "times one thread": [f"{one.samples_per_second / found[0].samples_per_second:.2f}" for one in found],
+    }
+    for stage in found[0].stages:
+        lines[stage] = [f"{one.stages[stage]:.1%}" for one in found]
+    lines["waiting"] = [f"{max(1 - sum(one.stages.values()), 0):.1%}" for one in found]
+    for name, cells in lines.items():
+        print(f"{name:20}" + "".join(f"{cell:>12}" for cell in cells))
+    return 0

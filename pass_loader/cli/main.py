@@ -1,0 +1,134 @@
+"""The command `pass-pack`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from .. import recipes
+from ..data.preview import preview
+from ..errors import PackError, RecordError
+from ..pack.reader import Pack
+from ..pack.verify import verify
+from ..pack.versions import info
+from .attribution import add_attribution_command
+from .bench import add_bench_command
+from .progress import ProgressBar
+from .removal import add_removal_commands
+from .sources import add_recipe, add_source_commands, at_least
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except (PackError, RecordError, OSError, ValueError, ImportError) as error:
+        print(f"pass-pack: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("pass-pack: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pass-pack", description="Make packs of pictures, look at them, check them.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add_source_commands(commands)
+    facts = commands.add_parser("info", help="what a pack holds, and which version of PASS it is")
+    facts.add_argument("pack", type=Path, metavar="PACK")
+    facts.add_argument(
+        "--metadata", type=Path, metavar="TABLE", help="prove the version: compare the ids with its pass_metadata.csv"
+    )
+    facts.add_argument("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
+    facts.add_argument("--json", action="store_true", help="for machines")
+    facts.set_defaults(run=_info)
+
+    check = commands.add_parser("verify", help="check every byte of a pack; exit with 1 where something is wrong")
+    check.add_argument("pack", type=Path, metavar="PACK")
+    check.add_argument("--decode", action="store_true", help="prove every live picture by decoding it")
+    check.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    check.add_argument("--json", action="store_true", help="for machines")
+    check.set_defaults(run=_verify)
+
+    sheet = commands.add_parser("preview", help="a contact sheet of samples and their views")
+    sheet.add_argument("pack", type=Path, metavar="PACK")
+    add_recipe(sheet)
+    sheet.add_argument("--out", required=True, type=Path, metavar="FILE.png")
+    sheet.add_argument("--count", type=at_least(1), default=4, metavar="N", help="samples (%(default)s)")
+    sheet.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
+    sheet.add_argument("--epoch", type=at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
+    sheet.set_defaults(run=_preview)
+    add_removal_commands(commands)
+    add_attribution_command(commands)
+    add_bench_command(commands)
+    return parser
+
+
+def _info(options: argparse.Namespace) -> int:
+    facts = info(options.pack, options.metadata, key=options.key)
+    if options.json:
+        print(json.dumps(facts, indent=1))
+        return 0
+    bytes_, height, width = facts["picture_bytes"], facts["height"], facts["width"]
+    lines = {
+        "pack id": facts["pack_id"],
+        "PASS version": _version(facts),
+        "records": f"{facts['records']:,}, live {facts['live']:,}, removed {facts['removed']:,} "
+                   f"(purged {facts['purged']:,})",
+        "ids of the live": f"SHA-256 {facts['id_digest']}",
+        "shards": f"{facts['shards']}, {facts['tar_bytes']:,} bytes of tar",
+        "codec": ", ".join(f"{name} {count:,}" for name, count in facts["codecs"].items() if count) or facts["codec"],
+        "bytes a picture": f"mean {facts['mean_picture_bytes']:,}, least {bytes_['least']:,}, most {bytes_['most']:,}",
+        "height x width": f"median {height['median']} x {width['median']}, least {height['least']} x {width['least']}, "
+                          f"most {height['most']} x {width['most']}",
+        "classes": f"{facts['classes']}, {facts['without_label']:,} records without a label",
+        "metadata": ", ".join(facts["metadata"]) or "none",
+        "sources": ", ".join(facts["sources"]),
+    }  # fmt: skip
+    for name, value in lines.items():
+        print(f"{name + ':':18}{value}")
+    return 0
+
+
+def _version(facts: dict[str, Any]) -> str:
+    if facts["compared"] is not None:
+        return facts["compared"]["verdict"]
+    if facts["pass_version"] is None:
+        return "none by its number of records"
+    return (
+        f"{facts['pass_version']} by its number of records; its ids were not compared (--metadata pass_metadata.csv "
+        "does)"
+    )
+
+
+def _verify(options: argparse.Namespace) -> int:
+    try:
+        total = int(Pack(options.pack).column("length").sum())
+    except PackError:
+        total = 0  # verify says what is wrong
+    with ProgressBar(total, "checked") as progress:
+        found = verify(options.pack, decode=options.decode, workers=options.workers, progress=progress)
+    if options.json:
+        print(json.dumps(found.summary(), indent=1))
+    else:
+        for problem in found:
+            print(problem)
+        print(f"{options.pack}: {found}")
+    return 1 if found else 0
+
+
+def _preview(options: argparse.Namespace) -> int:
+    preview(
+        options.pack, recipes.named(options.recipe), options.out, count=options.count, seed=options.seed,
+        epoch=options.epoch,
+    )  # fmt: skip
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""`pass-pack build`, `index`, `locate`, `convert` and `export`, as commands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import recipes
+from ..pack.build import ON_DUPLICATE, build, index
+from ..pack.convert import convert
+from ..pack.export import FORMATS, export
+from ..pack.foreign import locate
+from ..pack.layout import JPEG_CODECS
+from ..pack.reader import Pack
+from ..pack.report import Report
+from ..pack.sources import open_sources
+from .progress import ProgressBar
+
+_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
+
+
+def size_in_bytes(text: str) -> int:
+    """'1GiB', '500MB', '1000000'."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
+    if match is None or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; want for example 1GiB, 500MB, 1000000")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is below {least}")
+        return int(text)
+
+    return integer
+
+
+def add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--recipe", default="dino", metavar="NAME",
+        help=f"one of {', '.join(recipes.PRESETS)}, or a call of it: 'dinov2(as_declared=True)' (%(default)s)",
+    )  # fmt: skip
+
+
+def add_source_commands(commands: Any) -> None:
+    make = commands.add_parser("build", help="pack pictures; run again, it goes on where it was cut off")
+    make.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE",
+        help="a tar (PASS's, WebDataset's), a folder of classes, a zip, Hugging Face's Parquet, a .txt list of paths",
+    )  # fmt: skip
+    _add_packing(make)
+    make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
+    make.add_argument("--transcode", action="store_true", help="turn other formats into JPEG, quality 95, 4:4:4")
+    _add_codec(make, default="jpeg")
+    make.set_defaults(run=_build)
+
+    refer = commands.add_parser("index", help="a pack that refers to tars where they lie; nothing is copied")
+    refer.add_argument("sources", nargs="+", type=Path, metavar="TAR")
+    _add_packing(refer)
+    refer.set_defaults(run=_index)
+
+    where = commands.add_parser("locate", help="find the moved tars of a pack that `index` made")
+    where.add_argument("pack", type=Path, metavar="PACK")
+    where.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="where the tars are now")
+    where.set_defaults(run=_locate)
+
+    other = commands.add_parser("convert", help="the same records in another codec, as a new pack")
+    other.add_argument("pack", type=Path, metavar="PACK")
+    other.add_argument("--out", required=True, type=Path, metavar="NEW", help="a directory: new, or of a run cut off")
+    _add_codec(other)
+    other.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    other.set_defaults(run=_convert)
+
+    out = commands.add_parser("export", help="the live records in another format")
+    out.add_argument("pack", type=Path, metavar="PACK")
+    out.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    out.add_argument("--format", required=True, choices=FORMATS, help="what to write")
+    out.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
+    out.set_defaults(run=_export)
+
+
+def _add_packing(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--out", required=True, type=Path, metavar="PACK", help="the pack's directory: new, or of a packing cut off")
+    add("--metadata", type=Path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
+    add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
+    add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
+    add("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    add("--decode", action="store_true", help="prove every picture by decoding it")
+    add(
+        "--on-duplicate", choices=ON_DUPLICATE, default="keep",
+        help="a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)",
+    )  # fmt: skip
+    add("--md5", action="store_true", help="check PASS's files against the published sums first")
+    add("--strict", action="store_true", help="exit with 1 where anything was refused")
+
+
+def _add_codec(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    parser.add_argument(
+        "--codec", choices=JPEG_CODECS, default=default, required=default is None,
+        help="jpeg: files untouched; dct: about 1.3 times the bytes, decoded several times as fast, the same pixels; "
+        "dct-zstd: about the JPEG's bytes, decoded nearly as fast",
+    )  # fmt: skip
+
+
+def _packing(options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "metadata": options.metadata,
+        "key": options.key,
+        "gps": not options.no_gps,
+        "workers": options.workers,
+        "decode": options.decode,
+        "on_duplicate": options.on_duplicate,
+        "md5": options.md5,
+    }
+
+
+def _done(options: argparse.Namespace, report: Report) -> int:
+    print(f"{options.out}: {report}")
+    return 1 if options.strict and report.refused else 0
+
+
+def _build(options: argparse.Namespace) -> int:
+    with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
+        report = build(
+            options.sources, options.out, shard_bytes=options.shard_bytes, transcode=options.transcode,
+            codec=options.codec, progress=progress, **_packing(options),
+        )  # fmt: skip
+    return _done(options, report)
+
+
+def _index(options: argparse.Namespace) -> int:
+    with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "indexed") as progress:
+        report = index(options.sources, options.out, progress=progress, **_packing(options))
+    return _done(options, report)
+
+
+def _locate(options: argparse.Namespace) -> int:
+    for name, path in locate(options.pack, options.folders).items():
+        print(f"{name}: {path}")
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> int:
+    return _write(options, "converted", convert, codec=options.codec, workers=options.workers)
+
+
+def _export(options: argparse.Namespace) -> int:
+    return _write(options, "exported", export, format=options.format, shard_bytes=options.shard_bytes)
+
+
+def _write(options: argparse.Namespace, verb: str, write: Callable[..., object], **how: Any) -> int:
+    pack = Pack(options.pack)
+    with ProgressBar(int(pack.column("length").sum()), verb) as progress:
+        done = write(pack, options.out, progress=progress, **how)
+    print(f"{options.out}: {done}")
+    return 0

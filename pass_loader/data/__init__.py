@@ -1,0 +1,1 @@
+"""Which picture: the samples of packs, their labels and companions. Works without torch."""

@@ -1,0 +1,1 @@
+"""The same batches on a GPU. Needs torch."""

@@ -1,0 +1,336 @@
+"""Batches on a GPU: threads decode into pinned memory, a side stream (lane.py) copies the pictures and renders their
+views."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import _C
+from ..data.samples import Samples
+from ..keys import Keys
+from ..loading.rendering import Failure, Renderer, Submitted
+from . import cuda, nvjpeg
+from .stream import Chunk, Lane, picture_of
+
+ALIGN = 256  # bytes
+MOST_ARENA_BYTES = 1 << 30  # unless arena_bytes says otherwise
+SAMPLED = 512  # records whose sizes tell how large an arena has to be
+Allocator = Callable[[list[int], torch.dtype], torch.Tensor]
+
+
+def check_samples(samples: Samples) -> None:
+    """Raises ValueError that names what the GPU's renderer does not have, with the way out."""
+    sources = samples.normalized_recipes()
+    missing = {
+        "a recipe of one channel": samples.recipe.channels != 3,
+        "heatmaps": samples.heatmaps is not None,
+        "companions": samples.companions is not None,
+        "mean and std that differ between packs": len({(source.mean, source.std) for source in sources}) > 1,
+    }
+    for what, present in missing.items():
+        if present:
+            raise ValueError(f"{what}: rendered on the CPU alone; take device='cpu'")
+
+
+def gpu_of(device: torch.device, decode: str = "cpu") -> torch.device:
+    """With its index, the current device's where it has none. Raises RuntimeError with the reason where no GPU can be
+    used, or what decodes there is missing; ValueError where there is no such device."""
+    reason = cuda.cuda_reason()
+    if not reason and not torch.cuda.is_available():
+        reason = "torch sees no GPU: install a build of torch with CUDA (torch.version.cuda tells)"
+    if reason:
+        raise RuntimeError(reason)
+    if decode == "nvjpeg":
+        nvjpeg.check_library()
+    index, count = torch.cuda.current_device() if device.index is None else device.index, torch.cuda.device_count()
+    if index >= count:
+        raise ValueError(f"device is {device}: there are {count} GPUs, counted from 0")
+    return torch.device("cuda", index)
+
+
+class DeviceSubmitted(Submitted):
+    """A batch on its way to a GPU, decoded part by part: a part is what finds room in one chunk of the arena.
+
+    parent: the batch of which this is one sample, rendered once more or in place of another.
+    """
+
+    def __init__(self, renderer: DeviceRenderer, keys: Keys, plans: np.ndarray, with_plans: bool,
+                 parent: DeviceSubmitted | None = None, views: Sequence[torch.Tensor] = ()):  # fmt: skip
+        super().__init__(renderer.samples, keys, [*views], [], plans if with_plans else None, None, [], [], None)
+        self._renderer, self._parent = renderer, parent
+        self._asked, self._all_plans = keys, plans
+        self._left = np.arange(len(keys))  # slots still to be decoded
+        self._part = self._left[:0]  # slots that are being decoded
+        self._rows = self._plans = self._lengths = np.empty(0)  # of the part
+        self._as_file = np.full(len(keys), renderer.lane.files is not None)  # slots that a GPU may decode
+        self._chunk: Chunk | None = None
+        self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
+        self._failures: list[Failure] = []
+        self._done: Any = None  # the event behind which the views are rendered
+
+    def __del__(self) -> None:
+        chunk = getattr(self, "_chunk", None)
+        if chunk is not None:
+            self.pending = None  # first no thread writes there any more
+            self._renderer.give_back(chunk)
+
+    @property
+    def launched(self) -> bool:
+        return not len(self._left)
+
+    def begin(self) -> bool:
+        """Starts to decode what is left, where there is a chunk for it; whether it has begun."""
+        if self.pending is None:
+            if self._chunk is None:
+                self._chunk = self._renderer.take_chunk(self._too_large)
+            if self._chunk is None:
+                return False
+            self._part = self._left[:1] if self._too_large else self._left
+            self._lengths = (self._as_file[self._part] & (self._too_large == 0)).astype(np.int64)
+            self._rows = np.zeros((len(self._part), 5), np.int64)
+            self._plans = np.zeros((len(self._part), self._all_plans.shape[1]), _C.view_plan_dtype)
+            self.pending = self._renderer.decode(
+                self._asked.at(self._part), self._chunk, self._rows, self._plans, self._lengths
+            )
+        return True
+
+    def wait(self, timeout: float = math.inf) -> list[Failure]:
+        """Until all is decoded and queued on the GPU. Raises TimeoutError when `timeout` seconds pass first."""
+        end = time.monotonic() + timeout
+        with self._renderer.lock:
+            while not self.launched:
+                if self.begin():
+                    self.launch(end - time.monotonic(), timeout)
+                else:  # another iterator's batches hold all memory
+                    self._renderer.launch_oldest(end - time.monotonic(), timeout)
+        return sorted(self._failures)
+
+    def launch(self, seconds: float, timeout: float) -> None:
+        """Waits for the part and queues it. Where that fails nothing has changed, and it can be tried again."""
+        assert self.pending is not None and self._chunk is not None
+        failures = self.pending.wait(seconds) if seconds >= 0 or self.pending.done else None
+        if failures is None:
+            raise TimeoutError(f"no batch within timeout={timeout:g} s")
+        rows, part, late = self._rows, self._part, self._rows[:, 0] < 0
+        decoded = ~late & (rows[:, 1] > 0)
+        there, files = np.flatnonzero(decoded & (self._lengths == 0)), np.flatnonzero(decoded & (self._lengths > 0))
+        too_large = int(3 * rows[0, 4]) if late.all() else 0
+        if len(there):
+            self._note(self._renderer.render(self._chunk, rows[there], self._plans[there], part[there], self.room()))
+        if len(files):
+            taken, done = self._renderer.render_files(
+                self._chunk, self._lengths[files], rows[files], self._plans[files], part[files], self.room()
+            )
+            self._note(done)
+            late[files[~taken]], self._as_file[part[files[~taken]]] = True, False
+        self._all_plans[part] = self._plans
+        self._failures += [(int(part[slot]), fault, message) for slot, fault, message in failures]
+        self._too_large = too_large
+        self._left = np.concatenate([part[late], self._left[len(part) :]])
+        chunk, self._chunk, self.pending = self._chunk, None, None
+        self._renderer.give_back(chunk)
+
+    def _note(self, done: Any) -> None:
+        self._done = done
+        if self._parent is not None:
+            self._parent._note(done)
+
+    def room(self) -> list[torch.Tensor]:
+        """The views, whose memory is taken when it is needed."""
+        if not self.views:
+            self.views = self._renderer.views_of(len(self._asked))
+        return self.views
+
+    def again(self, slot: int, keys: Keys) -> DeviceSubmitted:
+        place = slice(slot, slot + 1)
+        views = [view[place] for view in self.room()]
+        return DeviceSubmitted(self._renderer, keys, self._all_plans[place], self.plans is not None, self, views)
+
+    def keep(self, slots: np.ndarray) -> None:
+        views, self.views = self.views, []
+        super().keep(slots)
+        if views:
+            self.views, self._done = self._renderer.lane.select(views, slots)
+
+    def hand_over(self) -> None:
+        """For the consumer's current stream. Also queues what has been decoded meanwhile: it is rendered while the
+        consumer works."""
+        with self._renderer.lock:
+            if self._done is not None:
+                self._renderer.lane.hand_over(self._done, self.views)
+                self.views = self._renderer.at_stable_addresses(self.views)
+            self._renderer.launch_decoded()
+
+
+class DeviceRenderer(Renderer):
+    """As Renderer, with views on a GPU. Belongs to one stream of the consumer at a time.
+
+    device: with its index. depth: batches in work. arena_bytes: pinned memory for decoded pictures; None: what depth
+    + 1 usual batches need, at most 1 GiB. A batch that needs more goes in parts, and a picture that is larger than a
+    part gets memory of its own on its way. static_buffers: every batch lies at the same addresses. decode: "nvjpeg"
+    leaves plain JPEGs to the GPU.
+    """
+
+    def __init__(self, samples: Samples, threads: int, *, device: torch.device, depth: int = 2,
+                 arena_bytes: int | None = None, static_buffers: bool = False, decode: str = "cpu",
+                 **options: Any):  # fmt: skip
+        check_samples(samples)
+        super().__init__(samples, threads, keep=0, **options)
+        self._threads, self._static_buffers = threads, static_buffers
+        self._static: list[torch.Tensor] = []
+        chunks = depth + 1
+        whole = _usual_arena(samples, self.batch_size, chunks) if arena_bytes is None else arena_bytes
+        self._chunk_bytes = max(whole // chunks // ALIGN * ALIGN, ALIGN)
+        recipe = samples.normalized_recipes()[0]
+        self.lane = Lane(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
+                         self._chunk_bytes)  # fmt: skip
+        if decode == "nvjpeg":
+            self.lane.open_files(min(self._chunk_bytes, nvjpeg.SLOT_BYTES))
+        self._on_cpu = 0  # pictures
+        self._pinned = self.lane.pinned(chunks * self._chunk_bytes)
+        self._free = deque(Chunk(part, own=False) for part in self._pinned.split(self._chunk_bytes))
+        self._under_way: list[weakref.ref[DeviceSubmitted]] = []
+        self.lock = threading.RLock()
+
+    def submit(self, keys: Keys, with_plans: bool = False) -> DeviceSubmitted:
+        plans = np.zeros((len(keys), len(self.samples.recipe.views)), _C.view_plan_dtype)
+        batch = DeviceSubmitted(self, keys, plans, with_plans)
+        with self.lock:
+            self._under_way = [weakref.ref(other) for other in [*self._waiting(), batch]]
+            all(other.begin() for other in self._waiting())
+        return batch
+
+    def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> DeviceSubmitted:
+        assert isinstance(batch, DeviceSubmitted)
+        return batch.again(slot, keys)
+
+    def decode(
+        self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, lengths: np.ndarray
+    ) -> _C.PendingBatch:
+        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans, lengths)
+
+    def render(
+        self, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray, views: list[torch.Tensor]
+    ) -> Any:
+        """Queues pictures of a chunk, whose views go into these slots. Returns the event behind it."""
+        used, outs = int((rows[:, 0] + 3 * rows[:, 4]).max()), places_of(slots, views)
+        chunk.copied, done = self.lane.render(chunk.memory[:used], rows, plans.ravel(), picture_of(plans), outs.ravel())
+        self._on_cpu += len(rows)
+        return done
+
+    def render_files(
+        self, chunk: Chunk, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray,
+        views: list[torch.Tensor],
+    ) -> tuple[np.ndarray, Any]:  # fmt: skip
+        """The same of JPEG files; which of them have gone that way, and the event."""
+        try:
+            taken = self.lane.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
+        finally:  # also behind what was queued before an error
+            chunk.copied = self.lane.mark()
+        return taken, chunk.copied
+
+    def views_of(self, count: int, allocate: Allocator | None = None) -> list[torch.Tensor]:
+        """Of `count` samples, (count, 3, height, width) each."""
+        views = [torch.empty(0)] * len(self.samples.recipe.views)
+        for size, members in self._groups.items():
+            tensor = (allocate or self.lane.empty)(self._shape(len(members), count, size), self.dtype)
+            for index, view in zip(members, self._apart(tensor)):
+                views[index] = view
+        return views
+
+    def at_stable_addresses(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
+        """With static_buffers a copy, in the order of the consumer's stream: what it queued before on the batch before
+        is done with that one."""
+        if not self._static_buffers:
+            return views
+        if not self._static:
+            self._static = self.views_of(self.batch_size, self.lane.empty_here)
+        kept = [static[: len(view)] for static, view in zip(self._static, views)]
+        for static, view in zip(kept, views):
+            static.copy_(view)
+        return kept
+
+    def take_chunk(self, too_large: int) -> Chunk | None:
+        """None: all are in use."""
+        if too_large:
+            return Chunk(self.lane.pinned(-(-too_large // ALIGN) * ALIGN), own=True)
+        if not self._free:
+            return None
+        chunk = self._free.popleft()
+        chunk.need()
+        return chunk
+
+    def give_back(self, chunk: Chunk) -> None:
+        if not chunk.own:
+            self._free.append(chunk)
+
+    def _waiting(self) -> list[DeviceSubmitted]:
+        """Batches that somebody holds and that are not all queued, in their order."""
+        return [batch for ref in self._under_way if (batch := ref()) is not None and not batch.launched]
+
+    def launch_oldest(self, seconds: float, timeout: float) -> None:
+        oldest = next((batch for batch in self._waiting() if batch.pending is not None), None)
+        if oldest is None:
+            raise RuntimeError("no part of the arena is free, and no batch under way holds one")
+        oldest.launch(seconds, timeout)
+
+    def launch_decoded(self) -> None:
+        """Waits for nothing. What fails here is left as it was, and fails again for who waits for it."""
+        if self._threads == 0:
+            return
+        with contextlib.suppress(RuntimeError, ValueError):
+            for batch in self._waiting():
+                while not batch.launched:
+                    if not batch.begin() or batch.pending is None or not batch.pending.done:
+                        return
+                    batch.launch(0.0, 0.0)
+
+    @property
+    def pinned_bytes(self) -> int:
+        return len(self._pinned) + (0 if self.lane.files is None else self.lane.files.pinned_bytes)
+
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        files = self.lane.files
+        return None if files is None else {**files.stats(), "on_cpu": self._on_cpu}
+
+    @property
+    def device_bytes(self) -> int:
+        return self.lane.device_bytes + sum(view.nbytes for view in self._static)
+
+
+def places_of(slots: np.ndarray, views: Sequence[torch.Tensor]) -> np.ndarray:
+    """(slots, views): the addresses of these samples' views."""
+    return np.stack([view.data_ptr() + slots * view.stride(0) * view.element_size() for view in views], axis=1)
+
+
+def pin_rest(whole: Any) -> Any:
+    """A batch whose tensors are pinned, but those on a GPU."""
+    if isinstance(whole, torch.Tensor):
+        return whole.pin_memory() if whole.device.type == "cpu" else whole
+    if isinstance(whole, dict):
+        return {name: pin_rest(part) for name, part in whole.items()}
+    if type(whole) in (list, tuple):
+        return type(whole)(pin_rest(part) for part in whole)
+    return whole
+
+
+def _usual_arena(samples: Samples, batch_size: int, chunks: int) -> int:
+    """Bytes: a power of two, to which torch rounds pinned memory up."""
+    positions = np.linspace(0, len(samples.live) - 1, min(len(samples.live), SAMPLED)).astype(np.int64)
+    none = np.zeros(len(positions), np.uint32)
+    records, _ = samples.live.at(positions, none, none)
+    sizes = [samples.pack.size_of(int(record)) for record in records]
+    bytes = [3 * height * (width + 15) for height, width in sizes]
+    batch = 1.1 * batch_size * float(np.mean(bytes)) + max(bytes)
+    return min(1 << math.ceil(math.log2(chunks * batch)), MOST_ARENA_BYTES)

@@ -1,0 +1,134 @@
+"""Views rendered on a GPU: the same plans, the same bytes as on the CPU. csrc/cuda/render.h."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import _C
+from ..loading.rendering import _half_table
+from ..recipes.recipe import Recipe
+
+try:
+    from .. import _cuda
+except ImportError as error:  # built without nvcc
+    _cuda = None  # type: ignore[assignment]
+    _MISSING = f"this build has no CUDA part ({error}): build again with CUDA's nvcc on the PATH and PASS_LOADER_CUDA=1"
+
+BYTES = np.tile(np.arange(256, dtype=np.uint32), (3, 1))  # the table of torch.uint8
+
+
+def cuda_reason() -> str:
+    """Why no GPU can be used, with the remedy; empty where one can."""
+    return _MISSING if _cuda is None else _cuda.unavailable()
+
+
+def cuda_available() -> bool:
+    """Whether views can be rendered on a GPU here; `cuda_reason` tells why not."""
+    return not cuda_reason()
+
+
+def normalize_table(recipe: Recipe, dtype: torch.dtype) -> np.ndarray:
+    """(3, 256) uint32: the bits of what a byte of each channel becomes."""
+    if dtype == torch.uint8:
+        return BYTES
+    table = recipe.normalize_table()
+    if dtype == torch.float32:
+        return table.view(np.uint32)
+    if dtype in (torch.float16, torch.bfloat16):
+        return _half_table(table, dtype).astype(np.uint32)
+    raise ValueError(f"dtype is {dtype}, want torch.float32, float16, bfloat16 or uint8")
+
+
+class Renderer:
+    """Executes plans on one GPU, on the current stream. Belongs to one thread at a time.
+
+    table: `normalize_table`'s. workspace_limit: bytes on the device for what lies between the steps; a batch that needs
+    more is rendered in parts. Raises RuntimeError with `cuda_reason` where no GPU can be used.
+    """
+
+    def __init__(
+        self,
+        table: np.ndarray,
+        dtype: torch.dtype = torch.float32,
+        *,
+        channels_last: bool = False,
+        device: torch.device | str | int = 0,
+        workspace_limit: int = 1 << 29,
+    ):
+        if _cuda is None:
+            raise RuntimeError(cuda_reason())
+        self.device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        if self.device.type != "cuda":
+            raise ValueError(f"device is {self.device}, want a GPU such as cuda:0")
+        self.dtype, self.channels_last = dtype, channels_last
+        index = 0 if self.device.index is None else self.device.index
+        self._native = _cuda.Renderer(
+            index, dtype.itemsize, channels_last, np.ascontiguousarray(table, np.uint32), workspace_limit
+        )
+
+    def render(self, pictures: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray) -> None:
+        """Queues the views on the current stream.
+
+        pictures: (N, 5) int64, of each its address on the device, height, width, bytes from row to row and from plane
+        to plane: 8-bit RGB in three planes. plans: (views,) rows of _C.view_plan_dtype. picture_of: (views,) int32,
+        which picture each is of; views of one picture should follow one another. outs: (views,) int64, addresses on the
+        device: (3, height, width) elements of `dtype` each, with channels_last (height, width, 3), contiguous.
+        Pictures must stay as they are until the stream has come so far. Raises ValueError for a plan that cannot be
+        executed on its picture, RuntimeError where CUDA refuses.
+        """
+        if plans.dtype != _C.view_plan_dtype:
+            raise ValueError(f"plans are of {plans.dtype}, want rows of _C.view_plan_dtype")
+        stream = torch.cuda.current_stream(self.device).cuda_stream
+        self._native.render(
+            np.ascontiguousarray(pictures, np.int64), np.ascontiguousarray(plans),
+            np.ascontiguousarray(picture_of, np.int32), np.ascontiguousarray(outs, np.int64), stream,
+        )  # fmt: skip
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes held on the device."""
+        return self._native.device_bytes
+
+    @property
+    def allocations(self) -> int:
+        """How often memory was allocated, on the device or pinned; constant in the steady state."""
+        return self._native.allocations
+
+
+def jpeg_decoder(device: torch.device, library: str, slot_bytes: int) -> Any:
+    """The native decoder of nvjpeg.FileDecoder. library: as dlopen takes it. Raises RuntimeError where it cannot be
+    opened, where nvJPEG refuses, and with `cuda_reason`."""
+    if _cuda is None:
+        raise RuntimeError(cuda_reason())
+    return _cuda.JpegDecoder(device.index, library, slot_bytes)
+
+
+def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
+    """Renderer.render's rows of planar pictures: uint8 tensors (3, height, width) whose rows are contiguous."""
+    rows = []
+    for picture in pictures:
+        if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3 or picture.stride(2) != 1:
+            raise ValueError(f"want uint8 (3, height, width), rows contiguous; got {picture.dtype} {picture.shape}")
+        rows.append([picture.data_ptr(), *picture.shape[1:], picture.stride(1), picture.stride(0)])
+    return np.array(rows, np.int64).reshape(-1, 5)
+
+
+def render_plan(pixels: torch.Tensor, plan: np.ndarray, **options: Any) -> list[torch.Tensor]:
+    """`pass_loader.render_plan` on a GPU.
+
+    pixels: (height, width, 3) uint8 RGB on a GPU. plan: rows of _C.view_plan_dtype, one or more. options: Renderer's.
+    Returns a list of (out_height, out_width, 3) uint8 on that GPU. Raises ValueError where a plan cannot be executed.
+    """
+    plans = np.atleast_1d(plan)
+    planar = pixels.permute(2, 0, 1).contiguous()
+    renderer = Renderer(BYTES, torch.uint8, channels_last=True, device=pixels.device, **options)
+    sizes = [(int(p["out_height"]), int(p["out_width"]), 3) for p in plans]
+    views = [torch.empty(size, dtype=torch.uint8, device=pixels.device) for size in sizes]
+    outs = np.array([view.data_ptr() for view in views], np.int64)
+    with torch.cuda.device(pixels.device):
+        renderer.render(picture_rows([planar]), plans, np.zeros(len(plans), np.int32), outs)
+    return views

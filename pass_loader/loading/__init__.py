@@ -1,0 +1,1 @@
+"""Batches: datasets, order, rendering on threads, the DataLoader. Needs torch."""

@@ -1,0 +1,90 @@
+"""ConcatDataset: several packs as one dataset, each with its own choice of records and labels, plain or weighted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..data.heatmaps import Heatmaps
+from ..data.weights import Mixture
+from ..recipes.recipe import Recipe
+from .dataset import ShardDataset
+
+
+class ConcatDataset(ShardDataset):
+    """The samples of several ShardDatasets, as torch's ConcatDataset has them: those of the first, then of the second.
+
+    Takes the place of a ShardDataset everywhere: in our DataLoader, in torch's, by as_map, for single samples. A
+    record's number is that in its pack plus `pack.first_record` of the pack, so that views, which depend on (seed,
+    epoch, record), are other ones in every pack. A batch may hold records of all of them. Its info says in "datasets"
+    which one each is of, as an int64 tensor (N,).
+
+    datasets: of equal recipes (names, mean and std apart) and seeds. Their records, ids, labels, companions, heatmaps,
+        means and stds count: each sample of a batch is normalised by its own pack's, the view of its companion too. All
+        labels must have one shape. `recipe` is the first one's, `normalized_recipes()` are all.
+    weights: None for every record once an epoch. Else one number a dataset: its share of an epoch's samples (see
+        mixture.Mixture: shares are exact, records of a dataset come in turns, and which ones is a pure function of
+        (seed, epoch)). With torch's ConcatDataset and WeightedRandomSampler shares are met on average only, and a
+        record may come twice before another comes once.
+    num_samples: with weights, samples an epoch; None: as many as there are live records.
+
+    Raises ValueError where the datasets do not fit together.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[ShardDataset],
+        weights: Sequence[float] | None = None,
+        *,
+        num_samples: int | None = None,
+    ):
+        self.datasets = list(datasets)
+        _check(self.datasets)
+        if weights is None and num_samples is not None:
+            raise ValueError("num_samples goes with weights: without them an epoch is every record once")
+        first = self.datasets[0]
+        mixture = None if weights is None else Mixture.of(weights, num_samples, first.seed, len(self.datasets))
+        packs = [dataset._served[0] for dataset in self.datasets]
+        self._labels = [dataset._labels[0] for dataset in self.datasets]
+        chosen = [dataset._chosen[0] for dataset in self.datasets]
+        pairs = [dataset._pairs[0] for dataset in self.datasets]
+        recipes = [dataset.recipe for dataset in self.datasets]
+        self._set_up(packs, chosen, pairs, recipes, first.seed, mixture)
+        heatmaps = [dataset.heatmaps for dataset in self.datasets if dataset.heatmaps is not None]
+        self.heatmaps = Heatmaps.together(heatmaps) if heatmaps else None
+        self._begin()
+
+    def __repr__(self) -> str:
+        weights = "" if self.mixture is None else f", weights {self.mixture.weights}"
+        return f"ConcatDataset({self.datasets!r}{weights})"
+
+    @property
+    def cumulative_sizes(self) -> list[int]:
+        """As torch's: how many positions lie before the end of each dataset."""
+        return self.live.ends.tolist()  # type: ignore[attr-defined]
+
+
+def _check(datasets: Sequence[ShardDataset]) -> None:
+    if not datasets:
+        raise ValueError("datasets is empty: want one ShardDataset or more")
+    for dataset in datasets:
+        if not isinstance(dataset, ShardDataset) or isinstance(dataset, ConcatDataset):
+            raise TypeError(f"datasets holds a {type(dataset).__name__}, want ShardDatasets")
+    first = datasets[0]
+    for number, dataset in enumerate(datasets):
+        if dataset.seed != first.seed:
+            raise ValueError(f"dataset 0 has seed {first.seed}, dataset {number} {dataset.seed}: want one seed")
+        if _views(dataset.recipe) != _views(first.recipe):
+            raise ValueError(
+                f"datasets 0 and {number} have other recipes: want one, which gives all samples of a batch their form; "
+                "mean and std alone may differ"
+            )
+        if dataset.label_shape() != first.label_shape():
+            raise ValueError(
+                f"labels of dataset 0 have shape {first.label_shape()} a record, of dataset {number} "
+                f"{dataset.label_shape()}: give labels= of one shape to all, for example "
+                f"numpy.full(({dataset.pack.records}, L), -1)"
+            )
+
+
+def _views(recipe: Recipe) -> tuple[object, ...]:
+    return recipe.rows().tobytes(), recipe.batch, recipe.masks, recipe.companion, recipe.channels

@@ -1,0 +1,110 @@
+"""What happens to a batch some of whose records failed: raise, replace or skip."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import time
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..data.live import Served
+from ..errors import RecordError
+from ..keys import Keys
+from .rendering import Failure, Renderer, Submitted
+
+POLICIES = ("raise", "replace", "skip")
+IO_RETRIES_S = (0.05, 0.5)  # pauses before reading once more from storage that failed
+IN_A_ROW = 100  # failures without a good sample between them: the data are broken, not a picture
+ATTEMPTS = 16  # replacements tried for one slot
+KEPT_ERRORS = 10_000
+
+
+class Faults:
+    """Applies a policy and remembers what failed.
+
+    Bad bytes and wrong checksums obey the policy. Failing storage is read again after IO_RETRIES_S and then raises,
+    whatever the policy: another try of the job may succeed, and the samples are not lost. A recipe that a record cannot
+    have (a jitter of 16 bits) raises too.
+    """
+
+    def __init__(self, policy: str):
+        if policy not in POLICIES:
+            raise ValueError(f"on_error is {policy!r}, want one of {POLICIES}")
+        self.policy = policy
+        self.errors: deque[RecordError] = deque(maxlen=KEPT_ERRORS)
+        self.count = 0
+        self._in_a_row = 0
+
+    def settle(self, batch: Submitted, failures: Sequence[Failure], renderer: Renderer, live: Served) -> None:
+        """Leaves a batch whose valid slots hold good samples; others are replaced, or dropped under "skip"."""
+        failures = _retried(batch, failures, renderer)
+        if not failures:
+            self._in_a_row = 0
+            return
+        asked = [failure for failure in failures if failure[1] == "argument"]  # the recipe is at fault, not a record
+        if self.policy == "raise" or asked:
+            batch.raise_first(asked or failures)
+        bad = dict.fromkeys(range(len(batch.keys)), None) | {slot: message for slot, _, message in failures}
+        for slot, message in bad.items():
+            self._in_a_row = 0 if message is None else self._in_a_row + 1
+            if message is not None:
+                self._note(batch, slot, message)
+                if self.policy == "replace":
+                    self._replace(batch, slot, renderer, live)
+        if self.policy == "skip":
+            batch.keep(np.flatnonzero(batch.valid))
+
+    def _note(self, batch: Submitted, slot: int, message: str) -> None:
+        error = batch.samples.error(int(batch.keys.records[slot]), "record", message)
+        batch.valid[slot] = False
+        self.errors.append(error)
+        self.count += 1
+        if self._in_a_row > IN_A_ROW:
+            raise RuntimeError(f"more than {IN_A_ROW} records in a row failed, the last one: {error}") from error
+
+    def _replace(self, batch: Submitted, slot: int, renderer: Renderer, live: Served) -> None:
+        keys = batch.keys
+        record, draw, epoch = (int(column[slot]) for column in (keys.records, keys.draws, keys.epochs))
+        for attempt in range(ATTEMPTS):
+            position = replacement(batch.samples.seed, epoch, record, attempt, len(live))
+            drawn, _ = live.at(np.array([position]), np.zeros(1, np.uint32), np.array([epoch], np.uint32))
+            other = int(drawn[0])
+            if batch.samples.pack.is_removed(np.array(other)):
+                continue
+            again = renderer.resubmit(batch, slot, Keys.of(other, draw, epoch))
+            failed = _retried(again, again.wait(), renderer)
+            if not failed:
+                batch.replace(slot, again)
+                return
+            self.errors.append(batch.samples.error(other, "record", failed[0][2]))
+            self.count += 1
+        raise RuntimeError(
+            f"{ATTEMPTS} replacements for record {record} failed as well, the last one: {self.errors[-1]}"
+        )
+
+
+def replacement(seed: int, epoch: int, record: int, attempt: int, count: int) -> int:
+    """The position that stands in for a record: the same on every run, rank and machine."""
+    key = struct.pack("<QIqI", seed, epoch, record, attempt)
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") % count
+
+
+def _retried(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
+    """The failures that are not the storage's. Raises ShardError where the storage goes on failing."""
+    lasting = [failure for failure in failures if failure[1] != "io"]
+    for slot, _, _ in (failure for failure in failures if failure[1] == "io"):
+        keys = Keys(*(column[slot : slot + 1] for column in (batch.keys.records, batch.keys.draws, batch.keys.epochs)))
+        again: list[Failure] = []
+        for pause in IO_RETRIES_S:
+            time.sleep(pause)
+            submitted = renderer.resubmit(batch, slot, keys)
+            again = submitted.wait()
+            if not again or again[0][1] != "io":
+                break
+        else:
+            submitted.raise_first(again)
+        lasting += [(slot, fault, message) for _, fault, message in again]
+    return sorted(lasting)

@@ -1,0 +1,405 @@
+"""DataLoader: torch's keywords, batches rendered by native threads in this process."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import operator
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, Sampler
+
+from ..data.live import Served
+from ..errors import RecordError
+from ..keys import check_epoch
+from .arguments import check_device, check_samplers, refuse
+from .dataset import ShardDataset
+from .faults import Faults
+from .iteration import BatchIterator, Begun, Meter, Settings
+from .pinning import Pinning
+from .ranks import Occasions, agree_on_generation, initialized_rank
+from .rendering import ELEMENTS, Renderer, Submitted
+from .resume import Drawn, ForeignSampler, Pass, Progress, check_fits, draw_endless, draw_share, identity
+from .sampler import EpochSampler
+from .statistics import statistics
+from .structures import as_samples, structured
+
+
+class DataLoader:
+    """Batches of a ShardDataset, in the structure of the recipe's official script.
+
+    dataset, batch_size, shuffle, sampler, batch_sampler, pin_memory, drop_last, timeout, generator: as in torch.
+        Without a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
+    num_workers: threads; 0 renders in the calling thread.
+    prefetch_factor: batches a loader (not a worker) in work while one is waited for; 2 unless given.
+    collate_fn: called with a list of samples as a map dataset gives them, (list of views, label); None gives the
+        recipe's structure without a copy.
+    persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for
+        the current accelerator either way; without one there is a warning, as in torch.
+    rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
+    return_info: one dict more a batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width, height.
+    return_plan: the plans more a batch, (N, views) rows of _C.view_plan_dtype; in front of the info.
+    dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
+    channels_last: the memory format of the views.
+    on_error: what a record whose bytes are bad does. "raise"; "replace" by another record, a pure function of (seed,
+        epoch, record), with `valid` false in the info; "skip", a smaller batch, on one rank only. `errors` lists them.
+        Storage that fails is read again twice and then raises in any case, and so do 100 bad records in a row.
+    order: "torch" or "permute", see EpochSampler. infinite: an endless stream over epochs; `len` raises TypeError.
+    cpus: thread i runs on cpus[i % len(cpus)] alone.
+    device: where views are rendered and lie: "cpu", or a GPU ("cuda", "cuda:1"), where threads only decode; same bytes.
+        All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself (docs/gpu.md).
+    decode: on a GPU, who decodes JPEGs: "cpu", or "nvjpeg", whose pixels differ a little (docs/gpu.md).
+    static_buffers: on a GPU, every batch at the same addresses, for CUDA graphs; the next one overwrites it.
+    arena_bytes: on a GPU, pinned memory for decoded pictures on their way; None: as much as usual batches need.
+
+    The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
+    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
+    the first behind those used where its own was (docs/loader.md, "Epochs"). What was removed from the pack leaves at
+    the next epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global
+    batch.
+
+    Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
+    after `timeout` seconds.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardDataset,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Sampler[Any] | Iterable[Any] | None = None,
+        batch_sampler: Sampler[list[Any]] | Iterable[Sequence[Any]] | None = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: None = None,
+        multiprocessing_context: None = None,
+        generator: torch.Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
+        rank: int | None = None,
+        world_size: int | None = None,
+        return_info: bool = False,
+        return_plan: bool = False,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        on_error: str = "raise",
+        order: str | None = None,
+        infinite: bool = False,
+        cpus: Sequence[int] = (),
+        device: torch.device | str = "cpu",
+        decode: str = "cpu",
+        static_buffers: bool = False,
+        arena_bytes: int | None = None,
+    ):
+        if not isinstance(dataset, ShardDataset):
+            raise TypeError(
+                f"dataset is {type(dataset).__name__}, want a pass_loader.ShardDataset; for a part of one give it "
+                "records= or ids=, not a Subset; for several pass_loader.ConcatDataset, not torch's"
+            )
+        refuse(
+            worker_init_fn=(worker_init_fn, "workers are threads without state of their own"),
+            multiprocessing_context=(multiprocessing_context, "workers are threads"),
+        )
+        ours = shuffle or order or infinite or rank is not None or world_size is not None
+        check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
+        if collate_fn is not None and (return_info or return_plan):
+            raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
+        if dtype not in ELEMENTS:
+            raise TypeError(f"dtype is {dtype}, want one of {', '.join(map(str, ELEMENTS))}")
+        self.dataset = dataset
+        self.batch_size = None if batch_sampler is not None else operator.index(batch_size or 0)
+        self.num_workers = operator.index(num_workers)
+        self.prefetch_factor = 2 if prefetch_factor is None else operator.index(prefetch_factor)
+        for name, value, least in (("batch_size", batch_size or 0, 1), ("num_workers", self.num_workers, 0),
+                                   ("prefetch_factor", self.prefetch_factor, 1), ("timeout", timeout, 0)):  # fmt: skip
+            if value < least:
+                raise ValueError(f"{name} is {value}, want at least {least}")
+        self.collate_fn, self.timeout = collate_fn, timeout
+        self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
+        self._pinning = Pinning()
+        self.drop_last = drop_last
+        self.generator = generator
+        self.worker_init_fn = self.multiprocessing_context = None  # frameworks read them
+        self.persistent_workers, self.in_order = persistent_workers, in_order
+        self.return_info, self.return_plan = return_info, return_plan
+        self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
+        given = sampler if batch_sampler is None else batch_sampler
+        self._foreign: ForeignSampler | None = None
+        if given is not None and not isinstance(given, EpochSampler):
+            self._foreign = ForeignSampler(given, batched=batch_sampler is not None)
+        self.sampler: Any = sampler if sampler is not None else getattr(batch_sampler, "sampler", None)
+        if given is None:
+            self.sampler = EpochSampler(
+                dataset, shuffle=bool(shuffle), seed=0 if generator is None else generator.initial_seed(), rank=rank,
+                world_size=world_size, order=order, infinite=infinite,
+            )  # fmt: skip
+        self.batch_sampler: Any = batch_sampler
+        if batch_sampler is None:
+            self.batch_sampler = BatchSampler(self.sampler, self.batch_size or 1, drop_last)
+        self._faults = Faults(on_error)
+        self._meter = Meter()
+        self._occasions = Occasions()
+        self._last: Progress | None = None  # of the latest iteration
+        self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
+        self.device, self.decode, self.static_buffers, self.arena_bytes = device, decode, static_buffers, arena_bytes
+        check_device(device, decode, static_buffers, self.batch_size, arena_bytes)
+        if (gpu := self._gpu()) is not None:
+            gpu.check_samples(dataset)
+            self.device = gpu.gpu_of(torch.device(device), decode)
+        self._renderer: tuple[int, Renderer] | None = None
+
+    def _gpu(self) -> Any:
+        """The module that a GPU needs, loaded for those alone who name one; None: the device is the CPU."""
+        if torch.device(self.device).type == "cpu":
+            return None
+        from ..gpu import batches
+
+        return batches
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("dataset", "batch_size", "sampler", "batch_sampler", "drop_last") and "_renderer" in self.__dict__:
+            raise ValueError(f"{name} is fixed when the DataLoader is made: make another one")
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_renderer": None}
+
+    def __len__(self) -> int:
+        """Batches of an epoch. Raises TypeError where the sampler has no length."""
+        counted = self.batch_sampler if self.batch_size is None else self.sampler
+        if not isinstance(counted, Sized):
+            raise TypeError(f"the sampler {type(counted).__name__} has no length, so the loader has none")
+        if self.batch_size is None:
+            return len(counted)
+        return len(counted) // self.batch_size if self.drop_last else math.ceil(len(counted) / self.batch_size)
+
+    @property
+    def errors(self) -> list[RecordError]:
+        """The records that were replaced or skipped, the latest 10,000."""
+        return list(self._faults.errors)
+
+    def __iter__(self) -> BatchIterator:
+        if self._place()[1] > 1 and self._faults.policy == "skip":
+            raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
+        self._pinning.decide(self.pin_memory, self.pin_memory_device)
+        return BatchIterator(self._begin, self._faults, self._meter)
+
+    def _begin(self) -> Begun:
+        """At the first `next` of an iterator, as torch's without workers."""
+        rank, world = self._place()
+        progress = self._continued() or self._next_progress()
+        check_epoch(progress.epoch)
+        occasion = self._occasion(progress)
+        live = self._live(progress, world, occasion)
+        gone = self.dataset.pack.removed if progress.is_inside else np.empty(0, np.int64)
+        step = None if self._foreign is not None else (self.batch_size or 1) * world
+        with_plans = self.return_info or self.return_plan
+        settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
+        drawn = self._drawn(live, gone, progress, step, occasion)
+        first = [*itertools.islice(drawn, 1)]  # what does not fit shows here, and a state that was loaded is not lost
+        begun = Begun(itertools.chain(first, drawn), self._get_renderer, progress, settings)
+        self._last, self._resumed = progress, None
+        return begun
+
+    def _continued(self) -> Progress | None:
+        """Where a state that was loaded goes on; None where there is none, or the sampler was set to another epoch."""
+        resumed, order_epoch = self._resumed, self._order_epoch()
+        if resumed is None:
+            return None
+        if resumed.order_epoch == order_epoch:
+            return dataclasses.replace(resumed)
+        if resumed.position:
+            warnings.warn(
+                f"the state is of epoch {resumed.order_epoch}, the sampler was set to {order_epoch}: the position "
+                f"{resumed.position} in that epoch is dropped", stacklevel=5,
+            )  # fmt: skip
+        self._last, self._resumed = resumed, None
+        return None
+
+    def _next_progress(self) -> Progress:
+        """The start of the next iteration."""
+        order_epoch, live = self._order_epoch(), self.dataset.live
+        epoch, endless = self._next_epoch(order_epoch), self._foreign is None and self.sampler.infinite
+        return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=endless)
+
+    def _drawn(
+        self, live: Served, gone: np.ndarray, progress: Progress, step: int | None, occasion: str
+    ) -> Iterator[Drawn]:
+        size = self.batch_size or 1
+        if self._foreign is not None:
+            skipped = self._foreign.begin(progress)
+            return self._foreign.draw(live, gone, size, self.drop_last, progress, skipped)
+        if self.sampler.infinite:
+            running = Pass(progress.passed, progress.pass_start, live, gone)
+            begin = functools.partial(self._agreed, self.sampler.place[1], occasion)
+            return draw_endless(self.sampler, size, dataclasses.replace(progress), running, begin)
+        stop = self.sampler.stop(len(live), progress.world, progress.position, step or 1, self.drop_last)
+        share = self.sampler.share(len(live), progress.position, stop)
+        return draw_share(share, live, size, progress.epoch, gone)
+
+    def _place(self) -> tuple[int, int]:
+        """(rank, ranks that take part)."""
+        return self.sampler.place if self._foreign is None else initialized_rank() or (0, 1)
+
+    def _order_epoch(self) -> int:
+        return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
+
+    def _next_epoch(self, order_epoch: int) -> int:
+        """The views' epoch of the next iteration: the sampler's, or the first behind those that were used. One that was
+        left before its end is begun again by who sets epochs: a look at a batch, on one rank alone, changes nothing.
+        """
+        last = self._last
+        if last is None or order_epoch < last.order_epoch:
+            return order_epoch
+        if order_epoch > last.order_epoch:
+            return max(order_epoch, last.unused_epoch)
+        source = self.sampler if self._foreign is None else self._foreign
+        return last.epoch if source.epoch_is_set and not (last.finished or last.endless) else last.unused_epoch
+
+    def _live(self, progress: Progress, world: int, occasion: str) -> Served:
+        """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
+        if progress.generation is not None:
+            progress.to_running_pass()
+        if not progress.is_inside or progress.generation is None:
+            progress.world = world
+            live = self._agreed(world, occasion, progress.passed)
+            progress.generation, progress.samples = live.generation, len(live)
+            progress.to_running_pass()
+            return live
+        self.dataset.pack.refresh()
+        live = self.dataset.live_then(progress.generation)
+        if len(live) != progress.samples:
+            raise ValueError(f"the state is of {progress.samples} samples, the dataset had {len(live)} at that time")
+        self.dataset.serve(live)
+        return live
+
+    def _agreed(self, world: int, occasion: str, passed: int) -> Served:
+        """What is served from now on: the records that are live as the first rank finds them."""
+        pack = self.dataset.pack
+        pack.refresh()
+        generation = agree_on_generation(pack, f"{occasion}/{passed}") if world > 1 else pack.generation
+        live = self.dataset.live_then(generation)
+        if not len(live):
+            raise ValueError(f"{self.dataset!r} serves no records")
+        self.dataset.serve(live)
+        return live
+
+    def _occasion(self, progress: Progress) -> str:
+        """A name for this start of an epoch, the same on all ranks; also where one of them has other loaders besides,
+        or has looked at a batch alone.
+        """
+        own = hashlib.blake2b(repr(self._identity(0)).encode(), digest_size=8).hexdigest()
+        last = self._last
+        again = last is not None and (last.order_epoch, last.epoch) == (progress.order_epoch, progress.epoch)
+        return self._occasions.name(own, progress.order_epoch, again)
+
+    def _structure(self, batch: Submitted) -> Any:
+        batch.hand_over()
+        collate = self.collate_fn
+        whole = collate(as_samples(batch)) if collate else structured(batch, self.return_info, self.return_plan)
+        gpu = self._gpu()
+        return self._pinning.pinned(whole, None if gpu is None else gpu.pin_rest)
+
+    def _depth(self) -> int:
+        return self.prefetch_factor if self.num_workers > 0 else 1
+
+    def _get_renderer(self) -> Renderer:
+        """Made at the first iteration and kept for the next; threads do not survive a fork, nor paths a purge."""
+        kept = self._renderer
+        if kept is None or kept[0] != os.getpid() or kept[1].reader is not self.dataset.reader:
+            common = {"batch_size": self.batch_size or 1, "dtype": self.dtype, "channels_last": self.channels_last,
+                      "cpus": self.cpus}  # fmt: skip
+            gpu = self._gpu()
+            if gpu is None:
+                renderer = Renderer(self.dataset, self.num_workers, pinning=self._pinning, keep=self._depth() + 1,
+                                    **common)  # fmt: skip
+            else:
+                renderer = gpu.DeviceRenderer(
+                    self.dataset, self.num_workers, device=self.device, depth=self._depth(),
+                    arena_bytes=self.arena_bytes, static_buffers=self.static_buffers, decode=self.decode, **common,
+                )  # fmt: skip
+            kept = self._renderer = (os.getpid(), renderer)
+        return kept[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration stands, as JSON-serialisable values; equal on all ranks under our own order.
+
+        Counts batches handed out by `next`, not prefetched ones. Behind the last batch it is the start of the next
+        epoch. Starts no threads. Raises TypeError for a foreign sampler whose order cannot be brought back.
+        """
+        if self._foreign is not None:
+            self._foreign.check_resumable()
+        progress = self._resumed or self._last
+        state = progress or self._next_progress()
+        between = progress is None or progress.finished
+        added = {} if self._foreign is None else self._foreign.state(None if between else progress)
+        return {**self._identity(state.samples), **state.as_state(), **added}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The next iteration goes on where the state was taken. The sampler's epoch becomes the state's; `set_epoch` to
+        another one drops the position, with a warning.
+
+        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch, or of no
+        place between two batches of its epoch.
+        """
+        samples = state.get("samples", 0) if isinstance(state, dict) else 0
+        check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
+        resumed = Progress.of_state(state)
+        if self._foreign is None:
+            end = None if self.sampler.infinite else self.sampler.total(resumed.samples, max(1, resumed.world))
+            resumed.check_position((self.batch_size or 1) * self.sampler.place[1], end)
+        self._resumed = resumed
+        if resumed.order_epoch != self._order_epoch():
+            (self.sampler if self._foreign is None else self._foreign).set_epoch(resumed.order_epoch)
+
+    def advance(self, batches: int) -> None:
+        """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of
+        the step, DINOv2's protocol. Costs nothing, however many, with infinite=True or order="permute".
+
+        Raises TypeError for a foreign sampler, ValueError for more batches than an epoch has.
+        """
+        if self._foreign is not None:
+            raise TypeError(f"{type(self._foreign.sampler).__name__} decides where it begins: advance that one")
+        if operator.index(batches) < 0 or (not self.sampler.infinite and batches > len(self)):
+            raise ValueError(f"advance by {batches} batches: want at least 0, and no more than an epoch has")
+        position = batches * (self.batch_size or 1) * self.sampler.place[1]
+        whole = not self.sampler.infinite and batches == len(self)
+        self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None, finished=whole)
+
+    def _identity(self, samples: int) -> dict[str, Any]:
+        own = identity(self.dataset)
+        if self._foreign is not None:
+            return own | {"sampler": self._foreign.identity()}
+        order = {"kind": self.sampler.kind(samples), "seed": self.sampler.seed, "infinite": self.sampler.infinite}
+        whole = {"global_batch": (self.batch_size or 1) * self.sampler.place[1], "drop_last": self.drop_last}
+        return own | {"order": order} | whole
+
+    def stats(self) -> dict[str, Any]:
+        """What the loader has done since it was made.
+
+        batches, samples, seconds, samples_per_second, views_per_second; data_wait: the share of the time that the
+        consumer waited; stage_seconds of the threads; errors; private_bytes of the process; pinned_bytes of batches in
+        work and of those that somebody holds, or of decoded pictures on their way to a GPU; device_bytes held there
+        beside batches; nvjpeg: what it has decoded, or None (docs/gpu.md); advice: a line of words.
+        """
+        renderer = None if self._renderer is None else self._renderer[1]
+        host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
+        return statistics(
+            self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
+            threads=self.num_workers, errors=self._faults.count, device_bytes=there, nvjpeg=nvjpeg,
+            pinned_bytes=host + self._pinning.bytes,
+        )  # fmt: skip

@@ -1,0 +1,51 @@
+"""Ranks: which one this process is, and what all of them agree on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import torch.distributed
+
+from ..data.live import Generation
+from ..pack.reader import Pack
+from ..pack.several import Packs
+
+
+def initialized_rank() -> tuple[int, int] | None:
+    """(rank, world size) of torch.distributed; None where it is not initialised."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return None
+
+
+def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
+    """The pack's generation on the rank that comes first: a removal must take effect in the same epoch on all ranks.
+
+    occasion: names this epoch of this loader, the same on all ranks. Waits for nobody.
+    """
+    if (initialized_rank() or (0, 1))[1] == 1:
+        return pack.generation
+    store = torch.distributed.distributed_c10d._get_default_store()
+    key = f"pass_loader/{pack.pack_id}/{occasion}"
+    agreed = json.loads(store.compare_set(key, "", json.dumps(pack.generation)))
+    return tuple(agreed) if isinstance(agreed, list) else agreed
+
+
+class Occasions:
+    """Names for the starts of epochs by one loader or dataset, for agree_on_generation: equal on all ranks, also where
+    one of them has others besides."""
+
+    _made: Counter[str] = Counter()  # by what is equal on all ranks
+
+    def __init__(self) -> None:
+        self._number: int | None = None  # among those with the same `own`; known at the first start
+        self._begun: Counter[int] = Counter()  # by epoch
+
+    def name(self, own: str, epoch: int, again: bool = False) -> str:
+        """again: of a start that is made once more."""
+        if self._number is None:
+            self._number = Occasions._made[own]
+            Occasions._made[own] += 1
+        self._begun[epoch] += not again
+        return f"{own}/{self._number}/{epoch}/{self._begun[epoch]}"

@@ -1,0 +1,284 @@
+"""Between the native engine and torch: memory for batches, submission, results in a recipe's structure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from .. import _C
+from ..data.companions import Drawn
+from ..data.samples import Samples
+from ..keys import BatchKey, Keys, SampleKeys
+from ..pack.several import Packs
+from ..recipes.recipe import Recipe
+from .pinning import Pinning
+
+# torch's element types, the names of csrc/cpu/normalize.h and numpy's types of the same size.
+ELEMENTS = {
+    torch.float32: ("float32", np.float32),
+    torch.float16: ("float16", np.float16),
+    torch.bfloat16: ("bfloat16", np.uint16),
+    torch.uint8: ("uint8", np.uint8),
+}
+Failure = tuple[int, str, str]  # slot, fault, message
+
+
+@dataclass
+class Submitted:
+    """A batch under way. `wait` gives its failures; dropping it stops the threads from writing into its memory."""
+
+    samples: Samples
+    keys: Keys
+    views: list[torch.Tensor]  # of (N, channels, height, width)
+    arrays: list[np.ndarray]  # the memory of the views
+    plans: np.ndarray | None  # (N, views)
+    pending: _C.PendingBatch | None
+    heatmaps: list[torch.Tensor]  # of (N, 1, height, width), one a view, or none
+    heatmap_arrays: list[np.ndarray]
+    companions: Drawn | None  # None where the dataset has no companions
+    valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
+    key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
+
+    def __post_init__(self) -> None:
+        self.valid = np.ones(len(self.keys), dtype=bool)
+        self.key = BatchKey(self.samples.seed, 0, 0, 0)
+
+    def sample_keys(self) -> SampleKeys:
+        return self.keys.seeded(self.samples.seed)
+
+    def wait(self, timeout: float = math.inf) -> list[Failure]:
+        """Raises TimeoutError when `timeout` seconds pass first."""
+        assert self.pending is not None
+        failures = self.pending.wait(timeout)
+        if failures is None:
+            raise TimeoutError(f"no batch within timeout={timeout:g} s")
+        return failures
+
+    def raise_first(self, failures: Sequence[Failure]) -> None:
+        if failures:
+            slot, fault, message = failures[0]
+            if len(failures) > 1:
+                message += f" (and {len(failures) - 1} more records of this batch failed)"
+            raise self.samples.error(int(self.keys.records[slot]), fault, message)
+
+    def labels(self) -> torch.Tensor:
+        """(N,) or (N, L): int64 or float32."""
+        return torch.from_numpy(self.samples.labels_of(self.keys.records))
+
+    def companions_dict(self) -> dict[str, torch.Tensor]:
+        """Of each sample, tensors (N,): see companions.Drawn.as_dict."""
+        drawn = Drawn.none(len(self.keys)) if self.companions is None else self.companions
+        return {name: torch.from_numpy(column) for name, column in drawn.as_dict().items()}
+
+    def replace(self, slot: int, other: Submitted) -> None:
+        """The one sample of `other` was rendered into this slot."""
+        self.keys.records[slot] = other.keys.records[0]
+        if self.companions is not None and other.companions is not None:
+            self.companions.put(slot, other.companions)
+
+    def keep(self, slots: np.ndarray) -> None:
+        """Drops the other slots. Copies what is kept."""
+        chosen = torch.from_numpy(slots)
+        self.keys = self.keys.at(slots)
+        self.views = [view.index_select(0, chosen) for view in self.views]
+        self.heatmaps = [heatmap.index_select(0, chosen) for heatmap in self.heatmaps]
+        self.plans = None if self.plans is None else self.plans[slots]
+        self.companions = None if self.companions is None else self.companions.at(slots)
+        self.valid = self.valid[slots]
+
+    def hand_over(self) -> None:
+        """Before the consumer is given the views."""
+
+    def info(self) -> dict[str, Any]:
+        pack = self.samples.pack
+        datasets = {"datasets": torch.from_numpy(pack.part_of(self.keys.records))} if isinstance(pack, Packs) else {}
+        companions = {} if self.companions is None else {"companions": self.companions_dict()}
+        return (
+            datasets
+            | companions
+            | {
+                "records": torch.from_numpy(self.keys.records),
+                "epochs": torch.from_numpy(self.keys.epochs.astype(np.int64)),
+                "draws": torch.from_numpy(self.keys.draws.astype(np.int64)),
+                "ids": pack.ids(self.keys.records),
+                "valid": torch.from_numpy(self.valid),
+                "plans": self.plans,
+                "boxes": None if self.plans is None else boxes_of(self.plans),
+            }
+        )
+
+
+class Renderer:
+    """Renders batches of one Samples on `threads` threads; 0: in the thread that waits.
+
+    Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
+    whose allocator recycles it safely. keep: unused pageable buffers kept. Every buffer has room for batch_size
+    samples, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len] alone.
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        threads: int,
+        *,
+        batch_size: int = 1,
+        pinning: Pinning | None = None,
+        keep: int = 2,
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        cpus: Sequence[int] = (),
+    ):
+        self.samples = samples
+        self.reader = samples.reader
+        self._pinning = pinning or Pinning()
+        self.batch_size = batch_size
+        self.dtype, self.channels_last = dtype, channels_last
+        recipe = samples.recipe
+        sources = samples.normalized_recipes()
+        table = np.stack([source.normalize_table() for source in sources])
+        mean, std = (np.array([getattr(s, name) for s in sources], np.float32) for name in ("mean", "std"))
+        name, _ = ELEMENTS[dtype]
+        self._engine = _C.Engine(
+            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), mean, std,
+            threads, element=name, channels_last=channels_last, cpus=list(cpus),
+            heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
+        )  # fmt: skip
+        self._channels = recipe.channels
+        self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
+        for index, view in enumerate(recipe.views):
+            self._groups.setdefault((view.height, view.width), []).append(index)
+        self._pairs = recipe.batch.startswith("pair")
+        if self._pairs and channels_last:
+            raise ValueError(f"batch {recipe.batch!r} has its views on the channels: channels_last is not possible")
+        self._pool = _C.BufferPool(keep * (len(self._groups) + (samples.heatmaps is not None)))
+
+    def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
+        views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
+        arrays: list[np.ndarray] = [np.empty(0)] * len(views)
+        for size, members in self._groups.items():
+            tensor, array = self._allocate(self._shape(len(members), len(keys), size), self.dtype)
+            array = array.swapaxes(0, 1) if self._pairs else array
+            for index, view, place in zip(members, self._apart(tensor), array):
+                views[index], arrays[index] = view, place
+        plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
+        return self._start(keys, views, arrays, plans, *self._heatmaps(len(keys)))
+
+    def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:
+        """Of the memory of views of one size: behind one another; those of a pair sample by sample."""
+        sides = [*size, self._channels] if self.channels_last else [self._channels, *size]
+        return [samples, views, *sides] if self._pairs else [views, samples, *sides]
+
+    def _apart(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """Such memory as views (samples, channels, height, width)."""
+        views = (tensor.transpose(0, 1) if self._pairs else tensor).unbind()
+        return [view.permute(0, 3, 1, 2) for view in views] if self.channels_last else [*views]
+
+    def _heatmaps(self, samples: int) -> tuple[list[torch.Tensor], list[np.ndarray]]:
+        if self.samples.heatmaps is None:
+            return [], []
+        found = [
+            self._allocate([1, samples, 1, view.height, view.width], torch.float32)
+            for view in self.samples.recipe.views
+        ]
+        return [tensor[0] for tensor, _ in found], [array[0] for _, array in found]
+
+    def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> Submitted:
+        """Another sample, or the same once more, into one slot of a batch that is done."""
+        place = slice(slot, slot + 1)
+        plans = None if batch.plans is None else batch.plans[place]
+        arrays, heatmaps = ([array[place] for array in part] for part in (batch.arrays, batch.heatmap_arrays))
+        return self._start(keys, batch.views, arrays, plans, batch.heatmaps, heatmaps)
+
+    def _start(
+        self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None,
+        heatmaps: list[torch.Tensor], heatmap_arrays: list[np.ndarray],
+    ) -> Submitted:  # fmt: skip
+        samples, records = self.samples, keys.records
+        drawn = samples.draw_companions(records, keys.draws, keys.epochs)
+        theirs = None if samples.heatmaps is None else samples.heatmaps.records_of(records)
+        companions = () if drawn is None else (drawn.records, drawn.views)
+        pending = self._engine.submit(
+            records, keys.draws, keys.epochs, arrays, plans, samples.sources_of(records), theirs, heatmap_arrays,
+            *companions,
+        )  # fmt: skip
+        return Submitted(samples, keys, views, arrays, plans, pending, heatmaps, heatmap_arrays, drawn)
+
+    @property
+    def pinned_bytes(self) -> int:
+        """Held beside the batches."""
+        return 0
+
+    @property
+    def device_bytes(self) -> int:
+        """Held on a GPU, beside the batches."""
+        return 0
+
+    @property
+    def decoding(self) -> dict[str, Any] | None:
+        """What nvJPEG has decoded, where it does."""
+        return None
+
+    def held(self) -> tuple[int, int, dict[str, Any] | None]:
+        """For statistics: the three above."""
+        return self.pinned_bytes, self.device_bytes, self.decoding
+
+    def stage_times(self) -> dict[str, float]:
+        """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
+
+        Stages in the order in which a sample meets them (csrc/stages.h). Take the difference of two readings.
+        """
+        return self._engine.stage_times()
+
+    def _allocate(self, shape: list[int], dtype: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
+        """The same memory as both. shape: one of the first two numbers counts samples, the other views."""
+        values, (_, numpy_type) = math.prod(shape), ELEMENTS[dtype]
+        if self._pinning.device is not None:
+            tensor = self._pinning.empty(shape, dtype)
+            plain = tensor.view(torch.int16) if dtype == torch.bfloat16 else tensor
+            array = plain.numpy().view(numpy_type)
+        else:
+            samples = shape[0 if self._pairs else 1]
+            room = values // max(samples, 1) * max(self.batch_size, samples)
+            memory = self._pool.take(room * dtype.itemsize)[: values * dtype.itemsize]
+            tensor = torch.from_numpy(memory).view(dtype).view(shape)
+            array = memory.view(numpy_type).reshape(shape)
+        return tensor, array
+
+
+def boxes_of(plans: np.ndarray) -> torch.Tensor:
+    """(N, views, 4) int32 of plans (N, views): the crop boxes x, y, width, height in pixels of the picture."""
+    columns = [plans[name] for name in ("crop_x", "crop_y", "crop_width", "crop_height")]
+    return torch.from_numpy(np.stack(columns, axis=-1))
+
+
+def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Of the table's shape, uint16: the bits of its values in a half type; zeros for other types."""
+    if dtype not in (torch.float16, torch.bfloat16):
+        return np.zeros(table.shape, np.uint16)
+    return torch.from_numpy(table).to(dtype).view(torch.int16).numpy().view(np.uint16)
+
+
+def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """What a loader with `dtype` gives, from the uint8 tensor (N, channels, height, width) that one with torch.uint8
+    gives.
+
+    Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a
+    cast. Raises ValueError for another tensor.
+    """
+    channels = recipe.channels
+    if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != channels:
+        raise ValueError(
+            f"want a uint8 tensor (..., {channels}, height, width), got {views.dtype} {tuple(views.shape)}"
+        )
+    mean, std = (
+        torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
+        for values in (recipe.mean, recipe.std)
+    )
+    # A divisor on the device: by a number of Python, CUDA multiplies with its reciprocal, which rounds otherwise.
+    scale = torch.tensor(255.0, device=views.device)
+    return views.to(torch.float32).div_(scale).sub_(mean).div_(std).to(dtype)

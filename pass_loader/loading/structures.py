@@ -1,0 +1,181 @@
+"""A batch in the structure of a method's official script (`Recipe.batch`). Nothing here copies pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..recipes.masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from ..recipes.recipe import Recipe
+from .rendering import Submitted
+
+
+def stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Views of one size as one tensor (views * N, ...), all samples of the first, then of the second: no copy where
+    they lie behind one another, as those of a loader do.
+    """
+    first = views[0]
+    apart = first.numel() * first.element_size()
+    if all(view.data_ptr() == first.data_ptr() + place * apart for place, view in enumerate(views)):
+        return first.as_strided((len(views) * len(first), *first.shape[1:]), first.stride())
+    return _copied(views, 0)
+
+
+def _copied(views: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """For views that are no neighbours: those of a batch that "skip" has cut smaller, which are copies already."""
+    return torch.cat(list(views), dim)
+
+
+def _pair(batch: Submitted) -> torch.Tensor:
+    """(N, 6, height, width), of gray views (N, 2, height, width): the views lie between one another
+    (rendering.Renderer)."""
+    first, second = batch.views
+    count, channels, height, width = first.shape
+    if second.data_ptr() == first.data_ptr() + first[0].numel() * first.element_size():
+        return first.as_strided((count, 2 * channels, height, width), (first.stride(0), height * width, width, 1))
+    return _copied([first, second], 1)
+
+
+def _records(batch: Submitted) -> torch.Tensor:
+    return torch.from_numpy(batch.keys.records)
+
+
+def _ibot(batch: Submitted) -> list[Any]:
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, IBOTMasks)
+    masks = [
+        torch.from_numpy(recipe.masks.draw(batch.sample_keys(), number, view.height, view.width))
+        for number, view in enumerate(recipe.views)
+    ]
+    return [batch.views, batch.labels(), masks]
+
+
+def _mae(batch: Submitted) -> list[Any]:
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, RandomMasks)
+    view = recipe.views[0]
+    masks = recipe.masks.draw(batch.sample_keys(), 0, view.height, view.width)
+    return [batch.views[0], batch.labels(), {name: torch.from_numpy(values) for name, values in masks.items()}]
+
+
+def _dinov2(batch: Submitted) -> list[Any]:
+    """facebookresearch/dinov2 b8931f7, dinov2/data/collate.py:10-49; gram crops as in dinov3/data/collate.py."""
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, StratifiedMasks)
+    parts: dict[str, Any] = {}
+    roles = recipe.roles()
+    for role, name in (("global", "collated_global_crops"), ("local", "collated_local_crops"),
+                       ("gram", "collated_gram_teacher_crops")):  # fmt: skip
+        numbers = [number for number, own in enumerate(roles) if own == role]
+        if numbers:
+            parts[name] = stack([batch.views[number] for number in numbers])
+    numbers = [number for number, own in enumerate(roles) if own == "global"]
+    view = recipe.views[numbers[0]]
+    drawn, bound = recipe.masks.draw(batch.sample_keys(), batch.key, numbers, view.height, view.width)
+    flat = drawn.reshape(len(drawn), -1)
+    places = np.flatnonzero(flat)
+    counts = flat.sum(axis=1)
+    weights = np.repeat(1 / np.maximum(counts, 1).astype(np.float32), counts)
+    return [
+        parts | {
+            "collated_masks": torch.from_numpy(flat),
+            "mask_indices_list": torch.from_numpy(places),
+            "masks_weight": torch.from_numpy(weights),
+            "upperbound": bound,
+            "n_masked_patches": torch.full((1,), len(places), dtype=torch.long),
+        }
+    ]  # fmt: skip
+
+
+def _ijepa(batch: Submitted) -> list[Any]:
+    """facebookresearch/ijepa 52c1ae9, src/train.py:278-286."""
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, MultiBlockMasks)
+    view = recipe.views[0]
+    encoders, predictors = recipe.masks.draw(batch.sample_keys(), batch.key, view.height, view.width)
+    return [
+        [batch.views[0], batch.labels()],
+        [torch.from_numpy(cells) for cells in encoders],
+        [torch.from_numpy(cells) for cells in predictors],
+    ]
+
+
+def _vissl(batch: Submitted) -> list[Any]:
+    """facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py: one entry a view and sample, all
+    samples of the first view first. Labels are records, as LABEL_TYPE sample_index has it.
+    """
+    records = _records(batch).repeat(len(batch.views))
+    valid = torch.from_numpy(batch.valid).repeat(len(batch.views))
+    return [{"data": [batch.views], "label": [records], "data_valid": [valid], "data_idx": [records]}]
+
+
+def _companions(batch: Submitted) -> list[Any]:
+    """GenView's gen_chosen_view and gen_img_scale as tensors, with whether and which."""
+    return [batch.views, batch.labels(), batch.companions_dict()]
+
+
+_STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
+    "views": lambda batch: [batch.views],
+    "views_labels": lambda batch: [batch.views, batch.labels()],
+    "index_views_labels": lambda batch: [_records(batch), batch.views, batch.labels()],
+    "views_labels_masks": _ibot,
+    "view_labels": lambda batch: [batch.views[0], batch.labels()],
+    "view_labels_masks": _mae,
+    "view_heatmap_labels": lambda batch: [[batch.views[0], batch.heatmaps[0]], batch.labels()],
+    "pair_labels": lambda batch: [_pair(batch), batch.labels()],
+    "pair_index": lambda batch: [_pair(batch), _records(batch)],
+    "dinov2": _dinov2,
+    "ijepa": _ijepa,
+    "vissl": _vissl,
+    "views_labels_companions": _companions,
+}
+_LISTS = ("index_views_labels",)  # a list in the official script, not a tuple
+
+
+def structured(batch: Submitted, return_info: bool = False, return_plan: bool = False) -> Any:
+    """Return the batch as the recipe's official script expects it; then its plans with return_plan, then one dict with
+    return_info. One part alone stands for itself."""
+    parts = _STRUCTURES[batch.samples.recipe.batch](batch)
+    parts += ([batch.plans] if return_plan else []) + ([batch.info()] if return_info else [])
+    if len(parts) == 1:
+        return parts[0]
+    return parts if batch.samples.recipe.batch in _LISTS else tuple(parts)
+
+
+def as_samples(batch: Submitted) -> list[Any]:
+    """Return what a map dataset gives for each sample; the tensors are views of the batch's."""
+    return [
+        item(
+            batch.samples.recipe,
+            [view[slot] for view in batch.views],
+            int(batch.keys.records[slot]),
+            label,
+            [heatmap[slot] for heatmap in batch.heatmaps],
+        )
+        for slot, label in enumerate(batch.labels())
+    ]
+
+
+def item(
+    recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Tensor, heatmaps: Sequence[torch.Tensor] = ()
+) -> Any:
+    """One sample for torch's own DataLoader, whose default collation gives the batch's structure. What a batch has
+    beside that (masks, dicts) comes from pass_loader.DataLoader alone; here such a sample is (list of views, label).
+
+    given: the label, int64 () or of another shape and type. A class number becomes an int, as ImageFolder's.
+    """
+    label = int(given) if given.dim() == 0 and given.dtype == torch.int64 else given
+    if recipe.batch == "views":
+        return views
+    if recipe.batch == "view_labels":
+        return views[0], label
+    if recipe.batch == "view_heatmap_labels":
+        return [views[0], heatmaps[0]], label
+    if recipe.batch == "index_views_labels":
+        return [record, views, label]
+    if recipe.batch.startswith("pair"):
+        return torch.cat(views), label if recipe.batch == "pair_labels" else record
+    return views, label

@@ -1,0 +1,43 @@
+"""Recipes: what the views of a sample are, and the presets of published methods.
+
+`print(recipes.dino())` shows every number of a preset; docs/recipes.md shows all presets with contact sheets.
+"""
+
+from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .presets import (
+    CLIP_MEAN,
+    CLIP_STD,
+    NIH_MEAN,
+    NIH_STD,
+    PRESETS,
+    byol,
+    dino,
+    dinov2,
+    dinov3,
+    dinov3_high_resolution,
+    evaluate,
+    genview,
+    ibot,
+    ijepa,
+    mae,
+    mae_thorax,
+    mocov2,
+    mocov3,
+    named,
+    seer,
+    simclr,
+    supervised,
+    swav,
+)
+from .recipe import IMAGENET_MEAN, IMAGENET_STD, Range, Recipe, ViewSpec, installed_pillow
+
+__all__ = [
+    "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "IBOTMasks",
+    "MultiBlockMasks", "RandomMasks", "Range", "Recipe", "StratifiedMasks", "ViewSpec", "byol", "dino", "dinov2",
+    "dinov3", "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow", "mae", "mae_thorax",
+    "mocov2", "mocov3", "named", "seer", "simclr", "supervised", "swav",
+]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,179 @@
+"""Recipe.from_torchvision: reads a transform object and writes down the recipe that gives the same views.
+
+torchvision is never imported. An object of several views is run with markers in place of its transforms, which tells
+the views and their order (`_views_of_container`); torchvision_steps.py reads the steps of one view.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .torchvision_steps import KNOWN, RANDOM, Step, is_foreign_step, noise, steps_of, torchvision_name
+
+# A flip may stand anywhere behind the crop: it moves pixels, and every later step gives the mirrored picture's bytes.
+_ORDER = ("crop", "jitter", "grayscale", "blur", "solarize", "to tensor", "to float", "normalize")
+_ORDER_IN_WORDS = "RandomResizedCrop, ColorJitter, grayscale, blur, solarize, ToTensor, Normalize"
+_NEEDED = {
+    "crop": "no RandomResizedCrop",
+    "to tensor": "no ToTensor, nor ToImage or PILToTensor: the views would not come from PIL pictures as tensors",
+    "to float": "nothing makes float32 of the bytes; add ToDtype(torch.float32, scale=True)",
+}
+_LIST = " (a list is one transform a view; the steps of one view stand in a Compose)"
+_RUNS = 16  # of a container that might choose its views by chance
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What a transform object says: fields of a ViewSpec a view, and what they share."""
+
+    views: list[dict[str, Any]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch: str
+    name: str  # the transform's class
+
+
+def translate(transform: Any) -> Translation:
+    """Read a transform object. Raises ValueError that names the step for which no recipe does that."""
+    what = type(transform).__name__
+    try:
+        with _random_state_kept():
+            views = [_view(pipeline, number) for number, pipeline in enumerate(_pipelines(transform))]
+    except ValueError as error:
+        hint = _LIST if isinstance(transform, (list, tuple)) else ""
+        raise ValueError(f"cannot make a recipe of this {what}: {error}{hint}") from error.__cause__
+    for number, (_, norm) in enumerate(views):
+        if norm != views[0][1]:
+            raise ValueError(
+                f"cannot make a recipe of this {what}: view {number} is normalized with {_show_norm(norm)}, "
+                f"view 0 with {_show_norm(views[0][1])}, and a recipe has one mean and std for all views"
+            )
+    mean, std = views[0][1]
+    batch = "views" if hasattr(transform, "trans") else "views_labels"
+    return Translation([fields for fields, _ in views], mean, std, batch, what)
+
+
+def _show_norm(norm: tuple[Any, Any]) -> str:
+    return f"mean {norm[0]} and std {norm[1]}"
+
+
+@contextlib.contextmanager
+def _random_state_kept() -> Iterator[None]:
+    """Reading a transform runs parts of it; what the script draws afterwards shall not depend on that."""
+    torch = sys.modules.get("torch")
+    python, array = random.getstate(), np.random.get_state()
+    tensor = torch.get_rng_state() if torch else None
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(array)
+        if torch:
+            torch.set_rng_state(tensor)
+
+
+def _pipelines(transform: Any) -> list[Any]:
+    """One transform a view, in the order of the views."""
+    inner = getattr(transform, "trans", transform)  # SwAV's MultiCropDataset keeps its views' transforms there
+    if isinstance(inner, (list, tuple)):
+        if not inner:
+            raise ValueError("it is empty; want one transform a view")
+        return [pipeline for one in inner for pipeline in _pipelines(one)]
+    if torchvision_name(transform) or is_foreign_step(transform):
+        return [transform]
+    return [pipeline for one in _views_of_container(transform) for pipeline in _pipelines(one)]
+
+
+class _Marker:
+    """Stands for a transform while a container runs, and is its own result."""
+
+    def __init__(self, transform: Any, picture: Image.Image):
+        self.transform, self.picture = transform, picture
+
+    def __call__(self, picture: Any) -> _Marker:
+        if not isinstance(picture, Image.Image) or picture.tobytes() != self.picture.tobytes():
+            raise ValueError(f"it changes the picture before its {type(self.transform).__name__} gets it")
+        return self
+
+
+def _views_of_container(transform: Any) -> list[Any]:
+    """The transforms that an object of several views applies, found by running it with markers in their place."""
+    what = type(transform).__name__
+    if not callable(transform):
+        raise ValueError(f"{what} is no transform")
+    picture = noise()
+
+    def marked(value: Any) -> Any:
+        several = isinstance(value, (list, tuple)) or torchvision_name(value) == "ModuleList"
+        if several and len(value) and all(map(callable, value)):
+            return [_Marker(one, picture) for one in value]
+        return _Marker(value, picture) if callable(value) else value
+
+    try:
+        twin = copy.copy(transform)
+        for name, value in list(vars(transform).items()):
+            modules = name == "_modules"  # where torch.nn.Module keeps its parts
+            vars(twin)[name] = {key: marked(part) for key, part in value.items()} if modules else marked(value)
+        runs = [twin(picture) for _ in range(_RUNS)]
+    except Exception as error:
+        raise ValueError(f"{what} is not known, and running it says nothing of its views: {error}") from error
+    found = [[run] if isinstance(run, _Marker) else run for run in runs]
+    if not all(isinstance(run, (list, tuple)) and run and all(isinstance(x, _Marker) for x in run) for run in found):
+        raise ValueError(
+            f"{what} is neither a step that a recipe has nor an object that returns the list of its views; {KNOWN}"
+        )
+    views = [one.transform for one in found[0]]
+    if any([one.transform for one in run] != views for run in found):
+        raise ValueError(f"{what} gives now these views, now those; a recipe has the same ones for every picture")
+    return views
+
+
+def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
+    """The view's fields and its (mean, std)."""
+    try:
+        steps = [step for step in steps_of(pipeline) if step.probability > 0]
+        _check_order(steps)
+        fields: dict[str, Any] = {}
+        for step in steps:
+            fields |= step.fields
+            if step.kind in RANDOM:
+                fields[step.kind] = step.probability
+        norm = fields.pop("mean", (0.0, 0.0, 0.0)), fields.pop("std", (1.0, 1.0, 1.0))
+        return {"flip": 0.0, **fields}, norm
+    except ValueError as error:
+        raise ValueError(f"view {number}: {error}") from error.__cause__
+
+
+def _check_order(steps: list[Step]) -> None:
+    """Raises where the steps, executed in a recipe's order, would give other bytes."""
+    last: Step | None = None  # but for the flip
+    seen: dict[str, Step] = {}
+    for step in steps:
+        if step.kind in seen:
+            first = seen[step.kind].shown
+            raise ValueError(f"{step.shown} stands after {first}: a recipe has each step once ({_ORDER_IN_WORDS})")
+        if step.kind == "flip" and "crop" not in seen:
+            raise ValueError(f"{step.shown} stands before the crop; put it behind, where it gives the same views")
+        if step.kind != "flip":
+            if last and _ORDER.index(step.kind) < _ORDER.index(last.kind):
+                raise ValueError(f"{step.shown} stands after {last.shown}: {_why_not_after(last)}")
+            last = step
+        seen[step.kind] = step
+    for kind, missing in _NEEDED.items():
+        if kind not in seen:
+            raise ValueError(missing)
+
+
+def _why_not_after(last: Step) -> str:
+    if _ORDER.index(last.kind) >= _ORDER.index("to tensor"):
+        return "there it works on a tensor, whose pixels are not PIL's; put it in front"
+    return f"that gives other pixels than a recipe's order, which is {_ORDER_IN_WORDS}, and a flip anywhere"

@@ -1,0 +1,282 @@
+"""What a recipe is: the views of a sample, as ranges and probabilities. No decisions. The presets are in recipes.py."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import PIL
+
+from .. import _C
+from .from_torchvision import translate
+from .masks import IBOTMasks, Masks, MultiBlockMasks, RandomMasks, StratifiedMasks
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_INTERPOLATION = {"bilinear": 2, "bicubic": 3}  # PIL's Resampling values
+_ABSENT = (1.0, 0.0)  # an empty range: the native side takes the step for absent
+_RESIZE_ORDER = {13: 0, 12: 1}
+_UNUSUAL = ("resize_short", "via", "box_of", "blur_kernel")  # printed where some view has other than the default
+# Structures of a batch: how many views each is of (None: any number), and the masks that it holds.
+BATCHES: dict[str, tuple[int | None, type]] = {
+    "views": (None, type(None)),
+    "views_labels": (None, type(None)),
+    "index_views_labels": (None, type(None)),
+    "views_labels_masks": (None, IBOTMasks),
+    "view_labels": (1, type(None)),
+    "view_labels_masks": (1, RandomMasks),
+    "view_heatmap_labels": (1, type(None)),
+    "pair_labels": (2, type(None)),
+    "pair_index": (2, type(None)),
+    "dinov2": (None, StratifiedMasks),
+    "ijepa": (1, MultiBlockMasks),
+    "vissl": (None, type(None)),
+    "views_labels_companions": (None, type(None)),
+}
+Range = tuple[float, float]
+ChannelValues = float | tuple[float, ...]  # one number for all channels, or one a channel
+Size = int | tuple[int, int]
+
+
+def installed_pillow() -> int:
+    """12 or 13: whose order of resize passes the installed Pillow (or Pillow-SIMD) has. Older ones are as 12."""
+    return 13 if int(PIL.__version__.split(".")[0]) >= 13 else 12
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One view of a recipe. Steps run in this order: crop, resize, flip, jitter, grayscale, blur, solarize.
+
+    Numbers named after a step are its probability. Ranges are (low, high), drawn uniformly.
+
+    resize_short: for evaluation. The whole picture is resized until its short side has so many pixels, and the view is
+        its centre: torchvision's Resize and CenterCrop. scale and ratio are not used.
+    via: a first resize of the crop box, before that to `size` (gram-teacher crops).
+    box_of: the number of an earlier view whose crop box and flip this one has.
+    blur_kernel: 0 is PIL's GaussianBlur; an odd number is torchvision's with so many taps.
+    """
+
+    size: Size  # pixels: a side, or (height, width)
+    scale: Range = (0.08, 1.0)  # share of the picture's area, torchvision's RandomResizedCrop
+    ratio: Range = (3 / 4, 4 / 3)  # width / height, log-uniform
+    interpolation: str = "bilinear"  # or "bicubic"; always antialiased
+    flip: float = 0.5
+    jitter: float = 0.0
+    brightness: Range | None = None  # factors; None: this step is absent
+    contrast: Range | None = None
+    saturation: Range | None = None
+    hue: Range | None = None  # turns
+    grayscale: float = 0.0
+    blur: float = 0.0
+    blur_sigma: Range = (0.1, 2.0)  # pixels of the view; PIL calls it radius
+    solarize: float = 0.0
+    solarize_threshold: int = 128
+    resize_short: int | None = None
+    via: Size | None = None
+    box_of: int | None = None
+    blur_kernel: int = 0
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        return _sides("size", self.size)
+
+    @property
+    def height(self) -> int:
+        return self._sides[0]
+
+    @property
+    def width(self) -> int:
+        return self._sides[1]
+
+    def _row(self, resize_order: int) -> tuple[Any, ...]:
+        if self.interpolation not in _INTERPOLATION:
+            raise ValueError(f"interpolation is {self.interpolation!r}, want 'bilinear' or 'bicubic'")
+        jitter_ranges = [r or _ABSENT for r in (self.brightness, self.contrast, self.saturation, self.hue)]
+        return (
+            self.height, self.width, *self.scale, *self.ratio, self.flip, self.jitter,
+            *(end for r in jitter_ranges for end in r), self.grayscale, self.blur, *self.blur_sigma,
+            self.solarize, self.solarize_threshold, _INTERPOLATION[self.interpolation], self.blur_kernel,
+            resize_order, self.resize_short or 0, *_sides("via", self.via or 0),
+            -1 if self.box_of is None else self.box_of,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All views of a sample, how they are normalised and the structure of a batch.
+
+    batch: what a loader gives, one of BATCHES:
+        "views": the list of views, each a tensor (N, 3, height, width); "views_labels": (list, labels);
+        "index_views_labels": [positions of the pack's records, list, labels] (solo-learn);
+        "views_labels_masks": (list, labels, list of bool masks (N, rows, columns), one a view) (iBOT);
+        "view_labels": (the only view, labels); "view_labels_masks": the same and a dict of MAE's masks;
+        "view_heatmap_labels": ([the only view, its heatmap (N, 1, height, width)], labels), of a dataset with heatmaps;
+        "pair_labels", "pair_index": (both views behind one another on the channels (N, 6, height, width), labels or
+        records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
+        predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx; "views_labels_companions":
+        (list, labels, dict of which view of each sample is of a companion, and of which: companions.Drawn.as_dict).
+    channels: 3, or 1 for gray: pictures become gray as by PIL's convert("L") when they are decoded, and views are
+        (N, 1, height, width). With 3 a gray picture has three equal channels.
+    mean, std: one number for all channels, or one a channel; kept as one a channel.
+    masks: how the masks of those that have them are drawn, see pass_loader.masks.
+    pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
+        such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
+        recipe is made; name it where a run must be repeated on machines with another Pillow.
+    companion: the probability that one view of a sample, drawn evenly among all, takes its pixels from a companion of
+        the record, where the dataset has one (ShardDataset's `companions`).
+    """
+
+    name: str
+    views: tuple[ViewSpec, ...]
+    mean: ChannelValues = IMAGENET_MEAN
+    std: ChannelValues = IMAGENET_STD
+    batch: str = "views_labels"
+    masks: Masks | None = None
+    source: str = ""
+    pillow: int = field(default_factory=installed_pillow)
+    companion: float = 0.0
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "views", tuple(self.views))
+        _check_batch(self)
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels!r}, want 3, or 1 for gray")
+        mean, std = (_a_channel(values, self.channels) for values in (self.mean, self.std))
+        if len(mean) != self.channels or len(std) != self.channels or not all(s > 0 for s in std):
+            want = "three numbers each" if self.channels == 3 else "one number each, as channels is 1"
+            raise ValueError(f"mean {self.mean} and std {self.std}: want {want}, std above 0")
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+        if self.pillow not in _RESIZE_ORDER:
+            raise ValueError(f"pillow is {self.pillow!r}, want 12 or 13")
+        if not 0 <= self.companion <= 1:
+            raise ValueError(f"companion is {self.companion!r}, want a probability")
+        if self.companion and self.batch == "view_heatmap_labels":
+            raise ValueError("companion: a heatmap goes with the original's picture, and a companion has none")
+        if self.companion and any(view.box_of is not None for view in self.views):
+            raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
+        _C.check_recipe(self.rows())
+
+    @classmethod
+    def from_torchvision(cls, transform: Any, *, name: str | None = None, batch: str | None = None) -> Recipe:
+        """The recipe of a transform object that a script already has. torchvision is not needed.
+
+        transform: a Compose of one view's steps (torchvision's transforms or transforms.v2, taking PIL pictures), a
+            list of such, one a view, or an object of several views: DINO's DataAugmentationDINO, MoCo's
+            TwoCropsTransform, SwAV's MultiCropDataset and what else returns a list of its transforms' results.
+        name: the recipe's; the transform's class unless given.
+        batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
+
+        The views have the same distribution, and with the same numbers drawn the same bytes as the transform gives on
+        PIL pictures (v2's ToDtype scales otherwise in the last bit: docs/official-scripts.md). A class that is not
+        torchvision's is run on a small picture; the random states of Python, numpy and torch stay as they are.
+        Raises ValueError that names the step for which no recipe does that.
+
+        >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
+        """
+        read = translate(transform)
+        return cls(
+            name or read.name, tuple(ViewSpec(**fields) for fields in read.views), mean=read.mean, std=read.std,
+            batch=batch or read.batch, source=f"from_torchvision({read.name})",
+        )  # fmt: skip
+
+    def rows(self) -> np.ndarray:
+        """The views as (V,) rows of _C.view_spec_dtype, the form in which a recipe crosses into C++."""
+        order = _RESIZE_ORDER[self.pillow]
+        rows = np.zeros(len(self.views), dtype=_C.view_spec_dtype)  # padding too: states hold a digest of the bytes
+        for index, view in enumerate(self.views):
+            rows[index] = view._row(order)
+        return rows
+
+    def roles(self) -> list[str]:
+        """Of each view: "gram" (a gram teacher's) where it has another view's box, "local" where it is smaller than the
+        first view, else "global"."""
+        first = self.views[0].height * self.views[0].width
+        return [
+            "gram" if view.box_of is not None else "local" if view.height * view.width < first else "global"
+            for view in self.views
+        ]
+
+    def normalize_table(self) -> np.ndarray:
+        """(channels, 256) float32: what each byte of each channel becomes.
+
+        torchvision's ToTensor then Normalize, in their float32 steps: x / 255, minus mean, divided by std.
+        """
+        scaled = np.arange(256, dtype=np.float32) / np.float32(255)
+        mean = np.array(self.mean, dtype=np.float32)[:, None]
+        std = np.array(self.std, dtype=np.float32)[:, None]
+        with np.errstate(over="ignore"):  # infinite beyond float32's range, as torch has it
+            return np.ascontiguousarray((scaled[None] - mean) / std)
+
+    def override(self, views: Iterable[int] | None = None, **fields: Any) -> Recipe:
+        """A recipe with some fields of its views changed, in all views or in those whose indices are given.
+
+        >>> dino().override(views=[1], solarize=0.0)
+        """
+        chosen = range(len(self.views)) if views is None else list(views)
+        changed = list(self.views)
+        for index in chosen:
+            changed[index] = dataclasses.replace(changed[index], **fields)
+        return dataclasses.replace(self, views=tuple(changed))
+
+    def __str__(self) -> str:
+        columns = [
+            f.name for f in dataclasses.fields(ViewSpec)
+            if f.name not in _UNUSUAL or any(getattr(view, f.name) != f.default for view in self.views)
+        ]  # fmt: skip
+        groups: list[tuple[ViewSpec, list[int]]] = []
+        for index, view in enumerate(self.views):
+            if groups and groups[-1][0] == view:
+                groups[-1][1].append(index)
+            else:
+                groups.append((view, [index]))
+        heads = ["view"] + [f"{g[0]}" if len(g) == 1 else f"{g[0]}-{g[-1]}" for _, g in groups]
+        table = [heads] + [[name] + [_show(getattr(view, name)) for view, _ in groups] for name in columns]
+        widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
+        lines.insert(0, f"{self.name}: {len(self.views)} views, batch {self.batch}   {self.source}")
+        if self.masks is not None:
+            lines.append(f"masks {self.masks}")
+        if self.companion:
+            lines.append(f"companion {_show(self.companion)}: so often one view, drawn evenly, is of a companion")
+        gray = "one channel, " if self.channels == 1 else ""
+        lines.append(f"{gray}mean {_show(self.mean)}, std {_show(self.std)}; resize as Pillow {self.pillow}")
+        return "\n".join(lines)
+
+
+def _check_batch(recipe: Recipe) -> None:
+    """Raises ValueError where views and masks do not fit the batch's structure."""
+    if recipe.batch not in BATCHES:
+        raise ValueError(f"batch is {recipe.batch!r}, want one of {', '.join(BATCHES)}")
+    views, masks = BATCHES[recipe.batch]
+    if views is not None and len(recipe.views) != views:
+        raise ValueError(f"batch {recipe.batch!r} is of {views} views, the recipe has {len(recipe.views)}")
+    if recipe.batch.startswith("pair") and recipe.views[0]._sides != recipe.views[1]._sides:
+        raise ValueError(f"batch {recipe.batch!r}: both views must have one size")
+    if not isinstance(recipe.masks, masks):
+        want = "no masks" if masks is type(None) else masks.__name__
+        raise ValueError(f"batch {recipe.batch!r} wants {want}, the recipe has masks {recipe.masks}")
+
+
+def _a_channel(values: ChannelValues, channels: int) -> tuple[float, ...]:
+    return tuple(values) if isinstance(values, Iterable) else (values,) * channels
+
+
+def _sides(name: str, size: Size) -> tuple[int, int]:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2:
+        raise ValueError(f"{name} is {size}, want a side or (height, width)")
+    return sides[0], sides[1]
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, tuple):
+        return " ".join(_show(part) for part in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
