@@ -75,7 +75,7 @@ def values(plans: np.ndarray) -> np.ndarray:
 def check(recipe: Recipe, device: str, samples: int = 6) -> None:
     """The CPU's bytes."""
     batch = make_batch(recipe, samples, 0, torch.uint8, device)
-    cuda.Renderer(cuda.BYTES, torch.uint8).render(batch.rows, batch.plans, batch.picture_of, batch.outs)
+    cuda.PlanRenderer(cuda.BYTES, torch.uint8).render(batch.rows, batch.plans, batch.picture_of, batch.outs)
     synchronize(device)
     found, at = batch.memory.cpu().numpy(), 0
     for plan, number in zip(batch.plans, batch.picture_of):
@@ -126,7 +126,7 @@ def ours(recipe: Recipe, samples: int, seconds: float, device: str) -> dict[str,
     check(recipe, device, min(samples, 6))
     dtype, bandwidth = torch.float16, copy_bandwidth(device)
     batches = [make_batch(recipe, samples, seed, dtype, device) for seed in range(SETS)]
-    renderer = cuda.Renderer(cuda.normalize_table(recipe, dtype), dtype)
+    renderer = cuda.PlanRenderer(cuda.normalize_table(recipe, dtype), dtype)
 
     def call(number: int) -> None:
         batch = batches[number % SETS]

@@ -1,4 +1,4 @@
-"""In place of device.Lane: the same queue, executed by the CPU as late as it may be, so that who does not wait, or
+"""In place of device.SideStream: the same queue, executed by the CPU as late as it may be, so that who does not wait, or
 overwrites what has not been copied yet, gets other bytes than the CPU's loader."""
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class CpuLane:
 
 def use(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:
     """Loaders of device="cuda" are given such lanes; the list of those that were made."""
-    monkeypatch.setattr(device, "Lane", CpuLane)
+    monkeypatch.setattr(device, "SideStream", CpuLane)
     monkeypatch.setattr(device, "gpu_of", lambda asked, decode="cpu": torch.device("cuda", asked.index or 0))
     monkeypatch.setattr(CpuLane, "made", [])
     monkeypatch.setattr(CpuLane, "fail", [])

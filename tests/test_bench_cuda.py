@@ -39,7 +39,7 @@ def place(pack: Path, tmp_path: Path) -> Place:
 
 
 class HostRenderer:
-    """In place of cuda.Renderer: the same call, executed by the CPU's engine."""
+    """In place of cuda.PlanRenderer: the same call, executed by the CPU's engine."""
 
     device_bytes = 0
 

@@ -200,7 +200,7 @@ def test_a_refresh_looks_at_every_pack(copies: list[Path]) -> None:
 def test_ranks_agree_on_all_generations(copies: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """The rank that comes first decides for all packs."""
     store = torch.distributed.HashStore()
-    monkeypatch.setattr("pass_loader.loading.dataset.initialized_rank", lambda: (0, 2))
+    monkeypatch.setattr("pass_loader.loading.ranks.initialized_rank", lambda: (0, 2))
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
     first, second = maker(copies)(), maker(copies)()
     agreed = agree_on_generation(first.pack, "epoch 0")
@@ -324,7 +324,7 @@ def test_every_pass_is_another_order() -> None:
 def test_counts_and_refusals(three: list[Path]) -> None:
     assert Mixture.of([1, 1, 1], 10, 0, 3).counts(99).tolist() == [4, 3, 3]
     assert Mixture.of([0.7, 0.3], None, 0, 2).counts(10).tolist() == [7, 3]
-    lives = tuple(Live(count, np.empty(0, np.int64), None, 0) for count in (1, 1000))
+    lives = tuple(Live(count, np.empty(0, np.int64), None) for count in (1, 1000))
     live = ConcatLive(lives, np.array([0, 1]), (0, 0))
     with pytest.raises(ValueError, match=f"dataset 0 has 1 live records .* at most {MAX_PASSES} times"):
         Mixture.of([1, 1], 200_000, 0, 2).over(live)

@@ -31,7 +31,7 @@ def batch_of(seed: int, views: int = 6) -> tuple[np.ndarray, np.ndarray]:
 class Batches:
     """Renders batches into fresh memory, and says later whether they are right."""
 
-    def __init__(self, renderer: cuda.Renderer) -> None:
+    def __init__(self, renderer: cuda.PlanRenderer) -> None:
         self.renderer = renderer
         self.done: list[tuple[np.ndarray, np.ndarray, list[torch.Tensor]]] = []
 
@@ -51,8 +51,8 @@ class Batches:
                 assert np.array_equal(view.cpu().numpy(), want)
 
 
-def renderer(**options: object) -> cuda.Renderer:
-    return cuda.Renderer(cuda.BYTES, torch.uint8, channels_last=True, **options)
+def renderer(**options: object) -> cuda.PlanRenderer:
+    return cuda.PlanRenderer(cuda.BYTES, torch.uint8, channels_last=True, **options)
 
 
 def test_a_slow_stream() -> None:
@@ -153,7 +153,7 @@ def test_element_types(dtype: torch.dtype) -> None:
     pixels, plans = noise(64, 64), plan_of(64, 64)
     out = torch.empty(3, 64, 64, dtype=dtype, device="cuda")
     planar = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().cuda()
-    ours = cuda.Renderer(cuda.normalize_table(recipe, dtype), dtype)
+    ours = cuda.PlanRenderer(cuda.normalize_table(recipe, dtype), dtype)
     ours.render(cuda.picture_rows([planar]), plans, np.zeros(1, np.int32), np.array([out.data_ptr()]))
     want = planar if dtype == torch.uint8 else normalize(planar.cpu(), recipe, dtype).cuda()
     assert torch.equal(out, want)

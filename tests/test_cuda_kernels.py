@@ -68,7 +68,7 @@ def run_on_device(pictures: Sequence[np.ndarray], plans: np.ndarray, numbers: np
     room = (sizes + 15) // 16 * 16
     memory = torch.full((int(room.sum()),), 0xA5, dtype=torch.uint8, device="cuda")
     begins = np.cumsum(room) - room
-    renderer = cuda.Renderer(table, dtype, channels_last=channels_last, workspace_limit=budget)
+    renderer = cuda.PlanRenderer(table, dtype, channels_last=channels_last, workspace_limit=budget)
     renderer.render(cuda.picture_rows(planar), plans, numbers, memory.data_ptr() + begins)
     found = memory.cpu().numpy()
     return b"".join(found[begin : begin + size].tobytes() for begin, size in zip(begins, sizes))

@@ -15,7 +15,7 @@ assert not any(name.endswith("_cuda") for name in sys.modules), "imported before
 from pass_loader.gpu import cuda
 print(pass_loader.cuda_available(), pass_loader.cuda_reason())
 try:
-    cuda.Renderer(cuda.BYTES, torch.uint8)
+    cuda.PlanRenderer(cuda.BYTES, torch.uint8)
 except RuntimeError as error:
     assert str(error) == pass_loader.cuda_reason(), error
 else:

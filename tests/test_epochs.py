@@ -164,7 +164,7 @@ def test_a_position_that_no_state_has(tiny: Path) -> None:
         with pytest.raises(ValueError, match="damaged: position 5 is no multiple of the global batch, 4"):
             loader.load_state_dict({**state, "position": 5})
         if not arguments.get("infinite"):
-            with pytest.raises(ValueError, match=r"position 64 lies behind its epoch of 6[02] samples"):
+            with pytest.raises(ValueError, match=r"position 64 is past its epoch of 6[02] samples"):
                 loader.load_state_dict({**state, "position": 64})
         assert loader.state_dict() == state
     with pytest.raises(ValueError, match="position 64 is before its pass, 124"):

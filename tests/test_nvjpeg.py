@@ -298,7 +298,7 @@ def test_the_package_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, l
     shutil.copy(library, folder / nvjpeg.LIBRARY)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pass_loader import nvjpeg\n"
+        "from pass_loader.gpu import nvjpeg\n"
         "print(nvjpeg.library())\n"
         "nvjpeg.check_library()\n"
     )

@@ -21,7 +21,8 @@ import torch
 import torch.distributed
 
 from pass_loader import DataLoader, EpochSampler, RecordError, ShardDataset, _C
-from pass_loader.loading.order import Order, permute
+from pass_loader.data.permutation import permute
+from pass_loader.loading.sampler import EpochOrder
 from pass_loader.pack import Pack, remove
 from pass_loader.loading.replay import records_of_last_batch
 
@@ -114,7 +115,7 @@ def test_far_out_in_an_endless_order_costs_nothing(tiny: Path) -> None:
     place = (2**32 - 5) * COUNT // 4 * 4
     loader.load_state_dict({**loader.state_dict(), "position": place})
     records = [record for record, _ in seen(next(iter(loader)))]
-    order = Order("permute", COUNT, place // COUNT)
+    order = EpochOrder("permute", COUNT, place // COUNT)
     assert records[0] == order.at(np.array([place]))[0] and loader.state_dict()["position"] == place + 4
 
 

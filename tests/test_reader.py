@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pass_loader import PackError
-from pass_loader.data.live import live_now
+from pass_loader.data.live import Live
 from pass_loader.pack import Pack, verify
 
 
@@ -116,7 +116,7 @@ def test_removed_records_are_not_live(copy: Path) -> None:
     pack = Pack(copy)
     assert len(pack) == 19 and pack.records == 23
     live = [r for r in range(23) if r not in (0, 5, 6, 22)]
-    assert live_now(pack, None).records_at(np.arange(19)).tolist() == live
+    assert Live.of(pack, None).records_at(np.arange(19)).tolist() == live
     (copy / "removed.jsonl").write_text('{"record": 99}\n')
     with pytest.raises(PackError, match="record 99"):
         Pack(copy)

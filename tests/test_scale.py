@@ -83,13 +83,14 @@ dataset = pass_loader.ShardDataset(sys.argv[1], recipes.dino())
 loader = pass_loader.DataLoader(dataset, 64, shuffle=True, order="permute", rank=1, world_size=2)
 out = {"length": len(loader), "records": []}
 import numpy as np
-from pass_loader.loading.resume import Pass, Progress, draw_endless
+from pass_loader.loading.drawing import NONE_GONE, EndlessDrawing
+from pass_loader.loading.resume import Progress
 live, start = dataset.live, 10**7 * 128
 positions = next(loader.sampler.share(len(live)).chunks(64))
 out["records"] += live.records_at(positions).tolist()
 number = start // len(live)
-running = Pass(number, number * len(live), live, np.empty(0, np.int64))
-far = next(draw_endless(loader.sampler, 64, Progress(0, 0, 0, len(live), 2, start), running, None))
+progress = Progress(0, 0, 0, len(live), 2, start, passed=number, pass_start=number * len(live))
+far = next(EndlessDrawing(loader.sampler, 64, False).draw(progress, live, NONE_GONE, None))
 out["records"] += far.keys.records.tolist()
 dataset.reader, loader.state_dict()
 out["private"] = private() - before

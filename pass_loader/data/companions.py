@@ -13,20 +13,27 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import PackError
+from ..keys import Keys
 from ..pack.reader import Pack
 from ..recipes.recipe import Recipe
 from .labels import numbers_of
 
 _SUFFIX = r"^(?P<id>.*)_s-(?P<scale>[0-9]+(?:\.[0-9]+)?)$"  # genview 38a6a78, ImageNetDiffusionScales
 
+# Which view of a sample is a companion's, and of which one: (N,) of these rows.
+DRAWN = np.dtype([("view", np.int32), ("record", np.int64), ("scale", np.float32)])
+NO_COMPANION = np.array((-1, -1, np.nan), DRAWN)
+
 
 class Companions:
-    """A pack whose pictures go with those of another one. It may lack some, have several for one id, and hold others.
+    """A pack whose pictures go with those of another pack. It may lack some, have several for one id, and hold others.
 
-    pack: the companions' pack.
-    original: the column of its metadata with the id of the picture that each goes with; None: its own id, as it is or
-        without the ending _s-SCALE, as GenView names several pictures of one source.
-    scale: the column of its metadata with a number, for example the noise level; None: the SCALE of such an ending.
+    pack: the companions' pack, opened or its path.
+    original: the column of its metadata that holds the id of the picture that each goes with. None: its own id, as it
+        is or without the ending _s-SCALE, as GenView names several pictures of one source.
+    scale: the column of its metadata with a number, for example the noise level. None: the SCALE of such an ending.
+
+    Raises PackError for a column that the metadata lacks.
     """
 
     def __init__(self, pack: str | Path | Pack, *, original: str | None = None, scale: str | None = None):
@@ -37,10 +44,16 @@ class Companions:
                 raise PackError(f"companions: {self.pack.path} has no column {name!r}; its metadata has {known}")
         self.original, self.scale = original, scale
 
+    def __repr__(self) -> str:
+        return f"Companions({self.pack!r}, original={self.original!r}, scale={self.scale!r})"
+
 
 class Companion(NamedTuple):
-    """view: the number of the view that is of it. record: its number in the dataset, whose `read`, `decode` and `id_of`
-    take it. scale: NaN where it has none."""
+    """The companion that one view of a sample shows.
+
+    view: the number of that view. record: the companion's number in the dataset, which `read`, `decode` and `id_of`
+    take. scale: NaN where it has none.
+    """
 
     view: int
     record: int
@@ -49,17 +62,18 @@ class Companion(NamedTuple):
 
 @dataclass(frozen=True)
 class Pairs:
-    """The companions of one pack's records, under the numbers that all have in their own packs."""
+    """Which records have which companions, sorted by the originals."""
 
-    pack: Pack  # the companions'
     originals: np.ndarray  # (pairs,) int64, sorted
     records: np.ndarray  # (pairs,) int64: the companion of each
     scales: np.ndarray  # (pairs,) float32, NaN where there is none
 
     @staticmethod
-    def of(pack: Pack, companions: str | Path | Pack | Companions) -> Pairs:
-        """Reads the ids of both packs into memory. Raises PackError where no record has a companion."""
-        asked = companions if isinstance(companions, Companions) else Companions(companions)
+    def of(pack: Pack, asked: Companions) -> Pairs:
+        """Return the pairs of a pack's records, under the numbers that both sides have in their own packs.
+
+        Reads the ids of both packs into memory. Raises PackError where no record has a companion.
+        """
         table = _table(asked)
         known = pack.all_ids()
         ids, scales = (table.column(name).combine_chunks() for name in ("original", "scale"))
@@ -78,11 +92,46 @@ class Pairs:
         to = pc.fill_null(originals, -1).to_numpy(zero_copy_only=False)[found].astype(np.int64)
         order = np.argsort(to, kind="stable")
         numbers = pc.fill_null(scales, float("nan")).to_numpy(zero_copy_only=False).astype(np.float32)
-        return Pairs(asked.pack, to[order], found[order].astype(np.int64), numbers[found][order])
+        return Pairs(to[order], found[order].astype(np.int64), numbers[found][order])
+
+    @staticmethod
+    def together(several: Sequence[tuple[Pairs, int, int]]) -> Pairs:
+        """Return the pairs of several packs as one. Each comes with the numbers that the first record of its originals
+        and of its companions have in the whole, ascending."""
+        return Pairs(
+            np.concatenate([pairs.originals + first for pairs, first, _ in several]),
+            np.concatenate([pairs.records + first for pairs, _, first in several]),
+            np.concatenate([pairs.scales for pairs, _, _ in several]),
+        )
+
+    def draw(self, seed: int, keys: Keys, recipe: Recipe) -> np.ndarray:
+        """Return (N,) DRAWN of N samples: a pure function of seed and keys. Records may lack a companion."""
+        first = np.searchsorted(self.originals, keys.records)
+        counts = np.searchsorted(self.originals, keys.records, side="right") - first
+        views, which = _C.draw_companions(*keys.seeded(seed), counts, len(recipe.views), recipe.companion)
+        place = np.minimum(first + which, len(self.originals) - 1)
+        drawn = np.empty(len(keys), DRAWN)
+        drawn["view"], drawn["record"], drawn["scale"] = views, self.records[place], self.scales[place]
+        drawn[views < 0] = NO_COMPANION
+        return drawn
+
+
+def companions_dict(drawn: np.ndarray) -> dict[str, np.ndarray]:
+    """Return what a batch tells of its companions, from (N,) DRAWN.
+
+    used: (N,) bool. view: (N,) int64, -1 where none is used. record: (N,) int64, the companion's number in the dataset,
+    or -1. scale: (N,) float32, NaN where none is used or known.
+    """
+    return {
+        "used": drawn["view"] >= 0,
+        "view": drawn["view"].astype(np.int64),
+        "record": np.ascontiguousarray(drawn["record"]),
+        "scale": np.ascontiguousarray(drawn["scale"]),
+    }
 
 
 def _table(asked: Companions) -> pa.Table:
-    """(records of the companions,): `original`, an id as text, and `scale`, float64."""
+    """Return (records of the companions,): `original`, an id as text, and `scale`, float64."""
     pack = asked.pack
     names = [name for name in (asked.original, asked.scale) if name is not None]
     tables = pa.concat_tables([pack.table(shard, columns=["id", *names]) for shard in range(len(pack.shards))])
@@ -91,78 +140,3 @@ def _table(asked: Companions) -> pa.Table:
     if asked.scale is not None:
         scale = numbers_of(pack, asked.scale, tables.column(asked.scale), pack.column("length") == 0).astype(np.float64)
     return pa.table({"original": original, "scale": pa.array(scale)})
-
-
-@dataclass
-class Drawn:
-    """Of N samples: which view of each is of a companion, and of which."""
-
-    views: np.ndarray  # (N,) int32; -1: none
-    records: np.ndarray  # (N,) int64, of the companions; -1: none
-    scales: np.ndarray  # (N,) float32; NaN: none
-
-    @staticmethod
-    def none(count: int) -> Drawn:
-        return Drawn(np.full(count, -1, np.int32), np.full(count, -1, np.int64), np.full(count, np.nan, np.float32))
-
-    def as_dict(self) -> dict[str, np.ndarray]:
-        """used (N,) bool; view (N,) int64, -1 where none is used; record (N,) int64, the companion's number in the
-        dataset, or -1; scale (N,) float32, NaN where none is used or known."""
-        return {"used": self.views >= 0, "view": self.views.astype(np.int64), "record": self.records,
-                "scale": self.scales}  # fmt: skip
-
-    def one(self, place: int) -> Companion | None:
-        if self.views[place] < 0:
-            return None
-        return Companion(int(self.views[place]), int(self.records[place]), float(self.scales[place]))
-
-    def at(self, places: np.ndarray) -> Drawn:
-        return Drawn(self.views[places], self.records[places], self.scales[places])
-
-    def put(self, place: int, other: Drawn) -> None:
-        """The one sample of `other` in this place."""
-        self.views[place], self.records[place], self.scales[place] = other.views[0], other.records[0], other.scales[0]
-
-    def drop(self, places: np.ndarray) -> None:
-        """No companion in these places."""
-        self.views[places], self.records[places], self.scales[places] = -1, -1, np.nan
-
-
-@dataclass(frozen=True)
-class Companioned:
-    """The pairs of all packs of a dataset, under the numbers that records have there."""
-
-    originals: np.ndarray  # (pairs,) int64, sorted
-    records: np.ndarray
-    scales: np.ndarray
-    views: int
-    probability: float
-
-    @staticmethod
-    def of(pairs: Sequence[Pairs | None], first_record: np.ndarray, recipe: Recipe) -> Companioned:
-        """first_record: of the packs and behind them of those of their companions, in this order."""
-        if not recipe.companion:
-            raise ValueError(
-                f"the recipe {recipe.name} uses no companions: take recipes.genview(), or "
-                "dataclasses.replace(recipe, companion=...), the probability"
-            )
-        present = [(number, pair) for number, pair in enumerate(pairs) if pair is not None]
-        behind = first_record[len(pairs) :]
-        return Companioned(
-            np.concatenate([pair.originals + first_record[number] for number, pair in present]),
-            np.concatenate([pair.records + first for (_, pair), first in zip(present, behind)]),
-            np.concatenate([pair.scales for _, pair in present]),
-            len(recipe.views),
-            recipe.companion,
-        )
-
-    def draw(self, seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray) -> Drawn:
-        """A pure function of (seed, epoch, record, draw). records may hold numbers that have no companion."""
-        first = np.searchsorted(self.originals, records)
-        counts = np.searchsorted(self.originals, records, side="right") - first
-        views, which = _C.draw_companions(seed, records, draws, epochs, counts, self.views, self.probability)
-        place = np.minimum(first + which, len(self.originals) - 1)
-        used = views >= 0
-        return Drawn(
-            views, np.where(used, self.records[place], -1), np.where(used, self.scales[place], np.float32("nan"))
-        )

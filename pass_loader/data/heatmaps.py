@@ -1,4 +1,4 @@
-"""A second pack whose pictures go with those of a first: heatmaps, found by id."""
+"""Heatmaps: a second pack whose pictures go with those of a first one, found by id."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from .live import Live
 
 
 class Heatmaps:
-    """The heatmaps of a pack's pictures, in a pack of their own under the same ids. The plan of the view decides what
-    becomes of them: same crop box and flip, nearest pixels.
+    """The heatmaps of pictures, in packs of their own under the same ids.
 
-    Raises PackError where a served picture has no heatmap, or one of another size.
+    The plan of a view decides what becomes of its heatmap: same crop box and flip, nearest pixels.
+    packs: of heatmaps. records: the heatmap's record of each picture, numbered over the packs; -1: none.
     """
 
     def __init__(self, packs: list[Pack], records: np.ndarray):
-        """packs: of heatmaps. records: of each picture, that of its heatmap, numbered over the packs; -1: none."""
         self.packs = packs
         self._records = records
         self._opened: tuple[list[int], _C.ShardReader] | None = None  # of revisions of the packs
 
     @classmethod
     def of(cls, heatmaps: str | Path | Pack, pictures: Pack, served: Live) -> Heatmaps:
+        """Return the heatmaps of a pack's pictures. Raises PackError where a served picture has no heatmap, or one of
+        another size."""
         pack = heatmaps if isinstance(heatmaps, Pack) else Pack(heatmaps)
         records = pack.records_of(pictures.all_ids().to_pylist())
         records[(records >= 0) & pack.is_removed(np.maximum(records, 0))] = -1
@@ -36,7 +37,7 @@ class Heatmaps:
 
     @classmethod
     def together(cls, several: list[Heatmaps]) -> Heatmaps:
-        """Those of packs of pictures that are one behind another."""
+        """Return the heatmaps of several packs of pictures, one after another, as one."""
         packs = [pack for heatmaps in several for pack in heatmaps.packs]
         ends = np.cumsum([0, *(sum(pack.records for pack in heatmaps.packs) for heatmaps in several)])
         records = [np.where(one._records < 0, -1, one._records + begin) for one, begin in zip(several, ends)]
@@ -47,13 +48,14 @@ class Heatmaps:
 
     @property
     def reader(self) -> _C.ShardReader:
+        """Reads the heatmaps' bytes; made anew after a purge."""
         revisions = [pack.revision for pack in self.packs]
         if self._opened is None or self._opened[0] != revisions:
             self._opened = (revisions, _C.ShardReader.of_packs([pack.open_reader() for pack in self.packs]))
         return self._opened[1]
 
     def records_of(self, records: np.ndarray) -> np.ndarray:
-        """(N,) int64: the heatmaps' records of these pictures."""
+        """Return (N,) int64: the heatmaps' records of these pictures."""
         return self._records[records]
 
 

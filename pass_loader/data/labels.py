@@ -1,4 +1,4 @@
-"""Labels beside those that a pack has: numbers given by Python, or columns of its metadata."""
+"""Labels in place of those that a pack has: numbers given in Python, or columns of its metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Labels: TypeAlias = np.ndarray | Sequence[Any] | str
 
 
 def labels_from(pack: Pack, labels: Labels | None) -> np.ndarray | None:
-    """(records,) or (records, L), int64 or float32; None for the pack's own.
+    """Return labels (records,) or (records, L), int64 or float32; None for the pack's own.
 
     labels: numbers of that shape, by record (whole ones and bool become int64, others float32); or the name of a column
         of the pack's metadata, or a sequence of L names. Columns become int64 where all of them are of whole numbers
@@ -56,8 +56,10 @@ def _columns(pack: Pack, names: list[str]) -> np.ndarray:
 
 
 def numbers_of(pack: Pack, name: str, column: pa.ChunkedArray, purged: np.ndarray) -> np.ndarray:
-    """(records,) int64 with -1 for what was purged, or float64 with NaN for what is missing. A CSV's columns are
-    text."""
+    """Return a column as numbers (records,): int64 with -1 for purged records, or float64 with NaN for missing values.
+
+    Text is read as numbers, since a CSV's columns are text. Raises PackError for text that is none.
+    """
     if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         text = pc.utf8_trim_whitespace(column)
         column = pc.if_else(pc.equal(text, ""), pa.scalar(None, text.type), text)

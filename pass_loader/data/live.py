@@ -1,4 +1,4 @@
-"""Which records a dataset serves at one moment: positions to records, frozen while an epoch runs."""
+"""Which records a dataset serves at one moment: from positions to records, frozen while an epoch runs."""
 
 from __future__ import annotations
 
@@ -29,33 +29,39 @@ class Served(Protocol):
     def __len__(self) -> int: ...
 
     def at(self, positions: np.ndarray, draws: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(records int64, draws uint32) of these positions, (N,) int64, in these epochs of the views, (N,) uint32.
-        draws: (N,) uint32, as a sampler gave them. Raises IndexError outside [0, len)."""
+        """Return (records int64, draws uint32) of positions (N,) int64 in these epochs of the views, (N,) uint32.
+
+        draws: (N,) uint32, as a sampler gave them. Raises IndexError outside [0, len).
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Live:
-    """The served records: all of a pack or chosen ones, without those that were removed.
-
-    generation: the pack's, equal for equal sets of removed records.
-    """
+    """The served records of one pack: all of them or chosen ones, without those that were removed."""
 
     records: int  # of the pack, removed ones included
     removed: np.ndarray  # sorted int64
     chosen: np.ndarray | None  # int64, in their order, without removed ones; None: all live records in order
-    generation: int
+
+    @staticmethod
+    def of(pack: Pack, chosen: np.ndarray | None, generation: int | None = None) -> Live:
+        """Return what is live now, or was when the pack had this generation.
+
+        Raises PackError where it never had it.
+        """
+        if generation is None or generation == pack.generation:
+            removed = pack.removed
+        else:
+            removed = removed_at(pack.path / REMOVED, pack.records, generation)
+        return Live(pack.records, removed, None if chosen is None else chosen[~np.isin(chosen, removed)])
 
     def __len__(self) -> int:
         return self.records - len(self.removed) if self.chosen is None else len(self.chosen)
 
-    def at(self, positions: np.ndarray, draws: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return self.records_at(positions), draws
-
     def records_at(self, positions: np.ndarray) -> np.ndarray:
-        """int64 positions to records, of the same shape. Raises IndexError outside [0, len)."""
-        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
-            raise IndexError(f"a position outside [0, {len(self)})")
+        """Return the records at int64 positions, of the same shape. Raises IndexError outside [0, len)."""
+        _check_positions(positions, len(self))
         if self.chosen is not None:
             return self.chosen[positions]
         if len(self.removed) == 0:
@@ -64,25 +70,24 @@ class Live:
 
     @cached_property
     def _live_before(self) -> np.ndarray:
-        """How many live records stand before each removed one: the k-th live record is k plus the removed before it."""
+        """How many live records precede each removed one: the k-th live record is k plus the removed ones before it."""
         return self.removed - np.arange(len(self.removed))
 
 
 @dataclass(frozen=True)
 class ConcatLive:
-    """The served records of several packs: the first's, then the second's, and so on, under their numbers in all packs
-    together.
+    """The served records of one or several packs in turn, under their numbers in all packs together.
 
     generation: of all packs that the dataset holds, also of those that serve no records.
     """
 
     parts: tuple[Live, ...]
     first_record: np.ndarray  # of each part
-    generation: tuple[int, ...]
+    generation: Generation
 
     @cached_property
     def ends(self) -> np.ndarray:
-        """(parts,): how many positions lie before the end of each."""
+        """(parts,): how many positions precede the end of each."""
         return np.cumsum([len(part) for part in self.parts])
 
     def __len__(self) -> int:
@@ -92,9 +97,8 @@ class ConcatLive:
         return self.records_at(positions), draws
 
     def records_at(self, positions: np.ndarray) -> np.ndarray:
-        """As Live.records_at."""
-        if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
-            raise IndexError(f"a position outside [0, {len(self)})")
+        """Return the records at int64 positions (N,). Raises IndexError outside [0, len)."""
+        _check_positions(positions, len(self))
         records = np.empty(len(positions), np.int64)
         parts = np.searchsorted(self.ends, positions, side="right")
         for number in np.unique(parts).tolist():
@@ -104,13 +108,19 @@ class ConcatLive:
         return records
 
 
+def _check_positions(positions: np.ndarray, count: int) -> None:
+    if len(positions) and not 0 <= positions.min() <= positions.max() < count:
+        raise IndexError(f"a position outside [0, {count})")
+
+
 def chosen_records(
     pack: Pack, records: Sequence[int] | None, ids: Sequence[str] | str | Path | None
 ) -> np.ndarray | None:
-    """The records of a subset, int64, in their order. ids: a sequence, or a text file with one a line.
+    """Return the records of a subset, int64, in their order; None for all.
 
-    Raises IndexError or KeyError for what the pack does not have, TypeError for what are no numbers, OSError where the
-    file cannot be read.
+    ids: a sequence, or a text file with one id a line.
+    Raises IndexError or KeyError for what the pack does not have, TypeError for records that are not whole numbers,
+    OSError where the file cannot be read.
     """
     if records is None and ids is None:
         return None
@@ -146,19 +156,5 @@ def _records_of_ids(pack: Pack, ids: Sequence[str] | str | Path) -> np.ndarray:
 
 
 def digest_of(chosen: np.ndarray | None) -> str | None:
-    """A digest of a subset and its order; None of a whole pack."""
+    """Return a digest of a subset and its order; None for a whole pack."""
     return None if chosen is None else hashlib.blake2b(chosen.astype("<i8").tobytes(), digest_size=8).hexdigest()
-
-
-def live_now(pack: Pack, chosen: np.ndarray | None) -> Live:
-    kept = None if chosen is None else chosen[~pack.is_removed(chosen)]
-    return Live(pack.records, pack.removed, kept, pack.generation)
-
-
-def live_then(pack: Pack, chosen: np.ndarray | None, generation: int) -> Live:
-    """The records that were live when the pack had this generation. Raises PackError where it never had it."""
-    if generation == pack.generation:
-        return live_now(pack, chosen)
-    found = removed_at(pack.path / REMOVED, pack.records, generation)
-    kept = None if chosen is None else chosen[~np.isin(chosen, found)]
-    return Live(pack.records, found, kept, generation)

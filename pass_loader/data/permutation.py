@@ -9,14 +9,16 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # SplitMix64's step
 
 
 def permute(places: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """A bijection of [0, count): a Feistel network on the next even number of bits, walked along its cycle until it is
-    inside (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA 2002), at most 4 steps on average.
+    """Permute int64 places by a bijection of [0, count) keyed by the seed.
+
+    A Feistel network on the next even number of bits, walked along its cycle until it is inside (Black and Rogaway,
+    "Ciphers with Arbitrary Finite Domains", CT-RSA 2002), at most 4 steps on average.
     """
     return _walk(places, count, np.random.Philox(key=seed % 2**64).random_raw(_ROUNDS)[:, None])
 
 
 def permute_each(places: np.ndarray, count: int, seed: int, passes: np.ndarray) -> np.ndarray:
-    """The same with another bijection for every number in `passes`, int64, one a place: all of them at once."""
+    """Permute each place by a bijection of its own, keyed by the seed and the place's number in `passes`, int64."""
     with np.errstate(over="ignore"):
         own = _mix(np.uint64(seed % 2**64) + passes.astype(np.uint64) * _GOLDEN)
         keys = np.stack([_mix(own + np.uint64(number + 1) * _GOLDEN) for number in range(_ROUNDS)])

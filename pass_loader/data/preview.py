@@ -35,7 +35,7 @@ def preview(
 
     What a mask hides is dark; for I-JEPA, which hides from the encoder, what the predictors fill in is red.
     """
-    if recipe.batch == "view_heatmap_labels":
+    if recipe.structure.heatmaps:
         recipe = dataclasses.replace(recipe, batch="view_labels")  # the pictures' views: the pack has no heatmaps
     samples = Samples(pack, recipe, seed=seed)
     if records is None:

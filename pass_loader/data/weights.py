@@ -1,4 +1,4 @@
-"""Several packs in given shares: which records an epoch draws."""
+"""Weights: several packs in given shares, and which records an epoch draws."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..keys import MAX_DRAWS
-from .live import ConcatLive
+from .live import ConcatLive, Generation
 from .permutation import permute_each
 
 MAX_PASSES = MAX_DRAWS - 2  # of a dataset in one epoch: a pass is a draw
@@ -21,13 +21,13 @@ MAX_PASSES = MAX_DRAWS - 2  # of a dataset in one epoch: a pass is a draw
 
 @dataclass(frozen=True)
 class Mixture:
-    """An epoch holds num_samples samples (None: as many as there are live records), of each dataset its share of them
-    by weight, rounded to whole samples.
+    """Several datasets in given shares.
 
-    Each dataset gives its records pass by pass, every pass in another order keyed by (seed, dataset, pass); an epoch
-    goes on where the one before ended. So a record comes again only when all others of its dataset have come, and where
-    it comes twice in an epoch the second has another `draw`, and other views. Which records an epoch draws is a pure
-    function of (seed, epoch) and the live records.
+    An epoch holds num_samples samples (None: as many as there are live records). Each dataset has its share of them by
+    weight, rounded to whole samples. It gives its records pass by pass, every pass in another order keyed by (seed,
+    dataset, pass), and an epoch goes on where the one before ended. So a record comes again only when all others of its
+    dataset have come; where it comes twice in an epoch, the second time has another `draw` and other views. Which
+    records an epoch draws is a pure function of (seed, epoch) and the live records.
     """
 
     weights: tuple[float, ...]
@@ -36,7 +36,7 @@ class Mixture:
 
     @staticmethod
     def of(weights: Sequence[float], num_samples: int | None, seed: int, datasets: int) -> Mixture:
-        """Raises ValueError for weights that are none."""
+        """Check what a user gave. Raises ValueError for what are no weights of so many datasets."""
         given = tuple(float(weight) for weight in weights)
         if len(given) != datasets:
             raise ValueError(f"{len(given)} weights for {datasets} datasets: want one each")
@@ -47,11 +47,11 @@ class Mixture:
         return Mixture(given, num_samples, seed)
 
     def identity(self) -> list[Any]:
-        """What a saved state holds of it."""
+        """Return what a saved state holds of it."""
         return [list(self.weights), self.num_samples]
 
     def counts(self, live: int) -> np.ndarray:
-        """(datasets,) int64: samples of each in an epoch, by the largest remainders. live: records of all of them."""
+        """Return (datasets,) int64: samples of each in an epoch, by the largest remainders. live: records of all."""
         shares = np.array(self.weights) / sum(self.weights) * (live if self.num_samples is None else self.num_samples)
         counts = np.floor(shares).astype(np.int64)
         left = round(shares.sum()) - int(counts.sum())
@@ -59,7 +59,7 @@ class Mixture:
         return counts
 
     def over(self, live: ConcatLive) -> MixedLive:
-        """Raises ValueError where a dataset that has a weight has no record, or too few for its share."""
+        """Return what an epoch draws from. Raises ValueError where a dataset with a weight has too few records."""
         counts = self.counts(len(live))
         for number, (count, part) in enumerate(zip(counts.tolist(), live.parts)):
             if count > len(part) * MAX_PASSES:
@@ -72,14 +72,17 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixedLive:
-    """The positions of one dataset's samples lie before those of the next; what stands there depends on the epoch."""
+    """What epochs under weights draw from.
+
+    The positions of one dataset's samples precede those of the next. The record at a position depends on the epoch.
+    """
 
     live: ConcatLive
     counts: np.ndarray  # samples of each dataset in an epoch
     seed: int
 
     @property
-    def generation(self) -> tuple[int, ...]:
+    def generation(self) -> Generation:
         return self.live.generation
 
     @cached_property
@@ -90,7 +93,7 @@ class MixedLive:
         return int(self.ends[-1])
 
     def at(self, positions: np.ndarray, draws: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """As Served.at. Raises ValueError for draws: here they count the passes within an epoch."""
+        """Return (records, draws) as Served.at. Raises ValueError for draws: here they count passes of an epoch."""
         if len(positions) and not 0 <= positions.min() <= positions.max() < len(self):
             raise IndexError(f"a position outside [0, {len(self)})")
         if draws.any():
@@ -100,7 +103,7 @@ class MixedLive:
         for number in np.unique(parts).tolist():
             chosen = parts == number
             part, count = self.live.parts[number], int(self.counts[number])
-            begun = epochs[chosen].astype(np.int64) * count  # samples of the epochs before
+            begun = epochs[chosen].astype(np.int64) * count  # samples of earlier epochs
             steps = begun + positions[chosen] - (self.ends[number] - count)
             passes = steps // len(part)
             places = permute_each(steps % len(part), len(part), self._key(number), passes)

@@ -20,7 +20,7 @@ from ..data.samples import Samples
 from ..keys import Keys
 from ..loading.rendering import Failure, Renderer, Submitted
 from . import cuda, nvjpeg
-from .stream import Chunk, Lane, picture_of
+from .stream import Chunk, SideStream, picture_of
 
 ALIGN = 256  # bytes
 MOST_ARENA_BYTES = 1 << 30  # unless arena_bytes says otherwise
@@ -34,7 +34,7 @@ def check_samples(samples: Samples) -> None:
     missing = {
         "a recipe of one channel": samples.recipe.channels != 3,
         "heatmaps": samples.heatmaps is not None,
-        "companions": samples.companions is not None,
+        "companions": samples.pairs is not None,
         "mean and std that differ between packs": len({(source.mean, source.std) for source in sources}) > 1,
     }
     for what, present in missing.items():
@@ -192,7 +192,7 @@ class DeviceRenderer(Renderer):
         whole = _usual_arena(samples, self.batch_size, chunks) if arena_bytes is None else arena_bytes
         self._chunk_bytes = max(whole // chunks // ALIGN * ALIGN, ALIGN)
         recipe = samples.normalized_recipes()[0]
-        self.lane = Lane(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
+        self.lane = SideStream(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
                          self._chunk_bytes)  # fmt: skip
         if decode == "nvjpeg":
             self.lane.open_files(min(self._chunk_bytes, nvjpeg.SLOT_BYTES))

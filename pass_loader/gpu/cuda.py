@@ -43,7 +43,7 @@ def normalize_table(recipe: Recipe, dtype: torch.dtype) -> np.ndarray:
     raise ValueError(f"dtype is {dtype}, want torch.float32, float16, bfloat16 or uint8")
 
 
-class Renderer:
+class PlanRenderer:
     """Executes plans on one GPU, on the current stream. Belongs to one thread at a time.
 
     table: `normalize_table`'s. workspace_limit: bytes on the device for what lies between the steps; a batch that needs
@@ -108,7 +108,7 @@ def jpeg_decoder(device: torch.device, library: str, slot_bytes: int) -> Any:
 
 
 def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
-    """Renderer.render's rows of planar pictures: uint8 tensors (3, height, width) whose rows are contiguous."""
+    """PlanRenderer.render's rows of planar pictures: uint8 tensors (3, height, width) whose rows are contiguous."""
     rows = []
     for picture in pictures:
         if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3 or picture.stride(2) != 1:
@@ -120,12 +120,13 @@ def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
 def render_plan(pixels: torch.Tensor, plan: np.ndarray, **options: Any) -> list[torch.Tensor]:
     """`pass_loader.render_plan` on a GPU.
 
-    pixels: (height, width, 3) uint8 RGB on a GPU. plan: rows of _C.view_plan_dtype, one or more. options: Renderer's.
+    pixels: (height, width, 3) uint8 RGB on a GPU. plan: rows of pass_loader.plan_dtype, one or more. options:
+    PlanRenderer's.
     Returns a list of (out_height, out_width, 3) uint8 on that GPU. Raises ValueError where a plan cannot be executed.
     """
     plans = np.atleast_1d(plan)
     planar = pixels.permute(2, 0, 1).contiguous()
-    renderer = Renderer(BYTES, torch.uint8, channels_last=True, device=pixels.device, **options)
+    renderer = PlanRenderer(BYTES, torch.uint8, channels_last=True, device=pixels.device, **options)
     sizes = [(int(p["out_height"]), int(p["out_width"]), 3) for p in plans]
     views = [torch.empty(size, dtype=torch.uint8, device=pixels.device) for size in sizes]
     outs = np.array([view.data_ptr() for view in views], np.int64)

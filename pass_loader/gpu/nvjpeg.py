@@ -49,12 +49,13 @@ class FileDecoder:
     def decode(
         self, files: np.ndarray, rows: np.ndarray, rgb: int, stream: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Queues the pictures of each group and yields which they are, with cuda.Renderer.render's rows of them, to be
-        queued before the next group is asked for, which lies in the same place.
+        """Queue the pictures of each group and yield which they are, with their rows for cuda.PlanRenderer.render.
 
-        files: (N, 2) int64, addresses in pinned memory and bytes. rows: (N, 5) int64, as of cuda.Renderer.render, but
-        for the addresses. rgb: address of device memory of the decoder's slot_bytes. What is not yielded was refused by
-        nvJPEG, or has failed there.
+        Their rendering must be queued before the next group is asked for, which takes the same place.
+
+        files: (N, 2) int64, addresses in pinned memory and bytes. rows: (N, 5) int64, as for cuda.PlanRenderer.render
+        but for the addresses. rgb: address of device memory of the decoder's slot_bytes. What is not yielded was
+        refused by nvJPEG, or has failed there.
         """
         places = self._native.sort(np.ascontiguousarray(np.column_stack([files, rows[:, 1:]]), np.int64))
         self.refused += int((places[:, 0] < 0).sum())

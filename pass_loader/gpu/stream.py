@@ -11,7 +11,7 @@ import torch
 from . import cuda, nvjpeg
 
 
-class Lane:
+class SideStream:
     """The side stream of one GPU, on which all work of a loader is queued there.
 
     room: bytes kept there for decoded pictures; more are given memory for the one time.
@@ -19,7 +19,7 @@ class Lane:
 
     def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
         self._device = device
-        self._renderer = cuda.Renderer(table, dtype, channels_last=channels_last, device=device)
+        self._renderer = cuda.PlanRenderer(table, dtype, channels_last=channels_last, device=device)
         self._stream = torch.cuda.Stream(device)
         self._pictures = self.empty([room], torch.uint8)
         self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
@@ -45,8 +45,10 @@ class Lane:
     def render(
         self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
     ) -> tuple[Any, Any]:
-        """Queues the copy of pinned `pixels` and the rendering, as cuda.Renderer.render; rows hold places in `pixels`.
-        Returns two events: pixels may be overwritten; the views are done."""
+        """Queue the copy of pinned `pixels` and the rendering, as PlanRenderer.render; rows hold places in `pixels`.
+
+        Returns two events: after the first `pixels` may be overwritten, after the second the views are done.
+        """
         with torch.cuda.stream(self._stream):
             kept = len(pixels) <= len(self._pictures)
             there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..data.heatmaps import Heatmaps
 from ..data.weights import Mixture
 from ..recipes.recipe import Recipe
 from .dataset import ShardDataset
@@ -43,14 +42,8 @@ class ConcatDataset(ShardDataset):
             raise ValueError("num_samples goes with weights: without them an epoch is every record once")
         first = self.datasets[0]
         mixture = None if weights is None else Mixture.of(weights, num_samples, first.seed, len(self.datasets))
-        packs = [dataset._served[0] for dataset in self.datasets]
-        self._labels = [dataset._labels[0] for dataset in self.datasets]
-        chosen = [dataset._chosen[0] for dataset in self.datasets]
-        pairs = [dataset._pairs[0] for dataset in self.datasets]
-        recipes = [dataset.recipe for dataset in self.datasets]
-        self._set_up(packs, chosen, pairs, recipes, first.seed, mixture)
-        heatmaps = [dataset.heatmaps for dataset in self.datasets if dataset.heatmaps is not None]
-        self.heatmaps = Heatmaps.together(heatmaps) if heatmaps else None
+        parts = [part for dataset in self.datasets for part in dataset.parts]
+        self._set_up(parts, first.seed, is_several=True, mixture=mixture)
         self._begin()
 
     def __repr__(self) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from ..keys import BatchKey, Keys
+from .drawing import DrawnBatch
 from .faults import Faults
 from .rendering import Failure, Renderer, Submitted
-from .resume import Drawn, Progress
+from .resume import Progress
 
 REMOVED = "it was removed from the pack after this epoch had begun (on_error='replace' goes on without it)"
 
@@ -44,7 +45,7 @@ class Settings:
 class Begun:
     """What an iteration goes through."""
 
-    drawn: Iterator[Drawn]
+    drawn: Iterator[DrawnBatch]
     renderer: Callable[[], Renderer]  # of the moment: a purge exchanges files
     progress: Progress
     settings: Settings
@@ -61,9 +62,9 @@ class BatchIterator:
     def __init__(self, begin: Callable[[], Begun], faults: Faults, meter: Meter):
         self._begin, self._faults, self._meter = begin, faults, meter
         self._has_begun = False
-        self._under_way: deque[tuple[Submitted, list[Failure], Drawn, Renderer]] = deque()
-        self._peeked: Drawn | None = None
-        self._failed: tuple[int, Drawn] | None = None  # what a batch that raised stands for
+        self._under_way: deque[tuple[Submitted, list[Failure], DrawnBatch, Renderer]] = deque()
+        self._peeked: DrawnBatch | None = None
+        self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
 
     def __iter__(self) -> BatchIterator:
@@ -123,7 +124,7 @@ class BatchIterator:
         slots = {slot for slot, _, _ in removed}
         return sorted([failure for failure in failures if failure[0] not in slots] + removed)
 
-    def _submit(self, drawn: Drawn) -> None:
+    def _submit(self, drawn: DrawnBatch) -> None:
         keys = drawn.keys
         removed: list[Failure] = []
         asked = keys
@@ -135,14 +136,14 @@ class BatchIterator:
         batch.keys = keys
         self._under_way.append((batch, removed, drawn, renderer))
 
-    def _draw(self) -> Drawn | None:
+    def _draw(self) -> DrawnBatch | None:
         drawn, self._peeked = self._peeked, None
         return next(self._drawn, None) if drawn is None else drawn
 
-    def _hand_out(self, size: int, drawn: Drawn) -> None:
+    def _hand_out(self, size: int, drawn: DrawnBatch) -> None:
         """Whether the epoch is over is known with its last batch: a state that is taken then begins the next epoch."""
         self._progress.position += self._settings.step or size
-        for name, value in drawn.behind.items():
+        for name, value in drawn.after.items():
             setattr(self._progress, name, value)
         if not self._under_way:
             self._peeked = self._draw()

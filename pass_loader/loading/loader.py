@@ -10,10 +10,9 @@ import math
 import operator
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterable, Sequence, Sized
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import BatchSampler, Sampler
 
@@ -22,12 +21,14 @@ from ..errors import RecordError
 from ..keys import check_epoch
 from .arguments import check_device, check_samplers, refuse
 from .dataset import ShardDataset
+from .drawing import NONE_GONE, Drawing, EndlessDrawing, EpochDrawing
 from .faults import Faults
+from .foreign import ForeignDrawing
 from .iteration import BatchIterator, Begun, Meter, Settings
 from .pinning import Pinning
-from .ranks import Occasions, agree_on_generation, initialized_rank
+from .ranks import Occasions, agree_on_generation
 from .rendering import ELEMENTS, Renderer, Submitted
-from .resume import Drawn, ForeignSampler, Pass, Progress, check_fits, draw_endless, draw_share, identity
+from .resume import Progress, check_fits, identity
 from .sampler import EpochSampler
 from .statistics import statistics
 from .structures import as_samples, structured
@@ -137,12 +138,8 @@ class DataLoader:
         self.persistent_workers, self.in_order = persistent_workers, in_order
         self.return_info, self.return_plan = return_info, return_plan
         self.dtype, self.channels_last, self.cpus = dtype, channels_last, tuple(cpus)
-        given = sampler if batch_sampler is None else batch_sampler
-        self._foreign: ForeignSampler | None = None
-        if given is not None and not isinstance(given, EpochSampler):
-            self._foreign = ForeignSampler(given, batched=batch_sampler is not None)
         self.sampler: Any = sampler if sampler is not None else getattr(batch_sampler, "sampler", None)
-        if given is None:
+        if sampler is None and batch_sampler is None:
             self.sampler = EpochSampler(
                 dataset, shuffle=bool(shuffle), seed=0 if generator is None else generator.initial_seed(), rank=rank,
                 world_size=world_size, order=order, infinite=infinite,
@@ -150,6 +147,13 @@ class DataLoader:
         self.batch_sampler: Any = batch_sampler
         if batch_sampler is None:
             self.batch_sampler = BatchSampler(self.sampler, self.batch_size or 1, drop_last)
+        self._drawing: Drawing
+        if batch_sampler is not None or not isinstance(self.sampler, EpochSampler):
+            given = sampler if batch_sampler is None else batch_sampler
+            self._drawing = ForeignDrawing(given, self.batch_size, drop_last)
+        else:
+            own = EndlessDrawing if self.sampler.infinite else EpochDrawing
+            self._drawing = own(self.sampler, self.batch_size or 1, drop_last)
         self._faults = Faults(on_error)
         self._meter = Meter()
         self._occasions = Occasions()
@@ -193,23 +197,23 @@ class DataLoader:
         return list(self._faults.errors)
 
     def __iter__(self) -> BatchIterator:
-        if self._place()[1] > 1 and self._faults.policy == "skip":
+        if self._drawing.place[1] > 1 and self._faults.policy == "skip":
             raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
         self._pinning.decide(self.pin_memory, self.pin_memory_device)
         return BatchIterator(self._begin, self._faults, self._meter)
 
     def _begin(self) -> Begun:
         """At the first `next` of an iterator, as torch's without workers."""
-        rank, world = self._place()
+        rank, world = self._drawing.place
         progress = self._continued() or self._next_progress()
         check_epoch(progress.epoch)
         occasion = self._occasion(progress)
         live = self._live(progress, world, occasion)
-        gone = self.dataset.pack.removed if progress.is_inside else np.empty(0, np.int64)
-        step = None if self._foreign is not None else (self.batch_size or 1) * world
+        gone = self.dataset.pack.removed if progress.is_inside else NONE_GONE
         with_plans = self.return_info or self.return_plan
+        step = self._drawing.step
         settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
-        drawn = self._drawn(live, gone, progress, step, occasion)
+        drawn = self._drawing.draw(progress, live, gone, functools.partial(self._agreed, world, occasion))
         first = [*itertools.islice(drawn, 1)]  # what does not fit shows here, and a state that was loaded is not lost
         begun = Begun(itertools.chain(first, drawn), self._get_renderer, progress, settings)
         self._last, self._resumed = progress, None
@@ -217,7 +221,7 @@ class DataLoader:
 
     def _continued(self) -> Progress | None:
         """Where a state that was loaded goes on; None where there is none, or the sampler was set to another epoch."""
-        resumed, order_epoch = self._resumed, self._order_epoch()
+        resumed, order_epoch = self._resumed, self._drawing.epoch
         if resumed is None:
             return None
         if resumed.order_epoch == order_epoch:
@@ -232,31 +236,9 @@ class DataLoader:
 
     def _next_progress(self) -> Progress:
         """The start of the next iteration."""
-        order_epoch, live = self._order_epoch(), self.dataset.live
-        epoch, endless = self._next_epoch(order_epoch), self._foreign is None and self.sampler.infinite
-        return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=endless)
-
-    def _drawn(
-        self, live: Served, gone: np.ndarray, progress: Progress, step: int | None, occasion: str
-    ) -> Iterator[Drawn]:
-        size = self.batch_size or 1
-        if self._foreign is not None:
-            skipped = self._foreign.begin(progress)
-            return self._foreign.draw(live, gone, size, self.drop_last, progress, skipped)
-        if self.sampler.infinite:
-            running = Pass(progress.passed, progress.pass_start, live, gone)
-            begin = functools.partial(self._agreed, self.sampler.place[1], occasion)
-            return draw_endless(self.sampler, size, dataclasses.replace(progress), running, begin)
-        stop = self.sampler.stop(len(live), progress.world, progress.position, step or 1, self.drop_last)
-        share = self.sampler.share(len(live), progress.position, stop)
-        return draw_share(share, live, size, progress.epoch, gone)
-
-    def _place(self) -> tuple[int, int]:
-        """(rank, ranks that take part)."""
-        return self.sampler.place if self._foreign is None else initialized_rank() or (0, 1)
-
-    def _order_epoch(self) -> int:
-        return int(self.sampler.epoch) if self._foreign is None else self._foreign.epoch
+        order_epoch, live = self._drawing.epoch, self.dataset.live
+        epoch = self._next_epoch(order_epoch)
+        return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=self._drawing.endless)
 
     def _next_epoch(self, order_epoch: int) -> int:
         """The views' epoch of the next iteration: the sampler's, or the first behind those that were used. One that was
@@ -267,8 +249,8 @@ class DataLoader:
             return order_epoch
         if order_epoch > last.order_epoch:
             return max(order_epoch, last.unused_epoch)
-        source = self.sampler if self._foreign is None else self._foreign
-        return last.epoch if source.epoch_is_set and not (last.finished or last.endless) else last.unused_epoch
+        again = self._drawing.epoch_is_set and not (last.finished or last.endless)
+        return last.epoch if again else last.unused_epoch
 
     def _live(self, progress: Progress, world: int, occasion: str) -> Served:
         """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
@@ -321,17 +303,18 @@ class DataLoader:
         """Made at the first iteration and kept for the next; threads do not survive a fork, nor paths a purge."""
         kept = self._renderer
         if kept is None or kept[0] != os.getpid() or kept[1].reader is not self.dataset.reader:
-            common = {"batch_size": self.batch_size or 1, "dtype": self.dtype, "channels_last": self.channels_last,
-                      "cpus": self.cpus}  # fmt: skip
             gpu = self._gpu()
             if gpu is None:
-                renderer = Renderer(self.dataset, self.num_workers, pinning=self._pinning, keep=self._depth() + 1,
-                                    **common)  # fmt: skip
+                make = functools.partial(Renderer, pinning=self._pinning, keep=self._depth() + 1)
             else:
-                renderer = gpu.DeviceRenderer(
-                    self.dataset, self.num_workers, device=self.device, depth=self._depth(),
-                    arena_bytes=self.arena_bytes, static_buffers=self.static_buffers, decode=self.decode, **common,
+                make = functools.partial(
+                    gpu.DeviceRenderer, device=self.device, depth=self._depth(), arena_bytes=self.arena_bytes,
+                    static_buffers=self.static_buffers, decode=self.decode,
                 )  # fmt: skip
+            renderer = make(
+                self.dataset, self.num_workers, batch_size=self.batch_size or 1, dtype=self.dtype,
+                channels_last=self.channels_last, cpus=self.cpus,
+            )  # fmt: skip
             kept = self._renderer = (os.getpid(), renderer)
         return kept[1]
 
@@ -341,12 +324,10 @@ class DataLoader:
         Counts batches handed out by `next`, not prefetched ones. Behind the last batch it is the start of the next
         epoch. Starts no threads. Raises TypeError for a foreign sampler whose order cannot be brought back.
         """
-        if self._foreign is not None:
-            self._foreign.check_resumable()
         progress = self._resumed or self._last
-        state = progress or self._next_progress()
         between = progress is None or progress.finished
-        added = {} if self._foreign is None else self._foreign.state(None if between else progress)
+        added = self._drawing.state(None if between else progress)
+        state = progress or self._next_progress()
         return {**self._identity(state.samples), **state.as_state(), **added}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -359,12 +340,10 @@ class DataLoader:
         samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
         resumed = Progress.of_state(state)
-        if self._foreign is None:
-            end = None if self.sampler.infinite else self.sampler.total(resumed.samples, max(1, resumed.world))
-            resumed.check_position((self.batch_size or 1) * self.sampler.place[1], end)
+        self._drawing.check(resumed)
         self._resumed = resumed
-        if resumed.order_epoch != self._order_epoch():
-            (self.sampler if self._foreign is None else self._foreign).set_epoch(resumed.order_epoch)
+        if resumed.order_epoch != self._drawing.epoch:
+            self._drawing.set_epoch(resumed.order_epoch)
 
     def advance(self, batches: int) -> None:
         """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of
@@ -372,21 +351,14 @@ class DataLoader:
 
         Raises TypeError for a foreign sampler, ValueError for more batches than an epoch has.
         """
-        if self._foreign is not None:
-            raise TypeError(f"{type(self._foreign.sampler).__name__} decides where it begins: advance that one")
-        if operator.index(batches) < 0 or (not self.sampler.infinite and batches > len(self)):
+        position, endless = self._drawing.position_of(batches), self._drawing.endless
+        if position < 0 or (not endless and batches > len(self)):
             raise ValueError(f"advance by {batches} batches: want at least 0, and no more than an epoch has")
-        position = batches * (self.batch_size or 1) * self.sampler.place[1]
-        whole = not self.sampler.infinite and batches == len(self)
+        whole = not endless and batches == len(self)
         self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None, finished=whole)
 
     def _identity(self, samples: int) -> dict[str, Any]:
-        own = identity(self.dataset)
-        if self._foreign is not None:
-            return own | {"sampler": self._foreign.identity()}
-        order = {"kind": self.sampler.kind(samples), "seed": self.sampler.seed, "infinite": self.sampler.infinite}
-        whole = {"global_batch": (self.batch_size or 1) * self.sampler.place[1], "drop_last": self.drop_last}
-        return own | {"order": order} | whole
+        return identity(self.dataset) | self._drawing.identity(samples)
 
     def stats(self) -> dict[str, Any]:
         """What the loader has done since it was made.

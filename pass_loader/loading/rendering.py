@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from .. import _C
-from ..data.companions import Drawn
+from ..data.companions import NO_COMPANION, companions_dict
 from ..data.samples import Samples
 from ..keys import BatchKey, Keys, SampleKeys
-from ..pack.several import Packs
 from ..recipes.recipe import Recipe
 from .pinning import Pinning
 
@@ -40,7 +39,7 @@ class Submitted:
     pending: _C.PendingBatch | None
     heatmaps: list[torch.Tensor]  # of (N, 1, height, width), one a view, or none
     heatmap_arrays: list[np.ndarray]
-    companions: Drawn | None  # None where the dataset has no companions
+    companions: np.ndarray | None  # (N,) companions.DRAWN; None where the dataset has none
     valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
     key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
 
@@ -71,15 +70,15 @@ class Submitted:
         return torch.from_numpy(self.samples.labels_of(self.keys.records))
 
     def companions_dict(self) -> dict[str, torch.Tensor]:
-        """Of each sample, tensors (N,): see companions.Drawn.as_dict."""
-        drawn = Drawn.none(len(self.keys)) if self.companions is None else self.companions
-        return {name: torch.from_numpy(column) for name, column in drawn.as_dict().items()}
+        """Return which view of each sample shows a companion: tensors (N,), see companions.companions_dict."""
+        drawn = np.full(len(self.keys), NO_COMPANION) if self.companions is None else self.companions
+        return {name: torch.from_numpy(column) for name, column in companions_dict(drawn).items()}
 
     def replace(self, slot: int, other: Submitted) -> None:
         """The one sample of `other` was rendered into this slot."""
         self.keys.records[slot] = other.keys.records[0]
         if self.companions is not None and other.companions is not None:
-            self.companions.put(slot, other.companions)
+            self.companions[slot] = other.companions[0]
 
     def keep(self, slots: np.ndarray) -> None:
         """Drops the other slots. Copies what is kept."""
@@ -88,15 +87,16 @@ class Submitted:
         self.views = [view.index_select(0, chosen) for view in self.views]
         self.heatmaps = [heatmap.index_select(0, chosen) for heatmap in self.heatmaps]
         self.plans = None if self.plans is None else self.plans[slots]
-        self.companions = None if self.companions is None else self.companions.at(slots)
+        self.companions = None if self.companions is None else self.companions[slots]
         self.valid = self.valid[slots]
 
     def hand_over(self) -> None:
         """Before the consumer is given the views."""
 
     def info(self) -> dict[str, Any]:
-        pack = self.samples.pack
-        datasets = {"datasets": torch.from_numpy(pack.part_of(self.keys.records))} if isinstance(pack, Packs) else {}
+        """Return what `return_info` adds to a batch."""
+        samples, pack = self.samples, self.samples.pack
+        datasets = {"datasets": torch.from_numpy(samples.datasets_of(self.keys.records))} if samples.is_several else {}
         companions = {} if self.companions is None else {"companions": self.companions_dict()}
         return (
             datasets
@@ -152,8 +152,8 @@ class Renderer:
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
-        self._pairs = recipe.batch.startswith("pair")
-        if self._pairs and channels_last:
+        self._on_channels = recipe.structure.on_channels
+        if self._on_channels and channels_last:
             raise ValueError(f"batch {recipe.batch!r} has its views on the channels: channels_last is not possible")
         self._pool = _C.BufferPool(keep * (len(self._groups) + (samples.heatmaps is not None)))
 
@@ -162,7 +162,7 @@ class Renderer:
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for size, members in self._groups.items():
             tensor, array = self._allocate(self._shape(len(members), len(keys), size), self.dtype)
-            array = array.swapaxes(0, 1) if self._pairs else array
+            array = array.swapaxes(0, 1) if self._on_channels else array
             for index, view, place in zip(members, self._apart(tensor), array):
                 views[index], arrays[index] = view, place
         plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
@@ -171,11 +171,11 @@ class Renderer:
     def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:
         """Of the memory of views of one size: behind one another; those of a pair sample by sample."""
         sides = [*size, self._channels] if self.channels_last else [self._channels, *size]
-        return [samples, views, *sides] if self._pairs else [views, samples, *sides]
+        return [samples, views, *sides] if self._on_channels else [views, samples, *sides]
 
     def _apart(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """Such memory as views (samples, channels, height, width)."""
-        views = (tensor.transpose(0, 1) if self._pairs else tensor).unbind()
+        views = (tensor.transpose(0, 1) if self._on_channels else tensor).unbind()
         return [view.permute(0, 3, 1, 2) for view in views] if self.channels_last else [*views]
 
     def _heatmaps(self, samples: int) -> tuple[list[torch.Tensor], list[np.ndarray]]:
@@ -199,9 +199,9 @@ class Renderer:
         heatmaps: list[torch.Tensor], heatmap_arrays: list[np.ndarray],
     ) -> Submitted:  # fmt: skip
         samples, records = self.samples, keys.records
-        drawn = samples.draw_companions(records, keys.draws, keys.epochs)
+        drawn = samples.draw_companions(keys)
         theirs = None if samples.heatmaps is None else samples.heatmaps.records_of(records)
-        companions = () if drawn is None else (drawn.records, drawn.views)
+        companions = () if drawn is None else tuple(np.ascontiguousarray(drawn[name]) for name in ("record", "view"))
         pending = self._engine.submit(
             records, keys.draws, keys.epochs, arrays, plans, samples.sources_of(records), theirs, heatmap_arrays,
             *companions,
@@ -242,7 +242,7 @@ class Renderer:
             plain = tensor.view(torch.int16) if dtype == torch.bfloat16 else tensor
             array = plain.numpy().view(numpy_type)
         else:
-            samples = shape[0 if self._pairs else 1]
+            samples = shape[0 if self._on_channels else 1]
             room = values // max(samples, 1) * max(self.batch_size, samples)
             memory = self._pool.take(room * dtype.itemsize)[: values * dtype.itemsize]
             tensor = torch.from_numpy(memory).view(dtype).view(shape)

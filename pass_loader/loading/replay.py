@@ -1,4 +1,4 @@
-"""Which records a saved state stands behind: the batch that a run was given last."""
+"""Which records the batch had that a run was given last before it saved a state."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ import torch
 
 from ..data.live import Served
 from ..data.samples import Samples
-from .resume import Pass, Progress, draw_endless, draw_share
+from .drawing import NONE_GONE, EndlessDrawing, keys_at
+from .resume import Progress
 from .sampler import EpochSampler
 
 
 def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray:
-    """(N,) int64: the records of the batch, of all ranks, that was handed out last before `state_dict` gave this state.
+    """Return (N,) int64: the records of the batch, of all ranks, that was handed out last before `state_dict` gave this
+    state.
 
     dataset: as the loader's, whatever its recipe. Records that on_error="replace" drew for bad ones are not in a state:
     `loader.errors` and the batch's info tell them.
+
     Raises ValueError for a state of another pack or part of it, of a foreign sampler (which alone knows its order), or
     from before the first batch.
     """
     _check(dataset, state)
     progress = Progress.of_state(state)
-    if not progress.position and progress.epoch == progress.order_epoch:  # behind a whole epoch it is a later one
+    if not progress.position and progress.epoch == progress.order_epoch:  # after a whole epoch it is a later one
         raise ValueError("the state was taken before the first batch of its epoch: no picture had been handed out")
     live = dataset.live if progress.generation is None else dataset.live_then(progress.generation)
     order, size = state["order"], int(state["global_batch"])
@@ -36,26 +39,28 @@ def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray
     )  # fmt: skip
     sampler.set_epoch(progress.order_epoch)
     stop, epoch = progress.position, progress.epoch
-    if not stop:  # the state stands behind a whole epoch
+    if not stop:  # the state was taken at the end of an epoch
         total = sampler.total(len(live), progress.world)
         stop, epoch = total // size * size if state["drop_last"] else total, epoch - 1
     start = (stop - 1) // size * size
     if sampler.infinite:
         return _of_endless(sampler, progress, live, start)
-    return next(draw_share(sampler.share(len(live), start, stop), live, stop - start, epoch)).keys.records
+    positions = np.concatenate([*sampler.share(len(live), start, stop).chunks()])
+    return keys_at(live, positions, epoch).records
 
 
 def _of_endless(sampler: EpochSampler, progress: Progress, live: Served, start: int) -> np.ndarray:
-    """Of passes that may have begun with other records than the last one, of which alone the state tells."""
+    """Passes may have begun with other records than the last one, and the state tells of that one alone."""
     size = progress.position - start
     if progress.passed * len(live) == progress.pass_start:
-        first = Pass(start // len(live), start // len(live) * len(live), live, np.empty(0, np.int64))
+        passed, pass_start = start // len(live), start // len(live) * len(live)
     elif start >= progress.pass_start:
-        first = Pass(progress.passed, progress.pass_start, live, np.empty(0, np.int64))
+        passed, pass_start = progress.passed, progress.pass_start
     else:
-        raise ValueError("the batch began before a removal and ended behind it: take the state of the next batch")
-    placed = dataclasses.replace(progress, position=start)
-    return next(draw_endless(sampler, size, placed, first, lambda number: live)).keys.records
+        raise ValueError("the batch began before a removal and ended after it: take the state of the next batch")
+    placed = dataclasses.replace(progress, position=start, passed=passed, pass_start=pass_start)
+    drawing = EndlessDrawing(sampler, size, drop_last=True)
+    return next(drawing.draw(placed, live, NONE_GONE, lambda number: live)).keys.records
 
 
 def _check(dataset: Samples, state: dict[str, Any]) -> None:
@@ -71,7 +76,7 @@ def _check(dataset: Samples, state: dict[str, Any]) -> None:
 
 
 def read_state(path: str | Path) -> dict[str, Any]:
-    """A loader's state from a JSON file, or from one of torch.save, there alone or as one entry of a checkpoint.
+    """Read a loader's state from a JSON file or one of torch.save, where it is alone or one entry of a checkpoint.
 
     Raises ValueError where the file holds none, or several.
     """

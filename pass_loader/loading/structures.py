@@ -1,4 +1,4 @@
-"""A batch in the structure of a method's official script (`Recipe.batch`). Nothing here copies pixels."""
+"""Batches in the structure of a method's official script (recipes.batches.BATCHES). Nothing here copies pixels."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from .rendering import Submitted
 
 
 def stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Views of one size as one tensor (views * N, ...), all samples of the first, then of the second: no copy where
-    they lie behind one another, as those of a loader do.
+    """Return views of one size as one tensor (views * N, ...): all samples of the first, then of the second.
+
+    No copy where they follow one another in memory, as those of a loader do.
     """
     first = views[0]
     apart = first.numel() * first.element_size()
@@ -25,12 +26,12 @@ def stack(views: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _copied(views: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    """For views that are no neighbours: those of a batch that "skip" has cut smaller, which are copies already."""
+    """Copy views that do not follow one another: those of a batch that "skip" has made smaller, copies already."""
     return torch.cat(list(views), dim)
 
 
 def _pair(batch: Submitted) -> torch.Tensor:
-    """(N, 6, height, width), of gray views (N, 2, height, width): the views lie between one another
+    """Return (N, 6, height, width), of gray views (N, 2, height, width): the views of a sample follow one another
     (rendering.Renderer)."""
     first, second = batch.views
     count, channels, height, width = first.shape
@@ -43,26 +44,27 @@ def _records(batch: Submitted) -> torch.Tensor:
     return torch.from_numpy(batch.keys.records)
 
 
-def _ibot(batch: Submitted) -> list[Any]:
+def _ibot_masks(batch: Submitted) -> list[Any]:
     recipe = batch.samples.recipe
     assert isinstance(recipe.masks, IBOTMasks)
     masks = [
         torch.from_numpy(recipe.masks.draw(batch.sample_keys(), number, view.height, view.width))
         for number, view in enumerate(recipe.views)
     ]
-    return [batch.views, batch.labels(), masks]
+    return [masks]
 
 
-def _mae(batch: Submitted) -> list[Any]:
+def _mae_masks(batch: Submitted) -> list[Any]:
     recipe = batch.samples.recipe
     assert isinstance(recipe.masks, RandomMasks)
     view = recipe.views[0]
     masks = recipe.masks.draw(batch.sample_keys(), 0, view.height, view.width)
-    return [batch.views[0], batch.labels(), {name: torch.from_numpy(values) for name, values in masks.items()}]
+    return [{name: torch.from_numpy(values) for name, values in masks.items()}]
 
 
 def _dinov2(batch: Submitted) -> list[Any]:
-    """facebookresearch/dinov2 b8931f7, dinov2/data/collate.py:10-49; gram crops as in dinov3/data/collate.py."""
+    """The dict of facebookresearch/dinov2 b8931f7, dinov2/data/collate.py:10-49; gram crops as in
+    dinov3/data/collate.py."""
     recipe = batch.samples.recipe
     assert isinstance(recipe.masks, StratifiedMasks)
     parts: dict[str, Any] = {}
@@ -91,7 +93,7 @@ def _dinov2(batch: Submitted) -> list[Any]:
 
 
 def _ijepa(batch: Submitted) -> list[Any]:
-    """facebookresearch/ijepa 52c1ae9, src/train.py:278-286."""
+    """The three parts of facebookresearch/ijepa 52c1ae9, src/train.py:278-286."""
     recipe = batch.samples.recipe
     assert isinstance(recipe.masks, MultiBlockMasks)
     view = recipe.views[0]
@@ -104,45 +106,42 @@ def _ijepa(batch: Submitted) -> list[Any]:
 
 
 def _vissl(batch: Submitted) -> list[Any]:
-    """facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py: one entry a view and sample, all
-    samples of the first view first. Labels are records, as LABEL_TYPE sample_index has it.
+    """The dict of facebookresearch/vissl 09270ed, vissl/data/collators/multicrop_collator.py.
+
+    One entry for each view and sample, all samples of the first view first. Labels are records, as LABEL_TYPE
+    sample_index has it.
     """
     records = _records(batch).repeat(len(batch.views))
     valid = torch.from_numpy(batch.valid).repeat(len(batch.views))
     return [{"data": [batch.views], "label": [records], "data_valid": [valid], "data_idx": [records]}]
 
 
-def _companions(batch: Submitted) -> list[Any]:
-    """GenView's gen_chosen_view and gen_img_scale as tensors, with whether and which."""
-    return [batch.views, batch.labels(), batch.companions_dict()]
-
-
-_STRUCTURES: dict[str, Callable[[Submitted], list[Any]]] = {
+# Each makes one part of a batch by its name in BATCHES, or several that belong together.
+_PARTS: dict[str, Callable[[Submitted], list[Any]]] = {
     "views": lambda batch: [batch.views],
-    "views_labels": lambda batch: [batch.views, batch.labels()],
-    "index_views_labels": lambda batch: [_records(batch), batch.views, batch.labels()],
-    "views_labels_masks": _ibot,
-    "view_labels": lambda batch: [batch.views[0], batch.labels()],
-    "view_labels_masks": _mae,
-    "view_heatmap_labels": lambda batch: [[batch.views[0], batch.heatmaps[0]], batch.labels()],
-    "pair_labels": lambda batch: [_pair(batch), batch.labels()],
-    "pair_index": lambda batch: [_pair(batch), _records(batch)],
+    "view": lambda batch: [batch.views[0]],
+    "view_and_heatmap": lambda batch: [[batch.views[0], batch.heatmaps[0]]],
+    "pair": lambda batch: [_pair(batch)],
+    "labels": lambda batch: [batch.labels()],
+    "records": lambda batch: [_records(batch)],
+    "companions": lambda batch: [batch.companions_dict()],  # GenView's gen_chosen_view and gen_img_scale, as tensors
+    "ibot_masks": _ibot_masks,
+    "mae_masks": _mae_masks,
     "dinov2": _dinov2,
     "ijepa": _ijepa,
     "vissl": _vissl,
-    "views_labels_companions": _companions,
 }
-_LISTS = ("index_views_labels",)  # a list in the official script, not a tuple
 
 
 def structured(batch: Submitted, return_info: bool = False, return_plan: bool = False) -> Any:
     """Return the batch as the recipe's official script expects it; then its plans with return_plan, then one dict with
-    return_info. One part alone stands for itself."""
-    parts = _STRUCTURES[batch.samples.recipe.batch](batch)
+    return_info. A single part stands for itself."""
+    structure = batch.samples.recipe.structure
+    parts = [part for name in structure.parts for part in _PARTS[name](batch)]
     parts += ([batch.plans] if return_plan else []) + ([batch.info()] if return_info else [])
     if len(parts) == 1:
         return parts[0]
-    return parts if batch.samples.recipe.batch in _LISTS else tuple(parts)
+    return parts if structure.as_list else tuple(parts)
 
 
 def as_samples(batch: Submitted) -> list[Any]:
@@ -159,23 +158,27 @@ def as_samples(batch: Submitted) -> list[Any]:
     ]
 
 
+# Each makes one part of a sample: of its views, label, record and heatmaps.
+_ITEM_PARTS: dict[str, Callable[[list[torch.Tensor], Any, int, Sequence[torch.Tensor]], Any]] = {
+    "views": lambda views, label, record, heatmaps: views,
+    "view": lambda views, label, record, heatmaps: views[0],
+    "view_and_heatmap": lambda views, label, record, heatmaps: [views[0], heatmaps[0]],
+    "pair": lambda views, label, record, heatmaps: torch.cat(views),
+    "labels": lambda views, label, record, heatmaps: label,
+    "records": lambda views, label, record, heatmaps: record,
+}
+
+
 def item(
     recipe: Recipe, views: list[torch.Tensor], record: int, given: torch.Tensor, heatmaps: Sequence[torch.Tensor] = ()
 ) -> Any:
-    """One sample for torch's own DataLoader, whose default collation gives the batch's structure. What a batch has
-    beside that (masks, dicts) comes from pass_loader.DataLoader alone; here such a sample is (list of views, label).
+    """Return one sample for torch's own DataLoader, whose default collation gives the batch's structure.
 
     given: the label, int64 () or of another shape and type. A class number becomes an int, as ImageFolder's.
     """
     label = int(given) if given.dim() == 0 and given.dtype == torch.int64 else given
-    if recipe.batch == "views":
-        return views
-    if recipe.batch == "view_labels":
-        return views[0], label
-    if recipe.batch == "view_heatmap_labels":
-        return [views[0], heatmaps[0]], label
-    if recipe.batch == "index_views_labels":
-        return [record, views, label]
-    if recipe.batch.startswith("pair"):
-        return torch.cat(views), label if recipe.batch == "pair_labels" else record
-    return views, label
+    structure = recipe.structure
+    parts = [_ITEM_PARTS[name](views, label, record, heatmaps) for name in structure.item]
+    if len(parts) == 1:
+        return parts[0]
+    return parts if structure.as_list else tuple(parts)

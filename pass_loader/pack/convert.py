@@ -89,11 +89,11 @@ def convert(
         if before is not None:
             return Converted(**before)
         writer = _Writer(root, Options(codec=codec), progress or (lambda _: None))
-        _write_shards(writer, _Records(pack), workers or os.cpu_count() or 1)
+        _write_shards(writer, _PackSource(pack), workers or os.cpu_count() or 1)
         return _finish(root, pack, codec, plan)
 
 
-def _write_shards(writer: _Writer, records: _Records, workers: int) -> None:
+def _write_shards(writer: _Writer, records: _PackSource, workers: int) -> None:
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
         try:
@@ -108,7 +108,7 @@ def _write_shards(writer: _Writer, records: _Records, workers: int) -> None:
                 future.cancel()
 
 
-class _Records(Source):
+class _PackSource(Source):
     """A pack's records. An entry's offset is its record, its length 0 where it was removed."""
 
     def __init__(self, pack: Pack):

@@ -11,32 +11,18 @@ import numpy as np
 import PIL
 
 from .. import _C
+from .batches import BATCHES, BatchStructure
 from .from_torchvision import translate
-from .masks import IBOTMasks, Masks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .masks import Masks
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _INTERPOLATION = {"bilinear": 2, "bicubic": 3}  # PIL's Resampling values
 _ABSENT = (1.0, 0.0)  # an empty range: the native side takes the step for absent
+_JITTER_STEPS = ("brightness", "contrast", "saturation", "hue")
 _RESIZE_ORDER = {13: 0, 12: 1}
 _UNUSUAL = ("resize_short", "via", "box_of", "blur_kernel")  # printed where some view has other than the default
-# Structures of a batch: how many views each is of (None: any number), and the masks that it holds.
-BATCHES: dict[str, tuple[int | None, type]] = {
-    "views": (None, type(None)),
-    "views_labels": (None, type(None)),
-    "index_views_labels": (None, type(None)),
-    "views_labels_masks": (None, IBOTMasks),
-    "view_labels": (1, type(None)),
-    "view_labels_masks": (1, RandomMasks),
-    "view_heatmap_labels": (1, type(None)),
-    "pair_labels": (2, type(None)),
-    "pair_index": (2, type(None)),
-    "dinov2": (None, StratifiedMasks),
-    "ijepa": (1, MultiBlockMasks),
-    "vissl": (None, type(None)),
-    "views_labels_companions": (None, type(None)),
-}
 Range = tuple[float, float]
 ChannelValues = float | tuple[float, ...]  # one number for all channels, or one a channel
 Size = int | tuple[int, int]
@@ -92,17 +78,30 @@ class ViewSpec:
     def width(self) -> int:
         return self._sides[1]
 
-    def _row(self, resize_order: int) -> tuple[Any, ...]:
+    def _row(self) -> dict[str, Any]:
+        """Return the fields of csrc/recipe.h that a view decides, by name."""
         if self.interpolation not in _INTERPOLATION:
             raise ValueError(f"interpolation is {self.interpolation!r}, want 'bilinear' or 'bicubic'")
-        jitter_ranges = [r or _ABSENT for r in (self.brightness, self.contrast, self.saturation, self.hue)]
-        return (
-            self.height, self.width, *self.scale, *self.ratio, self.flip, self.jitter,
-            *(end for r in jitter_ranges for end in r), self.grayscale, self.blur, *self.blur_sigma,
-            self.solarize, self.solarize_threshold, _INTERPOLATION[self.interpolation], self.blur_kernel,
-            resize_order, self.resize_short or 0, *_sides("via", self.via or 0),
-            -1 if self.box_of is None else self.box_of,
-        )  # fmt: skip
+        via_height, via_width = _sides("via", self.via or 0)
+        row = {
+            "out_height": self.height,
+            "out_width": self.width,
+            "flip_probability": self.flip,
+            "jitter_probability": self.jitter,
+            "grayscale_probability": self.grayscale,
+            "blur_probability": self.blur,
+            "blur_kernel": self.blur_kernel,
+            "solarize_probability": self.solarize,
+            "solarize_threshold": self.solarize_threshold,
+            "interpolation": _INTERPOLATION[self.interpolation],
+            "resize_short": self.resize_short or 0,
+            "via_height": via_height,
+            "via_width": via_width,
+            "box_of": -1 if self.box_of is None else self.box_of,
+        }
+        for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
+            row[f"{name}_min"], row[f"{name}_max"] = getattr(self, name) or _ABSENT
+        return row
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ class Recipe:
         "pair_labels", "pair_index": (both views behind one another on the channels (N, 6, height, width), labels or
         records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
         predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx; "views_labels_companions":
-        (list, labels, dict of which view of each sample is of a companion, and of which: companions.Drawn.as_dict).
+        (list, labels, dict of which view of each sample shows a companion, and which: data.companions.companions_dict).
     channels: 3, or 1 for gray: pictures become gray as by PIL's convert("L") when they are decoded, and views are
         (N, 1, height, width). With 3 a gray picture has three equal channels.
     mean, std: one number for all channels, or one a channel; kept as one a channel.
@@ -156,7 +155,7 @@ class Recipe:
             raise ValueError(f"pillow is {self.pillow!r}, want 12 or 13")
         if not 0 <= self.companion <= 1:
             raise ValueError(f"companion is {self.companion!r}, want a probability")
-        if self.companion and self.batch == "view_heatmap_labels":
+        if self.companion and self.structure.heatmaps:
             raise ValueError("companion: a heatmap goes with the original's picture, and a companion has none")
         if self.companion and any(view.box_of is not None for view in self.views):
             raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
@@ -185,12 +184,18 @@ class Recipe:
             batch=batch or read.batch, source=f"from_torchvision({read.name})",
         )  # fmt: skip
 
+    @property
+    def structure(self) -> BatchStructure:
+        """What a batch consists of."""
+        return BATCHES[self.batch]
+
     def rows(self) -> np.ndarray:
         """The views as (V,) rows of _C.view_spec_dtype, the form in which a recipe crosses into C++."""
-        order = _RESIZE_ORDER[self.pillow]
         rows = np.zeros(len(self.views), dtype=_C.view_spec_dtype)  # padding too: states hold a digest of the bytes
+        rows["resize_order"] = _RESIZE_ORDER[self.pillow]
         for index, view in enumerate(self.views):
-            rows[index] = view._row(order)
+            for name, value in view._row().items():
+                rows[name][index] = value
         return rows
 
     def roles(self) -> list[str]:
@@ -250,17 +255,17 @@ class Recipe:
 
 
 def _check_batch(recipe: Recipe) -> None:
-    """Raises ValueError where views and masks do not fit the batch's structure."""
+    """Raise ValueError where views and masks do not fit the batch's structure."""
     if recipe.batch not in BATCHES:
         raise ValueError(f"batch is {recipe.batch!r}, want one of {', '.join(BATCHES)}")
-    views, masks = BATCHES[recipe.batch]
-    if views is not None and len(recipe.views) != views:
-        raise ValueError(f"batch {recipe.batch!r} is of {views} views, the recipe has {len(recipe.views)}")
-    if recipe.batch.startswith("pair") and recipe.views[0]._sides != recipe.views[1]._sides:
+    want, views = recipe.structure, recipe.views
+    if want.views is not None and len(views) != want.views:
+        raise ValueError(f"batch {recipe.batch!r} is of {want.views} views, the recipe has {len(views)}")
+    if want.on_channels and views[0]._sides != views[1]._sides:
         raise ValueError(f"batch {recipe.batch!r}: both views must have one size")
-    if not isinstance(recipe.masks, masks):
-        want = "no masks" if masks is type(None) else masks.__name__
-        raise ValueError(f"batch {recipe.batch!r} wants {want}, the recipe has masks {recipe.masks}")
+    if not isinstance(recipe.masks, want.masks):
+        masks = "no masks" if want.masks is type(None) else want.masks.__name__
+        raise ValueError(f"batch {recipe.batch!r} wants {masks}, the recipe has masks {recipe.masks}")
 
 
 def _a_channel(values: ChannelValues, channels: int) -> tuple[float, ...]:

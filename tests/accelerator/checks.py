@@ -19,7 +19,7 @@ from torch.utils import data
 
 from pass_loader import DataLoader, Recipe, ShardDataset, normalize, recipes
 from pass_loader.loading.rendering import ELEMENTS
-from pass_loader.loading.structures import _STRUCTURES
+from pass_loader.recipes.batches import BATCHES
 from tests import cpu_lane
 from tests.test_companions import pair  # noqa: F401  a fixture
 from tests.test_device_loader import assert_equal
@@ -70,7 +70,7 @@ def test_the_accelerator_is_unkind(accelerator: Accelerator) -> None:
 
 
 def test_no_structure_is_left_out() -> None:
-    assert {recipe.batch for recipe in FORMS} == {*_STRUCTURES}
+    assert {recipe.batch for recipe in FORMS} == {*BATCHES}
 
 
 @pytest.mark.parametrize("recipe", FORMS, ids=lambda recipe: f"{recipe.name}-{recipe.batch}")

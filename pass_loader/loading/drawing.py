@@ -1,0 +1,200 @@
+"""Which samples each batch holds: drawn from our own order. foreign.py draws from a sampler that is not ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..data.live import Served
+from ..keys import Keys, check_epoch
+from .resume import Progress
+from .sampler import EpochSampler
+
+NONE_GONE = np.empty(0, np.int64)
+
+
+class DrawnBatch(NamedTuple):
+    """The samples of a batch, to be rendered."""
+
+    keys: Keys
+    gone: np.ndarray  # bool (N,): removed since the epoch began; such records are bad, and are never read
+    live: Served  # what replacements are drawn from
+    after: dict[str, Any]  # fields of Progress that have these values once the batch is handed out
+
+
+class Drawing(ABC):
+    """The order of a loader's samples: over epochs, over ranks, and in saved states."""
+
+    endless = False
+
+    @property
+    @abstractmethod
+    def epoch(self) -> int:
+        """The epoch of the order."""
+
+    @property
+    @abstractmethod
+    def epoch_is_set(self) -> bool:
+        """True where somebody has set the epoch."""
+
+    @abstractmethod
+    def set_epoch(self, epoch: int) -> None: ...
+
+    @property
+    @abstractmethod
+    def place(self) -> tuple[int, int]:
+        """(rank, ranks that take part)."""
+
+    @property
+    @abstractmethod
+    def step(self) -> int | None:
+        """Samples of all ranks that a batch stands for; None: as many as this rank's batch has."""
+
+    @abstractmethod
+    def identity(self, samples: int) -> dict[str, Any]:
+        """Return what a state holds of the order of so many samples, and must be equal where it is loaded."""
+
+    @abstractmethod
+    def state(self, progress: Progress | None) -> dict[str, Any]:
+        """Return what a state holds of a place in the order beside `Progress`; None: between two epochs.
+
+        Raises TypeError where the order cannot be brought back.
+        """
+
+    @abstractmethod
+    def check(self, progress: Progress) -> None:
+        """Raise ValueError for a place where no batch begins."""
+
+    @abstractmethod
+    def position_of(self, batches: int) -> int:
+        """Return the position after so many batches of an epoch. Raises TypeError where only the sampler knows it."""
+
+    @abstractmethod
+    def draw(
+        self, progress: Progress, live: Served, gone: np.ndarray, begin: Callable[[int], Served]
+    ) -> Iterator[DrawnBatch]:
+        """Yield this rank's batches from a place on.
+
+        live: what the epoch, or the running pass of an endless order, serves. gone: (N,) int64, the records that were
+        removed since it began. begin: called with the number of each further pass of an endless order, returns what it
+        serves.
+        """
+
+
+class EpochDrawing(Drawing):
+    """Our own order, epoch by epoch: an EpochSampler in batches."""
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool):
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+
+    @property
+    def epoch(self) -> int:
+        return int(self.sampler.epoch)
+
+    @property
+    def epoch_is_set(self) -> bool:
+        return self.sampler.epoch_is_set
+
+    def set_epoch(self, epoch: int) -> None:
+        self.sampler.set_epoch(epoch)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        return self.sampler.place
+
+    @property
+    def step(self) -> int:
+        return self.batch_size * self.place[1]
+
+    def identity(self, samples: int) -> dict[str, Any]:
+        sampler = self.sampler
+        order = {"kind": sampler.kind(samples), "seed": sampler.seed, "infinite": sampler.infinite}
+        return {"order": order, "global_batch": self.step, "drop_last": self.drop_last}
+
+    def state(self, progress: Progress | None) -> dict[str, Any]:
+        return {}
+
+    def check(self, progress: Progress) -> None:
+        progress.check_position(self.step, self.sampler.total(progress.samples, max(1, progress.world)))
+
+    def position_of(self, batches: int) -> int:
+        return operator.index(batches) * self.step
+
+    def draw(
+        self, progress: Progress, live: Served, gone: np.ndarray, begin: Callable[[int], Served]
+    ) -> Iterator[DrawnBatch]:
+        stop = self.sampler.stop(len(live), progress.world, progress.position, self.step, self.drop_last)
+        share = self.sampler.share(len(live), progress.position, stop)
+        for positions in share.chunks(self.batch_size):
+            keys = keys_at(live, positions, progress.epoch)
+            yield DrawnBatch(keys, np.isin(keys.records, gone), live, {})
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A run through the records within an endless order: an epoch without a start and an end of its own."""
+
+    number: int
+    start: int  # its place among those of all passes
+    live: Served
+    gone: np.ndarray
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.live)
+
+    def keys(self, sampler: EpochSampler, places: np.ndarray, progress: Progress) -> Keys:
+        """Return the keys of those of the places that this pass has."""
+        inside = places[(places >= self.start) & (places < self.end)] - self.start
+        order = sampler.order(len(self.live), progress.order_epoch + self.number)
+        return keys_at(self.live, order.at(inside), progress.epoch + self.number)
+
+    def as_progress(self) -> dict[str, Any]:
+        """Return the fields of Progress that tell of this pass."""
+        own = {"passed": self.number, "pass_start": self.start}
+        return own | {"generation": self.live.generation, "samples": len(self.live)}
+
+
+class EndlessDrawing(EpochDrawing):
+    """Our own order, pass after pass without an end (infinite=True)."""
+
+    endless = True
+
+    def check(self, progress: Progress) -> None:
+        progress.check_position(self.step, None)
+
+    def draw(
+        self, progress: Progress, live: Served, gone: np.ndarray, begin: Callable[[int], Served]
+    ) -> Iterator[DrawnBatch]:
+        """Yield batches for ever. `begin` is called for the same batch on all ranks, also by those that have no sample
+        of the new pass in it: all must know where it began."""
+        rank, world = self.place
+        begun, place = dataclasses.replace(progress), progress.position  # progress moves on while batches are drawn
+        running = Pass(begun.passed, begun.pass_start, live, gone)
+        while True:
+            places = place + rank + world * np.arange(self.batch_size, dtype=np.int64)
+            place += self.step
+            passes = [running]
+            while running.end < place:
+                number = running.number + 1
+                check_epoch(begun.epoch + number)
+                running = Pass(number, running.end, begin(number), NONE_GONE)
+                passes.append(running)
+            parts = [(one.keys(self.sampler, places, begun), one.gone) for one in passes]
+            keys = Keys(*(np.concatenate([getattr(part, name) for part, _ in parts])
+                          for name in ("records", "draws", "epochs")))  # fmt: skip
+            is_gone = np.concatenate([np.isin(part.records, removed) for part, removed in parts])
+            yield DrawnBatch(keys, is_gone, running.live, running.as_progress())
+
+
+def keys_at(live: Served, positions: np.ndarray, epoch: int) -> Keys:
+    """Return the keys of int64 positions (N,) in an epoch of the views."""
+    check_epoch(epoch)
+    epochs = np.full(len(positions), epoch, np.uint32)
+    return Keys(*live.at(positions, np.zeros(len(positions), np.uint32), epochs), epochs)
