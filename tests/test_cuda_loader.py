@@ -98,7 +98,7 @@ def test_a_slow_renderer(pack: Path) -> None:
     kept = [[view.clone() for view in next(iterator)[0]]]
     torch.cuda.synchronize()
     while True:
-        with torch.cuda.stream(loader._renderer[1].lane._stream):
+        with torch.cuda.stream(loader._renderer[1].stream._stream):
             torch.cuda._sleep(SECOND // 2)
         batch = next(iterator, None)
         if batch is None:
@@ -137,7 +137,7 @@ def test_no_leak_in_10000_batches(tiny: Path, static: bool) -> None:
         del batch
         if number in (1000, 10_000):
             torch.cuda.synchronize()
-            native = loader._renderer[1].lane._renderer
+            native = loader._renderer[1].stream._renderer
             seen.append((torch.cuda.mem_get_info()[0], torch.cuda.memory_allocated(), native.allocations))
         if number == 10_000:
             break

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,7 @@ EXCEPTIONS = {
 NEED_TORCH = {"loading", "gpu"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """{"loading.loader": its file}: all modules of the package, without their common first name."""
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}

@@ -242,11 +242,16 @@ class Samples:
     def targets(self) -> list[Any]:
         """The labels of all served records, in the order of positions, as ImageFolder has them: made anew at each call.
 
-        Under weights it raises AttributeError: what a position serves changes with the epoch.
+        Raises AttributeError under weights, where the record at a position changes with the epoch.
         """
-        if not isinstance(self.live, ConcatLive):
-            raise AttributeError("under weights the record at a position changes with the epoch")
-        return self.labels_of(self.live.records_at(np.arange(len(self)))).tolist()
+        return self.targets_of(self.live)
+
+    def targets_of(self, live: Served) -> list[Any]:
+        """Return the labels of all positions of `live`, as `targets`."""
+        if self.mixture is not None:
+            raise AttributeError("under weights the record at a position changes with the epoch: there are no targets")
+        none = np.zeros(len(live), np.uint32)
+        return self.labels_of(live.at(np.arange(len(live)), none, none)[0]).tolist()
 
     def id_of(self, record: int) -> str:
         """Return the id of a record, also of a removed one."""

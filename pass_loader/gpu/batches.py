@@ -1,9 +1,9 @@
-"""Batches on a GPU: threads decode into pinned memory, a side stream (lane.py) copies the pictures and renders their
-views."""
+"""Batches on a GPU: threads decode into pinned memory, a side stream (stream.py) copies and renders the pictures."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import threading
 import time
@@ -22,6 +22,7 @@ from ..loading.rendering import Failure, Renderer, Submitted
 from . import cuda, nvjpeg
 from .stream import Chunk, SideStream, picture_of
 
+_LOG = logging.getLogger(__name__)
 ALIGN = 256  # bytes
 MOST_ARENA_BYTES = 1 << 30  # unless arena_bytes says otherwise
 SAMPLED = 512  # records whose sizes tell how large an arena has to be
@@ -29,7 +30,7 @@ Allocator = Callable[[list[int], torch.dtype], torch.Tensor]
 
 
 def check_samples(samples: Samples) -> None:
-    """Raises ValueError that names what the GPU's renderer does not have, with the way out."""
+    """Raise ValueError for what the GPU's renderer does not have, with the way out."""
     sources = samples.normalized_recipes()
     missing = {
         "a recipe of one channel": samples.recipe.channels != 3,
@@ -43,8 +44,11 @@ def check_samples(samples: Samples) -> None:
 
 
 def gpu_of(device: torch.device, decode: str = "cpu") -> torch.device:
-    """With its index, the current device's where it has none. Raises RuntimeError with the reason where no GPU can be
-    used, or what decodes there is missing; ValueError where there is no such device."""
+    """Return the device with its index, the current device's where it has none.
+
+    Raises RuntimeError with the reason where no GPU can be used or what decodes there is missing, ValueError where
+    there is no such device.
+    """
     reason = cuda.cuda_reason()
     if not reason and not torch.cuda.is_available():
         reason = "torch sees no GPU: install a build of torch with CUDA (torch.version.cuda tells)"
@@ -72,11 +76,11 @@ class DeviceSubmitted(Submitted):
         self._left = np.arange(len(keys))  # slots still to be decoded
         self._part = self._left[:0]  # slots that are being decoded
         self._rows = self._plans = self._lengths = np.empty(0)  # of the part
-        self._as_file = np.full(len(keys), renderer.lane.files is not None)  # slots that a GPU may decode
+        self._as_file = np.full(len(keys), renderer.stream.files is not None)  # slots that a GPU may decode
         self._chunk: Chunk | None = None
         self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
         self._failures: list[Failure] = []
-        self._done: Any = None  # the event behind which the views are rendered
+        self._done: Any = None  # the event after which the views are rendered
 
     def __del__(self) -> None:
         chunk = getattr(self, "_chunk", None)
@@ -89,7 +93,7 @@ class DeviceSubmitted(Submitted):
         return not len(self._left)
 
     def begin(self) -> bool:
-        """Starts to decode what is left, where there is a chunk for it; whether it has begun."""
+        """Start to decode what is left. Returns False where there is no chunk for it."""
         if self.pending is None:
             if self._chunk is None:
                 self._chunk = self._renderer.take_chunk(self._too_large)
@@ -105,7 +109,7 @@ class DeviceSubmitted(Submitted):
         return True
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
-        """Until all is decoded and queued on the GPU. Raises TimeoutError when `timeout` seconds pass first."""
+        """Wait until all is decoded and queued on the GPU. Raises TimeoutError after `timeout` seconds."""
         end = time.monotonic() + timeout
         with self._renderer.lock:
             while not self.launched:
@@ -116,7 +120,7 @@ class DeviceSubmitted(Submitted):
         return sorted(self._failures)
 
     def launch(self, seconds: float, timeout: float) -> None:
-        """Waits for the part and queues it. Where that fails nothing has changed, and it can be tried again."""
+        """Wait for the part and queue it. Where that fails nothing has changed, and it can be tried again."""
         assert self.pending is not None and self._chunk is not None
         failures = self.pending.wait(seconds) if seconds >= 0 or self.pending.done else None
         if failures is None:
@@ -146,7 +150,7 @@ class DeviceSubmitted(Submitted):
             self._parent._note(done)
 
     def room(self) -> list[torch.Tensor]:
-        """The views, whose memory is taken when it is needed."""
+        """Return the views, whose memory is taken when it is needed."""
         if not self.views:
             self.views = self._renderer.views_of(len(self._asked))
         return self.views
@@ -160,25 +164,27 @@ class DeviceSubmitted(Submitted):
         views, self.views = self.views, []
         super().keep(slots)
         if views:
-            self.views, self._done = self._renderer.lane.select(views, slots)
+            self.views, self._done = self._renderer.stream.select(views, slots)
 
     def hand_over(self) -> None:
-        """For the consumer's current stream. Also queues what has been decoded meanwhile: it is rendered while the
-        consumer works."""
+        """Make the consumer's current stream wait for the views.
+
+        Also queues what has been decoded meanwhile: it is rendered while the consumer works.
+        """
         with self._renderer.lock:
             if self._done is not None:
-                self._renderer.lane.hand_over(self._done, self.views)
+                self._renderer.stream.hand_over(self._done, self.views)
                 self.views = self._renderer.at_stable_addresses(self.views)
             self._renderer.launch_decoded()
 
 
 class DeviceRenderer(Renderer):
-    """As Renderer, with views on a GPU. Belongs to one stream of the consumer at a time.
+    """Renders batches on a GPU. Belongs to one stream of the consumer at a time.
 
     device: with its index. depth: batches in work. arena_bytes: pinned memory for decoded pictures; None: what depth
     + 1 usual batches need, at most 1 GiB. A batch that needs more goes in parts, and a picture that is larger than a
-    part gets memory of its own on its way. static_buffers: every batch lies at the same addresses. decode: "nvjpeg"
-    leaves plain JPEGs to the GPU.
+    part gets memory of its own on its way. static_buffers: every batch has the same addresses. decode: "nvjpeg" leaves
+    plain JPEGs to the GPU. Other arguments as Renderer.
     """
 
     def __init__(self, samples: Samples, threads: int, *, device: torch.device, depth: int = 2,
@@ -192,12 +198,13 @@ class DeviceRenderer(Renderer):
         whole = _usual_arena(samples, self.batch_size, chunks) if arena_bytes is None else arena_bytes
         self._chunk_bytes = max(whole // chunks // ALIGN * ALIGN, ALIGN)
         recipe = samples.normalized_recipes()[0]
-        self.lane = SideStream(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
+        self.stream = SideStream(device, cuda.normalize_table(recipe, self.dtype), self.dtype, self.channels_last,
                          self._chunk_bytes)  # fmt: skip
+        _LOG.info("%s: %d MB of pinned memory for decoded pictures", device, chunks * self._chunk_bytes >> 20)
         if decode == "nvjpeg":
-            self.lane.open_files(min(self._chunk_bytes, nvjpeg.SLOT_BYTES))
+            self.stream.open_files(min(self._chunk_bytes, nvjpeg.SLOT_BYTES))
         self._on_cpu = 0  # pictures
-        self._pinned = self.lane.pinned(chunks * self._chunk_bytes)
+        self._pinned = self.stream.pinned(chunks * self._chunk_bytes)
         self._free = deque(Chunk(part, own=False) for part in self._pinned.split(self._chunk_bytes))
         self._under_way: list[weakref.ref[DeviceSubmitted]] = []
         self.lock = threading.RLock()
@@ -207,7 +214,9 @@ class DeviceRenderer(Renderer):
         batch = DeviceSubmitted(self, keys, plans, with_plans)
         with self.lock:
             self._under_way = [weakref.ref(other) for other in [*self._waiting(), batch]]
-            all(other.begin() for other in self._waiting())
+            for other in self._waiting():
+                if not other.begin():
+                    break
         return batch
 
     def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> DeviceSubmitted:
@@ -222,9 +231,10 @@ class DeviceRenderer(Renderer):
     def render(
         self, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray, views: list[torch.Tensor]
     ) -> Any:
-        """Queues pictures of a chunk, whose views go into these slots. Returns the event behind it."""
+        """Queue pictures of a chunk, whose views go into these slots. Returns the event after it."""
         used, outs = int((rows[:, 0] + 3 * rows[:, 4]).max()), places_of(slots, views)
-        chunk.copied, done = self.lane.render(chunk.memory[:used], rows, plans.ravel(), picture_of(plans), outs.ravel())
+        pixels = chunk.memory[:used]
+        chunk.copied, done = self.stream.render(pixels, rows, plans.ravel(), picture_of(plans), outs.ravel())
         self._on_cpu += len(rows)
         return done
 
@@ -232,38 +242,40 @@ class DeviceRenderer(Renderer):
         self, chunk: Chunk, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray,
         views: list[torch.Tensor],
     ) -> tuple[np.ndarray, Any]:  # fmt: skip
-        """The same of JPEG files; which of them have gone that way, and the event."""
+        """Queue JPEG files of a chunk likewise. Returns which of them nvJPEG has taken, and the event after them."""
         try:
-            taken = self.lane.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
-        finally:  # also behind what was queued before an error
-            chunk.copied = self.lane.mark()
+            taken = self.stream.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
+        finally:  # also after what was queued before an error
+            chunk.copied = self.stream.mark()
         return taken, chunk.copied
 
     def views_of(self, count: int, allocate: Allocator | None = None) -> list[torch.Tensor]:
-        """Of `count` samples, (count, 3, height, width) each."""
+        """Return memory for the views of `count` samples, (count, 3, height, width) each."""
         views = [torch.empty(0)] * len(self.samples.recipe.views)
         for size, members in self._groups.items():
-            tensor = (allocate or self.lane.empty)(self._shape(len(members), count, size), self.dtype)
+            tensor = (allocate or self.stream.empty)(self._shape(len(members), count, size), self.dtype)
             for index, view in zip(members, self._apart(tensor)):
                 views[index] = view
         return views
 
     def at_stable_addresses(self, views: list[torch.Tensor]) -> list[torch.Tensor]:
-        """With static_buffers a copy, in the order of the consumer's stream: what it queued before on the batch before
-        is done with that one."""
+        """Return the views; with static_buffers a copy, made in the order of the consumer's stream.
+
+        So the consumer's work on the batch before is done with that one.
+        """
         if not self._static_buffers:
             return views
         if not self._static:
-            self._static = self.views_of(self.batch_size, self.lane.empty_here)
+            self._static = self.views_of(self.batch_size, self.stream.empty_here)
         kept = [static[: len(view)] for static, view in zip(self._static, views)]
         for static, view in zip(kept, views):
             static.copy_(view)
         return kept
 
     def take_chunk(self, too_large: int) -> Chunk | None:
-        """None: all are in use."""
+        """Return a free chunk of the arena, or memory for a picture larger than one; None: all are in use."""
         if too_large:
-            return Chunk(self.lane.pinned(-(-too_large // ALIGN) * ALIGN), own=True)
+            return Chunk(self.stream.pinned(-(-too_large // ALIGN) * ALIGN), own=True)
         if not self._free:
             return None
         chunk = self._free.popleft()
@@ -275,7 +287,7 @@ class DeviceRenderer(Renderer):
             self._free.append(chunk)
 
     def _waiting(self) -> list[DeviceSubmitted]:
-        """Batches that somebody holds and that are not all queued, in their order."""
+        """Return the batches that somebody holds and that are not wholly queued, in their order."""
         return [batch for ref in self._under_way if (batch := ref()) is not None and not batch.launched]
 
     def launch_oldest(self, seconds: float, timeout: float) -> None:
@@ -285,7 +297,8 @@ class DeviceRenderer(Renderer):
         oldest.launch(seconds, timeout)
 
     def launch_decoded(self) -> None:
-        """Waits for nothing. What fails here is left as it was, and fails again for who waits for it."""
+        """Queue what is decoded, without waiting. What fails here stays as it was, and fails again where it is waited
+        for."""
         if self._threads == 0:
             return
         with contextlib.suppress(RuntimeError, ValueError):
@@ -297,25 +310,25 @@ class DeviceRenderer(Renderer):
 
     @property
     def pinned_bytes(self) -> int:
-        return len(self._pinned) + (0 if self.lane.files is None else self.lane.files.pinned_bytes)
+        return len(self._pinned) + (0 if self.stream.files is None else self.stream.files.pinned_bytes)
 
     @property
     def decoding(self) -> dict[str, Any] | None:
-        files = self.lane.files
+        files = self.stream.files
         return None if files is None else {**files.stats(), "on_cpu": self._on_cpu}
 
     @property
     def device_bytes(self) -> int:
-        return self.lane.device_bytes + sum(view.nbytes for view in self._static)
+        return self.stream.device_bytes + sum(view.nbytes for view in self._static)
 
 
 def places_of(slots: np.ndarray, views: Sequence[torch.Tensor]) -> np.ndarray:
-    """(slots, views): the addresses of these samples' views."""
+    """Return (slots, views): the addresses of these samples' views."""
     return np.stack([view.data_ptr() + slots * view.stride(0) * view.element_size() for view in views], axis=1)
 
 
 def pin_rest(whole: Any) -> Any:
-    """A batch whose tensors are pinned, but those on a GPU."""
+    """Pin the tensors of a batch, but those on a GPU."""
     if isinstance(whole, torch.Tensor):
         return whole.pin_memory() if whole.device.type == "cpu" else whole
     if isinstance(whole, dict):
@@ -326,7 +339,7 @@ def pin_rest(whole: Any) -> Any:
 
 
 def _usual_arena(samples: Samples, batch_size: int, chunks: int) -> int:
-    """Bytes: a power of two, to which torch rounds pinned memory up."""
+    """Return bytes: a power of two, to which torch rounds pinned memory up."""
     positions = np.linspace(0, len(samples.live) - 1, min(len(samples.live), SAMPLED)).astype(np.int64)
     none = np.zeros(len(positions), np.uint32)
     records, _ = samples.live.at(positions, none, none)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .. import _C
-from ..loading.rendering import _half_table
+from ..loading.rendering import half_table
 from ..recipes.recipe import Recipe
 
 try:
@@ -22,24 +22,24 @@ BYTES = np.tile(np.arange(256, dtype=np.uint32), (3, 1))  # the table of torch.u
 
 
 def cuda_reason() -> str:
-    """Why no GPU can be used, with the remedy; empty where one can."""
+    """Return why no GPU can be used, with the remedy; an empty string where one can."""
     return _MISSING if _cuda is None else _cuda.unavailable()
 
 
 def cuda_available() -> bool:
-    """Whether views can be rendered on a GPU here; `cuda_reason` tells why not."""
+    """Return True where views can be rendered on a GPU; `cuda_reason` tells why not."""
     return not cuda_reason()
 
 
 def normalize_table(recipe: Recipe, dtype: torch.dtype) -> np.ndarray:
-    """(3, 256) uint32: the bits of what a byte of each channel becomes."""
+    """Return (3, 256) uint32: the bits of what a byte of each channel becomes."""
     if dtype == torch.uint8:
         return BYTES
     table = recipe.normalize_table()
     if dtype == torch.float32:
         return table.view(np.uint32)
     if dtype in (torch.float16, torch.bfloat16):
-        return _half_table(table, dtype).astype(np.uint32)
+        return half_table(table, dtype).astype(np.uint32)
     raise ValueError(f"dtype is {dtype}, want torch.float32, float16, bfloat16 or uint8")
 
 
@@ -71,17 +71,17 @@ class PlanRenderer:
         )
 
     def render(self, pictures: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray) -> None:
-        """Queues the views on the current stream.
+        """Queue the rendering of views on the current stream.
 
-        pictures: (N, 5) int64, of each its address on the device, height, width, bytes from row to row and from plane
-        to plane: 8-bit RGB in three planes. plans: (views,) rows of _C.view_plan_dtype. picture_of: (views,) int32,
-        which picture each is of; views of one picture should follow one another. outs: (views,) int64, addresses on the
+        pictures: (N, 5) int64: address on the device, height, width, bytes from row to row and from plane to plane, of
+        8-bit RGB in three planes. plans: (views,) rows of pass_loader.plan_dtype. picture_of: (views,) int32, which
+        picture each view shows; views of one picture should follow one another. outs: (views,) int64, addresses on the
         device: (3, height, width) elements of `dtype` each, with channels_last (height, width, 3), contiguous.
         Pictures must stay as they are until the stream has come so far. Raises ValueError for a plan that cannot be
         executed on its picture, RuntimeError where CUDA refuses.
         """
         if plans.dtype != _C.view_plan_dtype:
-            raise ValueError(f"plans are of {plans.dtype}, want rows of _C.view_plan_dtype")
+            raise ValueError(f"plans are of {plans.dtype}, want rows of pass_loader.plan_dtype")
         stream = torch.cuda.current_stream(self.device).cuda_stream
         self._native.render(
             np.ascontiguousarray(pictures, np.int64), np.ascontiguousarray(plans),
@@ -100,15 +100,17 @@ class PlanRenderer:
 
 
 def jpeg_decoder(device: torch.device, library: str, slot_bytes: int) -> Any:
-    """The native decoder of nvjpeg.FileDecoder. library: as dlopen takes it. Raises RuntimeError where it cannot be
-    opened, where nvJPEG refuses, and with `cuda_reason`."""
+    """Return the native decoder for nvjpeg.FileDecoder. library: as dlopen takes it.
+
+    Raises RuntimeError where it cannot be opened, where nvJPEG refuses, and where no GPU can be used.
+    """
     if _cuda is None:
         raise RuntimeError(cuda_reason())
     return _cuda.JpegDecoder(device.index, library, slot_bytes)
 
 
 def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
-    """PlanRenderer.render's rows of planar pictures: uint8 tensors (3, height, width) whose rows are contiguous."""
+    """Return PlanRenderer.render's rows of planar pictures: uint8 tensors (3, height, width) with contiguous rows."""
     rows = []
     for picture in pictures:
         if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3 or picture.stride(2) != 1:
@@ -118,7 +120,7 @@ def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
 
 
 def render_plan(pixels: torch.Tensor, plan: np.ndarray, **options: Any) -> list[torch.Tensor]:
-    """`pass_loader.render_plan` on a GPU.
+    """Execute plan rows on a picture on a GPU, as `pass_loader.render_plan`.
 
     pixels: (height, width, 3) uint8 RGB on a GPU. plan: rows of pass_loader.plan_dtype, one or more. options:
     PlanRenderer's.

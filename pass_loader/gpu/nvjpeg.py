@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+_LOG = logging.getLogger(__name__)
 LIBRARY = "libnvjpeg.so.13"
 SLOT_BYTES = 64 << 20  # of each of three slots for components, at most; and of a group's pictures
 
 
 def library() -> str:
-    """What to open: the library of the package nvidia-nvjpeg where that is installed, else the system's."""
+    """Return what dlopen takes: the library of the package nvidia-nvjpeg where that is installed, else the system's."""
     try:
         spec = find_spec("nvidia.cu13")
     except ModuleNotFoundError:
@@ -26,7 +28,7 @@ def library() -> str:
 
 
 def check_library() -> None:
-    """Raises RuntimeError, with the way out, where nvJPEG is not there."""
+    """Raise RuntimeError, with the way out, where nvJPEG is missing."""
     try:
         ctypes.CDLL(library())
     except OSError as error:
@@ -37,13 +39,15 @@ def check_library() -> None:
 
 
 class FileDecoder:
-    """Decodes the files of a part of a batch, group by group. Belongs to one thread at a time.
+    """Decodes the JPEG files of a part of a batch, group by group. Belongs to one thread at a time.
 
     native: _cuda.JpegDecoder, whose GPU is the one of all addresses and streams here.
     """
 
     def __init__(self, native: Any):
         self._native = native
+        if native.reason:
+            _LOG.info("nvJPEG decodes by kernels, not by the hardware decoder: %s", native.reason)
         self.decoded = self.refused = self.failed = 0  # pictures
 
     def decode(
@@ -63,6 +67,7 @@ class FileDecoder:
             chosen = np.flatnonzero(places[:, 0] == group)
             if not self._native.decode(group, rgb, stream):
                 self.failed += len(chosen)
+                _LOG.info("nvJPEG failed on a group of %d pictures, which the CPU decodes", len(chosen))
                 continue
             self.decoded += len(chosen)
             there = rows[chosen].copy()
@@ -70,6 +75,7 @@ class FileDecoder:
             yield chosen, there
 
     def stats(self) -> dict[str, Any]:
+        """Return what it has decoded, and by which engine (docs/gpu.md)."""
         native = self._native
         return {
             "backend": "kernels" if native.reason else "hardware",

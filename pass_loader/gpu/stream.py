@@ -1,4 +1,4 @@
-"""What a loader queues on a GPU, on a stream of its own; and the pinned memory that it reads."""
+"""The side stream on which a loader queues its work on a GPU, and the pinned memory that it reads."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ class SideStream:
         self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
 
     def open_files(self, slot_bytes: int) -> None:
-        """From now on `render_files` is there. slot_bytes: at most `room`."""
+        """Make nvJPEG ready, so that `render_files` can be called. slot_bytes: at most `room`."""
         with torch.cuda.device(self._device):
             self.files = nvjpeg.FileDecoder(cuda.jpeg_decoder(self._device, nvjpeg.library(), slot_bytes))
 
     def pinned(self, bytes: int) -> torch.Tensor:
+        """Return pinned memory, (bytes,) uint8."""
         with torch.cuda.device(self._device):
             return torch.empty(bytes, dtype=torch.uint8, pin_memory=True)
 
     def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """Memory that belongs to the side stream: it is free again in the order of that stream."""
+        """Return memory that belongs to the side stream: it is free again in the order of that stream."""
         with torch.cuda.stream(self._stream):
             return torch.empty(shape, dtype=dtype, device=self._device)
 
     def empty_here(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """Memory that belongs to the consumer's stream."""
+        """Return memory that belongs to the consumer's stream."""
         return torch.empty(shape, dtype=dtype, device=self._device)
 
     def render(
@@ -62,8 +63,10 @@ class SideStream:
     def render_files(
         self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
     ) -> np.ndarray:
-        """Queues decoding and rendering of JPEG files in pinned `memory`, which is read until then; plans and outs
-        (N, views). Returns which of them nvJPEG takes."""
+        """Queue the decoding and rendering of JPEG files in pinned `memory`, which is read until then.
+
+        plans and outs: (N, views). Returns (N,) bool: which of them nvJPEG takes.
+        """
         assert self.files is not None
         done = np.zeros(len(rows), bool)
         files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
@@ -74,21 +77,23 @@ class SideStream:
         return done
 
     def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
-        """These samples of each view, and when they are there."""
+        """Return these samples of each view, and the event after which they are there."""
         with torch.cuda.stream(self._stream):
             chosen = torch.from_numpy(slots).to(self._device)
             return [view.index_select(0, chosen) for view in views], self.mark()
 
     def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
-        """The consumer's current stream goes on when `done` has come; memory is not reused before it has come so far as
-        it stands when the views die."""
+        """Make the consumer's current stream wait for `done`.
+
+        The views' memory is not reused before that stream has done what is queued on it when they die.
+        """
         consumer = torch.cuda.current_stream(self._device)
         consumer.wait_event(done)
         for view in views:
             view.record_stream(consumer)
 
     def mark(self) -> torch.cuda.Event:
-        """An event behind all that is queued."""
+        """Return an event after all that is queued."""
         event = torch.cuda.Event()
         event.record(self._stream)
         return event
@@ -100,7 +105,7 @@ class SideStream:
 
 
 def picture_of(plans: np.ndarray) -> np.ndarray:
-    """Of plans (N, views), in order: whose picture each is of."""
+    """Return which picture each view shows, for plans (N, views) in order: (N * views,) int32."""
     return np.repeat(np.arange(len(plans), dtype=np.int32), plans.shape[1])
 
 
@@ -110,10 +115,10 @@ class Chunk:
     def __init__(self, memory: torch.Tensor, own: bool):
         self.memory, self.array = memory, memory.numpy()
         self.own = own  # made for one picture that is larger than the arena's chunks
-        self.copied: Any = None  # the event behind which it may be written again; None: now
+        self.copied: Any = None  # the event after which it may be written again; None: now
 
     def need(self) -> None:
-        """Waits until the GPU has read what was there: beside those of nvJPEG's slots the only waits on the host."""
+        """Wait until the GPU has read what was there. Only this and nvJPEG's slots make the host wait."""
         if self.copied is not None:
             self.copied.synchronize()
         self.copied = None

@@ -8,6 +8,7 @@ import torch
 
 
 def check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, drop_last: bool, ours: bool) -> None:
+    """Raise ValueError for arguments of order that contradict each other. ours: some of our own order were given."""
     if (sampler is not None or batch_sampler is not None) and ours:
         raise ValueError(
             "a sampler decides order and ranks: give it without shuffle, order, infinite, rank and world_size"
@@ -21,6 +22,7 @@ def check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, dro
 def check_device(
     device: torch.device | str, decode: str, static_buffers: bool, batch_size: int | None, arena_bytes: int | None
 ) -> None:
+    """Raise ValueError for arguments of a device that contradict each other."""
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"device is {device}, want 'cpu' or a GPU of NVIDIA's such as 'cuda:0'")
@@ -35,6 +37,7 @@ def check_device(
 
 
 def refuse(**arguments: tuple[Any, str]) -> None:
+    """Raise TypeError for the first argument that is not None. arguments: NAME=(value, way out)."""
     for name, (value, way_out) in arguments.items():
         if value is not None:
             raise TypeError(f"{name} has no meaning here: {way_out}")

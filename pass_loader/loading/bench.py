@@ -18,8 +18,11 @@ BATCH_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One measurement. stages: the share of the threads' time that each stage took, in the order in which a sample
-    meets them. What is missing to 1 is waiting: for work, or for a batch to be taken."""
+    """One measurement.
+
+    stages: the share of the threads' time that each stage took, in the order in which a sample meets them. What is
+    missing to 1 is waiting: for work, or for a batch to be taken.
+    """
 
     threads: int
     samples_per_second: float
@@ -27,7 +30,7 @@ class Measured:
 
 
 def bench(pack: str | Path | Pack, recipe: Recipe, threads: int, seconds: float) -> Measured:
-    """Loads batches as a training loop does, records drawn at random, for so many seconds after a warm-up.
+    """Load batches as a training loop does, records drawn at random, for so many seconds after a warm-up.
 
     Raises ImportError without torch, PackError, RecordError for a record whose bytes are bad.
     """
@@ -57,7 +60,7 @@ def bench(pack: str | Path | Pack, recipe: Recipe, threads: int, seconds: float)
 
 
 def _positions(live: int, seed: int = 0) -> Iterator[int]:
-    """Positions at random without end."""
+    """Yield random positions without end."""
     rng = np.random.default_rng(seed)
     while True:
         yield from rng.integers(live, size=4096).tolist()

@@ -1,4 +1,5 @@
-"""ConcatDataset: several packs as one dataset, each with its own choice of records and labels, plain or weighted."""
+"""ConcatDataset: several packs as one dataset, each with its own choice of records and labels.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +11,20 @@ from .dataset import ShardDataset
 
 
 class ConcatDataset(ShardDataset):
-    """The samples of several ShardDatasets, as torch's ConcatDataset has them: those of the first, then of the second.
+    """The samples of several ShardDatasets, as in torch's ConcatDataset: those of the first, then of the second.
 
     Takes the place of a ShardDataset everywhere: in our DataLoader, in torch's, by as_map, for single samples. A
     record's number is that in its pack plus `pack.first_record` of the pack, so that views, which depend on (seed,
-    epoch, record), are other ones in every pack. A batch may hold records of all of them. Its info says in "datasets"
-    which one each is of, as an int64 tensor (N,).
+    epoch, record), differ between packs. A batch may hold records of all of them. Its info says in "datasets" which one
+    each record comes from, as an int64 tensor (N,).
 
-    datasets: of equal recipes (names, mean and std apart) and seeds. Their records, ids, labels, companions, heatmaps,
-        means and stds count: each sample of a batch is normalised by its own pack's, the view of its companion too. All
-        labels must have one shape. `recipe` is the first one's, `normalized_recipes()` are all.
-    weights: None for every record once an epoch. Else one number a dataset: its share of an epoch's samples (see
-        mixture.Mixture: shares are exact, records of a dataset come in turns, and which ones is a pure function of
-        (seed, epoch)). With torch's ConcatDataset and WeightedRandomSampler shares are met on average only, and a
-        record may come twice before another comes once.
+    datasets: with equal recipes (names, mean and std apart) and seeds. Each keeps its records, ids, labels, companions,
+        heatmaps, mean and std: each sample of a batch is normalised by its own pack's, the view of its companion too.
+        All labels must have one shape. `recipe` is the first dataset's, `normalized_recipes()` are all.
+    weights: None for every record once an epoch. Else one number a dataset: its share of an epoch's samples. Shares are
+        exact, the records of a dataset come in turns, and which ones come is a pure function of (seed, epoch) (see
+        data.weights.Mixture). With torch's ConcatDataset and WeightedRandomSampler shares are met on average only, and
+        a record may come twice before another comes once.
     num_samples: with weights, samples an epoch; None: as many as there are live records.
 
     Raises ValueError where the datasets do not fit together.
@@ -48,11 +49,12 @@ class ConcatDataset(ShardDataset):
 
     def __repr__(self) -> str:
         weights = "" if self.mixture is None else f", weights {self.mixture.weights}"
-        return f"ConcatDataset({self.datasets!r}{weights})"
+        packs = ", ".join(repr(part.pack) for part in self.parts)
+        return f"ConcatDataset({len(self)} samples of {packs}, {self._told()}{weights})"
 
     @property
     def cumulative_sizes(self) -> list[int]:
-        """As torch's: how many positions lie before the end of each dataset."""
+        """How many positions precede the end of each dataset, as in torch."""
         return self.live.ends.tolist()  # type: ignore[attr-defined]
 
 

@@ -1,8 +1,9 @@
-"""What happens to a batch some of whose records failed: raise, replace or skip."""
+"""What happens to a batch when some of its records fail: raise, replace or skip."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import struct
 import time
 from collections import deque
@@ -15,19 +16,21 @@ from ..errors import RecordError
 from ..keys import Keys
 from .rendering import Failure, Renderer, Submitted
 
+_LOG = logging.getLogger(__name__)
 POLICIES = ("raise", "replace", "skip")
 IO_RETRIES_S = (0.05, 0.5)  # pauses before reading once more from storage that failed
 IN_A_ROW = 100  # failures without a good sample between them: the data are broken, not a picture
 ATTEMPTS = 16  # replacements tried for one slot
 KEPT_ERRORS = 10_000
+LOGGED_ERRORS = 5  # the first ones, of which each has a line in the log
 
 
 class Faults:
-    """Applies a policy and remembers what failed.
+    """Applies a policy to records that failed, and remembers them.
 
     Bad bytes and wrong checksums obey the policy. Failing storage is read again after IO_RETRIES_S and then raises,
-    whatever the policy: another try of the job may succeed, and the samples are not lost. A recipe that a record cannot
-    have (a jitter of 16 bits) raises too.
+    whatever the policy: another try of the job may succeed, and the samples are not lost. A recipe that cannot be
+    applied to a record (a jitter of 16 bits) raises too.
     """
 
     def __init__(self, policy: str):
@@ -39,7 +42,7 @@ class Faults:
         self._in_a_row = 0
 
     def settle(self, batch: Submitted, failures: Sequence[Failure], renderer: Renderer, live: Served) -> None:
-        """Leaves a batch whose valid slots hold good samples; others are replaced, or dropped under "skip"."""
+        """Make all valid slots of a batch hold good samples; others are replaced, or dropped under "skip"."""
         failures = _retried(batch, failures, renderer)
         if not failures:
             self._in_a_row = 0
@@ -60,10 +63,16 @@ class Faults:
     def _note(self, batch: Submitted, slot: int, message: str) -> None:
         error = batch.samples.error(int(batch.keys.records[slot]), "record", message)
         batch.valid[slot] = False
-        self.errors.append(error)
-        self.count += 1
+        self._remember(error)
         if self._in_a_row > IN_A_ROW:
             raise RuntimeError(f"more than {IN_A_ROW} records in a row failed, the last one: {error}") from error
+
+    def _remember(self, error: RecordError) -> None:
+        """Silent replacement has hurt long runs: the log tells."""
+        self.errors.append(error)
+        self.count += 1
+        if is_logged(self.count):
+            _LOG.warning("bad record, on_error=%r, number %d of this loader: %s", self.policy, self.count, error)
 
     def _replace(self, batch: Submitted, slot: int, renderer: Renderer, live: Served) -> None:
         keys = batch.keys
@@ -79,26 +88,33 @@ class Faults:
             if not failed:
                 batch.replace(slot, again)
                 return
-            self.errors.append(batch.samples.error(other, "record", failed[0][2]))
-            self.count += 1
+            self._remember(batch.samples.error(other, "record", failed[0][2]))
         raise RuntimeError(
             f"{ATTEMPTS} replacements for record {record} failed as well, the last one: {self.errors[-1]}"
         )
 
 
+def is_logged(number: int) -> bool:
+    """Return True for the first events of a kind, and then at every power of ten."""
+    return number <= LOGGED_ERRORS or int(f"1{'0' * (len(str(number)) - 1)}") == number
+
+
 def replacement(seed: int, epoch: int, record: int, attempt: int, count: int) -> int:
-    """The position that stands in for a record: the same on every run, rank and machine."""
+    """Return the position that stands in for a record: the same on every run, rank and machine."""
     key = struct.pack("<QIqI", seed, epoch, record, attempt)
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") % count
 
 
 def _retried(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
-    """The failures that are not the storage's. Raises ShardError where the storage goes on failing."""
+    """Read again where the storage failed, and return all other failures. Raises ShardError where it goes on failing.
+    """
     lasting = [failure for failure in failures if failure[1] != "io"]
-    for slot, _, _ in (failure for failure in failures if failure[1] == "io"):
+    for slot, _, cause in (failure for failure in failures if failure[1] == "io"):
+        error = batch.samples.error(int(batch.keys.records[slot]), "io", cause)
         keys = Keys(*(column[slot : slot + 1] for column in (batch.keys.records, batch.keys.draws, batch.keys.epochs)))
         again: list[Failure] = []
         for pause in IO_RETRIES_S:
+            _LOG.info("storage failed, reading once more in %g s: %s", pause, error)
             time.sleep(pause)
             submitted = renderer.resubmit(batch, slot, keys)
             again = submitted.wait()

@@ -6,9 +6,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
+from typing_extensions import TypeVar
 
 from ..keys import BatchKey, Keys
 from .drawing import DrawnBatch
@@ -19,9 +20,12 @@ from .resume import Progress
 REMOVED = "it was removed from the pack after this epoch had begun (on_error='replace' goes on without it)"
 
 
+Batch = TypeVar("Batch", default=Any)
+
+
 @dataclass
 class Meter:
-    """Seconds of the consumer inside and outside of `next`, and what it got."""
+    """Seconds that the consumer spent inside and outside of `next`, and what it got."""
 
     batches: int = 0
     samples: int = 0
@@ -33,7 +37,7 @@ class Meter:
 class Settings:
     """What an iteration needs of its loader."""
 
-    depth: int  # batches in work while one is waited for
+    depth: int  # batches in work
     timeout: float  # seconds, math.inf for none
     with_plans: bool
     structure: Callable[[Submitted], Any]
@@ -43,16 +47,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Begun:
-    """What an iteration goes through."""
+    """An iteration that begins: its batches, and what renders them."""
 
     drawn: Iterator[DrawnBatch]
-    renderer: Callable[[], Renderer]  # of the moment: a purge exchanges files
+    renderer: Callable[[], Renderer]  # the present one: a purge exchanges files
     progress: Progress
     settings: Settings
 
 
-class BatchIterator:
-    """Ends with StopIteration. After an error the next call goes on with the batch behind the failed one; after a
+class BatchIterator(Generic[Batch]):
+    """Gives the batches of one pass. After an error the next call goes on with the batch after the failed one; after a
     timeout or an interrupt with the same batch.
 
     begin: called at the first `next`, which fixes epoch, ranks and what is served: Lightning makes the iterator before
@@ -67,10 +71,10 @@ class BatchIterator:
         self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
 
-    def __iter__(self) -> BatchIterator:
+    def __iter__(self) -> BatchIterator[Batch]:
         return self
 
-    def __next__(self) -> Any:
+    def __next__(self) -> Batch:
         begun = time.perf_counter()
         if self._left_at is not None:
             self._meter.worked_s += begun - self._left_at
@@ -141,7 +145,7 @@ class BatchIterator:
         return next(self._drawn, None) if drawn is None else drawn
 
     def _hand_out(self, size: int, drawn: DrawnBatch) -> None:
-        """Whether the epoch is over is known with its last batch: a state that is taken then begins the next epoch."""
+        """Move on by a batch. The last one ends the epoch at once: a state that is taken then begins the next epoch."""
         self._progress.position += self._settings.step or size
         for name, value in drawn.after.items():
             setattr(self._progress, name, value)

@@ -11,10 +11,11 @@ import operator
 import os
 import warnings
 from collections.abc import Callable, Iterable, Sequence, Sized
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch.utils.data import BatchSampler, Sampler
+from typing_extensions import TypeVar
 
 from ..data.live import Served
 from ..errors import RecordError
@@ -33,39 +34,49 @@ from .sampler import EpochSampler
 from .statistics import statistics
 from .structures import as_samples, structured
 
+Batch = TypeVar("Batch", default=Any)
 
-class DataLoader:
+
+class DataLoader(Generic[Batch]):
     """Batches of a ShardDataset, in the structure of the recipe's official script.
+
+    Iterating gives batches rendered by threads of this process. Which structure they have is the recipe's `batch`,
+    which
+    a type checker cannot see: annotate the loader where it shall know, `loader: DataLoader[tuple[list[Tensor],
+    Tensor]]`.
 
     dataset, batch_size, shuffle, sampler, batch_sampler, pin_memory, drop_last, timeout, generator: as in torch.
         Without a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
     num_workers: threads; 0 renders in the calling thread.
-    prefetch_factor: batches a loader (not a worker) in work while one is waited for; 2 unless given.
-    collate_fn: called with a list of samples as a map dataset gives them, (list of views, label); None gives the
+    prefetch_factor: how many batches the loader (not a worker) renders ahead; 2 unless given.
+    collate_fn: called with a list of samples as a map dataset gives them, (list of views, label). None gives the
         recipe's structure without a copy.
-    persistent_workers, in_order, pin_memory_device: taken; threads persist, batches come in order and pinning is for
-        the current accelerator either way; without one there is a warning, as in torch.
+    persistent_workers, in_order, pin_memory_device: accepted. Threads persist, batches come in order and memory is
+        pinned for the current accelerator in any case; without one there is a warning, as in torch.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
-    return_info: one dict more a batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width, height.
-    return_plan: the plans more a batch, (N, views) rows of _C.view_plan_dtype; in front of the info.
+    return_info: adds a dict to each batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width,
+        height.
+    return_plan: adds the plans to each batch, (N, views) rows of pass_loader.plan_dtype, before the info.
     dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
     channels_last: the memory format of the views.
-    on_error: what a record whose bytes are bad does. "raise"; "replace" by another record, a pure function of (seed,
-        epoch, record), with `valid` false in the info; "skip", a smaller batch, on one rank only. `errors` lists them.
-        Storage that fails is read again twice and then raises in any case, and so do 100 bad records in a row.
+    on_error: what happens to a record whose bytes are bad. "raise" raises; "replace" takes another record, a pure
+        function of (seed, epoch, record), and `valid` is false in the info; "skip" gives a smaller batch, on one rank
+        only. `errors` lists them, and the logger "pass_loader" warns. Storage that fails is read again twice and then
+        raises in any case, and so do 100 bad records in a row.
     order: "torch" or "permute", see EpochSampler. infinite: an endless stream over epochs; `len` raises TypeError.
     cpus: thread i runs on cpus[i % len(cpus)] alone.
-    device: where views are rendered and lie: "cpu", or a GPU ("cuda", "cuda:1"), where threads only decode; same bytes.
-        All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself (docs/gpu.md).
-    decode: on a GPU, who decodes JPEGs: "cpu", or "nvjpeg", whose pixels differ a little (docs/gpu.md).
+    device: where views are rendered and stay: "cpu", or a GPU ("cuda", "cuda:1"), with the same bytes; threads then
+        only decode. All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself
+        (docs/gpu.md).
+    decode: on a GPU, what decodes JPEGs: "cpu", or "nvjpeg", whose pixels differ a little (docs/gpu.md).
     static_buffers: on a GPU, every batch at the same addresses, for CUDA graphs; the next one overwrites it.
     arena_bytes: on a GPU, pinned memory for decoded pictures on their way; None: as much as usual batches need.
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
     the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
-    the first behind those used where its own was (docs/loader.md, "Epochs"). What was removed from the pack leaves at
-    the next epoch. `state_dict` and `load_state_dict` resume in mid-epoch, on any number of ranks with the same global
-    batch.
+    the first unused one where the sampler's was used already (docs/loader.md, "Epochs"). A record that was removed from
+    the pack is left out from the next epoch on. `state_dict` and `load_state_dict` resume in mid-epoch, on any number
+    of ranks with the same global batch.
 
     Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
     after `timeout` seconds.
@@ -166,8 +177,18 @@ class DataLoader:
             self.device = gpu.gpu_of(torch.device(device), decode)
         self._renderer: tuple[int, Renderer] | None = None
 
+    def __repr__(self) -> str:
+        order = self.sampler if isinstance(self.sampler, EpochSampler) else type(self.batch_sampler).__name__
+        if self.batch_size is not None and not isinstance(self.sampler, EpochSampler):
+            order = type(self.sampler).__name__
+        size = "batch sampler" if self.batch_size is None else f"batch_size={self.batch_size}"
+        return (
+            f"DataLoader({self.dataset!r}, {size}, {order!r}, drop_last={self.drop_last}, "
+            f"num_workers={self.num_workers}, dtype={self.dtype}, device={str(self.device)!r})"
+        )
+
     def _gpu(self) -> Any:
-        """The module that a GPU needs, loaded for those alone who name one; None: the device is the CPU."""
+        """Return the module that a GPU needs, loaded only where one is named; None: the device is the CPU."""
         if torch.device(self.device).type == "cpu":
             return None
         from ..gpu import batches
@@ -183,7 +204,7 @@ class DataLoader:
         return {**self.__dict__, "_renderer": None}
 
     def __len__(self) -> int:
-        """Batches of an epoch. Raises TypeError where the sampler has no length."""
+        """Return the number of batches of an epoch. Raises TypeError where the sampler has no length."""
         counted = self.batch_sampler if self.batch_size is None else self.sampler
         if not isinstance(counted, Sized):
             raise TypeError(f"the sampler {type(counted).__name__} has no length, so the loader has none")
@@ -196,14 +217,14 @@ class DataLoader:
         """The records that were replaced or skipped, the latest 10,000."""
         return list(self._faults.errors)
 
-    def __iter__(self) -> BatchIterator:
+    def __iter__(self) -> BatchIterator[Batch]:
         if self._drawing.place[1] > 1 and self._faults.policy == "skip":
             raise ValueError("on_error='skip' gives ranks batches of different sizes: use 'replace' on several ranks")
         self._pinning.decide(self.pin_memory, self.pin_memory_device)
         return BatchIterator(self._begin, self._faults, self._meter)
 
     def _begin(self) -> Begun:
-        """At the first `next` of an iterator, as torch's without workers."""
+        """Begin an iteration: at the first `next` of an iterator, as torch does without workers."""
         rank, world = self._drawing.place
         progress = self._continued() or self._next_progress()
         check_epoch(progress.epoch)
@@ -214,13 +235,14 @@ class DataLoader:
         step = self._drawing.step
         settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
         drawn = self._drawing.draw(progress, live, gone, functools.partial(self._agreed, world, occasion))
-        first = [*itertools.islice(drawn, 1)]  # what does not fit shows here, and a state that was loaded is not lost
+        first = [*itertools.islice(drawn, 1)]  # errors show here, where a loaded state is not lost
         begun = Begun(itertools.chain(first, drawn), self._get_renderer, progress, settings)
         self._last, self._resumed = progress, None
         return begun
 
     def _continued(self) -> Progress | None:
-        """Where a state that was loaded goes on; None where there is none, or the sampler was set to another epoch."""
+        """Return the place that a loaded state names; None without one, or where the sampler was set to another epoch.
+        """
         resumed, order_epoch = self._resumed, self._drawing.epoch
         if resumed is None:
             return None
@@ -235,14 +257,16 @@ class DataLoader:
         return None
 
     def _next_progress(self) -> Progress:
-        """The start of the next iteration."""
+        """Return the start of the next iteration."""
         order_epoch, live = self._drawing.epoch, self.dataset.live
         epoch = self._next_epoch(order_epoch)
         return Progress(epoch, order_epoch, live.generation, len(live), 0, endless=self._drawing.endless)
 
     def _next_epoch(self, order_epoch: int) -> int:
-        """The views' epoch of the next iteration: the sampler's, or the first behind those that were used. One that was
-        left before its end is begun again by who sets epochs: a look at a batch, on one rank alone, changes nothing.
+        """Return the views' epoch of the next iteration: the sampler's, or the first unused one.
+
+        An epoch that was left before its end begins again where epochs are set: a look at a batch, on one rank alone,
+        changes nothing.
         """
         last = self._last
         if last is None or order_epoch < last.order_epoch:
@@ -253,7 +277,7 @@ class DataLoader:
         return last.epoch if again else last.unused_epoch
 
     def _live(self, progress: Progress, world: int, occasion: str) -> Served:
-        """What this epoch serves, the same on all ranks; an epoch that is gone on with serves what it began with."""
+        """Return what this epoch serves, the same on all ranks; a resumed epoch serves what it began with."""
         if progress.generation is not None:
             progress.to_running_pass()
         if not progress.is_inside or progress.generation is None:
@@ -270,7 +294,7 @@ class DataLoader:
         return live
 
     def _agreed(self, world: int, occasion: str, passed: int) -> Served:
-        """What is served from now on: the records that are live as the first rank finds them."""
+        """Return what is served from now on: the records that are live as the first rank finds them."""
         pack = self.dataset.pack
         pack.refresh()
         generation = agree_on_generation(pack, f"{occasion}/{passed}") if world > 1 else pack.generation
@@ -281,9 +305,8 @@ class DataLoader:
         return live
 
     def _occasion(self, progress: Progress) -> str:
-        """A name for this start of an epoch, the same on all ranks; also where one of them has other loaders besides,
-        or has looked at a batch alone.
-        """
+        """Name this start of an epoch, the same on all ranks, also where one of them has other loaders or has looked at
+        a batch alone."""
         own = hashlib.blake2b(repr(self._identity(0)).encode(), digest_size=8).hexdigest()
         last = self._last
         again = last is not None and (last.order_epoch, last.epoch) == (progress.order_epoch, progress.epoch)
@@ -300,7 +323,7 @@ class DataLoader:
         return self.prefetch_factor if self.num_workers > 0 else 1
 
     def _get_renderer(self) -> Renderer:
-        """Made at the first iteration and kept for the next; threads do not survive a fork, nor paths a purge."""
+        """Return the renderer, made at the first iteration; made anew after a fork and after a purge."""
         kept = self._renderer
         if kept is None or kept[0] != os.getpid() or kept[1].reader is not self.dataset.reader:
             gpu = self._gpu()
@@ -319,9 +342,10 @@ class DataLoader:
         return kept[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the latest iteration stands, as JSON-serialisable values; equal on all ranks under our own order.
+        """Return where the latest iteration stands, as JSON-serialisable values; equal on all ranks under our own
+        order.
 
-        Counts batches handed out by `next`, not prefetched ones. Behind the last batch it is the start of the next
+        Counts batches handed out by `next`, not prefetched ones. After the last batch it is the start of the next
         epoch. Starts no threads. Raises TypeError for a foreign sampler whose order cannot be brought back.
         """
         progress = self._resumed or self._last
@@ -331,11 +355,12 @@ class DataLoader:
         return {**self._identity(state.samples), **state.as_state(), **added}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The next iteration goes on where the state was taken. The sampler's epoch becomes the state's; `set_epoch` to
-        another one drops the position, with a warning.
+        """Continue the next iteration where the state was taken.
 
-        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch, or of no
-        place between two batches of its epoch.
+        The sampler's epoch becomes the state's; `set_epoch` to another one drops the position, with a warning.
+
+        Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch, or of a
+        place that is not between two batches of its epoch.
         """
         samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
@@ -346,8 +371,10 @@ class DataLoader:
             self._drawing.set_epoch(resumed.order_epoch)
 
     def advance(self, batches: int) -> None:
-        """The next iteration begins behind so many batches, as if they had been handed out: a restart by the number of
-        the step, DINOv2's protocol. Costs nothing, however many, with infinite=True or order="permute".
+        """Begin the next iteration after so many batches, as if they had been handed out.
+
+        A restart by the number of the step, DINOv2's protocol. It costs nothing, however many they are, with
+        infinite=True or order="permute".
 
         Raises TypeError for a foreign sampler, ValueError for more batches than an epoch has.
         """
@@ -361,12 +388,12 @@ class DataLoader:
         return identity(self.dataset) | self._drawing.identity(samples)
 
     def stats(self) -> dict[str, Any]:
-        """What the loader has done since it was made.
+        """Return what the loader has done since it was made, as a dict.
 
-        batches, samples, seconds, samples_per_second, views_per_second; data_wait: the share of the time that the
-        consumer waited; stage_seconds of the threads; errors; private_bytes of the process; pinned_bytes of batches in
-        work and of those that somebody holds, or of decoded pictures on their way to a GPU; device_bytes held there
-        beside batches; nvjpeg: what it has decoded, or None (docs/gpu.md); advice: a line of words.
+        batches, samples, seconds, samples_per_second, views_per_second. data_wait: the share of the time that the
+        consumer waited. stage_seconds: of all threads. errors. private_bytes: of the process. pinned_bytes: of batches
+        that the loader or somebody else holds, or of decoded pictures on their way to a GPU. device_bytes: held there
+        beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). advice: a line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
         host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)

@@ -12,8 +12,10 @@ from torch.utils.data._utils.pin_memory import pin_memory as torchs_pin_memory
 
 
 def accelerator_type(named: str) -> str | None:
-    """The kind of device for which memory is pinned: the current accelerator's. torch before 2.6 does not tell: CUDA's
-    there, or the one that `named` (pin_memory_device) says. None: there is none."""
+    """Return the kind of device for which memory is pinned: the current accelerator's; None without one.
+
+    torch before 2.6 does not tell: there it is CUDA's, or the one that `named` (pin_memory_device) says.
+    """
     if not hasattr(torch, "accelerator"):
         return named or ("cuda" if torch.cuda.is_available() else None)
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
@@ -21,8 +23,8 @@ def accelerator_type(named: str) -> str | None:
 
 
 class Pinning:
-    """Of one loader. Books are kept of its pinned tensors, those that it has handed out included, as long as their
-    memory lives."""
+    """Pinned memory of one loader. It counts the bytes of its pinned tensors, those that it has handed out included, as
+    long as their memory lives."""
 
     def __init__(self) -> None:
         self.device: str | None = None  # for which memory is pinned; None: it is not
@@ -33,8 +35,11 @@ class Pinning:
         return {"device": None, "_named": None, "_storages": {}}  # a reference is an address
 
     def decide(self, wanted: bool, named: str) -> None:
-        """At each start of an iteration, as torch (torch/utils/data/dataloader.py, _BaseDataLoaderIter), which warns
-        there, too. Warnings name the line that calls `iter`."""
+        """Decide whether memory is pinned, at each start of an iteration.
+
+        torch decides and warns there too (torch/utils/data/dataloader.py, _BaseDataLoaderIter). Warnings name the line
+        that calls `iter`.
+        """
         self.device = accelerator_type(named) if wanted else None
         knows_it = hasattr(torch, "accelerator")
         self._named = None if knows_it else named or None
@@ -47,14 +52,17 @@ class Pinning:
             self.device = None
 
     def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-        """torch's allocator gives the memory away again when the last tensor of it is gone, and what copies to a device
-        are queued are done: for which the tensors must be torch's own, not aliases."""
+        """Return an uninitialised pinned tensor.
+
+        torch's allocator reuses its memory when the last tensor of it is gone and the queued copies to a device are
+        done. For that the tensors must be torch's own, not aliases.
+        """
         tensor = torch.empty(shape, dtype=dtype, pin_memory=True)
         self._count(tensor)
         return tensor
 
     def pinned(self, batch: Any, pin: Callable[[Any], Any] | None = None) -> Any:
-        """The batch, its tensors in pinned memory. pin: what pins it; None: as torch pins."""
+        """Return the batch with its tensors in pinned memory. pin: what pins it; None: as torch pins."""
         if self.device is None:
             return batch
         batch = torchs_pin_memory(batch, self._named) if pin is None else pin(batch)
@@ -66,8 +74,8 @@ class Pinning:
 
     @property
     def bytes(self) -> int:
-        """Of pinned memory that tensors hold, here and in the hands of who iterates. Without what torch's allocator
-        rounds up, and keeps."""
+        """Bytes of pinned memory that tensors hold, those handed out included. What torch's allocator rounds up, and
+        keeps, is not counted."""
         self._forget()
         return sum(size for _, size in [*self._storages.values()])
 

@@ -13,16 +13,17 @@ from ..pack.several import Packs
 
 
 def initialized_rank() -> tuple[int, int] | None:
-    """(rank, world size) of torch.distributed; None where it is not initialised."""
+    """Return (rank, world size) of torch.distributed; None where it is not initialised."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return None
 
 
 def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
-    """The pack's generation on the rank that comes first: a removal must take effect in the same epoch on all ranks.
+    """Return the generation that the pack has on the rank that asks first.
 
-    occasion: names this epoch of this loader, the same on all ranks. Waits for nobody.
+    So a removal takes effect in the same epoch on all ranks. occasion: a name of this epoch of this loader, the same on
+    all ranks. Waits for nobody.
     """
     if (initialized_rank() or (0, 1))[1] == 1:
         return pack.generation
@@ -33,8 +34,10 @@ def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
 
 
 class Occasions:
-    """Names for the starts of epochs by one loader or dataset, for agree_on_generation: equal on all ranks, also where
-    one of them has others besides."""
+    """Names for the starts of epochs by one loader or dataset, for agree_on_generation.
+
+    They are equal on all ranks, also where one rank has other loaders besides.
+    """
 
     _made: Counter[str] = Counter()  # by what is equal on all ranks
 
@@ -43,7 +46,7 @@ class Occasions:
         self._begun: Counter[int] = Counter()  # by epoch
 
     def name(self, own: str, epoch: int, again: bool = False) -> str:
-        """again: of a start that is made once more."""
+        """Return the name of a start of this epoch. again: the same start is made once more."""
         if self._number is None:
             self._number = Occasions._made[own]
             Occasions._made[own] += 1

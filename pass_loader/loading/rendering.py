@@ -1,4 +1,4 @@
-"""Between the native engine and torch: memory for batches, submission, results in a recipe's structure."""
+"""Between the native engine and torch: memory for batches, their submission, and what comes back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Failure = tuple[int, str, str]  # slot, fault, message
 
 @dataclass
 class Submitted:
-    """A batch under way. `wait` gives its failures; dropping it stops the threads from writing into its memory."""
+    """A batch in work. `wait` returns its failures; dropping it stops the threads from writing into its memory."""
 
     samples: Samples
     keys: Keys
@@ -48,10 +48,11 @@ class Submitted:
         self.key = BatchKey(self.samples.seed, 0, 0, 0)
 
     def sample_keys(self) -> SampleKeys:
+        """Return what the draws of its samples depend on."""
         return self.keys.seeded(self.samples.seed)
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
-        """Raises TimeoutError when `timeout` seconds pass first."""
+        """Wait until the batch is done and return its failures. Raises TimeoutError after `timeout` seconds."""
         assert self.pending is not None
         failures = self.pending.wait(timeout)
         if failures is None:
@@ -59,6 +60,7 @@ class Submitted:
         return failures
 
     def raise_first(self, failures: Sequence[Failure]) -> None:
+        """Raise the first of these failures as an error that names its record; nothing where there is none."""
         if failures:
             slot, fault, message = failures[0]
             if len(failures) > 1:
@@ -66,7 +68,7 @@ class Submitted:
             raise self.samples.error(int(self.keys.records[slot]), fault, message)
 
     def labels(self) -> torch.Tensor:
-        """(N,) or (N, L): int64 or float32."""
+        """Return the labels, (N,) or (N, L), int64 or float32."""
         return torch.from_numpy(self.samples.labels_of(self.keys.records))
 
     def companions_dict(self) -> dict[str, torch.Tensor]:
@@ -75,13 +77,13 @@ class Submitted:
         return {name: torch.from_numpy(column) for name, column in companions_dict(drawn).items()}
 
     def replace(self, slot: int, other: Submitted) -> None:
-        """The one sample of `other` was rendered into this slot."""
+        """Note that the single sample of `other` was rendered into this slot."""
         self.keys.records[slot] = other.keys.records[0]
         if self.companions is not None and other.companions is not None:
             self.companions[slot] = other.companions[0]
 
     def keep(self, slots: np.ndarray) -> None:
-        """Drops the other slots. Copies what is kept."""
+        """Drop all other slots. Copies what is kept."""
         chosen = torch.from_numpy(slots)
         self.keys = self.keys.at(slots)
         self.views = [view.index_select(0, chosen) for view in self.views]
@@ -91,7 +93,7 @@ class Submitted:
         self.valid = self.valid[slots]
 
     def hand_over(self) -> None:
-        """Before the consumer is given the views."""
+        """Called before the consumer is given the views."""
 
     def info(self) -> dict[str, Any]:
         """Return what `return_info` adds to a batch."""
@@ -114,11 +116,12 @@ class Submitted:
 
 
 class Renderer:
-    """Renders batches of one Samples on `threads` threads; 0: in the thread that waits.
+    """Renders batches of a dataset on `threads` threads; 0: in the thread that waits.
 
     Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
-    whose allocator recycles it safely. keep: unused pageable buffers kept. Every buffer has room for batch_size
-    samples, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len] alone.
+    whose allocator recycles it safely. keep: how many unused pageable buffers are kept. Every buffer has room for
+    batch_size samples, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len]
+    alone.
     """
 
     def __init__(
@@ -144,7 +147,7 @@ class Renderer:
         mean, std = (np.array([getattr(s, name) for s in sources], np.float32) for name in ("mean", "std"))
         name, _ = ELEMENTS[dtype]
         self._engine = _C.Engine(
-            self.reader, recipe.rows(), samples.seed, table, _half_table(table, dtype), mean, std,
+            self.reader, recipe.rows(), samples.seed, table, half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
             heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
         )  # fmt: skip
@@ -158,6 +161,7 @@ class Renderer:
         self._pool = _C.BufferPool(keep * (len(self._groups) + (samples.heatmaps is not None)))
 
     def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
+        """Start to render these samples into fresh memory."""
         views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * len(views)
         for size, members in self._groups.items():
@@ -169,12 +173,13 @@ class Renderer:
         return self._start(keys, views, arrays, plans, *self._heatmaps(len(keys)))
 
     def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:
-        """Of the memory of views of one size: behind one another; those of a pair sample by sample."""
+        """Return the shape of the memory for views of one size: view after view, or on the channels sample after
+        sample."""
         sides = [*size, self._channels] if self.channels_last else [self._channels, *size]
         return [samples, views, *sides] if self._on_channels else [views, samples, *sides]
 
     def _apart(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        """Such memory as views (samples, channels, height, width)."""
+        """Return such memory as views (samples, channels, height, width)."""
         views = (tensor.transpose(0, 1) if self._on_channels else tensor).unbind()
         return [view.permute(0, 3, 1, 2) for view in views] if self.channels_last else [*views]
 
@@ -188,7 +193,7 @@ class Renderer:
         return [tensor[0] for tensor, _ in found], [array[0] for _, array in found]
 
     def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> Submitted:
-        """Another sample, or the same once more, into one slot of a batch that is done."""
+        """Start to render another sample, or the same once more, into one slot of a batch that is done."""
         place = slice(slot, slot + 1)
         plans = None if batch.plans is None else batch.plans[place]
         arrays, heatmaps = ([array[place] for array in part] for part in (batch.arrays, batch.heatmap_arrays))
@@ -210,12 +215,12 @@ class Renderer:
 
     @property
     def pinned_bytes(self) -> int:
-        """Held beside the batches."""
+        """Pinned memory held beside the batches."""
         return 0
 
     @property
     def device_bytes(self) -> int:
-        """Held on a GPU, beside the batches."""
+        """Memory held on a GPU beside the batches."""
         return 0
 
     @property
@@ -224,18 +229,19 @@ class Renderer:
         return None
 
     def held(self) -> tuple[int, int, dict[str, Any] | None]:
-        """For statistics: the three above."""
+        """Return the three above, for statistics."""
         return self.pinned_bytes, self.device_bytes, self.decoding
 
     def stage_times(self) -> dict[str, float]:
-        """Seconds that all threads together have spent in each stage, and "samples" rendered, since the start.
+        """Return the seconds that all threads together have spent in each stage since the start, and "samples"
+        rendered.
 
-        Stages in the order in which a sample meets them (csrc/stages.h). Take the difference of two readings.
+        Stages are in the order in which a sample meets them (csrc/stages.h). Take the difference of two readings.
         """
         return self._engine.stage_times()
 
     def _allocate(self, shape: list[int], dtype: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
-        """The same memory as both. shape: one of the first two numbers counts samples, the other views."""
+        """Return the same memory as both. shape: one of the first two numbers counts samples, the other views."""
         values, (_, numpy_type) = math.prod(shape), ELEMENTS[dtype]
         if self._pinning.device is not None:
             tensor = self._pinning.empty(shape, dtype)
@@ -251,24 +257,23 @@ class Renderer:
 
 
 def boxes_of(plans: np.ndarray) -> torch.Tensor:
-    """(N, views, 4) int32 of plans (N, views): the crop boxes x, y, width, height in pixels of the picture."""
+    """Return the crop boxes of plans (N, views): (N, views, 4) int32, x, y, width, height in pixels of the picture."""
     columns = [plans[name] for name in ("crop_x", "crop_y", "crop_width", "crop_height")]
     return torch.from_numpy(np.stack(columns, axis=-1))
 
 
-def _half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
-    """Of the table's shape, uint16: the bits of its values in a half type; zeros for other types."""
+def half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
+    """Return the bits of a table's values in a half type, uint16 of the same shape; zeros for other types."""
     if dtype not in (torch.float16, torch.bfloat16):
         return np.zeros(table.shape, np.uint16)
     return torch.from_numpy(table).to(dtype).view(torch.int16).numpy().view(np.uint16)
 
 
 def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """What a loader with `dtype` gives, from the uint8 tensor (N, channels, height, width) that one with torch.uint8
-    gives.
+    """Normalise a uint8 tensor (..., channels, height, width), as a loader with dtype=torch.uint8 gives it.
 
-    Runs on the tensor's device and keeps its memory format: torchvision's ToTensor and Normalize in float32, then a
-    cast. Raises ValueError for another tensor.
+    The result is what a loader with `dtype` would have given. Runs on the tensor's device and keeps its memory format:
+    torchvision's ToTensor and Normalize in float32, then a cast. Raises ValueError for another tensor.
     """
     channels = recipe.channels
     if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != channels:

@@ -21,6 +21,7 @@ def statistics(
     device_bytes: int = 0,
     nvjpeg: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
+    """Return the fields of DataLoader.stats."""
     seconds = meter.waited_s + meter.worked_s
     rate = meter.samples / seconds if seconds else 0.0
     data_wait = meter.waited_s / seconds if seconds else 0.0
@@ -42,7 +43,8 @@ def statistics(
 
 
 def private_bytes() -> int:
-    """Memory that this process shares with no other (Linux: smaps_rollup); -1 where the system does not tell."""
+    """Return the bytes that this process shares with no other (Linux: smaps_rollup); -1 where the system does not tell.
+    """
     try:
         with open("/proc/self/smaps_rollup") as lines:
             private = [line for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))]
