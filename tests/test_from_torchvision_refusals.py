@@ -91,7 +91,7 @@ REFUSED: list[tuple[Any, str]] = [
     (view_of(BLUR, GRAY), "RandomGrayscale stands after GaussianBlur"),
     (view_of(SOLAR, BLUR), "GaussianBlur stands after RandomSolarize"),
     (v1.Compose([GRAY, whole(v1), TENSOR]), "RandomResizedCrop stands after RandomGrayscale"),
-    (v1.Compose([FLIP, whole(v1), TENSOR]), "RandomHorizontalFlip stands before the crop; put it behind"),
+    (v1.Compose([FLIP, whole(v1), TENSOR]), "RandomHorizontalFlip stands before the crop; put it after"),
     (view_of(FLIP, FLIP), "RandomHorizontalFlip stands after RandomHorizontalFlip: a recipe has each step once"),
     (v1.Compose([TENSOR, whole(v1)]), "RandomResizedCrop stands after ToTensor: there it works on a tensor"),
     (v2.Compose([v2.ToImage(), whole(v2)]), "RandomResizedCrop stands after ToImage: there it works on a tensor"),

@@ -1,4 +1,4 @@
-"""`pass-pack preview`: a contact sheet. A row a sample: the picture with its crop boxes drawn, then all its views."""
+"""Contact sheets: a row for each sample with its picture, the crop boxes drawn on it, and all its views."""
 
 from __future__ import annotations
 
@@ -55,8 +55,10 @@ def preview(
 
 
 def _masks(samples: Samples, records: np.ndarray, epoch: int) -> list[dict[int, np.ndarray]]:
-    """For each sample, of the views that have one: (rows, columns) uint8, 0 seen, 1 hidden, 2 a predictor's. As if the
-    samples were the first batch of the epoch."""
+    """Return each sample's masks by view: (rows, columns) uint8, 0 seen, 1 hidden, 2 a predictor's.
+
+    They are drawn as if the samples were the first batch of the epoch.
+    """
     masks, views = samples.recipe.masks, samples.recipe.views
     keys = SampleKeys(samples.seed, records, np.zeros(len(records), np.uint32), np.full(len(records), epoch, np.uint32))
     batch = BatchKey(samples.seed, epoch, 0, 0)
@@ -82,7 +84,7 @@ def _masks(samples: Samples, records: np.ndarray, epoch: int) -> list[dict[int, 
 
 
 def _hidden(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """(height, width, 3) uint8 with what the mask hides at a quarter of its brightness, a predictor's in red."""
+    """Darken what the mask hides to a quarter, and show a predictor's cells in red: (height, width, 3) uint8."""
     rows, columns = (np.arange(side) * cells // side for side, cells in zip(view.shape, mask.shape))
     kind = mask[rows[:, None], columns[None]][:, :, None]
     red = np.array([255, 60, 60])
@@ -90,7 +92,7 @@ def _hidden(view: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _shown(pixels: np.ndarray) -> np.ndarray:
-    """(height, width, 3) uint8 of pixels of one channel or three, of 16 bits the upper 8."""
+    """Return pixels of one channel or three as (height, width, 3) uint8; of 16 bits the upper 8."""
     pixels = (pixels >> 8).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
@@ -117,7 +119,7 @@ def _row(samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray]
 
 
 def _stack(tiles: list[Image.Image], height: int) -> list[Image.Image]:
-    """Tiles in order, in columns of at most `height`: small views lie above one another."""
+    """Arrange tiles in order in columns of at most `height`, so that small views share a column."""
     columns: list[list[Image.Image]] = []
     for tile in tiles:
         if (

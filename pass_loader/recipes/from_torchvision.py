@@ -1,4 +1,4 @@
-"""Recipe.from_torchvision: reads a transform object and writes down the recipe that gives the same views.
+"""Recipe.from_torchvision: reads a transform object and writes down what gives the same views.
 
 torchvision is never imported. An object of several views is run with markers in place of its transforms, which tells
 the views and their order (`_views_of_container`); torchvision_steps.py reads the steps of one view.
@@ -19,7 +19,7 @@ from PIL import Image
 
 from .torchvision_steps import KNOWN, RANDOM, Step, is_foreign_step, noise, steps_of, torchvision_name
 
-# A flip may stand anywhere behind the crop: it moves pixels, and every later step gives the mirrored picture's bytes.
+# A flip may come anywhere after the crop: it moves pixels, and every later step gives the mirrored picture's bytes.
 _ORDER = ("crop", "jitter", "grayscale", "blur", "solarize", "to tensor", "to float", "normalize")
 _ORDER_IN_WORDS = "RandomResizedCrop, ColorJitter, grayscale, blur, solarize, ToTensor, Normalize"
 _NEEDED = {
@@ -33,7 +33,7 @@ _RUNS = 16  # of a container that might choose its views by chance
 
 @dataclass(frozen=True)
 class Translation:
-    """What a transform object says: fields of a ViewSpec a view, and what they share."""
+    """A transform object in words of a recipe: the fields of each view's ViewSpec, and what the views share."""
 
     views: list[dict[str, Any]]
     mean: tuple[float, ...]
@@ -68,7 +68,7 @@ def _show_norm(norm: tuple[Any, Any]) -> str:
 
 @contextlib.contextmanager
 def _random_state_kept() -> Iterator[None]:
-    """Reading a transform runs parts of it; what the script draws afterwards shall not depend on that."""
+    """Restore the random states: reading a transform runs parts of it, and the script's own draws must not change."""
     torch = sys.modules.get("torch")
     python, array = random.getstate(), np.random.get_state()
     tensor = torch.get_rng_state() if torch else None
@@ -82,7 +82,7 @@ def _random_state_kept() -> Iterator[None]:
 
 
 def _pipelines(transform: Any) -> list[Any]:
-    """One transform a view, in the order of the views."""
+    """Return one transform a view, in the order of the views."""
     inner = getattr(transform, "trans", transform)  # SwAV's MultiCropDataset keeps its views' transforms there
     if isinstance(inner, (list, tuple)):
         if not inner:
@@ -106,7 +106,8 @@ class _Marker:
 
 
 def _views_of_container(transform: Any) -> list[Any]:
-    """The transforms that an object of several views applies, found by running it with markers in their place."""
+    """Return the transforms that an object of several views applies, found by running it with markers in their place.
+    """
     what = type(transform).__name__
     if not callable(transform):
         raise ValueError(f"{what} is no transform")
@@ -138,7 +139,7 @@ def _views_of_container(transform: Any) -> list[Any]:
 
 
 def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
-    """The view's fields and its (mean, std)."""
+    """Return the view's fields and its (mean, std)."""
     try:
         steps = [step for step in steps_of(pipeline) if step.probability > 0]
         _check_order(steps)
@@ -154,7 +155,7 @@ def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
 
 
 def _check_order(steps: list[Step]) -> None:
-    """Raises where the steps, executed in a recipe's order, would give other bytes."""
+    """Raise where the steps, executed in a recipe's order, would give other bytes."""
     last: Step | None = None  # but for the flip
     seen: dict[str, Step] = {}
     for step in steps:
@@ -162,7 +163,7 @@ def _check_order(steps: list[Step]) -> None:
             first = seen[step.kind].shown
             raise ValueError(f"{step.shown} stands after {first}: a recipe has each step once ({_ORDER_IN_WORDS})")
         if step.kind == "flip" and "crop" not in seen:
-            raise ValueError(f"{step.shown} stands before the crop; put it behind, where it gives the same views")
+            raise ValueError(f"{step.shown} stands before the crop; put it after the crop, where it gives the same views")
         if step.kind != "flip":
             if last and _ORDER.index(step.kind) < _ORDER.index(last.kind):
                 raise ValueError(f"{step.shown} stands after {last.shown}: {_why_not_after(last)}")

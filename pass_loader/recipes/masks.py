@@ -1,7 +1,7 @@
-"""Masks over the patches of views, for masked image modelling: what a recipe says of them, and their drawing.
+"""Masks over the patches of views, for masked image modelling.
 
-What belongs to a sample is keyed by (seed, epoch, record, draw, view), what belongs to a batch (which samples get how
-much, sizes of blocks) by (seed, epoch, step, rank). csrc/masks.cpp draws.
+The draws of a sample are keyed by (seed, epoch, record, draw, view); those of a batch (which samples get how much,
+sizes of blocks) by (seed, epoch, step, rank). csrc/masks.cpp draws.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class IBOTMasks:
             raise ValueError(f"shape is {self.shape!r}, want 'block' or 'random'")
 
     def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> np.ndarray:
-        """(N, rows, columns) bool, True where masked."""
+        """Return (N, rows, columns) bool, True where masked."""
         grid = _grid(height, width, self.patch)
         cells = grid[0] * grid[1]
         chance = _C.mask_uniforms(*keys, view)  # (N, 2)
@@ -87,8 +87,8 @@ class StratifiedMasks:
     def draw(
         self, keys: SampleKeys, batch: BatchKey, views: Sequence[int], height: int, width: int
     ) -> tuple[np.ndarray, int]:
-        """(views * N, rows, columns) bool, all samples of the first view, then of the second; and the upper bound of
-        masked cells: the sum of the strata's upper ends."""
+        """Return (views * N, rows, columns) bool, all samples of the first view first, and the upper bound of masked
+        cells: the sum of the strata's upper ends."""
         grid = _grid(height, width, self.patch)
         cells, count = grid[0] * grid[1], len(views) * len(keys.records)
         masked = int(count * self.probability)
@@ -126,7 +126,7 @@ class MultiBlockMasks:
     min_keep: int = 10
 
     def sizes(self, batch: BatchKey, grid: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-        """(height, width) of the predictors' blocks and of the encoders', in cells. The rank does not enter."""
+        """Return (height, width) of the predictors' blocks and of the encoders', in cells, equal on all ranks."""
         first, second = batch._replace(rank=0).uniforms(_SIZES, 2)
         predictor = self._size(float(first), self.predictor_scale, self.predictor_aspect, grid)
         return predictor, self._size(float(second), self.encoder_scale, (1.0, 1.0), grid)
@@ -143,7 +143,8 @@ class MultiBlockMasks:
     def draw(
         self, keys: SampleKeys, batch: BatchKey, height: int, width: int
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """The encoders' cells, a list of (N, K), and the predictors', a list of (N, K'): int64, in raster order."""
+        """Return the encoders' cells, a list of (N, K), and the predictors', a list of (N, K'): int64, in raster order.
+        """
         grid = _grid(height, width, self.patch)
         predictor, encoder = self.sizes(batch, grid)
         found = _C.multi_block(*keys, grid, predictor, encoder, self.predictors, self.encoders, self.min_keep)
@@ -152,7 +153,7 @@ class MultiBlockMasks:
 
 
 def _cut(cells: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
-    """(N, blocks, cells) to a list of blocks (N, shortest)."""
+    """Turn (N, blocks, cells) into a list of blocks (N, shortest)."""
     shortest = int(counts.min()) if counts.size else 0
     return [np.ascontiguousarray(cells[:, block, :shortest]) for block in range(cells.shape[1])]
 
@@ -169,7 +170,8 @@ class RandomMasks:
             raise ValueError(f"ratio is {self.ratio}, want [0, 1]")
 
     def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> dict[str, np.ndarray]:
-        """ids_keep (N, kept) and ids_restore (N, L) int64, mask (N, L) float32, 1 where removed: as in the model."""
+        """Return ids_keep (N, kept) and ids_restore (N, L) int64, mask (N, L) float32, 1 where removed: as the model.
+        """
         rows, columns = _grid(height, width, self.patch)
         cells = rows * columns
         order = _C.orders(*keys, view, cells)

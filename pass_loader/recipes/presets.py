@@ -48,11 +48,12 @@ def dino(
     global_scale: Range = (0.4, 1.0),
     local_scale: Range = (0.05, 0.4),
 ) -> Recipe:
-    """DINO: Caron et al., ICCV 2021; facebookresearch/dino 7c446df, main_dino.py:419-464, utils.py:36-68.
+    """Return the recipe of DINO (Caron et al., ICCV 2021).
 
-    Two global views that differ in blur and solarization, then the local ones. Bicubic.
-    ResNet-50 (README:207): global_scale=(0.14, 1.0), local_scale=(0.05, 0.14). The released ViT-S/16 of 800 epochs (the
-    args.txt that README:31 links): local_crops=10, global_scale=(0.25, 1.0), local_scale=(0.05, 0.25).
+    Source: facebookresearch/dino 7c446df, main_dino.py:419-464, utils.py:36-68. Two global views that differ in blur
+    and solarization, then the local ones. Bicubic. ResNet-50 (README:207): global_scale=(0.14, 1.0), local_scale=(0.05,
+    0.14). The released ViT-S/16 of 800 epochs (the args.txt that README:31 links): local_crops=10, global_scale=(0.25,
+    1.0), local_scale=(0.05, 0.25).
     """
     first = ViewSpec(global_size, global_scale, blur=1.0, **_DINO)
     second = ViewSpec(global_size, global_scale, blur=0.1, solarize=0.2, **_DINO)
@@ -69,9 +70,10 @@ def swav(
     global_scale: Range = (0.14, 1.0),
     local_scale: Range = (0.05, 0.14),
 ) -> Recipe:
-    """SwAV: Caron et al., NeurIPS 2020; facebookresearch/swav 06b1b7c, src/multicropdataset.py:37-94.
+    """Return the recipe of SwAV (Caron et al., NeurIPS 2020).
 
-    Defaults are those of the published scripts (scripts/swav_*ep_pretrain.sh). Bilinear; std[0] is 0.228 there.
+    Source: facebookresearch/swav 06b1b7c, src/multicropdataset.py:37-94. Defaults are those of the published scripts
+    (scripts/swav_*ep_pretrain.sh). Bilinear; std[0] is 0.228 there.
     The other scripts: 2x224+4x96 (swav_RN50w2_400ep_pretrain.sh) is local_crops=4; 2x160+4x96
     (deepclusterv2_400ep_pretrain.sh) is local_crops=4, global_size=160, global_scale=(0.08, 1.0); 2x224
     (swav_400ep_2x224_pretrain.sh) is local_crops=0, global_scale=(0.08, 1.0).
@@ -88,34 +90,37 @@ def swav(
 
 
 def mocov2(*, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
-    """MoCo-v2: Chen et al., 2020 (arXiv 2003.04297); facebookresearch/moco 7397dfe, main_moco.py:326-338.
+    """Return the recipe of MoCo-v2 (Chen et al., 2020, arXiv 2003.04297).
 
-    Two views of one distribution. Bilinear. The flip comes last there: on these steps that changes no pixel.
+    Source: facebookresearch/moco 7397dfe, main_moco.py:326-338. Two views of one distribution. Bilinear. The flip comes
+    last there: with these steps that changes no pixel.
     """
     view = ViewSpec(size, scale, grayscale=0.2, blur=0.5, **_jitter(0.4, 0.4, 0.4, 0.1, 0.8))
     return Recipe("mocov2", (view,) * 2, source="facebookresearch/moco main_moco.py:326-338")
 
 
 def _asymmetric(size: int, scale: Range, **shared: Any) -> tuple[ViewSpec, ViewSpec]:
-    """BYOL's two views: blur 1.0 and 0.1, solarization in the second."""
+    """Return BYOL's two views: blur 1.0 and 0.1, solarization in the second."""
     steps = {"grayscale": 0.2, **_jitter(0.4, 0.4, 0.2, 0.1, 0.8), **shared}
     return ViewSpec(size, scale, blur=1.0, **steps), ViewSpec(size, scale, blur=0.1, solarize=0.2, **steps)
 
 
 def mocov3(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
-    """MoCo-v3: Chen et al., ICCV 2021; facebookresearch/moco-v3 c349e6e, main_moco.py:262-285.
+    """Return the recipe of MoCo-v3 (Chen et al., ICCV 2021).
 
-    Bilinear. ResNet-50 runs with scale=(0.2, 1.0) (CONFIG.md: --crop-min=.2).
+    Source: facebookresearch/moco-v3 c349e6e, main_moco.py:262-285. Bilinear. ResNet-50 runs with scale=(0.2, 1.0)
+    (CONFIG.md: --crop-min=.2).
     """
     return Recipe("mocov3", _asymmetric(size, scale), source="facebookresearch/moco-v3 main_moco.py:262-285")
 
 
 def simclr(*, size: int = 224, scale: Range = (0.08, 1.0), batch: str = "pair_labels") -> Recipe:
-    """SimCLR: Chen et al., ICML 2020; google-research/simclr 383d414, data_util.py:127-181, 304-325, 417-444.
+    """Return the recipe of SimCLR (Chen et al., ICML 2020).
 
-    Values in [0, 1]; the views of a sample lie behind one another on the channels (data.py:120-131).
-    What TensorFlow does otherwise is torchvision's and Pillow's here: its resize is not antialiased, its jitter keeps
-    floats between the steps, its 23-tap blur pads with zeros.
+    Source: google-research/simclr 383d414, data_util.py:127-181, 304-325, 417-444. Values are in [0, 1]; the views of a
+    sample follow one another on the channels (data.py:120-131).
+    Where TensorFlow differs, the steps here are torchvision's and Pillow's: TensorFlow's resize is not antialiased, its
+    jitter keeps floats between the steps, its 23-tap blur pads with zeros.
     """
     view = ViewSpec(size, scale, interpolation="bicubic", blur=0.5, blur_kernel=23, **_STRONG)
     return Recipe(
@@ -125,7 +130,9 @@ def simclr(*, size: int = 224, scale: Range = (0.08, 1.0), batch: str = "pair_la
 
 
 def byol(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
-    """BYOL: Grill et al., NeurIPS 2020; vturrisi/solo-learn 9187ea3, solo/data/pretrain_dataloader.py:178-269 with
+    """Return the recipe of BYOL (Grill et al., NeurIPS 2020).
+
+    Source: vturrisi/solo-learn 9187ea3, solo/data/pretrain_dataloader.py:178-269 with
     scripts/pretrain/imagenet/augmentations/asymmetric.yaml. Bicubic.
     """
     return Recipe(
@@ -154,13 +161,14 @@ def dinov2(
     local_scale: Range = (0.05, 0.32),
     patch: int = 16,
 ) -> Recipe:
-    """DINOv2: Oquab et al., TMLR 2024; facebookresearch/dinov2 b8931f7, dinov2/data/augmentations.py:19-118 with
-    configs/ssl_default_config.yaml:107-116. Bicubic, torchvision's blur of 9 taps.
+    """Return the recipe of DINOv2 (Oquab et al., TMLR 2024).
 
+    Source: facebookresearch/dinov2 b8931f7, dinov2/data/augmentations.py:19-118 with
+    configs/ssl_default_config.yaml:107-116. Bicubic, torchvision's blur of 9 taps.
     The released code passes 1 - p where RandomApply takes p (dinov2/data/transforms.py:12-21): it blurs with
-    probabilities 0.0, 0.9, 0.5 where 1.0, 0.1, 0.5 are declared, and the released weights come from that. Default is
-    what it does; as_declared=True what it says. ViT-L/14 and g/14: local_size=98, patch=14. Give the loader
-    dtype=torch.float16: the official collate casts to half.
+    probabilities 0.0, 0.9, 0.5 where 1.0, 0.1, 0.5 are declared, and the released weights come from that. The default
+    is what the code does; as_declared=True is what it declares. ViT-L/14 and g/14: local_size=98, patch=14. Give the
+    loader dtype=torch.float16: the official collate casts to half.
     """
     views = _dinov2_views((global_size, local_size), (global_scale, local_scale), local_crops, 0.5, as_declared)
     return Recipe(
@@ -181,10 +189,11 @@ def dinov3(
     flip: float = 0.0,
     patch: int = 16,
 ) -> Recipe:
-    """DINOv3: Siméoni et al., 2025 (arXiv 2508.10104); facebookresearch/dinov3 6876159,
-    dinov3/data/augmentations.py:18-227 with dinov3/configs/train/dinov3_vit7b16_pretrain.yaml:126-146. No flips. Blur
-    probabilities as in `dinov2`, inverted here too (dinov3/data/transforms.py:19-28).
+    """Return the recipe of DINOv3 (Siméoni et al., 2025, arXiv 2508.10104).
 
+    Source: facebookresearch/dinov3 6876159, dinov3/data/augmentations.py:18-227 with
+    dinov3/configs/train/dinov3_vit7b16_pretrain.yaml:126-146. No flips. Blur probabilities as in `dinov2`, inverted
+    here too (dinov3/data/transforms.py:19-28).
     gram_size: crops for the gram teacher, without distortions, of the global views' boxes (512 in
     config gram_anchor); the global views are then resized to the larger of both sizes first.
     ssl_default_config.yaml: global_size=224, local_size=96, flip=0.5. Give the loader dtype=torch.bfloat16.
@@ -207,8 +216,10 @@ def dinov3(
 
 
 def dinov3_high_resolution() -> tuple[tuple[Recipe, ...], tuple[float, ...]]:
-    """DINOv3's high-resolution adaptation: recipes of five pairs of sizes with gram crops, and how often each is drawn,
-    for pass_loader.MixedLoader; facebookresearch/dinov3 6876159, config high_res_adapt, dinov3/train/train.py:334-379.
+    """Return DINOv3's recipes for high resolution, and how often each is drawn, for pass_loader.MixedLoader.
+
+    Five pairs of sizes with gram crops. Source: facebookresearch/dinov3 6876159, config high_res_adapt,
+    dinov3/train/train.py:334-379.
     """
     pairs = ((512, 112, 768), (768, 112, 1152), (768, 168, 1152), (768, 224, 1152), (768, 336, 1152))
     found = tuple(dinov3(global_size=size, local_size=local, gram_size=gram) for size, local, gram in pairs)
@@ -222,9 +233,10 @@ def ibot(
     local_scale: Range = (0.05, 0.25),
     patch: int = 16,
 ) -> Recipe:
-    """iBOT: Zhou et al., ICLR 2022; bytedance/ibot da316d8, main_ibot.py:574-621, loader.py:54-116.
+    """Return the recipe of iBOT (Zhou et al., ICLR 2022).
 
-    DINO's views with masks for all of them. Numbers are those of README's ViT-S/16 of 800 epochs; the script's own
+    Source: bytedance/ibot da316d8, main_ibot.py:574-621, loader.py:54-116. DINO's views with masks for all of them.
+    Numbers are those of README's ViT-S/16 of 800 epochs; the script's own
     defaults are local_crops=0, global_scale=(0.14, 1.0).
     """
     views = dino(local_crops=local_crops, global_scale=global_scale, local_scale=local_scale).views
@@ -235,10 +247,11 @@ def ibot(
 
 
 def mae(*, size: int = 224, scale: Range = (0.2, 1.0), mask_ratio: float | None = None) -> Recipe:
-    """MAE: He et al., CVPR 2022; facebookresearch/mae efb2a80, main_pretrain.py:123-127. One view, bicubic, flipped.
+    """Return the recipe of MAE (He et al., CVPR 2022).
 
-    The official model draws its masks itself; with mask_ratio (0.75 there) the loader does, and gives them as a third
-    part of the batch (models_mae.py:123-148).
+    Source: facebookresearch/mae efb2a80, main_pretrain.py:123-127. One view, bicubic, flipped. The official model draws
+    its masks itself; with mask_ratio (0.75 there) the loader does, and gives them as a third part of the batch
+    (models_mae.py:123-148).
     """
     view = ViewSpec(size, scale, interpolation="bicubic")
     masks = None if mask_ratio is None else RandomMasks(ratio=mask_ratio)
@@ -251,12 +264,12 @@ def mae_thorax(
     mean: ChannelValues = IMAGENET_MEAN, std: ChannelValues = IMAGENET_STD, channels: int = 3,
     heatmaps: bool = False,
 ) -> Recipe:  # fmt: skip
-    """MAE for thorax disease: Xiao et al., WACV 2023; lambert-x/medical_mae 953a460,
-    main_pretrain_multi_datasets_xray.py:169-174, PRETRAIN.md. mask_ratio there is 0.90.
+    """Return the recipe of MAE for thorax disease (Xiao et al., WACV 2023).
 
-    CheXpert and MIMIC have ImageNet's mean and std there, NIH has NIH_MEAN and NIH_STD (:147-155). channels=1 gives
-    gray views, (N, 1, size, size), with mean and std of one number each. heatmaps: ([view, heatmap], labels), of a
-    dataset with heatmaps (custom_transforms.py:65-78). docs/gray-and-medical.md.
+    Source: lambert-x/medical_mae 953a460, main_pretrain_multi_datasets_xray.py:169-174, PRETRAIN.md. mask_ratio there
+    is 0.90. CheXpert and MIMIC have ImageNet's mean and std there, NIH has NIH_MEAN and NIH_STD (:147-155). channels=1
+    gives gray views, (N, 1, size, size), with mean and std of one number each. heatmaps: ([view, heatmap], labels), of
+    a dataset with heatmaps (custom_transforms.py:65-78). docs/gray-and-medical.md.
     """
     recipe = mae(size=size, scale=scale, mask_ratio=mask_ratio)
     if heatmaps:
@@ -268,19 +281,21 @@ def mae_thorax(
 
 
 def seer() -> Recipe:
-    """SEER: Goyal et al., 2021 (arXiv 2103.01988) and 2022; facebookresearch/vissl 09270ed,
-    configs/config/pretrain/seer/models/regnet10B.yaml:8-25 over pretrain/swav/swav_8node_resnet.yaml.
+    """Return the recipe of SEER (Goyal et al., 2021, arXiv 2103.01988, and 2022).
 
-    SwAV's views at 2x160 + 4x96, std[0] 0.229. MODEL_DOCUMENTATION.md says otherwise; this is what the code runs.
+    Source: facebookresearch/vissl 09270ed, configs/config/pretrain/seer/models/regnet10B.yaml:8-25 over
+    pretrain/swav/swav_8node_resnet.yaml. SwAV's views at 2x160 + 4x96, std[0] 0.229. MODEL_DOCUMENTATION.md says
+    otherwise; this is what the code runs.
     """
     views = swav(global_size=160, local_crops=4).views
     return Recipe("seer", views, batch="vissl", source="facebookresearch/vissl seer/models/regnet10B.yaml:8-25")
 
 
 def ijepa(*, size: int = 224, scale: Range = (0.3, 1.0), patch: int = 14) -> Recipe:
-    """I-JEPA: Assran et al., CVPR 2023; facebookresearch/ijepa 52c1ae9, src/transforms.py:19-53,
-    src/masks/multiblock.py:55-170 with configs/in1k_vith14_ep300.yaml:1-32. One bilinear crop without flip or colour;
-    the masks are the method.
+    """Return the recipe of I-JEPA (Assran et al., CVPR 2023).
+
+    Source: facebookresearch/ijepa 52c1ae9, src/transforms.py:19-53, src/masks/multiblock.py:55-170 with
+    configs/in1k_vith14_ep300.yaml:1-32. One bilinear crop without flip or colour; the masks are the method.
     """
     masks = MultiBlockMasks(patch=patch)
     source = "facebookresearch/ijepa src/transforms.py:19-53,src/masks/multiblock.py:55-170"
@@ -288,16 +303,18 @@ def ijepa(*, size: int = 224, scale: Range = (0.3, 1.0), patch: int = 14) -> Rec
 
 
 def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 1.0), companion: float = 1.0) -> Recipe:
-    """GenView: Li et al., ECCV 2024; xiaojieli0903/genview 38a6a78, on mmpretrain,
+    """Return the recipe of GenView (Li et al., ECCV 2024).
+
+    Source: xiaojieli0903/genview 38a6a78, on mmpretrain,
     configs_genview/simsiam/simsiam_resnet50_8xb32-coslr-200e_in1k_singleview_clipmask.py:59-93. CLIP's mean and std
     (:116-120). Gray is Pillow's here; mmcv rounds other weights.
 
-    Of a sample that has a generated picture (ShardDataset's `companions`) one of the two views, drawn evenly, is of
-    that picture with probability `companion`: prob_gen_img, 1.0 in all configs (mmpretrain/datasets/transforms/
+    Where a sample has a generated picture (ShardDataset's `companions`), one of the two views, drawn evenly, shows that
+    picture with probability `companion`: prob_gen_img, 1.0 in all configs (mmpretrain/datasets/transforms/
     wrappers.py:81-103). The third part of the batch tells which view, and its scale.
 
     The released code never blurs: mmpretrain's GaussianBlur drops its result (open-mmlab/mmpretrain
-    mmpretrain/datasets/transforms/auto_augment.py:1171-1173, issue 1711). Default is what it does; as_declared=True
+    mmpretrain/datasets/transforms/auto_augment.py:1171-1173, issue 1711). The default is what it does; as_declared=True
     blurs with probability 0.5.
     """
     shared = {"grayscale": 0.2, **_jitter(0.4, 0.4, 0.4, 0.1, 0.8)}
@@ -310,9 +327,9 @@ def genview(*, as_declared: bool = False, size: int = 224, scale: Range = (0.2, 
 
 
 def supervised(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
-    """Supervised training: crops of Szegedy et al., CVPR 2015; pytorch/examples 493da93, imagenet/main.py:239-246.
+    """Return the recipe of supervised training, with the crops of Szegedy et al. (CVPR 2015).
 
-    One bilinear crop, flipped.
+    Source: pytorch/examples 493da93, imagenet/main.py:239-246. One bilinear crop, flipped.
     """
     return Recipe(
         "supervised", (ViewSpec(size, scale),), batch="view_labels", source="pytorch/examples imagenet/main.py:239-246"
@@ -320,10 +337,10 @@ def supervised(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
 
 
 def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "bilinear") -> Recipe:
-    """Evaluation: the short side resized, the centre cut out. Krizhevsky et al., NeurIPS 2012; pytorch/examples
-    493da93, imagenet/main.py:248-255.
+    """Return the recipe of evaluation: the short side is resized, the centre cut out (Krizhevsky et al., NeurIPS 2012).
 
-    For linear probes and k-NN. DINO's and DINOv2's evaluations are interpolation="bicubic".
+    Source: pytorch/examples 493da93, imagenet/main.py:248-255. For linear probes and k-NN. DINO's and DINOv2's
+    evaluations are interpolation="bicubic".
     """
     view = ViewSpec(size, interpolation=interpolation, flip=0.0, resize_short=resize)
     return Recipe("evaluate", (view,), batch="view_labels", source="pytorch/examples imagenet/main.py:248-255")
@@ -337,7 +354,7 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
 
 
 def named(text: str) -> Recipe:
-    """The recipe of a preset's name, or of a call with literals, as on a command line: "dinov2(as_declared=True)".
+    """Return the recipe of a preset's name, or of a call with literals: "dinov2(as_declared=True)", for command lines.
 
     Raises ValueError for anything else.
     """

@@ -1,4 +1,4 @@
-"""What a recipe is: the views of a sample, as ranges and probabilities. No decisions. The presets are in recipes.py."""
+"""Recipes: the views of a sample as ranges and probabilities, without decisions. presets.py has the presets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ Size = int | tuple[int, int]
 
 
 def installed_pillow() -> int:
-    """12 or 13: whose order of resize passes the installed Pillow (or Pillow-SIMD) has. Older ones are as 12."""
+    """Return 12 or 13: the Pillow whose order of resize passes the installed one has. Older ones and Pillow-SIMD are
+    12."""
     return 13 if int(PIL.__version__.split(".")[0]) >= 13 else 12
 
 
@@ -39,10 +40,10 @@ class ViewSpec:
 
     Numbers named after a step are its probability. Ranges are (low, high), drawn uniformly.
 
-    resize_short: for evaluation. The whole picture is resized until its short side has so many pixels, and the view is
-        its centre: torchvision's Resize and CenterCrop. scale and ratio are not used.
-    via: a first resize of the crop box, before that to `size` (gram-teacher crops).
-    box_of: the number of an earlier view whose crop box and flip this one has.
+    resize_short: for evaluation. The whole picture is resized so that its short side has so many pixels, and the view
+        is its centre: torchvision's Resize and CenterCrop. scale and ratio are not used.
+    via: a first resize of the crop box, before the one to `size` (gram-teacher crops).
+    box_of: the number of an earlier view whose crop box and flip this one shares.
     blur_kernel: 0 is PIL's GaussianBlur; an odd number is torchvision's with so many taps.
     """
 
@@ -114,14 +115,15 @@ class Recipe:
         "views_labels_masks": (list, labels, list of bool masks (N, rows, columns), one a view) (iBOT);
         "view_labels": (the only view, labels); "view_labels_masks": the same and a dict of MAE's masks;
         "view_heatmap_labels": ([the only view, its heatmap (N, 1, height, width)], labels), of a dataset with heatmaps;
-        "pair_labels", "pair_index": (both views behind one another on the channels (N, 6, height, width), labels or
+        "pair_labels", "pair_index": (both views one after the other on the channels (N, 6, height, width), labels or
         records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
         predictor masks); "vissl": VISSL's dict of lists with data_valid and data_idx; "views_labels_companions":
         (list, labels, dict of which view of each sample shows a companion, and which: data.companions.companions_dict).
     channels: 3, or 1 for gray: pictures become gray as by PIL's convert("L") when they are decoded, and views are
         (N, 1, height, width). With 3 a gray picture has three equal channels.
-    mean, std: one number for all channels, or one a channel; kept as one a channel.
-    masks: how the masks of those that have them are drawn, see pass_loader.masks.
+    mean, std: one number for all channels, or one for each; kept as one for each.
+    masks: how masks are drawn, for the batches that have some: IBOTMasks, StratifiedMasks, MultiBlockMasks,
+    RandomMasks.
     pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
         such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
         recipe is made; name it where a run must be repeated on machines with another Pillow.
@@ -163,17 +165,17 @@ class Recipe:
 
     @classmethod
     def from_torchvision(cls, transform: Any, *, name: str | None = None, batch: str | None = None) -> Recipe:
-        """The recipe of a transform object that a script already has. torchvision is not needed.
+        """Make a recipe from a transform object that a script already has. torchvision is not needed.
 
         transform: a Compose of one view's steps (torchvision's transforms or transforms.v2, taking PIL pictures), a
-            list of such, one a view, or an object of several views: DINO's DataAugmentationDINO, MoCo's
-            TwoCropsTransform, SwAV's MultiCropDataset and what else returns a list of its transforms' results.
+            list of such transforms, one a view, or an object of several views: DINO's DataAugmentationDINO, MoCo's
+            TwoCropsTransform, SwAV's MultiCropDataset, or another one that returns a list of its transforms' results.
         name: the recipe's; the transform's class unless given.
         batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
 
-        The views have the same distribution, and with the same numbers drawn the same bytes as the transform gives on
-        PIL pictures (v2's ToDtype scales otherwise in the last bit: docs/official-scripts.md). A class that is not
-        torchvision's is run on a small picture; the random states of Python, numpy and torch stay as they are.
+        The views have the same distribution as the transform's, and the same bytes on PIL pictures for the same drawn
+        numbers (v2's ToDtype differs in the last bit: docs/official-scripts.md). A class that is not torchvision's is
+        run on a small picture; the random states of Python, numpy and torch stay as they are.
         Raises ValueError that names the step for which no recipe does that.
 
         >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
@@ -190,7 +192,7 @@ class Recipe:
         return BATCHES[self.batch]
 
     def rows(self) -> np.ndarray:
-        """The views as (V,) rows of _C.view_spec_dtype, the form in which a recipe crosses into C++."""
+        """Return the views as (V,) rows of a structured dtype, the form in which a recipe crosses into C++."""
         rows = np.zeros(len(self.views), dtype=_C.view_spec_dtype)  # padding too: states hold a digest of the bytes
         rows["resize_order"] = _RESIZE_ORDER[self.pillow]
         for index, view in enumerate(self.views):
@@ -199,8 +201,8 @@ class Recipe:
         return rows
 
     def roles(self) -> list[str]:
-        """Of each view: "gram" (a gram teacher's) where it has another view's box, "local" where it is smaller than the
-        first view, else "global"."""
+        """Return the role of each view: "gram" (a gram teacher's) where it has another view's box, "local" where it is
+        smaller than the first view, else "global"."""
         first = self.views[0].height * self.views[0].width
         return [
             "gram" if view.box_of is not None else "local" if view.height * view.width < first else "global"
@@ -208,7 +210,7 @@ class Recipe:
         ]
 
     def normalize_table(self) -> np.ndarray:
-        """(channels, 256) float32: what each byte of each channel becomes.
+        """Return (channels, 256) float32: what each byte of each channel becomes.
 
         torchvision's ToTensor then Normalize, in their float32 steps: x / 255, minus mean, divided by std.
         """
@@ -219,7 +221,7 @@ class Recipe:
             return np.ascontiguousarray((scaled[None] - mean) / std)
 
     def override(self, views: Iterable[int] | None = None, **fields: Any) -> Recipe:
-        """A recipe with some fields of its views changed, in all views or in those whose indices are given.
+        """Return a recipe with some fields of its views changed, in all views or in those whose indices are given.
 
         >>> dino().override(views=[1], solarize=0.0)
         """

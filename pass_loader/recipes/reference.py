@@ -14,8 +14,10 @@ from .recipe import _RESIZE_ORDER, Recipe, installed_pillow
 
 
 def decode(data: bytes, channels: int = 3) -> Image.Image:
-    """The picture as the official datasets load it: no Exif rotation, truncated files refused. RGB, or L with 1; gray
-    of 16 bits stays in Pillow's mode "I;16"."""
+    """Decode a picture as the official datasets do: no Exif rotation, truncated files refused.
+
+    RGB, or L with 1 channel; gray of 16 bits stays in Pillow's mode "I;16".
+    """
     with Image.open(io.BytesIO(data)) as picture:
         if picture.mode == "I;16":
             return picture.copy()
@@ -55,7 +57,7 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
 def render_sample(
     original: Image.Image, plans: np.ndarray, companion: Image.Image | None = None, view: int = -1
 ) -> list[np.ndarray]:
-    """All views of a sample: view number `view` of its companion, all others of the original; -1: all of the original.
+    """Render all views of a sample: number `view` shows its companion, all others the original; -1: all the original.
 
     As GenView's pipelines (xiaojieli0903/genview 38a6a78, mmpretrain/datasets/transforms/wrappers.py:81-103).
     """
@@ -64,9 +66,9 @@ def render_sample(
 
 
 def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
-    """A sample's second picture, L or I;16, through one plan row: same box, window and flip, nearest pixels; ToTensor.
+    """Render a sample's second picture, L or I;16, by one plan row: same box, window and flip, nearest pixels.
 
-    Returns (1, out_height, out_width) float32.
+    Returns (1, out_height, out_width) float32, as from ToTensor.
     """
     view = _crop_and_resize(picture, plan, Image.Resampling.NEAREST)
     if plan["flip"]:
@@ -91,7 +93,7 @@ def _crop_and_resize(picture: Image.Image, plan: np.void, interpolation: Image.R
 def _resize(
     view: Image.Image, height: int, width: int, interpolation: Image.Resampling, resize_order: int
 ) -> Image.Image:
-    """Image.resize; where the plan wants another Pillow's order of passes, the two passes by hand."""
+    """Resize by Image.resize; where the plan wants another Pillow's order of passes, by two passes."""
     if _RESIZE_ORDER[installed_pillow()] == resize_order:
         return view.resize((width, height), interpolation)
     rows, columns = view.height - height, view.width - width  # how many each pass takes away
@@ -104,7 +106,7 @@ def _resize(
 
 
 def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
-    """torchvision's adjust_hue on PIL (transforms/_functional_pil.py)."""
+    """Shift the hue as torchvision's adjust_hue on PIL (transforms/_functional_pil.py)."""
     if view.mode == "L":
         return view
     hue, saturation, value = view.convert("HSV").split()
@@ -113,8 +115,10 @@ def _shift_hue(view: Image.Image, turns: float) -> Image.Image:
 
 
 def _kernel_blur(view: Image.Image, taps: int, sigma: float) -> Image.Image:
-    """torchvision's gaussian_blur (transforms/_functional_tensor.py), call for call but for exp, which is rounded from
-    double here: MKL's float exp is off by one in the last place of every hundredth value.
+    """Blur as torchvision's gaussian_blur (transforms/_functional_tensor.py), call for call.
+
+    Only exp differs, which is rounded from double here: MKL's float exp is off by one in the last place of every
+    hundredth value.
     """
     import torch
 
@@ -130,7 +134,8 @@ def _kernel_blur(view: Image.Image, taps: int, sigma: float) -> Image.Image:
 
 
 def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
-    """ToTensor then Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W) float32.
+    """Normalise as ToTensor and Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W)
+    float32.
 
     (H, W, 1) uint16 is divided by 65535 and fills all channels.
     """

@@ -1,4 +1,4 @@
-"""The steps of one torchvision transform, as fields of a ViewSpec. Used by torchvision_transforms.py alone.
+"""The steps of one torchvision transform, as fields of a ViewSpec. Used by from_torchvision.py alone.
 
 torchvision's classes are known by module and name. Classes of other projects are not believed by their names alone: one
 that calls itself a blur or a solarize is run on a small picture, its probability and range forced, and its bytes
@@ -30,7 +30,7 @@ class Step:
 
 
 def steps_of(transform: Any) -> Iterator[Step]:
-    """The elementary steps, in their order."""
+    """Yield the elementary steps, in their order."""
     name = torchvision_name(transform)
     if name == "RandomApply":
         yield from _applied(transform)
@@ -47,7 +47,8 @@ def steps_of(transform: Any) -> Iterator[Step]:
 
 
 def _applied(transform: Any) -> list[Step]:
-    """RandomApply's steps: together they run with probability p, so that one alone has its own times p."""
+    """Return RandomApply's steps. Together they run with probability p, so that a single one runs with its own times p.
+    """
     inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     p = float(transform.p)
     if p >= 1 or not inner:
@@ -61,7 +62,7 @@ def _applied(transform: Any) -> list[Step]:
 
 
 def torchvision_name(transform: Any) -> str | None:
-    """The torchvision class (or torch module) whose behaviour this object has; None where it has its own.
+    """Return the torchvision class (or torch module) whose behaviour this object has; None where it has its own.
 
     A subclass counts as its base where it overrides nothing but the constructor and what prints it.
     """
@@ -110,7 +111,7 @@ def _solarize(transform: Any) -> list[Step]:
 
 
 def _threshold(value: float) -> int:
-    """PIL inverts a byte x where not x < threshold; the same for whole numbers is x >= ceil(threshold), 256: never."""
+    """Return the whole number that means the same: PIL inverts a byte x where not x < threshold. 256: never."""
     return min(max(math.ceil(value), 0), 256)
 
 
@@ -175,7 +176,7 @@ def is_foreign_step(transform: Any) -> bool:
 
 
 def _foreign_step(transform: Any) -> Step:
-    """Blur and solarize as the official repositories define them.
+    """Read a blur or solarize class as the official repositories define them.
 
     A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
     src/multicropdataset.py:71-94, whose PIL radius is the sigma); a solarize may have a threshold (128 is PIL's
@@ -209,7 +210,7 @@ def _foreign_step(transform: Any) -> Step:
 def _prove(
     transform: Any, forced: dict[str, Any], gate: str | None, picture: Image.Image, want: Image.Image, whose: str
 ) -> None:
-    """Raises where the transform, its numbers forced, gives other bytes than `want`, or at p = 0 than `picture`."""
+    """Raise where the transform, its numbers forced, gives other bytes than `want`, or at p = 0 than `picture`."""
     _compare(transform, forced, picture, want, whose)
     if gate:
         _compare(transform, {**forced, gate: 0.0}, picture, picture, "the picture's")
