@@ -55,7 +55,7 @@ need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get
 # Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct, PNGs. The corpora in
 # build/fuzz grow from run to run; a finding is left there.
 fuzz: setup build/fuzz/decode build/fuzz/dct build/fuzz/png
-	$(bin)/python -m tests.fuzz.seeds build/fuzz/seeds
+	$(bin)/python -m tests.native.fuzz.seeds build/fuzz/seeds
 	$(call run_fuzzer,decode,8192)
 	$(call run_fuzzer,dct,1024)
 	$(call run_fuzzer,png,1024)
@@ -67,9 +67,9 @@ run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=mall
   build/fuzz/seeds/$(1) 2>&1 | grep -v '\# Uses:'
 
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
-build/fuzz/decode: tests/fuzz/decode.cpp tests/fuzz/mutate.cpp $(sources)
-build/fuzz/dct: tests/fuzz/dct.cpp tests/fuzz/mutate_dct.cpp $(sources)
-build/fuzz/png: tests/fuzz/png.cpp $(sources)
+build/fuzz/decode: tests/native/fuzz/decode.cpp tests/native/fuzz/mutate.cpp $(sources)
+build/fuzz/dct: tests/native/fuzz/dct.cpp tests/native/fuzz/mutate_dct.cpp $(sources)
+build/fuzz/png: tests/native/fuzz/png.cpp $(sources)
 build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	@$(call need,clang++,clang)
 	mkdir -p build/fuzz
@@ -83,12 +83,12 @@ build/fuzz/decode build/fuzz/dct build/fuzz/png:
 cuda: setup
 	$(bin)/python -m pytest -m cuda
 	for tool in memcheck racecheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
-	  $(bin)/python -m pytest -q -m cuda tests/test_cuda_kernels.py || exit 1; done
+	  $(bin)/python -m pytest -q -m cuda tests/native/test_cuda_kernels.py || exit 1; done
 
 aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
 	@$(call need,qemu-aarch64-static,qemu-user-static)
-	$(bin)/python -m pytest tests/test_aarch64.py
+	$(bin)/python -m pytest tests/native/test_aarch64.py
 
 # Debian's libjpeg and zstd for arm64, unpacked here with apt's lists for it: nothing changes on the machine.
 arm64 := -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$(CURDIR)/build/aarch64/lists \

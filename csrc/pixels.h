@@ -27,7 +27,7 @@ PL_BOTH int32_t solarized(int32_t x, int32_t threshold) { return x >= threshold 
 //   saturation byte floor(255 c / max)
 //   colour back     round(v (21675 - s w) / 21675), w in [0, 85] by channel and hue, 21675 = 85 * 255
 //
-// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/test_render.py does it again through PIL).
+// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/native/test_render.py does it again through PIL).
 // In float32 below: all integers stay under 2^24, a correctly rounded division of integers is whole only where the
 // quotient is, and 1/21675 leaves no value near a half (2 v (21675 - s w) is even, 21675 is odd).
 

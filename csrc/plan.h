@@ -55,7 +55,7 @@ CompanionDraw draw_companion(const SampleKey& key, uint32_t views, uint32_t comp
 
 // Which pass of a resize Pillow runs first. 12: the horizontal one, but for crops over 100 times as tall as wide (12.3,
 // Image.resize). 13: the vertical one where it takes away more than twice as many rows as the other takes columns
-// (python-pillow/Pillow#9549; tests/test_resample.py finds the rule again by experiment).
+// (python-pillow/Pillow#9549; tests/native/test_resample.py finds the rule again by experiment).
 bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t resize_height, int32_t resize_width);
 
 // Throws Error(argument) that names the step where a recipe or a plan has one that pictures of 16 bits do not have,

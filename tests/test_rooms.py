@@ -1,4 +1,4 @@
-"""The rooms of the package: who may import whom, read off every import, those inside functions too."""
+"""The rooms of the package and of its tests: who may import whom, read off every import, those inside functions too."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "pass_loader"
+PACKAGE, TESTS = ROOT / "pass_loader", ROOT / "tests"
 
 # cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors}. A room may import itself and what stands here.
 BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}}
@@ -136,3 +136,35 @@ def test_names_of_classes_are_unique() -> None:
             if isinstance(node, ast.ClassDef):
                 assert node.name not in found, f"class {node.name} stands in {found[node.name]} and in {name}"
                 found[node.name] = name
+
+
+def test_tests_share_helpers_alone() -> None:
+    """A test file imports from tests/helpers and from the modules beside it that are no tests."""
+    for path in TESTS.rglob("*.py"):
+        below = path.relative_to(ROOT).parent.parts
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, (ast.Import, ast.ImportFrom)):
+                continue
+            names = [alias.name for alias in node.names]
+            if isinstance(node, ast.ImportFrom):
+                base = [*below[: len(below) - node.level + 1]] if node.level else []
+                names = [".".join([*base, *(node.module or "").split("."), name]) for name in names]
+            for parts in (name.replace("..", ".").split(".") for name in names):
+                if parts[0] != "tests":
+                    continue
+                assert not any(part.startswith("test_") for part in parts), f"{path} imports the test file {parts}"
+                shared = parts[1] == "helpers" or parts[: len(below)] == [*below]
+                assert shared, f"{path} imports {'.'.join(parts)}: what rooms share lies in tests/helpers"
+
+
+def test_test_files_stand_in_the_room_of_what_they_test() -> None:
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"native", "docs", "helpers"}
+    assert {path.parent.name for path in TESTS.glob("*/__init__.py")} == rooms
+    assert [path.name for path in TESTS.glob("test_*.py")] == [Path(__file__).name]
+
+
+def test_files_are_short() -> None:
+    for folder in ("csrc", "pass_loader", "tests", "benchmarks"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".pyi", ".h", ".cpp", ".cu", ".cuh"):
+                assert len(path.read_text().splitlines()) <= 600, path

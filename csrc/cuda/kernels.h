@@ -2,7 +2,7 @@
 //   kPhases                                what lies between two barriers of a block
 //   Shared                                 a block's shared memory
 //   run(phase, block, thread, shared)      one thread's part of a phase; only Shared is kept from phase to phase
-// so that a GPU (render.cu) and a loop on the CPU (tests/cuda/emulate.cpp) run the same code.
+// so that a GPU (render.cu) and a loop on the CPU (tests/native/cuda/emulate.cpp) run the same code.
 #pragma once
 #include "cuda/blur.h"
 #include "cuda/kernel_blur.h"

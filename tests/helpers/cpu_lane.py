@@ -1,0 +1,132 @@
+"""A stand-in for gpu.stream.SideStream: the same queue, executed by the CPU as late as it may be. Code that does not
+wait, or overwrites what has not been copied yet, gets other bytes than the CPU's loader."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pass_loader import _C
+from pass_loader.gpu import batches as device
+from pass_loader.gpu import nvjpeg
+from pass_loader.gpu.stream import picture_of
+
+
+class Event:
+    def __init__(self, lane: CpuLane) -> None:
+        self.lane, self.place = lane, len(lane.queue)
+
+    def synchronize(self) -> None:
+        self.lane.run(self.place)
+
+
+def memory_at(address: int, bytes: int) -> np.ndarray:
+    return np.frombuffer((ctypes.c_uint8 * bytes).from_address(address), np.uint8)
+
+
+class CpuLane:
+    made: list[CpuLane] = []
+    fail: list[Exception] = []  # what the next renderings raise
+    host_gpu: Any = None  # nvjpeg_standin.py's module and library, where decode="nvjpeg" is tested
+    library = ""
+
+    def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
+        self.table, self.dtype, self.channels_last, self.room = table, dtype, channels_last, room
+        self.queue: list[Callable[[], object]] = []
+        self.ran = 0
+        self.renderings: list[int] = []  # pictures of each
+        self.handed_over = 0
+        self.memory: list[torch.Tensor] = []  # what is queued may outlive the batch
+        self.files: nvjpeg.FileDecoder | None = None
+        self.made.append(self)
+
+    def pinned(self, bytes: int) -> torch.Tensor:
+        return torch.full((bytes,), 0x5A, dtype=torch.uint8)
+
+    def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        self.memory.append(torch.empty(shape, dtype=dtype))
+        self.memory[-1].view(torch.uint8).fill_(0xA5)
+        return self.memory[-1]
+
+    empty_here = empty
+
+    def open_files(self, slot_bytes: int) -> None:
+        """csrc/cuda/nvjpeg.cpp, with a library in nvJPEG's place, on this queue."""
+        assert slot_bytes <= self.room
+        self.rgb = self.empty([slot_bytes], torch.uint8)
+        self.stream = self.host_gpu.stream(self)
+        self.files = nvjpeg.FileDecoder(self.host_gpu.JpegDecoder(self, self.library, slot_bytes))
+
+    def render_files(
+        self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
+    ) -> np.ndarray:
+        assert self.files is not None
+        files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
+        done = np.zeros(len(rows), bool)
+        for chosen, there in self.files.decode(files, rows, self.rgb.data_ptr(), self.stream):
+            if self.fail:
+                raise self.fail.pop()
+            given = there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel()
+            self.queue.append(lambda given=given: self._render(0, *given))
+            self.renderings.append(len(chosen))
+            done[chosen] = True
+        return done
+
+    def mark(self) -> Event:
+        return Event(self)
+
+    def render(
+        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
+    ) -> tuple[Any, Any]:
+        if self.fail:
+            raise self.fail.pop()
+        there = torch.full_like(pixels, 0xA5)
+        self.queue.append(lambda: [there.copy_(pixels)])
+        copied = Event(self)
+        given = [part.copy() for part in (rows, plans, picture_of, outs)]
+        self.queue.append(lambda: self._render(there.data_ptr(), *given))
+        self.renderings.append(len(rows))
+        return copied, Event(self)
+
+    def _render(self, base: int, rows: np.ndarray, plans: np.ndarray, numbers: np.ndarray, outs: np.ndarray) -> None:
+        element = {1: np.uint8, 2: np.uint16, 4: np.uint32}[self.dtype.itemsize]
+        for plan, number, out in zip(plans, numbers, outs):
+            begin, height, width, row, plane = rows[number]
+            at = [memory_at(int(base + begin + c * plane), int(height * row)) for c in range(3)]
+            planes = [pixels.reshape(height, row)[:, :width] for pixels in at]
+            view = _C.render_plan(np.ascontiguousarray(np.stack(planes, axis=-1)), plan.reshape(1))[0]
+            values = self.table[np.arange(3), view].astype(element)
+            values = values if self.channels_last else values.transpose(2, 0, 1)
+            memory_at(int(out), values.nbytes)[:] = np.ascontiguousarray(values).view(np.uint8).ravel()
+
+    def run(self, until: int) -> None:
+        while self.ran < until:
+            self.queue[self.ran]()
+            self.ran += 1
+
+    def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
+        self.run(len(self.queue))
+        chosen = torch.from_numpy(slots)
+        return [view.index_select(0, chosen) for view in views], Event(self)
+
+    def hand_over(self, done: Any, views: Sequence[torch.Tensor]) -> None:
+        done.synchronize()
+        self.handed_over += 1
+
+    @property
+    def device_bytes(self) -> int:
+        return self.room + (0 if self.files is None else self.files.device_bytes)
+
+
+def use(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:
+    """Loaders of device="cuda" are given such lanes; the list of those that were made."""
+    monkeypatch.setattr(device, "SideStream", CpuLane)
+    monkeypatch.setattr(device, "gpu_of", lambda asked, decode="cpu": torch.device("cuda", asked.index or 0))
+    monkeypatch.setattr(CpuLane, "made", [])
+    monkeypatch.setattr(CpuLane, "fail", [])
+    return CpuLane.made

@@ -1,0 +1,180 @@
+"""Baseline JPEGs (ITU T.81 Annexes B, F.1) from given coefficients, so that tests reach what no encoder writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from PIL import Image
+
+EOB, ZRL = 0x00, 0xF0
+
+
+def zigzag() -> list[int]:
+    """Row-major index of the k-th coefficient, by walking the diagonals (T.81 figure 5)."""
+    cells = [(y, x) for y in range(8) for x in range(8)]
+    cells.sort(key=lambda at: (sum(at), at[0] if sum(at) % 2 else at[1]))
+    return [8 * y + x for y, x in cells]
+
+
+ZIGZAG = zigzag()
+
+
+class Huffman:
+    """A canonical code: symbols of each length, shortest first (T.81 Annex C)."""
+
+    def __init__(self, lengths: Mapping[int, int]) -> None:
+        """lengths: bits of each symbol's code, 1 to 16; a tie goes to the symbol that comes first. The code of all
+        ones, which T.81 forbids, is not withheld."""
+        self.symbols = sorted(lengths, key=lengths.__getitem__)
+        self.counts = [sum(length == n for length in lengths.values()) for n in range(1, 17)]
+        self.codes: dict[int, str] = {}
+        code = before = 0
+        for symbol in self.symbols:
+            code <<= lengths[symbol] - before
+            before = lengths[symbol]
+            self.codes[symbol] = format(code, f"0{before}b")
+            code += 1
+            assert code <= 1 << before, "too many codes"
+
+    def segment(self, place: int) -> bytes:
+        """place: class << 4 | destination."""
+        return segment(0xC4, bytes([place, *self.counts, *self.symbols]))
+
+
+def flat(symbols: Iterable[int], bits: int) -> Huffman:
+    return Huffman({symbol: bits for symbol in symbols})
+
+
+@cache
+def standard() -> dict[int, Huffman]:
+    """The tables of T.81 Annex K.3, as Pillow writes them: by class << 4 | destination."""
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(out, "JPEG")
+    data, at, found = out.getvalue(), 2, {}
+    while data[at + 1] != 0xDA:
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        table = data[at + 4 : end] if data[at + 1] == 0xC4 else b""
+        while table:
+            lengths = [n for n, count in enumerate(table[1:17], 1) for _ in range(count)]
+            found[table[0]] = Huffman(dict(zip(table[17:], lengths)))
+            table = table[17 + len(lengths) :]
+        at = end
+    return found
+
+
+@dataclass
+class Component:
+    blocks: np.ndarray  # (block rows, block columns, 64) row-major coefficients, quantised; whole MCUs
+    quantization: np.ndarray  # (64,) row-major, 1 to 65535
+    horizontal: int = 1
+    vertical: int = 1
+    dc: Huffman | None = None  # None: the standard's, of luma for the first component
+    ac: Huffman | None = None
+    end_by_runs: bool = False  # blocks whose zeros at the end are a multiple of 16 end with runs of 16, not with EOB
+    eob: int = EOB  # the symbol that ends a block: libjpeg takes any run below 15 without a value for it
+
+
+def segment(marker: int, payload: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(payload) + 2).to_bytes(2, "big") + payload
+
+
+def value_bits(value: int) -> str:
+    """T.81 F.1.2.1.1: a negative value is its magnitude's complement."""
+    size = abs(value).bit_length()
+    return format(value if value > 0 else value + (1 << size) - 1, f"0{size}b") if size else ""
+
+
+def ac_symbols(block: list[int], component: Component) -> Iterable[tuple[int, str]]:
+    """Symbols with their value bits; block in zigzag order."""
+    run = 0
+    for value in block[1:]:
+        if value == 0:
+            run += 1
+            continue
+        yield from [(ZRL, "")] * (run // 16)
+        yield run % 16 << 4 | abs(value).bit_length(), value_bits(value)
+        run = 0
+    if run and component.end_by_runs and run % 16 == 0:
+        yield from [(ZRL, "")] * (run // 16)
+    elif run:
+        yield component.eob, ""
+
+
+def entropy(components: list[Component], tables: list[tuple[Huffman, Huffman]]) -> bytes:
+    """All MCUs, padded with ones, zeros stuffed."""
+    # An MCU of the only component is one block, whatever its factors (T.81 A.2.2).
+    factors = [(c.vertical, c.horizontal) for c in components] if len(components) > 1 else [(1, 1)]
+    rows, columns = (n // factor for n, factor in zip(components[0].blocks.shape, factors[0]))
+    bits: list[str] = []
+    before = [0] * len(components)
+    for y, x in np.ndindex(rows, columns):
+        for c, component in enumerate(components):
+            dc, ac = tables[c]
+            tall, wide = factors[c]
+            for v, h in np.ndindex(tall, wide):
+                row_major = component.blocks[y * tall + v, x * wide + h].tolist()
+                block = [row_major[place] for place in ZIGZAG]
+                difference, before[c] = block[0] - before[c], block[0]
+                bits += dc.codes[abs(difference).bit_length()], value_bits(difference)
+                for symbol, value in ac_symbols(block, component):
+                    bits += ac.codes[symbol], value
+    text = "".join(bits)
+    text += "1" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\x00")
+
+
+def write_jpeg(height: int, width: int, components: list[Component]) -> bytes:
+    """One baseline scan of 1 (gray) or 3 (YCbCr) components."""
+    quantization = tables = b""
+    frame, scan = bytes([8, *height.to_bytes(2, "big"), *width.to_bytes(2, "big"), len(components)]), b""
+    used = []
+    for c, component in enumerate(components):
+        place = min(c, 1)
+        dc, ac = component.dc or standard()[place], component.ac or standard()[0x10 | place]
+        used.append((dc, ac))
+        values = [int(component.quantization[at]) for at in ZIGZAG]
+        wide = max(values) > 255
+        quantization += segment(0xDB, bytes([wide << 4 | c]) + b"".join(v.to_bytes(1 + wide, "big") for v in values))
+        tables += dc.segment(c) + ac.segment(0x10 | c)
+        frame += bytes([c + 1, component.horizontal << 4 | component.vertical, c])
+        scan += bytes([c + 1, c << 4 | c])
+    jfif = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
+    scan = segment(0xDA, bytes([len(components)]) + scan + b"\0\x3f\0") + entropy(components, used)
+    return b"\xff\xd8" + jfif + quantization + segment(0xC0, frame) + tables + scan + b"\xff\xd9"
+
+
+SAMPLINGS = {"444": (1, 1), "422": (2, 1), "440": (1, 2), "420": (2, 2), "gray": (0, 0)}
+WIDE = {"dc": flat(range(16), 5), "ac": flat(range(255), 9)}
+LONG = {"dc": flat(range(16), 16), "ac": flat(range(255), 16)}
+# A look-up often holds two coefficients, or one and the end.
+SHORT = {"ac": Huffman(dict.fromkeys(range(255), 12) | {0x01: 2, 0x00: 3, 0x11: 3, 0xF0: 4, 0x02: 4, 0x21: 5})}
+
+
+def grid(height: int, width: int, sampling: str) -> list[tuple[tuple[int, int, int], int, int]]:
+    """Of each component: the shape of its coefficients, its sampling factors."""
+    if sampling == "gray":
+        return [((-(-height // 8), -(-width // 8), 64), 1, 1)]
+    horizontal, vertical = SAMPLINGS[sampling]
+    rows, columns = -(-height // (8 * vertical)), -(-width // (8 * horizontal))
+    return [((rows * v, columns * h, 64), h, v) for h, v in ((horizontal, vertical), (1, 1), (1, 1))]
+
+
+def one_row(blocks: np.ndarray, quantization: np.ndarray | int = 1, **options: object) -> bytes:
+    """Gray, 8 high, of (count, 64) row-major coefficients."""
+    return write_jpeg(8, 8 * len(blocks), [Component(blocks[None], np.full(64, quantization), **options)])
+
+
+@cache
+def sparse(height: int, width: int, sampling: str, seed: int = 0, share: float = 0.08, step: int = 9) -> bytes:
+    """Lively blocks: their quantisers differ by component and place."""
+    rng = np.random.default_rng((seed, height, width))
+    components = []
+    for shape, h, v in grid(height, width, sampling):
+        blocks = rng.integers(-12, 13, shape) * (rng.random(shape) < share)
+        blocks[..., 0] = rng.integers(-70, 71, shape[:2])
+        components.append(Component(blocks, rng.integers(step - 5, step + 6, 64), h, v))
+    return write_jpeg(height, width, components)

@@ -1,0 +1,46 @@
+"""Functions run on several ranks of torch.distributed, each a process."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def free_port() -> str:
+    """Return a TCP port that nobody uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def in_rank(rank: int, world: int, port: str, queue: Any, main: Callable[..., Any], arguments: Any) -> None:
+    """What a process of `on_ranks` does: puts (rank, result or error) into the queue."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    try:
+        queue.put((rank, main(rank, world, *arguments)))
+    except BaseException as error:
+        queue.put((rank, error))
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def on_ranks(main: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Any]:
+    """Call main(rank, world, *arguments) in `world` processes; returns the results in order of ranks."""
+    context = multiprocessing.get_context("spawn")
+    queue, port = context.Queue(), free_port()
+    children = [context.Process(target=in_rank, args=(rank, world, port, queue, main, arguments))
+                for rank in range(world)]  # fmt: skip
+    for child in children:
+        child.start()
+    found = dict(queue.get(timeout=180) for _ in children)
+    for child in children:
+        child.join(60)
+    for result in found.values():
+        if isinstance(result, BaseException):
+            raise result
+    return [found[rank] for rank in range(world)]

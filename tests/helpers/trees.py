@@ -1,0 +1,37 @@
+"""Folders and tars, written and read."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+
+def members_of(path: Path) -> dict[str, bytes]:
+    """Read the files in a tar."""
+    with tarfile.open(path) as tar:
+        return {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}  # type: ignore[union-attr]
+
+
+def write_tree(root: Path, files: dict[str, bytes]) -> Path:
+    """Write files below a folder; returns the folder."""
+    for name, data in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return root
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Read the files in a folder without folders."""
+    return {path.name: path.read_bytes() for path in root.iterdir()}
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    """Write a tar of files; returns its path."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path

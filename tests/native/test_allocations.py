@@ -1,0 +1,94 @@
+"""Calls of malloc, operator new and their kin in the steady state, counted in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pass_loader.pack import convert
+
+# Whose calls may grow with the number of samples. libjpeg makes its pools anew for each picture.
+MAY_ALLOCATE_PER_SAMPLE = ("libjpeg.so",)
+BATCHES = 32  # the engine's queue, a std::deque, takes a new block every 32 batches
+RECORDS = 2
+
+CODE = """
+import ctypes, json, os, sys
+import numpy as np
+from pass_loader import _C, ShardDataset, recipes
+from pass_loader.loading.rendering import Renderer
+from pass_loader.keys import Keys
+
+pack, how, threads, batches, records = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+counter = ctypes.CDLL(os.environ["LD_PRELOAD"])
+counter.object_name.restype, counter.object_calls.restype = ctypes.c_char_p, ctypes.c_long
+recipe = recipes.dino().override(grayscale=0.5, blur=0.5, solarize=0.5)
+renderer = Renderer(ShardDataset(pack, recipe), threads, batch_size=2 * records)
+
+arena = np.empty(8_000_000, np.uint8)
+
+def render(size):
+    batch = 3 + np.arange(size, dtype=np.int64) % records  # one of full colour, one subsampled
+    if how == "decode":  # for a GPU
+        pictures, plans = np.zeros((size, 5), np.int64), np.zeros((size, len(recipe.views)), _C.view_plan_dtype)
+        failures = renderer._engine.decode(batch, *np.zeros((2, size), np.uint32), arena, pictures, plans).wait()
+        assert (pictures[:, 0] >= 0).all()
+        return failures
+    return renderer.submit(Keys(batch, *np.zeros((2, size), np.uint32))).wait()
+
+def count(size):
+    render(size)  # buffers grow to what these very samples need
+    counter.start_counting()
+    for _ in range(batches):
+        render(size)
+    counter.stop_counting()
+    calls = {counter.object_name(i).decode(): counter.object_calls(i) for i in range(counter.objects_known())}
+    return {name: number for name, number in calls.items() if number}
+
+found = {}
+for isa in _C.supported_isas():
+    _C.set_isa(isa)
+    found[isa] = [count(records), count(2 * records)]
+json.dump(found, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("no g++ to compile tests/native/count_allocations.cpp")
+    out = tmp_path_factory.mktemp("counter") / "libcount_allocations.so"
+    source = Path(__file__).with_name("count_allocations.cpp")
+    subprocess.run([compiler, "-std=c++20", "-O1", "-shared", "-fPIC", str(source), "-o", str(out)], check=True)
+    return out
+
+
+@pytest.mark.parametrize("how", ["render", "decode", "dct-zstd"])
+@pytest.mark.parametrize("threads", [0, 1])
+def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int, how: str, tmp_path: Path) -> None:
+    """The same batches with twice the samples make no more calls; those of a batch are printed (pytest -rP)."""
+    if how == "dct-zstd":
+        convert(pack, tmp_path / how, how)
+        pack = tmp_path / how
+    command = [sys.executable, "-c", CODE, str(pack), how, str(threads), str(BATCHES), str(RECORDS)]
+    environment = {**os.environ, "LD_PRELOAD": str(counter)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    for isa, (small, large) in json.loads(done.stdout).items():
+        per_sample = {name: (large[name] - small.get(name, 0)) / (BATCHES * RECORDS) for name in large}
+        for name, calls in small.items():
+            each = per_sample.get(name, 0)
+            print(
+                f"{isa}, {Path(name).name}: {calls / BATCHES - RECORDS * each:.1f} calls a batch, {each:.2f} a sample"
+            )
+        ours = next(name for name in small if Path(name).name.startswith("_C."))
+        assert small[ours] >= BATCHES, "a batch is known to allocate: the count does not work"
+        assert per_sample[ours] == 0, (isa, small[ours], large[ours])
+        others = {name for name, calls in per_sample.items() if calls > 0.1}  # Python's arenas come when they come
+        assert not {name for name in others if not Path(name).name.startswith(MAY_ALLOCATE_PER_SAMPLE)}, per_sample

@@ -1,0 +1,40 @@
+"""Memory of a running loader. Bytes, not time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("last", [["--drop-last"], []], ids=["drop", "keep"])
+def test_anonymous_memory_of_ten_epochs(pack: Path, last: list[str]) -> None:
+    """Two threads, batch 64: below 100 MB beyond torch's import and the live batches (those in work and the one held);
+    flat from the second epoch on."""
+    command = [sys.executable, "-m", "benchmarks.fresh_process", str(pack), "--epochs", "10"]
+    out = subprocess.run(command + last, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    found = json.loads(out)
+    private = found["private_bytes"]
+    assert max(private) - found["live_bytes"] < 100e6, found
+    assert private[-1] - private[1] < 8e6, found
+
+
+def test_the_pool_gives_a_buffer_of_the_size_asked_for() -> None:
+    """Kills: a waiting buffer of another size, which a larger batch would overrun."""
+    from pass_loader import _C
+
+    pool = _C.BufferPool(keep=2)
+    small = pool.take(400)
+    place = small.ctypes.data
+    del small
+    large = pool.take(4_000_000)
+    assert large.shape == (4_000_000,) and large.ctypes.data != place
+    large[:] = 1
+    assert pool.take(400).ctypes.data == place
+    for _ in range(4):
+        assert pool.take(0).size == 0

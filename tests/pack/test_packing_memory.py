@@ -1,0 +1,89 @@
+"""What a packing keeps in memory does not grow with what it refuses: all refusals stand in a file of the pack."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from pass_loader import PackError
+from pass_loader.pack import Pack, build, report
+from pass_loader.cli.main import main
+from pass_loader.pack.report import Refusal
+from pass_loader.pack.sources import Entry
+
+from ..helpers.corpus import jpeg, noise
+from ..helpers.trees import contents, tar_of, write_tree
+
+
+BUILD = importlib.import_module("pass_loader.pack.build")  # the package's own name is the function's
+COUNT = 200
+
+
+def sources_of(root: Path) -> list[Path]:
+    """Of COUNT files each: no pictures; ids that came before, their first refused or packed; links to nothing."""
+    tree = write_tree(root / "in", {f"text{i}.jpg": b"text" for i in range(COUNT)} | {"a.jpg": jpeg(noise(9, 9))})
+    for i in range(COUNT):
+        (tree / f"link{i}").symlink_to("nowhere")
+    again = {f"{i}/a.jpg": jpeg(noise(9, 9, i)) for i in range(COUNT)}
+    first_refused = {f"x/text{i}.jpg": b"text again" for i in range(COUNT)}
+    return [tree, tar_of(root / "again.tar", again | first_refused)]
+
+
+def refused_by(pack: Path) -> list[Refusal]:
+    return [Refusal(**json.loads(line)) for line in (pack / "refused.jsonl").read_text().splitlines()]
+
+
+def test_memory_does_not_grow_with_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BUILD, "_SHARD_RECORDS", 10)
+    monkeypatch.setattr(report, "KEPT", 7)
+    alive = 0
+
+    def count(_: int) -> None:
+        nonlocal alive
+        calls[0] += 1
+        if calls[0] % 37 == 0:
+            alive = max(alive, sum(isinstance(thing, (Entry, Refusal)) for thing in gc.get_objects()))
+
+    calls = [0]
+    done = build(sources_of(tmp_path), tmp_path / "pack", workers=1, progress=count)
+    assert calls[0] > 2 * COUNT and 0 < alive < 100, alive
+    assert (done.pictures, done.refused_count, done.same_id) == (1, 4 * COUNT, COUNT)
+    assert done.refused == refused_by(tmp_path / "pack")[:7]
+    assert f"refused {4 * COUNT:,} (refused.jsonl lists them)" in str(done) and "and 793 more" in str(done)
+
+
+def test_every_refusal_stays_findable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same order and to the same byte on any number of workers; no file where nothing was refused."""
+    sources = sources_of(tmp_path)
+    monkeypatch.setattr(BUILD, "_SHARD_RECORDS", 50)
+    for workers in (1, 4):
+        build(sources, tmp_path / f"{workers}", workers=workers)
+    found = refused_by(tmp_path / "1")
+    assert contents(tmp_path / "1") == contents(tmp_path / "4")
+    reasons = [refusal.reason.split(" (")[0] for refusal in found]
+    assert {reason: reasons.count(reason) for reason in reasons} == {
+        "No such file or directory": COUNT,
+        "neither JPEG nor PNG but something that begins with 74 65 78 74": 2 * COUNT,
+        "its id was packed before": COUNT,
+    }
+    want = {f"{kind}{i}" for kind in ("text", "link") for i in range(COUNT)}
+    assert {refusal.id for refusal in found} == want | {"a"}
+    assert Pack(tmp_path / "1").records == 1
+    build([write_tree(tmp_path / "good", {"a.jpg": jpeg(noise(9, 9))})], tmp_path / "whole")
+    assert not (tmp_path / "whole" / "refused.jsonl").exists()
+
+
+def test_a_pack_of_nothing_lists_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And the corrected source is packed into the same place."""
+    tree = write_tree(tmp_path / "in", {"a.jpg": b"text"})
+    out = tmp_path / "pack"
+    with pytest.raises(PackError, match="no picture could be packed"):
+        build([tree], out)
+    assert [refusal.id for refusal in refused_by(out)] == ["a"]
+    write_tree(tree, {"a.jpg": jpeg(noise(9, 9))})
+    assert main(["build", str(tree), "--out", str(out), "--strict"]) == 0
+    assert not (out / "refused.jsonl").exists() and "refused 0\n" in capsys.readouterr().out
