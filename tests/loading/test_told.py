@@ -14,10 +14,10 @@ from pass_loader.loading import faults
 from pass_loader.loading.faults import is_logged
 from pass_loader.pack import Pack, build, remove
 
-from .corpus import jpeg, noise
-from .test_faults import flip_a_bit
-from .test_pack import write_tree
-from .test_resume import TINY
+from ..helpers.corpus import jpeg, noise
+from ..helpers.epochs import TINY
+from ..helpers.packs import flip_a_bit
+from ..helpers.trees import write_tree
 
 
 @pytest.fixture
