@@ -1,12 +1,13 @@
 // The Python side, with bindings_*.cpp: checks arguments, releases the GIL, translates errors.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include "bindings.h"
 
 #include <algorithm>
 #include <cstring>
 
-#include "bindings.h"
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
 #include "cpu/render.h"
 #include "isa.h"
 #include "stages.h"
@@ -66,11 +67,11 @@ py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Ar
 template <typename Sample>
 py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) {
   constexpr bool deep = sizeof(Sample) == 2;
-  PL_CHECK(pixels.ndim() == 3 && ((pixels.shape(2) == 3 && !deep) || pixels.shape(2) == 1) && pixels.shape(0) >= 1 &&
-               pixels.shape(1) >= 1 &&
-               pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
-           Fault::argument,
-           "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
+  PL_CHECK(
+      pixels.ndim() == 3 && ((pixels.shape(2) == 3 && !deep) || pixels.shape(2) == 1) && pixels.shape(0) >= 1 &&
+          pixels.shape(1) >= 1 && pixels.shape(0) <= 65535 && pixels.shape(1) <= 65535,
+      Fault::argument,
+      "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
   const int channels = static_cast<int>(pixels.shape(2));
   std::span<const ViewPlan> borrowed = column(plans);
@@ -105,11 +106,12 @@ void bind_plans(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(ViewSpec, out_height, out_width, scale_min, scale_max, ratio_min, ratio_max, flip_probability,
                        jitter_probability, brightness_min, brightness_max, contrast_min, contrast_max, saturation_min,
                        saturation_max, hue_min, hue_max, grayscale_probability, blur_probability, blur_sigma_min,
-                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel, resize_order,
-                       resize_short, via_height, via_width, box_of);
+                       blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel,
+                       resize_order, resize_short, via_height, via_width, box_of);
   PYBIND11_NUMPY_DTYPE(ViewPlan, crop_x, crop_y, crop_width, crop_height, resize_height, resize_width, offset_x,
                        offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
-                       blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip, grayscale);
+                       blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip,
+                       grayscale);
   m.attr("view_spec_dtype") = py::dtype::of<ViewSpec>();
   m.attr("view_plan_dtype") = py::dtype::of<ViewPlan>();
   m.attr("plan_version") = kPlanVersion;

@@ -1,10 +1,10 @@
 // The module pass_loader._cuda, a library of its own. Memory of torch's comes as addresses, streams as handles.
+#include <cstring>
+#include <vector>
+
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-
-#include <cstring>
-#include <vector>
 
 #include "bindings_nvjpeg.h"
 #include "cuda/gpu.h"
@@ -48,9 +48,9 @@ std::vector<cuda::Picture> pictures_of(const Array<int64_t>& rows) {
 std::vector<cuda::Job> jobs_of(const py::array& plans, const Array<int32_t>& picture_of, const Array<int64_t>& outs) {
   PL_CHECK(plans.ndim() == 1 && plans.itemsize() == sizeof(ViewPlan) && (plans.flags() & py::array::c_style) != 0,
            Fault::argument, "want plans as a contiguous column of view_plan_dtype");
-  PL_CHECK(picture_of.ndim() == 1 && outs.ndim() == 1 && picture_of.size() == plans.size() &&
-               outs.size() == plans.size(),
-           Fault::argument, "want one picture and one output address a plan");
+  PL_CHECK(
+      picture_of.ndim() == 1 && outs.ndim() == 1 && picture_of.size() == plans.size() && outs.size() == plans.size(),
+      Fault::argument, "want one picture and one output address a plan");
   std::vector<cuda::Job> jobs(static_cast<size_t>(plans.size()));
   for (size_t i = 0; i < jobs.size(); ++i) {
     std::memcpy(&jobs[i].plan, static_cast<const uint8_t*>(plans.data()) + i * sizeof(ViewPlan), sizeof(ViewPlan));

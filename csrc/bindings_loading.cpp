@@ -1,8 +1,8 @@
 // Shards, engines and batches for Python: threads render what Python submits and waits for.
-#include <pybind11/stl.h>
-
 #include <algorithm>
 #include <cstring>
+
+#include <pybind11/stl.h>
 
 #include "bindings.h"
 #include "buffers.h"
@@ -161,8 +161,8 @@ Output output_of(const py::handle& object, const Engine& engine, size_t view, si
                std::equal(shape.begin(), shape.end(), out.shape()) &&
                (n == 0 || std::equal(strides.begin(), strides.end(), out.strides() + 1)) &&
                (n <= 1 || out.strides(0) >= shape[1] * strides[0]),
-           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous", view,
-           kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
+           Fault::argument, "view %zu: want a %s array of shape (%zd, %zd, %zd, %zd) whose samples are contiguous",
+           view, kNumpyNames[element], shape[0], shape[1], shape[2], shape[3]);
   return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
@@ -214,12 +214,12 @@ void add_keys(Batch& batch, const Array<int64_t>& records, const Array<uint32_t>
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
-                                const py::object& sources, const py::object& heatmap_records,
-                                const py::list& heatmaps, const py::object& companions,
-                                const py::object& companion_views) {
+                                const py::object& sources, const py::object& heatmap_records, const py::list& heatmaps,
+                                const py::object& companions, const py::object& companion_views) {
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
-  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
+  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument,
+           "want one draw and epoch a record");
   PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
   auto pending = std::make_unique<PyBatch>(self, views, plans, heatmaps);
   Batch& batch = *pending->batch;
@@ -241,7 +241,8 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
     batch.sources.assign(of.begin(), of.end());
   }
   add_heatmaps(batch, engine, heatmap_records, heatmaps);
-  PL_CHECK(companions.is_none() || heatmaps.empty(), Fault::argument, "a companion has no heatmap: want one or the other");
+  PL_CHECK(companions.is_none() || heatmaps.empty(), Fault::argument,
+           "a companion has no heatmap: want one or the other");
   if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
   engine.submit(pending->batch);
   return pending;
@@ -255,7 +256,8 @@ std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& re
   Engine& engine = *self.cast<PyEngine&>().engine;
   const size_t n = column(records).size();
   const auto rows = static_cast<py::ssize_t>(n), views = static_cast<py::ssize_t>(engine.recipe().size());
-  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument, "want one draw and epoch a record");
+  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument,
+           "want one draw and epoch a record");
   PL_CHECK(arena.ndim() == 1 && pictures.ndim() == 2 && pictures.shape(0) == rows && pictures.shape(1) == 5 &&
                plans.ndim() == 2 && plans.shape(0) == rows && plans.shape(1) == views,
            Fault::argument, "want an arena of bytes, pictures of shape (records, 5), plans of shape (records, views)");
@@ -305,14 +307,17 @@ void bind_loading(py::module_& m) {
              return PyShardReader(std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc}});
            }),
            "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
-      .def_static("of_packs", [](const py::list& readers) {
-        std::vector<PackArrays> packs;
-        for (const py::handle& reader : readers) {
-          const auto& own = reader.cast<PyShardReader&>().arrays;
-          packs.insert(packs.end(), own.begin(), own.end());
-        }
-        return PyShardReader(std::move(packs));
-      }, "readers"_a)
+      .def_static(
+          "of_packs",
+          [](const py::list& readers) {
+            std::vector<PackArrays> packs;
+            for (const py::handle& reader : readers) {
+              const auto& own = reader.cast<PyShardReader&>().arrays;
+              packs.insert(packs.end(), own.begin(), own.end());
+            }
+            return PyShardReader(std::move(packs));
+          },
+          "readers"_a)
       .def("read", &PyShardReader::read, "record"_a);
   py::class_<PyBatch>(m, "PendingBatch")
       .def("wait", &PyBatch::wait, "seconds"_a = 1e9)
@@ -320,8 +325,8 @@ void bind_loading(py::module_& m) {
       .def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
-                    const Array<float>&, const Array<float>&, int, const std::string&, bool,
-                    const std::vector<int>&, py::object>(),
+                    const Array<float>&, const Array<float>&, int, const std::string&, bool, const std::vector<int>&,
+                    py::object>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none())
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),

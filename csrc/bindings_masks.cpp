@@ -1,11 +1,10 @@
 // Masks for Python: arrays of keys in, arrays of cells out.
-#include "bindings.h"
-
-#include <pybind11/numpy.h>
-
 #include <algorithm>
 #include <cmath>
 
+#include <pybind11/numpy.h>
+
+#include "bindings.h"
 #include "error.h"
 #include "masks.h"
 
@@ -91,15 +90,20 @@ py::tuple multi_block(uint64_t seed, const Array<int64_t>& records, const Array<
                       std::pair<int32_t, int32_t> predictor, std::pair<int32_t, int32_t> encoder, int32_t predictors,
                       int32_t encoders, int32_t min_keep) {
   const Keys keys(seed, records, draws, epochs);
-  const MultiBlock masks{{grid.first, grid.second}, {predictor.first, predictor.second}, {encoder.first, encoder.second},
-                         predictors, encoders, min_keep};
+  const MultiBlock masks{{grid.first, grid.second},
+                         {predictor.first, predictor.second},
+                         {encoder.first, encoder.second},
+                         predictors,
+                         encoders,
+                         min_keep};
   check_grid("the grid", masks.grid, kMaxGridSide, kMaxGridSide);
   check_grid("a predictor block", masks.predictor, grid.first - 1, grid.second - 1);
   check_grid("an encoder block", masks.encoder, grid.first - 1, grid.second - 1);
   PL_CHECK(predictors >= 1 && encoders >= 1 && predictors <= 64 && encoders <= 64, Fault::argument,
            "%d predictor and %d encoder blocks, want 1 to 64", predictors, encoders);
   const py::ssize_t n = keys.count, cells = masks.grid.cells();
-  py::array_t<int64_t> predictor_cells({n, py::ssize_t{predictors}, cells}), encoder_cells({n, py::ssize_t{encoders}, cells});
+  py::array_t<int64_t> predictor_cells({n, py::ssize_t{predictors}, cells}),
+      encoder_cells({n, py::ssize_t{encoders}, cells});
   py::array_t<int32_t> predictor_counts({n, py::ssize_t{predictors}}), encoder_counts({n, py::ssize_t{encoders}});
   int64_t *p = predictor_cells.mutable_data(), *e = encoder_cells.mutable_data();
   int32_t *p_counts = predictor_counts.mutable_data(), *e_counts = encoder_counts.mutable_data();

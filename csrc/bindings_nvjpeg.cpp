@@ -1,10 +1,10 @@
 #include "bindings_nvjpeg.h"
 
-#include <pybind11/numpy.h>
-#include <pybind11/stl.h>
-
 #include <string>
 #include <vector>
+
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
 
 #include "error.h"
 

@@ -1,9 +1,9 @@
 // JpegDecoder for Python: of pass_loader._cuda, and of a module of the tests whose GPU the CPU executes.
 #pragma once
-#include <pybind11/pybind11.h>
-
 #include <functional>
 #include <memory>
+
+#include <pybind11/pybind11.h>
 
 #include "cuda/nvjpeg.h"
 

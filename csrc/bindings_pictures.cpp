@@ -98,29 +98,43 @@ py::object transcode(const py::buffer& data, const Call& call) {
 }  // namespace
 
 void bind_pictures(py::module_& m) {
-  m.def("crc32c", [](const py::buffer& data) {
-    py::buffer_info info = data.request();
-    std::span<const uint8_t> bytes = bytes_of(info);
-    py::gil_scoped_release release;
-    return crc32c(bytes);
-  }, "data"_a, "CRC-32C (Castagnoli) of the bytes.");
+  m.def(
+      "crc32c",
+      [](const py::buffer& data) {
+        py::buffer_info info = data.request();
+        std::span<const uint8_t> bytes = bytes_of(info);
+        py::gil_scoped_release release;
+        return crc32c(bytes);
+      },
+      "data"_a, "CRC-32C (Castagnoli) of the bytes.");
   m.def("read_header", &header_of, "data"_a);
   m.def("decode", &decode, "data"_a, "channels"_a = 3);
-  m.def("decodes_without_libjpeg", [](const py::buffer& data) {
-    PyDecoder one(false);
-    one.decode(data);
-    return one.decoder.without_libjpeg();
-  }, "data"_a, "Whether the project's own baseline decoder takes the picture: for tests.");
-  m.def("check_decodes", [](const py::buffer& data) { PyDecoder(false).decode(data); }, "data"_a,
-        "Tells whether Pillow would accept the bytes.");
-  py::class_<PyDecoder>(m, "Decoder").def(py::init<bool>(), "libjpeg_alone"_a = false)
+  m.def(
+      "decodes_without_libjpeg",
+      [](const py::buffer& data) {
+        PyDecoder one(false);
+        one.decode(data);
+        return one.decoder.without_libjpeg();
+      },
+      "data"_a, "Whether the project's own baseline decoder takes the picture: for tests.");
+  m.def(
+      "check_decodes", [](const py::buffer& data) { PyDecoder(false).decode(data); }, "data"_a,
+      "Tells whether Pillow would accept the bytes.");
+  py::class_<PyDecoder>(m, "Decoder")
+      .def(py::init<bool>(), "libjpeg_alone"_a = false)
       .def("decode", &PyDecoder::decode, "data"_a);
-  m.def("jpeg_to_dct", [](const py::buffer& file, bool zstd) {
-    return transcode(file, [=](std::span<const uint8_t> bytes) { return jpeg::jpeg_to_dct(bytes, zstd); });
-  }, "file"_a, "zstd"_a = false);
-  m.def("layer_dct", [](const py::buffer& record, bool zstd) {
-    return transcode(record, [=](std::span<const uint8_t> bytes) { return jpeg::layer_dct(bytes, zstd); });
-  }, "record"_a, "zstd"_a);
+  m.def(
+      "jpeg_to_dct",
+      [](const py::buffer& file, bool zstd) {
+        return transcode(file, [=](std::span<const uint8_t> bytes) { return jpeg::jpeg_to_dct(bytes, zstd); });
+      },
+      "file"_a, "zstd"_a = false);
+  m.def(
+      "layer_dct",
+      [](const py::buffer& record, bool zstd) {
+        return transcode(record, [=](std::span<const uint8_t> bytes) { return jpeg::layer_dct(bytes, zstd); });
+      },
+      "record"_a, "zstd"_a);
   m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
 }
 

@@ -10,8 +10,8 @@ constexpr uint32_t kMaxDraws = 1 << 16;  // of one record in one epoch
 struct SampleKey {
   uint64_t seed;
   uint32_t epoch;
-  int64_t record;      // [0, 2^40)
-  uint32_t draw = 0;   // [0, kMaxDraws): another number gives the same sample other views
+  int64_t record;     // [0, 2^40)
+  uint32_t draw = 0;  // [0, kMaxDraws): another number gives the same sample other views
 };
 
 struct Draws {

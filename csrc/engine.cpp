@@ -57,8 +57,8 @@ struct Engine::State {
 
 namespace {
 constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // scratch grown for one larger than this is not kept
-constexpr size_t kPlaceAlign = 256;  // bytes: of a picture in an arena
-constexpr size_t kRowAlign = 16;     // and of its rows
+constexpr size_t kPlaceAlign = 256;                    // bytes: of a picture in an arena
+constexpr size_t kRowAlign = 16;                       // and of its rows
 
 // Where a picture of this size, or its file of so many bytes (0: its pixels), would go; offset -1: there is no room. A
 // smaller one may find some yet.
@@ -89,14 +89,15 @@ void check_deep(std::span<const ViewSpec> recipe, const cpu::OutputForm& form) {
   PL_CHECK(form.element != cpu::Element::uint8, Fault::argument,
            "uint8 output would cut a gray picture of 16 bits to 8: ask for float32, float16 or bfloat16");
 }
-}
+}  // namespace
 
 Engine::Engine(std::shared_ptr<const ShardReader> reader, std::vector<ViewSpec> recipe, uint64_t seed,
                std::vector<cpu::Normalization> normalizations, int threads, const std::vector<int>& cpus,
                std::shared_ptr<const ShardReader> heatmaps) {
   PL_CHECK(!normalizations.empty(), Fault::argument, "want at least one normalisation");
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
-  for (int cpu : cpus) PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
+  for (int cpu : cpus)
+    PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
   state_ = std::make_unique<State>(std::move(reader), std::move(heatmaps), std::move(recipe), seed,
                                    std::move(normalizations), threads);
   check_recipe(state_->recipe);

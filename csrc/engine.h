@@ -53,14 +53,14 @@ static_assert(std::is_trivially_copyable_v<ArenaPicture>);
 // One step's work. The vectors are filled before submit and not touched until it is done.
 struct Batch {
   std::vector<int64_t> records;
-  std::vector<uint32_t> draws;   // one a record
-  std::vector<uint32_t> epochs;  // one a record
-  std::vector<uint16_t> sources;  // one a record: which of the engine's normalizations; empty: all the first
-  std::vector<Companion> companions;  // one a record, or none at all; none where there are heatmaps
-  std::vector<Output> views;     // one a view
+  std::vector<uint32_t> draws;           // one a record
+  std::vector<uint32_t> epochs;          // one a record
+  std::vector<uint16_t> sources;         // one a record: which of the engine's normalizations; empty: all the first
+  std::vector<Companion> companions;     // one a record, or none at all; none where there are heatmaps
+  std::vector<Output> views;             // one a view
   std::vector<int64_t> heatmap_records;  // one a record, of the engine's second reader; empty: none are wanted
   std::vector<Output> heatmaps;          // one a view, (N, out_height, out_width) float32; empty: none are wanted
-  ViewPlan* plans = nullptr;     // borrowed (N, views) or null
+  ViewPlan* plans = nullptr;             // borrowed (N, views) or null
   uint8_t* arena = nullptr;  // borrowed; pictures are decoded and planned, and go there; null: views are rendered
   size_t arena_bytes = 0;
   ArenaPicture* pictures = nullptr;  // borrowed (N,); with an arena

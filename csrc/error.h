@@ -35,7 +35,8 @@ class Error : public std::runtime_error {
 }  // namespace pass_loader
 
 // PL_CHECK(condition, fault, "found %d, want %d", ...)
-#define PL_CHECK(condition, fault, ...)                                        \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]] ::pass_loader::fail((fault), __VA_ARGS__); \
+#define PL_CHECK(condition, fault, ...)          \
+  do {                                           \
+    if (!(condition)) [[unlikely]]               \
+      ::pass_loader::fail((fault), __VA_ARGS__); \
   } while (false)

@@ -45,8 +45,6 @@ Isa current_isa() { return chosen().load(std::memory_order_relaxed); }
 void set_isa(const std::string& name) { chosen().store(parse(name)); }
 std::string isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
-std::vector<std::string> supported_isas() {
-  return {kNames, kNames + static_cast<int>(best_isa()) + 1};
-}
+std::vector<std::string> supported_isas() { return {kNames, kNames + static_cast<int>(best_isa()) + 1}; }
 
 }  // namespace pass_loader

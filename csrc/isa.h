@@ -33,11 +33,10 @@ std::vector<std::string> supported_isas();
   PL_DISPATCH(name, params, args, name)
 
 // Defines `void name params`, which calls stem_base, stem_avx2, ... written by hand.
-#define PL_DISPATCH(name, params, args, stem)                                                                \
-  void name params {                                                                                         \
-    static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_avx2, stem##_avx512,           \
-                                                          stem##_avx512vbmi};                                \
-    by_level[static_cast<int>(current_isa())] args;                                                          \
+#define PL_DISPATCH(name, params, args, stem)                                                                          \
+  void name params {                                                                                                   \
+    static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_avx2, stem##_avx512, stem##_avx512vbmi}; \
+    by_level[static_cast<int>(current_isa())] args;                                                                    \
   }
 #else
 #define PL_TARGET_AVX2

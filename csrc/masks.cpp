@@ -118,8 +118,8 @@ void draw_order(const SampleKey& key, uint32_t view, int32_t count, int64_t* ord
   for (int32_t i = count - 1; i > 0; --i) std::swap(order[i], order[below(words.next(), static_cast<uint32_t>(i) + 1)]);
 }
 
-void draw_multi_block(const MultiBlock& masks, const SampleKey& key, int64_t* predictor_cells, int32_t* predictor_counts,
-                      int64_t* encoder_cells, int32_t* encoder_counts) {
+void draw_multi_block(const MultiBlock& masks, const SampleKey& key, int64_t* predictor_cells,
+                      int32_t* predictor_counts, int64_t* encoder_cells, int32_t* encoder_counts) {
   const Draws draws = draws_of(key, 0);
   const Grid grid = masks.grid;
   WordStream words(draws, kMultiBlockTry);
@@ -148,7 +148,8 @@ void draw_multi_block(const MultiBlock& masks, const SampleKey& key, int64_t* pr
   for (int32_t i = 0; i < masks.encoders; ++i) {
     size_t constraints = taken.size();
     for (int tries = 1;; ++tries) {
-      encoder_counts[i] = list(place(masks.encoder), constraints, encoder_cells + static_cast<size_t>(i) * grid.cells());
+      encoder_counts[i] =
+          list(place(masks.encoder), constraints, encoder_cells + static_cast<size_t>(i) * grid.cells());
       if (encoder_counts[i] > masks.min_keep || (constraints == 0 && tries > kMultiTries)) break;
       if (tries % kMultiTries == 0 && constraints > 0) --constraints;
     }

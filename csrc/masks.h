@@ -44,7 +44,7 @@ struct MultiBlock {
 };
 
 // Cells in raster order and their number: (predictors, grid.cells()) and (predictors,), then the same for encoders.
-void draw_multi_block(const MultiBlock& masks, const SampleKey& key, int64_t* predictor_cells, int32_t* predictor_counts,
-                      int64_t* encoder_cells, int32_t* encoder_counts);
+void draw_multi_block(const MultiBlock& masks, const SampleKey& key, int64_t* predictor_cells,
+                      int32_t* predictor_counts, int64_t* encoder_cells, int32_t* encoder_counts);
 
 }  // namespace pass_loader

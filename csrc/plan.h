@@ -14,14 +14,14 @@ constexpr int kPlanVersion = 1;
 
 // The decided numbers of one view; executed verbatim by cpu/render and by pass_loader/reference.py (PIL).
 struct ViewPlan {
-  int32_t crop_x, crop_y, crop_width, crop_height;  // full-resolution pixels, inside the picture
-  int32_t resize_height, resize_width;              // what the crop box is resized to, antialiased
+  int32_t crop_x, crop_y, crop_width, crop_height;    // full-resolution pixels, inside the picture
+  int32_t resize_height, resize_width;                // what the crop box is resized to, antialiased
   int32_t offset_x, offset_y, out_height, out_width;  // the window of the resized picture that is the view
-  int32_t via_height, via_width;                    // a first resize on the way; 0: none
-  float brightness, contrast, saturation;           // factors
-  float hue;                                        // turns, [-0.5, 0.5]
-  float blur_sigma;                                 // output pixels; 0: no blur
-  int16_t solarize_threshold;                       // -1: none; else x >= threshold becomes 255 - x
+  int32_t via_height, via_width;                      // a first resize on the way; 0: none
+  float brightness, contrast, saturation;             // factors
+  float hue;                                          // turns, [-0.5, 0.5]
+  float blur_sigma;                                   // output pixels; 0: no blur
+  int16_t solarize_threshold;                         // -1: none; else x >= threshold becomes 255 - x
   int8_t jitter_order[4];  // steps in their order: 0 brightness, 1 contrast, 2 saturation, 3 hue; -1: none
   uint8_t interpolation;   // PIL's Resampling value: 2 bilinear, 3 bicubic
   uint8_t blur_kernel;     // 0: PIL's GaussianBlur; odd: torchvision's, of so many taps
@@ -31,7 +31,7 @@ struct ViewPlan {
 static_assert(std::is_trivially_copyable_v<ViewPlan>);
 
 constexpr int kMaxViews = 256;
-constexpr int32_t kMaxOutPx = 16384;  // height or width of a view
+constexpr int32_t kMaxOutPx = 16384;       // height or width of a view
 constexpr int32_t kMaxResizePx = 1 << 30;  // of a resize of which a window is cut: that of a thin picture is long
 
 // Throws Error(argument) that names the view and the field.
@@ -41,13 +41,14 @@ void check_recipe(std::span<const ViewSpec> recipe);
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans);
 
-// One of them alone, of a picture of another size than the others. The plan that it takes its box from is there already.
+// One of them alone, of a picture of another size than the others. The plan that it takes its box from is there
+// already.
 void plan_view(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height, int32_t width,
                std::span<ViewPlan> plans);
 
 // Which view of a sample takes its pixels from a companion, and from which of them.
 struct CompanionDraw {
-  int32_t view;  // [0, views); -1: none does
+  int32_t view;        // [0, views); -1: none does
   uint32_t companion;  // [0, companions)
 };
 

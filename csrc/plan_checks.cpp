@@ -43,8 +43,8 @@ void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
   PL_CHECK(v.resize_short == 0 || (v.resize_short >= side && v.resize_short <= kMaxOutPx), Fault::argument,
            "recipe, view %zu: resize_short is %d, want [%d, %d]: at least the view's sides", i, v.resize_short, side,
            kMaxOutPx);
-  PL_CHECK((v.via_height == 0 && v.via_width == 0) || (v.via_height >= 1 && v.via_height <= kMaxOutPx &&
-                                                       v.via_width >= 1 && v.via_width <= kMaxOutPx),
+  PL_CHECK((v.via_height == 0 && v.via_width == 0) ||
+               (v.via_height >= 1 && v.via_height <= kMaxOutPx && v.via_width >= 1 && v.via_width <= kMaxOutPx),
            Fault::argument, "recipe, view %zu: via is %d x %d, want [1, %d]", i, v.via_height, v.via_width, kMaxOutPx);
   PL_CHECK(v.resize_short == 0 || v.via_height == 0, Fault::argument,
            "recipe, view %zu: resize_short takes the whole picture, and via a crop: give one of them", i);
@@ -74,8 +74,7 @@ void check_jitter_plan(const ViewPlan& plan) {
   for (float factor : {plan.brightness, plan.contrast, plan.saturation})
     PL_CHECK(std::isfinite(factor) && std::abs(factor) <= 1e6f, Fault::argument,
              "plan: a jitter factor is %g, want a finite one within 1e6", factor);
-  PL_CHECK(plan.hue >= -0.5f && plan.hue <= 0.5f, Fault::argument, "plan: hue is %g turns, want [-0.5, 0.5]",
-           plan.hue);
+  PL_CHECK(plan.hue >= -0.5f && plan.hue <= 0.5f, Fault::argument, "plan: hue is %g turns, want [-0.5, 0.5]", plan.hue);
 }
 
 }  // namespace
@@ -125,10 +124,9 @@ void check_deep(std::span<const ViewSpec> recipe) {
 }
 
 void check_deep(const ViewPlan& plan) {
-  const bool still = std::all_of(std::begin(plan.jitter_order), std::end(plan.jitter_order),
-                                 [](int8_t step) { return step < 0; });
-  PL_CHECK(still && !plan.grayscale && plan.blur_sigma == 0.0f && plan.solarize_threshold < 0,
-           Fault::argument,
+  const bool still =
+      std::all_of(std::begin(plan.jitter_order), std::end(plan.jitter_order), [](int8_t step) { return step < 0; });
+  PL_CHECK(still && !plan.grayscale && plan.blur_sigma == 0.0f && plan.solarize_threshold < 0, Fault::argument,
            "plan: a gray picture of 16 bits can be cropped, resized and flipped alone, without jitter, grayscale, blur "
            "and solarize");
 }
@@ -136,8 +134,9 @@ void check_deep(const ViewPlan& plan) {
 void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
   PL_CHECK(plan.crop_width >= 1 && plan.crop_height >= 1 && plan.crop_x >= 0 && plan.crop_y >= 0 &&
                plan.crop_x <= width - plan.crop_width && plan.crop_y <= height - plan.crop_height,
-           Fault::argument, "plan: crop box x %d, y %d, width %d, height %d leaves the picture of %d x %d (width x height)",
-           plan.crop_x, plan.crop_y, plan.crop_width, plan.crop_height, width, height);
+           Fault::argument,
+           "plan: crop box x %d, y %d, width %d, height %d leaves the picture of %d x %d (width x height)", plan.crop_x,
+           plan.crop_y, plan.crop_width, plan.crop_height, width, height);
   PL_CHECK(plan.resize_height >= 1 && plan.resize_width >= 1 && plan.resize_height <= kMaxResizePx &&
                plan.resize_width <= kMaxResizePx,
            Fault::argument, "plan: the resize is %d x %d, want height and width in [1, %d]", plan.resize_height,
@@ -147,7 +146,8 @@ void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
                plan.offset_y <= plan.resize_height - plan.out_height,
            Fault::argument, "plan: window x %d, y %d, width %d, height %d leaves the resized picture of %d x %d",
            plan.offset_x, plan.offset_y, plan.out_width, plan.out_height, plan.resize_width, plan.resize_height);
-  if (plan.via_height != 0 || plan.via_width != 0) check_sides("the first resize (via)", plan.via_height, plan.via_width);
+  if (plan.via_height != 0 || plan.via_width != 0)
+    check_sides("the first resize (via)", plan.via_height, plan.via_width);
   check_interpolation(plan.interpolation);
   check_resize_order(plan.resize_order);
   check_jitter_plan(plan);

@@ -7,9 +7,9 @@
 namespace pass_loader {
 
 struct ViewSpec {
-  int32_t out_height, out_width;   // pixels
-  double scale_min, scale_max;     // share of the picture's area
-  double ratio_min, ratio_max;     // width / height of the crop box
+  int32_t out_height, out_width;  // pixels
+  double scale_min, scale_max;    // share of the picture's area
+  double ratio_min, ratio_max;    // width / height of the crop box
   double flip_probability;
   double jitter_probability;
   double brightness_min, brightness_max;  // factors; max < min: this step is absent
@@ -26,7 +26,7 @@ struct ViewSpec {
   uint8_t resize_order;   // see ViewPlan
   int32_t resize_short;   // 0: a random crop. Else the whole picture, its short side made so long, the centre cut out
   int32_t via_height, via_width;  // a first resize of the crop on the way; 0: none
-  int32_t box_of;         // an earlier view whose crop box and flip this one has; -1: its own
+  int32_t box_of;                 // an earlier view whose crop box and flip this one has; -1: its own
 };
 static_assert(std::is_trivially_copyable_v<ViewSpec>);
 

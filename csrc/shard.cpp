@@ -15,7 +15,7 @@
 namespace pass_loader {
 namespace {
 
-constexpr size_t kKeptOpen = 256;  // a process may open 1,024 files by default; shards beyond these are opened to be read
+constexpr size_t kKeptOpen = 256;  // a process may open 1,024 files by default; later shards are opened for each read
 constexpr int64_t kMaxRecordBytes = int64_t{1} << 31;
 
 const char* reason(int error) { return error == 0 ? "end of file" : std::strerror(error); }
@@ -66,8 +66,8 @@ ShardReader::Opened ShardReader::open(size_t shard) const {
   return {descriptor, true};
 }
 
-// The file may have been moved away and put back, or its server restarted. dup3 exchanges what lies behind the number at
-// once, under threads that read through it.
+// The file may have been moved away and put back, or its server restarted. dup3 exchanges what lies behind the number
+// at once, under threads that read through it.
 bool ShardReader::reopen(size_t shard) const {
   if (shard >= kKeptOpen || descriptors_[shard] < 0) return false;
   const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
@@ -104,8 +104,8 @@ std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buf
     bytes = read_bytes(shard, offset, length, buffer);
   }
   uint32_t crc = crc32c(bytes);
-  PL_CHECK(crc == part.index.crc[row], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc,
-           part.index.crc[row]);
+  PL_CHECK(crc == part.index.crc[row], Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed",
+           crc, part.index.crc[row]);
   return bytes;
 }
 

@@ -32,7 +32,9 @@ class ShardReader {
   ShardReader(const ShardReader&) = delete;
   ShardReader& operator=(const ShardReader&) = delete;
 
-  int64_t records() const { return parts_.back().first_record + static_cast<int64_t>(parts_.back().index.shard.size()); }
+  int64_t records() const {
+    return parts_.back().first_record + static_cast<int64_t>(parts_.back().index.shard.size());
+  }
 
   // Which of the packs a record in [0, records()) lies in.
   size_t pack_of(int64_t record) const {
@@ -59,8 +61,8 @@ class ShardReader {
   bool reopen(size_t shard) const;  // whether what is kept open is now what lies at the path
   std::span<const uint8_t> read_bytes(size_t shard, int64_t offset, int64_t length, Scratch<uint8_t>& buffer) const;
 
-  std::vector<std::string> paths_;  // of all packs
-  std::vector<Part> parts_;         // at least one
+  std::vector<std::string> paths_;                   // of all packs
+  std::vector<Part> parts_;                          // at least one
   std::unique_ptr<std::atomic<int>[]> descriptors_;  // of the first kKeptOpen shards; -1: not opened yet
 };
 

@@ -64,8 +64,8 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   weights.input_end = 0;
   for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
     int32_t first[kLanes], count[kLanes];
-    lane_weights(s, request.exact, request.offset + begin, request.in_size, taps, first, count,
-                 weights.unscaled.data(), weights.fixed.data());
+    lane_weights(s, request.exact, request.offset + begin, request.in_size, taps, first, count, weights.unscaled.data(),
+                 weights.fixed.data());
     for (int i = 0; i < std::min(kLanes, request.out_size - begin); ++i) {
       const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;
       int32_t* to = &weights.weight[static_cast<size_t>(out) * stride];

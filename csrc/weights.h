@@ -10,17 +10,17 @@ namespace pass_loader {
 // Output o: the sum over t < count[o] of input[first[o] + t] * weight[o * stride + t], plus a half, >> kWeightBits,
 // clipped.
 struct AxisWeights {
-  int32_t stride = 0;  // taps reserved an output, a multiple of 4; zero weights fill them
+  int32_t stride = 0;              // taps reserved an output, a multiple of 4; zero weights fill them
   int32_t input_begin, input_end;  // the inputs that any output touches
   std::vector<int32_t> first, count, weight;
-  std::vector<double> exact;       // the weights in double, where the request wants them
+  std::vector<double> exact;     // the weights in double, where the request wants them
   std::vector<double> unscaled;  // scratch of make_weights, as is
   std::vector<int32_t> fixed;
 };
 
 struct AxisRequest {
-  int32_t in_size;      // the crop box's side
-  int32_t resize_size;  // what it is resized to
+  int32_t in_size;           // the crop box's side
+  int32_t resize_size;       // what it is resized to
   int32_t offset, out_size;  // the window of it that is wanted
   uint8_t interpolation;     // PIL's Resampling value: 2 bilinear, 3 bicubic
   bool reversed;             // outputs in the opposite order: a flip

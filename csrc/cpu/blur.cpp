@@ -49,8 +49,8 @@ PL_INLINE void blur_strip_body(uint8_t* a, uint8_t* b, int height, size_t stride
 #define PL_VECTOR __m256i
 #define PL_OP(name) _mm256_##name
 #define PL_LOAD_BYTES(from) _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
-#define PL_STORE_BYTES(to, v)                                              \
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to),                         \
+#define PL_STORE_BYTES(to, v)                      \
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), \
                    _mm_packus_epi16(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1)))
 #include "cpu/blur_strip.h"
 
@@ -77,7 +77,7 @@ void blur_strip_avx512(uint8_t* a, uint8_t* b, int height, size_t stride, const 
 void blur_strip_base(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
   blur_strip_body(a, b, height, stride, box, words);
 }
-PL_DISPATCH(blur_strip, (uint8_t * a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words),
+PL_DISPATCH(blur_strip, (uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words),
             (a, b, height, stride, box, words), blur_strip)
 
 PL_INLINE void transpose_plane_body(const uint8_t* in, size_t in_stride, int rows, int columns, uint8_t* out,

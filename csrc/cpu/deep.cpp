@@ -65,8 +65,8 @@ struct Words {
   size_t stride;
 };
 
-void horizontal_pass(const Words& in, int32_t rows, const AxisWeights& weights, Scratch<uint8_t>& memory,
-                     uint16_t* out, size_t out_stride) {
+void horizontal_pass(const Words& in, int32_t rows, const AxisWeights& weights, Scratch<uint8_t>& memory, uint16_t* out,
+                     size_t out_stride) {
   const size_t in_width = static_cast<size_t>(weights.input_end - weights.input_begin);
   auto* columns = reinterpret_cast<double*>(memory.need(in_width * kLanes * sizeof(double)));
   for (int32_t y = 0; y < rows; y += kLanes)
@@ -130,9 +130,9 @@ void resample_deep(const ConstPlanes& picture, const ResampleRequest& request, c
   make_weights({request.crop_width, request.resize_width, request.offset_x, out.width, request.interpolation,
                 request.flip, true},
                scratch.horizontal);
-  make_weights({request.crop_height, request.resize_height, request.offset_y, out.height, request.interpolation, false,
-                true},
-               scratch.vertical);
+  make_weights(
+      {request.crop_height, request.resize_height, request.offset_y, out.height, request.interpolation, false, true},
+      scratch.vertical);
   const AxisWeights& vertical = scratch.vertical;
   const size_t stride = picture.row_stride / sizeof(uint16_t);
   const Words crop{reinterpret_cast<const uint16_t*>(picture.row(0, request.crop_y)) + request.crop_x, stride};

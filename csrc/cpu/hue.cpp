@@ -255,7 +255,7 @@ PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* 
 void shift_hue_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table) {
   shift_hue_body(r, g, b, count, table);
 }
-PL_DISPATCH(shift_hue, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
+PL_DISPATCH(shift_hue, (uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
             (r, g, b, count, table), shift_hue)
 
 }  // namespace

@@ -172,17 +172,17 @@ PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t
 }
 #define saturate_avx512vbmi saturate_avx512
 #endif
-PL_DISPATCH(blend_with_constant, (uint8_t * pixels, size_t count, float from, float factor),
+PL_DISPATCH(blend_with_constant, (uint8_t* pixels, size_t count, float from, float factor),
             (pixels, count, from, factor), blend_with_constant)
-PL_DISPATCH(saturate, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count, float factor), (r, g, b, count, factor),
+PL_DISPATCH(saturate, (uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor), (r, g, b, count, factor),
             saturate)
 PL_LEVELS(sum_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint64_t& sum),
           (r, g, b, count, sum))
 PL_LEVELS(sum_plane, (const uint8_t* pixels, size_t count, uint64_t& sum), (pixels, count, sum))
-PL_LEVELS(to_three_equal, (uint8_t * r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
+PL_LEVELS(to_three_equal, (uint8_t* r, uint8_t* g, uint8_t* b, size_t count), (r, g, b, count))
 PL_LEVELS(to_luma, (const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint8_t* out),
           (r, g, b, count, out))
-PL_LEVELS(solarize_plane, (uint8_t * pixels, size_t count, int threshold), (pixels, count, threshold))
+PL_LEVELS(solarize_plane, (uint8_t* pixels, size_t count, int threshold), (pixels, count, threshold))
 
 struct Channels {
   explicit Channels(const ViewPixels& view)

@@ -18,7 +18,7 @@ struct ViewPixels {
 
 // Pillow's ImageEnhance through Image.blend: in1 + factor * (in2 - in1) in float32, clipped, truncated.
 void brightness(const ViewPixels& view, float factor);
-void contrast(const ViewPixels& view, float factor);  // around int(mean of L + 0.5)
+void contrast(const ViewPixels& view, float factor);    // around int(mean of L + 0.5)
 void saturation(const ViewPixels& view, float factor);  // around each pixel's L
 
 // torchvision's adjust_hue on PIL: HSV bytes, hue byte shifted by (int)((double)turns * 255) modulo 256.
@@ -27,7 +27,7 @@ void hue(const ViewPixels& view, float turns);
 // The picture itself where it is gray, else its luma in one plane: convert("L"). `memory` keeps it.
 ConstPlanes to_gray(const ConstPlanes& picture, Scratch<uint8_t>& memory);
 
-void grayscale(const ViewPixels& view);  // ITU-R 601: (19595 R + 38470 G + 7471 B + 32768) >> 16
+void grayscale(const ViewPixels& view);                // ITU-R 601: (19595 R + 38470 G + 7471 B + 32768) >> 16
 void solarize(const ViewPixels& view, int threshold);  // x >= threshold becomes 255 - x
 
 }  // namespace pass_loader::cpu

@@ -133,8 +133,7 @@ PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
 #define PL_FUSED(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define PL_MIN(a, b) _mm256_min_ps(a, b)
 #define PL_ANY_SIGN(v) (_mm256_movemask_ps(v) != 0)
-#define PL_WIDEN(from) \
-  _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
+#define PL_WIDEN(from) _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(from))))
 #define PL_NARROW(v, to) narrow_eight(v, to)
 #include "cpu/kernel_blur_rows.h"
 
@@ -145,10 +144,8 @@ PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
 #define PL_FUSED(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define PL_MIN(a, b) _mm512_min_ps(a, b)
 #define PL_ANY_SIGN(v) (_mm512_movepi32_mask(_mm512_castps_si512(v)) != 0)
-#define PL_WIDEN(from) \
-  _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))
-#define PL_NARROW(v, to) \
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_castps_si512(v)))
+#define PL_WIDEN(from) _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))))
+#define PL_NARROW(v, to) _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_castps_si512(v)))
 #include "cpu/kernel_blur_rows.h"
 #define plane_avx512vbmi plane_avx512
 #endif

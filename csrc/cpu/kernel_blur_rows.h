@@ -119,8 +119,7 @@ PL_TARGET static void PL_PART(plane)(const Plane& plane, Doubt doubt, uint32_t* 
     count += PL_PART(down)(rows + taps.reach, plane.width, taps, doubt, pixels + first, static_cast<uint32_t>(first),
                            doubtful + count);
   }
-  for (size_t done = 0; done < count; done += kChains)
-    PL_PART(chains)(plane, doubtful + done, count - done, pixels);
+  for (size_t done = 0; done < count; done += kChains) PL_PART(chains)(plane, doubtful + done, count - done, pixels);
 }
 
 #undef PL_PART

@@ -48,12 +48,12 @@ void copy_pixels(const ConstPlanes& picture, const ViewPlan& plan, const int32_t
 }  // namespace
 
 void nearest(const ConstPlanes& picture, const ViewPlan& plan, NearestScratch& scratch, float* out) {
-  const int32_t* rows = inputs_of({plan.crop_y, plan.crop_height, plan.via_height, plan.resize_height, plan.offset_y,
-                                   plan.out_height, false},
-                                  scratch.rows, scratch.via);
-  const int32_t* columns = inputs_of({plan.crop_x, plan.crop_width, plan.via_width, plan.resize_width, plan.offset_x,
-                                      plan.out_width, plan.flip},
-                                     scratch.columns, scratch.via);
+  const int32_t* rows = inputs_of(
+      {plan.crop_y, plan.crop_height, plan.via_height, plan.resize_height, plan.offset_y, plan.out_height, false},
+      scratch.rows, scratch.via);
+  const int32_t* columns = inputs_of(
+      {plan.crop_x, plan.crop_width, plan.via_width, plan.resize_width, plan.offset_x, plan.out_width, plan.flip},
+      scratch.columns, scratch.via);
   (picture.deep ? copy_pixels<uint16_t> : copy_pixels<uint8_t>)(picture, plan, rows, columns, out);
 }
 

@@ -73,15 +73,17 @@ PL_TARGET_AVX2 void compute_float16(const uint8_t* in, size_t count, const Chann
   for (; i + 8 <= count; i += 8) {
     float values[8];
     for (size_t k = 0; k < 8; ++k) values[k] = compute(in[i + k], c);
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), _mm256_cvtps_ph(_mm256_loadu_ps(values), _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i),
+                     _mm256_cvtps_ph(_mm256_loadu_ps(values), _MM_FROUND_TO_NEAREST_INT));
   }
   look_up(in + i, count - i, c.half, out + i);
 }
 
-#define PL_COMPUTE_PLANE(target, level)                                                                            \
-  target void compute_plane_##level(const uint8_t* in, size_t count, const Channel& channel, Element element, void* out) { \
-    if (element == Element::float16) return compute_float16(in, count, channel, static_cast<uint16_t*>(out));       \
-    compute_floats(in, count, channel, element, out);                                                              \
+#define PL_COMPUTE_PLANE(target, level)                                                                       \
+  target void compute_plane_##level(const uint8_t* in, size_t count, const Channel& channel, Element element, \
+                                    void* out) {                                                              \
+    if (element == Element::float16) return compute_float16(in, count, channel, static_cast<uint16_t*>(out)); \
+    compute_floats(in, count, channel, element, out);                                                         \
   }
 PL_COMPUTE_PLANE(PL_TARGET_AVX2, avx2)
 PL_COMPUTE_PLANE(PL_TARGET_AVX512, avx512)
@@ -115,12 +117,9 @@ PL_INLINE void interleave_values(const Value* planes, size_t stride, size_t coun
 }
 
 PL_INLINE void interleave_pixels_body(const void* planes, size_t stride, size_t count, size_t bytes, void* out) {
-  if (bytes == 1)
-    interleave_values(static_cast<const uint8_t*>(planes), stride, count, static_cast<uint8_t*>(out));
-  if (bytes == 2)
-    interleave_values(static_cast<const uint16_t*>(planes), stride, count, static_cast<uint16_t*>(out));
-  if (bytes == 4)
-    interleave_values(static_cast<const uint32_t*>(planes), stride, count, static_cast<uint32_t*>(out));
+  if (bytes == 1) interleave_values(static_cast<const uint8_t*>(planes), stride, count, static_cast<uint8_t*>(out));
+  if (bytes == 2) interleave_values(static_cast<const uint16_t*>(planes), stride, count, static_cast<uint16_t*>(out));
+  if (bytes == 4) interleave_values(static_cast<const uint32_t*>(planes), stride, count, static_cast<uint32_t*>(out));
 }
 PL_LEVELS(interleave_pixels, (const void* planes, size_t stride, size_t count, size_t bytes, void* out),
           (planes, stride, count, bytes, out))

@@ -107,13 +107,11 @@ void vertical_then_horizontal(const ConstPlanes& crop, const Planes& out, Resamp
 
 }  // namespace
 
-void resample(const ConstPlanes& picture, const ResampleRequest& request, const Planes& out,
-              ResampleScratch& scratch) {
-  make_weights({request.crop_width, request.resize_width, request.offset_x, out.width, request.interpolation,
-                request.flip},
-               scratch.horizontal);
-  make_weights({request.crop_height, request.resize_height, request.offset_y, out.height, request.interpolation,
-                false},
+void resample(const ConstPlanes& picture, const ResampleRequest& request, const Planes& out, ResampleScratch& scratch) {
+  make_weights(
+      {request.crop_width, request.resize_width, request.offset_x, out.width, request.interpolation, request.flip},
+      scratch.horizontal);
+  make_weights({request.crop_height, request.resize_height, request.offset_y, out.height, request.interpolation, false},
                scratch.vertical);
   ConstPlanes crop = from_row(picture, request.crop_y, request.crop_height);
   crop.pixels += request.crop_x;

@@ -3,10 +3,10 @@
 #include "isa.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstring>
+
+#include <immintrin.h>
 #endif
 
 namespace pass_loader::cpu {
@@ -39,7 +39,7 @@ PairWeights pair_weights(int32_t first, int32_t second) {
 
 // Eight outputs, four to a window each. Windows move on by `step` pairs of taps.
 struct HorizontalGroup {
-  int32_t base[2];  // each half's leftmost input
+  int32_t base[2];                             // each half's leftmost input
   alignas(32) uint8_t index[kWindow / 4][32];  // of the bytes of each output's pair in a window, widened to 16 bits
   alignas(32) int32_t high[kMaxPairs][kGroup], low[kMaxPairs][kGroup];
 };
@@ -98,9 +98,7 @@ PL_TARGET_AVX2 PL_INLINE __m256i window(const uint8_t* left, const uint8_t* righ
                                  _mm_loadu_si128(reinterpret_cast<const __m128i*>(right)), 1);
 }
 
-PL_TARGET_AVX2 PL_INLINE __m256i load(const void* from) {
-  return _mm256_load_si256(static_cast<const __m256i*>(from));
-}
+PL_TARGET_AVX2 PL_INLINE __m256i load(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
 
 // One group of outputs over pairs of rows of one plane. The usual numbers of pairs of taps are constants; 0: any.
 template <int step, int usual_pairs>
@@ -130,8 +128,8 @@ PL_TARGET_AVX2 void horizontal_rows(const HorizontalGroup& group, int32_t any_pa
       sums[i] = total(sum);
     }
     // The upper row's values to the lower halves of the lanes.
-    __m256i both = _mm256_blend_epi16(_mm256_srai_epi32(sums[0], kWeightBits),
-                                      _mm256_srai_epi32(sums[1], kWeightBits - 16), 0xaa);
+    __m256i both =
+        _mm256_blend_epi16(_mm256_srai_epi32(sums[0], kWeightBits), _mm256_srai_epi32(sums[1], kWeightBits - 16), 0xaa);
     both = _mm256_min_epi16(_mm256_max_epi16(both, _mm256_setzero_si256()), _mm256_set1_epi16(255));
     _mm256_store_si256(reinterpret_cast<__m256i*>(between), both);
   }
@@ -197,8 +195,8 @@ PL_TARGET_AVX2 void vertical_rows(const AxisWeights& weights, const uint8_t* bet
   }
 }
 
-// The vertical pass where it comes first: `rows` rows of bytes from `in`, kColumns of them, to one. The weight behind the
-// last is 0.
+// The vertical pass where it comes first: `rows` rows of bytes from `in`, kColumns of them, to one. The weight behind
+// the last is 0.
 PL_TARGET_AVX2 PL_INLINE void vertical_bytes(const uint8_t* in, size_t in_stride, const int32_t* weight, int32_t rows,
                                              uint8_t* out) {
   const __m256i zero = _mm256_setzero_si256();

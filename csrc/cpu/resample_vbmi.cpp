@@ -3,10 +3,10 @@
 #include "isa.h"
 
 #if defined(__x86_64__)
-#include <immintrin.h>
-
 #include <algorithm>
 #include <cstring>
+
+#include <immintrin.h>
 #endif
 
 namespace pass_loader::cpu {
@@ -17,15 +17,15 @@ namespace {
 // vpdpbusd adds four products of unsigned and signed bytes to each int32. A 22-bit weight with its sign is three signed
 // base-256 digits, w = d0 + 256 d1 + 65536 d2, so that three of them multiply four taps exactly.
 //
-// Between the passes four rows are interleaved: column x of rows 4k..4k+3 is one int32. So the horizontal pass writes 16
-// columns of four rows as one register, and to the vertical pass four taps of a column are one int32.
+// Between the passes four rows are interleaved: column x of rows 4k..4k+3 is one int32. So the horizontal pass writes
+// 16 columns of four rows as one register, and to the vertical pass four taps of a column are one int32.
 constexpr int kGroup = 16;    // outputs side by side in a register of int32
 constexpr int kMaxQuads = 5;  // of four taps: 20 taps serve a bicubic reduction by 4.5
 constexpr int kHalf = 1 << (kWeightBits - 1);
 
 struct HorizontalGroup {
-  int32_t base;                        // the leftmost input
-  alignas(64) uint8_t index[kMaxQuads][64];   // of the input bytes, from base, of each output's four taps
+  int32_t base;                              // the leftmost input
+  alignas(64) uint8_t index[kMaxQuads][64];  // of the input bytes, from base, of each output's four taps
   alignas(64) int8_t digit[kMaxQuads][3][64];
 };
 
@@ -66,7 +66,7 @@ PL_TARGET_VBMI bool fill_group(const AxisWeights& weights, int32_t begin, int32_
         for (int t = 0; t < 4; ++t) group.index[quad][4 * (i + k) + t] = static_cast<uint8_t>(from + t);
         std::memcpy(taps + 4 * k, &weights.weight[static_cast<size_t>(output[i + k]) * weights.stride + 4 * quad], 16);
       }
-      int8_t(*digit)[64] = group.digit[quad];
+      int8_t (*digit)[64] = group.digit[quad];
       split_digits(_mm512_load_si512(taps), digit[0] + 4 * i, digit[1] + 4 * i, digit[2] + 4 * i);
     }
   return true;
@@ -74,7 +74,8 @@ PL_TARGET_VBMI bool fill_group(const AxisWeights& weights, int32_t begin, int32_
 
 // One row's 16 outputs.
 template <int quads, bool wide>
-PL_TARGET_VBMI inline __attribute__((always_inline)) __m512i horizontal_row(const uint8_t* in, const __m512i (&index)[quads],
+PL_TARGET_VBMI inline __attribute__((always_inline)) __m512i horizontal_row(const uint8_t* in,
+                                                                            const __m512i (&index)[quads],
                                                                             const __m512i (&digit)[quads][3]) {
   __m512i near = _mm512_loadu_si512(in), sum[3];
   __m512i far = wide ? _mm512_loadu_si512(in + 64) : near;
@@ -108,15 +109,17 @@ PL_TARGET_VBMI void horizontal_columns(const HorizontalGroup& group, const Const
 
 using HorizontalColumns = void (*)(const HorizontalGroup&, const ConstPlanes&, int, uint8_t*, size_t);
 constexpr HorizontalColumns kHorizontal[kMaxQuads][2] = {
-    {horizontal_columns<1, false>, horizontal_columns<1, true>}, {horizontal_columns<2, false>, horizontal_columns<2, true>},
-    {horizontal_columns<3, false>, horizontal_columns<3, true>}, {horizontal_columns<4, false>, horizontal_columns<4, true>},
+    {horizontal_columns<1, false>, horizontal_columns<1, true>},
+    {horizontal_columns<2, false>, horizontal_columns<2, true>},
+    {horizontal_columns<3, false>, horizontal_columns<3, true>},
+    {horizontal_columns<4, false>, horizontal_columns<4, true>},
     {horizontal_columns<5, false>, horizontal_columns<5, true>},
 };
 
 // One output row, `blocks` x 16 columns from `between`. digits: three rows of `quads` int32.
 template <int blocks>
-PL_TARGET_VBMI inline void vertical_columns(const uint8_t* between, size_t quad_stride, const int8_t* digits, int32_t quads,
-                                            uint8_t* out, int32_t width) {
+PL_TARGET_VBMI inline void vertical_columns(const uint8_t* between, size_t quad_stride, const int8_t* digits,
+                                            int32_t quads, uint8_t* out, int32_t width) {
   __m512i sum[blocks][3];
   for (int b = 0; b < blocks; ++b)
     for (int d = 0; d < 3; ++d) sum[b][d] = _mm512_setzero_si512();
@@ -146,7 +149,8 @@ PL_TARGET_VBMI int32_t vertical_digits(const AxisWeights& weights, int32_t y, in
   alignas(64) int32_t taps[4 * (kMaxQuads + 1) + 16] = {};
   std::memcpy(taps + (from - 4 * first_quad), &weights.weight[static_cast<size_t>(y) * weights.stride], count * 4);
   alignas(64) int8_t wide[3][4 * (kMaxQuads + 1) + 16];
-  for (int32_t t = 0; t < 4 * quads; t += 16) split_digits(_mm512_load_si512(taps + t), wide[0] + t, wide[1] + t, wide[2] + t);
+  for (int32_t t = 0; t < 4 * quads; t += 16)
+    split_digits(_mm512_load_si512(taps + t), wide[0] + t, wide[1] + t, wide[2] + t);
   for (int d = 0; d < 3; ++d) std::memcpy(digits + d * 4 * quads, wide[d], 4 * quads);
   return quads;
 }
@@ -163,7 +167,8 @@ PL_TARGET_VBMI void vertical_rows(const AxisWeights& weights, const uint8_t* bet
       int32_t x = 0;
       for (; x + 4 * kGroup <= out.width; x += 4 * kGroup)
         vertical_columns<4>(from + 4 * x, quad_stride, digits, quads, to + x, 4 * kGroup);
-      for (; x < out.width; x += kGroup) vertical_columns<1>(from + 4 * x, quad_stride, digits, quads, to + x, out.width - x);
+      for (; x < out.width; x += kGroup)
+        vertical_columns<1>(from + 4 * x, quad_stride, digits, quads, to + x, out.width - x);
     }
   }
 }

@@ -4,8 +4,8 @@
 
 namespace pass_loader::cpu {
 
-// False where the request is not one of the usual and nothing was done. Weights are made. Reads up to two tiles past the
-// end of a row of `crop`.
+// False where the request is not one of the usual and nothing was done. Weights are made. Reads up to two tiles past
+// the end of a row of `crop`.
 bool resample_avx512vbmi(const ConstPlanes& crop, const Planes& out, ResampleScratch& scratch);
 
 }  // namespace pass_loader::cpu

@@ -111,8 +111,8 @@ bool plan_resizes(const Picture& picture, const ViewPlan& p, Resize& via, Resize
   const bool on_the_way = p.via_height != 0;
   const int32_t height = on_the_way ? p.via_height : p.crop_height, width = on_the_way ? p.via_width : p.crop_width;
   if (on_the_way) via = resize_of(p, {p.crop_height, p.crop_width, height, width, 0, 0, height, width, false});
-  last = resize_of(p, {height, width, p.resize_height, p.resize_width, p.offset_y, p.offset_x, p.out_height,
-                       p.out_width, p.flip});
+  last = resize_of(
+      p, {height, width, p.resize_height, p.resize_width, p.offset_y, p.offset_x, p.out_height, p.out_width, p.flip});
   Resize& reader = on_the_way ? via : last;
   reader.source = picture.pixels + p.crop_y * picture.row_stride + p.crop_x;
   reader.source_row = picture.row_stride, reader.source_plane = picture.plane_stride;

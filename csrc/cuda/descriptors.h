@@ -69,7 +69,7 @@ struct View {
   Blur blur;
   bool aligned;  // groups of four elements lie at addresses that are multiples of their size
   Box box;
-  int32_t taps, taps_at;  // of a kernel blur; floats from Batch::taps on
+  int32_t taps, taps_at;               // of a kernel blur; floats from Batch::taps on
   int32_t across_lines, down_columns;  // of a box blur: what a block takes
 };
 
@@ -97,12 +97,12 @@ struct Batch {
 };
 static_assert(std::is_trivially_copyable_v<Resize> && std::is_trivially_copyable_v<View>);
 
-constexpr int kThreads = 256;            // of a block
-constexpr int kGroup = 4;                // neighbouring pixels that a thread takes
-constexpr int kGroupsPerTile = 768;      // 3 a thread; a view of 96 x 96 is 3 whole tiles
-constexpr int kLinesPerTile = 64;        // 8 a warp; a line is a row of a plane
-constexpr int kOutputsPerTile = 256;     // of weights
-constexpr int kLineBytes = kMaxOutPx;    // a block's lines of a box blur, in bytes
+constexpr int kThreads = 256;          // of a block
+constexpr int kGroup = 4;              // neighbouring pixels that a thread takes
+constexpr int kGroupsPerTile = 768;    // 3 a thread; a view of 96 x 96 is 3 whole tiles
+constexpr int kLinesPerTile = 64;      // 8 a warp; a line is a row of a plane
+constexpr int kOutputsPerTile = 256;   // of weights
+constexpr int kLineBytes = kMaxOutPx;  // a block's lines of a box blur, in bytes
 
 // Batches on their way to the device. Keeps its memory, so that the steady state allocates nothing.
 class Packing {

@@ -17,9 +17,7 @@ class CudaGpu final : public Gpu {
     leave();
   }
 
-  bool enter() override {
-    return cudaGetDevice(&before_) == cudaSuccess && cudaSetDevice(device_) == cudaSuccess;
-  }
+  bool enter() override { return cudaGetDevice(&before_) == cudaSuccess && cudaSetDevice(device_) == cudaSuccess; }
   void leave() override { cudaSetDevice(before_); }
 
   // nvJPEG's threads have a current device of their own.

@@ -7,9 +7,10 @@ namespace pass_loader::cuda {
 
 PL_BOTH void blend_all(Pixels& p, float from, float factor) {
   PL_UNROLL
-  for (int32_t c = 0; c < 3; ++c)
+  for (int32_t c = 0; c < 3; ++c) {
     PL_UNROLL
     for (int32_t i = 0; i < kGroup; ++i) p.of[c][i] = blend(from, static_cast<float>(p.of[c][i]), factor);
+  }
 }
 
 PL_BOTH int32_t luma_of(const Pixels& p, int32_t i) { return luma(p.of[0][i], p.of[1][i], p.of[2][i]); }
@@ -117,9 +118,10 @@ struct Finish {
         continue;
       }
       PL_UNROLL
-      for (int32_t c = 0; c < 3; ++c)
+      for (int32_t c = 0; c < 3; ++c) {
         PL_UNROLL
         for (int32_t i = 0; i < kGroup; ++i) p.of[c][i] = solarized(p.of[c][i], view.solarize_threshold);
+      }
       store_pixels(batch, view, shared.table, at, p);
     }
   }

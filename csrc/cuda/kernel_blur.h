@@ -10,7 +10,7 @@ namespace pass_loader::cuda {
 PL_BOTH int32_t reflected(int32_t i, int32_t size) { return i < 0 ? -i : i < size ? i : 2 * (size - 1) - i; }
 
 PL_BOTH uint8_t round_half_even(float value) {  // in [0, 255.5)
-  constexpr float kWhole = 12582912.0f;        // 1.5 * 2^23
+  constexpr float kWhole = 12582912.0f;         // 1.5 * 2^23
   return static_cast<uint8_t>(static_cast<int32_t>(value + kWhole - kWhole));
 }
 

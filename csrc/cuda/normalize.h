@@ -41,15 +41,17 @@ PL_BOTH void store_pixels(const Batch& batch, const View& view, const NormalizeT
   const bool last = batch.form.channels_last;
   uint32_t v[3][kGroup];
   PL_UNROLL
-  for (int32_t c = 0; c < 3; ++c)
+  for (int32_t c = 0; c < 3; ++c) {
     PL_UNROLL
     for (int32_t i = 0; i < kGroup; ++i) v[c][i] = table.of[c * 256 + pixels.of[c][i]];
+  }
   if (!view.aligned || at.valid < kGroup) {
     PL_UNROLL
-    for (int32_t c = 0; c < 3; ++c)
+    for (int32_t c = 0; c < 3; ++c) {
       PL_UNROLL
       for (int32_t i = 0; i < kGroup; ++i)
         if (i < at.valid) store_one(out + place_of(view, last, c, at.y, at.x + i) * bytes, v[c][i], bytes);
+    }
     return;
   }
   if (last) {

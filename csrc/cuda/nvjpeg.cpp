@@ -1,10 +1,10 @@
 #include "cuda/nvjpeg.h"
 
-#include <dlfcn.h>
-
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+
+#include <dlfcn.h>
 
 #include "error.h"
 
@@ -41,9 +41,17 @@ class Inside {
 };
 
 const char* name_of(nvjpeg::Status status) {
-  static constexpr const char* kNames[] = {
-      "SUCCESS", "NOT_INITIALIZED", "INVALID_PARAMETER", "BAD_JPEG", "JPEG_NOT_SUPPORTED", "ALLOCATOR_FAILURE",
-      "EXECUTION_FAILED", "ARCH_MISMATCH", "INTERNAL_ERROR", "IMPLEMENTATION_NOT_SUPPORTED", "INCOMPLETE_BITSTREAM"};
+  static constexpr const char* kNames[] = {"SUCCESS",
+                                           "NOT_INITIALIZED",
+                                           "INVALID_PARAMETER",
+                                           "BAD_JPEG",
+                                           "JPEG_NOT_SUPPORTED",
+                                           "ALLOCATOR_FAILURE",
+                                           "EXECUTION_FAILED",
+                                           "ARCH_MISMATCH",
+                                           "INTERNAL_ERROR",
+                                           "IMPLEMENTATION_NOT_SUPPORTED",
+                                           "INCOMPLETE_BITSTREAM"};
   return status >= 0 && status < static_cast<int>(std::size(kNames)) ? kNames[status] : "unknown status";
 }
 
@@ -119,7 +127,7 @@ void JpegDecoder::load(const std::string& library) {
     const char* error = dlerror();
     fail(Fault::device, "nvJPEG cannot be opened: %s", error == nullptr ? library.c_str() : error);
   }
-#define PL_FIND(name, arguments)                                         \
+#define PL_FIND(name, arguments)                                           \
   nv_.name = reinterpret_cast<decltype(nv_.name)>(dlsym(library_, #name)); \
   PL_CHECK(nv_.name != nullptr, Fault::device, "nvJPEG in %s is too old: it has no " #name, library.c_str());
   PL_NVJPEG_FUNCTIONS(PL_FIND)
@@ -139,8 +147,9 @@ nvjpeg::Status JpegDecoder::create(nvjpeg::Backend backend) {
 void JpegDecoder::open() {
   nvjpeg::Status status = create(nvjpeg::kHardware);
   if (status == nvjpeg::kArchMismatch) {
-    reason_ = "nvJPEG finds no hardware decoder (ARCH_MISMATCH): this GPU has none, or the container lacks the driver "
-              "capability \"video\" (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video); its kernels decode instead";
+    reason_ =
+        "nvJPEG finds no hardware decoder (ARCH_MISMATCH): this GPU has none, or the container lacks the driver "
+        "capability \"video\" (NVIDIA_DRIVER_CAPABILITIES=compute,utility,video); its kernels decode instead";
     status = create(nvjpeg::kGpuHybrid);
   }
   if (status != nvjpeg::kSuccess) handle_ = nullptr;
@@ -208,11 +217,20 @@ bool JpegDecoder::describe(const JpegFile& file, Picture* picture, size_t* bytes
     return false;
   int8_t wide = 1, tall = 1;
   switch (sampling) {
-    case nvjpeg::kGray: case nvjpeg::k444: break;
-    case nvjpeg::k422: wide = 2; break;
-    case nvjpeg::k440: tall = 2; break;
-    case nvjpeg::k420: wide = tall = 2; break;
-    default: return false;
+    case nvjpeg::kGray:
+    case nvjpeg::k444:
+      break;
+    case nvjpeg::k422:
+      wide = 2;
+      break;
+    case nvjpeg::k440:
+      tall = 2;
+      break;
+    case nvjpeg::k420:
+      wide = tall = 2;
+      break;
+    default:
+      return false;
   }
   Components& c = picture->components;
   c = {};

@@ -31,24 +31,24 @@ struct Allocator {  // device memory or pinned memory; 0: success
 };
 
 // X(name, arguments)
-#define PL_NVJPEG_FUNCTIONS(X)                                                                                        \
-  X(nvjpegGetProperty, (Property, int*))                                                                              \
-  X(nvjpegCreateExV2, (Backend, Allocator*, Allocator*, unsigned, Handle*))                                           \
-  X(nvjpegDestroy, (Handle))                                                                                          \
-  X(nvjpegGetHardwareDecoderInfo, (Handle, unsigned*, unsigned*))                                                     \
-  X(nvjpegJpegStateCreate, (Handle, State*))                                                                          \
-  X(nvjpegJpegStateDestroy, (State))                                                                                  \
-  X(nvjpegJpegStreamCreate, (Handle, Stream*))                                                                        \
-  X(nvjpegJpegStreamDestroy, (Stream))                                                                                \
-  X(nvjpegJpegStreamParseHeader, (Handle, const unsigned char*, size_t, Stream))                                      \
-  X(nvjpegJpegStreamGetFrameDimensions, (Stream, unsigned*, unsigned*))                                               \
-  X(nvjpegJpegStreamGetComponentsNum, (Stream, unsigned*))                                                            \
-  X(nvjpegJpegStreamGetChromaSubsampling, (Stream, Subsampling*))                                                     \
-  X(nvjpegDecodeParamsCreate, (Handle, Params*))                                                                      \
-  X(nvjpegDecodeParamsDestroy, (Params))                                                                              \
-  X(nvjpegDecodeParamsSetOutputFormat, (Params, Output))                                                              \
-  X(nvjpegDecodeBatchedSupportedEx, (Handle, Stream, Params, int*))                                                   \
-  X(nvjpegDecodeBatchedInitialize, (Handle, State, int, int, Output))                                                 \
+#define PL_NVJPEG_FUNCTIONS(X)                                                   \
+  X(nvjpegGetProperty, (Property, int*))                                         \
+  X(nvjpegCreateExV2, (Backend, Allocator*, Allocator*, unsigned, Handle*))      \
+  X(nvjpegDestroy, (Handle))                                                     \
+  X(nvjpegGetHardwareDecoderInfo, (Handle, unsigned*, unsigned*))                \
+  X(nvjpegJpegStateCreate, (Handle, State*))                                     \
+  X(nvjpegJpegStateDestroy, (State))                                             \
+  X(nvjpegJpegStreamCreate, (Handle, Stream*))                                   \
+  X(nvjpegJpegStreamDestroy, (Stream))                                           \
+  X(nvjpegJpegStreamParseHeader, (Handle, const unsigned char*, size_t, Stream)) \
+  X(nvjpegJpegStreamGetFrameDimensions, (Stream, unsigned*, unsigned*))          \
+  X(nvjpegJpegStreamGetComponentsNum, (Stream, unsigned*))                       \
+  X(nvjpegJpegStreamGetChromaSubsampling, (Stream, Subsampling*))                \
+  X(nvjpegDecodeParamsCreate, (Handle, Params*))                                 \
+  X(nvjpegDecodeParamsDestroy, (Params))                                         \
+  X(nvjpegDecodeParamsSetOutputFormat, (Params, Output))                         \
+  X(nvjpegDecodeBatchedSupportedEx, (Handle, Stream, Params, int*))              \
+  X(nvjpegDecodeBatchedInitialize, (Handle, State, int, int, Output))            \
   X(nvjpegDecodeBatched, (Handle, State, const unsigned char* const*, const size_t*, Image*, CudaStream))
 
 struct Functions {

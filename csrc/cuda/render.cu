@@ -42,8 +42,7 @@ struct Renderer::Impl {
     check_options(options);
     const Current current(options.device);
     check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "making an event");
-    for (Slot& slot : slots)
-      check(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming), "making an event");
+    for (Slot& slot : slots) check(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming), "making an event");
     check(cudaMalloc(&table, sizeof options.normalize_table), "allocating the normalisation table");
     check(cudaMemcpy(table, options.normalize_table.data(), sizeof options.normalize_table, cudaMemcpyHostToDevice),
           "copying the normalisation table");
@@ -107,9 +106,7 @@ struct Renderer::Impl {
     check(cudaMemcpyAsync(arena, slot.memory, tables, cudaMemcpyHostToDevice, stream), "copying tables");
     check(cudaEventRecord(slot.copied, stream), "recording an event");
     const Batch batch = packing.batch(arena, static_cast<uint8_t*>(arena) + tables, table);
-    launch_all(batch, [&](const auto& kernel, int32_t blocks) {
-      launch_kernel(kernel, blocks, stream);
-    });
+    launch_all(batch, [&](const auto& kernel, int32_t blocks) { launch_kernel(kernel, blocks, stream); });
     check(cudaEventRecord(done, stream), "recording an event");
   }
 

@@ -18,7 +18,7 @@ struct Options {
   int device = 0;
   Form form{4, false};
   std::array<uint32_t, 3 * 256> normalize_table{};  // [channel][byte]: an element's bits
-  size_t workspace_limit = size_t{512} << 20;  // bytes; a batch that needs more is rendered in parts
+  size_t workspace_limit = size_t{512} << 20;       // bytes; a batch that needs more is rendered in parts
 };
 
 // Belongs to one thread at a time. Allocates on the device only when a batch needs more than all before it, within
@@ -38,8 +38,8 @@ class Renderer {
   // of a call that fails may be rendered or not.
   void render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream);
 
-  size_t device_bytes() const;    // held on the device
-  uint64_t allocations() const;   // on the device and of pinned memory, since the start
+  size_t device_bytes() const;   // held on the device
+  uint64_t allocations() const;  // on the device and of pinned memory, since the start
   const Options& options() const;
 
  private:

@@ -48,9 +48,10 @@ struct FirstPass {
       int32_t sums[kLines];
       PL_UNROLL
       for (int32_t k = 0; k < kLines; ++k) sums[k] = kHalf;
-      for (int32_t t = taps.first; t < taps.first + taps.count; ++t, weight += resize.horizontal.out_size)
+      for (int32_t t = taps.first; t < taps.first + taps.count; ++t, weight += resize.horizontal.out_size) {
         PL_UNROLL
         for (int32_t k = 0; k < kLines; ++k) sums[k] += in[k][t] * *weight;
+      }
       PL_UNROLL
       for (int32_t k = 0; k < kLines; ++k)
         if (first + k < lines) out[int64_t{k} * resize.between_row + x] = static_cast<uint8_t>(clipped(sums[k]));
@@ -99,16 +100,18 @@ struct SecondPass {
     const int64_t plane = static_cast<int64_t>(resize.between_height) * row;
     const uint8_t* in = batch.pixels + resize.between + static_cast<int64_t>(taps.first - resize.begin) * row + at.x;
     PL_UNROLL
-    for (int32_t c = 0; c < 3; ++c)
+    for (int32_t c = 0; c < 3; ++c) {
       PL_UNROLL
       for (int32_t i = 0; i < kGroup; ++i) p.of[c][i] = kHalf;
-    for (int32_t t = 0; t < taps.count; ++t, weight += resize.vertical.out_size, in += row)
+    }
+    for (int32_t t = 0; t < taps.count; ++t, weight += resize.vertical.out_size, in += row) {
       PL_UNROLL
       for (int32_t c = 0; c < 3; ++c) {
         const uint32_t word = load_word(in + c * plane);
         PL_UNROLL
         for (int32_t i = 0; i < kGroup; ++i) p.of[c][i] += byte_of(word, i) * *weight;
       }
+    }
   }
 
   PL_BOTH void across(const Resize& resize, const Group& at, Pixels& p) const {
@@ -119,9 +122,10 @@ struct SecondPass {
       const Taps taps = taps_of(batch, resize.horizontal, at.x + (i < at.valid ? i : 0));
       const int32_t* weight = taps.weight;
       int32_t sums[3] = {kHalf, kHalf, kHalf};
-      for (int32_t t = taps.first; t < taps.first + taps.count; ++t, weight += resize.horizontal.out_size)
+      for (int32_t t = taps.first; t < taps.first + taps.count; ++t, weight += resize.horizontal.out_size) {
         PL_UNROLL
         for (int32_t c = 0; c < 3; ++c) sums[c] += row[c * plane + t] * *weight;
+      }
       PL_UNROLL
       for (int32_t c = 0; c < 3; ++c) p.of[c][i] = sums[c];
     }
@@ -142,9 +146,10 @@ struct SecondPass {
       else
         down(resize, at, p);
       PL_UNROLL
-      for (int32_t c = 0; c < 3; ++c)
+      for (int32_t c = 0; c < 3; ++c) {
         PL_UNROLL
         for (int32_t i = 0; i < kGroup; ++i) p.of[c][i] = clipped(p.of[c][i]);
+      }
       if (view != nullptr) run_steps(*view, 0, view->contrast_at, 0.0f, p);
       PL_UNROLL
       for (int32_t i = 0; i < kGroup; ++i) sum += i < at.valid ? static_cast<uint32_t>(luma_of(p, i)) : 0u;

@@ -25,7 +25,8 @@ struct BaselineDecoder::Tables {
 BaselineDecoder::BaselineDecoder() : tables_(std::make_unique<Tables>()) {}
 BaselineDecoder::~BaselineDecoder() = default;
 
-// Copies up to the marker that ends the scan, which must be the end of the image, without the zeros stuffed behind FF bytes.
+// Copies up to the marker that ends the scan, which must be the end of the image, without the zeros stuffed behind FF
+// bytes.
 bool BaselineDecoder::unstuff(std::span<const uint8_t> entropy, BitReader* reader) {
   uint8_t* out = bits_.need(entropy.size() + BitReader::kPadding);
   reader->next = out;

@@ -1,5 +1,6 @@
 // The common JPEG, decoded without libjpeg: one baseline scan of gray or YCbCr, Huffman-coded, without restart markers.
-// Bytes equal libjpeg-turbo's. Whatever is unusual or broken is declined: libjpeg then decodes it, or says what is wrong.
+// Bytes equal libjpeg-turbo's. Whatever is unusual or broken is declined: libjpeg then decodes it, or says what is
+// wrong.
 #pragma once
 #include <cstdint>
 #include <memory>

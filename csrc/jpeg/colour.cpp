@@ -25,9 +25,9 @@ PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_
     uint8_t r[kTile], g[kTile], b[kTile];
     for (size_t i = 0; i < kTile; ++i) {
       const int16_t y = luma[i], cb = static_cast<int16_t>(blue[i] - 128), cr = static_cast<int16_t>(red[i] - 128);
-      r[i] = byte(static_cast<int16_t>(y + cr + scaled(cr, 26345)));                             // 1.40200 - 1
-      b[i] = byte(static_cast<int16_t>(y + 2 * cb + scaled(cb, -14942)));                        // 1.77200 - 2
-      const int green = -22554 * cb + 18734 * cr + 32768;                                        // 0.34414, 1 - 0.71414
+      r[i] = byte(static_cast<int16_t>(y + cr + scaled(cr, 26345)));       // 1.40200 - 1
+      b[i] = byte(static_cast<int16_t>(y + 2 * cb + scaled(cb, -14942)));  // 1.77200 - 2
+      const int green = -22554 * cb + 18734 * cr + 32768;                  // 0.34414, 1 - 0.71414
       g[i] = byte(static_cast<int16_t>(y - cr + static_cast<int16_t>(green >> 16)));
     }
     std::memcpy(luma, r, kTile);
@@ -61,10 +61,10 @@ PL_TARGET_AVX2 void ycc_to_rgb_avx2(uint8_t* luma, uint8_t* blue, uint8_t* red, 
     __m256i* const to[3] = {reinterpret_cast<__m256i*>(luma + at), reinterpret_cast<__m256i*>(blue + at),
                             reinterpret_cast<__m256i*>(red + at)};
     const __m256i y = _mm256_loadu_si256(to[0]), cb = _mm256_loadu_si256(to[1]), cr = _mm256_loadu_si256(to[2]);
-    const RgbWords low = ycc_words(_mm256_unpacklo_epi8(y, zero), _mm256_unpacklo_epi8(cb, zero),
-                                   _mm256_unpacklo_epi8(cr, zero));
-    const RgbWords high = ycc_words(_mm256_unpackhi_epi8(y, zero), _mm256_unpackhi_epi8(cb, zero),
-                                    _mm256_unpackhi_epi8(cr, zero));
+    const RgbWords low =
+        ycc_words(_mm256_unpacklo_epi8(y, zero), _mm256_unpacklo_epi8(cb, zero), _mm256_unpacklo_epi8(cr, zero));
+    const RgbWords high =
+        ycc_words(_mm256_unpackhi_epi8(y, zero), _mm256_unpackhi_epi8(cb, zero), _mm256_unpackhi_epi8(cr, zero));
     _mm256_storeu_si256(to[0], _mm256_packus_epi16(low.r, high.r));
     _mm256_storeu_si256(to[1], _mm256_packus_epi16(low.g, high.g));
     _mm256_storeu_si256(to[2], _mm256_packus_epi16(low.b, high.b));
@@ -135,7 +135,8 @@ PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, ui
   }
 }
 
-PL_INLINE void cmyk_to_rgb_body(const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b) {
+PL_INLINE void cmyk_to_rgb_body(const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g,
+                                uint8_t* b) {
   const int flip = complemented ? 0 : 255;
   for (size_t i = 0; i < count; ++i) {
     const int light = black[i];
@@ -157,7 +158,7 @@ PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g
 
 PL_LEVELS(cmyk_to_rgb, (const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b),
           (black, complemented, count, r, g, b))
-PL_DISPATCH(ycc_to_rgb, (uint8_t * luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count),
+PL_DISPATCH(ycc_to_rgb, (uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count),
             ycc_to_rgb)
 
 void Upsampling::run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums,

@@ -10,8 +10,9 @@ namespace pass_loader::jpeg {
 // JFIF's YCbCr to RGB, in place. Whole tiles are converted.
 void ycc_to_rgb(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count);
 
-// Samples of CMYK as Adobe's files hold them, inverted, to RGB in place, without a profile (Pillow, Convert.c: cmyk2rgb).
-// complemented: r, g, b hold 255 - C, M, Y already, which YCCK's first three components become by ycc_to_rgb.
+// Samples of CMYK as Adobe's files hold them, inverted, to RGB in place, without a profile (Pillow, Convert.c:
+// cmyk2rgb). complemented: r, g, b hold 255 - C, M, Y already, which YCCK's first three components become by
+// ycc_to_rgb.
 void cmyk_to_rgb(const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b);
 
 // libjpeg's smooth ("fancy") upsampling of one row (jdsample.c: a triangle filter) by 2 in width, in height or in both.
@@ -19,8 +20,8 @@ struct Upsampling {
   int horizontal, vertical;  // 1 or 2, not both 1
 
   // near, far: the input row that holds the output row, and its neighbour on the output row's side; the same without
-  // vertical upsampling. lower: whether the output row is the lower of its input row's two. sums: scratch of count + 2 * kTile
-  // values. `out` takes whole tiles.
+  // vertical upsampling. lower: whether the output row is the lower of its input row's two. sums: scratch of count + 2
+  // * kTile values. `out` takes whole tiles.
   void run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums, uint8_t* out) const;
 };
 

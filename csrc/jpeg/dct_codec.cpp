@@ -58,8 +58,8 @@ void put_all(std::vector<uint8_t>& out, const std::vector<uint8_t>& bytes) {
 void check_size(const Frame& frame) {
   PL_CHECK(frame.is_sound(), Fault::record, "dct: %d x %d of %d components does not fit its colour and sampling",
            frame.width, frame.height, frame.components);
-  PL_CHECK(int64_t{frame.height} * frame.width <= kMaxPixels, Fault::record,
-           "dct: %d x %d is more than %lld pixels", frame.width, frame.height, static_cast<long long>(kMaxPixels));
+  PL_CHECK(int64_t{frame.height} * frame.width <= kMaxPixels, Fault::record, "dct: %d x %d is more than %lld pixels",
+           frame.width, frame.height, static_cast<long long>(kMaxPixels));
 }
 
 // Only what keeps a JPEG ordinary: whole APPn and COM segments.
@@ -95,7 +95,8 @@ void read_streams(Reader& reader, DctRecord& record) {
     const size_t content = record.streams[kind].content = reader.number(4), of = kind == kLengths ? rows : blocks;
     const size_t most = kMostBytes[kind] * of, least = kind == kFlags || kind == kDc ? blocks : 0;
     PL_CHECK(sizes[kind] <= content && content >= least && content <= most, Fault::record,
-             "dct: stream %zu: %zu bytes stored of %zu, for %zu blocks in %zu rows", kind, sizes[kind], content, blocks, rows);
+             "dct: stream %zu: %zu bytes stored of %zu, for %zu blocks in %zu rows", kind, sizes[kind], content, blocks,
+             rows);
     all += kind == kLengths ? 0 : content;
   }
   PL_CHECK(all <= kMostOfABlock * blocks, Fault::record, "dct: %zu bytes for %zu blocks", all, blocks);
@@ -116,13 +117,14 @@ DctRecord parse_dct(std::span<const uint8_t> bytes) {
   const uint32_t colour = reader.number(1), components = reader.number(1), tables = reader.number(1);
   frame.height = static_cast<int32_t>(reader.number(2)), frame.width = static_cast<int32_t>(reader.number(2));
   const uint32_t markers = reader.number(4);
-  PL_CHECK(colour <= static_cast<uint32_t>(Colour::ycck) && components >= 1 && components <= kMaxComponents && tables >= 1 &&
-               tables <= kMaxComponents,
+  PL_CHECK(colour <= static_cast<uint32_t>(Colour::ycck) && components >= 1 && components <= kMaxComponents &&
+               tables >= 1 && tables <= kMaxComponents,
            Fault::record, "dct: colour %u, %u components, %u tables", colour, components, tables);
   frame.colour = static_cast<Colour>(colour), frame.components = static_cast<int>(components);
   uint32_t table_of[kMaxComponents] = {};
   for (uint32_t c = 0; c < components; ++c) {
-    frame.of[c].horizontal = static_cast<int>(reader.number(1)), frame.of[c].vertical = static_cast<int>(reader.number(1));
+    frame.of[c].horizontal = static_cast<int>(reader.number(1)),
+    frame.of[c].vertical = static_cast<int>(reader.number(1));
     table_of[c] = reader.number(1);
     PL_CHECK(table_of[c] < tables, Fault::record, "dct: table %u of %u", table_of[c], tables);
   }
@@ -144,7 +146,8 @@ Header header_of(const DctRecord& record) {
   Header header{record.frame.height, record.frame.width, record.frame.components, false, 1};
   std::span<const uint8_t> left = record.markers;
   for (std::span<const uint8_t> segment; !(segment = first_segment(left)).empty(); left = left.subspan(segment.size()))
-    if (segment[1] == 0xe1 && header.exif_orientation == 1) header.exif_orientation = exif_orientation(segment.subspan(4));
+    if (segment[1] == 0xe1 && header.exif_orientation == 1)
+      header.exif_orientation = exif_orientation(segment.subspan(4));
   return header;
 }
 
@@ -182,7 +185,8 @@ void RowReader::next(size_t blocks, int lanes, int16_t* coefficients, int compon
 
 void RowReader::finish() const {
   for (size_t kind = 0; kind < kStreams; ++kind)
-    PL_CHECK(left_[kind].empty(), Fault::record, "dct: stream %zu: %zu bytes behind the last row", kind, left_[kind].size());
+    PL_CHECK(left_[kind].empty(), Fault::record, "dct: stream %zu: %zu bytes behind the last row", kind,
+             left_[kind].size());
 }
 
 void DctDecoder::decode(const DctRecord& record, const Assembly& assembly) {
@@ -217,8 +221,9 @@ DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {
     for (int value : {frame.of[c].horizontal, frame.of[c].vertical, static_cast<int>(index)})
       components.push_back(static_cast<uint8_t>(value));
   }
-  for (uint32_t value : {uint32_t{kDctVersion}, static_cast<uint32_t>(frame.colour), static_cast<uint32_t>(frame.components),
-                         static_cast<uint32_t>(tables.size() / (2 * kBlockValues))})
+  for (uint32_t value :
+       {uint32_t{kDctVersion}, static_cast<uint32_t>(frame.colour), static_cast<uint32_t>(frame.components),
+        static_cast<uint32_t>(tables.size() / (2 * kBlockValues))})
     put(header_, value, 1);
   put(header_, static_cast<uint32_t>(frame.height), 2);
   put(header_, static_cast<uint32_t>(frame.width), 2);

@@ -21,7 +21,17 @@ bool is_dct(std::span<const uint8_t> record);
 
 // A record's streams, in their order. Each holds the parts of all block rows, component after component, from the top.
 enum StreamKind : size_t {
-  kLengths, kFlags, kDc, kMasks, kSigns, kLarger, kNibbles, kBytes, kDcWide, kWideSizes, kStreams
+  kLengths,
+  kFlags,
+  kDc,
+  kMasks,
+  kSigns,
+  kLarger,
+  kNibbles,
+  kBytes,
+  kDcWide,
+  kWideSizes,
+  kStreams
 };
 
 // A record's parts, all inside it.

@@ -104,9 +104,11 @@ PL_INLINE bool unpack(RowStreams& row, size_t blocks, int lanes, int16_t* coeffi
     uint64_t wide = 0;
     kernel.values(row, b, row_stride, out, wide);
     row.nibbles.next += (b.larger_count + 1) / 2;
-    if (!is_within(row, bit) || !finish_dc(row, i, prediction)) [[unlikely]] return false;
+    if (!is_within(row, bit) || !finish_dc(row, i, prediction)) [[unlikely]]
+      return false;
     if (wide != 0 && !finish_wide(row, b, wide, row_stride, out)) return false;
-    if ((b.mask & 1) != 0 || prediction < INT16_MIN || prediction > INT16_MAX) [[unlikely]] return false;
+    if ((b.mask & 1) != 0 || prediction < INT16_MIN || prediction > INT16_MAX) [[unlikely]]
+      return false;
     out[0] = static_cast<int16_t>(prediction);
   }
   return is_consumed(row, bit);
@@ -151,8 +153,7 @@ constexpr ExpandTable kExpand = [] {
   ExpandTable table{};
   for (int mask = 0; mask < 256; ++mask) {
     uint64_t indices = 0, next = 0;
-    for (int bit = 0; bit < 8; ++bit)
-      indices |= (mask >> bit & 1 ? next++ : uint64_t{0x80}) << (8 * bit);
+    for (int bit = 0; bit < 8; ++bit) indices |= (mask >> bit & 1 ? next++ : uint64_t{0x80}) << (8 * bit);
     table.of[mask] = indices;
   }
   return table;
@@ -187,12 +188,15 @@ struct Avx2Kernel {
   }
 
   // Values go through memory only where a later load finds them in one store: a load that spans several stalls.
-  PL_TARGET_AVX2 static inline void values(RowStreams& row, const Block& b, int row_stride, int16_t* out, uint64_t& wide) {
+  PL_TARGET_AVX2 static inline void values(RowStreams& row, const Block& b, int row_stride, int16_t* out,
+                                           uint64_t& wide) {
     alignas(64) uint8_t nibbles[64 + 32], packed[64 + 16];
     const __m256i one = _mm256_set1_epi8(1);
     for (int at = 0; at < b.larger_count; at += 32) {
-      const __m256i pairs = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.nibbles.next + at / 2)));
-      const __m256i split = _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi16(0x0f0f));
+      const __m256i pairs =
+          _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row.nibbles.next + at / 2)));
+      const __m256i split =
+          _mm256_and_si256(_mm256_or_si256(pairs, _mm256_slli_epi16(pairs, 4)), _mm256_set1_epi16(0x0f0f));
       _mm256_store_si256(reinterpret_cast<__m256i*>(nibbles + at), _mm256_add_epi8(split, one));
     }
     const uint8_t* nibble = nibbles;
@@ -201,12 +205,14 @@ struct Avx2Kernel {
       const auto longer = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(size, _mm256_set1_epi8(17))));
       if (longer != 0) {
         const __m256i bytes = expand_32(row.bytes.next, longer), least = _mm256_set1_epi8(kWide);
-        const auto wides = static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(bytes, least), bytes)));
+        const auto wides =
+            static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(_mm256_max_epu8(bytes, least), bytes)));
         wide |= static_cast<uint64_t>(wides) << at;
         size = _mm256_add_epi8(size, bytes);
       }
       const __m256i negative = bytes_of_bits(static_cast<uint32_t>(b.signs >> at));
-      _mm256_store_si256(reinterpret_cast<__m256i*>(packed + at), _mm256_sub_epi8(_mm256_xor_si256(size, negative), negative));
+      _mm256_store_si256(reinterpret_cast<__m256i*>(packed + at),
+                         _mm256_sub_epi8(_mm256_xor_si256(size, negative), negative));
     }
     const uint8_t* from = packed;
     uint64_t mask = b.mask;
@@ -227,10 +233,12 @@ struct VbmiKernel {
     return _pdep_u64(load_64(masks), _pdep_u64(flags, 0x0101010101010101) * 255);
   }
 
-  PL_TARGET_VBMI static inline void values(RowStreams& row, const Block& b, int row_stride, int16_t* out, uint64_t& wide) {
+  PL_TARGET_VBMI static inline void values(RowStreams& row, const Block& b, int row_stride, int16_t* out,
+                                           uint64_t& wide) {
     const __m512i one = _mm512_set1_epi8(1);
     const __m512i pairs = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(row.nibbles.next)));
-    const __m512i nibbles = _mm512_and_si512(_mm512_or_si512(pairs, _mm512_slli_epi16(pairs, 4)), _mm512_set1_epi16(0x0f0f));
+    const __m512i nibbles =
+        _mm512_and_si512(_mm512_or_si512(pairs, _mm512_slli_epi16(pairs, 4)), _mm512_set1_epi16(0x0f0f));
     __m512i size = _mm512_maskz_expand_epi8(b.larger, nibbles);
     const __mmask64 longer = _mm512_mask_cmpeq_epi8_mask(b.larger, size, _mm512_set1_epi8(15));
     size = _mm512_mask_add_epi8(one, b.larger, size, _mm512_set1_epi8(2));

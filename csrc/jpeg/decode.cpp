@@ -61,7 +61,8 @@ bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
     if (quantization == nullptr || dc == nullptr || ac == nullptr) return false;
     frame.of[c].horizontal = gray ? 1 : component.h_samp_factor;  // of one component alone they mean nothing
     frame.of[c].vertical = gray ? 1 : component.v_samp_factor;
-    for (int i = 0; i < kBlockValues; ++i) frame.of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
+    for (int i = 0; i < kBlockValues; ++i)
+      frame.of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
     auto copy = [](const JHUFF_TBL& from, HuffmanSpec* to) {
       std::memcpy(to->counts, from.bits, sizeof to->counts);
       std::memcpy(to->symbols, from.huffval, sizeof to->symbols);
@@ -96,7 +97,9 @@ struct Decoder::State {
   bool decode_baseline(const Planes& planes);
 };
 
-Decoder::State::State() : info{}, errors(make_error_manager()), source{}, progress{} { progress.progress_monitor = limit_scans; }
+Decoder::State::State() : info{}, errors(make_error_manager()), source{}, progress{} {
+  progress.progress_monitor = limit_scans;
+}
 
 Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
 Decoder::~Decoder() = default;
@@ -151,8 +154,8 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
   if (!libjpeg_alone && decode_baseline(planes)) return Outcome::complete;
-  // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves making
-  // interleaved rows and splitting them again.
+  // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves
+  // making interleaved rows and splitting them again.
   bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
   for (int c = 0; full_colour && c < 3; ++c)
     full_colour = info.comp_info[c].h_samp_factor == 1 && info.comp_info[c].v_samp_factor == 1;

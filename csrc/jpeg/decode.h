@@ -25,8 +25,8 @@ class Decoder {
   // call. Throws Error(record) where Pillow refuses: broken, cut off, too many pixels.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
-  // Whether a JPEG file, read up to its first scan, is one baseline scan of gray or YCbCr, luma with factors up to 2 x 2,
-  // colour with 1 x 1.
+  // Whether a JPEG file, read up to its first scan, is one baseline scan of gray or YCbCr, luma with factors up to 2 x
+  // 2, colour with 1 x 1.
   bool is_plain(std::span<const uint8_t> bytes);
 
   // Whether BaselineDecoder took the last picture. For tests.

@@ -32,16 +32,15 @@ bool Frame::is_sound() const {
   if (components != wanted || height < 1 || width < 1 || height > 65535 || width > 65535) return false;
   for (int c = 0; c < components; ++c) {
     const Component& component = of[c];
-    if (component.horizontal < 1 || component.horizontal > 4 || component.vertical < 1 || component.vertical > 4) return false;
+    if (component.horizontal < 1 || component.horizontal > 4 || component.vertical < 1 || component.vertical > 4)
+      return false;
   }
   for (int c = 0; c < components; ++c)
     if (max_horizontal() % of[c].horizontal != 0 || max_vertical() % of[c].vertical != 0) return false;
   return true;
 }
 
-bool Assembly::is_direct(int c) const {
-  return c < 3 && of_[c].pixels == out_.row(c, 0);
-}
+bool Assembly::is_direct(int c) const { return c < 3 && of_[c].pixels == out_.row(c, 0); }
 
 void Assembly::begin(const Frame& frame, const Planes& out) {
   frame_ = frame, out_ = out;
@@ -68,7 +67,8 @@ void Assembly::begin(const Frame& frame, const Planes& out) {
 // jdsample.c, jinit_upsampler: smooth by 2 in width (with more than two columns), height or both; else repeated.
 void Assembly::upsample_row(int c, int32_t y, uint8_t* to) {
   const Planes& from = of_[c];
-  const int wide = frame_.max_horizontal() / frame_.of[c].horizontal, tall = frame_.max_vertical() / frame_.of[c].vertical;
+  const int wide = frame_.max_horizontal() / frame_.of[c].horizontal,
+            tall = frame_.max_vertical() / frame_.of[c].vertical;
   const int32_t near = y / tall;
   const uint8_t* row = from.row(0, near);
   const bool smooth = tall <= 2 && ((wide == 2 && from.width > 2) || (wide == 1 && tall == 2));
@@ -104,7 +104,8 @@ void Assembly::finish() {
     for (int c = 0; c < frame_.components; ++c)
       if (!is_direct(c)) upsample_row(c, y, c < 3 ? out_.row(c, y) : fourth);
     if (frame_.colour == Colour::ycc || frame_.colour == Colour::ycck) ycc_to_rgb(r, g, b, out_.row_stride);
-    if (frame_.components == 4) cmyk_to_rgb(fourth, frame_.colour == Colour::ycck, static_cast<size_t>(out_.width), r, g, b);
+    if (frame_.components == 4)
+      cmyk_to_rgb(fourth, frame_.colour == Colour::ycck, static_cast<size_t>(out_.width), r, g, b);
   }
 }
 

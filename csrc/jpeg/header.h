@@ -7,7 +7,7 @@ namespace pass_loader::jpeg {
 
 struct Header {
   int32_t height, width;
-  int components;        // 1 gray, 3 colour, 4 CMYK or YCCK
+  int components;  // 1 gray, 3 colour, 4 CMYK or YCCK
   bool progressive;
   int exif_orientation;  // 1..8; 1 where there is none. Pillow does not apply it in convert("RGB"), nor do we
 };

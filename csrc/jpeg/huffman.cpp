@@ -8,10 +8,10 @@ namespace pass_loader::jpeg {
 namespace {
 
 // The zigzag order (T.81 figure A.6): row-major index of the k-th coefficient.
-constexpr uint8_t kZigzag[kBlockValues] = {
-    0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,  12, 19, 26, 33, 40, 48,
-    41, 34, 27, 20, 13, 6,  7,  14, 21, 28, 35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23,
-    30, 37, 44, 51, 58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
+constexpr uint8_t kZigzag[kBlockValues] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
+                                           12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
+                                           35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
+                                           58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
 // What the next kLookup bits begin with: one coefficient, whose value may reach beyond them, or two. An entry is read
 // without branches: the last value is stored, then the first one, which is computed, over it where there is one alone.
@@ -30,7 +30,7 @@ enum class Kind : uint64_t {
   one_then_end,
   longer,  // a code longer than the lookup, or none; or more than kMostBits
 };
-constexpr uint64_t kFar = 64;   // leaves any block
+constexpr uint64_t kFar = 64;  // leaves any block
 constexpr int kMostBits = 18;  // of an entry, so that three need no refill between them
 
 struct Symbol {

@@ -16,8 +16,8 @@ struct HuffmanSpec {
   uint8_t symbols[256];
 };
 
-// The bits of a scan without stuffed zeros, most significant first. Reads 8 bytes at a time: kPadding readable bytes follow
-// `end`, which is what the longest MCU can consume beyond it before the caller's next check.
+// The bits of a scan without stuffed zeros, most significant first. Reads 8 bytes at a time: kPadding readable bytes
+// follow `end`, which is what the longest MCU can consume beyond it before the caller's next check.
 struct BitReader {
   static constexpr size_t kPadding = 2048;  // 6 blocks of 64 symbols of 31 bits, and 8
 
@@ -65,8 +65,8 @@ struct AcTable {
   bool build(const HuffmanSpec& spec);
 };
 
-// One block of an MCU. Consecutive ones of a component lie in groups of `lanes` whose rows of 8 coefficients are interleaved
-// (idct.h).
+// One block of an MCU. Consecutive ones of a component lie in groups of `lanes` whose rows of 8 coefficients are
+// interleaved (idct.h).
 struct McuBlock {
   const DcTable* dc;
   const AcTable* ac;

@@ -29,10 +29,10 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
 #define PL_OR(a, b) _mm_or_si128(a, b)
 #define PL_ROW(from) _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))
 #define PL_ANY(v) (_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())) != 0xffff)
-#define PL_TWO_ROWS(out, row_stride, v)                                                               \
-  do {                                                                                                \
-    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), v);                                             \
-    _mm_storel_epi64(reinterpret_cast<__m128i*>((out) + (row_stride)), _mm_unpackhi_epi64(v, v));     \
+#define PL_TWO_ROWS(out, row_stride, v)                                                           \
+  do {                                                                                            \
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(out), v);                                         \
+    _mm_storel_epi64(reinterpret_cast<__m128i*>((out) + (row_stride)), _mm_unpackhi_epi64(v, v)); \
   } while (false)
 #include "jpeg/idct_blocks.h"
 
@@ -44,10 +44,10 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
 #define PL_OR(a, b) _mm256_or_si256(a, b)
 #define PL_ROW(from) _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
 #define PL_ANY(v) (!_mm256_testz_si256(v, v))
-#define PL_TWO_ROWS(out, row_stride, v)                                                                    \
-  do {                                                                                                     \
-    const __m256i rows_ = _mm256_permute4x64_epi64(v, 0xd8);                                               \
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(rows_));                      \
+#define PL_TWO_ROWS(out, row_stride, v)                                                                     \
+  do {                                                                                                      \
+    const __m256i rows_ = _mm256_permute4x64_epi64(v, 0xd8);                                                \
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm256_castsi256_si128(rows_));                       \
     _mm_storeu_si128(reinterpret_cast<__m128i*>((out) + (row_stride)), _mm256_extracti128_si256(rows_, 1)); \
   } while (false)
 #include "jpeg/idct_blocks.h"
@@ -60,18 +60,22 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
 #define PL_OR(a, b) _mm512_or_si512(a, b)
 #define PL_ROW(from) _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
 #define PL_ANY(v) (_mm512_test_epi16_mask(v, v) != 0)
-#define PL_TWO_ROWS(out, row_stride, v)                                                                             \
-  do {                                                                                                              \
-    const __m512i rows_ = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), v);                   \
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(rows_));                            \
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>((out) + (row_stride)), _mm512_extracti64x4_epi64(rows_, 1));     \
+#define PL_TWO_ROWS(out, row_stride, v)                                                                         \
+  do {                                                                                                          \
+    const __m512i rows_ = _mm512_permutexvar_epi64(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), v);               \
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm512_castsi512_si256(rows_));                        \
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>((out) + (row_stride)), _mm512_extracti64x4_epi64(rows_, 1)); \
   } while (false)
 #include "jpeg/idct_blocks.h"
 #else
 inline int16_t wrap(int32_t v) { return static_cast<int16_t>(v); }
 inline int16_t saturate(int32_t v) { return static_cast<int16_t>(std::clamp(v, INT16_MIN, INT16_MAX)); }
-inline int32_t add(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b)); }
-inline int32_t subtract(int32_t a, int32_t b) { return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b)); }
+inline int32_t add(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) + static_cast<uint32_t>(b));
+}
+inline int32_t subtract(int32_t a, int32_t b) {
+  return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
+}
 
 // One pass over eight columns, value k of column c at [k][c]; the result comes transposed.
 PL_INLINE void pass(const int16_t in[8][8], int16_t out[8][8], int shift) {
@@ -96,7 +100,8 @@ PL_INLINE void pass(const int16_t in[8][8], int16_t out[8][8], int shift) {
   }
 }
 
-bool idct_base(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out, size_t row_stride) {
+bool idct_base(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out,
+               size_t row_stride) {
   bool in_range = true;
   for (size_t group = 0; group < groups; ++group, coefficients += kBlockValues, out += 8) {
     int16_t a[8][8], b[8][8];

@@ -12,8 +12,8 @@ struct Idct {
   int lanes;
 
   // `groups` groups of blocks side by side, to 8 rows of groups * lanes * 8 bytes at `out`. quantization: 64 values in
-  // row-major order. False where a value of a first row is 8192 or more in size: there libjpeg-turbo's shortcut for empty
-  // rows wraps around, and no picture of 8 bits has one.
+  // row-major order. False where a value of a first row is 8192 or more in size: there libjpeg-turbo's shortcut for
+  // empty rows wraps around, and no picture of 8 bits has one.
   bool (*run)(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out, size_t row_stride);
 };
 

@@ -15,7 +15,9 @@ PL_TARGET static inline void PL_CONCAT(PL_IDCT, _pass)(PL_VECTOR* row, int shift
   using V = PL_VECTOR;
   const V rounding = PL_OP(set1_epi32)(1 << (shift - 1));
   // a * x + b * y of interleaved (x, y)
-  auto pair = [&](int a, int b) PL_TARGET { return PL_OP(set1_epi32)(static_cast<int>(static_cast<unsigned>(b) << 16 | (a & 0xffff))); };
+  auto pair = [&](int a, int b) PL_TARGET {
+    return PL_OP(set1_epi32)(static_cast<int>(static_cast<unsigned>(b) << 16 | (a & 0xffff)));
+  };
   auto shifted_up = [&](V zero_and_value) PL_TARGET { return PL_OP(srai_epi32)(zero_and_value, 16 - kConstBits); };
   V out[8][2];
   const V even26 = pair(kF0_541 + kF0_765, kF0_541), odd26 = pair(kF0_541, kF0_541 - kF1_847);
@@ -25,7 +27,11 @@ PL_TARGET static inline void PL_CONCAT(PL_IDCT, _pass)(PL_VECTOR* row, int shift
   const V sum04 = PL_OP(add_epi16)(row[0], row[4]), difference04 = PL_OP(sub_epi16)(row[0], row[4]);
   const V sum73 = PL_OP(add_epi16)(row[7], row[3]), sum51 = PL_OP(add_epi16)(row[5], row[1]);
   for (int half = 0; half < 2; ++half) {
-    auto interleave = [half](V a, V b) PL_TARGET { return half ? PL_OP(unpackhi_epi16)(a, b) : PL_OP(unpacklo_epi16)(a, b); };
+    // clang-format off: it indents a lambda with an attribute by its own width
+    auto interleave = [half](V a, V b) PL_TARGET {
+      return half ? PL_OP(unpackhi_epi16)(a, b) : PL_OP(unpacklo_epi16)(a, b);
+    };
+    // clang-format on
     const V zero = PL_OP(set1_epi32)(0);
     const V in26 = interleave(row[2], row[6]);
     const V tmp3 = PL_OP(madd_epi16)(in26, even26), tmp2 = PL_OP(madd_epi16)(in26, odd26);
@@ -74,8 +80,7 @@ PL_TARGET static bool PL_IDCT(const int16_t* coefficients, size_t groups, const 
   PL_VECTOR large = PL_OP(set1_epi32)(0);
   for (size_t group = 0; group < groups; ++group, coefficients += kBlockValues * kLanes, out += 8 * kLanes) {
     PL_VECTOR row[8];
-    for (int r = 0; r < 8; ++r)
-      row[r] = PL_OP(mullo_epi16)(PL_LOAD(coefficients + 8 * kLanes * r), factors[r]);
+    for (int r = 0; r < 8; ++r) row[r] = PL_OP(mullo_epi16)(PL_LOAD(coefficients + 8 * kLanes * r), factors[r]);
     // Bits 13 to 15 of a value in [-8192, 8191] are equal; adding 8192 makes those in range fit 14 bits.
     large = PL_OR(large, PL_OP(add_epi16)(row[0], PL_OP(set1_epi16)(8192)));
     PL_CONCAT(PL_IDCT, _pass)(row, kConstBits - kPass1Bits);

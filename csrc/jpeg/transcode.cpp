@@ -4,13 +4,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include <jerror.h>
+
 #include "error.h"
 #include "jpeg/dct_codec.h"
 #include "jpeg/decode.h"
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
-
-#include <jerror.h>
 
 namespace pass_loader::jpeg {
 namespace {
@@ -30,7 +30,8 @@ std::vector<uint8_t> markers_of(std::span<const uint8_t> file) {
     }
     const std::span<const uint8_t> segment = first_segment(file.subspan(at));
     if (segment.empty()) break;
-    if ((marker >= 0xe0 && marker <= 0xef) || marker == 0xfe) markers.insert(markers.end(), segment.begin(), segment.end());
+    if ((marker >= 0xe0 && marker <= 0xef) || marker == 0xfe)
+      markers.insert(markers.end(), segment.begin(), segment.end());
     at += segment.size();
   }
   return markers;
@@ -58,7 +59,8 @@ bool frame_of(const jpeg_decompress_struct& info, Frame* frame) {
 // Owns a decompressor; errors of libjpeg come back as false. What libjpeg may jump over has no destructors.
 class CoefficientReader {
  public:
-  explicit CoefficientReader(std::span<const uint8_t> file) : errors_(make_error_manager()), source_(make_source(file)) {
+  explicit CoefficientReader(std::span<const uint8_t> file)
+      : errors_(make_error_manager()), source_(make_source(file)) {
     info_.err = &errors_.base;
     created_ = guarded([&] { jpeg_create_decompress(&info_); });
     info_.src = &source_;
@@ -66,8 +68,9 @@ class CoefficientReader {
   ~CoefficientReader() { jpeg_destroy_decompress(&info_); }
 
   bool read() {
+    if (!created_) return false;
     bool complete = false;
-    const bool quiet = created_ && guarded([&] {
+    const bool quiet = guarded([&] {
       if (jpeg_read_header(&info_, TRUE) != JPEG_HEADER_OK) return;
       arrays_ = jpeg_read_coefficients(&info_);
       complete = arrays_ != nullptr;
@@ -87,8 +90,8 @@ class CoefficientReader {
   const int16_t* row(int c, int32_t y) {
     JBLOCKARRAY rows = nullptr;
     const bool fine = guarded([&] {
-      rows = info_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info_), arrays_[c], static_cast<JDIMENSION>(y),
-                                           1, FALSE);
+      rows = info_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info_), arrays_[c],
+                                           static_cast<JDIMENSION>(y), 1, FALSE);
     });
     return fine ? &rows[0][0][0] : nullptr;
   }
@@ -108,8 +111,8 @@ class CoefficientReader {
   bool created_ = false;
 };
 
-// Whether libjpeg writes such coefficients: those of 8-bit samples (T.81 F.1.2: differences of DC of up to 11 bits, other
-// values of up to 10).
+// Whether libjpeg writes such coefficients: those of 8-bit samples (T.81 F.1.2: differences of DC of up to 11 bits,
+// other values of up to 10).
 bool is_writable(std::span<const int16_t> blocks) {
   constexpr int kMost = 1023;
   bool small = true;
@@ -207,11 +210,14 @@ class CoefficientWriter {
     describe(record.frame);
     jvirt_barray_ptr arrays[kMaxComponents];
     for (int c = 0; c < record.frame.components; ++c) {
-      auto padded = [](int32_t blocks, int factor) { return static_cast<JDIMENSION>((blocks + factor - 1) / factor * factor); };
+      auto padded = [](int32_t blocks, int factor) {
+        return static_cast<JDIMENSION>((blocks + factor - 1) / factor * factor);
+      };
       const Frame::Component& component = record.frame.of[c];
-      arrays[c] = info_.mem->request_virt_barray(
-          reinterpret_cast<j_common_ptr>(&info_), JPOOL_IMAGE, TRUE, padded(record.frame.block_columns(c), component.horizontal),
-          padded(record.frame.block_rows(c), component.vertical), static_cast<JDIMENSION>(component.vertical));
+      arrays[c] = info_.mem->request_virt_barray(reinterpret_cast<j_common_ptr>(&info_), JPOOL_IMAGE, TRUE,
+                                                 padded(record.frame.block_columns(c), component.horizontal),
+                                                 padded(record.frame.block_rows(c), component.vertical),
+                                                 static_cast<JDIMENSION>(component.vertical));
     }
     jpeg_write_coefficients(&info_, arrays);
     for (std::span<const uint8_t> left = record.markers; !left.empty();) {
@@ -221,14 +227,16 @@ class CoefficientWriter {
     }
     for (int c = 0; c < record.frame.components; ++c)
       for (int32_t y = 0; y < record.frame.block_rows(c); ++y)
-        fill(c, y, &info_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info_), arrays[c],
-                                                  static_cast<JDIMENSION>(y), 1, TRUE)[0][0][0]);
+        fill(c, y,
+             &info_.mem->access_virt_barray(reinterpret_cast<j_common_ptr>(&info_), arrays[c],
+                                            static_cast<JDIMENSION>(y), 1, TRUE)[0][0][0]);
     jpeg_finish_compress(&info_);
     return true;
   }
 
   void describe(const Frame& frame) {
-    info_.image_height = static_cast<JDIMENSION>(frame.height), info_.image_width = static_cast<JDIMENSION>(frame.width);
+    info_.image_height = static_cast<JDIMENSION>(frame.height),
+    info_.image_width = static_cast<JDIMENSION>(frame.width);
     info_.input_components = frame.components;
     info_.in_color_space = kSpaces[static_cast<int>(frame.colour)];
     jpeg_set_defaults(&info_);
@@ -272,7 +280,8 @@ std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> bytes) {
   RowReader reader;
   reader.open(record);
   for (int c = 0; c < record.frame.components; ++c) {
-    const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), rows = static_cast<size_t>(record.frame.block_rows(c));
+    const auto blocks = static_cast<size_t>(record.frame.block_columns(c)),
+               rows = static_cast<size_t>(record.frame.block_rows(c));
     std::vector<int16_t>& values = components.emplace_back(rows * blocks * kBlockValues);
     for (size_t y = 0; y < rows; ++y)
       reader.next(blocks, 1, values.data() + y * blocks * kBlockValues, c, static_cast<int32_t>(y));

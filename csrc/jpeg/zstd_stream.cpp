@@ -1,9 +1,9 @@
 #include "jpeg/zstd_stream.h"
 
-#include <zstd.h>
-
 #include <cstring>
 #include <new>
+
+#include <zstd.h>
 
 #include "error.h"
 

@@ -178,8 +178,8 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   const size_t width = static_cast<size_t>(header.width), height = static_cast<size_t>(header.height);
   const size_t row_stride = round_up(width * (deep ? 2 : 1), kTile), plane_stride = row_stride * height;
   const int channels = gray ? 1 : 3;
-  const Planes planes{s.pixels.need(channels * plane_stride), header.height, header.width, row_stride, plane_stride,
-                      channels, deep};
+  const Planes planes{
+      s.pixels.need(channels * plane_stride), header.height, header.width, row_stride, plane_stride, channels, deep};
   s.feed.begin(bytes, header);
   const bool palette = header.colour == ColourType::palette;
   const size_t stride = gray ? row_stride : palette ? width : 3 * width;

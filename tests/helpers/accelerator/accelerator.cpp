@@ -1,12 +1,22 @@
-// An accelerator for torch (PrivateUse1) whose device is this process: what a GPU's driver promises about pinned memory and
-// asynchronous copies, made as unkind as it may be.
+// An accelerator for torch (PrivateUse1) whose device is this process: what a GPU's driver promises about pinned memory
+// and asynchronous copies, made as unkind as it may be.
 //
 // Device memory: pages that nobody may touch (SIGSEGV) but a copy that is at it. Operators run on copies on the CPU.
-// Pinned memory: a block that is freed is filled with kGarbage and is the next one to be given out. Whoever writes into it
+// Pinned memory: a block that is freed is filled with kGarbage and is the next one to be given out. Whoever writes into
+// it
 //   in between is counted.
-// Copies with non_blocking from pinned memory are done as late as possible: when the device's memory is looked at, or at
-//   standin_synchronize. As CUDA's allocator of pinned memory, ours keeps a block that is freed before its copies are done;
-//   it knows a block by the storage that it gave out, not by addresses that lie in it.
+// Copies with non_blocking from pinned memory are done as late as possible: when the device's memory is looked at, or
+// at
+//   standin_synchronize. As CUDA's allocator of pinned memory, ours keeps a block that is freed before its copies are
+//   done; it knows a block by the storage that it gave out, not by addresses that lie in it.
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <vector>
 
 #include <ATen/EmptyTensor.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
@@ -19,14 +29,6 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <sys/mman.h>
 #include <torch/library.h>
-
-#include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <deque>
-#include <memory>
-#include <mutex>
-#include <vector>
 
 namespace {
 
@@ -284,8 +286,8 @@ const bool registered = [] {
 /// copies queued since the start, and not done yet.
 extern "C" void standin_counts(int64_t* out) {
   Lock lock(mutex);
-  const int64_t counts[] = {pinned.bytes, pinned.given, pinned.reused, pinned.written_while_free, queued,
-                            static_cast<int64_t>(queue.size())};
+  const int64_t counts[] = {
+      pinned.bytes, pinned.given, pinned.reused, pinned.written_while_free, queued, static_cast<int64_t>(queue.size())};
   std::copy(std::begin(counts), std::end(counts), out);
 }
 

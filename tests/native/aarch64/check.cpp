@@ -19,7 +19,9 @@ namespace {
 using namespace pass_loader;
 
 template <typename T>
-bool read(T* to, size_t count = 1) { return std::fread(to, sizeof(T), count, stdin) == count; }
+bool read(T* to, size_t count = 1) {
+  return std::fread(to, sizeof(T), count, stdin) == count;
+}
 
 template <typename T>
 void write(const T* from, size_t count = 1) {

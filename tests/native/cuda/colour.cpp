@@ -1,6 +1,6 @@
 // ToRgb on the CPU against Assembly, for equal components: every sampling and many sizes of noise, and all colours.
 // Built with the sanitizers: what lies beyond the rows that may be read or written is poisoned.
-#include <sanitizer/asan_interface.h>
+#include "cuda/colour.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -8,7 +8,8 @@
 #include <random>
 #include <vector>
 
-#include "cuda/colour.h"
+#include <sanitizer/asan_interface.h>
+
 #include "jpeg/frame.h"
 #include "run_block.h"
 
@@ -35,8 +36,10 @@ struct Picture {
   explicit Picture(const jpeg::Frame& frame)
       : row(round_up(static_cast<size_t>(frame.width), kWhole)),
         plane(row * round_up(static_cast<size_t>(frame.height), kMcu)),
-        out(3 * plane), rgb_row(round_up(static_cast<size_t>(frame.width), 4) + 4),
-        rgb_plane(rgb_row * static_cast<size_t>(frame.height) + 8), rgb(3 * rgb_plane) {
+        out(3 * plane),
+        rgb_row(round_up(static_cast<size_t>(frame.width), 4) + 4),
+        rgb_plane(rgb_row * static_cast<size_t>(frame.height) + 8),
+        rgb(3 * rgb_plane) {
     want = {out.data(), frame.height, frame.width, row, plane, frame.components};
     assembly.begin(frame, want);
   }

@@ -4,13 +4,13 @@
 // (elements of bytes); a picture: int64 x 2 (height, width) and its interleaved bytes; plans; int32 picture numbers.
 // Output, once a case: the views' elements one after another, then int64 parts (how many times a batch was launched).
 // Blocks and threads run from the last to the first where backwards: another result means a missing barrier or order.
-#include <sanitizer/asan_interface.h>
-
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
+
+#include <sanitizer/asan_interface.h>
 
 #include "cuda/kernels.h"
 #include "run_block.h"

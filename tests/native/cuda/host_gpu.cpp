@@ -1,12 +1,12 @@
 // The module host_gpu: JpegDecoder on a GPU whose queue is a Python list of the test's lane (cpu_lane.py), executed by
 // the CPU as late as the test wants. Device memory is the host's.
-#include <pybind11/functional.h>
-#include <pybind11/pybind11.h>
-
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
+
+#include <pybind11/functional.h>
+#include <pybind11/pybind11.h>
 
 #include "bindings_nvjpeg.h"
 #include "cuda/colour.h"

@@ -1,19 +1,19 @@
 // Compiles where csrc/cuda/nvjpeg_api.h says of nvJPEG what its own header says.
+#include "cuda/nvjpeg_api.h"
+
 #include <cstddef>
 #include <tuple>
 #include <type_traits>
 
 #include <nvjpeg.h>
 
-#include "cuda/nvjpeg_api.h"
-
 namespace ours = pass_loader::cuda::nvjpeg;
 
 // Passed alike: numbers of one size, or pointers.
 template <typename A, typename B>
 constexpr bool kAlike = sizeof(A) == sizeof(B) && std::is_pointer_v<A> == std::is_pointer_v<B> &&
-                        (std::is_pointer_v<A> || (std::is_integral_v<A> || std::is_enum_v<A>) ==
-                                                     (std::is_integral_v<B> || std::is_enum_v<B>));
+                        (std::is_pointer_v<A> ||
+                         (std::is_integral_v<A> || std::is_enum_v<A>) == (std::is_integral_v<B> || std::is_enum_v<B>));
 
 template <typename A, typename B>
 constexpr bool kSame = false;

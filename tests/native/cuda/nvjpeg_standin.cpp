@@ -20,12 +20,12 @@ using namespace pass_loader::cuda::nvjpeg;
 namespace {
 
 struct Settings {
-  long arch_mismatch = 0;   // there is no hardware
-  long refuse_every = 0;    // SupportedEx refuses every so many-th picture that it is asked of
-  long fail_every = 0;      // DecodeBatched fails at every so many-th call, in the middle
-  long create_status = 0;   // of nvjpegCreateExV2
-  long fail_state = 0;      // nvjpegJpegStateCreate fails where so many states are there
-  long hunger = 1000;       // bytes of device memory that a state takes for each picture of a batch
+  long arch_mismatch = 0;  // there is no hardware
+  long refuse_every = 0;   // SupportedEx refuses every so many-th picture that it is asked of
+  long fail_every = 0;     // DecodeBatched fails at every so many-th call, in the middle
+  long create_status = 0;  // of nvjpegCreateExV2
+  long fail_state = 0;     // nvjpegJpegStateCreate fails where so many states are there
+  long hunger = 1000;      // bytes of device memory that a state takes for each picture of a batch
 } settings;
 struct Counts {
   long asked = 0, calls = 0, decoded = 0;

@@ -1,5 +1,5 @@
-// A libFuzzer target (`make fuzz`): records of the codec "dct". Every level takes and refuses the same ones, to the same
-// pixels, whatever follows the record; and the JPEG that a record becomes has these pixels.
+// A libFuzzer target (`make fuzz`): records of the codec "dct". Every level takes and refuses the same ones, to the
+// same pixels, whatever follows the record; and the JPEG that a record becomes has these pixels.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>

@@ -1,4 +1,7 @@
-// A libFuzzer target (`make fuzz`): any bytes; a picture that the baseline decoder takes must be libjpeg's, byte for byte.
+// A libFuzzer target (`make fuzz`): any bytes; a picture that the baseline decoder takes must be libjpeg's, byte for
+// byte.
+#include "jpeg/decode.h"
+
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -7,7 +10,6 @@
 #include "crc32c.h"
 #include "error.h"
 #include "isa.h"
-#include "jpeg/decode.h"
 #include "jpeg/header.h"
 
 namespace {

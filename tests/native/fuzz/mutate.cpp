@@ -1,6 +1,6 @@
 // Mutations that leave a file decodable. Most changes of bytes break a header, and most changes of a scan's bits leave
-// bits over or too few, which BaselineDecoder declines: then nothing is compared. So the scan is changed and then written
-// anew from the symbols that its bits happen to hold, for as many blocks as the picture has.
+// bits over or too few, which BaselineDecoder declines: then nothing is compared. So the scan is changed and then
+// written anew from the symbols that its bits happen to hold, for as many blocks as the picture has.
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
@@ -192,7 +192,9 @@ Bytes rewritten(const Bytes& file, const Layout& layout, const Bytes& bits, Rand
 }
 
 template <typename T>
-T pick(std::initializer_list<T> of, Random& random) { return of.begin()[random() % of.size()]; }
+T pick(std::initializer_list<T> of, Random& random) {
+  return of.begin()[random() % of.size()];
+}
 
 // One number of the header: a size, the sampling, a quantiser, a symbol.
 void change_header(Bytes& file, const Layout& layout, Random& random) {

@@ -1,6 +1,6 @@
-// Mutations that leave a record of the codec "dct" whole: nearly every changed byte contradicts a length, and then little
-// is decoded. So a row's part of a stream is changed, and then all its parts are cut or filled up to what the flags, masks
-// and sizes ask for. Streams as of docs/dct-codec.md.
+// Mutations that leave a record of the codec "dct" whole: nearly every changed byte contradicts a length, and then
+// little is decoded. So a row's part of a stream is changed, and then all its parts are cut or filled up to what the
+// flags, masks and sizes ask for. Streams as of docs/dct-codec.md.
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -54,7 +54,8 @@ struct Row {
     size_t bit = 0;
     for (uint8_t flags : streams[kFlags]) {
       size_t count = 0, larger = 0;
-      for (int i = 0; i < std::popcount(flags); ++i) count += static_cast<size_t>(std::popcount(streams[kMasks][mask++]));
+      for (int i = 0; i < std::popcount(flags); ++i)
+        count += static_cast<size_t>(std::popcount(streams[kMasks][mask++]));
       for (size_t end = bit + count; bit < end; ++bit) larger += streams[kLarger][bit / 8] >> (bit % 8) & 1;
       const size_t first = nibbles;
       nibbles += (larger + 1) / 2;

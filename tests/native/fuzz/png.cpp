@@ -1,5 +1,5 @@
-// A libFuzzer target (`make fuzz`): any bytes behind a PNG's header. What is decoded has the size that the header says, and
-// is the same again by a decoder that has seen other pictures.
+// A libFuzzer target (`make fuzz`): any bytes behind a PNG's header. What is decoded has the size that the header says,
+// and is the same again by a decoder that has seen other pictures.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
