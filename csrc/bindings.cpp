@@ -44,19 +44,18 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
 py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                           const Array<uint32_t>& epochs, const Array<int64_t>& companions, uint32_t views,
                           double probability) {
-  const py::ssize_t n = records.size();
-  PL_CHECK(records.ndim() == 1 && draws.ndim() == 1 && draws.size() == n && epochs.ndim() == 1 && epochs.size() == n &&
-               companions.ndim() == 1 && companions.size() == n,
-           Fault::argument, "want one draw, epoch and number of companions a record");
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const std::span<const int64_t> counts = column(companions);
+  PL_CHECK(counts.size() == keys.size(), Fault::argument, "want one number of companions a record");
   PL_CHECK(views >= 1 && views <= kMaxViews && probability >= 0.0 && probability <= 1.0, Fault::argument,
            "%u views, probability %g: want [1, %d] and [0, 1]", views, probability, kMaxViews);
+  const auto n = static_cast<py::ssize_t>(keys.size());
   Array<int32_t> chosen(n);
   Array<int64_t> which(n);
-  for (py::ssize_t i = 0; i < n; ++i) {
-    PL_CHECK(companions.data()[i] >= 0 && companions.data()[i] < int64_t{1} << 31, Fault::argument,
+  for (size_t i = 0; i < keys.size(); ++i) {
+    PL_CHECK(counts[i] >= 0 && counts[i] < int64_t{1} << 31, Fault::argument,
              "a negative number of companions, or too many");
-    const CompanionDraw drawn = draw_companion({seed, epochs.data()[i], records.data()[i], draws.data()[i]}, views,
-                                               static_cast<uint32_t>(companions.data()[i]), probability);
+    const CompanionDraw drawn = draw_companion(keys[i], views, static_cast<uint32_t>(counts[i]), probability);
     chosen.mutable_data()[i] = drawn.view;
     which.mutable_data()[i] = drawn.companion;
   }
@@ -126,6 +125,20 @@ void bind_plans(py::module_& m) {
 }
 
 }  // namespace
+
+std::vector<SampleKey> pass_loader::keys_of(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                                            const Array<uint32_t>& epochs) {
+  const std::span<const int64_t> of = column(records);
+  const std::span<const uint32_t> draw = column(draws), epoch = column(epochs);
+  PL_CHECK(draw.size() == of.size() && epoch.size() == of.size(), Fault::argument, "want one draw and epoch a record");
+  std::vector<SampleKey> keys;
+  keys.reserve(of.size());
+  for (size_t i = 0; i < of.size(); ++i) {
+    PL_CHECK(draw[i] < kMaxDraws, Fault::argument, "draw %u: want [0, %u)", draw[i], kMaxDraws);
+    keys.push_back({seed, epoch[i], of[i], draw[i]});
+  }
+  return keys;
+}
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The native half of pass_loader: decode, plan, render, read, thread.";

@@ -6,6 +6,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "draws.h"
 #include "error.h"
 #include "image.h"
 #include "plan.h"
@@ -22,6 +23,10 @@ std::span<const T> column(const Array<T>& array) {
   PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
   return {array.data(), static_cast<size_t>(array.size())};
 }
+
+// The keys of N samples. Throws Error(argument) unless there is one draw below kMaxDraws and one epoch a record.
+std::vector<SampleKey> keys_of(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                               const Array<uint32_t>& epochs);
 
 inline std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
   std::span<const ViewSpec> specs = column(rows);

@@ -6,7 +6,9 @@
 
 #include "bindings.h"
 #include "buffers.h"
+#include "decode_batch.h"
 #include "engine.h"
+#include "render_batch.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -85,9 +87,9 @@ struct PyEngine {
            const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_)
       : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
     const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
-    engine = std::make_unique<Engine>(reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
-                                      normalizations_of(table, half, mean, std, element_of(element), channels_last),
-                                      threads, cpus, second);
+    Setup setup{reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
+                normalizations_of(table, half, mean, std, element_of(element), channels_last), second};
+    engine = std::make_unique<Engine>(std::move(setup), threads, cpus);
   }
   py::dict stage_times() const {
     const StageTotals totals = engine->stage_times();
@@ -104,48 +106,53 @@ struct PyEngine {
   std::unique_ptr<Engine> engine;
 };
 
-// A batch under way. Holds the engine and the output arrays; dying early, it first stops all writing into them.
+// A batch in work. Keeps the engine and the arrays that are written to alive. When it dies early, it first stops all
+// writing to them.
 struct PyBatch {
-  PyBatch(py::object engine_, py::list views, py::object plans, py::list heatmaps)
-      : engine(std::move(engine_)), views(views), heatmaps(heatmaps), plans(plans) {}
+  PyBatch(py::object engine_, std::shared_ptr<Batch> batch_, py::list written_, py::object plans_)
+      : engine(std::move(engine_)), batch(std::move(batch_)), written(std::move(written_)), plans(std::move(plans_)) {
+    pool().submit(batch);
+  }
   PyBatch(const PyBatch&) = delete;
   ~PyBatch() {
-    Engine& native = *engine.cast<PyEngine&>().engine;
+    Pool& threads = pool();
     py::gil_scoped_release release;
-    native.cancel(*batch);
+    threads.cancel(*batch);
   }
+
+  Pool& pool() const { return engine.cast<PyEngine&>().engine->pool(); }
 
   // [(slot, fault, message)] in the order of slots; None when `seconds` pass first. Ctrl-C is noticed every 50 ms.
   py::object wait(double seconds) {
-    Engine& native = *engine.cast<PyEngine&>().engine;
+    Pool& threads = pool();
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
     bool done = false;
     while (!done) {
       {
         py::gil_scoped_release release;
-        done = native.wait(*batch, std::chrono::milliseconds(50));
+        done = threads.wait(*batch, std::chrono::milliseconds(50));
       }
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
       if (!done && std::chrono::steady_clock::now() > deadline) return py::none();
     }
-    std::sort(batch->failures.begin(), batch->failures.end(),
-              [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
-    py::list failures;
-    for (const Failure& f : batch->failures) failures.append(py::make_tuple(f.slot, fault_name(f.fault), f.message));
-    return failures;
+    std::vector<Failure> failures = batch->failures();
+    std::sort(failures.begin(), failures.end(), [](const Failure& a, const Failure& b) { return a.slot < b.slot; });
+    py::list found;
+    for (const Failure& f : failures) found.append(py::make_tuple(f.slot, fault_name(f.fault), f.message));
+    return found;
   }
 
   py::object engine;
-  py::list views, heatmaps;
+  std::shared_ptr<Batch> batch;
+  py::list written;
   py::object plans;
-  std::shared_ptr<Batch> batch = std::make_shared<Batch>();
 };
 
 // Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are
 // contiguous.
-Output output_of(const py::handle& object, const Engine& engine, size_t view, size_t samples) {
-  const ViewSpec& spec = engine.recipe()[view];
-  const cpu::OutputForm& form = engine.form();
+Output output_of(const py::handle& object, const Setup& setup, size_t view, size_t samples) {
+  const ViewSpec& spec = setup.recipe[view];
+  const cpu::OutputForm& form = setup.form();
   const py::ssize_t channels = form.channels;
   const int element = static_cast<int>(form.element);
   constexpr const char* kNumpyNames[] = {"float32", "float16", "uint16", "uint8"};
@@ -167,14 +174,14 @@ Output output_of(const py::handle& object, const Engine& engine, size_t view, si
 }
 
 // heatmaps: one (N, 1, height, width) float32 array a view, samples contiguous; or none.
-void add_heatmaps(Batch& batch, const Engine& engine, const py::object& records, const py::list& heatmaps) {
+void add_heatmaps(RenderRequest& request, const Setup& setup, const py::object& records, const py::list& heatmaps) {
   if (heatmaps.empty()) return;
   const auto given = records.cast<Array<int64_t>>();
   const std::span<const int64_t> of = column(given);
-  PL_CHECK(engine.has_heatmaps() && of.size() == batch.records.size() && heatmaps.size() == engine.recipe().size(),
+  PL_CHECK(setup.heatmaps != nullptr && of.size() == request.samples.size() && heatmaps.size() == setup.recipe.size(),
            Fault::argument, "want an engine with heatmaps, one record of theirs a record and one output a view");
   for (size_t v = 0; v < heatmaps.size(); ++v) {
-    const ViewSpec& spec = engine.recipe()[v];
+    const ViewSpec& spec = setup.recipe[v];
     auto out = heatmaps[v].cast<py::array_t<float>>();
     const py::ssize_t height = spec.out_height, width = spec.out_width, count = static_cast<py::ssize_t>(of.size());
     PL_CHECK(out.ptr() == py::handle(heatmaps[v]).ptr() && out.ndim() == 4 && out.shape(0) == count &&
@@ -184,68 +191,61 @@ void add_heatmaps(Batch& batch, const Engine& engine, const py::object& records,
              Fault::argument,
              "heatmap %zu: want a float32 array of shape (%zd, 1, %zd, %zd) whose samples are contiguous", v, count,
              height, width);
-    batch.heatmaps.push_back({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))});
+    request.heatmaps.push_back({reinterpret_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))});
   }
-  batch.heatmap_records.assign(of.begin(), of.end());
+  request.heatmap_records.assign(of.begin(), of.end());
 }
 
-void take_companions(Batch& batch, const py::object& records, const py::object& views, const Engine& engine) {
+void add_companions(RenderRequest& request, const Setup& setup, const py::object& records, const py::object& views) {
   const auto from = records.cast<Array<int64_t>>();
   const auto into = views.cast<Array<int32_t>>();
-  PL_CHECK(column(from).size() == batch.records.size() && column(into).size() == batch.records.size(), Fault::argument,
-           "want one companion and its view a record");
-  for (size_t i = 0; i < batch.records.size(); ++i) {
+  PL_CHECK(column(from).size() == request.samples.size() && column(into).size() == request.samples.size(),
+           Fault::argument, "want one companion and its view a record");
+  for (size_t i = 0; i < request.samples.size(); ++i) {
     const int32_t view = into.data()[i];
-    PL_CHECK(view >= -1 && view < static_cast<int64_t>(engine.recipe().size()), Fault::argument,
-             "a companion's view is %d, want one of the recipe's %zu, or -1", view, engine.recipe().size());
-    batch.companions.push_back({from.data()[i], view});
+    PL_CHECK(view >= -1 && view < static_cast<int64_t>(setup.recipe.size()), Fault::argument,
+             "a companion's view is %d, want one of the recipe's %zu, or -1", view, setup.recipe.size());
+    request.companions.push_back({from.data()[i], view});
   }
 }
 
-void add_keys(Batch& batch, const Array<int64_t>& records, const Array<uint32_t>& draws,
-              const Array<uint32_t>& epochs) {
-  const auto n = static_cast<size_t>(records.size());
-  for (size_t i = 0; i < n; ++i)
-    PL_CHECK(draws.data()[i] < kMaxDraws, Fault::argument, "draw %u: want [0, %u)", draws.data()[i], kMaxDraws);
-  batch.records.assign(records.data(), records.data() + n);
-  batch.draws.assign(draws.data(), draws.data() + n);
-  batch.epochs.assign(epochs.data(), epochs.data() + n);
+void add_sources(RenderRequest& request, const Setup& setup, const py::object& sources) {
+  const auto given = sources.cast<Array<uint16_t>>();
+  const std::span<const uint16_t> of = column(given);
+  PL_CHECK(of.size() == request.samples.size(), Fault::argument, "want one source a record");
+  for (uint16_t source : of)
+    PL_CHECK(source < setup.normalizations.size(), Fault::argument, "source %d: there are %zu", source,
+             setup.normalizations.size());
+  request.sources.assign(of.begin(), of.end());
 }
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
                                 const py::object& sources, const py::object& heatmap_records, const py::list& heatmaps,
                                 const py::object& companions, const py::object& companion_views) {
-  Engine& engine = *self.cast<PyEngine&>().engine;
-  const size_t n = column(records).size();
-  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument,
-           "want one draw and epoch a record");
-  PL_CHECK(views.size() == engine.recipe().size(), Fault::argument, "want one output a view");
-  auto pending = std::make_unique<PyBatch>(self, views, plans, heatmaps);
-  Batch& batch = *pending->batch;
-  for (size_t v = 0; v < views.size(); ++v) batch.views.push_back(output_of(views[v], engine, v, n));
+  const Engine& engine = *self.cast<PyEngine&>().engine;
+  const Setup& setup = engine.setup();
+  RenderRequest request{};
+  request.samples = keys_of(setup.seed, records, draws, epochs);
+  const size_t n = request.samples.size();
+  PL_CHECK(views.size() == setup.recipe.size(), Fault::argument, "want one output a view");
+  for (size_t v = 0; v < views.size(); ++v) request.views.push_back(output_of(views[v], setup, v, n));
   if (!plans.is_none()) {
     auto rows = plans.cast<Array<ViewPlan>>();
     PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
                  rows.shape(1) == static_cast<py::ssize_t>(views.size()),
              Fault::argument, "want plans of shape (records, views)");
-    batch.plans = rows.mutable_data();
+    request.plans = rows.mutable_data();
   }
-  add_keys(batch, records, draws, epochs);
-  if (!sources.is_none()) {
-    const auto given = sources.cast<Array<uint16_t>>();
-    const std::span<const uint16_t> of = column(given);
-    PL_CHECK(of.size() == n, Fault::argument, "want one source a record");
-    for (uint16_t source : of)
-      PL_CHECK(source < engine.sources(), Fault::argument, "source %d: there are %zu", source, engine.sources());
-    batch.sources.assign(of.begin(), of.end());
-  }
-  add_heatmaps(batch, engine, heatmap_records, heatmaps);
+  if (!sources.is_none()) add_sources(request, setup, sources);
+  add_heatmaps(request, setup, heatmap_records, heatmaps);
   PL_CHECK(companions.is_none() || heatmaps.empty(), Fault::argument,
            "a companion has no heatmap: want one or the other");
-  if (!companions.is_none()) take_companions(batch, companions, companion_views, engine);
-  engine.submit(pending->batch);
-  return pending;
+  if (!companions.is_none()) add_companions(request, setup, companions, companion_views);
+  py::list written;
+  for (const py::list& part : {views, heatmaps})
+    for (const py::handle& array : part) written.append(array);
+  return std::make_unique<PyBatch>(self, std::make_shared<RenderBatch>(engine, std::move(request)), written, plans);
 }
 
 // Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies,
@@ -253,32 +253,30 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
 std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, Array<uint8_t> arena, Array<int64_t> pictures,
                                 Array<ViewPlan> plans, const py::object& files) {
-  Engine& engine = *self.cast<PyEngine&>().engine;
-  const size_t n = column(records).size();
-  const auto rows = static_cast<py::ssize_t>(n), views = static_cast<py::ssize_t>(engine.recipe().size());
-  PL_CHECK(column(draws).size() == n && column(epochs).size() == n, Fault::argument,
-           "want one draw and epoch a record");
+  const Engine& engine = *self.cast<PyEngine&>().engine;
+  const Setup& setup = engine.setup();
+  DecodeRequest request{};
+  request.samples = keys_of(setup.seed, records, draws, epochs);
+  const auto rows = static_cast<py::ssize_t>(request.samples.size());
+  const auto views = static_cast<py::ssize_t>(setup.recipe.size());
   PL_CHECK(arena.ndim() == 1 && pictures.ndim() == 2 && pictures.shape(0) == rows && pictures.shape(1) == 5 &&
                plans.ndim() == 2 && plans.shape(0) == rows && plans.shape(1) == views,
            Fault::argument, "want an arena of bytes, pictures of shape (records, 5), plans of shape (records, views)");
-  PL_CHECK(engine.form().channels == 3, Fault::argument, "want a recipe of three channels");
-  auto pending = std::make_unique<PyBatch>(self, py::list(), plans, py::list());
-  pending->views.append(arena);
-  pending->views.append(pictures);
-  Batch& batch = *pending->batch;
-  batch.arena = arena.mutable_data(), batch.arena_bytes = static_cast<size_t>(arena.size());
-  batch.pictures = reinterpret_cast<ArenaPicture*>(pictures.mutable_data());
-  batch.plans = plans.mutable_data();
+  PL_CHECK(setup.form().channels == 3, Fault::argument, "want a recipe of three channels");
+  request.arena = arena.mutable_data(), request.arena_bytes = static_cast<size_t>(arena.size());
+  request.pictures = reinterpret_cast<ArenaPicture*>(pictures.mutable_data());
+  request.plans = plans.mutable_data();
+  py::list written;
+  written.append(arena);
+  written.append(pictures);
   if (!files.is_none()) {
     auto lengths = files.cast<Array<int64_t>>();
     PL_CHECK(lengths.ptr() == files.ptr() && lengths.ndim() == 1 && lengths.size() == rows, Fault::argument,
              "want files of shape (records,), int64");
-    batch.files = lengths.mutable_data();
-    pending->views.append(lengths);
+    request.files = lengths.mutable_data();
+    written.append(lengths);
   }
-  add_keys(batch, records, draws, epochs);
-  engine.submit(pending->batch);
-  return pending;
+  return std::make_unique<PyBatch>(self, std::make_shared<DecodeBatch>(engine, std::move(request)), written, plans);
 }
 
 // uint8 memory that returns to the pool when the last array or tensor that borrows it dies.
@@ -321,7 +319,7 @@ void bind_loading(py::module_& m) {
       .def("read", &PyShardReader::read, "record"_a);
   py::class_<PyBatch>(m, "PendingBatch")
       .def("wait", &PyBatch::wait, "seconds"_a = 1e9)
-      .def_property_readonly("done", [](const PyBatch& self) { return Engine::is_done(*self.batch); })
+      .def_property_readonly("done", [](const PyBatch& self) { return self.batch->is_done(); })
       .def_readonly("plans", &PyBatch::plans);
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,

@@ -1,6 +1,7 @@
 // Masks for Python: arrays of keys in, arrays of cells out.
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include <pybind11/numpy.h>
 
@@ -14,22 +15,6 @@ using namespace pybind11::literals;
 namespace pass_loader {
 namespace {
 
-// The keys of N samples.
-struct Keys {
-  Keys(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws, const Array<uint32_t>& epochs)
-      : seed(seed), record(records.data()), draw(draws.data()), epoch(epochs.data()), count(records.size()) {
-    PL_CHECK(records.ndim() == 1 && draws.ndim() == 1 && epochs.ndim() == 1 && draws.size() == count &&
-                 epochs.size() == count,
-             Fault::argument, "want one draw and epoch a record");
-  }
-  SampleKey operator[](py::ssize_t i) const { return {seed, epoch[i], record[i], draw[i]}; }
-
-  uint64_t seed;
-  const int64_t* record;
-  const uint32_t *draw, *epoch;
-  py::ssize_t count;
-};
-
 void check_grid(const char* what, const Grid& grid, int32_t most_height, int32_t most_width) {
   PL_CHECK(grid.height >= 1 && grid.width >= 1 && grid.height <= most_height && grid.width <= most_width,
            Fault::argument, "%s is %d x %d, want sides from 1 to %d and %d", what, grid.height, grid.width, most_height,
@@ -40,20 +25,21 @@ py::array_t<bool> block_masks(uint64_t seed, const Array<int64_t>& records, cons
                               const Array<uint32_t>& epochs, uint32_t view, std::pair<int32_t, int32_t> grid,
                               const Array<double>& targets, double min_area, double max_area, double aspect_min,
                               bool exact) {
-  const Keys keys(seed, records, draws, epochs);
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const auto n = static_cast<py::ssize_t>(keys.size());
   BlockMask mask{{grid.first, grid.second}, 0.0, min_area, max_area, aspect_min, exact};
   check_grid("the grid", mask.grid, kMaxGridSide, kMaxGridSide);
   PL_CHECK(view < 256, Fault::argument, "view %u, want [0, 256)", view);
-  PL_CHECK(targets.ndim() == 1 && targets.size() == keys.count, Fault::argument, "want one target a record");
+  PL_CHECK(targets.ndim() == 1 && targets.size() == n, Fault::argument, "want one target a record");
   PL_CHECK(min_area > 0.0 && max_area > 0.0 && aspect_min >= 1e-3 && aspect_min <= 1.0, Fault::argument,
            "areas %g and %g, aspect %g: want areas above 0, the aspect in [0.001, 1]", min_area, max_area, aspect_min);
-  for (py::ssize_t i = 0; i < keys.count; ++i)
+  for (py::ssize_t i = 0; i < n; ++i)
     PL_CHECK(targets.data()[i] >= 0.0 && targets.data()[i] <= mask.grid.cells(), Fault::argument,
              "target %g, want [0, %d] cells", targets.data()[i], mask.grid.cells());
-  py::array_t<bool> out({keys.count, py::ssize_t{grid.first}, py::ssize_t{grid.second}});
+  py::array_t<bool> out({n, py::ssize_t{grid.first}, py::ssize_t{grid.second}});
   auto* cells = reinterpret_cast<uint8_t*>(out.mutable_data());
   py::gil_scoped_release release;
-  for (py::ssize_t i = 0; i < keys.count; ++i, cells += mask.grid.cells()) {
+  for (py::ssize_t i = 0; i < n; ++i, cells += mask.grid.cells()) {
     mask.target = targets.data()[i];
     draw_block_mask(mask, keys[i], view, cells);
   }
@@ -62,10 +48,11 @@ py::array_t<bool> block_masks(uint64_t seed, const Array<int64_t>& records, cons
 
 py::array_t<double> mask_uniforms(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                   const Array<uint32_t>& epochs, uint32_t view) {
-  const Keys keys(seed, records, draws, epochs);
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const auto n = static_cast<py::ssize_t>(keys.size());
   PL_CHECK(view < 256, Fault::argument, "view %u, want [0, 256)", view);
-  py::array_t<double> out({keys.count, py::ssize_t{2}});
-  for (py::ssize_t i = 0; i < keys.count; ++i) {
+  py::array_t<double> out({n, py::ssize_t{2}});
+  for (py::ssize_t i = 0; i < n; ++i) {
     const std::array<double, 2> drawn = draw_mask_uniforms(keys[i], view);
     std::copy(drawn.begin(), drawn.end(), out.mutable_data() + 2 * i);
   }
@@ -74,13 +61,14 @@ py::array_t<double> mask_uniforms(uint64_t seed, const Array<int64_t>& records, 
 
 py::array_t<int64_t> orders(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                             const Array<uint32_t>& epochs, uint32_t view, int32_t count) {
-  const Keys keys(seed, records, draws, epochs);
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const auto n = static_cast<py::ssize_t>(keys.size());
   PL_CHECK(count >= 1 && count <= kMaxGridSide * kMaxGridSide, Fault::argument, "%d cells, want 1 or more", count);
   PL_CHECK(view < 256, Fault::argument, "view %u, want [0, 256)", view);
-  py::array_t<int64_t> out({keys.count, py::ssize_t{count}});
+  py::array_t<int64_t> out({n, py::ssize_t{count}});
   int64_t* order = out.mutable_data();
   py::gil_scoped_release release;
-  for (py::ssize_t i = 0; i < keys.count; ++i, order += count) draw_order(keys[i], view, count, order);
+  for (py::ssize_t i = 0; i < n; ++i, order += count) draw_order(keys[i], view, count, order);
   return out;
 }
 
@@ -89,7 +77,8 @@ py::tuple multi_block(uint64_t seed, const Array<int64_t>& records, const Array<
                       const Array<uint32_t>& epochs, std::pair<int32_t, int32_t> grid,
                       std::pair<int32_t, int32_t> predictor, std::pair<int32_t, int32_t> encoder, int32_t predictors,
                       int32_t encoders, int32_t min_keep) {
-  const Keys keys(seed, records, draws, epochs);
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const auto n = static_cast<py::ssize_t>(keys.size());
   const MultiBlock masks{{grid.first, grid.second},
                          {predictor.first, predictor.second},
                          {encoder.first, encoder.second},
@@ -101,7 +90,7 @@ py::tuple multi_block(uint64_t seed, const Array<int64_t>& records, const Array<
   check_grid("an encoder block", masks.encoder, grid.first - 1, grid.second - 1);
   PL_CHECK(predictors >= 1 && encoders >= 1 && predictors <= 64 && encoders <= 64, Fault::argument,
            "%d predictor and %d encoder blocks, want 1 to 64", predictors, encoders);
-  const py::ssize_t n = keys.count, cells = masks.grid.cells();
+  const py::ssize_t cells = masks.grid.cells();
   py::array_t<int64_t> predictor_cells({n, py::ssize_t{predictors}, cells}),
       encoder_cells({n, py::ssize_t{encoders}, cells});
   py::array_t<int32_t> predictor_counts({n, py::ssize_t{predictors}}), encoder_counts({n, py::ssize_t{encoders}});

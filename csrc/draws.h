@@ -27,7 +27,7 @@ struct Draws {
 
 // Of a sample's view. Counter: epoch | record, low 32 bits | view (8), record's high bits (8), draw (16) | slot.
 inline Draws draws_of(const SampleKey& key, uint32_t view) {
-  uint32_t mixed = view | static_cast<uint32_t>(key.record >> 32 & 0xFF) << 8 | (key.draw & 0xFFFF) << 16;
+  uint32_t mixed = view | static_cast<uint32_t>(key.record >> 32 & 0xFF) << 8 | key.draw % kMaxDraws << 16;
   return {{key.epoch, static_cast<uint32_t>(key.record), mixed, 0}, key.seed};
 }
 
