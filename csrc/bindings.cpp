@@ -1,4 +1,4 @@
-// The Python side, with bindings_*.cpp: checks arguments, releases the GIL, translates errors.
+// The module pass_loader._C. Like all bindings_*.cpp, it checks arguments, releases the GIL and translates errors.
 #include "bindings.h"
 
 #include <algorithm>
@@ -40,7 +40,8 @@ Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint
   return plans;
 }
 
-// Of N samples, each with so many companions: (views (N,) int32, -1 where none is used; which of them (N,) int64).
+// Returns (views, companions) for N samples: the view that takes a companion's pixels, (N,) int32, or -1 if none does;
+// and the number of that companion, (N,) int64. companions: how many each sample has.
 py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                           const Array<uint32_t>& epochs, const Array<int64_t>& companions, uint32_t views,
                           double probability) {
@@ -62,7 +63,7 @@ py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Ar
   return py::make_tuple(chosen, which);
 }
 
-// Sample: uint8_t, or uint16_t for gray of 16 bits.
+// Sample is uint8_t, or uint16_t for gray of 16 bits.
 template <typename Sample>
 py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) {
   constexpr bool deep = sizeof(Sample) == 2;
@@ -74,7 +75,7 @@ py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) 
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
   const int channels = static_cast<int>(pixels.shape(2));
   std::span<const ViewPlan> borrowed = column(plans);
-  std::vector<ViewPlan> rows(borrowed.begin(), borrowed.end());  // the caller's may change once the GIL is released
+  std::vector<ViewPlan> rows(borrowed.begin(), borrowed.end());  // the caller's may change without the GIL
   for (const ViewPlan& plan : rows) {
     check_plan(plan, height, width);
     if (deep) check_deep(plan);
@@ -157,7 +158,7 @@ PYBIND11_MODULE(_C, m) {
       translate(error);
     }
   });
-  current_isa();  // a PASS_LOADER_ISA that this machine lacks fails the import, not the first batch
+  current_isa();  // a PASS_LOADER_ISA that this machine lacks must fail the import, not the first batch
   bind_pictures(m);
   bind_plans(m);
   bind_loading(m);

@@ -1,4 +1,4 @@
-// The parts of the Python side.
+// What the files of the Python side share.
 #pragma once
 #include <span>
 #include <vector>
@@ -13,18 +13,19 @@
 
 namespace pass_loader {
 
-// No forcecast: another dtype or layout is refused, not copied.
+// Without forcecast, another dtype or layout is refused instead of copied.
 template <typename T>
 using Array = pybind11::array_t<T, pybind11::array::c_style>;
 
-// One dimension.
+// Checks that the array has one dimension.
 template <typename T>
 std::span<const T> column(const Array<T>& array) {
   PL_CHECK(array.ndim() == 1, Fault::argument, "want a column, found %d dimensions", static_cast<int>(array.ndim()));
   return {array.data(), static_cast<size_t>(array.size())};
 }
 
-// The keys of N samples. Throws Error(argument) unless there is one draw below kMaxDraws and one epoch a record.
+// Returns the keys of N samples. Throws Error(argument) unless there is one draw below kMaxDraws and one epoch a
+// record.
 std::vector<SampleKey> keys_of(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                const Array<uint32_t>& epochs);
 
@@ -38,8 +39,8 @@ void bind_pictures(pybind11::module_& m);
 void bind_loading(pybind11::module_& m);
 void bind_masks(pybind11::module_& m);
 
-// (height, width, channels) uint8: a gray picture in three equal channels or one, any other in three. A deep one is
-// (height, width, 1) uint16.
+// Returns an array (height, width, channels) of uint8. A gray picture has one channel or three equal ones, any other
+// picture has three. A deep picture gives (height, width, 1) of uint16.
 pybind11::array interleaved(const ConstPlanes& picture, int channels);
 
 }  // namespace pass_loader

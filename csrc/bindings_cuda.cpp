@@ -1,4 +1,4 @@
-// The module pass_loader._cuda, a library of its own. Memory of torch's comes as addresses, streams as handles.
+// The module pass_loader._cuda, a library of its own. torch's memory is passed as addresses, its streams as handles.
 #include <cstring>
 #include <vector>
 
@@ -44,7 +44,8 @@ std::vector<cuda::Picture> pictures_of(const Array<int64_t>& rows) {
   return pictures;
 }
 
-// plans: (views,) rows of _C.view_plan_dtype, whose type belongs to the other module.
+// plans: (views,) rows of _C.view_plan_dtype. They are read as bytes, because the dtype is registered in the other
+// module.
 std::vector<cuda::Job> jobs_of(const py::array& plans, const Array<int32_t>& picture_of, const Array<int64_t>& outs) {
   PL_CHECK(plans.ndim() == 1 && plans.itemsize() == sizeof(ViewPlan) && (plans.flags() & py::array::c_style) != 0,
            Fault::argument, "want plans as a contiguous column of view_plan_dtype");

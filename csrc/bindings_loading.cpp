@@ -23,7 +23,7 @@ const char* fault_name(Fault fault) {
 using PackArrays =  // paths, shard, offset, length, CRC
     std::tuple<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>;
 
-// Keeps the columns of the indices alive for as long as the reader lives.
+// Keeps the columns of the indices alive as long as the reader.
 struct PyShardReader {
   explicit PyShardReader(std::vector<PackArrays> packs) : arrays(std::move(packs)) {
     std::vector<PackFiles> files;
@@ -54,7 +54,7 @@ cpu::Element element_of(const std::string& name) {
   fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
 }
 
-// One a source: tables (sources, channels, 256), means and stds (sources, channels).
+// Returns one normalization for each source. table, half: (sources, channels, 256); mean, std: (sources, channels).
 std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, const Array<uint16_t>& half,
                                                   const Array<float>& mean, const Array<float>& std,
                                                   cpu::Element element, bool channels_last) {
@@ -106,8 +106,8 @@ struct PyEngine {
   std::unique_ptr<Engine> engine;
 };
 
-// A batch in work. Keeps the engine and the arrays that are written to alive. When it dies early, it first stops all
-// writing to them.
+// A batch in work. It keeps the engine alive, and the arrays that are written to. If it is destroyed before it is done,
+// it first stops all writing.
 struct PyBatch {
   PyBatch(py::object engine_, std::shared_ptr<Batch> batch_, py::list written_, py::object plans_)
       : engine(std::move(engine_)), batch(std::move(batch_)), written(std::move(written_)), plans(std::move(plans_)) {
@@ -122,7 +122,8 @@ struct PyBatch {
 
   Pool& pool() const { return engine.cast<PyEngine&>().engine->pool(); }
 
-  // [(slot, fault, message)] in the order of slots; None when `seconds` pass first. Ctrl-C is noticed every 50 ms.
+  // Returns [(slot, fault, message)] in the order of slots, or None if `seconds` pass first. Notices Ctrl-C every 50
+  // ms.
   py::object wait(double seconds) {
     Pool& threads = pool();
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::min(seconds, 1e9));
@@ -148,8 +149,8 @@ struct PyBatch {
   py::object plans;
 };
 
-// Where a view's samples are written: an array of the engine's element type, bfloat16 as uint16; samples are
-// contiguous.
+// Returns the place where a view's samples are written. The array must have the engine's element type (bfloat16 as
+// uint16), and each sample must be contiguous.
 Output output_of(const py::handle& object, const Setup& setup, size_t view, size_t samples) {
   const ViewSpec& spec = setup.recipe[view];
   const cpu::OutputForm& form = setup.form();
@@ -173,7 +174,7 @@ Output output_of(const py::handle& object, const Setup& setup, size_t view, size
   return {static_cast<uint8_t*>(out.mutable_data()), static_cast<size_t>(out.strides(0))};
 }
 
-// heatmaps: one (N, 1, height, width) float32 array a view, samples contiguous; or none.
+// heatmaps: one float32 array (N, 1, height, width) for each view, samples contiguous; or an empty list.
 void add_heatmaps(RenderRequest& request, const Setup& setup, const py::object& records, const py::list& heatmaps) {
   if (heatmaps.empty()) return;
   const auto given = records.cast<Array<int64_t>>();
@@ -248,8 +249,8 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   return std::make_unique<PyBatch>(self, std::make_shared<RenderBatch>(engine, std::move(request)), written, plans);
 }
 
-// Pictures decoded into `arena`, uint8, with plans beside them: rows of `pictures` (N, 5) int64 say where each lies,
-// `files` (N,) int64, or None, which of them lie there as files.
+// Decodes pictures into `arena`, uint8, and plans their views. Rows of `pictures`, (N, 5) int64, say where each picture
+// lies; `files`, (N,) int64 or None, says which of them lie there as files.
 std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, Array<uint8_t> arena, Array<int64_t> pictures,
                                 Array<ViewPlan> plans, const py::object& files) {
@@ -279,7 +280,7 @@ std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& re
   return std::make_unique<PyBatch>(self, std::make_shared<DecodeBatch>(engine, std::move(request)), written, plans);
 }
 
-// uint8 memory that returns to the pool when the last array or tensor that borrows it dies.
+// Returns memory as uint8. It goes back to the pool when the last array or tensor that borrows it dies.
 py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t bytes) {
   struct Loan {
     std::shared_ptr<BufferPool> pool;

@@ -1,4 +1,4 @@
-// Masks for Python: arrays of keys in, arrays of cells out.
+// Masks for Python: takes arrays of keys, returns arrays of cells.
 #include <algorithm>
 #include <cmath>
 #include <vector>
@@ -72,7 +72,8 @@ py::array_t<int64_t> orders(uint64_t seed, const Array<int64_t>& records, const 
   return out;
 }
 
-// (predictor cells, their numbers, encoder cells, their numbers): (N, blocks, cells of the grid) and (N, blocks).
+// Returns (predictor cells, their counts, encoder cells, their counts). Cells are (N, blocks, cells of the grid),
+// counts (N, blocks).
 py::tuple multi_block(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                       const Array<uint32_t>& epochs, std::pair<int32_t, int32_t> grid,
                       std::pair<int32_t, int32_t> predictor, std::pair<int32_t, int32_t> encoder, int32_t predictors,

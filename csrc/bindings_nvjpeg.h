@@ -1,4 +1,4 @@
-// JpegDecoder for Python: of pass_loader._cuda, and of a module of the tests whose GPU the CPU executes.
+// JpegDecoder for Python, in pass_loader._cuda and in a module of the tests whose GPU is emulated on the CPU.
 #pragma once
 #include <functional>
 #include <memory>
@@ -11,7 +11,7 @@ namespace pass_loader {
 
 using MakeGpu = std::function<std::unique_ptr<cuda::Gpu>(const pybind11::object& device)>;
 
-// make: of what the constructor is given as device.
+// make: returns the GPU for the object that Python passes as device.
 void bind_nvjpeg(pybind11::module_& m, MakeGpu make);
 
 }  // namespace pass_loader

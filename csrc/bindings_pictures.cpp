@@ -1,4 +1,4 @@
-// Pictures and records alone, without a pack: headers, decoding, transcoding.
+// Single pictures and records without a pack: headers, decoding, transcoding.
 #include <algorithm>
 #include <cstring>
 #include <vector>
@@ -45,7 +45,7 @@ py::dict header_of(const py::buffer& data) {
                   "exif_orientation"_a = header.exif_orientation, "ends"_a = header.ends);
 }
 
-// A copy of a Python buffer with the padding that decoders may read.
+// Copies a Python buffer and adds the padding that decoders may read.
 std::span<const uint8_t> padded(const py::buffer& data, Scratch<uint8_t>& memory) {
   const py::buffer_info info = data.request();
   const std::span<const uint8_t> from = bytes_of(info);
@@ -56,7 +56,7 @@ std::span<const uint8_t> padded(const py::buffer& data, Scratch<uint8_t>& memory
   return {to, from.size()};
 }
 
-// Decodes and throws the pixels away. Kept, it keeps its memory, as the engine's decoders do.
+// Decodes and throws the pixels away. It keeps its memory from picture to picture, as the engine's decoders do.
 struct PyDecoder {
   explicit PyDecoder(bool libjpeg_alone) : decoder(libjpeg_alone) {}
   void decode(const py::buffer& data) {

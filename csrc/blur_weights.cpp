@@ -5,7 +5,8 @@
 namespace pass_loader {
 namespace {
 
-// torch's sum of n floats on x86: 8 lanes, then the rest, then the lanes; below 8 numbers 4 lanes (SumKernel.cpp).
+// Sums n floats in the order of torch on x86: 8 lanes, then the rest, then the lanes; 4 lanes for less than 8 numbers
+// (SumKernel.cpp).
 float sum_of(const float* values, int n) {
   float lanes[8] = {}, sum = 0.0f;
   const int width = n < 8 ? 4 : 8, whole = n / width * width;
@@ -21,8 +22,8 @@ float sum_of(const float* values, int n) {
 
 }  // namespace
 
-// Pillow, BoxBlur.c: _gaussian_blur_radius and ImagingHorizontalBoxBlur. float where Pillow has float: a radius in
-// double gives other weights and then other pixels.
+// Pillow, BoxBlur.c: _gaussian_blur_radius and ImagingHorizontalBoxBlur. The types are float where Pillow has float: a
+// radius in double would give other weights, and then other pixels.
 Box box_of(float sigma) {
   float sigma2 = sigma * sigma / kBoxPasses;
   float length = static_cast<float>(std::sqrt(12.0 * sigma2 + 1.0));
@@ -37,7 +38,8 @@ Box box_of(float sigma) {
   return box;
 }
 
-// exp is rounded from double; torch's is MKL's, which differs in the last place of every hundredth value.
+// exp is computed in double and rounded. torch uses MKL's, which differs in the last place for about one value in a
+// hundred.
 void gaussian_taps(int taps, float sigma, float* out) {
   for (int i = 0; i < taps; ++i) {
     const float x = static_cast<float>(i - taps / 2) / sigma;

@@ -27,7 +27,7 @@ void BufferPool::give_back(void* memory, size_t bytes) noexcept {
   {
     std::lock_guard lock(mutex_);
     unused_.push_back({memory, bytes});
-    if (unused_.size() > keep_) {  // the oldest goes: sizes that are no longer asked for leave first
+    if (unused_.size() > keep_) {  // free the oldest, so that sizes nobody asks for any more leave first
       surplus = unused_.front().memory;
       unused_.erase(unused_.begin());
     }

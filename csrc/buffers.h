@@ -1,5 +1,5 @@
-// Memory for batches that comes back. A fresh batch of 134 MB costs a page fault every 4 kB, about 0.7 ms a DINO
-// sample; a pool pays that once. A buffer returns when the last tensor that borrows it dies.
+// Memory for batches that is used again. A fresh batch of 134 MB costs a page fault every 4 kB, about 0.7 ms for each
+// DINO sample; a pool pays that once. A buffer returns to it when the last tensor that borrows the buffer dies.
 #pragma once
 #include <cstddef>
 #include <cstdlib>
@@ -11,7 +11,7 @@ namespace pass_loader {
 
 class BufferPool {
  public:
-  // At most `keep` unused buffers wait to be taken again; more are freed.
+  // Keeps at most `keep` unused buffers and frees any others.
   explicit BufferPool(size_t keep) : keep_(keep) {}
   ~BufferPool() {
     for (const Buffer& buffer : unused_) std::free(buffer.memory);
@@ -19,7 +19,7 @@ class BufferPool {
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
-  // Contents are whatever was there. Throws std::bad_alloc.
+  // The contents are undefined. Throws std::bad_alloc.
   void* take(size_t bytes);
   void give_back(void* memory, size_t bytes) noexcept;
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr uint32_t kPolynomial = 0x82F63B78;  // reflected
 
-// table[k][b]: the CRC of byte b followed by k zero bytes.
+// table[k][b] is the CRC of byte b followed by k zero bytes.
 constexpr std::array<std::array<uint32_t, 256>, 8> make_tables() {
   std::array<std::array<uint32_t, 256>, 8> table{};
   for (uint32_t byte = 0; byte < 256; ++byte) {

@@ -1,4 +1,4 @@
-// A record's bytes, of any codec, to planes: JPEG, "dct" and PNG, told apart by how they begin.
+// Decodes a record of any codec to planes: JPEG, "dct" or PNG, recognised by the first bytes.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -9,17 +9,18 @@
 
 namespace pass_loader {
 
-// One a thread: owns the decoded picture.
+// Each thread has its own. It owns the decoded picture.
 class Decoder {
  public:
   // libjpeg_alone: see jpeg::Decoder.
   explicit Decoder(bool libjpeg_alone = false) : jpeg_(libjpeg_alone) {}
 
-  // Valid until the next call. kStreamPadding readable bytes must follow. Throws Error(record) where the bytes cannot
-  // be decoded, and where they are neither JPEG nor PNG.
+  // The result is valid until the next call. kStreamPadding readable bytes must follow the record. Throws Error(record)
+  // if the bytes cannot be decoded or are of no known format.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
-  // Whether the bytes are a JPEG as GPUs decode them: jpeg::Decoder::is_plain. Says nothing of the pixels' codes.
+  // Returns true if the bytes are a JPEG that GPUs decode, see jpeg::Decoder::is_plain. Does not look at the
+  // entropy-coded data.
   bool is_plain_jpeg(std::span<const uint8_t> bytes);
 
   bool without_libjpeg() const { return jpeg_.without_libjpeg(); }
@@ -29,13 +30,13 @@ class Decoder {
   png::Decoder png_;
 };
 
-// What the bytes say of themselves before the pixels.
+// What a record says about its picture before the pixels.
 struct PictureHeader {
   int32_t height, width;
-  int components;        // 1 gray, 3 colour, 4 CMYK or YCCK; of a PNG without alpha
-  int bits;              // a component: 8 or 16
+  int components;        // 1 gray, 3 colour, 4 CMYK or YCCK; a PNG's alpha does not count
+  int bits;              // of a component: 8 or 16
   bool progressive;      // or interlaced
-  int exif_orientation;  // 1..8; 1 where there is none, and of a PNG
+  int exif_orientation;  // 1..8; 1 if there is none, and for a PNG
   bool ends;             // the bytes end as their format ends: nothing was cut off
 };
 

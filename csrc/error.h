@@ -1,4 +1,4 @@
-// The one way to fail: an Error says what kind of fault it is and, in words, what was found and what was wanted.
+// The only way to fail: an Error has the kind of fault and a message that says what was found and what was wanted.
 #pragma once
 #include <cstdarg>
 #include <cstdio>

@@ -1,5 +1,5 @@
 // Pillow's resampling filters (src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc) for one output of
-// one axis, in double. The order of operations is Pillow's: regrouping would change last bits and then pixels.
+// one axis, in double. The order of operations is Pillow's: another order would change last bits, and then pixels.
 #pragma once
 #include <cstdint>
 
@@ -27,7 +27,8 @@ struct Scaling {
   bool cubic;
 };
 
-// in_size inputs to resize_size outputs. interpolation: PIL's Resampling value, 2 bilinear, 3 bicubic.
+// Returns the scaling from in_size inputs to resize_size outputs. interpolation: PIL's Resampling value, 2 bilinear, 3
+// bicubic.
 PL_BOTH Scaling scaling_of(int32_t in_size, int32_t resize_size, uint8_t interpolation) {
   Scaling s;
   s.cubic = interpolation == 3;
@@ -55,7 +56,7 @@ PL_BOTH double weight_of(const Scaling& s, double input, double centre) {
   return s.cubic ? bicubic(x) : bilinear(x);
 }
 
-// A weight in 1 / 2^kWeightBits of the sum of all.
+// Returns a weight as a share of the sum of all weights, in units of 2^-kWeightBits.
 PL_BOTH int32_t fixed_weight(double weight, double sum) {
   weight = weight / sum * (1 << kWeightBits);
   return static_cast<int32_t>(weight + (weight < 0.0 ? -0.5 : 0.5));

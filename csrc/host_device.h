@@ -1,4 +1,4 @@
-// Functions that the CPU and a GPU both run: plain C++ to g++, __host__ __device__ to nvcc.
+// Macros for functions that run on both CPU and GPU: plain C++ for g++, __host__ __device__ for nvcc.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -7,7 +7,7 @@
 #define PL_BOTH inline __attribute__((always_inline))
 #endif
 
-// Before a loop whose arrays shall be registers.
+// Stands before a loop whose arrays should be kept in registers.
 #if defined(__CUDA_ARCH__)
 #define PL_UNROLL _Pragma("unroll")
 #else

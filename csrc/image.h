@@ -13,12 +13,12 @@
 namespace pass_loader {
 
 constexpr int64_t kMaxPixels = 178'956'970;  // Pillow's decompression-bomb limit: twice Image.MAX_IMAGE_PIXELS
-constexpr size_t kTile = 64;  // kernels work in tiles of 64 bytes and may touch whole tiles at the end of a buffer
+constexpr size_t kTile = 64;  // bytes: kernels work in tiles and may touch whole tiles at the end of a buffer
 
 inline constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Memory that grows and never shrinks, so that the steady state allocates nothing. Contents are lost on growth.
-// A whole tile past the requested count may be read and written.
+// Memory that grows and never shrinks, so that the steady state allocates nothing. Growing loses the contents. A whole
+// tile past the requested count may be read and written.
 template <typename T>
 class Scratch {
  public:
@@ -56,14 +56,14 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
-// Borrowed. Plane c begins at pixels + c * plane_stride; rows are row_stride bytes apart.
+// Borrowed planes. Plane c begins at pixels + c * plane_stride; rows are row_stride bytes apart.
 template <typename Byte>
 struct PlanesOf {
   Byte* pixels;
   int32_t height, width;
   size_t row_stride, plane_stride;  // bytes
   int channels = 3;                 // planes: 3, or 1 for gray
-  bool deep = false;                // gray of 16 bits a sample, in this machine's order
+  bool deep = false;                // gray of 16 bits, in this machine's byte order
 
   Byte* row(int plane, int32_t y) const { return pixels + plane * plane_stride + static_cast<size_t>(y) * row_stride; }
   operator PlanesOf<const Byte>() const { return {pixels, height, width, row_stride, plane_stride, channels, deep}; }

@@ -1,4 +1,4 @@
-// Instruction-set levels. A kernel is written once, in plain C++ whose loops vectorise, as an always-inlined body;
+// Instruction-set levels. A kernel is written once, as an always-inlined body in plain C++ whose loops vectorise.
 // PL_LEVELS compiles it for each level and dispatches at run time. All levels give the same bytes.
 #pragma once
 #include <string>
@@ -9,9 +9,9 @@ namespace pass_loader {
 // avx2 is x86-64-v3, avx512 x86-64-v4; avx512vbmi adds byte permutes and byte dot products (Ice Lake, Zen 4 and later).
 enum class Isa : int { base = 0, avx2 = 1, avx512 = 2, avx512vbmi = 3 };
 
-// The level in force: the best this machine has, or PASS_LOADER_ISA, or what set_isa chose last.
+// Returns the level in force: the best that this machine has, or PASS_LOADER_ISA, or the last choice of set_isa.
 Isa current_isa();
-void set_isa(const std::string& name);  // throws Error(argument) for a level this machine lacks; "best" undoes
+void set_isa(const std::string& name);  // throws Error(argument) for a level that this machine lacks; "best" undoes it
 std::string isa_name(Isa isa);
 std::vector<std::string> supported_isas();
 
@@ -24,7 +24,7 @@ std::vector<std::string> supported_isas();
 #define PL_TARGET_AVX512 __attribute__((target("arch=x86-64-v4")))
 #define PL_TARGET_VBMI __attribute__((target("arch=x86-64-v4,avx512vbmi,avx512vbmi2,avx512vnni")))
 
-// Defines `void name params`, which calls `name_body args` compiled for the level in force.
+// Defines `void name params`, which calls `name_body args`, compiled for the level in force.
 #define PL_LEVELS(name, params, args)                                       \
   static void name##_base params { name##_body args; }                      \
   PL_TARGET_AVX2 static void name##_avx2 params { name##_body args; }       \

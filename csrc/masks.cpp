@@ -9,16 +9,16 @@
 namespace pass_loader {
 namespace {
 
-// See plan.cpp's Slot; each of these begins a run of slots.
+// See Slot in plan.cpp. Each of these begins a run of slots.
 enum MaskSlot : uint32_t {
-  kBlockTry = 0x1000000,  // two a try: area and aspect, place
-  kOrder = 0x2000000,     // four numbers a slot
+  kBlockTry = 0x1000000,  // two for each try: area and aspect, place
+  kOrder = 0x2000000,     // four numbers in each slot
   kMultiBlockTry = 0x3000000,
   kMaskUniforms = 0x4000000,
 };
 
 constexpr int kTries = 10;       // of a block
-constexpr int kMultiTries = 20;  // of an encoder block, before one constraint less
+constexpr int kMultiTries = 20;  // of an encoder block, before a constraint is dropped
 
 // A stream of random words in consecutive slots.
 class WordStream {
@@ -44,7 +44,7 @@ struct Block {
   int32_t top, left, height, width;
 };
 
-// Masks the block's cells unless that adds none or more than `budget`; returns how many it adds.
+// Masks the block's cells unless that would add none, or more than `budget`. Returns how many it adds.
 int32_t mask_block(const Grid& grid, const Block& block, double budget, uint8_t* cells) {
   int32_t masked = 0;
   for (int32_t y = 0; y < block.height; ++y) {
@@ -58,7 +58,7 @@ int32_t mask_block(const Grid& grid, const Block& block, double budget, uint8_t*
   return added;
 }
 
-// One try; 0 where the block does not fit or is not taken.
+// Makes one try. Returns 0 if the block does not fit or is not taken.
 int32_t try_block(const BlockMask& mask, const Draws& draws, uint32_t slot, double budget, double log_aspect,
                   uint8_t* cells) {
   const Words shape = draws.words(slot);

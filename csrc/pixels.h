@@ -1,4 +1,4 @@
-// Arithmetic of single pixels and values, for every machine: Pillow's bytes.
+// Arithmetic of single pixels and values, for every machine. It gives Pillow's bytes.
 #pragma once
 #include <cstdint>
 
@@ -10,7 +10,7 @@ PL_BOTH int32_t luma(int32_t r, int32_t g, int32_t b) {  // Pillow, Convert.c: L
   return (19595 * r + 38470 * g + 7471 * b + 32768) >> 16;
 }
 
-// Pillow, Blend.c. Inside [0, 1] Pillow does not clip, and there the value cannot leave [0, 255].
+// Pillow, Blend.c. For factors in [0, 1] Pillow does not clip; the value cannot leave [0, 255] then.
 PL_BOTH uint8_t blend(float from, float to, float factor) {
   float value = from + factor * (to - from);
   value = value > 0.0f ? value : 0.0f;
@@ -27,19 +27,20 @@ PL_BOTH int32_t solarized(int32_t x, int32_t threshold) { return x >= threshold 
 //   saturation byte floor(255 c / max)
 //   colour back     round(v (21675 - s w) / 21675), w in [0, 85] by channel and hue, 21675 = 85 * 255
 //
-// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/native/test_render.py does it again through PIL).
-// In float32 below: all integers stay under 2^24, a correctly rounded division of integers is whole only where the
-// quotient is, and 1/21675 leaves no value near a half (2 v (21675 - s w) is even, 21675 is odd).
+// Each was compared with Pillow's arithmetic on all 2^24 inputs (tests/native/test_render.py repeats it through PIL).
+// The code below computes in float32. That is exact, because all integers stay below 2^24, a correctly rounded division
+// of integers is whole only if the quotient is, and 1/21675 leaves no value near a half (2 v (21675 - s w) is even,
+// 21675 is odd).
 
-// Where 85 n / 2c is whole, Pillow gives the whole number or one less; which of them depends on it alone.
+// If 85 n / 2c is whole, Pillow gives that number or one less. Which of them depends on the number alone.
 PL_BOTH constexpr bool falls_short(int32_t k) {
   return (k >= 1 && k <= 31) || (k >= 88 && k <= 104 && k % 4 == 0) || (k >= 129 && k <= 149 && k % 2 == 1) ||
          (k >= 153 && k <= 209 && k % 4 == 1) || k == 176 || k == 184;
 }
 
 struct HueQuotients {
-  int32_t floor;  // of 85 n / 2c
-  int32_t exact;  // 255 where that is the quotient, else 0
+  int32_t floor;  // floor of 85 n / 2c
+  int32_t exact;  // 255 if the quotient is whole, else 0
   int32_t saturation, value;
 };
 
@@ -55,14 +56,14 @@ PL_BOTH HueQuotients hue_quotients_of(int32_t r, int32_t g, int32_t b) {
   return {floor, static_cast<float>(floor) == quotient ? 255 : 0, saturation, max};
 }
 
-// w of one channel: 0 where it keeps the value, 85 where it is at its lowest, a ramp between.
+// Returns w of one channel: 0 where it keeps the value, 85 where it is lowest, and a ramp in between.
 PL_BOTH uint8_t channel_byte(int32_t value, int32_t saturation, int32_t w) {
   w = w < 0 ? 0 : w < 85 ? w : 85;
   float scaled = static_cast<float>(value * (21675 - saturation * w)) * (1.0f / 21675.0f);
   return static_cast<uint8_t>(static_cast<int32_t>(scaled + 0.5f));
 }
 
-// The ramps of the three channels at a hue byte.
+// Returns the ramps of the three channels at a hue byte.
 struct HueRamps {
   int32_t r, g, b;
 };

@@ -9,7 +9,8 @@
 namespace pass_loader {
 namespace {
 
-// A decision's place in the counter. Numbers are never reused or shifted: changing one probability moves nothing else.
+// A decision's place in the counter. Numbers are never reused or shifted, so that changing one probability changes no
+// other decision.
 enum Slot : uint32_t {
   kCropTry = 0,  // 10 tries: area, log ratio
   kCropTries = 10,
@@ -22,14 +23,14 @@ enum Slot : uint32_t {
   kGrayscale = 22,
   kBlur = 23,
   kSolarize = 24,
-  kCompanion = 25,  // of the whole sample, with view 0: whether (two words), in which view, which of them
+  kCompanion = 25,  // of the whole sample, with view 0: if there is one (two words), in which view, and which
 };
 
 struct Box {
   int32_t x, y, width, height;
 };
 
-// torchvision's RandomResizedCrop when ten tries have failed: the central crop, clamped to the range of ratios.
+// What torchvision's RandomResizedCrop takes after ten failed tries: the central crop, clamped to the range of ratios.
 Box central_crop(const ViewSpec& spec, int32_t height, int32_t width) {
   double ratio = static_cast<double>(width) / height;
   int64_t w = width, h = height;
@@ -65,11 +66,11 @@ Box random_resized_crop(const ViewSpec& spec, const Draws& draws, int32_t height
   return central_crop(spec, height, width);
 }
 
-// The word's rank among the 24 orders of four steps; absent steps are left out, -1 fills the end.
+// The word chooses one of the 24 orders of four steps. Absent steps are left out, and -1 fills the end.
 void draw_jitter_order(uint32_t word, const bool (&present)[4], int8_t (&order)[4]) {
   int8_t steps[4] = {0, 1, 2, 3};
   uint32_t rank = below(word, 24);
-  for (uint32_t left = 4; left > 1; --left) {  // Fisher-Yates, its choices read from the rank
+  for (uint32_t left = 4; left > 1; --left) {  // Fisher-Yates, whose choices are read from the rank
     std::swap(steps[left - 1], steps[rank % left]);
     rank /= left;
   }

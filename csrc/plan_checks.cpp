@@ -1,4 +1,4 @@
-// The limits of recipes and plans, each refused with the field's name. Separate from plan.cpp, which only draws.
+// The limits of recipes and plans. Errors name the field. plan.cpp only draws.
 #include <algorithm>
 #include <cmath>
 
@@ -28,7 +28,7 @@ void check_interpolation(uint8_t interpolation) {
            "interpolation is %d, want 2 (bilinear) or 3 (bicubic), PIL's Resampling values", interpolation);
 }
 
-// Reflected edges: no more pixels than the view has beside its edge.
+// Edges are reflected, so the kernel reaches over no more pixels than the view has beside its edge.
 void check_blur_kernel(uint8_t kernel, int32_t height, int32_t width) {
   PL_CHECK(kernel == 0 || (kernel % 2 == 1 && kernel >= 3), Fault::argument,
            "blur_kernel is %d, want 0 (PIL's GaussianBlur) or an odd number of taps from 3 (torchvision's)", kernel);
@@ -36,7 +36,7 @@ void check_blur_kernel(uint8_t kernel, int32_t height, int32_t width) {
            "blur_kernel is %d: a view of %d x %d is too small for so many taps", kernel, height, width);
 }
 
-// Of one view: where its pixels come from.
+// Checks where the pixels of one view come from.
 void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
   const ViewSpec& v = recipe[i];
   const int32_t side = std::max(v.out_height, v.out_width);

@@ -1,4 +1,4 @@
-// What plans and masks compute with, the same on every machine.
+// The functions that plans and masks use. They are the same on every machine.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -30,7 +30,7 @@ inline double portable_log(double x) {
   return 2.0 * t * sum + power * kLn2;
 }
 
-// Python's round(): halves to even.
+// Rounds halves to even, as Python's round().
 inline int64_t round_half_even(double x) {
   double floor = std::floor(x), rest = x - floor;
   int64_t n = static_cast<int64_t>(floor);

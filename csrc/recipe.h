@@ -1,5 +1,5 @@
-// What the user asked for, one row a view: ranges and probabilities. Python fills it (pass_loader/recipes.py) as a
-// structured array; plan.cpp validates and draws from it.
+// What the user asked for: ranges and probabilities, one row for each view. Python fills a structured array with them
+// (pass_loader/recipes/recipe.py). plan_checks.cpp checks them, and plan.cpp draws from them.
 #pragma once
 #include <cstdint>
 #include <type_traits>
@@ -21,12 +21,12 @@ struct ViewSpec {
   double blur_sigma_min, blur_sigma_max;  // output pixels
   double solarize_probability;
   int16_t solarize_threshold;
-  uint8_t interpolation;  // PIL's Resampling value: 2 bilinear, 3 bicubic
-  uint8_t blur_kernel;    // 0: PIL's GaussianBlur; odd: torchvision's, of so many taps
-  uint8_t resize_order;   // see ViewPlan
-  int32_t resize_short;   // 0: a random crop. Else the whole picture, its short side made so long, the centre cut out
-  int32_t via_height, via_width;  // a first resize of the crop on the way; 0: none
-  int32_t box_of;                 // an earlier view whose crop box and flip this one has; -1: its own
+  uint8_t interpolation;          // PIL's Resampling value: 2 bilinear, 3 bicubic
+  uint8_t blur_kernel;            // 0: PIL's GaussianBlur; odd: torchvision's kernel with so many taps
+  uint8_t resize_order;           // see ViewPlan
+  int32_t resize_short;           // 0: a random crop; else the centre of the picture, resized to this short side
+  int32_t via_height, via_width;  // an intermediate resize of the crop; 0: none
+  int32_t box_of;                 // the earlier view from which this one takes crop box and flip; -1: its own
 };
 static_assert(std::is_trivially_copyable_v<ViewSpec>);
 

@@ -1,5 +1,5 @@
-// Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): a counter in, four words out.
-// No state, so no order dependence: a decision's numbers depend on its key and counter alone.
+// Philox4x32-10 (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011): makes four words from a
+// counter. There is no state, so a decision's numbers depend on its key and counter alone, not on any order.
 #pragma once
 #include <array>
 #include <cstdint>
@@ -20,14 +20,14 @@ inline Words philox(Words counter, uint64_t key) {
   return counter;
 }
 
-// [0, 1), 53 bits of two words.
+// Returns a number in [0, 1) from 53 bits of two words.
 inline double unit(uint32_t high, uint32_t low) {
   return static_cast<double>((uint64_t{high} << 32 | low) >> 11) * 0x1p-53;
 }
 
 inline double uniform(double u, double low, double high) { return low + (high - low) * u; }
 
-// {0, ..., n - 1}; the bias is below n / 2^32.
+// Returns one of {0, ..., n - 1}. The bias is below n / 2^32.
 inline uint32_t below(uint32_t word, uint32_t n) { return static_cast<uint32_t>(uint64_t{word} * n >> 32); }
 
 }  // namespace pass_loader

@@ -66,8 +66,8 @@ ShardReader::Opened ShardReader::open(size_t shard) const {
   return {descriptor, true};
 }
 
-// The file may have been moved away and put back, or its server restarted. dup3 exchanges what lies behind the number
-// at once, under threads that read through it.
+// The file may have been moved away and put back, or its server may have been restarted. dup3 replaces the open file of
+// a descriptor in one step, while other threads read through it.
 bool ShardReader::reopen(size_t shard) const {
   if (shard >= kKeptOpen || descriptors_[shard] < 0) return false;
   const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);

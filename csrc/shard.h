@@ -1,5 +1,5 @@
-// Record to bytes, checked. Shards are read with pread, not mapped: a shard that shrinks or vanishes under a running
-// job is an error, never a SIGBUS.
+// Reads records and checks their bytes. Shards are read with pread, not mapped, so that a shard that shrinks or
+// vanishes during a job is an error and never a SIGBUS.
 #pragma once
 #include <atomic>
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace pass_loader {
 
-// The index's columns, borrowed: the caller keeps them alive. One entry a record.
+// The index's columns, one entry for each record. They are borrowed: the caller keeps them alive.
 struct IndexColumns {
   std::span<const int32_t> shard;
   std::span<const int64_t> offset, length;  // bytes
@@ -20,11 +20,12 @@ struct IndexColumns {
 };
 
 struct PackFiles {
-  std::vector<std::string> paths;  // of the shards
+  std::vector<std::string> paths;  // the shards' paths
   IndexColumns index;
 };
 
-// The records of one pack or of several, numbered through: those of the first, then those of the second, ...
+// The records of one pack or of several. They are numbered through all packs: those of the first, then those of the
+// second, ...
 class ShardReader {
  public:
   explicit ShardReader(std::vector<PackFiles> packs);
@@ -36,18 +37,18 @@ class ShardReader {
     return parts_.back().first_record + static_cast<int64_t>(parts_.back().index.shard.size());
   }
 
-  // Which of the packs a record in [0, records()) lies in.
+  // Returns the number of the pack that has a record in [0, records()).
   size_t pack_of(int64_t record) const {
     size_t pack = parts_.size() - 1;
     while (record < parts_[pack].first_record) --pack;
     return pack;
   }
 
-  // Of the record's shard; "?" for a record that the packs do not have.
+  // Returns the path of the record's shard; "?" for a record that the packs do not have.
   const char* path_of(int64_t record) const;
 
-  // The record's bytes, in `buffer`. Safe from any number of threads, each with its own buffer.
-  // Throws Error(argument) for a record out of range, Error(io), Error(record) where the CRC does not fit.
+  // Returns the record's bytes, which are in `buffer`. May be called by any number of threads, each with its own
+  // buffer. Throws Error(argument) for a record out of range, Error(io), or Error(record) if the CRC does not match.
   std::span<const uint8_t> read(int64_t record, Scratch<uint8_t>& buffer) const;
 
  private:
@@ -58,12 +59,12 @@ class ShardReader {
     IndexColumns index;
   };
   Opened open(size_t shard) const;
-  bool reopen(size_t shard) const;  // whether what is kept open is now what lies at the path
+  bool reopen(size_t shard) const;  // returns true if the descriptor that is kept now has the file at the path
   std::span<const uint8_t> read_bytes(size_t shard, int64_t offset, int64_t length, Scratch<uint8_t>& buffer) const;
 
-  std::vector<std::string> paths_;                   // of all packs
+  std::vector<std::string> paths_;                   // the paths of all packs
   std::vector<Part> parts_;                          // at least one
-  std::unique_ptr<std::atomic<int>[]> descriptors_;  // of the first kKeptOpen shards; -1: not opened yet
+  std::unique_ptr<std::atomic<int>[]> descriptors_;  // those of the first kKeptOpen shards; -1: not opened yet
 };
 
 }  // namespace pass_loader

@@ -1,4 +1,5 @@
-// Where the time goes: nanoseconds and samples a stage, added up by each thread for itself and summed by who reads.
+// Where the time goes: nanoseconds for each stage, and samples. Each thread adds up its own; the reader sums over
+// threads.
 #pragma once
 #include <array>
 #include <atomic>
@@ -9,7 +10,7 @@
 
 namespace pass_loader {
 
-// The stages in the order in which a sample meets them. Names cross into Python as they stand here.
+// The stages in the order in which a sample goes through them. Python uses the same names.
 #define PL_STAGES(stage)                                                                                      \
   stage(read) stage(decode) stage(plan) stage(resize) stage(brightness_contrast) stage(saturation) stage(hue) \
       stage(grayscale) stage(blur) stage(solarize) stage(normalize) stage(heatmap)
@@ -27,8 +28,8 @@ struct StageTotals {
   uint64_t samples = 0;  // rendered without a failure
 };
 
-// One thread's. Only that thread writes, so an addition is a plain load and store; others may read at any time. 128
-// bytes apart: processors fetch cache lines in pairs.
+// The times of one thread. Only that thread writes, so an addition is a plain load and store; others may read at any
+// time. They are aligned to 128 bytes because processors fetch cache lines in pairs.
 class alignas(128) StageTimes {
  public:
   void add(Stage stage, uint64_t ns) { add(ns_[static_cast<size_t>(stage)], ns); }
@@ -48,8 +49,8 @@ class alignas(128) StageTimes {
   std::atomic<uint64_t> samples_{0};
 };
 
-// A stopwatch that runs through: `charge` books the time since the last charge to a stage. One reading of the clock,
-// about 20 ns, a stage and view.
+// A stopwatch that never stops: `charge` adds the time since the last charge to a stage. It costs one reading of the
+// clock, about 20 ns, for each stage and view.
 class StageClock {
  public:
   explicit StageClock(StageTimes& times) : times_(times), last_(std::chrono::steady_clock::now()) {}

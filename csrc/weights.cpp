@@ -8,13 +8,13 @@
 namespace pass_loader {
 namespace {
 
-constexpr int kLanes = 8;  // outputs computed together; each lane adds its taps in Pillow's order
+constexpr int kLanes = 8;  // outputs that are computed together; each lane adds its taps in Pillow's order
 
-// kLanes outputs from number `begin` of the resize. `unscaled` and `fixed` have kLanes values a tap; with `exact` the
-// weights in double replace `unscaled`.
+// Makes the weights of kLanes outputs of the resize, from number `begin`. `unscaled` and `fixed` have kLanes values for
+// each tap. With `exact`, the weights in double replace `unscaled`.
 PL_INLINE void lane_weights_body(const Scaling& scaling, bool exact, int32_t begin, int32_t in_size, int32_t taps,
                                  int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
-  const Scaling s = scaling;  // a copy: what is written below cannot be it, and the loops vectorise
+  const Scaling s = scaling;  // a copy, which no store below can change: the loops vectorise
   double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
   for (int i = 0; i < kLanes; ++i) {
     center[i] = centre_of(s, begin + i);
@@ -51,7 +51,7 @@ PL_LEVELS(lane_weights,
 void make_weights(const AxisRequest& request, AxisWeights& weights) {
   const Scaling s = scaling_of(request.in_size, request.resize_size, request.interpolation);
   const int32_t stride = (static_cast<int32_t>(std::ceil(s.support)) * 2 + 1 + 3) / 4 * 4;
-  // An output has less than 2 support + 1 taps, but for rounding.
+  // An output has less than 2 support + 1 taps, apart from rounding.
   const int32_t taps = static_cast<int32_t>(2.0 * s.support + 0.001) + 1;
   weights.stride = stride;
   weights.first.resize(request.out_size);

@@ -14,10 +14,10 @@ namespace pass_loader::cpu {
 namespace {
 
 constexpr int kLanes = 32;
-// In 16 bits the box sum must stay below 2^15: 255 * (2 * 63 + 1) does.
+// The box sum must stay below 2^15 to be kept in 16 bits; 255 * (2 * 63 + 1) does.
 constexpr int kMaxRadius16 = 63;
 
-// One pass down kLanes columns: a running sum over the box, edges repeated.
+// Makes one pass down kLanes columns: a running sum over the box, with repeated edges.
 PL_INLINE void blur_columns(const uint8_t* in, uint8_t* out, int height, size_t stride, const Box& box) {
   auto row = [&](int y) { return in + static_cast<size_t>(std::clamp(y, 0, height - 1)) * stride; };
   uint32_t sum[kLanes];
@@ -35,7 +35,7 @@ PL_INLINE void blur_columns(const uint8_t* in, uint8_t* out, int height, size_t 
   }
 }
 
-// Three passes down kLanes columns of `a`; the result is in `b`.
+// Makes three passes down kLanes columns of `a`. The result is in `b`.
 PL_INLINE void blur_strip_body(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t*) {
   blur_columns(a, b, height, stride, box);
   blur_columns(b, a, height, stride, box);
@@ -88,12 +88,12 @@ PL_LEVELS(transpose_plane,
           (const uint8_t* in, size_t in_stride, int rows, int columns, uint8_t* out, size_t out_stride),
           (in, in_stride, rows, columns, out, out_stride))
 
-// Down the columns of `a`, whose rows are padded to kLanes; the result is in `b`.
+// Blurs down the columns of `a`, whose rows are padded to kLanes. The result is in `b`.
 void blur_down(uint8_t* a, uint8_t* b, int height, size_t stride, const Box& box, uint16_t* words) {
   for (size_t x = 0; x < stride; x += kLanes) blur_strip(a + x, b + x, height, stride, box, words);
 }
 
-// Across as down the columns of the transpose.
+// Blurs along the rows, as columns of the transpose.
 void blur_plane(uint8_t* plane, int height, int width, const Box& box, uint8_t* a, uint8_t* b, uint16_t* words) {
   const size_t down = round_up(height, kLanes), across = round_up(width, kLanes);
   transpose_plane(plane, width, height, width, a, down);

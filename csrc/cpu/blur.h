@@ -1,4 +1,5 @@
-// Pillow's GaussianBlur: three extended box blurs an axis (Gwosdek et al., SSVM 2011), 8 bits between passes.
+// Pillow's GaussianBlur: three extended box blurs along each axis (Gwosdek et al., SSVM 2011), with 8 bits between
+// passes.
 #pragma once
 #include "cpu/jitter.h"
 #include "image.h"
@@ -10,7 +11,7 @@ struct BlurScratch {
   Scratch<uint16_t> words;  // a strip of columns in 16 bits, twice
 };
 
-// sigma > 0, pixels (what PIL calls radius). view.count == height * width.
+// sigma > 0, in pixels; PIL calls it radius. view.count == height * width.
 void gaussian_blur(const ViewPixels& view, int height, int width, float sigma, BlurScratch& scratch);
 
 }  // namespace pass_loader::cpu

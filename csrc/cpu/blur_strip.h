@@ -1,4 +1,5 @@
-// Box blurs down a strip of columns in 16-bit lanes. Included once an instruction-set level by blur.cpp, which defines
+// Box blurs down a strip of columns in 16-bit lanes. blur.cpp includes this file once for each instruction-set level
+// and defines
 //   PL_STRIP       the function's name; PL_STRIP_PASS(kind): of its parts
 //   PL_TARGET      its target attribute
 //   PL_VECTOR      the register: __m256i or __m512i
@@ -6,10 +7,10 @@
 //   PL_LOAD_BYTES  half a register of bytes, widened to 16 bits
 //   PL_STORE_BYTES(to, v)  the low bytes of a register's 16-bit lanes
 
-// Three pixels, as the middle one c and far = left + right - 2 c: with 2^24 = ww + 2 fw + odd,
+// Three pixels are given by the middle one, c, and far = left + right - 2 c. With 2^24 = ww + 2 fw + odd,
 //   c ww + (left + right) fw = 2^24 c + far fw - odd c.
-// In two 16-bit limbs with fw = 65536 high + low, low signed: the upper one, rounded, needs of the lower one only
-// whether it is below odd c.
+// This is computed in two 16-bit limbs with fw = 65536 high + low, low signed. To round the upper limb, all that
+// matters of the lower one is whether it is below odd c.
 PL_TARGET static void PL_STRIP_PASS(three)(const PL_VECTOR* in, int height, const Box& box, PL_VECTOR* out) {
   const int below = static_cast<int16_t>(box.fw);
   const PL_VECTOR high = PL_OP(set1_epi16)(static_cast<short>((static_cast<int>(box.fw) - below) >> 16));
@@ -28,8 +29,8 @@ PL_TARGET static void PL_STRIP_PASS(three)(const PL_VECTOR* in, int height, cons
   }
 }
 
-// A product of a 10 to 14-bit sum and a 24-bit weight in 16-bit multiplications: weight = 4096 high + low, both at most
-// 4096, and a sum of two products is what pmaddwd computes of interleaved (box sum, far pair).
+// Multiplies a sum of 10 to 14 bits by a 24-bit weight with 16-bit multiplications: weight = 4096 high + low, both at
+// most 4096, and pmaddwd computes a sum of two products from interleaved (box sum, far pair).
 PL_TARGET static void PL_STRIP_PASS(wide)(const PL_VECTOR* in, int height, const Box& box, PL_VECTOR* out) {
   const PL_VECTOR high = PL_OP(set1_epi32)(static_cast<int>((box.fw >> 12) << 16 | box.ww >> 12));
   const PL_VECTOR low = PL_OP(set1_epi32)(static_cast<int>((box.fw & 4095) << 16 | (box.ww & 4095)));
@@ -50,7 +51,7 @@ PL_TARGET static void PL_STRIP_PASS(wide)(const PL_VECTOR* in, int height, const
   }
 }
 
-// `words` holds the strip twice, each with radius + 1 rows above and below that repeat its edges.
+// `words` holds the strip twice. Each copy has radius + 1 rows above and below that repeat its edges.
 PL_TARGET static void PL_STRIP(const uint8_t* in, size_t stride, int height, const Box& box, uint16_t* words,
                                uint8_t* out) {
   const int margin = box.radius + 1;

@@ -9,14 +9,14 @@
 namespace pass_loader::cpu {
 namespace {
 
-constexpr int kLanes = 8;  // outputs summed together; each lane adds its taps in Pillow's order
+constexpr int kLanes = 8;  // outputs that are summed together; each lane adds its taps in Pillow's order
 
-// Resample.c: ROUND_UP, then clipped.
+// Rounds as ROUND_UP in Resample.c, then clips.
 PL_INLINE uint16_t to_word(double sum) {
   return static_cast<uint16_t>(std::clamp(static_cast<int32_t>(sum >= 0.0 ? sum + 0.5 : sum - 0.5), 0, 65535));
 }
 
-// out[i] = sum over t of in[t * in_stride + i] * weight[t], for kLanes neighbours i.
+// Computes out[i] = sum over t of in[t * in_stride + i] * weight[t] for kLanes neighbours i.
 template <typename Value>
 PL_INLINE void weighted_sum(const Value* in, size_t in_stride, const double* weight, int32_t count, uint16_t* out) {
   double sum[kLanes] = {};
@@ -25,7 +25,8 @@ PL_INLINE void weighted_sum(const Value* in, size_t in_stride, const double* wei
   for (int i = 0; i < kLanes; ++i) out[i] = to_word(sum[i]);
 }
 
-// Up to kLanes rows. Their columns are made contiguous, so that a tap is one load for all rows. Strides in values.
+// Resizes up to kLanes rows. It makes their columns contiguous, so that a tap is one load for all rows. Strides are in
+// values.
 PL_INLINE void across_body(const uint16_t* in, size_t in_stride, int32_t rows, const AxisWeights& weights,
                            double* columns, uint16_t* out, size_t out_stride) {
   const int32_t in_width = weights.input_end - weights.input_begin;
@@ -59,7 +60,7 @@ PL_LEVELS(down,
           (const uint16_t* in, size_t in_stride, const double* weight, int32_t count, uint16_t* out, int32_t width),
           (in, in_stride, weight, count, out, width))
 
-// Rows of 16-bit values; strides in values.
+// Resizes columns of 16-bit values. Strides are in values.
 struct Words {
   const uint16_t* at;
   size_t stride;
@@ -84,19 +85,19 @@ PL_INLINE float normalized(uint16_t value, float mean, float std) {
   return (static_cast<float>(value) / 65535.0f - mean) / std;
 }
 
-// The nearest half type, ties to even (IEEE 754-2008, 4.3.1).
+// Rounds to the nearest half, ties to even (IEEE 754-2008, 4.3.1).
 PL_INLINE uint16_t to_float16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value), magnitude = bits & 0x7fffffff;
   const auto sign = static_cast<uint16_t>(bits >> 16 & 0x8000);
   if (magnitude > 0x7f800000) return sign | 0x7e00;   // no number
-  if (magnitude >= 0x47800000) return sign | 0x7c00;  // from 65536 on: infinite
+  if (magnitude >= 0x47800000) return sign | 0x7c00;  // 65536 and above become infinite
   if (magnitude < 0x38800000) {                       // below 2^-14: subnormal, in steps of 2^-24
-    // A sum with 0.5 has its last bit at 2^-24, and rounds to it.
+    // A sum with 0.5 has its last bit at 2^-24, so the addition rounds to it.
     const float rounded = std::bit_cast<float>(magnitude) + 0.5f;
     return sign | static_cast<uint16_t>(std::bit_cast<uint32_t>(rounded) - 0x3f000000);
   }
   const uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-  return sign | static_cast<uint16_t>((rounded - 0x38000000) >> 13);  // what rounds up to 65536 becomes infinite
+  return sign | static_cast<uint16_t>((rounded - 0x38000000) >> 13);  // infinite if it rounds up to 65536
 }
 
 PL_INLINE uint16_t to_bfloat16(float value) {
@@ -105,7 +106,7 @@ PL_INLINE uint16_t to_bfloat16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// One channel of `count` values, `step` apart in the output.
+// Normalizes one channel of `count` values, which lie `step` apart in the output.
 PL_INLINE void normalize_words_body(const uint16_t* in, size_t count, Element element, float mean, float std,
                                     size_t step, void* out) {
   if (element == Element::float32) {

@@ -14,14 +14,14 @@ namespace {
 
 constexpr int kLanes = kTile;
 
-// The arithmetic: pixels.h.
+// The arithmetic is that of pixels.h.
 constexpr std::array<bool, 256> kFallsShort = [] {
   std::array<bool, 256> table{};
   for (int k = 0; k < 256; ++k) table[k] = falls_short(k);
   return table;
 }();
 
-// Index: 2 * floor(quotient), plus 1 where the quotient is not whole. Value: the shifted hue byte.
+// The index is 2 * floor(quotient), plus 1 where the quotient is not whole. The value is the shifted hue byte.
 struct HueTable {
   uint8_t shifted[512];
   uint8_t falls_short[256];
@@ -39,7 +39,7 @@ HueTable make_hue_table(int shift) {
   return table;
 }
 
-// `whole` is the quotient's floor, `exact` 255 where it is the quotient and 0 elsewhere.
+// `whole` is the quotient's floor; `exact` is 255 where the quotient is whole and 0 elsewhere.
 PL_INLINE void rgb_to_hue_saturation(const uint8_t* red, const uint8_t* green, const uint8_t* blue, uint8_t* whole,
                                      uint8_t* exact, uint8_t* saturation, uint8_t* value) {
   for (int i = 0; i < kLanes; ++i) {
@@ -71,10 +71,10 @@ PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_
 }
 
 #if defined(__x86_64__)
-// The same quotients in 16-bit lanes: an estimate that is the floor or one less, and the remainder tells which.
+// Computes the same quotients in 16-bit lanes: an estimate is the floor or one less, and the remainder tells which.
 //
-// rcpps is off by at most 1.5 / 2^12 of its value (Intel SDM, RCPPS), otherwise on each machine; kBelow keeps every
-// estimate from above the quotient.
+// rcpps is off by at most 1.5 / 2^12 of its value (Intel SDM, RCPPS), and its results differ between machines. kBelow
+// keeps every estimate from exceeding the quotient.
 constexpr float kBelow = 1.0f - 1.0f / 2048;
 
 PL_TARGET_AVX2 PL_INLINE __m256i low_words(__m256i bytes) {
@@ -94,8 +94,8 @@ struct HueWords {
   __m256i quotient, whole, saturation;
 };
 
-// floor(85 distance / 2 chroma), all ones where that is the quotient, floor(255 chroma / value). Of no meaning where
-// they do not matter: the first two without chroma, the last without value.
+// floor(85 distance / 2 chroma); all ones where that is the quotient; floor(255 chroma / value). The first two are
+// undefined where chroma is 0, the last where value is 0: they do not matter there.
 PL_TARGET_AVX2 PL_INLINE HueWords hue_quotients(__m256i distance, __m256i chroma, __m256i value) {
   const __m256 all = _mm256_set1_ps(32768.0f * kBelow), most = _mm256_set1_ps(255.0f * kBelow);
   __m256i reciprocal[2], estimate[2];
@@ -107,21 +107,21 @@ PL_TARGET_AVX2 PL_INLINE HueWords hue_quotients(__m256i distance, __m256i chroma
   }
   const __m256i one = _mm256_set1_epi16(1);
   HueWords out;
-  // The estimate misses by less than 21675 / 65536 for the reciprocal's own floor and 0.04 for kBelow.
+  // The estimate is off by less than 21675 / 65536 for the reciprocal's own floor, and 0.04 for kBelow.
   const __m256i dividend = _mm256_mullo_epi16(distance, _mm256_set1_epi16(85));
   const __m256i divisor = _mm256_add_epi16(chroma, chroma);
   const __m256i near = _mm256_mulhi_epu16(dividend, _mm256_packus_epi32(reciprocal[0], reciprocal[1]));
   const __m256i rest = _mm256_sub_epi16(dividend, _mm256_mullo_epi16(near, divisor));
   out.quotient = _mm256_add_epi16(_mm256_add_epi16(near, one), _mm256_cmpgt_epi16(divisor, rest));
   out.whole = _mm256_or_si256(_mm256_cmpeq_epi16(rest, divisor), _mm256_cmpeq_epi16(rest, _mm256_setzero_si256()));
-  const __m256i floor = _mm256_packus_epi32(estimate[0], estimate[1]);  // less than 0.3 off
+  const __m256i floor = _mm256_packus_epi32(estimate[0], estimate[1]);  // off by less than 0.3
   const __m256i times_255 = _mm256_sub_epi16(_mm256_slli_epi16(chroma, 8), chroma);
   const __m256i left = _mm256_sub_epi16(times_255, _mm256_mullo_epi16(floor, value));
   out.saturation = _mm256_add_epi16(_mm256_add_epi16(floor, one), _mm256_cmpgt_epi16(value, left));
   return out;
 }
 
-// Which bytes of `whole` fall short, of those given by `exact`: bit k % 8 of byte k / 8.
+// Bit k % 8 of byte k / 8 is set if the whole quotient k falls short.
 struct FallsShortBits {
   uint8_t of[32];
 };
@@ -137,7 +137,7 @@ PL_TARGET_AVX2 PL_INLINE __m256i table_of(const uint8_t* sixteen) {
 
 PL_TARGET_AVX2 PL_INLINE __m256i falls_short(__m256i k) {
   const __m256i byte = _mm256_and_si256(_mm256_srli_epi16(k, 3), _mm256_set1_epi8(31));
-  // A shuffle gives 0 where the index's highest bit is set.
+  // A shuffle gives 0 where the highest bit of the index is set.
   const __m256i low = _mm256_shuffle_epi8(table_of(kFallsShortBits.of), _mm256_add_epi8(byte, _mm256_set1_epi8(112)));
   const __m256i high =
       _mm256_shuffle_epi8(table_of(kFallsShortBits.of + 16), _mm256_sub_epi8(byte, _mm256_set1_epi8(16)));
@@ -163,7 +163,8 @@ PL_TARGET_AVX2 PL_INLINE HueBytes rgb_to_hsv_avx2(__m256i r, __m256i g, __m256i 
   const HueWords high = hue_quotients(high_words(distance), high_words(chroma), high_words(value));
   const __m256i quotient = _mm256_packus_epi16(low.quotient, high.quotient);
   const __m256i whole = _mm256_packs_epi16(low.whole, high.whole);
-  // Backwards from the sector: the floor of a negative quotient; and round the circle, 255 to a turn.
+  // Going back from the sector needs the floor of a negative quotient. Then the hue wraps around the circle, 255 to a
+  // turn.
   const __m256i ahead_or_level = _mm256_cmpeq_epi8(_mm256_max_epu8(ahead, behind), ahead);
   const __m256i back = _mm256_xor_si256(ahead_or_level, _mm256_set1_epi8(-1));
   __m256i hue = _mm256_sub_epi8(_mm256_xor_si256(quotient, back), _mm256_and_si256(back, whole));
@@ -172,18 +173,18 @@ PL_TARGET_AVX2 PL_INLINE HueBytes rgb_to_hsv_avx2(__m256i r, __m256i g, __m256i 
   return {hue, _mm256_packus_epi16(low.saturation, high.saturation), value};
 }
 
-// 85 - w of the channel whose ramps are `steps` from their feet, 2 in 85 each: w = 2 steps - 1.
+// Returns 85 - w for the channel whose ramps are `steps` from their feet, where w = 2 steps - 1.
 PL_TARGET_AVX2 PL_INLINE __m256i kept_of(__m256i steps) {
   return _mm256_min_epu8(_mm256_subs_epu8(_mm256_set1_epi8(86), _mm256_adds_epu8(steps, steps)), _mm256_set1_epi8(85));
 }
 
 struct ValueWords {
-  __m256i saturation;  // in bytes, each with 255 less it
+  __m256i saturation;  // in bytes, each next to 255 minus it
   __m256i value;
-  __m256i share;  // 65536 / 21675 of it
+  __m256i share;  // 65536 / 21675 of the value
 };
 
-// v (21675 - s w) / 21675, rounded: 21675 - s w = s (85 - w) + (255 - s) 85. The estimate misses by less than a third.
+// v (21675 - s w) / 21675, rounded: 21675 - s w = s (85 - w) + (255 - s) 85. The estimate is off by less than a third.
 PL_TARGET_AVX2 PL_INLINE __m256i channel_words(const ValueWords& v, __m256i kept_and_85) {
   const __m256i part = _mm256_maddubs_epi16(v.saturation, kept_and_85);
   const __m256i near = _mm256_mulhi_epu16(v.share, part);
@@ -231,7 +232,7 @@ PL_TARGET_AVX2 void shift_hue_avx2(uint8_t* red, uint8_t* green, uint8_t* blue, 
   }
 }
 
-// The table's look-up as byte permutes: floor + shift, less one where the quotient is whole and falls short.
+// Does the table's look-up by byte permutes: floor + shift, minus one where the quotient is whole and falls short.
 PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count,
                                          const HueTable& table) {
   __m512i falls_short[4];
@@ -261,7 +262,7 @@ PL_DISPATCH(shift_hue, (uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const 
 }  // namespace
 
 void hue(const ViewPixels& view, float turns) {
-  if (view.channels == 1) return;  // without saturation every hue is the same
+  if (view.channels == 1) return;  // without saturation, a change of hue changes nothing
   shift_hue(view.pixels, view.pixels + view.plane_stride, view.pixels + 2 * view.plane_stride, view.count,
             make_hue_table(static_cast<int>(static_cast<double>(turns) * 255.0)));
 }

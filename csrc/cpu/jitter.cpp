@@ -23,8 +23,8 @@ PL_INLINE void blend_with_constant_body(uint8_t* pixels, size_t count, float fro
 }
 
 #if defined(__x86_64__)
-// Eight bytes to float, and 32 blended values back: truncated, then clipped by two saturating packs. |factor| <= 1e6
-// keeps the values inside int32.
+// Converts eight bytes to float, and 32 blended values back: they are truncated, then clipped by two saturating packs.
+// |factor| <= 1e6 keeps the values inside int32.
 PL_TARGET_AVX2 inline __m256 floats_at(const uint8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
@@ -47,7 +47,7 @@ PL_TARGET_AVX2 void blend_with_constant_avx2(uint8_t* pixels, size_t count, floa
   }
 }
 
-// Luma of 16 pixels in 16-bit lanes: 19595 r + 19235 g and 7471 b + 19235 g, by pmaddwd.
+// Computes the luma of 16 pixels in 16-bit lanes: 19595 r + 19235 g and 7471 b + 19235 g, by pmaddwd.
 PL_TARGET_AVX2 PL_INLINE void luma_avx2(__m256i r, __m256i g, __m256i b, __m256i (&luma)[2]) {
   const __m256i of_rg = _mm256_set1_epi32(19235 << 16 | 19595), of_bg = _mm256_set1_epi32(19235 << 16 | 7471);
   const __m256i rg[2] = {_mm256_unpacklo_epi16(r, g), _mm256_unpackhi_epi16(r, g)};
@@ -82,7 +82,8 @@ PL_TARGET_AVX2 void saturate_avx2(uint8_t* r, uint8_t* g, uint8_t* b, size_t cou
   }
 }
 
-// The value depends on the byte alone: 256 values in four registers, two permutes of 128 and a choice by the high bit.
+// The value depends on the byte alone, so a table of 256 values is kept in four registers and looked up by two permutes
+// of 128 entries and a choice by the high bit.
 PL_TARGET_VBMI void blend_with_constant_avx512vbmi(uint8_t* pixels, size_t count, float from, float factor) {
   alignas(64) uint8_t table[256];
   for (int i = 0; i < 256; ++i) table[i] = blend(from, static_cast<float>(i), factor);
@@ -120,7 +121,7 @@ PL_INLINE void to_three_equal_body(uint8_t* r, uint8_t* g, uint8_t* b, size_t co
 }
 
 PL_INLINE void to_luma_body(const uint8_t* r, const uint8_t* g, const uint8_t* b, size_t count, uint8_t* out) {
-  for (size_t at = 0; at < count; at += kLanes) {  // by tiles: what is written cannot be what is read next
+  for (size_t at = 0; at < count; at += kLanes) {  // by tiles, so that no store can change the next load
     uint8_t tile[kLanes];
     for (size_t i = 0; i < kLanes; ++i) tile[i] = static_cast<uint8_t>(luma(r[at + i], g[at + i], b[at + i]));
     std::memcpy(out + at, tile, kLanes);
@@ -164,7 +165,7 @@ PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t
     const __m512 gray = _mm512_cvtepi32_ps(_mm512_srli_epi32(sum, 16));
     for (int c = 0; c < 3; ++c) {
       __m512 away = _mm512_mul_ps(all_factor, _mm512_sub_ps(_mm512_cvtepi32_ps(pixel[c]), gray));
-      __m512i blended = _mm512_cvttps_epi32(_mm512_add_ps(gray, away));  // |factor| <= 1e6: inside int32
+      __m512i blended = _mm512_cvttps_epi32(_mm512_add_ps(gray, away));  // |factor| <= 1e6 keeps it inside int32
       blended = _mm512_max_epi32(blended, _mm512_setzero_si512());
       _mm_storeu_si128(reinterpret_cast<__m128i*>(planes[c]), _mm512_cvtusepi32_epi8(blended));
     }
@@ -212,7 +213,7 @@ void contrast(const ViewPixels& view, float factor) {
 }
 
 void saturation(const ViewPixels& view, float factor) {
-  if (view.channels == 1) return;  // each pixel is its own L
+  if (view.channels == 1) return;  // each pixel equals its L
   Channels c(view);
   saturate(c.r, c.g, c.b, view.count, factor);
 }

@@ -1,5 +1,6 @@
-// Colour steps on contiguous planes of `count` pixels each, in place: RGB, or gray in one plane, where every step does
-// what it does to three equal planes and what Pillow does to an image of mode "L". Whole tiles are read and written.
+// Colour steps, in place, on contiguous planes of `count` pixels each. The planes are RGB, or one plane of gray, for
+// which every step does what it would do to three equal planes, and what Pillow does to an image of mode "L". Whole
+// tiles are read and written.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -8,7 +9,7 @@
 
 namespace pass_loader::cpu {
 
-// Planes lie plane_stride bytes apart; plane_stride >= count rounded up to kTile.
+// The planes lie plane_stride bytes apart; plane_stride >= count rounded up to kTile.
 struct ViewPixels {
   uint8_t* pixels;
   size_t count;
@@ -16,15 +17,15 @@ struct ViewPixels {
   int channels;
 };
 
-// Pillow's ImageEnhance through Image.blend: in1 + factor * (in2 - in1) in float32, clipped, truncated.
+// Pillow's ImageEnhance, which uses Image.blend: in1 + factor * (in2 - in1) in float32, clipped and truncated.
 void brightness(const ViewPixels& view, float factor);
 void contrast(const ViewPixels& view, float factor);    // around int(mean of L + 0.5)
 void saturation(const ViewPixels& view, float factor);  // around each pixel's L
 
-// torchvision's adjust_hue on PIL: HSV bytes, hue byte shifted by (int)((double)turns * 255) modulo 256.
+// torchvision's adjust_hue on PIL images: the hue byte of HSV is shifted by (int)((double)turns * 255) modulo 256.
 void hue(const ViewPixels& view, float turns);
 
-// The picture itself where it is gray, else its luma in one plane: convert("L"). `memory` keeps it.
+// Returns the picture itself if it is gray, else its luma in one plane, as convert("L"). `memory` owns that plane.
 ConstPlanes to_gray(const ConstPlanes& picture, Scratch<uint8_t>& memory);
 
 void grayscale(const ViewPixels& view);                // ITU-R 601: (19595 R + 38470 G + 7471 B + 32768) >> 16

@@ -1,7 +1,7 @@
-// torchvision 0.28, transforms/_functional_tensor.py: gaussian_blur, on x86 with FMA. There the output is one chain of
-// fused multiply-adds over taps x taps products in raster order (oneDNN's depthwise convolution), rounded half to even.
-// A separable sum is a small part of that work; its distance from the chain has a bound (`Doubt`), so that only sums as
-// near as that to a half need the chain.
+// Blurs as torchvision 0.28 (transforms/_functional_tensor.py: gaussian_blur) on x86 with FMA. There, an output is one
+// chain of fused multiply-adds over taps x taps products in raster order (oneDNN's depthwise convolution), rounded half
+// to even. A separable sum takes much less work, and its distance from the chain has a bound (`Doubt`). Only sums that
+// are closer than that to a half need the chain.
 #include "cpu/kernel_blur.h"
 
 #include <algorithm>
@@ -19,30 +19,31 @@
 namespace pass_loader::cpu {
 namespace {
 
-constexpr int kRun = 32;         // neighbours that are summed together, whole registers at every level
-constexpr int kMaxRadius = 127;  // of an 8-bit number of taps
-constexpr int kChains = 8;       // independent ones at a time: a fused multiply-add waits for the one before
+constexpr int kRun = 32;         // neighbours that are summed together: whole registers at every level
+constexpr int kMaxRadius = 127;  // from an 8-bit number of taps
+constexpr int kChains = 8;       // chains that run side by side, because a fused multiply-add waits for the one before
 
-// 1.5 * 2^23: a number below 2^22 added to it is rounded to a whole one, half to even, which stands in the lowest bits.
+// 1.5 * 2^23. Adding a number below 2^22 to it rounds that number to a whole one, half to even, and leaves it in the
+// lowest bits.
 constexpr float kWhole = 12582912.0f;
 
 struct Taps {
   int radius;
   int reach;            // the separable sum goes this far, at least 1
-  int span;             // products farther than this along an axis are zeros: fma(x, 0, s) is s
-  const float* weight;  // of distance 0 and up
-  const float* kernel;  // the products, as torch has them
+  int span;             // products farther out along an axis are zero, and fma(x, 0, s) is s
+  const float* weight;  // by distance, from 0
+  const float* kernel;  // the products, as torch computes them
 };
 
-// A sum s farther than least + share * min(s, 128) from a half is on the chain's side of it.
+// A sum s that is farther than least + share * min(s, 128) from a half lies on the same side of it as the chain.
 struct Doubt {
   float least, share;
 };
 
-// One plane on its way: floats with reflected margins, and their sums along the rows.
+// One plane in work: floats with reflected margins, and their sums along the rows.
 struct Plane {
   int height, width;
-  float *floats, *sums;  // of the first row's first pixel
+  float *floats, *sums;  // at the first pixel of the first row
   size_t stride, sums_stride;
   const Taps& taps;
 
@@ -51,19 +52,19 @@ struct Plane {
   float* sums_of(int y) const { return sums + static_cast<size_t>(y) * sums_stride; }
 };
 
-// Half the distance of neighbouring floats at v.
+// Returns half the distance between neighbouring floats at v.
 double half_ulp(double v) {
   return std::bit_cast<float>(std::bit_cast<uint32_t>(static_cast<float>(v)) & 0x7f800000) * 0x1p-24;
 }
 
-// How far chain and separable sum may lie apart.
+// Bounds the distance between the chain and the separable sum.
 //
-// The chain: a step's error is at most half an ulp of its result, and at most the term that it adds, as the sum before
-// is a float. No term is negative, so that a partial sum exceeds neither the last one nor 255 times the weights so far.
-// For s in [v, 2v) that is a sum of minima of v / 2^24 and constants: concave in v, so that the line through its values
-// at 64 and 128 is nowhere below it.
-// The separable sum: one rounding a step, of at most min(s, 128) / 2^24 (2 reach + 8 cover both axes, a sum of two
-// rows, products rounded by themselves, and the chain's rounded weights); and the taps left out.
+// In the chain, the error of a step is at most half an ulp of its result. It is also at most the term that the step
+// adds, as the sum before is a float. No term is negative, so a partial sum exceeds neither the last one nor 255 times
+// the weights so far. For s in [v, 2v), the error is thus a sum of minima of v / 2^24 and constants. That is concave in
+// v, so the line through its values at 64 and 128 is nowhere below it. The separable sum rounds once a step, by at most
+// min(s, 128) / 2^24; 2 reach + 8 steps cover both axes, a sum of two rows, products that are rounded by themselves,
+// and the chain's rounded weights. It also leaves out some taps.
 Doubt doubt_of(const Taps& taps, double left_out) {
   const int side = 2 * taps.radius + 1;
   double sum = 0.0, at_64 = 0.0, at_128 = 0.0;
@@ -77,7 +78,7 @@ Doubt doubt_of(const Taps& taps, double left_out) {
   return {static_cast<float>(1.01 * least), static_cast<float>(1.01 * (share + (2 * taps.reach + 8) * 0x1p-24))};
 }
 
-// As far as the taps beyond, of both axes, weigh more than `most`; what they weigh then.
+// Shortens the reach as long as the taps beyond it, along both axes, weigh at most `most`. Returns their weight.
 double set_reach(Taps& taps, double most) {
   double left_out = 0.0;
   taps.reach = taps.radius;

@@ -1,4 +1,4 @@
-// torchvision's GaussianBlur: a kernel of so many taps, reflected edges, float32, rounded to 8 bits.
+// torchvision's GaussianBlur: a kernel with a given number of taps, reflected edges, float32, rounded to 8 bits.
 #pragma once
 #include "cpu/jitter.h"
 #include "image.h"
@@ -10,7 +10,8 @@ struct KernelBlurScratch {
   Scratch<uint32_t> doubtful;
 };
 
-// count: of taps, odd, at most 255; sigma > 0, pixels. view.count == height * width, both above count / 2.
+// count: the number of taps, odd, at most 255. sigma > 0, in pixels. view.count == height * width, both above count /
+// 2.
 void kernel_blur(const ViewPixels& view, int height, int width, int count, float sigma, KernelBlurScratch& scratch);
 
 }  // namespace pass_loader::cpu

@@ -1,4 +1,4 @@
-// The rows of torchvision's blur. Included once a level by kernel_blur.cpp, which defines
+// The rows of torchvision's blur. kernel_blur.cpp includes this file once for each level and defines
 //   PL_PART(name)       a function's name
 //   PL_TARGET           its target attribute
 //   PL_FLOATS           the register
@@ -15,7 +15,7 @@ PL_TARGET static inline PL_FLOATS PL_PART(load)(const float* from) {
   return values;
 }
 
-// A row of bytes to floats, reflected without repeating the edge.
+// Converts a row of bytes to floats, reflected at the ends without repeating the edge.
 PL_TARGET static void PL_PART(widen)(const uint8_t* row, int width, int radius, float* out) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float);
   for (int x = 0; x < width; x += kCount) {
@@ -25,8 +25,8 @@ PL_TARGET static void PL_PART(widen)(const uint8_t* row, int width, int radius, 
   for (int i = 1; i <= radius; ++i) out[-i] = out[i], out[width - 1 + i] = out[width - 1 - i];
 }
 
-// Sums along a row, of kRun neighbours together so that a weight is loaded once for all. Neighbours of equal weight are
-// added first, which is exact.
+// Sums along a row, for kRun neighbours together, so that a weight is loaded once for all of them. Pixels with equal
+// weight are added first, which is exact.
 PL_TARGET static void PL_PART(across)(const float* in, int width, Taps taps, float* out) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;
   for (int x = 0; x < width; x += kRun, in += kRun, out += kRun) {
@@ -41,7 +41,7 @@ PL_TARGET static void PL_PART(across)(const float* in, int width, Taps taps, flo
   }
 }
 
-// Rounds a register of sums to bytes. True where one of them may lie on the other side of a half than the chain's.
+// Rounds a register of sums to bytes. Returns true if one of them may lie on the other side of a half than its chain.
 PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, Doubt doubt, uint8_t* out) {
   typedef int32_t Ints __attribute__((vector_size(sizeof(PL_FLOATS))));
   const PL_FLOATS most = 128.0f - PL_FLOATS{}, whole = sum + kWhole, off = sum - (whole - kWhole);
@@ -50,13 +50,13 @@ PL_TARGET static inline bool PL_PART(round)(PL_FLOATS sum, Doubt doubt, uint8_t*
   return PL_ANY_SIGN(room - (PL_FLOATS)((Ints)off & 0x7FFFFFFF));
 }
 
-// One row of bytes from the sums of the rows around it. Returns how many registers hold a doubt; their first pixels go
-// to `doubtful`, which has room for one more.
+// Makes one row of bytes from the sums of the rows around it. Returns how many registers hold a doubt and writes the
+// first pixel of each to `doubtful`, which has room for one more.
 PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, Taps taps, Doubt doubt, uint8_t* out,
                                       uint32_t first, uint32_t* doubtful) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float), kTogether = kRun / kCount;
   size_t count = 0;
-  uint8_t beyond[kCount];  // the bytes of a register that is not whole; then of one beyond the row
+  uint8_t beyond[kCount];  // the bytes of a register that reaches beyond the row
   for (int run = 0; run < width; run += kRun) {
     PL_FLOATS sums[kTogether];
     for (int k = 0; k < kTogether; ++k) sums[k] = PL_PART(load)(row[0] + run + k * kCount) * taps.weight[0];
@@ -76,7 +76,7 @@ PL_TARGET static size_t PL_PART(down)(const float* const* row, int width, Taps t
   return count;
 }
 
-// torch's own arithmetic for kChains registers of pixels.
+// Runs torch's own arithmetic for kChains registers of pixels.
 PL_TARGET static void PL_PART(chains)(const Plane& plane, const uint32_t* doubtful, size_t count, uint8_t* pixels) {
   constexpr int kCount = sizeof(PL_FLOATS) / sizeof(float);
   PL_FLOATS sums[kChains] = {};
@@ -101,8 +101,8 @@ PL_TARGET static void PL_PART(chains)(const Plane& plane, const uint32_t* doubtf
   }
 }
 
-// A row becomes floats, the one before it sums along the row (whose loads would wait for stores just made), and the one
-// `reach` rows before that bytes again.
+// In each step one row becomes floats, and the row before it is summed: loads from the row just made would wait for its
+// stores. The row `reach` rows before that becomes bytes again.
 PL_TARGET static void PL_PART(plane)(const Plane& plane, Doubt doubt, uint32_t* doubtful, uint8_t* pixels) {
   const Taps& taps = plane.taps;
   const float* rows[2 * kMaxRadius + 1];

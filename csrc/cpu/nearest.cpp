@@ -5,8 +5,8 @@
 namespace pass_loader::cpu {
 namespace {
 
-// One axis of a resize: which input each output takes. Pillow, Geometry.c: ImagingScaleAffine, whose positions are a
-// sum in double.
+// One axis of a resize: finds which input each output takes. As in Pillow (Geometry.c: ImagingScaleAffine), positions
+// are a running sum in double.
 void fill_inputs(int32_t in_size, int32_t out_size, int32_t* inputs) {
   const double step = static_cast<double>(in_size) / out_size;
   double at = step * 0.5;
@@ -18,7 +18,7 @@ struct Axis {
   bool flip;
 };
 
-// Which of the picture's pixels each of the view's takes.
+// Finds the picture's row or column for each row or column of the view.
 const int32_t* inputs_of(const Axis& axis, Scratch<int32_t>& memory, Scratch<int32_t>& via_memory) {
   int32_t* inputs = memory.need(static_cast<size_t>(axis.resize));
   const int32_t from = axis.via > 0 ? axis.via : axis.crop_size;

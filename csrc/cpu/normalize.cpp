@@ -21,8 +21,8 @@ struct Channel {
   float mean, std, std_reciprocal;
 };
 
-// a / b by a reciprocal and one Newton step with fused multiply-adds: the correctly rounded quotient for nearly all
-// operands (Markstein, IBM J. Res. Dev. 34, 1990). Normalization checks those that occur.
+// Computes a / b by a reciprocal and one Newton step with fused multiply-adds. That is the correctly rounded quotient
+// for nearly all operands (Markstein, IBM J. Res. Dev. 34, 1990); Normalization checks those that occur.
 PL_INLINE float divide(float a, float b, float reciprocal) {
   float quotient = a * reciprocal;
   float rest = __builtin_fmaf(-quotient, b, a);
@@ -34,7 +34,7 @@ PL_INLINE float compute(uint8_t byte, const Channel& c) {
   return divide(scaled - c.mean, c.std, c.std_reciprocal);
 }
 
-// The nearest bfloat16, ties to even; for finite values.
+// Rounds a finite value to the nearest bfloat16, ties to even.
 PL_INLINE uint16_t to_bfloat16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
@@ -50,14 +50,14 @@ void look_up_plane(const uint8_t* in, size_t count, const Channel& c, Element el
   look_up(in, count, c.half, static_cast<uint16_t*>(out));
 }
 
-// Without fused multiply-add in the instruction set, looking up is faster.
+// Without fused multiply-add in the instruction set, a look-up is faster.
 void compute_plane_base(const uint8_t* in, size_t count, const Channel& channel, Element element, void* out) {
   look_up_plane(in, count, channel, element, out);
 }
 
 #if defined(__x86_64__)
 PL_INLINE void compute_floats(const uint8_t* in, size_t count, const Channel& channel, Element element, void* out) {
-  const Channel c = channel;  // a copy: what is written cannot be it, and the loops vectorise
+  const Channel c = channel;  // a copy, which no store can change: the loops vectorise
   if (element == Element::float32) {
     auto* floats = static_cast<float*>(out);
     for (size_t i = 0; i < count; ++i) floats[i] = compute(in[i], c);
@@ -109,7 +109,7 @@ void convert_plane(const uint8_t* in, size_t count, const Normalization& n, size
   }
 }
 
-// Three runs of `count` values, `stride` apart, to pixels.
+// Interleaves three runs of `count` values, which lie `stride` apart.
 template <typename Value>
 PL_INLINE void interleave_values(const Value* planes, size_t stride, size_t count, Value* out) {
   for (size_t i = 0; i < count; ++i)
@@ -143,14 +143,14 @@ void normalize(const Planes& view, const Normalization& normalization, void* out
   if (view.deep) return normalize_deep(view, normalization, out);
   const size_t count = static_cast<size_t>(view.height) * view.width, bytes = bytes_of(normalization.form.element);
   const auto channels = static_cast<size_t>(normalization.form.channels);
-  const size_t stride = view.channels == 1 ? 0 : view.plane_stride;  // of one plane all channels are made
+  const size_t stride = view.channels == 1 ? 0 : view.plane_stride;  // one plane fills all channels
   auto* to = static_cast<uint8_t*>(out);
   if (!normalization.form.channels_last || channels == 1) {
     for (size_t plane = 0; plane < channels; ++plane)
       convert_plane(view.pixels + plane * stride, count, normalization, plane, to + plane * count * bytes);
     return;
   }
-  constexpr size_t kRun = 1024;  // pixels that stay in the first-level cache between the two steps
+  constexpr size_t kRun = 1024;  // pixels: they stay in the first-level cache between the two steps
   alignas(64) uint8_t planes[3 * kRun * sizeof(float)];
   for (size_t at = 0; at < count; at += kRun) {
     const size_t run = std::min(kRun, count - at);

@@ -5,7 +5,7 @@
 namespace pass_loader::cpu {
 namespace {
 
-// Planes without row gaps, each rounded up to whole tiles.
+// Returns planes without gaps between rows, each rounded up to whole tiles.
 Planes view_planes(Scratch<uint8_t>& scratch, int32_t height, int32_t width, const ConstPlanes& picture) {
   const size_t row_stride = static_cast<size_t>(width) * (picture.deep ? 2 : 1);
   const size_t plane_stride = round_up(row_stride * static_cast<size_t>(height), kTile);
@@ -13,7 +13,7 @@ Planes view_planes(Scratch<uint8_t>& scratch, int32_t height, int32_t width, con
   return {pixels, height, width, row_stride, plane_stride, picture.channels, picture.deep};
 }
 
-// The crop box to a resize of height x width, of which `out` is the window at offset_x, offset_y.
+// Resizes the crop box to height x width. `out` is the window of that at offset_x, offset_y.
 ResampleRequest request_of(const ViewPlan& plan, int32_t height, int32_t width) {
   ResampleRequest request{};
   request.crop_x = plan.crop_x, request.crop_y = plan.crop_y;
@@ -64,7 +64,7 @@ void blur(const ViewPixels& pixels, const Planes& view, const ViewPlan& plan, Re
   kernel_blur(pixels, view.height, view.width, plan.blur_kernel, plan.blur_sigma, scratch.kernel_blur);
 }
 
-// Runs a step and charges it, where the plan asks for it.
+// Runs a step and charges it to the clock if the plan asks for it.
 template <typename Step>
 void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
   if (!wanted) return;

@@ -1,4 +1,4 @@
-// Executes plans: one decoded picture and one plan in, one view out.
+// Executes plans: makes one view from a decoded picture and a plan.
 #pragma once
 #include <cstdint>
 
@@ -18,9 +18,10 @@ struct RenderScratch {
   Scratch<uint8_t> view, via;
 };
 
-// The steps crop, resize, flip, jitter, grayscale, blur, solarize. The plan was checked against the picture's size and,
-// for a deep picture, by check_deep: it has the first three alone. Returns as many planes as the picture has, without
-// row gaps, owned by `scratch` and valid until its next use. Each step that runs is charged to `clock`.
+// Runs the steps crop, resize, flip, jitter, grayscale, blur and solarize. The plan must have been checked against the
+// picture's size and, for a deep picture, by check_deep, which allows the first three steps alone. Returns as many
+// planes as the picture has, without gaps between rows. They belong to `scratch` and are valid until its next use. Each
+// step that runs is charged to `clock`.
 Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch, StageClock& clock);
 
 }  // namespace pass_loader::cpu

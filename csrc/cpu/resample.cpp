@@ -11,10 +11,10 @@
 namespace pass_loader::cpu {
 namespace {
 
-constexpr int kLanes = 32;  // outputs summed together: 2 AVX-512 or 4 AVX2 registers of int32
+constexpr int kLanes = 32;  // outputs that are summed together: 2 AVX-512 or 4 AVX2 registers of int32
 constexpr int32_t kHalf = 1 << (kWeightBits - 1);
 
-// out[i] = sum over t of in[t * in_stride + i] * weight[t], for kLanes neighbours i.
+// Computes out[i] = sum over t of in[t * in_stride + i] * weight[t] for kLanes neighbours i.
 PL_INLINE void weighted_sum(const uint8_t* in, size_t in_stride, const int32_t* weight, int32_t count, uint8_t* out) {
   int32_t sum[kLanes];
   for (int i = 0; i < kLanes; ++i) sum[i] = kHalf;
@@ -23,8 +23,8 @@ PL_INLINE void weighted_sum(const uint8_t* in, size_t in_stride, const int32_t* 
   for (int i = 0; i < kLanes; ++i) out[i] = static_cast<uint8_t>(std::clamp(sum[i] >> kWeightBits, 0, 255));
 }
 
-// One tile of up to kLanes rows of one plane. Its columns are made contiguous, so that a tap is one load for all rows.
-// `columns` holds the tile's input and output, both transposed. `out` has room for whole blocks of 16 x 16.
+// Resizes one tile of up to kLanes rows of one plane. It makes the columns contiguous, so that a tap is one load for
+// all rows. `columns` holds the tile's input and output, both transposed. `out` has room for whole blocks of 16 x 16.
 PL_INLINE void horizontal_tile_body(const uint8_t* in, size_t in_stride, int32_t rows, const AxisWeights& weights,
                                     uint8_t* columns, uint8_t* out, size_t out_stride) {
   const int32_t in_width = weights.input_end - weights.input_begin;
@@ -57,7 +57,7 @@ PL_LEVELS(vertical_row,
           (const uint8_t* in, size_t in_stride, const int32_t* weight, int32_t count, uint8_t* out, int32_t width),
           (in, in_stride, weight, count, out, width))
 
-// `out` has rows padded to whole blocks, and whole tiles of them.
+// The rows of `out` are padded to whole blocks, and there are whole tiles of them.
 void horizontal_pass(const ConstPlanes& in, const Planes& out, ResampleScratch& scratch) {
   const AxisWeights& weights = scratch.horizontal;
   const size_t in_width = round_up(weights.input_end - weights.input_begin, 16);

@@ -8,8 +8,8 @@ namespace pass_loader::cpu {
 struct ResampleScratch {
   AxisWeights horizontal, vertical;
   Scratch<uint8_t> between;  // the picture between the passes
-  Scratch<uint8_t> padded;   // the output of a horizontal pass that comes second
-  Scratch<uint8_t> columns;  // one tile of it, transposed; resample_avx2's vertical weights
+  Scratch<uint8_t> padded;   // the output of a horizontal pass that runs second
+  Scratch<uint8_t> columns;  // one tile, transposed; resample_avx2's vertical weights
   Scratch<uint8_t> groups;   // resample_avx2's horizontal weights
 };
 
@@ -21,8 +21,8 @@ struct ResampleRequest {
   bool flip, vertical_first;
 };
 
-// `out` has as many planes as the picture, and rows of out.width bytes without gaps. Both buffers may be read, and out
-// written, up to two tiles past their end.
+// `out` has as many planes as the picture, and rows of out.width bytes without gaps. Both buffers may be read up to two
+// tiles past their ends, and `out` written.
 void resample(const ConstPlanes& picture, const ResampleRequest& request, const Planes& out, ResampleScratch& scratch);
 
 }  // namespace pass_loader::cpu

@@ -14,19 +14,19 @@ namespace pass_loader::cpu {
 #if defined(__x86_64__)
 namespace {
 
-// pmaddwd adds two products of 16-bit numbers to an int32. A 22-bit weight is split as w = 2048 high + low,
-// 0 <= low < 2048, so that two of them multiply two taps exactly; sums wrap in 32 bits, their total does not.
+// pmaddwd adds two products of 16-bit numbers to an int32. A 22-bit weight is split as w = 2048 high + low, 0 <= low <
+// 2048, so that two of them multiply two taps exactly. Partial sums may wrap around in 32 bits; the total does not.
 //
-// Behind the horizontal pass two rows are interleaved in 16 bits: column x of rows 2k and 2k + 1 is one int32. So the
-// pass writes 8 columns of two rows as one register, and to the vertical pass two taps of a column are one int32.
+// After the horizontal pass two rows are interleaved in 16 bits: column x of rows 2k and 2k + 1 is one int32. So the
+// pass writes 8 columns of two rows as one register, and two taps of a column are one int32 for the vertical pass.
 constexpr int kGroup = 8;      // outputs side by side in a register of int32
-constexpr int kColumns = 32;   // that the vertical pass takes together
-constexpr int kRows = 16;      // that the horizontal pass takes together
-constexpr int kWindow = 16;    // input bytes that a shuffle reaches
-constexpr int kMaxPairs = 12;  // of taps: bounds what is read past a row's end
+constexpr int kColumns = 32;   // columns that the vertical pass takes together
+constexpr int kRows = 16;      // rows that the horizontal pass takes together
+constexpr int kWindow = 16;    // input bytes within the reach of a shuffle
+constexpr int kMaxPairs = 12;  // pairs of taps: bounds what is read past a row's end
 constexpr int kLowBits = 11;
 
-// Two taps' weights, for one output.
+// The weights of two taps of one output.
 struct PairWeights {
   int32_t high, low;  // the second tap's in the upper half
 };
@@ -37,14 +37,14 @@ PairWeights pair_weights(int32_t first, int32_t second) {
   return {both(first >> kLowBits, second >> kLowBits), both(first & kLow, second & kLow)};
 }
 
-// Eight outputs, four to a window each. Windows move on by `step` pairs of taps.
+// Eight outputs, four for each of two windows. The windows move on by `step` pairs of taps.
 struct HorizontalGroup {
   int32_t base[2];                             // each half's leftmost input
-  alignas(32) uint8_t index[kWindow / 4][32];  // of the bytes of each output's pair in a window, widened to 16 bits
+  alignas(32) uint8_t index[kWindow / 4][32];  // places in a window of each output's pair of bytes, widened to 16 bits
   alignas(32) int32_t high[kMaxPairs][kGroup], low[kMaxPairs][kGroup];
 };
 
-// How many pairs of taps of four neighbours a window holds: 4, 2 or none, which is 0.
+// Returns how many pairs of taps of four neighbouring outputs fit into a window: 4, 2 or 0.
 int32_t pairs_a_window(const AxisWeights& weights) {
   const int32_t outputs = static_cast<int32_t>(weights.first.size());
   int32_t spread = 0;
@@ -55,7 +55,7 @@ int32_t pairs_a_window(const AxisWeights& weights) {
   return spread + 8 <= kWindow ? 4 : spread + 4 <= kWindow ? 2 : 0;
 }
 
-// The group of outputs from `begin`; past the last output, the last again.
+// Fills the group of outputs from `begin`. The last output is repeated past the end.
 void fill_group(const AxisWeights& weights, int32_t begin, int32_t step, int32_t pairs, HorizontalGroup& group) {
   const int32_t last = static_cast<int32_t>(weights.first.size()) - 1;
   for (int32_t i = 0; i < kGroup; ++i) {
@@ -100,13 +100,14 @@ PL_TARGET_AVX2 PL_INLINE __m256i window(const uint8_t* left, const uint8_t* righ
 
 PL_TARGET_AVX2 PL_INLINE __m256i load(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
 
-// One group of outputs over pairs of rows of one plane. The usual numbers of pairs of taps are constants; 0: any.
+// Computes one group of outputs for pairs of rows of one plane. The usual numbers of pairs of taps are template
+// arguments; 0 stands for any number.
 template <int step, int usual_pairs>
 PL_TARGET_AVX2 void horizontal_rows(const HorizontalGroup& group, int32_t any_pairs, const uint8_t* in,
                                     size_t in_stride, int32_t row_pairs, uint8_t* between, size_t pair_stride) {
   constexpr int kKept = usual_pairs > 0 ? usual_pairs : kMaxPairs;
   const int32_t pairs = usual_pairs > 0 ? usual_pairs : any_pairs;
-  __m256i index[step], high[kKept], low[kKept];  // copies: what is written below cannot be them
+  __m256i index[step], high[kKept], low[kKept];  // copies, which no store below can change
 #pragma GCC unroll 4
   for (int32_t pair = 0; pair < step; ++pair) index[pair] = load(group.index[pair]);
 #pragma GCC unroll 8
@@ -127,7 +128,7 @@ PL_TARGET_AVX2 void horizontal_rows(const HorizontalGroup& group, int32_t any_pa
       }
       sums[i] = total(sum);
     }
-    // The upper row's values to the lower halves of the lanes.
+    // Moves the upper row's values to the lower halves of the lanes.
     __m256i both =
         _mm256_blend_epi16(_mm256_srai_epi32(sums[0], kWeightBits), _mm256_srai_epi32(sums[1], kWeightBits - 16), 0xaa);
     both = _mm256_min_epi16(_mm256_max_epi16(both, _mm256_setzero_si256()), _mm256_set1_epi16(255));
@@ -147,7 +148,8 @@ HorizontalRows horizontal_rows_of(int32_t step, int32_t pairs) {
   return two[pairs >= 6 && pairs <= 8 ? pairs - 5 : 0];
 }
 
-// kColumns values in int32 lanes, clipped to bytes; within 128 bits in the order of two rounds of unpacking bytes.
+// Clips kColumns values in int32 lanes to bytes. Within 128 bits they are in the order that two rounds of unpacking
+// bytes give.
 PL_TARGET_AVX2 PL_INLINE __m256i pack_columns(const __m256i (&values)[4]) {
   return _mm256_packus_epi16(_mm256_packs_epi32(values[0], values[1]), _mm256_packs_epi32(values[2], values[3]));
 }
@@ -157,7 +159,7 @@ PL_TARGET_AVX2 PL_INLINE void store_columns(const __m256i (&values)[4], uint8_t*
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), in_order);
 }
 
-// One output row, kColumns of it.
+// Computes kColumns values of one output row.
 PL_TARGET_AVX2 PL_INLINE void vertical_columns(const uint8_t* between, size_t pair_stride, const PairWeights* weights,
                                                int32_t pairs, uint8_t* out) {
   Sum sum[4];
@@ -171,8 +173,8 @@ PL_TARGET_AVX2 PL_INLINE void vertical_columns(const uint8_t* between, size_t pa
   store_columns(values, out);
 }
 
-// The taps of every output row on the grid of row pairs that `between` has, `stride` pairs a row. An output has fewer
-// taps than are reserved, so that the weight behind the last is 0.
+// Writes the taps of every output row on the grid of row pairs of `between`, `stride` pairs a row. An output has fewer
+// taps than are reserved, so the weight after its last tap is 0.
 void fill_vertical(const AxisWeights& weights, size_t stride, PairWeights* pairs) {
   for (size_t y = 0; y < weights.first.size(); ++y, pairs += stride) {
     const int32_t* weight = &weights.weight[y * weights.stride];
@@ -189,14 +191,14 @@ PL_TARGET_AVX2 void vertical_rows(const AxisWeights& weights, const uint8_t* bet
     const int32_t first = weights.first[y] - weights.input_begin;
     const int32_t pairs = (first % 2 + weights.count[y] + 1) / 2;
     const uint8_t* from = between + first / 2 * pair_stride;
-    // A row's tail runs over into the next, which comes later.
+    // The tail of a row runs over into the next row, which is written later.
     for (int32_t x = 0; x < out.width; x += kColumns)
       vertical_columns(from + 4 * x, pair_stride, taps, pairs, out.row(plane, y) + x);
   }
 }
 
-// The vertical pass where it comes first: `rows` rows of bytes from `in`, kColumns of them, to one. The weight behind
-// the last is 0.
+// Runs the vertical pass where it is the first: makes kColumns bytes of one row from `rows` rows of bytes at `in`. The
+// weight after the last is 0.
 PL_TARGET_AVX2 PL_INLINE void vertical_bytes(const uint8_t* in, size_t in_stride, const int32_t* weight, int32_t rows,
                                              uint8_t* out) {
   const __m256i zero = _mm256_setzero_si256();
@@ -218,7 +220,7 @@ PL_TARGET_AVX2 PL_INLINE void vertical_bytes(const uint8_t* in, size_t in_stride
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), pack_columns(values));
 }
 
-// What the horizontal pass wrote last, to rows of bytes.
+// Converts what a horizontal pass that runs second has written to rows of bytes.
 PL_TARGET_AVX2 void split_rows(const uint8_t* between, size_t pair_stride, const Planes& out, int plane) {
   for (int32_t y = 0; y < out.height; ++y)
     for (int32_t x = 0; x < out.width; x += kColumns) {
@@ -238,7 +240,7 @@ struct HorizontalPass {
   HorizontalRows rows;
   size_t pair_stride;  // bytes of two interleaved rows
 
-  // All rows of one plane, from the first input column that counts.
+  // Resizes all rows of one plane, from the first input column that is used.
   void run(const uint8_t* in, size_t in_stride, int32_t height, uint8_t* between) const {
     auto rows_from = [&](int32_t y, size_t row_stride, int32_t row_pairs) {
       for (int32_t g = 0; g < groups; ++g)
@@ -246,7 +248,7 @@ struct HorizontalPass {
              pair_stride);
     };
     for (int32_t y = 0; y + 1 < height; y += kRows) rows_from(y, in_stride, std::min(kRows, height - y) / 2);
-    if (height % 2 == 1) rows_from(height - 1, 0, 1);  // the last row twice
+    if (height % 2 == 1) rows_from(height - 1, 0, 1);  // the last row is paired with itself
   }
 };
 

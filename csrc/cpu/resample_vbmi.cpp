@@ -18,18 +18,18 @@ namespace {
 // base-256 digits, w = d0 + 256 d1 + 65536 d2, so that three of them multiply four taps exactly.
 //
 // Between the passes four rows are interleaved: column x of rows 4k..4k+3 is one int32. So the horizontal pass writes
-// 16 columns of four rows as one register, and to the vertical pass four taps of a column are one int32.
+// 16 columns of four rows as one register, and four taps of a column are one int32 for the vertical pass.
 constexpr int kGroup = 16;    // outputs side by side in a register of int32
-constexpr int kMaxQuads = 5;  // of four taps: 20 taps serve a bicubic reduction by 4.5
+constexpr int kMaxQuads = 5;  // groups of four taps: 20 taps serve a bicubic reduction by 4.5
 constexpr int kHalf = 1 << (kWeightBits - 1);
 
 struct HorizontalGroup {
   int32_t base;                              // the leftmost input
-  alignas(64) uint8_t index[kMaxQuads][64];  // of the input bytes, from base, of each output's four taps
+  alignas(64) uint8_t index[kMaxQuads][64];  // places, from base, of the input bytes of each output's four taps
   alignas(64) int8_t digit[kMaxQuads][3][64];
 };
 
-// d0, d1, d2 of 16 weights.
+// Writes d0, d1 and d2 of 16 weights.
 PL_TARGET_VBMI inline void split_digits(__m512i weight, int8_t* d0, int8_t* d1, int8_t* d2) {
   __m512i low = _mm512_srai_epi32(_mm512_slli_epi32(weight, 24), 24);
   __m512i rest = _mm512_srai_epi32(_mm512_sub_epi32(weight, low), 8);
@@ -40,14 +40,15 @@ PL_TARGET_VBMI inline void split_digits(__m512i weight, int8_t* d0, int8_t* d1, 
   _mm_storeu_si128(reinterpret_cast<__m128i*>(d2), _mm512_cvtepi32_epi8(high));
 }
 
-// Sums of the three digits to 0..255 in int32 lanes.
+// Combines the sums of the three digits to values 0..255 in int32 lanes.
 PL_TARGET_VBMI inline __m512i to_byte(__m512i sum0, __m512i sum1, __m512i sum2) {
   __m512i sum = _mm512_add_epi32(_mm512_add_epi32(sum0, _mm512_slli_epi32(sum1, 8)), _mm512_slli_epi32(sum2, 16));
   sum = _mm512_srai_epi32(_mm512_add_epi32(sum, _mm512_set1_epi32(kHalf)), kWeightBits);
   return _mm512_min_epi32(_mm512_max_epi32(sum, _mm512_setzero_si512()), _mm512_set1_epi32(255));
 }
 
-// The group of outputs from `begin`; past the last output, the last again. False where its inputs span over 128 bytes.
+// Fills the group of outputs from `begin`. The last output is repeated past the end. Returns false if the inputs span
+// more than 128 bytes.
 PL_TARGET_VBMI bool fill_group(const AxisWeights& weights, int32_t begin, int32_t quads, HorizontalGroup& group) {
   const int32_t last = static_cast<int32_t>(weights.first.size()) - 1;
   int32_t output[kGroup], least = INT32_MAX, most = 0;
@@ -72,7 +73,7 @@ PL_TARGET_VBMI bool fill_group(const AxisWeights& weights, int32_t begin, int32_
   return true;
 }
 
-// One row's 16 outputs.
+// Computes 16 outputs of one row.
 template <int quads, bool wide>
 PL_TARGET_VBMI inline __attribute__((always_inline)) __m512i horizontal_row(const uint8_t* in,
                                                                             const __m512i (&index)[quads],
@@ -88,7 +89,7 @@ PL_TARGET_VBMI inline __attribute__((always_inline)) __m512i horizontal_row(cons
   return to_byte(sum[0], sum[1], sum[2]);
 }
 
-// One group of outputs over all rows; `rows` between interleaved by four. Past the last row, the last again.
+// Computes one group of outputs for all rows, interleaved by four. The last row is repeated past the end.
 template <int quads, bool wide>
 PL_TARGET_VBMI void horizontal_columns(const HorizontalGroup& group, const ConstPlanes& in, int plane, uint8_t* between,
                                        size_t quad_stride) {
@@ -116,7 +117,7 @@ constexpr HorizontalColumns kHorizontal[kMaxQuads][2] = {
     {horizontal_columns<5, false>, horizontal_columns<5, true>},
 };
 
-// One output row, `blocks` x 16 columns from `between`. digits: three rows of `quads` int32.
+// Computes `blocks` x 16 columns of one output row from `between`. digits: three rows of `quads` int32.
 template <int blocks>
 PL_TARGET_VBMI inline void vertical_columns(const uint8_t* between, size_t quad_stride, const int8_t* digits,
                                             int32_t quads, uint8_t* out, int32_t width) {
@@ -142,7 +143,7 @@ PL_TARGET_VBMI inline void vertical_columns(const uint8_t* between, size_t quad_
   }
 }
 
-// The digits of one output row's taps, on the grid of four rows that `between` has.
+// Writes the digits of one output row's taps, on the grid of four rows of `between`.
 PL_TARGET_VBMI int32_t vertical_digits(const AxisWeights& weights, int32_t y, int32_t first_quad, int8_t* digits) {
   const int32_t from = weights.first[y] - weights.input_begin, count = weights.count[y];
   const int32_t quads = (from + count - 1) / 4 - first_quad + 1;

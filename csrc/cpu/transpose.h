@@ -1,4 +1,4 @@
-// Byte transpose in 16 x 16 blocks, for passes whose neighbours lie side by side in memory.
+// Transposes bytes in blocks of 16 x 16, for passes that want neighbours side by side in memory.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -30,8 +30,8 @@ PL_INLINE void transpose_block(const uint8_t* in, size_t in_stride, uint8_t* out
   for (int x = 0; x < 16; ++x) std::memcpy(out + x * out_stride, &a[x], 16);
 }
 
-// out[x][y] = in[y][x]. Reads only in[0..rows)[0..columns); writes whole blocks: `out` has round_up(columns, 16) rows
-// of at least round_up(rows, 16) bytes, and what lies past columns and rows is of no meaning.
+// Writes out[x][y] = in[y][x]. Reads only in[0..rows)[0..columns), but writes whole blocks: `out` has round_up(columns,
+// 16) rows of at least round_up(rows, 16) bytes, and the values past columns and rows are undefined.
 PL_INLINE void transpose(const uint8_t* in, size_t in_stride, int rows, int columns, uint8_t* out, size_t out_stride) {
   for (int y = 0; y < rows; y += 16)
     for (int x = 0; x < columns; x += 16) {

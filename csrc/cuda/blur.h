@@ -1,10 +1,11 @@
-// Pillow's GaussianBlur: three extended box blurs an axis, 8 bits between passes, edges repeated at each.
+// Pillow's GaussianBlur: three extended box blurs along each axis, with 8 bits between passes and edges repeated in
+// each.
 #pragma once
 #include "cuda/jitter.h"
 
 namespace pass_loader::cuda {
 
-// Outputs [at, at + kGroup) of a line of `size` bytes that lie `step` apart.
+// Computes outputs [at, at + kGroup) of a line of `size` bytes that lie `step` apart.
 PL_BOTH void box_blur(const uint8_t* in, uint8_t* out, int32_t step, int32_t size, int32_t at, const Box& box) {
   auto value = [&](int32_t i) -> uint32_t { return in[(i < 0 ? 0 : i < size ? i : size - 1) * step]; };
   uint32_t sum = 0, leaving = value(at - box.radius - 1);
@@ -22,20 +23,20 @@ struct TwoBuffers {
   alignas(16) uint8_t a[kLineBytes], b[kLineBytes];
 };
 
-// Phases 1 to kBoxPasses of both kernels: `lines` lines of `size` bytes; the result is in b.
+// Runs phases 1 to kBoxPasses of both kernels on `lines` lines of `size` bytes. The result is in b.
 PL_BOTH void box_pass(int phase, int32_t thread, int32_t lines, int32_t line_step, int32_t size, int32_t step,
                       const Box& box, TwoBuffers& buffers) {
   const uint8_t* in = phase % 2 == 1 ? buffers.a : buffers.b;
   uint8_t* out = phase % 2 == 1 ? buffers.b : buffers.a;
   const int32_t groups = (size + kGroup - 1) / kGroup;
   for (int32_t i = thread; i < lines * groups; i += kThreads) {
-    // Neighbouring threads take neighbouring bytes or words: groups of a line, or lines that are columns.
+    // Neighbouring threads take neighbouring bytes or words: groups of a line, or lines if these are columns.
     const int32_t line = step == 1 ? i / groups : i % lines, group = step == 1 ? i % groups : i / lines;
     box_blur(in + line * line_step, out + line * line_step, step, size, group * kGroup, box);
   }
 }
 
-// In place along the rows; a block takes whole ones, of whichever plane.
+// Blurs along the rows, in place. A block takes whole rows of any plane.
 struct BlurAcross {
   static constexpr int kPhases = kBoxPasses + 2;
   using Shared = TwoBuffers;
@@ -58,7 +59,7 @@ struct BlurAcross {
   }
 };
 
-// Down the columns, then solarize and normalise. A block takes neighbouring columns of one plane.
+// Blurs down the columns, then solarizes and normalises. A block takes neighbouring columns of one plane.
 struct BlurDown {
   static constexpr int kPhases = kBoxPasses + 2;
   struct Shared {
@@ -105,6 +106,6 @@ struct BlurDown {
     box_pass(phase, thread, strip.columns, 1, view.height, strip.stride, view.box, shared.buffers);
   }
 };
-static_assert(kThreads == 256);  // a thread an entry of the table
+static_assert(kThreads == 256);  // each thread copies one entry of the table
 
 }  // namespace pass_loader::cuda

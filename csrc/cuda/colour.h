@@ -1,25 +1,26 @@
-// From decoded components to planar RGB: libjpeg's smooth upsampling, JFIF's conversion; the bytes of ../jpeg/frame.cpp
-// and ../jpeg/colour.cpp.
+// Converts decoded components to planar RGB by libjpeg's smooth upsampling and JFIF's conversion. The bytes are those
+// of ../jpeg/frame.cpp and ../jpeg/colour.cpp.
 #pragma once
 #include "cuda/descriptors.h"
 #include "cuda/memory.h"
 
 namespace pass_loader::cuda {
 
-// One picture. Rows begin at multiples of 4 and are readable, of rgb writable, up to a multiple of 4 bytes.
+// One picture. Rows begin at multiples of 4. Up to a multiple of 4 bytes, they are readable, and those of rgb are
+// writable.
 struct Components {
-  const uint8_t* planes[3];  // Y, Cb, Cr; of a gray picture the first alone
+  const uint8_t* planes[3];  // Y, Cb, Cr; a gray picture has the first alone
   int64_t rows[3];           // bytes from row to row
   int32_t height, width;
   int32_t chroma_height, chroma_width;
-  uint8_t* rgb;  // three planes; of a gray picture three equal ones
+  uint8_t* rgb;  // three planes; three equal ones for a gray picture
   int64_t rgb_row, rgb_plane;
-  int8_t wide, tall;  // pixels a sample of chroma: 1 or 2
+  int8_t wide, tall;  // pixels for each sample of chroma: 1 or 2
   bool gray;
 };
 static_assert(std::is_trivially_copyable_v<Components>);
 
-// Pictures of one launch; a tile is kGroupsPerTile groups of a picture.
+// The pictures of one launch. A tile is kGroupsPerTile groups of a picture.
 struct Conversion {
   const Components* pictures;
   Tiles tiles;
@@ -27,7 +28,7 @@ struct Conversion {
 
 PL_BOTH int32_t clamped(int32_t v, int32_t least, int32_t most) { return v < least ? least : v > most ? most : v; }
 
-// Four neighbouring pixels' samples of plane c, from x, a multiple of 4, on.
+// Returns the samples of plane c for four neighbouring pixels, from x, a multiple of 4.
 PL_BOTH void upsample_four(const Components& p, int c, int32_t y, int32_t x, int32_t (&out)[kGroup]) {
   const uint8_t* plane = p.planes[c];
   if (c == 0 || (p.wide == 1 && p.tall == 1)) {
@@ -45,12 +46,12 @@ PL_BOTH void upsample_four(const Components& p, int c, int32_t y, int32_t x, int
     for (int i = 0; i < kGroup; ++i) out[i] = (3 * near_row[x + i] + far_row[x + i] + (lower ? 2 : 1)) >> 2;
     return;
   }
-  if (p.chroma_width <= 2) {  // jdsample.c: too narrow for the triangle, repeated both ways
+  if (p.chroma_width <= 2) {  // jdsample.c: too narrow for the triangle filter, so samples are repeated both ways
     PL_UNROLL
     for (int i = 0; i < kGroup; ++i) out[i] = near_row[clamped((x + i) / 2, 0, p.chroma_width - 1)];
     return;
   }
-  int32_t sums[4];  // of columns x / 2 - 1 to x / 2 + 2
+  int32_t sums[4];  // columns x / 2 - 1 to x / 2 + 2
   PL_UNROLL
   for (int i = 0; i < 4; ++i) {
     const int32_t at = clamped(x / 2 - 1 + i, 0, p.chroma_width - 1);
@@ -68,7 +69,7 @@ struct Rgb {
   uint32_t of[3];
 };
 
-// 16-bit fractions as in ../jpeg/colour.cpp.
+// Fractions have 16 bits, as in ../jpeg/colour.cpp.
 PL_BOTH Rgb ycc_to_rgb(int32_t y, int32_t blue, int32_t red) {
   const int32_t cb = blue - 128, cr = red - 128;
   const int32_t r = y + cr + (((2 * cr * 26345 >> 16) + 1) >> 1);

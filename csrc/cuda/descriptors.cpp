@@ -10,7 +10,7 @@
 namespace pass_loader::cuda {
 namespace {
 
-constexpr int64_t kRowAlign = 16;  // bytes: rows of ours are whole words, and groups of pixels whole
+constexpr int64_t kRowAlign = 16;  // bytes: our rows are whole words, with whole groups of pixels
 constexpr int32_t kMaxSide = 65535;
 
 int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
@@ -29,7 +29,7 @@ struct Range {
   int32_t begin, end;
 };
 
-// The inputs that any output touches. Both ends grow with the output's number.
+// Returns the inputs that any output uses. Both ends of an output's inputs grow with its number.
 Range inputs_of(const Axis& axis) {
   const Scaling s = scaling_of(axis.in_size, axis.resize_size, axis.interpolation);
   return {first_tap(s, centre_of(s, axis.offset)),
@@ -47,7 +47,7 @@ int64_t words_of(const Resize& resize) { return words_of(resize.horizontal) + wo
 int64_t between_bytes(const Resize& resize) { return int64_t{3} * resize.between_height * resize.between_row; }
 int64_t out_bytes(const Resize& resize) { return int64_t{3} * resize.vertical.out_size * resize.out_row; }
 
-// With the guard behind each of its two pieces.
+// Includes the guard after each of its two pieces.
 int64_t pixels_of(const Resize& resize, int64_t guard) { return between_bytes(resize) + out_bytes(resize) + 2 * guard; }
 
 void check_job(std::span<const Picture> pictures, const Job& job, const Form& form) {
@@ -85,7 +85,7 @@ View view_of(const ViewPlan& plan, const Resize& resize, const Job& job, const F
   return view;
 }
 
-// A resize of a crop: the view's, or one on the way to it.
+// A resize of a crop: the view's own, or the first of two (via).
 struct Request {
   int32_t crop_height, crop_width, resize_height, resize_width, offset_y, offset_x, out_height, out_width;
   bool flip;
@@ -106,7 +106,7 @@ Resize resize_of(const ViewPlan& plan, const Request& r) {
   return resize;
 }
 
-// Without places. True where `via` is one of them.
+// Fills the resizes without their places. Returns true if `via` is used.
 bool plan_resizes(const Picture& picture, const ViewPlan& p, Resize& via, Resize& last) {
   const bool on_the_way = p.via_height != 0;
   const int32_t height = on_the_way ? p.via_height : p.crop_height, width = on_the_way ? p.via_width : p.crop_width;
@@ -210,7 +210,7 @@ size_t bytes_of(const std::vector<T>& values) {
   return aligned(values.size() * sizeof(T));
 }
 
-// Copies values to tables + at, and moves `at` behind them.
+// Copies values to tables + at and moves `at` past them.
 template <typename T>
 void put(uint8_t* tables, size_t& at, const std::vector<T>& values) {
   if (!values.empty()) std::memcpy(tables + at, values.data(), values.size() * sizeof(T));
@@ -226,7 +226,7 @@ const T* found(const void* tables, size_t& at, const std::vector<T>& values) {
 
 }  // namespace
 
-// In the order of `batch`.
+// Writes the tables in the order of `batch`.
 void Packing::write(void* to) const {
   auto* tables = static_cast<uint8_t*>(to);
   size_t at = 0;

@@ -20,7 +20,7 @@ class CudaGpu final : public Gpu {
   bool enter() override { return cudaGetDevice(&before_) == cudaSuccess && cudaSetDevice(device_) == cudaSuccess; }
   void leave() override { cudaSetDevice(before_); }
 
-  // nvJPEG's threads have a current device of their own.
+  // nvJPEG's threads have their own current device.
   void* allocate(size_t bytes, bool pinned) override {
     const Current current(device_);
     void* memory = nullptr;

@@ -1,4 +1,4 @@
-// The GPU that nvjpeg.h decodes on.
+// A real GPU for nvjpeg.h to decode on.
 #pragma once
 #include <memory>
 
@@ -6,7 +6,7 @@
 
 namespace pass_loader::cuda {
 
-// device: its index. Throws Error(device) with unavailable()'s words, Error(argument) where there is no such device.
+// device: its index. Throws Error(device) with unavailable()'s message, or Error(argument) if there is no such device.
 std::unique_ptr<Gpu> make_gpu(int device);
 
 }  // namespace pass_loader::cuda

@@ -41,7 +41,7 @@ PL_BOTH void to_gray(Pixels& p) {
   for (int32_t i = 0; i < kGroup; ++i) p.of[0][i] = p.of[1][i] = p.of[2][i] = luma_of(p, i);
 }
 
-// Steps [begin, end) of the view. mean: what contrast moves away from.
+// Runs steps [begin, end) of the view. mean: the value that contrast moves away from.
 PL_BOTH void run_steps(const View& view, int32_t begin, int32_t end, float mean, Pixels& p) {
   for (int32_t k = begin; k < end; ++k) {
     const int32_t step = view.steps[k];
@@ -52,7 +52,7 @@ PL_BOTH void run_steps(const View& view, int32_t begin, int32_t end, float mean,
   }
 }
 
-// Three planes of ours that follow one another; rows are padded to whole groups.
+// Three of our own planes, one after another. Rows are padded to whole groups.
 struct Rows {
   uint8_t* first;
   int32_t height, stride;
@@ -84,7 +84,8 @@ PL_BOTH void save_pixels(const Rows& rows, const Group& at, const Pixels& p) {
   }
 }
 
-// From contrast on, grayscale; then solarize and normalise, or back to memory where a blur comes first.
+// Runs contrast and the steps after it, and grayscale. Then it solarizes and normalises, or writes the pixels back if a
+// blur comes first.
 struct Finish {
   static constexpr int kPhases = 2;
   struct Shared {

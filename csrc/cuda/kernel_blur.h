@@ -1,5 +1,5 @@
-// torchvision's GaussianBlur: one chain of fused multiply-adds a value, over all taps in raster order; then solarize
-// and normalise.
+// torchvision's GaussianBlur: one chain of fused multiply-adds for each value, over all taps in raster order; then
+// solarize and normalise.
 #pragma once
 #include <cmath>
 
@@ -21,7 +21,8 @@ struct KernelBlur {
   };
   Batch batch;
 
-  // One channel of a group: a row of the kernel after another. Pixels past the view's edge are sums of no meaning.
+  // Blurs one channel of a group, one row of the kernel after another. The sums of pixels past the view's edge are
+  // undefined.
   PL_BOTH void blur(const View& view, int32_t channel, const Group& at, int32_t (&out)[kGroup]) const {
     const float* taps = batch.taps + view.taps_at;
     const int32_t radius = view.taps / 2;
@@ -30,7 +31,7 @@ struct KernelBlur {
       const uint8_t* in = rows_of(batch, view).at(channel, reflected(at.y + row - radius, view.height));
       auto pixel = [&](int32_t x) {
         const int32_t inside = reflected(x, view.width);
-        return static_cast<float>(in[inside < 0 ? 0 : inside]);  // below 0 only for a pixel past the edge
+        return static_cast<float>(in[inside < 0 ? 0 : inside]);  // below 0 only for pixels past the edge
       };
       float window[kGroup];  // the pixels under the current tap
       PL_UNROLL

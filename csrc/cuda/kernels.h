@@ -11,7 +11,7 @@
 
 namespace pass_loader::cuda {
 
-// launch(kernel, blocks), blocks >= 1: five to seven calls a batch, and two more where a view is resized on the way.
+// launch(kernel, blocks), blocks >= 1: five to seven calls for a batch, and two more if a view is resized twice.
 template <typename Launch>
 void launch_all(const Batch& batch, const Launch& launch) {
   auto with = [&](const auto& kernel, const Tiles& tiles) {

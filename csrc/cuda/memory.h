@@ -1,4 +1,4 @@
-// Loads, stores and sums that a GPU does otherwise than a CPU.
+// Loads, stores and sums that differ between GPU and CPU.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -7,7 +7,7 @@
 
 namespace pass_loader::cuda {
 
-// Four bytes at a multiple of four.
+// Loads four bytes at a multiple of four.
 PL_BOTH uint32_t load_word(const uint8_t* from) {
 #if defined(__CUDA_ARCH__)
   return *reinterpret_cast<const uint32_t*>(from);
@@ -27,7 +27,7 @@ PL_BOTH void store_word(uint8_t* to, uint32_t word) {
 
 PL_BOTH int32_t byte_of(uint32_t word, int32_t index) { return static_cast<int32_t>(word >> (8 * index) & 255u); }
 
-// Four elements of `bytes` each, at a multiple of 4 * bytes.
+// Stores four elements of `bytes` each, at a multiple of 4 * bytes.
 PL_BOTH void store_four(uint8_t* to, const uint32_t (&v)[4], int32_t bytes) {
   if (bytes == 1) return store_word(to, v[0] | v[1] << 8 | v[2] << 16 | v[3] << 24);
 #if defined(__CUDA_ARCH__)
@@ -53,7 +53,7 @@ PL_BOTH void store_one(uint8_t* to, uint32_t v, int32_t bytes) {
 #endif
 }
 
-// Integers: the order of blocks does not matter.
+// Adds integers, so that the order of blocks does not matter.
 PL_BOTH void add_to(unsigned long long* sum, unsigned long long value) {
 #if defined(__CUDA_ARCH__)
   atomicAdd(sum, value);

@@ -1,11 +1,11 @@
-// Bytes to what the batch holds, by a table of 3 x 256 elements.
+// Converts bytes to the batch's elements by a table of 3 x 256.
 #pragma once
 #include "cuda/descriptors.h"
 #include "cuda/memory.h"
 
 namespace pass_loader::cuda {
 
-// Three channels of a group of neighbouring pixels in a row; only the first `valid` of them are the view's.
+// Three channels of a group of neighbouring pixels in a row. Only the first `valid` pixels belong to the view.
 struct Pixels {
   int32_t of[3][kGroup];
 };
@@ -14,7 +14,7 @@ struct Group {
   int32_t y, x, valid;
 };
 
-// Group number `index` of a view; valid is 0 past its end.
+// Returns group number `index` of a view. valid is 0 past its end.
 PL_BOTH Group group_of(int32_t height, int32_t width, int32_t index) {
   const int32_t across = (width + kGroup - 1) / kGroup, y = index / across, x = (index - y * across) * kGroup;
   if (y >= height) return {0, 0, 0};
@@ -28,7 +28,7 @@ PL_BOTH void load_table(const Batch& batch, int32_t thread, NormalizeTable& tabl
   for (int32_t i = thread; i < 3 * 256; i += kThreads) table.of[i] = batch.normalize_table[i];
 }
 
-// The element's place among those of its view.
+// Returns the element's index in its view.
 PL_BOTH int64_t place_of(const View& view, bool channels_last, int32_t channel, int32_t y, int32_t x) {
   const int64_t pixel = static_cast<int64_t>(y) * view.width + x;
   return channels_last ? 3 * pixel + channel : static_cast<int64_t>(channel) * view.height * view.width + pixel;

@@ -11,11 +11,11 @@
 namespace pass_loader::cuda {
 namespace {
 
-constexpr size_t kAlign = 256;    // of planes and of RGB
-constexpr size_t kRowAlign = 64;  // of a plane's rows
-constexpr size_t kMcuPx = 16;     // planes have room for whole MCUs: whether nvJPEG fills them is not documented
-constexpr size_t kOwnSlots = 8;   // slots' worth of memory that nvJPEG itself is given,
-constexpr size_t kOwnLeast = size_t{256} << 20;  // but at least so many bytes: its tables and the hardware's own
+constexpr size_t kAlign = 256;    // bytes: planes and RGB
+constexpr size_t kRowAlign = 64;  // bytes: a plane's rows
+constexpr size_t kMcuPx = 16;     // planes have room for whole MCUs: it is not documented if nvJPEG fills them
+constexpr size_t kOwnSlots = 8;   // nvJPEG itself may use the memory of so many slots,
+constexpr size_t kOwnLeast = size_t{256} << 20;  // but at least so many bytes, for its tables and the hardware's
 
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 int32_t half(int32_t n) { return (n + 1) / 2; }
@@ -25,7 +25,7 @@ int32_t tiles_of(const Components& p) {
   return static_cast<int32_t>((groups + kGroupsPerTile - 1) / kGroupsPerTile);
 }
 
-// The device is the current one while this lives.
+// Makes the device the current one as long as it lives.
 class Inside {
  public:
   explicit Inside(Gpu& gpu) : gpu_(gpu), entered_(gpu.enter()) {}
@@ -113,14 +113,14 @@ JpegDecoder::JpegDecoder(std::unique_ptr<Gpu> gpu, const std::string& library, s
 
 JpegDecoder::~JpegDecoder() {
   const Inside inside(*gpu_);
-  if (!inside) return;  // CUDA is gone, and what was its with it
+  if (!inside) return;  // CUDA is gone, and all that belonged to it
   try {
     close();
-  } catch (const Error&) {  // the GPU has failed before: nothing of it can be given back
+  } catch (const Error&) {  // the GPU has failed before: nothing can be given back to it
   }
 }
 
-// Never closed again: its threads may live on.
+// The library is never closed: its threads may live on.
 void JpegDecoder::load(const std::string& library) {
   library_ = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library_ == nullptr) {
@@ -175,7 +175,7 @@ void JpegDecoder::make_slot(Slot& slot) {
   check(nv_.nvjpegJpegStateCreate(handle_, &slot.state), "making a state");
 }
 
-// What is there; a failed `open` leaves the rest out.
+// Frees what is there: a failed `open` has not made the rest.
 void JpegDecoder::close() {
   for (Slot& slot : slots_) {
     if (slot.event >= 0) gpu_->wait(slot.event);
@@ -191,7 +191,7 @@ void JpegDecoder::close() {
   params_ = nullptr, header_ = nullptr, handle_ = nullptr;
 }
 
-// A tile takes at most kGroup * kGroupsPerTile bytes of padded luma, but for the last one of a picture.
+// Every tile but the last one of a picture takes kGroup * kGroupsPerTile bytes of padded luma.
 size_t JpegDecoder::table_bytes() const {
   const size_t tiles = slot_bytes_ / (kGroup * kGroupsPerTile) + kMostFiles;
   return round_up(kMostFiles * sizeof(Components), kAlign) + tiles * sizeof(Tile);
@@ -200,7 +200,8 @@ size_t JpegDecoder::table_bytes() const {
 size_t JpegDecoder::device_bytes() const { return kSlots * (slot_bytes_ + table_bytes()) + device_.used(); }
 size_t JpegDecoder::pinned_bytes() const { return kSlots * table_bytes() + pinned_.used(); }
 
-// Whether nvJPEG takes the file, and reads of it what its record says; then how its components lie.
+// Returns true if nvJPEG takes the file and reads the same from it as its record says. Then *picture says how its
+// components lie.
 bool JpegDecoder::describe(const JpegFile& file, Picture* picture, size_t* bytes) {
   unsigned width = 0, height = 0, components = 0;
   auto sampling = static_cast<nvjpeg::Subsampling>(-1);
@@ -255,7 +256,7 @@ std::span<const JpegPlace> JpegDecoder::sort(std::span<const JpegFile> files) {
   const Inside inside(*gpu_);
   pictures_.clear(), places_.clear(), begins_.clear();
   groups_ = 0;
-  size_t planes = slot_bytes_, rgb = 0;  // used of the last group: as if it were full
+  size_t planes = slot_bytes_, rgb = 0;  // used in the last group: begins as if it were full
   for (const JpegFile& file : files) {
     Picture picture{};
     size_t bytes = 0;
@@ -297,7 +298,7 @@ nvjpeg::Status JpegDecoder::call(std::span<const Picture> pictures, Slot& slot, 
   return nv_.nvjpegDecodeBatched(handle_, slot.state, data_.data(), lengths_.data(), images_.data(), stream);
 }
 
-// Into the slot's pinned memory; the conversion reads the device's.
+// Writes to the slot's pinned memory. The conversion reads the copy on the device.
 Conversion JpegDecoder::write_tables(std::span<const Picture> pictures, Slot& slot, uint8_t* rgb, size_t* bytes) {
   const size_t first_tile = round_up(pictures.size() * sizeof(Components), kAlign);
   auto* tiles = reinterpret_cast<Tile*>(slot.staged + first_tile);
@@ -330,7 +331,7 @@ bool JpegDecoder::decode(int32_t group, uint8_t* rgb, void* stream) {
   } else {
     last_failure_ = name_of(status);
   }
-  gpu_->record(slot.event, stream);  // also of what a call that failed may have queued
+  gpu_->record(slot.event, stream);  // also covers what a failed call may have queued
   next_slot_ = (next_slot_ + 1) % kSlots;
   return status == nvjpeg::kSuccess;
 }

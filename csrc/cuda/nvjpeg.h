@@ -1,5 +1,6 @@
-// JPEG files in pinned memory to planar RGB in device memory: Huffman codes and inverse DCT by NVIDIA's nvJPEG, opened
-// at run time; upsampling and colour by colour.h. No header of CUDA or nvJPEG is needed here.
+// Decodes JPEG files in pinned memory to planar RGB in device memory. Huffman codes and the inverse DCT are done by
+// NVIDIA's nvJPEG, which is opened at run time; upsampling and colour by colour.h. This needs no header of CUDA or
+// nvJPEG.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -15,25 +16,25 @@
 
 namespace pass_loader::cuda {
 
-// What decoding asks of a GPU. gpu.cu has the real one; tests have one whose queue the CPU executes late. Streams are
-// cudaStream_t. Throws Error(device).
+// What the decoder needs from a GPU. gpu.cu has the real one; the tests have one whose queue the CPU executes late.
+// Streams are cudaStream_t. All throw Error(device).
 class Gpu {
  public:
   virtual ~Gpu() = default;
-  // Until leave, the GPU is the thread's current one. False where CUDA is gone, at the process's end.
+  // Makes the GPU the thread's current one until leave. Returns false if CUDA is gone, at the end of the process.
   virtual bool enter() = 0;
   virtual void leave() = 0;
-  // Of the device, or pinned on the host; null where none is left. Any thread.
+  // Allocates on the device, or pinned memory on the host. Returns null if none is left. May be called by any thread.
   virtual void* allocate(size_t bytes, bool pinned) = 0;
   virtual void release(void* memory, bool pinned) = 0;
   virtual void copy(void* to, const void* from, size_t bytes, void* stream) = 0;  // from pinned memory to the device
   virtual void convert(const Conversion& conversion, void* stream) = 0;
-  virtual int make_event() = 0;  // numbers from 0 on
+  virtual int make_event() = 0;  // returns a number, from 0
   virtual void record(int event, void* stream) = 0;
-  virtual void wait(int event) = 0;  // on the host, until what was recorded last has come
+  virtual void wait(int event) = 0;  // the host waits until the last record has been reached
 };
 
-// Memory that nvJPEG takes for itself, within a limit: beyond it nvJPEG is refused, and fails.
+// Memory that nvJPEG allocates for itself. Beyond a limit it is refused, and nvJPEG fails.
 class Budget {
  public:
   Budget(Gpu& gpu, bool pinned, size_t limit) : gpu_(gpu), pinned_(pinned), limit_(limit) {}
@@ -47,56 +48,58 @@ class Budget {
   Gpu& gpu_;
   const bool pinned_;
   const size_t limit_;
-  mutable std::mutex mutex_;  // the hardware's driver has threads of its own
+  mutable std::mutex mutex_;  // the hardware's driver has its own threads
   std::map<void*, size_t> taken_;
   size_t used_ = 0;
 };
 
-// A file, and the form of its RGB: three planes.
+// A file and the layout of its RGB, three planes.
 struct JpegFile {
   const uint8_t* bytes;  // pinned
   size_t length;
   int32_t height, width;
-  int64_t row_stride, plane_stride;  // bytes, multiples of 16; rows hold a whole multiple of 4
+  int64_t row_stride, plane_stride;  // bytes, multiples of 16; rows have room for a multiple of 4 pixels
 };
 
 struct JpegPlace {
-  int32_t group;   // -1: left to others
-  int64_t offset;  // of its RGB, bytes from the group's begin; a multiple of 256
+  int32_t group;   // -1: not decoded here
+  int64_t offset;  // its RGB's place: bytes from the group's begin, a multiple of 256
 };
 
-// Belongs to one thread at a time.
+// A decoder may be used by one thread at a time.
 //
-// nvJPEG's hardware path writes when it is called, whatever is queued before (meta-pytorch/torchcodec#1634). So it
-// writes into slots of ours alone, and the host waits for the last reader of a slot before the next call that writes
-// there; with three of them that one is usually done. A slot has an nvJPEG state of its own: that too is in use for as
-// long.
+// nvJPEG's hardware path writes when it is called, no matter what is queued before (meta-pytorch/torchcodec#1634). So
+// it only writes to our own slots, and the host waits for the last reader of a slot before the next call that writes
+// there. With three slots that reader is usually done. Each slot has its own nvJPEG state, which is in use for the same
+// time.
 class JpegDecoder {
  public:
   static constexpr int kSlots = 3;
   static constexpr size_t kMostFiles = 1024;  // of a group
 
-  // library: of nvJPEG, as dlopen takes it. slot_bytes: of device memory, a slot, and of the RGB of a group. nvJPEG
-  // itself is given up to 8 times as much, or 256 MiB. Throws Error(device): no library, no memory, nvJPEG refuses.
+  // library: nvJPEG's name or path for dlopen. slot_bytes: the device memory of a slot, and the limit of a group's RGB.
+  // nvJPEG itself may use up to 8 times as much, or 256 MiB. Throws Error(device) if there is no library or no memory,
+  // or if nvJPEG refuses.
   JpegDecoder(std::unique_ptr<Gpu> gpu, const std::string& library, size_t slot_bytes);
   ~JpegDecoder();
   JpegDecoder(const JpegDecoder&) = delete;
 
-  // Puts files into groups, in their order, each within slot_bytes; asks nvJPEG which ones it takes. The next `sort`
-  // ends the groups of this one; files must stay until then.
+  // Puts the files that nvJPEG takes into groups, in their order, each within slot_bytes. The groups are valid until
+  // the next `sort`, and the files must stay as long.
   std::span<const JpegPlace> sort(std::span<const JpegFile> files);
   int32_t groups() const { return groups_; }
 
-  // Queues a group's pictures, into `rgb`, a multiple of 256. Waits on the host as said above. Files must stay as they
-  // are, and rgb be left alone, until the stream has come so far. False: nvJPEG has failed, and rgb is undefined.
+  // Queues the decoding of a group to `rgb`, a multiple of 256. Waits on the host as said above. Until the stream has
+  // reached this point, the files must not change and rgb must not be used. Returns false if nvJPEG has failed; rgb is
+  // then undefined.
   bool decode(int32_t group, uint8_t* rgb, void* stream);
 
   bool has_engine() const { return reason_.empty(); }
-  const std::string& reason() const { return reason_; }  // why no hardware decodes, with the remedy; empty: it does
-  unsigned engines() const { return engines_; }          // of the hardware; 0 where it does not decode
+  const std::string& reason() const { return reason_; }  // why no hardware decodes, and what to do; empty: it does
+  unsigned engines() const { return engines_; }          // of the hardware; 0 if it does not decode
   unsigned cores() const { return cores_; }              // of an engine
   const std::string& version() const { return version_; }
-  const std::string& last_failure() const { return last_failure_; }  // of decode; empty: none so far
+  const std::string& last_failure() const { return last_failure_; }  // of decode; empty: there was none
   size_t device_bytes() const;
   size_t pinned_bytes() const;
 
@@ -104,15 +107,15 @@ class JpegDecoder {
   struct Slot {
     uint8_t* planes = nullptr;  // device
     uint8_t* tables = nullptr;  // device
-    uint8_t* staged = nullptr;  // pinned: tables on their way
+    uint8_t* staged = nullptr;  // pinned: tables to be copied
     nvjpeg::State state = nullptr;
     int event = -1;
   };
   struct Picture {
     JpegFile file;
-    Components components;  // planes and rgb are set by write_tables
-    size_t plane_at[3];     // in a slot
-    int64_t rgb_at;         // in the group's RGB
+    Components components;  // write_tables sets planes and rgb
+    size_t plane_at[3];     // place in a slot
+    int64_t rgb_at;         // place in the group's RGB
   };
 
   void load(const std::string& library);
@@ -138,11 +141,11 @@ class JpegDecoder {
   unsigned engines_ = 0, cores_ = 0;
   Slot slots_[kSlots];
   int next_slot_ = 0;
-  std::vector<Picture> pictures_;  // those of groups, in order
+  std::vector<Picture> pictures_;  // the groups' pictures, in order
   std::vector<JpegPlace> places_;
-  std::vector<size_t> begins_;  // of each group in pictures_, and the end
+  std::vector<size_t> begins_;  // where each group begins in pictures_, and the end
   int32_t groups_ = 0;
-  std::vector<const uint8_t*> data_;  // of a call
+  std::vector<const uint8_t*> data_;  // arguments of a call
   std::vector<size_t> lengths_;
   std::vector<nvjpeg::Image> images_;
 };

@@ -1,5 +1,6 @@
-// What is used of nvJPEG's interface, version 13 (nvjpeg.h of the package nvidia-nvjpeg 13.3): numbers, layouts and
-// signatures; building needs neither header nor library. tests/native/cuda/nvjpeg_api.cpp compares them with the header.
+// The part of nvJPEG's interface that is used, version 13 (nvjpeg.h of the package nvidia-nvjpeg 13.3): numbers,
+// layouts and signatures. So the build needs neither header nor library. tests/native/cuda/nvjpeg_api.cpp compares this
+// file with the header.
 #pragma once
 #include <cstddef>
 #include <cstdint>

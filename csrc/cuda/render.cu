@@ -9,7 +9,7 @@
 namespace pass_loader::cuda {
 namespace {
 
-// Pinned memory that tables are written into, and when the copy from it has been made.
+// Pinned memory for tables, and the event after the copy from it.
 struct Slot {
   void* memory = nullptr;
   size_t bytes = 0;
@@ -37,7 +37,7 @@ void check_options(const Options& options) {
 struct Renderer::Impl {
   explicit Impl(const Options& chosen) : options(chosen) {}
 
-  // Apart from the constructor, so that what was made before a failure is given back.
+  // Not done by the constructor, so that after a failure the destructor frees what was made.
   void open() {
     check_options(options);
     const Current current(options.device);
@@ -48,7 +48,7 @@ struct Renderer::Impl {
           "copying the normalisation table");
   }
 
-  // Errors are of no use here: at the process's end CUDA may be gone.
+  // Ignores errors: at the end of the process CUDA may be gone.
   ~Impl() {
     int before = 0;
     if (cudaGetDevice(&before) != cudaSuccess || cudaSetDevice(options.device) != cudaSuccess) return;
@@ -62,7 +62,7 @@ struct Renderer::Impl {
     cudaSetDevice(before);
   }
 
-  // Room for the tables and the workspace; what was there is lost.
+  // Makes room for the tables and the workspace. Previous contents are lost.
   void need_arena(size_t bytes) {
     if (bytes <= arena_bytes) return;
     check(cudaEventSynchronize(done), "waiting for the batch before");
@@ -82,7 +82,7 @@ struct Renderer::Impl {
     ++allocations;
   }
 
-  // A slot whose last copy has been made, with so much room.
+  // Returns a slot with so much room whose last copy is done.
   Slot& need_slot(size_t bytes) {
     Slot& slot = slots[next_slot];
     next_slot = (next_slot + 1) % kSlots;
@@ -96,7 +96,7 @@ struct Renderer::Impl {
     return slot;
   }
 
-  // What is packed. The stream first waits for the batch before, which may be on another one.
+  // Launches what is packed. The stream first waits for the batch before, which may be on another stream.
   void launch(cudaStream_t stream) {
     const size_t tables = packing.table_bytes();
     need_arena(tables + packing.workspace_bytes());

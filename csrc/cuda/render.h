@@ -11,7 +11,7 @@
 
 namespace pass_loader::cuda {
 
-// Why no GPU can be used, with the remedy; empty: one can. Never throws; the first call asks the driver.
+// Returns why no GPU can be used, and what to do; empty if one can. Never throws. The first call asks the driver.
 std::string unavailable();
 
 struct Options {
@@ -21,9 +21,9 @@ struct Options {
   size_t workspace_limit = size_t{512} << 20;       // bytes; a batch that needs more is rendered in parts
 };
 
-// Belongs to one thread at a time. Allocates on the device only when a batch needs more than all before it, within
-// workspace_limit (a single view may exceed it); the steady state allocates nothing and waits for nothing, but for the
-// oldest of kSlots batches when so many have not begun.
+// A renderer may be used by one thread at a time. It allocates on the device only if a batch needs more than all before
+// it, up to workspace_limit (which a single view may exceed). The steady state allocates nothing. It waits only for the
+// oldest of kSlots batches, and only if none of them has begun.
 class Renderer {
  public:
   static constexpr int kSlots = 4;
@@ -32,13 +32,13 @@ class Renderer {
   ~Renderer();
   Renderer(const Renderer&) = delete;
 
-  // Queues the views on `stream` (a cudaStream_t of the renderer's device). Pictures must stay as they are, and outputs
-  // be left alone, until the stream has come so far; jobs, and the array of pictures, are free on return. Jobs of one
-  // picture should follow one another: its pixels then stay in the cache. Throws Error(argument), Error(device); views
-  // of a call that fails may be rendered or not.
+  // Queues the views on `stream`, a cudaStream_t of the renderer's device. Until the stream has reached this point,
+  // pictures must not change and outputs must not be used; the arrays of jobs and pictures are free on return. Jobs of
+  // one picture should follow one another, so that its pixels stay in the cache. Throws Error(argument) or
+  // Error(device); then views may be rendered or not.
   void render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream);
 
-  size_t device_bytes() const;   // held on the device
+  size_t device_bytes() const;   // on the device
   uint64_t allocations() const;  // on the device and of pinned memory, since the start
   const Options& options() const;
 

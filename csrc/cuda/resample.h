@@ -14,7 +14,7 @@ PL_BOTH int32_t clipped(int32_t sum) {
 
 struct Taps {
   int32_t first, count;
-  const int32_t* weight;  // of the first tap; the next ones lie `stride` words apart
+  const int32_t* weight;  // the first tap's; the next ones lie `stride` words apart
 };
 PL_BOTH Taps taps_of(const Batch& batch, const Axis& axis, int32_t out) {
   const int32_t* table = batch.tables + axis.table;
@@ -25,14 +25,14 @@ PL_BOTH const uint8_t* source_of(const Batch& batch, const Resize& resize) {
   return resize.source != nullptr ? resize.source : batch.pixels + resize.source_at;
 }
 
-// From the crop to `between`. A tile is kLinesPerTile rows, of whichever plane.
+// Resizes from the crop to `between`. A tile is kLinesPerTile rows of any plane.
 struct FirstPass {
   static constexpr int kPhases = 1, kWarp = 32, kLines = kLinesPerTile / (kThreads / kWarp);
   struct Shared {};
   Batch batch;
   Tiles tiles;
 
-  // Rows [first, first + kLines) to be, of which those below `lines` are.
+  // Makes the rows of [first, first + kLines) that are below `lines`.
   PL_BOTH void across(const Resize& resize, int32_t first, int32_t lines, int32_t lane) const {
     const uint8_t *source = source_of(batch, resize), *in[kLines];
     PL_UNROLL
@@ -58,7 +58,7 @@ struct FirstPass {
     }
   }
 
-  // One row to be.
+  // Makes one row.
   PL_BOTH void down(const Resize& resize, int32_t line, int32_t lane) const {
     const int32_t plane = line / resize.between_height;
     const Taps taps = taps_of(batch, resize.vertical, line - plane * resize.between_height);
@@ -85,7 +85,7 @@ struct FirstPass {
   }
 };
 
-// From `between` to the view, and the steps before contrast. A tile is kGroupsPerTile groups of pixels.
+// Resizes from `between` to the view and runs the steps before contrast. A tile is kGroupsPerTile groups of pixels.
 struct SecondPass {
   static constexpr int kPhases = 3, kParts = 16;
   struct Shared {
@@ -131,7 +131,7 @@ struct SecondPass {
     }
   }
 
-  // The sum of luma over the thread's pixels, where contrast will need it.
+  // Sums luma over the thread's pixels, in case contrast needs it.
   PL_BOTH uint32_t render(const Tile& tile, int32_t thread) const {
     const Resize& resize = batch.resizes[tile.item];
     const View* view = tile.item < batch.view_count ? &batch.views[tile.item] : nullptr;

@@ -1,4 +1,4 @@
-// What all .cu files share: errors in words, the current device, launches. The only header that sees CUDA's.
+// What all .cu files share: error messages, the current device, launches. The only header that includes CUDA's.
 #pragma once
 #include <cuda_runtime_api.h>
 
@@ -40,12 +40,12 @@ inline const char* remedy(cudaError_t error) {
 
 inline void check(cudaError_t error, const char* doing) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // a failed call is not the next one's error
+  cudaGetLastError();  // so that the next call does not report this error again
   fail(Fault::device, "CUDA, while %s: %s (%s): %s", doing, cudaGetErrorString(error), cudaGetErrorName(error),
        remedy(error));
 }
 
-// The device is current while this lives; the caller's own comes back.
+// Makes the device current as long as it lives, then restores the caller's.
 class Current {
  public:
   explicit Current(int device) {

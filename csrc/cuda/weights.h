@@ -1,4 +1,4 @@
-// The weights of all axes, a thread an output: the integers of ../weights.cpp, in the same arithmetic.
+// Makes the weights of all axes, one output in each thread: the integers of ../weights.cpp, by the same arithmetic.
 #pragma once
 #include "cuda/descriptors.h"
 #include "filters.h"

@@ -6,7 +6,7 @@
 
 namespace pass_loader::jpeg {
 
-// One for luma, one for both colour components.
+// One set for luma, one for both colour components.
 struct BaselineDecoder::Tables {
   struct Pair {
     DcTable dc;
@@ -25,8 +25,8 @@ struct BaselineDecoder::Tables {
 BaselineDecoder::BaselineDecoder() : tables_(std::make_unique<Tables>()) {}
 BaselineDecoder::~BaselineDecoder() = default;
 
-// Copies up to the marker that ends the scan, which must be the end of the image, without the zeros stuffed behind FF
-// bytes.
+// Copies the scan, without the zeros that are stuffed after FF bytes, up to the marker that ends it. That must be the
+// end of the image.
 bool BaselineDecoder::unstuff(std::span<const uint8_t> entropy, BitReader* reader) {
   uint8_t* out = bits_.need(entropy.size() + BitReader::kPadding);
   reader->next = out;
@@ -53,8 +53,8 @@ bool BaselineDecoder::decode_rows(const Frame& frame, BitReader& reader, const A
   const int rows = blocks_of(frame.height, 8 * frame.of[0].vertical);
   McuRow mcu_row{blocks_of(frame.width, 8 * frame.of[0].horizontal), 0, idct.lanes, {}};
   struct BlockRow {
-    int component, index;  // its place among the component's rows of an MCU
-    size_t first, groups;  // of coefficients; of blocks
+    int component, index;  // index: the row's place among the component's rows of an MCU
+    size_t first, groups;  // the first coefficient; groups of blocks
   } block_rows[4];
   int count = 0;
   size_t values = 0;

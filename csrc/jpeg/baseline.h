@@ -1,6 +1,6 @@
-// The common JPEG, decoded without libjpeg: one baseline scan of gray or YCbCr, Huffman-coded, without restart markers.
-// Bytes equal libjpeg-turbo's. Whatever is unusual or broken is declined: libjpeg then decodes it, or says what is
-// wrong.
+// Decodes the common kind of JPEG without libjpeg: one Huffman-coded baseline scan of gray or YCbCr, without restart
+// markers. The bytes equal libjpeg-turbo's. Anything unusual or broken is declined; then libjpeg decodes it, or says
+// what is wrong.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -11,7 +11,7 @@
 
 namespace pass_loader::jpeg {
 
-// The frame: gray with factors 1 x 1, or YCbCr whose luma has factors up to 2 x 2 and whose colour has 1 x 1.
+// The frame is gray with factors 1 x 1, or YCbCr with factors up to 2 x 2 for luma and 1 x 1 for colour.
 struct BaselineScan {
   Frame frame;
   HuffmanSpec dc[3], ac[3];
@@ -22,7 +22,8 @@ class BaselineDecoder {
   BaselineDecoder();
   ~BaselineDecoder();
 
-  // entropy: everything behind the scan's header. False: declined, and the assembly's components are undefined.
+  // entropy: everything after the scan's header. Returns false if the scan is declined; the assembly's components are
+  // then undefined.
   bool decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly);
 
  private:
@@ -31,7 +32,7 @@ class BaselineDecoder {
   bool unstuff(std::span<const uint8_t> entropy, BitReader* reader);
   bool decode_rows(const Frame& frame, BitReader& reader, const Assembly& assembly);
 
-  std::unique_ptr<Tables> tables_;  // kept: most files have the standard's
+  std::unique_ptr<Tables> tables_;  // kept from file to file: most have the standard's tables
   Scratch<uint8_t> bits_;
   Scratch<int16_t> coefficients_;
 };

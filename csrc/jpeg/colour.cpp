@@ -12,11 +12,11 @@
 namespace pass_loader::jpeg {
 namespace {
 
-// Fixed point as libjpeg's (jdcolor.c: 16-bit fractions, each rounded once), with whole multiples of 65536 taken out of
-// the factors so that the rest is a product of 16-bit numbers.
+// The fixed-point arithmetic of libjpeg (jdcolor.c: 16-bit fractions, each rounded once). Whole multiples of 65536 are
+// taken out of the factors, so that the rest is a product of 16-bit numbers.
 PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
   auto byte = [](int v) { return static_cast<uint8_t>(std::clamp(v, 0, 255)); };
-  // (v * factor + 32768) >> 16, of whose product only the high half is needed
+  // Returns (v * factor + 32768) >> 16. Only the high half of the product is needed.
   auto scaled = [](int16_t v, int16_t factor) {
     const int16_t twice = static_cast<int16_t>(2 * v), high = static_cast<int16_t>((twice * factor) >> 16);
     return static_cast<int16_t>((high + 1) >> 1);
@@ -41,7 +41,7 @@ struct RgbWords {
   __m256i r, g, b;
 };
 
-// The same of 16 pixels in 16-bit lanes.
+// Does the same for 16 pixels in 16-bit lanes.
 PL_TARGET_AVX2 PL_INLINE RgbWords ycc_words(__m256i y, __m256i cb, __m256i cr) {
   const __m256i middle = _mm256_set1_epi16(128), one = _mm256_set1_epi16(1), half = _mm256_set1_epi32(32768);
   cb = _mm256_sub_epi16(cb, middle), cr = _mm256_sub_epi16(cr, middle);
@@ -86,12 +86,13 @@ void ycc_to_rgb_base(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
 }
 #endif
 
-// A quarter of the neighbour, three quarters of the nearer, per axis. Rounding alternates, so that no bias builds up.
+// Along each axis, an output is a quarter of the farther input and three quarters of the nearer one. Rounding
+// alternates, so that no bias builds up.
 PL_INLINE void upsample_tall_body(const uint8_t* near, const uint8_t* far, int bias, size_t count, uint8_t* out) {
   for (size_t i = 0; i < count; ++i) out[i] = static_cast<uint8_t>((3 * near[i] + far[i] + bias) >> 2);
 }
 
-// sums[i + 1]: input column i, with its vertical neighbour mixed in where vertical == 2; sixteenths or quarters.
+// sums[i + 1] is input column i, in sixteenths or quarters. If vertical == 2, its vertical neighbour is mixed in.
 PL_INLINE void upsample_wide_body(const uint8_t* near, const uint8_t* far, int vertical, size_t count, uint16_t* sums,
                                   uint8_t* out) {
   const int near_weight = vertical == 2 ? 3 : 1, far_weight = vertical - 1, shift = 2 * vertical;
@@ -110,7 +111,7 @@ PL_INLINE void upsample_wide_body(const uint8_t* near, const uint8_t* far, int v
   }
 }
 
-// Pillow, ImagingUtils.h: MULDIV255, a * b / 255 rounded.
+// Returns a * b / 255, rounded as Pillow's MULDIV255 (ImagingUtils.h).
 PL_INLINE int multiply_255(int a, int b) {
   int product = a * b + 128;
   return ((product >> 8) + product) >> 8;
@@ -124,8 +125,8 @@ PL_INLINE void split_rgb_body(const uint8_t* row, int32_t width, uint8_t* r, uin
   }
 }
 
-// libjpeg hands out what the file holds, which Adobe's files hold inverted; Pillow assumes Adobe (raw mode "CMYK;I")
-// and converts without a profile (Convert.c: cmyk2rgb).
+// libjpeg returns what the file holds, and Adobe's files hold inverted values. Pillow assumes that a file is Adobe's
+// (raw mode "CMYK;I") and converts without a profile (Convert.c: cmyk2rgb).
 PL_INLINE void split_cmyk_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
   for (int32_t x = 0; x < width; ++x) {
     int light = row[4 * x + 3];

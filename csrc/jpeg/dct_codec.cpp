@@ -10,7 +10,7 @@
 namespace pass_loader::jpeg {
 namespace {
 
-// Reads little-endian numbers and runs of bytes; whatever is asked for beyond the end throws.
+// Reads little-endian numbers and runs of bytes. Throws for a read beyond the end.
 class Reader {
  public:
   explicit Reader(std::span<const uint8_t> bytes) : left_(bytes) {}
@@ -62,7 +62,7 @@ void check_size(const Frame& frame) {
            frame.width, frame.height, static_cast<long long>(kMaxPixels));
 }
 
-// Only what keeps a JPEG ordinary: whole APPn and COM segments.
+// Accepts whole APPn and COM segments only: nothing else may stand there in an ordinary JPEG.
 void check_markers(std::span<const uint8_t> left) {
   while (!left.empty()) {
     const std::span<const uint8_t> segment = first_segment(left);
@@ -80,9 +80,9 @@ bool is_dct(std::span<const uint8_t> record) {
 
 namespace {
 
-// Bytes of a block, at most, in each stream; of a row in kLengths.
+// The most bytes that a block takes in each stream, or a row in kLengths.
 constexpr size_t kMostBytes[kStreams] = {24, 1, 1, 8, 8, 8, 32, 63, 2, 126};
-constexpr size_t kMostOfABlock = 160;  // in all: more than any picture has whose largest sizes are rare
+constexpr size_t kMostOfABlock = 160;  // in all streams: more than any picture needs whose largest sizes are rare
 
 void read_streams(Reader& reader, DctRecord& record) {
   size_t rows = 0, blocks = 0, sizes[kStreams], all = 0;
@@ -101,8 +101,8 @@ void read_streams(Reader& reader, DctRecord& record) {
   }
   PL_CHECK(all <= kMostOfABlock * blocks, Fault::record, "dct: %zu bytes for %zu blocks", all, blocks);
   for (size_t kind = 0; kind < kStreams; ++kind) record.streams[kind].stored = reader.take(sizes[kind]);
-  const size_t behind = reader.rest().size();
-  PL_CHECK(behind == 0, Fault::record, "dct: %zu bytes behind the last stream", behind);
+  const size_t left = reader.rest().size();
+  PL_CHECK(left == 0, Fault::record, "dct: %zu bytes after the last stream", left);
 }
 
 }  // namespace
@@ -185,7 +185,7 @@ void RowReader::next(size_t blocks, int lanes, int16_t* coefficients, int compon
 
 void RowReader::finish() const {
   for (size_t kind = 0; kind < kStreams; ++kind)
-    PL_CHECK(left_[kind].empty(), Fault::record, "dct: stream %zu: %zu bytes behind the last row", kind,
+    PL_CHECK(left_[kind].empty(), Fault::record, "dct: stream %zu: %zu bytes after the last row", kind,
              left_[kind].size());
 }
 
@@ -235,7 +235,7 @@ DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {
 
 namespace {
 
-// Writes a row behind those that are there.
+// Writes a row after those that are there.
 struct RowWriter {
   std::vector<uint8_t>* streams;
   size_t bit = 0;

@@ -1,5 +1,5 @@
-// The codec "dct": a JPEG's quantised coefficients without Huffman codes, laid out for SIMD and for a GPU's warps. The
-// format is specified in docs/dct-codec.md.
+// The codec "dct": a JPEG's quantised coefficients without Huffman codes, in a layout for SIMD and for a GPU's warps.
+// docs/dct-codec.md specifies the format.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -19,7 +19,7 @@ constexpr uint8_t kDctVersion = 2;
 
 bool is_dct(std::span<const uint8_t> record);
 
-// A record's streams, in their order. Each holds the parts of all block rows, component after component, from the top.
+// A record's streams, in their order. Each holds its part of every block row, component after component, from the top.
 enum StreamKind : size_t {
   kLengths,
   kFlags,
@@ -34,31 +34,32 @@ enum StreamKind : size_t {
   kStreams
 };
 
-// A record's parts, all inside it.
+// A record's parts. They point into the record.
 struct DctRecord {
   Frame frame;
   std::span<const uint8_t> header;   // everything before the streams' sizes
-  std::span<const uint8_t> markers;  // its end: APPn and COM segments of the file, as they were
+  std::span<const uint8_t> markers;  // the header's end: the file's APPn and COM segments, unchanged
   struct {
-    std::span<const uint8_t> stored;  // the content, or a zstd frame of it where that is smaller
+    std::span<const uint8_t> stored;  // the content, or a zstd frame of it if that is smaller
     size_t content;                   // bytes
     bool is_compressed() const { return stored.size() != content; }
   } streams[kStreams];
 };
 
-// Throws Error(record) where the bytes are no such record, or more than kMaxPixels.
+// Throws Error(record) if the bytes are no such record, or if it has more than kMaxPixels.
 DctRecord parse_dct(std::span<const uint8_t> record);
 
-// The same facts that read_header tells of the JPEG that the record was.
+// Returns what read_header returns for the JPEG that the record was made from.
 Header header_of(const DctRecord& record);
 
-// Takes a record's rows, component after component. One a thread, reused. All throw Error(record).
+// Reads a record's rows, component after component. Each thread has its own and reuses it. All functions throw
+// Error(record).
 class RowReader {
  public:
   void open(const DctRecord& record);
-  // `lanes` as of unpack_row; component and y name the row in errors.
+  // lanes: see unpack_row. component and y name the row in errors.
   void next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y);
-  void finish() const;  // nothing is left
+  void finish() const;  // checks that nothing is left
 
   std::span<const uint8_t> left(StreamKind kind) const { return left_[kind]; }
 
@@ -68,7 +69,7 @@ class RowReader {
   ZstdReader zstd_;
 };
 
-// One a thread, reused.
+// Each thread has its own and reuses it.
 class DctDecoder {
  public:
   // kStreamPadding readable bytes must follow the record. Throws Error(record).
@@ -79,20 +80,21 @@ class DctDecoder {
   Scratch<int16_t> coefficients_;
 };
 
-// Builds a record from coefficients, added a block row at a time: component after component, rows from the top.
+// Builds a record from coefficients. They are added by block rows: component after component, rows from the top.
 class DctEncoder {
  public:
   DctEncoder(const Frame& frame, std::span<const uint8_t> markers);
-  // blocks x 64 values in row-major order. False where a value does not fit (-32768, or beyond 16 bits).
+  // Adds blocks x 64 values in row-major order. Returns false if a value does not fit (-32768, or beyond 16 bits).
   bool add_row(std::span<const int16_t> blocks);
-  // zstd: with that layer around each stream that gets smaller by it.
+  // zstd: wraps each stream that gets smaller by it into a zstd frame.
   std::vector<uint8_t> finish(bool zstd) const;
 
  private:
   std::vector<uint8_t> header_, streams_[kStreams];
 };
 
-// The same record with zstd's layer, or without. kStreamPadding readable bytes must follow it. Throws Error(record).
+// Returns the same record with zstd frames or without. kStreamPadding readable bytes must follow the record. Throws
+// Error(record).
 std::vector<uint8_t> layer_dct(std::span<const uint8_t> record, bool zstd);
 
 }  // namespace pass_loader::jpeg

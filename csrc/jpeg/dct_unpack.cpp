@@ -22,7 +22,7 @@ PL_INLINE uint64_t load_64(const uint8_t* from) {
 
 PL_INLINE int load_i16(const uint8_t* from) { return static_cast<int16_t>(from[0] | from[1] << 8); }
 
-// 64 bits of a stream from bit `at`, low bits first.
+// Returns 64 bits of a stream from bit `at`, low bits first.
 PL_INLINE uint64_t bits_at(const uint8_t* stream, size_t at) {
   const uint8_t* from = stream + at / 8;
   const unsigned shift = at % 8;
@@ -31,13 +31,14 @@ PL_INLINE uint64_t bits_at(const uint8_t* stream, size_t at) {
 
 PL_INLINE uint64_t low_bits(int count) { return count == 0 ? 0 : ~uint64_t{0} >> (64 - count); }
 
-// What a block takes from the streams, before its values are made.
+// What a block takes from the streams before its values are made.
 struct Block {
-  uint64_t mask, signs, larger;  // a bit a value in row-major order; a bit a value of the mask, twice
+  uint64_t mask;           // a bit for each value, in row-major order
+  uint64_t signs, larger;  // a bit for each value in the mask
   int count, larger_count;
 };
 
-// Byte r of the result is the next mask byte where bit r of the flags is set.
+// Byte r of the result is the next mask byte if bit r of the flags is set.
 PL_INLINE uint64_t spread_bytes(uint8_t flags, const uint8_t* masks) {
   uint64_t mask = 0;
   for (unsigned left = flags; left != 0; left &= left - 1)
@@ -67,7 +68,8 @@ PL_INLINE bool is_consumed(const RowStreams& row, size_t bits) {
          row.dc_wide.next == row.dc_wide.end && row.wide.next == row.wide.end;
 }
 
-// Sizes that no byte holds, put over the kWide + 17 that the kernels have stored; `wide` has a bit a value of the mask.
+// Writes the sizes that no byte holds over the kWide + 17 that the kernels have stored. `wide` has a bit for each value
+// in the mask.
 PL_INLINE bool finish_wide(RowStreams& row, const Block& b, uint64_t wide, int row_stride, int16_t* out) {
   uint64_t mask = b.mask;
   for (int k = 0; mask != 0; ++k, mask &= mask - 1) {
@@ -81,7 +83,7 @@ PL_INLINE bool finish_wide(RowStreams& row, const Block& b, uint64_t wide, int r
   return true;
 }
 
-// kernel(row, block, row_stride, out, wide) makes a block's 64 values but for the DC, and advances nibbles and bytes.
+// kernel(row, block, row_stride, out, wide) makes a block's 64 values except the DC, and advances nibbles and bytes.
 template <typename Kernel>
 PL_INLINE bool unpack(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients, const Kernel& kernel) {
   const size_t groups = (blocks + lanes - 1) / lanes;
@@ -145,7 +147,7 @@ bool unpack_base(RowStreams& row, size_t blocks, int lanes, int16_t* coefficient
 }
 
 #if defined(__x86_64__)
-// Of 8 values in the low bytes, the k-th goes to the place of the k-th set bit; other places become 0.
+// Moves the k-th of 8 values in the low bytes to the place of the k-th set bit. Other places become 0.
 struct ExpandTable {
   alignas(64) uint64_t of[256];
 };
@@ -169,7 +171,7 @@ struct Avx2Kernel {
     return _mm_shuffle_epi8(values, _mm_loadl_epi64(reinterpret_cast<const __m128i*>(&kExpand.of[mask])));
   }
 
-  // A byte of ones where a bit is set.
+  // Makes a byte of ones for each bit that is set.
   PL_TARGET_AVX2 static inline __m256i bytes_of_bits(uint32_t bits) {
     const __m256i all = _mm256_set1_epi32(static_cast<int>(bits));
     const __m256i byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
@@ -177,7 +179,7 @@ struct Avx2Kernel {
     return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(all, byte), bit), bit);
   }
 
-  // The next 32 places of `mask`, each with the next value of `from` or 0.
+  // Gives each of the next 32 places of `mask` the next value of `from`, or 0.
   PL_TARGET_AVX2 static inline __m256i expand_32(const uint8_t*& from, uint32_t mask) {
     __m128i runs[4];
     for (int i = 0; i < 4; ++i, mask >>= 8) {
@@ -187,7 +189,8 @@ struct Avx2Kernel {
     return _mm256_set_m128i(_mm_unpacklo_epi64(runs[2], runs[3]), _mm_unpacklo_epi64(runs[0], runs[1]));
   }
 
-  // Values go through memory only where a later load finds them in one store: a load that spans several stalls.
+  // Values go through memory only if a later load finds them in one store. A load that spans several stores would
+  // stall.
   PL_TARGET_AVX2 static inline void values(RowStreams& row, const Block& b, int row_stride, int16_t* out,
                                            uint64_t& wide) {
     alignas(64) uint8_t nibbles[64 + 32], packed[64 + 16];

@@ -24,7 +24,7 @@ void limit_scans(j_common_ptr info) {
 
 enum class Outcome { complete, truncated, broken, resized };
 
-// Read up to the first scan: see Decoder::is_plain.
+// info has been read up to the first scan. See Decoder::is_plain.
 bool is_plain_scan(const jpeg_decompress_struct& info) {
   const bool gray = info.num_components == 1 && info.jpeg_color_space == JCS_GRAYSCALE;
   const bool colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
@@ -41,7 +41,7 @@ bool is_plain_scan(const jpeg_decompress_struct& info) {
   return true;
 }
 
-// Whether the file, read up to its first scan, is one for BaselineDecoder.
+// Returns true if BaselineDecoder may try the file, of which info has been read up to the first scan.
 bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
   if (!is_plain_scan(info) || info.restart_interval != 0) return false;
   const bool gray = info.num_components == 1;
@@ -51,7 +51,7 @@ bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
   frame.colour = gray ? Colour::gray : Colour::ycc;
   for (int c = 0; c < info.num_components; ++c) {
     const jpeg_component_info& component = *info.cur_comp_info[c];
-    // libjpeg checks these numbers, which are the file's, only when it starts to decode.
+    // These numbers come from the file, and libjpeg checks them only when it starts to decode.
     auto in_range = [](int number, int tables) { return number >= 0 && number < tables; };
     if (!in_range(component.quant_tbl_no, NUM_QUANT_TBLS) || !in_range(component.dc_tbl_no, NUM_HUFF_TBLS) ||
         !in_range(component.ac_tbl_no, NUM_HUFF_TBLS))
@@ -59,7 +59,7 @@ bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
     const JQUANT_TBL* quantization = info.quant_tbl_ptrs[component.quant_tbl_no];
     const JHUFF_TBL *dc = info.dc_huff_tbl_ptrs[component.dc_tbl_no], *ac = info.ac_huff_tbl_ptrs[component.ac_tbl_no];
     if (quantization == nullptr || dc == nullptr || ac == nullptr) return false;
-    frame.of[c].horizontal = gray ? 1 : component.h_samp_factor;  // of one component alone they mean nothing
+    frame.of[c].horizontal = gray ? 1 : component.h_samp_factor;  // they mean nothing for a single component
     frame.of[c].vertical = gray ? 1 : component.v_samp_factor;
     for (int i = 0; i < kBlockValues; ++i)
       frame.of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
@@ -88,7 +88,7 @@ struct Decoder::State {
 
   State();
   Planes planes_of(int32_t height, int32_t width, int components);
-  // Everything that may longjmp; they hold no object with a destructor.
+  // All functions that may longjmp. They hold no objects with destructors.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
   bool is_plain(std::span<const uint8_t> bytes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
@@ -126,7 +126,7 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
   std::memset(&info, 0, sizeof info);
   info.err = &errors.base;
   if (setjmp(errors.jump) != 0) {
-    jpeg_destroy_decompress(&info);  // harmless where creating it failed
+    jpeg_destroy_decompress(&info);  // harmless if creating it has failed
     return Outcome::broken;
   }
   jpeg_create_decompress(&info);
@@ -137,7 +137,7 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
     const Outcome outcome = decompress(header, row_buffer, planes);
     jpeg_destroy_decompress(&info);
     return outcome;
-  } catch (...) {  // memory of ours ran out
+  } catch (...) {  // out of memory in our own code
     jpeg_destroy_decompress(&info);
     throw;
   }
@@ -154,15 +154,15 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
   if (!libjpeg_alone && decode_baseline(planes)) return Outcome::complete;
-  // Without subsampled colour there is nothing to upsample: libjpeg's planes come straight into ours, which saves
+  // Without subsampled colour there is nothing to upsample. Then libjpeg writes straight into our planes, which saves
   // making interleaved rows and splitting them again.
   bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
   for (int c = 0; full_colour && c < 3; ++c)
     full_colour = info.comp_info[c].h_samp_factor == 1 && info.comp_info[c].v_samp_factor == 1;
   Outcome outcome = full_colour ? read_planes(planes) : read_rows(header, row_buffer, planes);
   if (outcome != Outcome::complete) return outcome;
-  // Reads on to the end marker. Pillow refuses an error there, but not that the marker is missing. A second frame that
-  // is cut off is such an error to libjpeg-turbo 3, which Pillow bundles; 2.1 asks for more bytes.
+  // Reads on to the end marker. Pillow refuses a file with an error there, but not one without the marker. A second
+  // frame that is cut off is such an error for libjpeg-turbo 3, which Pillow bundles; 2.1 asks for more bytes.
   if (!jpeg_finish_decompress(&info) && is_frame(info.unread_marker)) return Outcome::resized;
   return Outcome::complete;
 }
@@ -211,7 +211,7 @@ Planes Decoder::State::planes_of(int32_t height, int32_t width, int components) 
   return {pixels.need(channels * plane_stride), height, width, row_stride, plane_stride, channels};
 }
 
-static_assert(kStreamPadding <= 2 * kTile, "what a Scratch has behind its bytes");
+static_assert(kStreamPadding <= 2 * kTile, "what a Scratch has after its bytes");
 
 ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
@@ -223,7 +223,7 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
     s.assembly.finish();
     return planes;
   }
-  const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
+  const Header header = read_header(bytes);  // enforces the limit of pixels before anything is allocated
   const Planes planes = s.planes_of(header.height, header.width, header.components);
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   s.by_baseline = false;

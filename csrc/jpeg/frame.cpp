@@ -64,7 +64,8 @@ void Assembly::begin(const Frame& frame, const Planes& out) {
     if (of_[c].pixels == nullptr) of_[c].pixels = samples + begins[c];
 }
 
-// jdsample.c, jinit_upsampler: smooth by 2 in width (with more than two columns), height or both; else repeated.
+// As jinit_upsampler in jdsample.c: smooth upsampling by 2 in width (with more than two columns), height or both;
+// otherwise samples are repeated.
 void Assembly::upsample_row(int c, int32_t y, uint8_t* to) {
   const Planes& from = of_[c];
   const int wide = frame_.max_horizontal() / frame_.of[c].horizontal,

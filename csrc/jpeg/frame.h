@@ -1,4 +1,4 @@
-// What a picture's coefficients become: components of their own sizes, upsampled and converted to planar RGB.
+// A picture's components, each of its own size, and their upsampling and conversion to planar RGB.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -10,11 +10,11 @@ namespace pass_loader::jpeg {
 constexpr int kBlockValues = 64;
 constexpr int kMaxComponents = 4;
 
-enum class Colour : uint8_t { gray, ycc, rgb, cmyk, ycck };  // how the components are meant
+enum class Colour : uint8_t { gray, ycc, rgb, cmyk, ycck };  // the meaning of the components
 
 struct Frame {
   int32_t height, width;
-  int components;  // as many as the colour has
+  int components;  // as many as the colour needs
   Colour colour;
   struct Component {
     int horizontal, vertical;            // sampling factors, 1..4 (T.81 A.1.1)
@@ -23,27 +23,29 @@ struct Frame {
 
   int max_horizontal() const;
   int max_vertical() const;
-  // Sizes of component c, in samples and in blocks, without the padding to whole MCUs.
+  // The size of component c, in samples and in blocks, without the padding to whole MCUs.
   int32_t height_of(int c) const;
   int32_t width_of(int c) const;
   int32_t block_rows(int c) const { return (height_of(c) + 7) / 8; }
   int32_t block_columns(int c) const { return (width_of(c) + 7) / 8; }
-  // Number of components and factors fit each other, and every factor divides the largest: else libjpeg refuses.
+  // Returns true if the number of components fits the colour and the factors, and every factor divides the largest.
+  // libjpeg refuses other frames.
   bool is_sound() const;
 };
 
-// Memory for components, and the way from them to RGB. One a thread, reused.
+// Memory for components, and their conversion to RGB. Each thread has its own and reuses it.
 class Assembly {
  public:
-  // out: three planes, or one for a gray frame; rows of whole tiles, whole MCUs of 16 x 16. Memory of every component
-  // covers whole MCUs and rows of whole tiles.
+  // out: three planes, or one for a gray frame, with rows of whole tiles and whole MCUs of 16 x 16. The memory of every
+  // component covers whole MCUs and rows of whole tiles.
   void begin(const Frame& frame, const Planes& out);
-  const Planes& component(int c) const { return of_[c]; }  // a single plane
-  // All components are written: upsamples as libjpeg does with "fancy" upsampling, converts as Pillow's convert("RGB").
+  const Planes& component(int c) const { return of_[c]; }  // one plane
+  // To be called when all components are written. Upsamples as libjpeg does with "fancy" upsampling and converts as
+  // Pillow's convert("RGB").
   void finish();
 
  private:
-  bool is_direct(int c) const;  // its samples are pixels, in their place
+  bool is_direct(int c) const;  // its samples are written to the output's plane itself
   void upsample_row(int c, int32_t y, uint8_t* to);
 
   Frame frame_;

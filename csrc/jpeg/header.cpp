@@ -45,7 +45,7 @@ std::span<const uint8_t> first_segment(std::span<const uint8_t> bytes) {
   return length < 4 || length > bytes.size() ? std::span<const uint8_t>{} : bytes.first(length);
 }
 
-// Tag 0x0112 of the first image directory of the TIFF structure in an Exif segment.
+// Reads tag 0x0112 of the first image directory in an Exif segment's TIFF structure.
 int exif_orientation(std::span<const uint8_t> segment) {
   if (segment.size() < 14 || std::memcmp(segment.data(), "Exif\0\0", 6) != 0) return 1;
   std::span<const uint8_t> tiff = segment.subspan(6);
@@ -72,7 +72,7 @@ bool is_frame(int marker) {
   return (marker >= 0xC0 && marker <= 0xCF && marker != 0xC4 && marker != 0xC8 && marker != 0xCC) || marker == 0xDE;
 }
 
-// Walks the markers as Pillow's JpegImageFile._open does: bytes between segments that are no marker are passed over.
+// Walks the markers as Pillow's JpegImageFile._open does: it skips bytes between segments that are no marker.
 Header read_header(std::span<const uint8_t> bytes) {
   PL_CHECK(!bytes.empty(), Fault::record, "JPEG: empty, 0 bytes");
   PL_CHECK(bytes.size() >= 3 && bytes[0] == 0xFF && bytes[1] == 0xD8 && bytes[2] == 0xFF, Fault::record,

@@ -7,14 +7,15 @@
 namespace pass_loader::jpeg {
 namespace {
 
-// The zigzag order (T.81 figure A.6): row-major index of the k-th coefficient.
+// The zigzag order (T.81 figure A.6): the row-major index of the k-th coefficient.
 constexpr uint8_t kZigzag[kBlockValues] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
                                            12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
                                            35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
                                            58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
 
-// What the next kLookup bits begin with: one coefficient, whose value may reach beyond them, or two. An entry is read
-// without branches: the last value is stored, then the first one, which is computed, over it where there is one alone.
+// What the next kLookup bits begin with: one coefficient, whose value may reach beyond these bits, or two. An entry is
+// read without branches: the last value is stored first, then the first one, which is computed. If there is only one,
+// it overwrites the other.
 //   bits 0..7    bits consumed by all of it; 0 where the lookup does not suffice
 //   bits 8..15   how far the first coefficient is from the one before
 //   bits 16..23  how far the last one is
@@ -30,8 +31,8 @@ enum class Kind : uint64_t {
   one_then_end,
   longer,  // a code longer than the lookup, or none; or more than kMostBits
 };
-constexpr uint64_t kFar = 64;  // leaves any block
-constexpr int kMostBits = 18;  // of an entry, so that three need no refill between them
+constexpr uint64_t kFar = 64;  // beyond any block
+constexpr int kMostBits = 18;  // of an entry, so that three entries need no refill in between
 
 struct Symbol {
   Kind kind;
@@ -52,8 +53,8 @@ constexpr uint64_t first_of(uint64_t entry) { return entry >> 8 & 255; }
 constexpr uint64_t last_of(uint64_t entry) { return entry >> 16 & 255; }
 constexpr int16_t last_value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 48); }
 
-// T.81 F.2.2.1, EXTEND: the value that the 63 - `below` bits at the top of `bits` stand for; 0 for none. A negative
-// one's are the complement of its size.
+// T.81 F.2.2.1, EXTEND: returns the value that the 63 - `below` bits at the top of `bits` stand for; 0 for no bits. The
+// bits of a negative value are the complement of its size.
 PL_INLINE int top_value(uint64_t bits, uint64_t below) {
   const uint64_t negative = ~static_cast<uint64_t>(static_cast<int64_t>(bits) >> 63);
   return static_cast<int>(((bits ^ negative) >> 1 >> (below & 63)) ^ negative) - static_cast<int>(negative);
@@ -69,7 +70,7 @@ bool HuffmanCode::build(const HuffmanSpec& s) {
     offsets[length] = symbols - code;
     code += s.counts[length];
     symbols += s.counts[length];
-    // No code is all ones, and all fit their length: libjpeg, jdhuff.c, jpeg_make_d_derived_tbl.
+    // No code is all ones, and every code fits its length, as libjpeg demands (jdhuff.c: jpeg_make_d_derived_tbl).
     if (symbols > 256 || (s.counts[length] > 0 && code >= 1 << length)) return false;
     limits[length] = code << (16 - length);
     code <<= 1;
@@ -104,7 +105,7 @@ bool DcTable::build(const HuffmanSpec& spec) {
 
 bool AcTable::build(const HuffmanSpec& spec) {
   if (!code.build(spec)) return false;
-  Symbol symbols[1 << kLookup];  // that the bits begin with
+  Symbol symbols[1 << kLookup];  // the symbol that the bits begin with
   Symbol* at = symbols;
   for (int length = 1, n = 0; length <= kLookup; ++length)
     for (int i = 0; i < spec.counts[length]; ++i, ++n) {
@@ -131,8 +132,8 @@ bool AcTable::build(const HuffmanSpec& spec) {
 
 namespace {
 
-// Where coefficients go: of[k] is the offset in a block of the k-th one in zigzag order. Beyond 63 they point at the DC
-// coefficient's place, which is written last.
+// The places of coefficients: of[k] is the offset in a block of the k-th one in zigzag order. Beyond 63 it is the place
+// of the DC coefficient, which is written last.
 struct Places {
   uint8_t of[160];
 };
@@ -160,8 +161,8 @@ PL_INLINE bool decode_dc(BitReader& reader, const DcTable& dc, int32_t& predicti
   return prediction >= INT16_MIN && prediction <= INT16_MAX;
 }
 
-// Stores coefficients up to an entry that reaches the block's end or that the lookup does not suffice for. The entry is
-// returned; k is the last coefficient before it.
+// Stores coefficients up to an entry that reaches the block's end or for which the lookup does not suffice. Returns
+// that entry; k is the last coefficient before it.
 PL_INLINE uint64_t look_up(BitReader& r, const AcTable& ac, const Places& places, size_t& k, int16_t* block) {
   static_assert(3 * kMostBits <= 56);
   while (true) {
@@ -182,15 +183,15 @@ PL_INLINE uint64_t look_up(BitReader& r, const AcTable& ac, const Places& places
 
 enum class Next { more, done, broken };
 
-// What the lookup left undone: the block's end, or a symbol that is longer than it.
+// Does what the lookup could not: the block's end, or a symbol that is longer than the lookup.
 PL_INLINE Next leave_lookup(BitReader& r, const AcTable& ac, const Places& places, uint64_t entry, size_t& k,
                             int16_t* block) {
   const Kind kind = kind_of(entry);
   if (kind != Kind::longer) [[likely]] {
-    // Without branches but for the last: which kind it is cannot be predicted.
+    // The only branch is for the last kind: the others cannot be predicted.
     const size_t first = k + first_of(entry), last = k + last_of(entry);
     const bool ends_first = kind == Kind::end, ends_second = kind == Kind::one_then_end;
-    const bool only_first = (first == 63) & !ends_first;  // what follows is the next block's
+    const bool only_first = (first == 63) & !ends_first;  // what follows belongs to the next block
     r.skip(only_first ? first_length_of(entry) : length_of(entry));
     return only_first | ends_first | ((first < 63) & (ends_second | (last == 63))) ? Next::done : Next::broken;
   }

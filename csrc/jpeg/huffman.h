@@ -16,17 +16,17 @@ struct HuffmanSpec {
   uint8_t symbols[256];
 };
 
-// The bits of a scan without stuffed zeros, most significant first. Reads 8 bytes at a time: kPadding readable bytes
-// follow `end`, which is what the longest MCU can consume beyond it before the caller's next check.
+// The bits of a scan without stuffed zeros, most significant first. It reads 8 bytes at a time. kPadding readable bytes
+// follow `end`: the longest MCU can consume so many beyond it before the caller's next check.
 struct BitReader {
   static constexpr size_t kPadding = 2048;  // 6 blocks of 64 symbols of 31 bits, and 8
 
   const uint8_t* next = nullptr;
   const uint8_t* end = nullptr;
-  uint64_t bits = 0;  // from the top; below `count` bits stand either zeros or bits of the stream that belong there
+  uint64_t bits = 0;  // from the top; after `count` bits come zeros, or bits of the stream that belong there
   int count = 0;
 
-  PL_INLINE void refill() {  // at least 56 bits
+  PL_INLINE void refill() {  // to at least 56 bits
     uint64_t word;
     std::memcpy(&word, next, sizeof word);
     bits |= __builtin_bswap64(word) >> count;
@@ -35,7 +35,7 @@ struct BitReader {
   }
   PL_INLINE void skip(int n) { bits <<= n, count -= n; }
   bool past_end() const { return next > end + 8; }
-  ptrdiff_t bits_left() const { return 8 * (end - next) + count; }  // negative where more was read than there is
+  ptrdiff_t bits_left() const { return 8 * (end - next) + count; }  // negative if more was read than there is
 };
 
 // The canonical code, one symbol at a time.
@@ -44,8 +44,8 @@ struct HuffmanCode {
   int32_t offsets[17];
   HuffmanSpec spec;
 
-  bool build(const HuffmanSpec& spec);  // false where libjpeg refuses the table
-  // Symbol and length of the code at the top of `bits`; length 0 where there is none.
+  bool build(const HuffmanSpec& spec);  // returns false for a table that libjpeg refuses
+  // Returns symbol and length of the code at the top of `bits`; length 0 if there is none.
   int length_of(uint64_t bits, uint8_t* symbol) const;
 };
 
@@ -65,14 +65,14 @@ struct AcTable {
   bool build(const HuffmanSpec& spec);
 };
 
-// One block of an MCU. Consecutive ones of a component lie in groups of `lanes` whose rows of 8 coefficients are
+// One block of an MCU. Consecutive blocks of a component lie in groups of `lanes`, whose rows of 8 coefficients are
 // interleaved (idct.h).
 struct McuBlock {
   const DcTable* dc;
   const AcTable* ac;
   int component;
-  int16_t* coefficients;  // the component's block row, zeroed
-  int column, columns;    // this block's place in an MCU's row of that component's `columns`
+  int16_t* coefficients;  // the component's block row, filled with zeros
+  int column, columns;    // this block's column among the `columns` of its component in an MCU
 };
 
 // The MCUs of one row.
@@ -81,8 +81,8 @@ struct McuRow {
   McuBlock block[6];
 };
 
-// Decodes mcu_row.mcus MCUs; `predictions` has one DC prediction a component. False where the bits are not clean; the
-// coefficients are then undefined.
+// Decodes mcu_row.mcus MCUs. `predictions` has one DC prediction for each component. Returns false if the bits are not
+// clean; the coefficients are then undefined.
 bool decode_mcus(BitReader& reader, const McuRow& mcu_row, int32_t* predictions);
 
 }  // namespace pass_loader::jpeg

@@ -12,7 +12,7 @@
 namespace pass_loader::jpeg {
 namespace {
 
-// Fixed point with 13 fractional bits, two more kept between the passes (jidctint.c).
+// Fixed point with 13 fractional bits; two more bits are kept between the passes (jidctint.c).
 constexpr int kConstBits = 13, kPass1Bits = 2;
 constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF0_899 = 7373, kF1_175 = 9633,
               kF1_501 = 12299, kF1_847 = 15137, kF1_961 = 16069, kF2_053 = 16819, kF2_562 = 20995, kF3_072 = 25172;
@@ -77,7 +77,7 @@ inline int32_t subtract(int32_t a, int32_t b) {
   return static_cast<int32_t>(static_cast<uint32_t>(a) - static_cast<uint32_t>(b));
 }
 
-// One pass over eight columns, value k of column c at [k][c]; the result comes transposed.
+// Makes one pass over eight columns, with value k of column c at [k][c]. The result is transposed.
 PL_INLINE void pass(const int16_t in[8][8], int16_t out[8][8], int shift) {
   for (int c = 0; c < 8; ++c) {
     auto at = [&](int k) { return static_cast<int32_t>(in[k][c]); };

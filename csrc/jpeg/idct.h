@@ -1,5 +1,5 @@
-// Quantised coefficients to samples: libjpeg's accurate integer IDCT (jidctint.c; Loeffler, Ligtenberg and Moschytz,
-// ICASSP 1989), in the 16-bit steps of libjpeg-turbo's SIMD code, which Pillow runs.
+// Turns quantised coefficients into samples by libjpeg's accurate integer IDCT (jidctint.c; Loeffler, Ligtenberg and
+// Moschytz, ICASSP 1989), in the 16-bit steps of libjpeg-turbo's SIMD code, which Pillow runs.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,9 +11,9 @@ namespace pass_loader::jpeg {
 struct Idct {
   int lanes;
 
-  // `groups` groups of blocks side by side, to 8 rows of groups * lanes * 8 bytes at `out`. quantization: 64 values in
-  // row-major order. False where a value of a first row is 8192 or more in size: there libjpeg-turbo's shortcut for
-  // empty rows wraps around, and no picture of 8 bits has one.
+  // Transforms `groups` groups of blocks, which lie side by side, to 8 rows of groups * lanes * 8 bytes at `out`.
+  // quantization: 64 values in row-major order. Returns false if a value in a first row is 8192 or more in size:
+  // libjpeg-turbo's shortcut for empty rows wraps around there, and no picture of 8 bits has such a value.
   bool (*run)(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out, size_t row_stride);
 };
 

@@ -1,5 +1,5 @@
-// The inverse DCT of as many blocks side by side as a register holds rows of. Included once a level by idct.cpp, which
-// defines
+// The inverse DCT of blocks side by side, as many as a register holds rows of. idct.cpp includes this file once for
+// each level and defines
 //   PL_IDCT        the function's name
 //   PL_TARGET      its target attribute
 //   PL_VECTOR      the register: __m128i, __m256i or __m512i
@@ -10,11 +10,11 @@
 //   PL_TWO_ROWS(out, row_stride, v)  stores the low 8 bytes of every 16 in one row, the high 8 in the next
 //   PL_ANY(v)      whether any bit is set
 
-// One pass down the columns: eight rows of 16-bit values in, eight out.
+// Makes one pass down the columns: takes and returns eight rows of 16-bit values.
 PL_TARGET static inline void PL_CONCAT(PL_IDCT, _pass)(PL_VECTOR* row, int shift) {
   using V = PL_VECTOR;
   const V rounding = PL_OP(set1_epi32)(1 << (shift - 1));
-  // a * x + b * y of interleaved (x, y)
+  // a * x + b * y for interleaved (x, y)
   auto pair = [&](int a, int b) PL_TARGET {
     return PL_OP(set1_epi32)(static_cast<int>(static_cast<unsigned>(b) << 16 | (a & 0xffff)));
   };

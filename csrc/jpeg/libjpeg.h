@@ -1,4 +1,4 @@
-// What every use of libjpeg here shares: errors that jump back, and a source that has all its bytes.
+// What all uses of libjpeg here share: errors that jump back, and a source with all its bytes in memory.
 #pragma once
 #include <algorithm>
 #include <csetjmp>
@@ -29,8 +29,8 @@ inline ErrorManager make_error_manager() {
   return manager;
 }
 
-// Never invents an end: asking for more suspends libjpeg, and a decoder that suspends has been given a truncated file.
-// Pillow's source (JpegDecode.c) behaves so when its file ends.
+// The source never invents an end of image. A request for more bytes suspends libjpeg, and that means that the file is
+// truncated. Pillow's source (JpegDecode.c) does the same at the end of its file.
 inline jpeg_source_mgr make_source(std::span<const uint8_t> bytes) {
   jpeg_source_mgr source{};
   source.init_source = source.term_source = [](j_decompress_ptr) {};

@@ -15,10 +15,10 @@
 namespace pass_loader::jpeg {
 namespace {
 
-// zigzag order is libjpeg's business: its coefficients and tables are row-major in memory, as ours.
+// libjpeg takes care of the zigzag order: in memory its coefficients and tables are row-major, as ours.
 constexpr J_COLOR_SPACE kSpaces[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB, JCS_CMYK, JCS_YCCK};  // in the order of Colour
 
-// APPn and COM segments before the first scan, as they are. Of a file that read_header has walked.
+// Returns the APPn and COM segments before the first scan, unchanged. read_header must have accepted the file.
 std::vector<uint8_t> markers_of(std::span<const uint8_t> file) {
   std::vector<uint8_t> markers;
   size_t at = 2;
@@ -47,7 +47,7 @@ bool frame_of(const jpeg_decompress_struct& info, Frame* frame) {
   for (int c = 0; c < info.num_components; ++c) {
     const jpeg_component_info& component = info.comp_info[c];
     if (component.quant_table == nullptr) return false;
-    const bool alone = info.num_components == 1;  // factors of one component alone mean nothing
+    const bool alone = info.num_components == 1;  // factors mean nothing for a single component
     frame->of[c].horizontal = alone ? 1 : component.h_samp_factor;
     frame->of[c].vertical = alone ? 1 : component.v_samp_factor;
     for (int i = 0; i < kBlockValues; ++i)
@@ -56,7 +56,7 @@ bool frame_of(const jpeg_decompress_struct& info, Frame* frame) {
   return frame->is_sound();
 }
 
-// Owns a decompressor; errors of libjpeg come back as false. What libjpeg may jump over has no destructors.
+// Owns a decompressor. Errors of libjpeg are returned as false. Nothing that libjpeg may jump over has a destructor.
 class CoefficientReader {
  public:
   explicit CoefficientReader(std::span<const uint8_t> file)
@@ -86,7 +86,7 @@ class CoefficientReader {
 
   const jpeg_decompress_struct& info() const { return info_; }
 
-  // A block row; null where libjpeg fails.
+  // Returns a block row, or null if libjpeg fails.
   const int16_t* row(int c, int32_t y) {
     JBLOCKARRAY rows = nullptr;
     const bool fine = guarded([&] {
@@ -111,8 +111,8 @@ class CoefficientReader {
   bool created_ = false;
 };
 
-// Whether libjpeg writes such coefficients: those of 8-bit samples (T.81 F.1.2: differences of DC of up to 11 bits,
-// other values of up to 10).
+// Returns true if libjpeg can write these coefficients: those of 8-bit samples (T.81 F.1.2: differences of DC have up
+// to 11 bits, other values up to 10).
 bool is_writable(std::span<const int16_t> blocks) {
   constexpr int kMost = 1023;
   bool small = true;
@@ -159,7 +159,7 @@ std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd) {
 
 namespace {
 
-// libjpeg's jpeg_mem_dest loses its memory where an error jumps out of it.
+// libjpeg's jpeg_mem_dest loses its memory when an error jumps out of it.
 struct Destination {
   jpeg_destination_mgr base{};
   uint8_t* bytes = nullptr;
@@ -242,7 +242,7 @@ class CoefficientWriter {
     jpeg_set_defaults(&info_);
     jpeg_set_colorspace(&info_, info_.in_color_space);
     info_.optimize_coding = TRUE;
-    info_.write_JFIF_header = info_.write_Adobe_marker = FALSE;  // the file's own are among its markers
+    info_.write_JFIF_header = info_.write_Adobe_marker = FALSE;  // the file's own ones are among its markers
     for (int c = 0; c < frame.components; ++c) {
       jpeg_component_info& component = info_.comp_info[c];
       component.h_samp_factor = frame.of[c].horizontal, component.v_samp_factor = frame.of[c].vertical;
@@ -255,7 +255,7 @@ class CoefficientWriter {
     separate_scans(frame);
   }
 
-  // An MCU has at most 10 blocks (T.81 B.2.3); components of more come one after the other.
+  // An MCU has at most 10 blocks (T.81 B.2.3). Components with more are written one after another.
   void separate_scans(const Frame& frame) {
     int blocks = 0;
     for (int c = 0; c < frame.components; ++c) blocks += frame.of[c].horizontal * frame.of[c].vertical;
@@ -275,7 +275,7 @@ class CoefficientWriter {
 
 std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> bytes) {
   const DctRecord record = parse_dct(bytes);
-  // Everything is checked and unpacked before libjpeg runs, whose errors may jump over nothing with a destructor.
+  // Everything is checked and unpacked before libjpeg runs, so that its errors jump over nothing with a destructor.
   std::vector<std::vector<int16_t>> components;
   RowReader reader;
   reader.open(record);

@@ -1,5 +1,5 @@
-// Between JPEG files and records of the codec "dct". Coefficients, tables and markers are kept; Huffman codes, restart
-// markers and the split into scans are not.
+// Converts between JPEG files and records of the codec "dct". Coefficients, tables and markers are kept; Huffman codes,
+// restart markers and the split into scans are not.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -7,13 +7,13 @@
 
 namespace pass_loader::jpeg {
 
-// zstd: as of DctEncoder::finish. Empty where the record would not decode to the bytes that the file decodes to, where
-// libjpeg cannot write its coefficients, or where the file is damaged: such a file stays as it is. Throws Error(record)
-// where the file cannot be decoded at all.
+// zstd: see DctEncoder::finish. Returns nothing if the record would not decode to the same bytes as the file, if
+// libjpeg cannot write its coefficients, or if the file is damaged: such a file stays as it is. Throws Error(record) if
+// the file cannot be decoded at all.
 std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd);
 
-// A baseline or extended sequential JPEG with optimised Huffman tables. kStreamPadding readable bytes must follow the
-// record. Throws Error(record).
+// Returns a baseline or extended sequential JPEG with optimised Huffman tables. kStreamPadding readable bytes must
+// follow the record. Throws Error(record).
 std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> record);
 
 }  // namespace pass_loader::jpeg

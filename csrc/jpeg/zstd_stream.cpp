@@ -11,11 +11,11 @@ namespace pass_loader::jpeg {
 namespace {
 
 constexpr uint8_t kMagic[] = {0x28, 0xb5, 0x2f, 0xfd};  // ZSTD_MAGICNUMBER, as it is stored
-// Streams have few matches worth their code: what saves bytes is Huffman's coding of single bytes. From level 5 on a
-// block may be split where its statistics change. Others were measured: benchmarks/README.md.
+// Streams have few matches that are worth their code; most is saved by the Huffman codes of single bytes. From level 5,
+// a block may be split where its statistics change. benchmarks/README.md has other levels' figures.
 constexpr int kLevel = 5, kLeastMatch = 7;
 
-// Frames of old formats and frames that hold nothing reach no decoder.
+// Frames of old formats and empty frames are refused before they reach a decoder.
 bool is_one_frame(std::span<const uint8_t> bytes) {
   return bytes.size() >= sizeof kMagic && std::memcmp(bytes.data(), kMagic, sizeof kMagic) == 0 &&
          ZSTD_findFrameCompressedSize(bytes.data(), bytes.size()) == bytes.size();
@@ -45,7 +45,7 @@ ZstdWriter::~ZstdWriter() = default;
 std::vector<uint8_t> ZstdWriter::write(std::span<const uint8_t> content) {
   std::vector<uint8_t> out(content.size());
   const size_t size = ZSTD_compress2(context_.get(), out.data(), out.size(), content.data(), content.size());
-  out.resize(ZSTD_isError(size) || size >= content.size() ? 0 : size);  // an error: it does not fit
+  out.resize(ZSTD_isError(size) || size >= content.size() ? 0 : size);  // an error means that it does not fit
   return out;
 }
 

@@ -1,4 +1,4 @@
-// The zstd layer that a stream of a record of the codec "dct" may have (RFC 8878), by libzstd.
+// The zstd frame (RFC 8878) that a stream of the codec "dct" may be stored in, by libzstd.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -11,12 +11,12 @@ struct ZSTD_CCtx_s;
 
 namespace pass_loader::jpeg {
 
-// One a thread, reused: the steady state allocates nothing.
+// Each thread has its own and reuses it, so that the steady state allocates nothing.
 class ZstdReader {
  public:
   ZstdReader();
   ~ZstdReader();
-  // `frame` must be one whole frame of exactly `size` bytes, written to `out`. Throws Error(record).
+  // Writes the contents of `frame` to `out`. It must be one whole frame of exactly `size` bytes. Throws Error(record).
   void read(std::span<const uint8_t> frame, size_t size, uint8_t* out);
 
  private:
@@ -27,7 +27,7 @@ class ZstdWriter {
  public:
   ZstdWriter();
   ~ZstdWriter();
-  // One frame; empty where it would not be smaller.
+  // Returns one frame, or nothing if it would not be smaller.
   std::vector<uint8_t> write(std::span<const uint8_t> content);
 
  private:

@@ -14,7 +14,7 @@ namespace pass_loader::png {
 namespace {
 
 // What libpng reads: the file's own IHDR and PLTE, then its IDAT chunks with true lengths. Nothing else of the file
-// reaches libpng. CRCs are read_header's business; those of IDAT chunks are not looked at, as by Pillow.
+// reaches libpng. read_header checks CRCs; those of IDAT chunks are ignored, as by Pillow.
 class Feed {
  public:
   void begin(std::span<const uint8_t> bytes, const Header& header) {
@@ -25,7 +25,7 @@ class Feed {
     part_ = header.colour == ColourType::palette ? Part::palette : Part::head;
   }
 
-  // False where the file has no more.
+  // Returns false if the file has no more.
   bool read(uint8_t* to, size_t count) {
     while (count > 0) {
       if (piece_.empty() && !next_piece()) return false;
@@ -37,7 +37,7 @@ class Feed {
     return true;
   }
 
-  size_t behind() const { return next_data_; }  // where the chunks begin that were not read
+  size_t end() const { return next_data_; }  // where the first chunk begins that has not been read
 
  private:
   static constexpr size_t kBeforePalette = 33;  // magic and IHDR
@@ -86,7 +86,7 @@ struct Decoder::State {
   char message[128];
   Scratch<uint8_t> rows, pixels;
 
-  // These may longjmp; they hold no object with a destructor.
+  // These may longjmp. They hold no objects with destructors.
   bool run(const Header& header, uint8_t* rows_to, size_t row_stride);
   void read_rows(const Header& header, uint8_t* rows_to, size_t row_stride);
   bool is_complete(const Header& header) const;
@@ -105,8 +105,8 @@ namespace {
 
 }  // namespace
 
-// Whether all rows have been written: libpng has counted the last one of the last pass and looks for the end of the
-// stream. Pillow does not ask for an end.
+// Returns true if all rows have been written: libpng has counted the last row of the last pass and looks for the end of
+// the stream. Pillow does not need an end.
 bool Decoder::State::is_complete(const Header& header) const {
   if (header.interlaced) return png_get_current_pass_number(png) >= 7;
   return png_get_current_row_number(png) >= png_get_image_height(png, info);
@@ -158,7 +158,7 @@ void split_rgb(const uint8_t* from, size_t row_stride, const Planes& to) {
   }
 }
 
-// Colours that the palette lacks are black, as in Pillow.
+// Colours that are not in the palette are black, as in Pillow.
 void look_up(const uint8_t* from, size_t row_stride, std::span<const uint8_t> chunk, const Planes& to) {
   uint8_t table[3][256];
   const size_t colours = (chunk.size() - 12) / 3;
@@ -173,7 +173,7 @@ void look_up(const uint8_t* from, size_t row_stride, std::span<const uint8_t> ch
 
 ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   State& s = *state_;
-  const Header header = read_header(bytes);  // enforces the limit on pixels before anything is allocated
+  const Header header = read_header(bytes);  // enforces the limit of pixels before anything is allocated
   const bool gray = header.is_gray(), deep = header.bits == 16;
   const size_t width = static_cast<size_t>(header.width), height = static_cast<size_t>(header.height);
   const size_t row_stride = round_up(width * (deep ? 2 : 1), kTile), plane_stride = row_stride * height;
@@ -185,7 +185,7 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   const size_t stride = gray ? row_stride : palette ? width : 3 * width;
   uint8_t* rows = gray ? planes.pixels : s.rows.need(stride * height);
   if (!s.run(header, rows, stride)) fail(Fault::record, "PNG: %s", s.message);
-  check_rest(bytes, s.feed.behind());
+  check_rest(bytes, s.feed.end());
   if (palette) look_up(rows, stride, header.palette_chunk, planes);
   if (!gray && !palette) split_rgb(rows, stride, planes);
   return planes;

@@ -1,5 +1,5 @@
-// PNG bytes to planes, the pixels that Pillow's Image.open(...).convert("RGB") gives: gray to one plane of 8 or 16
-// bits, colour and palettes to planar RGB, alpha dropped, no gamma and no Exif rotation. By libpng.
+// Decodes PNG by libpng, with the pixels of Pillow's Image.open(...).convert("RGB"): gray to one plane of 8 or 16 bits,
+// colour and palettes to planar RGB, without alpha, gamma and Exif rotation.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -9,13 +9,14 @@
 
 namespace pass_loader::png {
 
-// One a thread: owns the decoded picture. libpng's reader is made anew for each.
+// Each thread has its own. It owns the decoded picture. libpng's reader is made anew for each picture.
 class Decoder {
  public:
   Decoder();
   ~Decoder();
 
-  // Valid until the next call. Throws Error(record) where Pillow refuses, and for what read_header refuses.
+  // The result is valid until the next call. Throws Error(record) for what Pillow refuses and for what read_header
+  // refuses.
   ConstPlanes decode(std::span<const uint8_t> bytes);
 
  private:

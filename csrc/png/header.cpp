@@ -12,7 +12,7 @@ namespace pass_loader::png {
 namespace {
 
 constexpr uint8_t kMagic[8] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n'};
-constexpr size_t kFrame = 12;  // of a chunk: length, type and CRC
+constexpr size_t kFrame = 12;  // bytes of a chunk: length, type and CRC
 constexpr uint32_t kMaxSide = 65535;
 
 uint32_t big32(const uint8_t* p) {
@@ -24,7 +24,7 @@ uint32_t big32(const uint8_t* p) {
 struct Chunk {
   const uint8_t* type;
   std::span<const uint8_t> data;  // as much as is there
-  uint32_t length;                // as it says
+  uint32_t length;                // as the chunk says
 
   bool is(const char* name) const { return std::memcmp(type, name, 4) == 0; }
   bool whole() const { return data.size() == length; }
@@ -37,7 +37,7 @@ bool is_type(const uint8_t* type) {
   });
 }
 
-// False where no chunk's head stands at `at`.
+// Returns false if there is no chunk's head at `at`.
 bool chunk_at(std::span<const uint8_t> bytes, size_t at, Chunk* chunk) {
   if (at > bytes.size() || bytes.size() - at < 8 || !is_type(&bytes[at + 4])) return false;
   chunk->length = big32(&bytes[at]);

@@ -1,4 +1,4 @@
-// What a PNG says of itself before its pixels (W3C PNG, third edition), read the way Pillow reads it.
+// Reads what a PNG says about its picture before the pixels (W3C PNG, third edition), in the way Pillow does.
 #pragma once
 #include <cstdint>
 #include <span>
@@ -9,10 +9,10 @@ enum class ColourType : uint8_t { gray = 0, rgb = 2, palette = 3, gray_alpha = 4
 
 struct Header {
   int32_t height, width;
-  int bits;  // a sample: 1, 2, 4, 8, 16
+  int bits;  // of a sample: 1, 2, 4, 8, 16
   ColourType colour;
   bool interlaced;
-  std::span<const uint8_t> palette_chunk;  // the whole PLTE chunk, empty where there is none
+  std::span<const uint8_t> palette_chunk;  // the whole PLTE chunk; empty if there is none
   size_t first_data;                       // where the first IDAT chunk begins
 
   bool is_gray() const { return colour == ColourType::gray || colour == ColourType::gray_alpha; }
@@ -20,19 +20,19 @@ struct Header {
 
 bool is_png(std::span<const uint8_t> bytes);
 
-// Throws Error(record): cut off, a wrong CRC before the pixels, more pixels than kMaxPixels, a side over 65535,
-// animated, or 16 bits a sample but for plain gray: as RGB they would lose 8 of them.
+// Throws Error(record) for a file that is cut off or animated, has a wrong CRC before the pixels, more pixels than
+// kMaxPixels or a side over 65535, and for samples of 16 bits other than plain gray, which would lose 8 of them as RGB.
 Header read_header(std::span<const uint8_t> bytes);
 
-// What stands behind the pixels, chunk by chunk: throws Error(record) where Pillow refuses it, which is a chunk that is
-// cut off. A missing end is none.
+// Walks the chunks after the pixels. Throws Error(record) for what Pillow refuses: a chunk that is cut off. A missing
+// end is accepted.
 void check_rest(std::span<const uint8_t> bytes, size_t at);
 
-// Whether an IEND chunk closes the bytes: a cheap sign that nothing was cut off.
+// Returns true if the bytes end with an IEND chunk: a cheap sign that nothing was cut off.
 bool ends_with_iend(std::span<const uint8_t> bytes);
 
-// The data of the IDAT chunk at `at`, as much as is there of it, and where the next chunk begins; empty and the same
-// place where no such chunk stands there.
+// Returns the data of the IDAT chunk at `at`, as much as is there, and where the next chunk begins; or nothing and `at`
+// if there is no such chunk.
 std::span<const uint8_t> data_chunk(std::span<const uint8_t> bytes, size_t* at);
 
 }  // namespace pass_loader::png

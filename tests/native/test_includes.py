@@ -23,7 +23,7 @@ MAY_INCLUDE = {
     "render_batch": {"engine"} | ENGINE,
     "decode_batch": {"engine"} | ENGINE,
     "engine": ENGINE,
-    "pool": SMALL,
+    "pool": {"error"},
     "decode": {"jpeg", "png"} | SMALL,
     "shard": SMALL,
     "jpeg": SMALL,

@@ -1,4 +1,5 @@
-// The CUDA kernels on the CPU: every block, phase and thread in a loop, in both orders, for tests/native/test_cuda_kernels.py.
+// The CUDA kernels on the CPU: every block, phase and thread in a loop, in both orders, for
+// tests/native/test_cuda_kernels.py.
 //
 // Input, once a case: int64 x 6 (pictures, jobs, element_bytes, channels_last, budget, backwards), uint32[3 * 256]
 // (elements of bytes); a picture: int64 x 2 (height, width) and its interleaved bytes; plans; int32 picture numbers.
@@ -39,7 +40,7 @@ void require(bool holds, const char* what) {
   std::exit(1);
 }
 
-// Planes with rows a little apart, and nothing behind the last one.
+// Planes with rows a little apart, and nothing after the last one.
 struct Planar {
   explicit Planar(int number) {
     const auto size = read_array<int64_t>(2);

@@ -1,4 +1,4 @@
-// A libFuzzer target (`make fuzz`): any bytes behind a PNG's header. What is decoded has the size that the header says,
+// A libFuzzer target (`make fuzz`): any bytes after a PNG's header. What is decoded has the size that the header says,
 // and is the same again by a decoder that has seen other pictures.
 #include <cstdio>
 #include <cstdlib>

@@ -1,4 +1,4 @@
-"""The promises of csrc/pool.h under ThreadSanitizer: tests/pool/storm.cpp with csrc/pool.cpp alone, no pictures."""
+"""The promises of csrc/pool.h under ThreadSanitizer: tests/native/pool/storm.cpp with csrc/pool.cpp alone, no pictures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++20", "-O1", "-g", "-fsanitize=thread", "-pthread", "-Wall", "-Wextra", "-Werror", "-Icsrc"]
 SECONDS = 3
 
@@ -17,9 +17,9 @@ SECONDS = 3
 def storm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("g++")
     if compiler is None:
-        pytest.skip("no g++ to compile tests/pool/storm.cpp")
+        pytest.skip("no g++ to compile tests/native/pool/storm.cpp")
     out = tmp_path_factory.mktemp("pool") / "storm"
-    subprocess.run([compiler, *FLAGS, "tests/pool/storm.cpp", "csrc/pool.cpp", "-o", out], check=True, cwd=ROOT)
+    subprocess.run([compiler, *FLAGS, "tests/native/pool/storm.cpp", "csrc/pool.cpp", "-o", out], check=True, cwd=ROOT)
     return out
 
 
