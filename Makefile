@@ -30,11 +30,11 @@ test: setup $(VENV)/pillow12/.installed
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
-bench := -m pytest benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
+bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
 bench: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/peers $(bin)/python $(bench) --benchmark-json=benchmarks/latest.json
 	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
-	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.table --plot benchmarks/recipes.png \
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.cpu.table --plot benchmarks/recipes.png \
 	  benchmarks/latest.json benchmarks/latest-simd.json
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh

@@ -14,8 +14,8 @@ import pass_loader
 from pass_loader import _C
 from pass_loader.pack import build, convert
 
-from . import machine
-from .pictures import write_pass
+from .. import machine
+from ..pictures import write_pass
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -20,11 +20,11 @@ import torch
 from pass_loader import _C, DataLoader, Recipe, ShardDataset, recipes
 from pass_loader.pack import build
 
-from . import gpu_models, gpu_peers
+from ..pictures import write_pass
+from . import models, peers
 from .on_device import count_in, free_kept, used_bytes
-from .pictures import write_pass
 
-MODELS = {"dino": ("DINO ViT-S/16", gpu_models.dino), "swav": ("SwAV ResNet-50", gpu_models.swav)}
+MODELS = {"dino": ("DINO ViT-S/16", models.dino), "swav": ("SwAV ResNet-50", models.swav)}
 OURS = "ours, decode='cpu'"
 NVJPEG = "ours, decode='nvjpeg'"
 ON_CPU = "ours, rendered on the CPU"
@@ -96,7 +96,7 @@ class Files(torch.utils.data.Dataset):
     """The official code's dataset: a file a sample, PIL, torchvision's transforms."""
 
     def __init__(self, folder: Path, recipe: Recipe):
-        from .official import OfficialViews
+        from ..official import OfficialViews
 
         self.paths, self.views = sorted(folder.glob("*.jpg")), OfficialViews(recipe)
 
@@ -118,12 +118,12 @@ def official(place: Place) -> Feed:
 
 
 def dali(place: Place) -> Feed:
-    batches = gpu_peers.dali_shards(place.dataset(), place.batch, place.cores, place.dtype, place.device)
+    batches = peers.dali_shards(place.dataset(), place.batch, place.cores, place.dtype, place.device)
     return Feed(batches, place.batch, 2)
 
 
 def by_torch(place: Place, library: str) -> Feed:
-    batches = gpu_peers.torch_shards(library, place.dataset(), place.batch, place.cores, place.dtype, place.device)
+    batches = peers.torch_shards(library, place.dataset(), place.batch, place.cores, place.dtype, place.device)
     return Feed(batches, place.batch, 1)
 
 
@@ -153,7 +153,7 @@ def from_shards(way: str, place: Place, seconds: float) -> dict[str, Any]:
     free_kept(place.device)
     before = used_bytes(place.device)
     feed = FEEDS[way](place)
-    gpu_peers.check_views(next(feed.batches), place.recipe, feed.samples)
+    peers.check_views(next(feed.batches), place.recipe, feed.samples)
     count, took = count_in(feed.batches, seconds, place.device, feed.ahead + 1)
     stats = {name: value for name, value in feed.stats().items() if isinstance(value, (int, float))}
     return {"batch": feed.samples, "samples_per_s": count * feed.samples / took,
@@ -163,7 +163,7 @@ def from_shards(way: str, place: Place, seconds: float) -> dict[str, Any]:
 def decoding(way: str, place: Place, seconds: float) -> dict[str, Any]:
     """Pictures a second. On the CPU each core decodes in a thread of its own."""
     if way in ("DALI", "torchvision"):
-        made = gpu_peers.dali_decoding if way == "DALI" else gpu_peers.torchvision_decoding
+        made = peers.dali_decoding if way == "DALI" else peers.torchvision_decoding
         count, took = count_in(made(place.dataset(), place.batch, place.cores, place.device), seconds, place.device, 3)
         return {"samples_per_s": count * place.batch / took}
     dataset = place.dataset()

@@ -2,7 +2,7 @@
 
 After the README's table come those of stages, threads, views and a fresh process, where the JSON has them.
 
-python -m benchmarks.table [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
+python -m benchmarks.cpu.table [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Other libraries' renderings of our recipes on a GPU, and their ways there from shards. Compositions are those of
-peers.py: as close as each library comes, with its own randomness and its own roundings.
+benchmarks/peers.py: as close as each library comes, with its own randomness and its own roundings.
 
 CV-CUDA runs torchvision v2's transforms as they stand (cvcuda.tv.Compose). Libraries are imported when they are asked
 for. With device "cpu" the same pipelines run there, but for CV-CUDA, which has a GPU's only.
@@ -16,7 +16,7 @@ import torch
 
 from pass_loader import Recipe, ShardDataset
 
-from . import peers
+from ..peers import dali_view, v2_steps
 
 Views = list[torch.Tensor]
 Render = Callable[[], Any]
@@ -28,7 +28,7 @@ def _transforms(library: str, recipe: Recipe, dtype: torch.dtype) -> list[Callab
         from cvcuda import tv as maker
     else:
         from torchvision.transforms import v2 as maker
-    return [maker.Compose(peers.v2_steps(view, recipe, dtype)) for view in recipe.views]
+    return [maker.Compose(v2_steps(view, recipe, dtype)) for view in recipe.views]
 
 
 def _render(transforms: list[Callable[[torch.Tensor], torch.Tensor]], pictures: list[torch.Tensor]) -> Views:
@@ -54,7 +54,7 @@ def _dali_pipeline(batch: int, cores: int, device: str, recipe: Recipe, dtype: t
                   enable_conditionals=True)  # fmt: skip
     def pipeline():  # noqa: ANN202
         decoded = picture()
-        return tuple(peers.dali_view(decoded, view, recipe, dtype=types_of[dtype]) for view in recipe.views)
+        return tuple(dali_view(decoded, view, recipe, dtype=types_of[dtype]) for view in recipe.views)
 
     made = pipeline()
     made.build()

@@ -1,6 +1,6 @@
 """What nvJPEG does on this GPU, to be asked first of all on a new one:
 
-    python -m benchmarks.gpu_nvjpeg
+    python -m benchmarks.gpu.probe_nvjpeg
 
 How many engines there are; how far its components, and our pictures from them, are from libjpeg-turbo's; whether its
 outputs keep the order of the stream; pictures a second at 500 x 375. About two minutes; needs nvidia-nvjpeg and a GPU;
@@ -22,7 +22,7 @@ from PIL import Image
 from pass_loader import _C
 from pass_loader.gpu import cuda, nvjpeg
 
-from .pictures import photographs
+from ..pictures import photographs
 
 KERNELS, HARDWARE = 2, 3  # nvjpegBackend_t
 UNCHANGED, RGB = 0, 3  # nvjpegOutputFormat_t

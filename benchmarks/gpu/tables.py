@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .gpu_loading import DALI, NVJPEG, OURS
-from .gpu_rendering import KERNELS
+from .loading import DALI, NVJPEG, OURS
+from .rendering import KERNELS
 
 Found = dict[str, Any]
 NAMES = ("section", "recipe", "model", "library", "decoder", "way", "fed_by", "cores")
