@@ -1,5 +1,6 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
 # make test   build and run all tests
+# make lint    ruff, mypy and clang-format, in the versions of the extra "lint"
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
 # make fuzz   a minute of libFuzzer on each decoder; FUZZ_SECONDS= for more
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
@@ -14,11 +15,11 @@ PILLOW12 ?= pillow==12.3.0
 DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
-sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu) setup.py pyproject.toml
+sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo test bench sanitize fuzz cuda aarch64 clean
+.PHONY: setup demo test lint bench sanitize fuzz cuda aarch64 clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -28,6 +29,13 @@ test: setup $(VENV)/pillow12/.installed
 	$(bin)/python -m pytest
 	@echo "The same pixels from Pillow 12:"
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
+
+native := $(sort $(wildcard $(foreach d,csrc csrc/* tests tests/*,$(foreach s,h cpp cu cuh,$(d)/*.$(s)))))
+lint: setup
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run -Werror $(native)
 
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
 bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
@@ -123,7 +131,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(sources)
-	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test]"
+	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test,lint]"
 	touch $@
 
 # Pillow 12 beside the installed 13, for the tests that say so.
