@@ -11,7 +11,7 @@ from .data.companions import Companions
 from .data.samples import Samples, render_plan
 from .errors import BadPictureError, PackError, PassLoaderError, RecordError, ShardError
 from .recipes import Recipe, ViewSpec
-from .version import __version__
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .gpu.cuda import cuda_available, cuda_reason
