@@ -65,19 +65,36 @@ def rendering_rows(sizes: Sizes, seconds: float) -> Iterator[Group]:
     def keys(name: str, library: str) -> dict[str, Any]:
         return {"section": "rendering", "recipe": name, "library": library}
 
-    yield max(sizes.cores), [
-        Row(keys(name, "ours"), rendering.ours,
-            {"recipe": sizes.recipe(name), "samples": sizes.batch, "seconds": seconds, "device": sizes.device})
-        for name in RECIPES
-    ]  # fmt: skip
+    yield (
+        max(sizes.cores),
+        [
+            Row(
+                keys(name, "ours"),
+                rendering.ours,
+                {"recipe": sizes.recipe(name), "samples": sizes.batch, "seconds": seconds, "device": sizes.device},
+            )
+            for name in RECIPES
+        ],
+    )
     batches = {"DALI": sizes.batch, "CV-CUDA": sizes.torch_batch, "torchvision v2": sizes.torch_batch}
     for library, batch in batches.items():
-        yield max(sizes.cores), [
-            Row(keys(name, library), rendering.peer,
-                {"library": library, "recipe": sizes.recipe(name), "samples": batch, "seconds": seconds,
-                 "device": sizes.device})
-            for name in RECIPES
-        ]  # fmt: skip
+        yield (
+            max(sizes.cores),
+            [
+                Row(
+                    keys(name, library),
+                    rendering.peer,
+                    {
+                        "library": library,
+                        "recipe": sizes.recipe(name),
+                        "samples": batch,
+                        "seconds": seconds,
+                        "device": sizes.device,
+                    },
+                )
+                for name in RECIPES
+            ],
+        )
 
 
 def decoding_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
@@ -92,19 +109,27 @@ def decoding_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
 
     for cores in sizes.cores:
         yield cores, [row(how, cores) for how in ("libjpeg", "simplejpeg", "ours")]
-    engines = Row({"section": "decoding", "decoder": "engines", "cores": 0}, on_device.jpeg_engines,
-                  {"device": sizes.device})  # fmt: skip
+    engines = Row(
+        {"section": "decoding", "decoder": "engines", "cores": 0}, on_device.jpeg_engines, {"device": sizes.device}
+    )
     yield most, [engines, row(NVJPEG, most, loading.from_shards), row("torchvision", most), row("DALI", most)]
 
 
 def shards_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     def made(cores: int, ways: list[str], names: list[str] = RECIPES) -> list[Row]:
         return [
-            Row({"section": "shards", "recipe": name, "way": way, "cores": cores}, loading.from_shards,
-                {"way": way, "place": Place(*data, sizes.recipe(name), sizes.batch, cores, sizes.device),
-                 "seconds": seconds})
-            for way in ways for name in names
-        ]  # fmt: skip
+            Row(
+                {"section": "shards", "recipe": name, "way": way, "cores": cores},
+                loading.from_shards,
+                {
+                    "way": way,
+                    "place": Place(*data, sizes.recipe(name), sizes.batch, cores, sizes.device),
+                    "seconds": seconds,
+                },
+            )
+            for way in ways
+            for name in names
+        ]
 
     for cores in sizes.cores[::-1]:
         yield cores, made(cores, [OURS, NVJPEG, ON_CPU])
@@ -119,9 +144,19 @@ def training_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     most, together = max(sizes.cores), []
     for way, (name, (title, _)) in itertools.product((OURS, NVJPEG, ON_CPU, SYNTHETIC, OFFICIAL), MODELS.items()):
         place = Place(*data, sizes.recipe(name), sizes.train_batch, most, sizes.device, torch.bfloat16)
-        together.append(Row({"section": "training", "model": title, "fed_by": way}, loading.training,
-                            {"way": way, "model": name, "place": place, "seconds": TRAINING * seconds,
-                             **(SHALLOW[name] if sizes.dry else {})}))  # fmt: skip
+        together.append(
+            Row(
+                {"section": "training", "model": title, "fed_by": way},
+                loading.training,
+                {
+                    "way": way,
+                    "model": name,
+                    "place": place,
+                    "seconds": TRAINING * seconds,
+                    **(SHALLOW[name] if sizes.dry else {}),
+                },
+            )
+        )
     yield most, together
 
 

@@ -40,8 +40,9 @@ def make_pack(folder: Path, pictures: int) -> Path:
     """The pictures are made on all cores: one takes tens of milliseconds."""
     parts = min(PARTS, pictures)
     with ProcessPoolExecutor(min(parts, len(os.sched_getaffinity(0)))) as pool:
-        made = pool.map(write_pass, (folder / f"part{n}" for n in range(parts)), itertools.repeat(pictures // parts),
-                        range(parts))  # fmt: skip
+        made = pool.map(
+            write_pass, (folder / f"part{n}" for n in range(parts)), itertools.repeat(pictures // parts), range(parts)
+        )
         build([tar for tar, _ in made], folder / "pack")
     return folder / "pack"
 
@@ -86,8 +87,9 @@ def views_of(batch: Any) -> list[torch.Tensor]:
 
 
 def ours(place: Place, **options: Any) -> Feed:
-    loader = DataLoader(place.dataset(), place.batch, shuffle=True, num_workers=place.cores, dtype=place.dtype,
-                        infinite=True, **options)  # fmt: skip
+    loader = DataLoader(
+        place.dataset(), place.batch, shuffle=True, num_workers=place.cores, dtype=place.dtype, infinite=True, **options
+    )
     moved = ([view.to(place.device, non_blocking=True) for view in views_of(one)] for one in loader)
     return Feed(moved, place.batch, loader.prefetch_factor, loader.stats)
 
@@ -109,9 +111,14 @@ class Files(torch.utils.data.Dataset):
 
 def official(place: Place) -> Feed:
     loader = torch.utils.data.DataLoader(
-        Files(Path(place.files), place.recipe), place.batch, shuffle=True, num_workers=place.cores,
-        pin_memory=place.device != "cpu", drop_last=True, persistent_workers=True,
-    )  # fmt: skip
+        Files(Path(place.files), place.recipe),
+        place.batch,
+        shuffle=True,
+        num_workers=place.cores,
+        pin_memory=place.device != "cpu",
+        drop_last=True,
+        persistent_workers=True,
+    )
     passes = itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
     moved = ([view.to(place.device, non_blocking=True) for view in views] for views, _ in passes)
     return Feed(moved, place.batch, 2 * place.cores)
@@ -128,8 +135,10 @@ def by_torch(place: Place, library: str) -> Feed:
 
 
 def synthetic(place: Place) -> Feed:
-    views = [torch.randn(place.batch, 3, view.height, view.width, dtype=place.dtype, device=place.device)
-             for view in place.recipe.views]  # fmt: skip
+    views = [
+        torch.randn(place.batch, 3, view.height, view.width, dtype=place.dtype, device=place.device)
+        for view in place.recipe.views
+    ]
     return Feed(itertools.repeat(views), place.batch, 0)
 
 
@@ -156,8 +165,12 @@ def from_shards(way: str, place: Place, seconds: float) -> dict[str, Any]:
     peers.check_views(next(feed.batches), place.recipe, feed.samples)
     count, took = count_in(feed.batches, seconds, place.device, feed.ahead + 1)
     stats = {name: value for name, value in feed.stats().items() if isinstance(value, (int, float))}
-    return {"batch": feed.samples, "samples_per_s": count * feed.samples / took,
-            "device_mb": (used_bytes(place.device) - before) / 1e6, "stats": stats}  # fmt: skip
+    return {
+        "batch": feed.samples,
+        "samples_per_s": count * feed.samples / took,
+        "device_mb": (used_bytes(place.device) - before) / 1e6,
+        "stats": stats,
+    }
 
 
 def decoding(way: str, place: Place, seconds: float) -> dict[str, Any]:
@@ -204,5 +217,10 @@ def training(way: str, model: str, place: Place, seconds: float, turns: int = 2,
             begun[name][0] += count
             begun[name][1] += took
     fed, alone = (count / took for count, took in (begun["fed"], begun["there"]))
-    return {"batch": place.batch, "steps_per_s": fed, "synthetic_steps_per_s": alone, "of_synthetic": fed / alone,
-            "loading_share": max(0.0, 1 - fed / alone)}  # fmt: skip
+    return {
+        "batch": place.batch,
+        "steps_per_s": fed,
+        "synthetic_steps_per_s": alone,
+        "of_synthetic": fed / alone,
+        "loading_share": max(0.0, 1 - fed / alone),
+    }

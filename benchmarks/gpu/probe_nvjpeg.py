@@ -67,8 +67,15 @@ class Library:
             (ctypes.c_void_p * count)(*files[:, 0].tolist()),
             (ctypes.c_size_t * count)(*files[:, 1].tolist()),
         )
-        self("nvjpegDecodeBatched", self.handle, self.state, data, lengths, (Output * count)(*outputs),
-             ctypes.c_void_p(stream))  # fmt: skip
+        self(
+            "nvjpegDecodeBatched",
+            self.handle,
+            self.state,
+            data,
+            lengths,
+            (Output * count)(*outputs),
+            ctypes.c_void_p(stream),
+        )
 
 
 def jpegs(sampling: str, count: int, size: tuple[int, int] = SIZE) -> list[bytes]:
@@ -253,8 +260,11 @@ def measure(seconds: float = 2.0) -> list[dict[str, Any]]:
                 how = f"{backend}, {output}, the host {'waits' if wait else 'does not wait'}"
                 add("out of order, of 20", how, out_of_order(library, form, "4:2:0", wait=wait))
             for count in (64, 256):
-                add("pictures/s, nvJPEG", f"{backend}, {output}, batch {count}",
-                    bare_rate(library, form, "4:2:0", count, seconds))  # fmt: skip
+                add(
+                    "pictures/s, nvJPEG",
+                    f"{backend}, {output}, batch {count}",
+                    bare_rate(library, form, "4:2:0", count, seconds),
+                )
     for sampling in FACTORS:
         add("our pictures from the CPU's", sampling, pictures_error(sampling))
         add("pictures/s, ours to RGB", f"{sampling}, batch 256", our_rate(sampling, 256, seconds))

@@ -58,8 +58,10 @@ def pictures(samples: int, seed: int, device: str) -> list[torch.Tensor]:
 
 def make_batch(recipe: Recipe, samples: int, seed: int, dtype: torch.dtype, device: str) -> Batch:
     pixels = pictures(samples, seed, device)
-    plans = [_C.plan_views(recipe.rows(), seed=seed, epoch=0, record=i, height=p.shape[1], width=p.shape[2])
-             for i, p in enumerate(pixels)]  # fmt: skip
+    plans = [
+        _C.plan_views(recipe.rows(), seed=seed, epoch=0, record=i, height=p.shape[1], width=p.shape[2])
+        for i, p in enumerate(pixels)
+    ]
     together = np.concatenate(plans).astype(_C.view_plan_dtype)
     sizes = values(together) * dtype.itemsize
     memory = torch.full((int(sizes.sum()),), 0xA5, dtype=torch.uint8, device=device)
