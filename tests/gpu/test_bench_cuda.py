@@ -57,7 +57,7 @@ def step_of_nothing(device: str, **shallow: Any) -> Step:
 def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Kills: a wrong keyword anywhere on a row's way, a row that is lost, a section without a table."""
     monkeypatch.setattr(rows, "measured", inline)
-    monkeypatch.setattr(cuda, "Renderer", HostRenderer)
+    monkeypatch.setattr(cuda, "PlanRenderer", HostRenderer)
     monkeypatch.setattr(rendering, "SIZES", [(60, 80), (80, 60)])
     models = {name: (title, step_of_nothing) for name, (title, _) in loading.MODELS.items()}
     for module in (loading, bench_cuda):
@@ -104,7 +104,7 @@ def test_what_is_timed_is_what_is_wanted(place: Place, lanes: list, monkeypatch:
 
 
 def test_the_check_of_rendering_sees_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "Renderer", HostRenderer)
+    monkeypatch.setattr(cuda, "PlanRenderer", HostRenderer)
     rendering.check(DRY.recipe("dino"), "cpu", 2)
     monkeypatch.setattr(HostRenderer, "render", lambda *_: None)
     with pytest.raises(AssertionError):
