@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,3 +29,20 @@ def test_rooms_share_only_what_stands_above_them() -> None:
                 base = [*path.parts[: -node.level], *(node.module or "").split(".")]
                 for alias in node.names:
                     assert not above & {*base, alias.name}, f"{path} imports {alias.name} from another room"
+
+
+def test_modules_that_are_named_elsewhere_exist() -> None:
+    """In commands and in words: pages, sources, Makefile."""
+    files = [ROOT / "Makefile", *ROOT.glob("*.md")]
+    for folder in ("benchmarks", "csrc", "docs", "pass_loader", "tests"):
+        files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".md", ".py", ".h", ".cpp", ".cu")]
+    found = 0
+    for file in files:
+        text = file.read_text()
+        modules = re.findall(r"-m (benchmarks\.[a-z_.]*[a-z_])", text)
+        for name in [f"{module.replace('.', '/')}.py" for module in modules] + re.findall(
+            r"benchmarks/[a-z_/]+\.py", text
+        ):
+            assert (ROOT / name).exists(), f"{file.relative_to(ROOT)}: {name}"
+            found += 1
+    assert found > 20
