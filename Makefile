@@ -1,6 +1,6 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
 # make test   build and run all tests
-# make lint    ruff, mypy and clang-format, in the versions of the extra "lint"
+# make lint   ruff, mypy and clang-format, in the versions of the extra "lint"
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
 # make fuzz   a minute of libFuzzer on each decoder; FUZZ_SECONDS= for more
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
@@ -30,7 +30,7 @@ test: setup $(VENV)/pillow12/.installed
 	@echo "The same pixels from Pillow 12:"
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 
-native := $(sort $(wildcard $(foreach d,csrc csrc/* tests tests/*,$(foreach s,h cpp cu cuh,$(d)/*.$(s)))))
+native = $(sort $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
 lint: setup
 	$(bin)/ruff check
 	$(bin)/ruff format --check

@@ -63,7 +63,14 @@ def test_the_sdist_has_every_source(unpacked: Path) -> None:
         return {path.relative_to(root) for path in (root / "csrc").rglob("*") if path.suffix in SUFFIXES}
 
     assert sources(unpacked) == sources(ROOT) != set()
-    for name in ("LICENSE", "README.md", "CHANGELOG.md", "csrc/README.md", "Makefile", "tests/saved/states.json"):
+    for name in (
+        "LICENSE",
+        "README.md",
+        "CHANGELOG.md",
+        "csrc/README.md",
+        "Makefile",
+        "tests/loading/saved/states.json",
+    ):
         assert (unpacked / name).read_bytes() == (ROOT / name).read_bytes()
 
 

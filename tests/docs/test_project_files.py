@@ -9,7 +9,7 @@ import pytest
 
 import pass_loader
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", ".github/pull_request_template.md"]
 FOLDERS = ("csrc", "pass_loader", "tests", "benchmarks", "docs")
 # A tree without its hidden files, as `make sanitize` and the sdist have it, has nothing to check here.
