@@ -1,5 +1,6 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
 # make test   build and run all tests
+# make lint   ruff, mypy and clang-format, in the versions of the extra "lint"
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
 # make fuzz   a minute of libFuzzer on each decoder; FUZZ_SECONDS= for more
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
@@ -14,11 +15,11 @@ PILLOW12 ?= pillow==12.3.0
 DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
-sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu) setup.py pyproject.toml
+sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo test bench sanitize fuzz cuda aarch64 clean
+.PHONY: setup demo test lint bench sanitize fuzz cuda aarch64 clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -29,12 +30,19 @@ test: setup $(VENV)/pillow12/.installed
 	@echo "The same pixels from Pillow 12:"
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 
+native = $(sort $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
+lint: setup
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run -Werror $(native)
+
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
-bench := -m pytest benchmarks -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
+bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
 bench: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/peers $(bin)/python $(bench) --benchmark-json=benchmarks/latest.json
 	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
-	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.table --plot benchmarks/recipes.png \
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.cpu.table --plot benchmarks/recipes.png \
 	  benchmarks/latest.json benchmarks/latest-simd.json
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh
@@ -123,7 +131,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(sources)
-	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test]"
+	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test,lint]"
 	touch $@
 
 # Pillow 12 beside the installed 13, for the tests that say so.

@@ -1,6 +1,7 @@
 """Builds the extensions: pass_loader._C, and pass_loader._cuda where nvcc is found. The rest is in pyproject.toml.
 
 PASS_LOADER_CUDA=1 fails without nvcc, PASS_LOADER_CUDA=0 leaves _cuda out. nvcc: that of CUDA_HOME, else of the PATH.
+PASS_LOADER_CUDA_ARCHITECTURES="80 90" compiles for these compute capabilities, and for later ones PTX of the last.
 PASS_LOADER_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
 PASS_LOADER_WERROR=1 turns warnings into errors (used by our own tests).
 """
@@ -53,8 +54,7 @@ CUDA_ONLY = {"csrc/bindings_cuda.cpp", "csrc/bindings_nvjpeg.cpp", *glob("csrc/c
 KERNELS = sorted(glob("csrc/cuda/*.cu"))
 SHARED = [f"csrc/{name}.cpp" for name in ("plan", "plan_checks", "blur_weights")]  # which both extensions contain
 NVCC_AT_LEAST = 12  # C++20
-# Machine code for Ampere (and Ada) and Hopper, and PTX that drivers compile for later ones.
-ARCHITECTURES = ["arch=compute_80,code=sm_80", "arch=compute_90,code=sm_90", "arch=compute_90,code=compute_90"]
+ARCHITECTURES = (os.environ.get("PASS_LOADER_CUDA_ARCHITECTURES") or "80 90").split()  # Ampere (and Ada), Hopper
 
 
 def find_nvcc() -> str | None:
@@ -88,7 +88,8 @@ class BuildExtensions(build_ext):
     def build_extension(self, ext: Pybind11Extension) -> None:
         if ext.name == "pass_loader._cuda" and nvcc is not None:
             os.makedirs(self.build_temp, exist_ok=True)
-            codes = [f"-gencode={code}" for code in ARCHITECTURES]
+            codes = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
+            codes.append("-gencode=arch=compute_{0},code=compute_{0}".format(ARCHITECTURES[-1]))  # PTX
             # -fmad=false, as -ffp-contract=off above.
             host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off"
             strict = ["-Werror=all-warnings"] if os.environ.get("PASS_LOADER_WERROR") == "1" else []

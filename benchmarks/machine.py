@@ -39,8 +39,12 @@ def describe() -> dict[str, Any]:
 def describe_gpu() -> dict[str, Any]:
     """Starts nothing on the GPU in this process."""
     said = _said("nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader")
-    return {"gpu": said or "none", "cuda": torch.version.cuda, "cores": len(os.sched_getaffinity(0)),
-            "peers": {name: version for name in PEERS if (version := _version(name))}}  # fmt: skip
+    return {
+        "gpu": said or "none",
+        "cuda": torch.version.cuda,
+        "cores": len(os.sched_getaffinity(0)),
+        "peers": {name: version for name in PEERS if (version := _version(name))},
+    }
 
 
 def _version(name: str) -> str | None:

@@ -109,15 +109,21 @@ def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> A
 
     interpolation = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
     x = fn.random_resized_crop(
-        picture, size=(view.height, view.width), random_area=view.scale, random_aspect_ratio=view.ratio,
-        interp_type=interpolation[view.interpolation], antialias=True,
-    )  # fmt: skip
+        picture,
+        size=(view.height, view.width),
+        random_area=view.scale,
+        random_aspect_ratio=view.ratio,
+        interp_type=interpolation[view.interpolation],
+        antialias=True,
+    )
     if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
         x = fn.color_twist(
-            x, brightness=fn.random.uniform(range=view.brightness), contrast=fn.random.uniform(range=view.contrast),
+            x,
+            brightness=fn.random.uniform(range=view.brightness),
+            contrast=fn.random.uniform(range=view.contrast),
             saturation=fn.random.uniform(range=view.saturation),
             hue=fn.random.uniform(range=[360 * turns for turns in view.hue]),
-        )  # fmt: skip
+        )
     if fn.random.coin_flip(probability=view.grayscale, dtype=types.BOOL):
         x = fn.hsv(x, saturation=0.0)
     if fn.random.coin_flip(probability=view.blur, dtype=types.BOOL):
@@ -183,8 +189,14 @@ def ffcv(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     beton = str(Path(folder.name) / "pictures.beton")
     DatasetWriter(beton, {"image": OriginalJpegField()}, num_workers=1).from_indexed_dataset([(one,) for one in data])
     pipelines = {f"view{index}": pipeline_of(view) for index, view in enumerate(recipe.views)} | {"image": None}
-    loader = Loader(beton, batch_size, num_workers=1, batches_ahead=2, pipelines=pipelines,
-                    custom_fields={"image": OriginalJpegField})  # fmt: skip
+    loader = Loader(
+        beton,
+        batch_size,
+        num_workers=1,
+        batches_ahead=2,
+        pipelines=pipelines,
+        custom_fields={"image": OriginalJpegField},
+    )
 
     def epoch() -> Iterator[list[torch.Tensor]]:
         assert folder  # the file lives as long as this function

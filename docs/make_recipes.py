@@ -15,8 +15,8 @@ from PIL import Image
 
 from benchmarks.pictures import CREATORS, write_pass
 from pass_loader import Recipe, recipes
-from pass_loader.pack import build
 from pass_loader.data.preview import preview
+from pass_loader.pack import build
 
 HERE = Path(__file__).parent
 VARIANTS: dict[str, list[str]] = {

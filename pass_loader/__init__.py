@@ -11,6 +11,7 @@ from .data.companions import Companions
 from .data.samples import Samples, render_plan
 from .errors import BadPictureError, PackError, PassLoaderError, RecordError, ShardError
 from .recipes import Recipe, ViewSpec
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from .gpu.cuda import cuda_available, cuda_reason
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from .loading.rendering import normalize
     from .loading.sampler import EpochSampler
 
-__version__ = "0.1.0"
 __all__ = [
     "BadPictureError", "Companions", "ConcatDataset", "DataLoader", "EpochSampler", "MixedLoader", "PackError",
     "PassLoaderError", "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "cuda_available",

@@ -14,6 +14,7 @@ from ..errors import PackError, RecordError
 from ..pack.reader import Pack
 from ..pack.verify import verify
 from ..pack.versions import info
+from ..version import __version__
 from .attribution import add_attribution_command
 from .bench import add_bench_command
 from .progress import ProgressBar
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pass-pack", description="Make packs of pictures, look at them, check them.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     add_source_commands(commands)

@@ -143,6 +143,7 @@ class Packs:
         """As pack.attribution, with the numbers that the records have here; None: all live ones of the packs that are
         searched."""
         parts = []
+        wanted: list[tuple[int, np.ndarray | None]]
         if records is None:
             wanted = [(part, None) for part in range(self.searched)]
         else:

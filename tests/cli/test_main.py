@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+import pass_loader
 from pass_loader import _C
 from pass_loader.cli import progress
 from pass_loader.cli.main import main
@@ -46,6 +47,13 @@ def test_build_info_verify_preview(
         with Image.open(sheet) as picture:
             assert picture.format == "PNG" and picture.width > 600 and picture.height > 400
             assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 1000
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"pass-pack {pass_loader.__version__}\n"
 
 
 def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:

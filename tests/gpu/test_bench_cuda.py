@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import bench_cuda, gpu_loading, gpu_rendering, gpu_tables, rows, slim
-from benchmarks.bench_cuda import DRY
-from benchmarks.gpu_loading import DALI, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
-from benchmarks.gpu_models import Step
-from benchmarks.rows import Row
+from benchmarks.gpu import bench_cuda, loading, rendering, rows, slim, tables
+from benchmarks.gpu.bench_cuda import DRY
+from benchmarks.gpu.loading import DALI, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
+from benchmarks.gpu.models import Step
+from benchmarks.gpu.rows import Row
 from pass_loader import _C, DataLoader
 from pass_loader.gpu import cuda
 
@@ -33,7 +33,7 @@ def inline(members: Iterable[Row], cores: int, deadline: float, patience: float)
 
 @pytest.fixture
 def place(pack: Path, tmp_path: Path) -> Place:
-    gpu_loading.write_files(pack, tmp_path / "files")
+    loading.write_files(pack, tmp_path / "files")
     return Place(str(pack), str(tmp_path / "files"), DRY.recipe("dino"), 4, 2, "cpu")
 
 
@@ -57,16 +57,16 @@ def step_of_nothing(device: str, **shallow: Any) -> Step:
 def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Kills: a wrong keyword anywhere on a row's way, a row that is lost, a section without a table."""
     monkeypatch.setattr(rows, "measured", inline)
-    monkeypatch.setattr(cuda, "Renderer", HostRenderer)
-    monkeypatch.setattr(gpu_rendering, "SIZES", [(60, 80), (80, 60)])
-    models = {name: (title, step_of_nothing) for name, (title, _) in gpu_loading.MODELS.items()}
-    for module in (gpu_loading, bench_cuda):
+    monkeypatch.setattr(cuda, "PlanRenderer", HostRenderer)
+    monkeypatch.setattr(rendering, "SIZES", [(60, 80), (80, 60)])
+    models = {name: (title, step_of_nothing) for name, (title, _) in loading.MODELS.items()}
+    for module in (loading, bench_cuda):
         monkeypatch.setattr(module, "MODELS", models)
     bench_cuda.main(["--dry", "--json", str(tmp_path / "found.json"), "--commit", "abc"])
     found = json.loads((tmp_path / "found.json").read_text())
     groups = bench_cuda.groups_of(bench_cuda.SECTIONS, DRY, ("", ""), 0)
     assert len(found["rows"]) == sum(len(members) for _, members in groups)
-    assert len({json.dumps({key: row[key] for key in gpu_tables.NAMES if key in row}) for row in found["rows"]}) == len(
+    assert len({json.dumps({key: row[key] for key in tables.NAMES if key in row}) for row in found["rows"]}) == len(
         found["rows"]
     ), "no row twice"
     measured = [row for row in found["rows"] if "reason" not in row]
@@ -84,19 +84,19 @@ def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert {bar["verdict"] for bar in found["bars"]} == {"dry run"}
 
 
-@pytest.mark.parametrize("model", gpu_loading.MODELS)
+@pytest.mark.parametrize("model", loading.MODELS)
 def test_steps(model: str, place: Place) -> None:
     """On what a loader gives: bfloat16, each recipe's structure."""
     own = dataclasses.replace(place, recipe=DRY.recipe(model), batch=2, dtype=torch.bfloat16)
     shallow = {name: value for name, value in bench_cuda.SHALLOW[model].items() if name != "turns"}
-    step = gpu_loading.MODELS[model][1]("cpu", **shallow)
-    losses = [step(gpu_loading.views_of(next(gpu_loading.FEEDS[way](own).batches))) for way in (OURS, SYNTHETIC)]
+    step = loading.MODELS[model][1]("cpu", **shallow)
+    losses = [step(loading.views_of(next(loading.FEEDS[way](own).batches))) for way in (OURS, SYNTHETIC)]
     assert all(torch.isfinite(loss) and loss > 0 for loss in losses)
 
 
 def test_what_is_timed_is_what_is_wanted(place: Place, lanes: list, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: a feed of ours that is not the loader's batches."""
-    feed = gpu_loading.ours(place, device="cuda")
+    feed = loading.ours(place, device="cuda")
     want = DataLoader(place.dataset(), 4, shuffle=True, dtype=torch.float16, infinite=True)
     for found, (views, _) in zip(range(3), want):
         assert all(torch.equal(one, other) for one, other in zip(next(feed.batches), views, strict=True)), found
@@ -104,11 +104,11 @@ def test_what_is_timed_is_what_is_wanted(place: Place, lanes: list, monkeypatch:
 
 
 def test_the_check_of_rendering_sees_other_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda, "Renderer", HostRenderer)
-    gpu_rendering.check(DRY.recipe("dino"), "cpu", 2)
+    monkeypatch.setattr(cuda, "PlanRenderer", HostRenderer)
+    rendering.check(DRY.recipe("dino"), "cpu", 2)
     monkeypatch.setattr(HostRenderer, "render", lambda *_: None)
     with pytest.raises(AssertionError):
-        gpu_rendering.check(DRY.recipe("dino"), "cpu", 2)
+        rendering.check(DRY.recipe("dino"), "cpu", 2)
 
 
 def test_torchvision_from_shards(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,8 +120,8 @@ def test_torchvision_from_shards(place: Place, monkeypatch: pytest.MonkeyPatch) 
         return [torch.from_numpy(_C.decode(file.numpy().tobytes())).permute(2, 0, 1).contiguous() for file in files]
 
     monkeypatch.setattr(io, "decode_jpeg", decode)
-    assert gpu_loading.from_shards(TORCHVISION, place, 0.01)["samples_per_s"] > 0
-    assert gpu_loading.decoding("torchvision", place, 0.01)["samples_per_s"] > 0
+    assert loading.from_shards(TORCHVISION, place, 0.01)["samples_per_s"] > 0
+    assert loading.decoding("torchvision", place, 0.01)["samples_per_s"] > 0
 
 
 def affinity() -> dict[str, Any]:
@@ -200,16 +200,16 @@ def of_bar(**figures: float) -> list[dict[str, Any]]:
 
 def test_the_bar() -> None:
     good = of_bar(rendering=1.1e5, exact=12000.0, memory=1200.0, nvjpeg=10001.0, dino=0.98, swav=0.975)
-    assert [bar["verdict"] for bar in gpu_tables.bars(good)] == ["met"] * 7
+    assert [bar["verdict"] for bar in tables.bars(good)] == ["met"] * 7
     bad = of_bar(rendering=9e4, exact=9999.0, memory=1500.0, nvjpeg=9999.0, dino=0.96, swav=0.969)
-    found = gpu_tables.bars(bad)
+    found = tables.bars(bad)
     assert [bar["verdict"] for bar in found] == ["missed"] * 7
     assert found[2]["figure"] == pytest.approx(9999 / 13000), "of the faster libjpeg-turbo"
     assert found[3]["figure"] == pytest.approx(9999 / 5000)
     without = [{**row, "reason": "gone"} if row.get("way") == DALI else row for row in good]
-    assert [bar["verdict"] for bar in gpu_tables.bars(without)] == ["met"] * 3 + ["not measured"] + ["met"] * 3
-    assert gpu_tables.bars(without)[3]["reason"] == "gone"
-    assert {bar["verdict"] for bar in gpu_tables.bars([])} == {"not measured"}
+    assert [bar["verdict"] for bar in tables.bars(without)] == ["met"] * 3 + ["not measured"] + ["met"] * 3
+    assert tables.bars(without)[3]["reason"] == "gone"
+    assert {bar["verdict"] for bar in tables.bars([])} == {"not measured"}
 
 
 def fat_binary(*members: tuple[int, int, bytes]) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import pass_loader
-from benchmarks import gpu_nvjpeg
+from benchmarks.gpu import probe_nvjpeg
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.gpu import cuda
 from pass_loader.gpu import nvjpeg
@@ -218,11 +218,11 @@ FAR = 6  # levels: what others allow nvJPEG with smooth upsampling (nvImageCodec
 
 
 @needs_nvjpeg
-@pytest.mark.parametrize("sampling", gpu_nvjpeg.FACTORS)
+@pytest.mark.parametrize("sampling", probe_nvjpeg.FACTORS)
 def test_how_far_nvjpegs_pictures_are(sampling: str, record_property: Callable[[str, object], None]) -> None:
     """From libjpeg-turbo's: worst, mean and share are shown. Kills: another upsampling, swapped components."""
-    components = gpu_nvjpeg.components_error(gpu_nvjpeg.Library(gpu_nvjpeg.KERNELS), sampling)
-    for name, found in {"components": components, "pictures": gpu_nvjpeg.pictures_error(sampling)}.items():
+    components = probe_nvjpeg.components_error(probe_nvjpeg.Library(probe_nvjpeg.KERNELS), sampling)
+    for name, found in {"components": components, "pictures": probe_nvjpeg.pictures_error(sampling)}.items():
         record_property(name, found)
         print(sampling, name, found)
         assert found["worst"] <= FAR and found["mean"] < 0.5, (name, found)
@@ -232,13 +232,13 @@ def test_how_far_nvjpegs_pictures_are(sampling: str, record_property: Callable[[
 def test_nvjpeg_behind_a_slow_stream() -> None:
     """100 ms of spinning, then many groups, each read by a copy on that stream. Kills: a slot that the hardware writes
     before its last reader has come (it ignores the order of streams)."""
-    files = gpu_nvjpeg.jpegs("4:2:0", 96)
-    want = gpu_nvjpeg.decoded(files, gpu_nvjpeg.SIZE, slot_bytes=64 << 20)
+    files = probe_nvjpeg.jpegs("4:2:0", 96)
+    want = probe_nvjpeg.decoded(files, probe_nvjpeg.SIZE, slot_bytes=64 << 20)
     for slot_bytes in (2 << 20, 5 << 20):  # 3 and 8 pictures a group
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
-            torch.cuda._sleep(gpu_nvjpeg.SPIN)
-            found = gpu_nvjpeg.decoded(files, gpu_nvjpeg.SIZE, slot_bytes)
+            torch.cuda._sleep(probe_nvjpeg.SPIN)
+            found = probe_nvjpeg.decoded(files, probe_nvjpeg.SIZE, slot_bytes)
         torch.cuda.synchronize()
         assert all(torch.equal(one, other) for one, other in zip(found, want, strict=True))
 

@@ -24,7 +24,7 @@ from pass_loader.gpu import cuda
 from pass_loader.gpu import nvjpeg
 from pass_loader.pack import build
 from pass_loader.cli.main import main as pass_pack
-from benchmarks import gpu_nvjpeg
+from benchmarks.gpu import probe_nvjpeg
 
 from ..helpers.batches import assert_batches_equal
 from ..helpers.corpus import decodable, jpeg, noise
@@ -318,13 +318,13 @@ def test_components_to_rgb(tmp_path: Path) -> None:
 
 
 def test_the_benchmarks_calls(library: Path) -> None:
-    """benchmarks/gpu_nvjpeg.py, as far as it needs no GPU: the stand-in's components are libjpeg-turbo's."""
-    ours = gpu_nvjpeg.Library(gpu_nvjpeg.HARDWARE, path=str(library))
+    """benchmarks/gpu/probe_nvjpeg.py, as far as it needs no GPU: the stand-in's components are libjpeg-turbo's."""
+    ours = probe_nvjpeg.Library(probe_nvjpeg.HARDWARE, path=str(library))
     assert ours.engines() == (7, 1)
-    for sampling in gpu_nvjpeg.FACTORS:
-        assert gpu_nvjpeg.components_error(ours, sampling, 3, "cpu") == {"worst": 0, "mean": 0, "share": 0}
+    for sampling in probe_nvjpeg.FACTORS:
+        assert probe_nvjpeg.components_error(ours, sampling, 3, "cpu") == {"worst": 0, "mean": 0, "share": 0}
     with pytest.raises(RuntimeError, match="nvjpegDecodeBatched: status 2"):
-        ours.decode(np.zeros((2, 2), np.int64), [gpu_nvjpeg.Output()] * 2, gpu_nvjpeg.RGB, 0)
+        ours.decode(np.zeros((2, 2), np.int64), [probe_nvjpeg.Output()] * 2, probe_nvjpeg.RGB, 0)
 
 
 def nvidia_headers() -> list[Path]:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 def test_anonymous_memory_of_ten_epochs(pack: Path, last: list[str]) -> None:
     """Two threads, batch 64: below 100 MB beyond torch's import and the live batches (those in work and the one held);
     flat from the second epoch on."""
-    command = [sys.executable, "-m", "benchmarks.fresh_process", str(pack), "--epochs", "10"]
+    command = [sys.executable, "-m", "benchmarks.cpu.fresh_process", str(pack), "--epochs", "10"]
     out = subprocess.run(command + last, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     found = json.loads(out)
     private = found["private_bytes"]

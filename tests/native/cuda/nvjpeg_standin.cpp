@@ -147,7 +147,7 @@ Status nvjpegCreateExV2(Backend backend, Allocator* device, Allocator* pinned, u
   ++handles;
   return kSuccess;
 }
-// Of benchmarks/gpu_nvjpeg.py: memory comes from anywhere.
+// Of benchmarks/gpu/probe_nvjpeg.py: memory comes from anywhere.
 Status nvjpegCreateEx(Backend backend, void*, void*, unsigned, Handle* handle) {
   Allocator allocator{[](void*, void** memory, size_t bytes, CudaStream) { return *memory = std::malloc(bytes), 0; },
                       [](void*, void* memory, size_t, CudaStream) { return std::free(memory), 0; }, nullptr};

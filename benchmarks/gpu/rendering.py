@@ -22,7 +22,7 @@ import torch
 from pass_loader import _C, Recipe, render_plan
 from pass_loader.gpu import cuda
 
-from . import gpu_peers
+from . import peers
 from .on_device import copy_bandwidth, count_in, milliseconds, synchronize
 
 SIZES = [(375, 500), (500, 375), (333, 500), (500, 333), (500, 500), (768, 1024)]  # height, width
@@ -58,8 +58,10 @@ def pictures(samples: int, seed: int, device: str) -> list[torch.Tensor]:
 
 def make_batch(recipe: Recipe, samples: int, seed: int, dtype: torch.dtype, device: str) -> Batch:
     pixels = pictures(samples, seed, device)
-    plans = [_C.plan_views(recipe.rows(), seed=seed, epoch=0, record=i, height=p.shape[1], width=p.shape[2])
-             for i, p in enumerate(pixels)]  # fmt: skip
+    plans = [
+        _C.plan_views(recipe.rows(), seed=seed, epoch=0, record=i, height=p.shape[1], width=p.shape[2])
+        for i, p in enumerate(pixels)
+    ]
     together = np.concatenate(plans).astype(_C.view_plan_dtype)
     sizes = values(together) * dtype.itemsize
     memory = torch.full((int(sizes.sum()),), 0xA5, dtype=torch.uint8, device=device)
@@ -151,7 +153,7 @@ def ours(recipe: Recipe, samples: int, seconds: float, device: str) -> dict[str,
 
 def peer(library: str, recipe: Recipe, samples: int, seconds: float, device: str) -> dict[str, Any]:
     sets = [pictures(samples, seed, device) for seed in range(SETS)]
-    render = gpu_peers.rendering(library, sets, recipe, torch.float16, device)
-    gpu_peers.check_views(render(), recipe, samples)
+    render = peers.rendering(library, sets, recipe, torch.float16, device)
+    peers.check_views(render(), recipe, samples)
     count, took = count_in((render() for _ in itertools.count()), seconds, device, warm_up=2)
     return {"batch": samples, "ms": 1e3 * took / count, "samples_per_s": count * samples / took}

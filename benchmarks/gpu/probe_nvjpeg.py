@@ -1,6 +1,6 @@
 """What nvJPEG does on this GPU, to be asked first of all on a new one:
 
-    python -m benchmarks.gpu_nvjpeg
+    python -m benchmarks.gpu.probe_nvjpeg
 
 How many engines there are; how far its components, and our pictures from them, are from libjpeg-turbo's; whether its
 outputs keep the order of the stream; pictures a second at 500 x 375. About two minutes; needs nvidia-nvjpeg and a GPU;
@@ -22,7 +22,7 @@ from PIL import Image
 from pass_loader import _C
 from pass_loader.gpu import cuda, nvjpeg
 
-from .pictures import photographs
+from ..pictures import photographs
 
 KERNELS, HARDWARE = 2, 3  # nvjpegBackend_t
 UNCHANGED, RGB = 0, 3  # nvjpegOutputFormat_t
@@ -67,8 +67,15 @@ class Library:
             (ctypes.c_void_p * count)(*files[:, 0].tolist()),
             (ctypes.c_size_t * count)(*files[:, 1].tolist()),
         )
-        self("nvjpegDecodeBatched", self.handle, self.state, data, lengths, (Output * count)(*outputs),
-             ctypes.c_void_p(stream))  # fmt: skip
+        self(
+            "nvjpegDecodeBatched",
+            self.handle,
+            self.state,
+            data,
+            lengths,
+            (Output * count)(*outputs),
+            ctypes.c_void_p(stream),
+        )
 
 
 def jpegs(sampling: str, count: int, size: tuple[int, int] = SIZE) -> list[bytes]:
@@ -253,8 +260,11 @@ def measure(seconds: float = 2.0) -> list[dict[str, Any]]:
                 how = f"{backend}, {output}, the host {'waits' if wait else 'does not wait'}"
                 add("out of order, of 20", how, out_of_order(library, form, "4:2:0", wait=wait))
             for count in (64, 256):
-                add("pictures/s, nvJPEG", f"{backend}, {output}, batch {count}",
-                    bare_rate(library, form, "4:2:0", count, seconds))  # fmt: skip
+                add(
+                    "pictures/s, nvJPEG",
+                    f"{backend}, {output}, batch {count}",
+                    bare_rate(library, form, "4:2:0", count, seconds),
+                )
     for sampling in FACTORS:
         add("our pictures from the CPU's", sampling, pictures_error(sampling))
         add("pictures/s, ours to RGB", f"{sampling}, batch 256", our_rate(sampling, 256, seconds))

@@ -51,10 +51,15 @@ class Bottleneck(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
         self.steps = nn.Sequential(
-            nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True),
-            nn.Conv2d(width, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(True),
-            nn.Conv2d(width, 4 * width, 1, bias=False), nn.BatchNorm2d(4 * width),
-        )  # fmt: skip
+            nn.Conv2d(inputs, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(True),
+            nn.Conv2d(width, width, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(True),
+            nn.Conv2d(width, 4 * width, 1, bias=False),
+            nn.BatchNorm2d(4 * width),
+        )
         self.past: nn.Module = nn.Identity()
         if stride != 1 or inputs != 4 * width:
             self.past = nn.Sequential(nn.Conv2d(inputs, 4 * width, 1, stride, bias=False), nn.BatchNorm2d(4 * width))
@@ -100,8 +105,10 @@ def dino(device: torch.device | str, outputs: int = 65536, depth: int = 12) -> S
                 raw = logits(teacher, views[:2]).float()
                 target = ((raw - centre) / 0.04).softmax(-1).split(count)
             found = [(part / 0.1).log_softmax(-1) for part in logits(student, views).float().split(count)]
-            loss = sum((-(t * s).sum(-1).mean() for i, t in enumerate(target) for j, s in enumerate(found) if i != j),
-                       torch.zeros((), device=device))  # fmt: skip
+            loss = sum(
+                (-(t * s).sum(-1).mean() for i, t in enumerate(target) for j, s in enumerate(found) if i != j),
+                torch.zeros((), device=device),
+            )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(student.parameters(), 3.0)

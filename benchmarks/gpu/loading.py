@@ -20,11 +20,11 @@ import torch
 from pass_loader import _C, DataLoader, Recipe, ShardDataset, recipes
 from pass_loader.pack import build
 
-from . import gpu_models, gpu_peers
+from ..pictures import write_pass
+from . import models, peers
 from .on_device import count_in, free_kept, used_bytes
-from .pictures import write_pass
 
-MODELS = {"dino": ("DINO ViT-S/16", gpu_models.dino), "swav": ("SwAV ResNet-50", gpu_models.swav)}
+MODELS = {"dino": ("DINO ViT-S/16", models.dino), "swav": ("SwAV ResNet-50", models.swav)}
 OURS = "ours, decode='cpu'"
 NVJPEG = "ours, decode='nvjpeg'"
 ON_CPU = "ours, rendered on the CPU"
@@ -40,8 +40,9 @@ def make_pack(folder: Path, pictures: int) -> Path:
     """The pictures are made on all cores: one takes tens of milliseconds."""
     parts = min(PARTS, pictures)
     with ProcessPoolExecutor(min(parts, len(os.sched_getaffinity(0)))) as pool:
-        made = pool.map(write_pass, (folder / f"part{n}" for n in range(parts)), itertools.repeat(pictures // parts),
-                        range(parts))  # fmt: skip
+        made = pool.map(
+            write_pass, (folder / f"part{n}" for n in range(parts)), itertools.repeat(pictures // parts), range(parts)
+        )
         build([tar for tar, _ in made], folder / "pack")
     return folder / "pack"
 
@@ -86,8 +87,9 @@ def views_of(batch: Any) -> list[torch.Tensor]:
 
 
 def ours(place: Place, **options: Any) -> Feed:
-    loader = DataLoader(place.dataset(), place.batch, shuffle=True, num_workers=place.cores, dtype=place.dtype,
-                        infinite=True, **options)  # fmt: skip
+    loader = DataLoader(
+        place.dataset(), place.batch, shuffle=True, num_workers=place.cores, dtype=place.dtype, infinite=True, **options
+    )
     moved = ([view.to(place.device, non_blocking=True) for view in views_of(one)] for one in loader)
     return Feed(moved, place.batch, loader.prefetch_factor, loader.stats)
 
@@ -96,7 +98,7 @@ class Files(torch.utils.data.Dataset):
     """The official code's dataset: a file a sample, PIL, torchvision's transforms."""
 
     def __init__(self, folder: Path, recipe: Recipe):
-        from .official import OfficialViews
+        from ..official import OfficialViews
 
         self.paths, self.views = sorted(folder.glob("*.jpg")), OfficialViews(recipe)
 
@@ -109,27 +111,34 @@ class Files(torch.utils.data.Dataset):
 
 def official(place: Place) -> Feed:
     loader = torch.utils.data.DataLoader(
-        Files(Path(place.files), place.recipe), place.batch, shuffle=True, num_workers=place.cores,
-        pin_memory=place.device != "cpu", drop_last=True, persistent_workers=True,
-    )  # fmt: skip
+        Files(Path(place.files), place.recipe),
+        place.batch,
+        shuffle=True,
+        num_workers=place.cores,
+        pin_memory=place.device != "cpu",
+        drop_last=True,
+        persistent_workers=True,
+    )
     passes = itertools.chain.from_iterable(iter(loader) for _ in itertools.count())
     moved = ([view.to(place.device, non_blocking=True) for view in views] for views, _ in passes)
     return Feed(moved, place.batch, 2 * place.cores)
 
 
 def dali(place: Place) -> Feed:
-    batches = gpu_peers.dali_shards(place.dataset(), place.batch, place.cores, place.dtype, place.device)
+    batches = peers.dali_shards(place.dataset(), place.batch, place.cores, place.dtype, place.device)
     return Feed(batches, place.batch, 2)
 
 
 def by_torch(place: Place, library: str) -> Feed:
-    batches = gpu_peers.torch_shards(library, place.dataset(), place.batch, place.cores, place.dtype, place.device)
+    batches = peers.torch_shards(library, place.dataset(), place.batch, place.cores, place.dtype, place.device)
     return Feed(batches, place.batch, 1)
 
 
 def synthetic(place: Place) -> Feed:
-    views = [torch.randn(place.batch, 3, view.height, view.width, dtype=place.dtype, device=place.device)
-             for view in place.recipe.views]  # fmt: skip
+    views = [
+        torch.randn(place.batch, 3, view.height, view.width, dtype=place.dtype, device=place.device)
+        for view in place.recipe.views
+    ]
     return Feed(itertools.repeat(views), place.batch, 0)
 
 
@@ -153,17 +162,21 @@ def from_shards(way: str, place: Place, seconds: float) -> dict[str, Any]:
     free_kept(place.device)
     before = used_bytes(place.device)
     feed = FEEDS[way](place)
-    gpu_peers.check_views(next(feed.batches), place.recipe, feed.samples)
+    peers.check_views(next(feed.batches), place.recipe, feed.samples)
     count, took = count_in(feed.batches, seconds, place.device, feed.ahead + 1)
     stats = {name: value for name, value in feed.stats().items() if isinstance(value, (int, float))}
-    return {"batch": feed.samples, "samples_per_s": count * feed.samples / took,
-            "device_mb": (used_bytes(place.device) - before) / 1e6, "stats": stats}  # fmt: skip
+    return {
+        "batch": feed.samples,
+        "samples_per_s": count * feed.samples / took,
+        "device_mb": (used_bytes(place.device) - before) / 1e6,
+        "stats": stats,
+    }
 
 
 def decoding(way: str, place: Place, seconds: float) -> dict[str, Any]:
     """Pictures a second. On the CPU each core decodes in a thread of its own."""
     if way in ("DALI", "torchvision"):
-        made = gpu_peers.dali_decoding if way == "DALI" else gpu_peers.torchvision_decoding
+        made = peers.dali_decoding if way == "DALI" else peers.torchvision_decoding
         count, took = count_in(made(place.dataset(), place.batch, place.cores, place.device), seconds, place.device, 3)
         return {"samples_per_s": count * place.batch / took}
     dataset = place.dataset()
@@ -204,5 +217,10 @@ def training(way: str, model: str, place: Place, seconds: float, turns: int = 2,
             begun[name][0] += count
             begun[name][1] += took
     fed, alone = (count / took for count, took in (begun["fed"], begun["there"]))
-    return {"batch": place.batch, "steps_per_s": fed, "synthetic_steps_per_s": alone, "of_synthetic": fed / alone,
-            "loading_share": max(0.0, 1 - fed / alone)}  # fmt: skip
+    return {
+        "batch": place.batch,
+        "steps_per_s": fed,
+        "synthetic_steps_per_s": alone,
+        "of_synthetic": fed / alone,
+        "loading_share": max(0.0, 1 - fed / alone),
+    }

@@ -1,6 +1,6 @@
 """Packing, in place and verifying beside `cp` and fsync of the same bytes.
 
-python -m benchmarks.bench_packing [--gigabytes 1] [--rounds 9] [--folder DIR] [--metadata-rows N]
+python -m benchmarks.packing.bench_packing [--gigabytes 1] [--rounds 9] [--folder DIR] [--metadata-rows N]
 
 A tar in PASS's shape of generated pictures, all different, is written into DIR (a temporary folder unless given); the
 page cache holds it. Rounds take turns; the figure is the median. Each runs in a process of its own, which gives its
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .pictures import LICENCE, cuts
+from ..pictures import LICENCE, cuts
 
 CONTESTANTS = ("cp", "build", "index", "verify", "verify_one_thread")
 
@@ -78,7 +78,7 @@ def run_one(name: str, folder: Path) -> float:
 
 
 def child(name: str, folder: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.bench_packing", "--one", name, "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.packing.bench_packing", "--one", name, "--folder", str(folder)]
     return json.loads(subprocess.check_output(command, text=True))
 
 

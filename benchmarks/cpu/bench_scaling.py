@@ -64,8 +64,8 @@ def bench_fresh_process(benchmark: Any, pack: Path, cores: int) -> None:
     found = []
 
     def process() -> None:
-        command = [sys.executable, "-m", "benchmarks.fresh_process", str(pack), "--threads", str(cores)]
-        out = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=True)
+        command = [sys.executable, "-m", "benchmarks.cpu.fresh_process", str(pack), "--threads", str(cores)]
+        out = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
         found.append(json.loads(out.stdout))
 
     benchmark.pedantic(process, rounds=3)

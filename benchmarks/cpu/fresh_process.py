@@ -1,4 +1,4 @@
-"""Time to the first batch and memory of a loader, in a process of its own: python -m benchmarks.fresh_process PACK
+"""Time to the first batch and memory of a loader, in a process of its own: python -m benchmarks.cpu.fresh_process PACK
 
 Prints JSON. Memory is anonymous (RssAnon: the process's own, not mapped files), beyond that after torch's import.
 """

@@ -1,5 +1,5 @@
 """Other libraries' renderings of our recipes on a GPU, and their ways there from shards. Compositions are those of
-peers.py: as close as each library comes, with its own randomness and its own roundings.
+benchmarks/peers.py: as close as each library comes, with its own randomness and its own roundings.
 
 CV-CUDA runs torchvision v2's transforms as they stand (cvcuda.tv.Compose). Libraries are imported when they are asked
 for. With device "cpu" the same pipelines run there, but for CV-CUDA, which has a GPU's only.
@@ -16,7 +16,7 @@ import torch
 
 from pass_loader import Recipe, ShardDataset
 
-from . import peers
+from ..peers import dali_view, v2_steps
 
 Views = list[torch.Tensor]
 Render = Callable[[], Any]
@@ -28,7 +28,7 @@ def _transforms(library: str, recipe: Recipe, dtype: torch.dtype) -> list[Callab
         from cvcuda import tv as maker
     else:
         from torchvision.transforms import v2 as maker
-    return [maker.Compose(peers.v2_steps(view, recipe, dtype)) for view in recipe.views]
+    return [maker.Compose(v2_steps(view, recipe, dtype)) for view in recipe.views]
 
 
 def _render(transforms: list[Callable[[torch.Tensor], torch.Tensor]], pictures: list[torch.Tensor]) -> Views:
@@ -50,11 +50,12 @@ def _dali_pipeline(batch: int, cores: int, device: str, recipe: Recipe, dtype: t
 
     types_of = {torch.float16: types.FLOAT16, torch.float32: types.FLOAT}
 
-    @pipeline_def(batch_size=batch, num_threads=cores, device_id=None if device == "cpu" else 0,
-                  enable_conditionals=True)  # fmt: skip
+    @pipeline_def(
+        batch_size=batch, num_threads=cores, device_id=None if device == "cpu" else 0, enable_conditionals=True
+    )
     def pipeline():  # noqa: ANN202
         decoded = picture()
-        return tuple(peers.dali_view(decoded, view, recipe, dtype=types_of[dtype]) for view in recipe.views)
+        return tuple(dali_view(decoded, view, recipe, dtype=types_of[dtype]) for view in recipe.views)
 
     made = pipeline()
     made.build()
@@ -70,8 +71,9 @@ def _dali_rendering(sets: list[list[torch.Tensor]], recipe: Recipe, dtype: torch
     there = itertools.cycle(arrays)
 
     def picture() -> Any:
-        return fn.external_source(source=lambda: next(there), device=where, batch=True, no_copy=True, layout="HWC",
-                                  dtype=types.UINT8, ndim=3)  # fmt: skip
+        return fn.external_source(
+            source=lambda: next(there), device=where, batch=True, no_copy=True, layout="HWC", dtype=types.UINT8, ndim=3
+        )
 
     return _dali_pipeline(len(sets[0]), 4, device, recipe, dtype, picture).run
 
@@ -81,8 +83,9 @@ def _dali_reader(dataset: ShardDataset) -> Any:
     from nvidia.dali import fn
 
     paths = [str(dataset.pack.path / shard["tar"]) for shard in dataset.pack.shards]
-    return fn.readers.webdataset(paths=paths, ext=["jpg"], random_shuffle=True, initial_fill=512,
-                                 missing_component_behavior="error")  # fmt: skip
+    return fn.readers.webdataset(
+        paths=paths, ext=["jpg"], random_shuffle=True, initial_fill=512, missing_component_behavior="error"
+    )
 
 
 def dali_shards(dataset: ShardDataset, batch: int, cores: int, dtype: torch.dtype, device: str) -> Iterator[Any]:
@@ -90,8 +93,9 @@ def dali_shards(dataset: ShardDataset, batch: int, cores: int, dtype: torch.dtyp
     from nvidia.dali import fn, types
 
     def picture() -> Any:
-        return fn.decoders.image(_dali_reader(dataset), device="cpu" if device == "cpu" else "mixed",
-                                 output_type=types.RGB)  # fmt: skip
+        return fn.decoders.image(
+            _dali_reader(dataset), device="cpu" if device == "cpu" else "mixed", output_type=types.RGB
+        )
 
     pipeline = _dali_pipeline(batch, cores, device, dataset.recipe, dtype, picture)
     while True:
@@ -104,8 +108,9 @@ def dali_decoding(dataset: ShardDataset, batch: int, cores: int, device: str) ->
 
     @pipeline_def(batch_size=batch, num_threads=cores, device_id=None if device == "cpu" else 0)
     def pipeline():  # noqa: ANN202
-        return fn.decoders.image(_dali_reader(dataset), device="cpu" if device == "cpu" else "mixed",
-                                 output_type=types.RGB)  # fmt: skip
+        return fn.decoders.image(
+            _dali_reader(dataset), device="cpu" if device == "cpu" else "mixed", output_type=types.RGB
+        )
 
     made = pipeline()
     made.build()
@@ -140,8 +145,9 @@ def torchvision_decoding(dataset: ShardDataset, batch: int, cores: int, device: 
             yield io.decode_jpeg(files, mode=io.ImageReadMode.RGB, device=device)
 
 
-def torch_shards(library: str, dataset: ShardDataset, batch: int, cores: int, dtype: torch.dtype, device: str
-                 ) -> Iterator[Views]:  # fmt: skip
+def torch_shards(
+    library: str, dataset: ShardDataset, batch: int, cores: int, dtype: torch.dtype, device: str
+) -> Iterator[Views]:
     """Batches of views, without end: torchvision decodes, `library` renders."""
     transforms = _transforms(library, dataset.recipe, dtype)
     for pictures in torchvision_decoding(dataset, batch, cores, device):

@@ -1,6 +1,6 @@
 """Rendering on a GPU, decoding, loading from shards and training steps, beside other libraries; and the bar.
 
-    python -m benchmarks.bench_cuda [--seconds 450] [--only rendering decoding shards training] [--pack PACK]
+    python -m benchmarks.gpu.bench_cuda [--seconds 450] [--only rendering decoding shards training] [--pack PACK]
                                     [--json FILE] [--commit NAME] [--dry]
 
 --seconds is for the whole run; how long a row is timed follows from it. Rows run in fresh processes (rows.py), those of
@@ -25,8 +25,9 @@ import torch
 
 from pass_loader import Recipe, recipes
 
-from . import gpu_loading, gpu_rendering, gpu_tables, machine, on_device, rows
-from .gpu_loading import CV_CUDA, DALI, MODELS, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
+from .. import machine
+from . import loading, on_device, rendering, rows, tables
+from .loading import CV_CUDA, DALI, MODELS, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
 from .rows import Row
 
 RECIPES = ["dino", "swav", "mocov2"]
@@ -64,19 +65,36 @@ def rendering_rows(sizes: Sizes, seconds: float) -> Iterator[Group]:
     def keys(name: str, library: str) -> dict[str, Any]:
         return {"section": "rendering", "recipe": name, "library": library}
 
-    yield max(sizes.cores), [
-        Row(keys(name, "ours"), gpu_rendering.ours,
-            {"recipe": sizes.recipe(name), "samples": sizes.batch, "seconds": seconds, "device": sizes.device})
-        for name in RECIPES
-    ]  # fmt: skip
+    yield (
+        max(sizes.cores),
+        [
+            Row(
+                keys(name, "ours"),
+                rendering.ours,
+                {"recipe": sizes.recipe(name), "samples": sizes.batch, "seconds": seconds, "device": sizes.device},
+            )
+            for name in RECIPES
+        ],
+    )
     batches = {"DALI": sizes.batch, "CV-CUDA": sizes.torch_batch, "torchvision v2": sizes.torch_batch}
     for library, batch in batches.items():
-        yield max(sizes.cores), [
-            Row(keys(name, library), gpu_rendering.peer,
-                {"library": library, "recipe": sizes.recipe(name), "samples": batch, "seconds": seconds,
-                 "device": sizes.device})
-            for name in RECIPES
-        ]  # fmt: skip
+        yield (
+            max(sizes.cores),
+            [
+                Row(
+                    keys(name, library),
+                    rendering.peer,
+                    {
+                        "library": library,
+                        "recipe": sizes.recipe(name),
+                        "samples": batch,
+                        "seconds": seconds,
+                        "device": sizes.device,
+                    },
+                )
+                for name in RECIPES
+            ],
+        )
 
 
 def decoding_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
@@ -84,26 +102,34 @@ def decoding_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     tiny = recipes.mocov2()
     tiny = dataclasses.replace(tiny, views=(dataclasses.replace(tiny.views[0], size=32),))
 
-    def row(how: str, cores: int, measure: Any = gpu_loading.decoding) -> Row:
+    def row(how: str, cores: int, measure: Any = loading.decoding) -> Row:
         place = Place(*data, tiny, sizes.batch, cores, sizes.device)
         keys = {"section": "decoding", "decoder": how, "cores": cores}
         return Row(keys, measure, {"way": how, "place": place, "seconds": seconds / 2})
 
     for cores in sizes.cores:
         yield cores, [row(how, cores) for how in ("libjpeg", "simplejpeg", "ours")]
-    engines = Row({"section": "decoding", "decoder": "engines", "cores": 0}, on_device.jpeg_engines,
-                  {"device": sizes.device})  # fmt: skip
-    yield most, [engines, row(NVJPEG, most, gpu_loading.from_shards), row("torchvision", most), row("DALI", most)]
+    engines = Row(
+        {"section": "decoding", "decoder": "engines", "cores": 0}, on_device.jpeg_engines, {"device": sizes.device}
+    )
+    yield most, [engines, row(NVJPEG, most, loading.from_shards), row("torchvision", most), row("DALI", most)]
 
 
 def shards_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     def made(cores: int, ways: list[str], names: list[str] = RECIPES) -> list[Row]:
         return [
-            Row({"section": "shards", "recipe": name, "way": way, "cores": cores}, gpu_loading.from_shards,
-                {"way": way, "place": Place(*data, sizes.recipe(name), sizes.batch, cores, sizes.device),
-                 "seconds": seconds})
-            for way in ways for name in names
-        ]  # fmt: skip
+            Row(
+                {"section": "shards", "recipe": name, "way": way, "cores": cores},
+                loading.from_shards,
+                {
+                    "way": way,
+                    "place": Place(*data, sizes.recipe(name), sizes.batch, cores, sizes.device),
+                    "seconds": seconds,
+                },
+            )
+            for way in ways
+            for name in names
+        ]
 
     for cores in sizes.cores[::-1]:
         yield cores, made(cores, [OURS, NVJPEG, ON_CPU])
@@ -118,9 +144,19 @@ def training_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     most, together = max(sizes.cores), []
     for way, (name, (title, _)) in itertools.product((OURS, NVJPEG, ON_CPU, SYNTHETIC, OFFICIAL), MODELS.items()):
         place = Place(*data, sizes.recipe(name), sizes.train_batch, most, sizes.device, torch.bfloat16)
-        together.append(Row({"section": "training", "model": title, "fed_by": way}, gpu_loading.training,
-                            {"way": way, "model": name, "place": place, "seconds": TRAINING * seconds,
-                             **(SHALLOW[name] if sizes.dry else {})}))  # fmt: skip
+        together.append(
+            Row(
+                {"section": "training", "model": title, "fed_by": way},
+                loading.training,
+                {
+                    "way": way,
+                    "model": name,
+                    "place": place,
+                    "seconds": TRAINING * seconds,
+                    **(SHALLOW[name] if sizes.dry else {}),
+                },
+            )
+        )
     yield most, together
 
 
@@ -151,7 +187,7 @@ def run(sections: list[str], sizes: Sizes, data: Data, seconds: float, deadline:
     for cores, members in groups_of(sections, sizes, data, seconds):
         for row in rows.measured(members, cores, deadline, patience=45 + 8 * seconds):
             found.append(row)
-            print(gpu_tables.line(row), flush=True)
+            print(tables.line(row), flush=True)
     return found
 
 
@@ -171,18 +207,18 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     count = sum(len(members) for _, members in groups)
     print(f"{count} rows in {len(groups)} processes, {seconds:.2f} s each", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        pack = Path(arguments.pack) if arguments.pack else gpu_loading.make_pack(Path(folder), sizes.pictures)
+        pack = Path(arguments.pack) if arguments.pack else loading.make_pack(Path(folder), sizes.pictures)
         files = Path(folder) / "files"
-        gpu_loading.write_files(pack, files)
+        loading.write_files(pack, files)
         found = run(arguments.only, sizes, (str(pack), str(files)), seconds, deadline)
     whole = {
         "machine": {**machine.describe(), **machine.describe_gpu(), "commit": arguments.commit or "unknown"},
         "dry": arguments.dry, "row_seconds": seconds, "took_s": time.monotonic() - began, "rows": found,
-        "bars": gpu_tables.bars(found, arguments.dry),
+        "bars": tables.bars(found, arguments.dry),
     }  # fmt: skip
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(whole, indent=1) + "\n")
-    print(gpu_tables.report(whole))
+    print(tables.report(whole))
     return whole
 
 

@@ -2,7 +2,7 @@
 
 After the README's table come those of stages, threads, views and a fresh process, where the JSON has them.
 
-python -m benchmarks.table [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
+python -m benchmarks.cpu.table [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
 """
 
 from __future__ import annotations
@@ -140,8 +140,13 @@ def packing_table(found: list[dict[str, Any]]) -> str:
 
 
 def process_table(found: list[dict[str, Any]]) -> str:
-    lines = [["a fresh process, DINO, batch 64", "first batch after torch's import", "private memory beyond torch's "
-              "and the live batches"]]  # fmt: skip
+    lines = [
+        [
+            "a fresh process, DINO, batch 64",
+            "first batch after torch's import",
+            "private memory beyond torch's and the live batches",
+        ]
+    ]
     for row in found:
         lines.append(
             [f"{row['threads']} threads", f"{row['first_batch_s']:.2f} s", f"{row['private_bytes'] / 1e6:.0f} MB"]

@@ -1,4 +1,4 @@
-"""Makes installed packages small enough to carry: python -m benchmarks.slim FOLDER [--sm 90] [--python 312]
+"""Makes installed packages small enough to carry: python -m benchmarks.gpu.slim FOLDER [--sm 90] [--python 312]
 
 Deletes extension modules for other Pythons, and overwrites with zeros, which compress to nothing, the machine code for
 GPUs of another compute capability: NVIDIA's libraries bring six or seven of them. The libraries work as before on a GPU

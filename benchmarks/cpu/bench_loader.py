@@ -14,9 +14,9 @@ import torch
 
 from pass_loader import DataLoader, ShardDataset, recipes
 
+from ..official import batches, seed_everything
+from ..peers import DIFFERS, NEEDS, PEERS, SLOW
 from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, run
-from .official import batches, seed_everything
-from .peers import DIFFERS, NEEDS, PEERS, SLOW
 
 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])

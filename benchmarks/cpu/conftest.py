@@ -14,8 +14,8 @@ import pass_loader
 from pass_loader import _C
 from pass_loader.pack import build, convert
 
-from . import machine
-from .pictures import write_pass
+from .. import machine
+from ..pictures import write_pass
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,8 +62,8 @@ def dct_packs(pack: Path) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def records(request: pytest.FixtureRequest, pack: Path) -> list[int]:
-    return list(range(min(pass_loader.Samples(pack, pass_loader.recipes.dino()).pack.records,
-                          request.config.getoption("--pictures"))))  # fmt: skip
+    records = pass_loader.Samples(pack, pass_loader.recipes.dino()).pack.records
+    return list(range(min(records, request.config.getoption("--pictures"))))
 
 
 @pytest.fixture(params=_C.supported_isas()[::-1])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .gpu_loading import DALI, NVJPEG, OURS
-from .gpu_rendering import KERNELS
+from .loading import DALI, NVJPEG, OURS
+from .rendering import KERNELS
 
 Found = dict[str, Any]
 NAMES = ("section", "recipe", "model", "library", "decoder", "way", "fed_by", "cores")
@@ -82,8 +82,11 @@ def _rendering(rows: list[Found]) -> list[str]:
     lines = ["rendering alone          recipe    batch  samples/s   ms a batch (floor)  host ms"]
     for row in rows:
         if row["section"] == "rendering" and "reason" not in row:
-            more = f"{row['ms']:9.2f} ({row['floor_ms']:.2f})  {row['host_ms']:10.2f}" if "floor_ms" in row else \
-                f"{row['ms']:9.2f}"  # fmt: skip
+            more = (
+                f"{row['ms']:9.2f} ({row['floor_ms']:.2f})  {row['host_ms']:10.2f}"
+                if "floor_ms" in row
+                else f"{row['ms']:9.2f}"
+            )
             lines.append(f"{row['library']:24} {row['recipe']:9} {row['batch']:5} {row['samples_per_s']:10.0f} {more}")
     if ours:
         lines.append("kernel, ms (floor)  " + "  ".join(f"{row['recipe']:>15}" for row in ours))
@@ -114,8 +117,10 @@ def _training(rows: list[Found]) -> list[str]:
     title = "training step     batch  fed by                       steps/s  synthetic  loading's share"
     lines = [title] if chosen else []
     for row in chosen:
-        lines.append(f"{row['model']:16} {row['batch']:6}  {row['fed_by']:26} {row['steps_per_s']:9.2f} "
-                     f"{row['synthetic_steps_per_s']:10.2f} {row['loading_share']:15.1%}")  # fmt: skip
+        lines.append(
+            f"{row['model']:16} {row['batch']:6}  {row['fed_by']:26} {row['steps_per_s']:9.2f} "
+            f"{row['synthetic_steps_per_s']:10.2f} {row['loading_share']:15.1%}"
+        )
     return lines
 
 
@@ -126,14 +131,19 @@ def _absent(rows: list[Found]) -> list[str]:
         if "reason" in row:
             name = next(str(row[key]) for key in ("library", "decoder", "way", "fed_by") if key in row)
             reasons.setdefault(row["reason"], []).append(f"{row['section']}/{name}")
-    return ["absent:", *(f"  {', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())] \
-        if reasons else []  # fmt: skip
+    return (
+        ["absent:", *(f"  {', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())]
+        if reasons
+        else []
+    )
 
 
 def report(whole: Found) -> str:
     rows, about = whole["rows"], whole["machine"]
-    lines = [f"{about['gpu']}; {about['cpu']}, {about['cores']} cores; torch {about['torch']}",
-             f"commit {about['commit']}; {whole['took_s']:.0f} s, {whole['row_seconds']:.1f} s a row"]  # fmt: skip
+    lines = [
+        f"{about['gpu']}; {about['cpu']}, {about['cores']} cores; torch {about['torch']}",
+        f"commit {about['commit']}; {whole['took_s']:.0f} s, {whole['row_seconds']:.1f} s a row",
+    ]
     if whole["dry"]:
         lines.append("DRY: on the CPU with tiny sizes; the figures mean nothing")
     copies = [row["copy_bytes_per_s"] for row in rows if "copy_bytes_per_s" in row]

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-PRELOAD = ["benchmarks.torchvision_cpu", "benchmarks.gpu_loading", "benchmarks.gpu_rendering"]
+PRELOAD = ["benchmarks.torchvision_cpu", "benchmarks.gpu.loading", "benchmarks.gpu.rendering"]
 NO_TIME = "left out: the time was used up"
 STARTS_S = 60.0  # importing torch on a busy machine
 GRACE_S = 15.0  # which a row that has begun has beyond the deadline
