@@ -1,6 +1,7 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
 # make test   build and run all tests
 # make lint   ruff, mypy and clang-format, in the versions of the extra "lint"
+# make docs   the site, in build/docs; a browser follows every link
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
 # make fuzz   a minute of libFuzzer on each decoder; FUZZ_SECONDS= for more
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
@@ -19,7 +20,7 @@ sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu cs
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo test lint bench sanitize fuzz cuda aarch64 clean
+.PHONY: setup demo test lint docs bench sanitize fuzz cuda aarch64 clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -36,6 +37,11 @@ lint: setup
 	$(bin)/ruff format --check
 	$(bin)/mypy
 	$(bin)/clang-format --dry-run -Werror $(native)
+
+docs: setup
+	@$(call need,chromium,chromium)
+	$(bin)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
+	$(bin)/python -m pytest -q tests/docs/test_site.py
 
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
 bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
@@ -131,7 +137,7 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(sources)
-	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test,lint]"
+	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test,lint,docs]"
 	touch $@
 
 # Pillow 12 beside the installed 13, for the tests that say so.

@@ -1,12 +1,15 @@
 """Writes docs/recipes.md and its contact sheets from the presets themselves: `python -m docs.make_recipes`.
 
-The photographs are scikit-learn's two, CC BY 2.0 (benchmarks/pictures.py).
+The photographs are scikit-learn's two, CC BY 2.0 (benchmarks/pictures.py). The quick start's sheet shows its own
+drawings.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -31,16 +34,34 @@ VARIANTS: dict[str, list[str]] = {
 }  # fmt: skip
 INTRO = """# Recipes
 
-Every preset, as `print(recipes.NAME())` shows it, with a contact sheet: the picture with its crop boxes, then the
-views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. All arguments are keywords, and
-`recipe.override(views=[1], solarize=0.0)` or `dataclasses.replace` change anything else.
-
-This page is written by `python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with
-scikit-learn.
+A recipe says what the views of a sample are: ranges and probabilities, mean and std, masks, and the structure of a
+batch. The presets are those of published methods, as their official code runs them.
 
 | preset | views | batch | masks | follows |
 |---|---|---|---|---|
 {rows}
+
+## Changing one
+
+`print(recipe)` shows all numbers. Presets take arguments, all by keyword: `recipes.dino(local_crops=10)`.
+`recipe.override(views=[1], solarize=0.0)` changes some views, `dataclasses.replace` anything else. A recipe of your
+own is `Recipe(name, views=(ViewSpec(...), ...))`, and [one from your torchvision transform](from-torchvision.md)
+takes one line.
+
+## Batches
+
+A batch has the structure of the method's script, which `Recipe.batch` names ([its values](api/recipes.md)).
+`dinov2` gives the dict of its collate, with views stacked crop by crop and masks; `ijepa` a triple; `vissl` a dict
+of lists; `pair_labels` both views on the channels. No structure copies pixels. The loader draws the masks, keyed by
+(seed, epoch, record), and what belongs to a whole batch by (seed, epoch, step, rank).
+
+`recipes.dinov3_high_resolution()` has DINOv3's pairs of sizes, for `pass_loader.MixedLoader`.
+
+## About the sections below
+
+Each shows a preset as `print(recipes.NAME())` does, and a contact sheet: the picture with its crop boxes, then the
+views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. This page is written by `python -m
+docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
 """
 
 
@@ -71,6 +92,26 @@ def page() -> str:
     return INTRO.format(creators=creators, rows="\n".join(rows)) + "\n" + "\n".join(sections)
 
 
+def quick_start(out: Path) -> None:
+    """The sheet of docs/quick-start.md, from its own code."""
+    code = "".join(re.findall(r"```python\n(.*?)```", (HERE / "quick-start.md").read_text(), re.S)[:3])
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        try:
+            exec(code, {})
+            shrunk(Path("views.png"), out, rows=3 / 4)
+        finally:
+            os.chdir(before)
+
+
+def shrunk(sheet: Path, out: Path, rows: float = 1.0) -> None:
+    """Save this part of a sheet's rows, at two thirds of its size."""
+    with Image.open(sheet) as picture:
+        part = picture.crop((0, 0, picture.width, int(picture.height * rows)))
+        part.resize((part.width * 2 // 3, part.height * 2 // 3), Image.Resampling.LANCZOS).save(out, quality=80)
+
+
 def sheets(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         tar, metadata = write_pass(Path(temporary), 8)
@@ -79,12 +120,11 @@ def sheets(folder: Path) -> None:
             recipe = preset(mask_ratio=0.75) if name.startswith("mae") else preset()
             sheet = Path(temporary) / f"{name}.png"
             preview(Path(temporary) / "pack", dataclasses.replace(recipe, pillow=13), sheet, records=[0, 1])
-            with Image.open(sheet) as picture:
-                small = picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS)
-                small.save(folder / f"{name}.jpg", quality=80)
+            shrunk(sheet, folder / f"{name}.jpg")
 
 
 if __name__ == "__main__":
     (HERE / "recipes.md").write_text(page())
     if "--tables" not in sys.argv[1:]:
         sheets(HERE / "recipes")
+        quick_start(HERE / "recipes" / "quick-start.jpg")

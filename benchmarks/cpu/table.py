@@ -1,20 +1,25 @@
-"""Turns the benchmarks' JSON into the README's table and plot, so that number, machine and commit cannot part.
+"""Turns the benchmarks' JSON into tables and a plot, so that number, machine and commit cannot part.
 
-After the README's table come those of stages, threads, views and a fresh process, where the JSON has them.
+Prints the README's small table, the large one of docs/benchmarks.md, and those of stages, threads, views and a fresh
+process, where the JSON has them. --write puts the first two between their markers in README.md and docs/benchmarks.md.
 
-python -m benchmarks.cpu.table [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
+python -m benchmarks.cpu.table [--write] [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parent.parent.parent
 RECIPES = {"dino": "DINO 2x224+8x96", "swav": "SwAV 2x224+6x96", "mocov2": "MoCo-v2 2x224"}
-OFFICIAL = "official torchvision on PIL"
+OURS, OFFICIAL = "pass-loader", "official torchvision on PIL"
+LIBJPEG_ALONE = "libjpeg-turbo decode alone"
 LIBJPEG = "libjpeg-turbo (simplejpeg)"
 
 
@@ -52,15 +57,58 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]])
 
 
-def table(paths: list[Path]) -> str:
+def large(paths: list[Path]) -> tuple[list[list[str]], str]:
+    """All rows, the fastest on DINO first, under their head; and the line on the machine."""
     rates, differs, line = read(paths)
     official = rates[OFFICIAL]
     lines = [["samples/s, one core", *RECIPES.values(), "pixels differ"]]
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]["dino"]):
-        ours = "**" if name.startswith("pass-loader") else ""
-        cells = [f"{ours}{rate[r]:.0f}{ours} ({rate[r] / official[r]:.1f}x)" for r in RECIPES]
+        emphasis = "**" if name.startswith(OURS) else ""
+        cells = [f"{emphasis}{rate[r]:.0f}{emphasis} ({rate[r] / official[r]:.1f}x)" for r in RECIPES]
         lines.append([name, *cells, differs[name]])
-    return f"{markdown(lines)}\n\n{line}"
+    return lines, line
+
+
+def small(lines: list[list[str]], machine: str) -> str:
+    """The README's choice of the large table's rows, and how far apart they are.
+
+    The official pipeline; the fastest other library; ours on JPEG and on the codec dct, at the level avx2, the worst
+    that a machine of today has, and at the best one that was measured.
+    """
+    rows = {line[0]: line for line in lines[1:]}
+    fastest = max((name for name in rows if not name.startswith((OURS, LIBJPEG_ALONE, "official"))),
+                  key=lambda name: _rates(rows[name])[0])  # fmt: skip
+    ours = []
+    for packed in (OURS, f"{OURS}, dct"):
+        levels = [name for name in rows if name.startswith(f"{packed} (")]
+        ours += [f"{packed} (avx2)", max(levels, key=lambda name: _rates(rows[name])[0])]
+    shown = [lines[0], *(rows[name] for name in dict.fromkeys([OFFICIAL, fastest, *ours]))]
+    ratios = [[mine / theirs for name in ours for mine, theirs in zip(_rates(rows[name]), _rates(rows[other]))]
+              for other in (OFFICIAL, fastest)]  # fmt: skip
+    cells = [[*line[:-1], "differ" if line[-1] not in ("none", lines[0][-1]) else line[-1]] for line in shown]
+    apart = (
+        f"At AVX2 or better that is {min(ratios[0]):.0f} to {max(ratios[0]):.0f} times the official pipeline and "
+        f"{min(ratios[1]):.1f} to {max(ratios[1]):.1f} times the fastest other library. {machine}"
+    )
+    return f"{markdown(cells)}\n\n{textwrap.fill(apart, 120)}"
+
+
+def _rates(line: list[str]) -> list[int]:
+    return [int(re.sub(r" .*|\*", "", cell)) for cell in line[1:-1]]
+
+
+def cells_of(text: str) -> list[list[str]]:
+    """The cells of a table as `markdown` prints it."""
+    rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [cells for cells in rows if cells[0] != "---"]
+
+
+def write_between(path: Path, which: str, text: str) -> None:
+    """Put the text between the markers of this table."""
+    begin, end = (f"<!-- benchmarks/cpu/table.py, {which}: {edge} -->\n" for edge in ("begin", "end"))
+    page = path.read_text()
+    head, rest = page.split(begin)
+    path.write_text(f"{head}{begin}{text}\n{end}{rest.split(end)[1]}")
 
 
 def stage_table(levels: list[dict[str, Any]]) -> str:
@@ -181,7 +229,7 @@ def plot(paths: list[Path], out: Path) -> None:
     names = sorted(rates, key=lambda name: rates[name]["dino"])
     figure, axes = pyplot.subplots(1, len(RECIPES), figsize=(13, 4.2), sharey=True)
     for axis, (recipe, title) in zip(axes, RECIPES.items()):
-        colours = ["#c23b22" if name.startswith("pass-loader") else "#7a869a" for name in names]
+        colours = ["#c23b22" if name.startswith(OURS) else "#7a869a" for name in names]
         bars = axis.barh(names, [rates[name][recipe] for name in names], color=colours)
         axis.bar_label(bars, fmt="%.0f", padding=3, fontsize=8)
         axis.set_title(f"{title}\nsamples/s, one core", fontsize=10)
@@ -196,10 +244,16 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", nargs="+", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
+    parser.add_argument("--write", action="store_true", help="into README.md and docs/benchmarks.md")
     options = parser.parse_args()
     files = [json.loads(path.read_text()) for path in options.json]
     if rows(files, "recipes"):
-        print(table(options.json))
+        lines, machine = large(options.json)
+        tables = {"small": small(lines, machine), "large": f"{markdown(lines)}\n\n{textwrap.fill(machine, 120)}"}
+        print(*tables.values(), sep="\n\n")
+        if options.write:
+            write_between(ROOT / "README.md", "small", tables["small"])
+            write_between(ROOT / "docs" / "benchmarks.md", "large", tables["large"])
     for more in further_tables(files):
         print(f"\n{more}")
     if options.plot:

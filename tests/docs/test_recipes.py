@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from docs.make_recipes import HERE, VARIANTS, made, page, shape, table
+from docs.make_recipes import HERE, VARIANTS, made, page, table
 from pass_loader import Recipe, recipes
 
 from ..helpers.plans import assert_uniform, draw
@@ -55,12 +55,6 @@ def test_page_is_written_by_its_script() -> None:
     assert page() == PAGE, "run python -m docs.make_recipes"
     for name in recipes.PRESETS:
         assert (HERE / "recipes" / f"{name}.jpg").stat().st_size > 1000
-
-
-@pytest.mark.parametrize("name", sorted(recipes.PRESETS))
-def test_the_readme_lists_every_preset(name: str) -> None:
-    recipe, row = recipes.PRESETS[name](), f"| `recipes.{name}()` | {shape(recipes.PRESETS[name]())} |"
-    assert f"{row} `{recipe.batch}` | {recipe.source} |" in (HERE.parent / "README.md").read_text()
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
-from torchvision import transforms as T
-from torchvision import transforms as v1
 
 from benchmarks.torchvision_cpu import torchvision  # noqa: F401  (declares operators)
+
+from torchvision import transforms as T
+from torchvision import transforms as v1
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
