@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import table
+from benchmarks.cpu import table
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
