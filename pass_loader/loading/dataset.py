@@ -17,13 +17,15 @@ from ..data.companions import Companions
 from ..data.labels import Labels
 from ..data.live import Served
 from ..data.samples import Samples
-from ..keys import Keys
+from ..keys import MAX_DRAWS, Keys, check_draw, check_epoch
 from ..pack.reader import Pack
 from ..recipes.recipe import ChannelValues, Recipe
 from .faults import ATTEMPTS, replacement
 from .ranks import Occasions, agree_on_generation, initialized_rank
 from .rendering import Renderer, Submitted
+from .sampler import Position
 from .structures import item
+from .torch_epochs import OwnNumbers, SharedEpoch, ViewsKey, files_stamp
 
 
 class ShardDataset(Samples, IterableDataset):
@@ -70,10 +72,19 @@ class ShardDataset(Samples, IterableDataset):
         self._begin()
 
     def _begin(self) -> None:
-        self.epoch = 0
         self._occasions = Occasions()
         self._rank: tuple[int, int] | None = None
         self._alone: tuple[int, Renderer] | None = None
+        self._set = SharedEpoch(len(self._packs.packs))
+        self._followed = 0  # the stamp of the call of set_epoch whose decisions are in force here
+        self._own_numbers = OwnNumbers()
+        self._frozen: Served | None = None  # what iteration serves where no epoch is set
+        self._files = files_stamp(self._packs.packs)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that set_epoch has set; 0 before."""
+        return self._set.get()[1]
 
     def __repr__(self) -> str:
         (part,) = self.parts
@@ -90,26 +101,79 @@ class ShardDataset(Samples, IterableDataset):
         return {**super().__getstate__(), "_alone": None, "_rank": initialized_rank() or self._rank}
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the views that iteration gives.
+        """Set the epoch of the views that iteration gives, and the maps of `as_map`, in worker processes too.
 
-        Records that were removed from the pack are left out from now on, on all ranks that make the same calls.
+        Records that were removed from the pack are left out from now on, on all ranks that make the same calls. Raises
+        ValueError outside [0, 2^32).
         """
-        self.epoch = epoch
+        check_epoch(operator.index(epoch))
         self.pack.refresh()
         own = f"dataset/{self.seed}/{self.subset()}"
-        self.serve(self.live_then(agree_on_generation(self.pack, self._occasions.name(own, epoch))))
+        generation = agree_on_generation(self.pack, self._occasions.name(own, epoch))
+        self.serve(self.live_then(generation))
+        self._set.set(operator.index(epoch), generation)
+        self._followed = self._set.get()[0]
+
+    def _follow(self) -> None:
+        """Serve what set_epoch has decided, in a worker process."""
+        stamp, _, generations = self._set.get()
+        if stamp != self._followed:
+            self.pack.refresh()
+            self.serve(self.live_then(generations if self.is_several else generations[0]))
+            self._followed = stamp
+
+    def _own_key(self) -> ViewsKey:
+        """Return views that did not come before; look whether records were removed, since nobody tells."""
+        files = files_stamp(self._packs.packs)
+        if files != self._files:
+            self._files = files
+            self.pack.refresh()
+        return self._own_numbers.next((initialized_rank() or self._rank or (0, 1))[0])
 
     def __iter__(self) -> Iterator[Any]:
         rank, world = initialized_rank() or self._rank or (0, 1)
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        live = self.live
+        is_set = self._set.get()[0] > 0
+        if is_set:
+            self._follow()
+        elif self._frozen is None:  # ranks cannot agree on removals: positions stay
+            self._frozen = self.live
+        live = self.live if is_set else self._frozen
+        assert live is not None
+        epoch = self.epoch
         for place in range(rank + world * number, math.ceil(len(live) / world) * world, world * workers):
-            yield self._item(*_at(live, place % len(live), 0, self.epoch), self.epoch)
+            key = ViewsKey(epoch, 0) if is_set else self._own_key()
+            yield self._item_at(live, place % len(live), 0, key)
 
-    def as_map(self) -> MapDataset:
-        """Return the same samples by position, for torch's DataLoader, samplers, Subset and random_split."""
-        return MapDataset(self)
+    def _item_at(self, live: Served, position: int, draw: int, key: ViewsKey, with_info: bool = False) -> Any:
+        record, drawn = _at(live, position, draw, key.epoch)
+        record, drawn = self._standing_in(live, record, key), (drawn + key.draw) % MAX_DRAWS
+        sample = self._item(record, drawn, key.epoch)
+        if not with_info:
+            return sample
+        info = {"record": record, "epoch": key.epoch, "draw": drawn}
+        if self.recipe.structure.as_list:
+            return [*sample, info]
+        return (*sample, info) if isinstance(sample, tuple) else (sample, info)
+
+    def _standing_in(self, live: Served, record: int, key: ViewsKey) -> int:
+        """Return the record, or the one in its place where it was removed."""
+        found = record
+        for attempt in range(ATTEMPTS):
+            if not self.pack.is_removed(np.array(found)):
+                break
+            position = replacement(self.seed, key.epoch, record, attempt, len(live))
+            found, _ = _at(live, position, 0, key.epoch)
+        self.check_live(found)
+        return found
+
+    def as_map(self, *, return_info: bool = False) -> MapDataset:
+        """Return the same samples by position, for torch's DataLoader, samplers, Subset and random_split.
+
+        return_info: adds a dict to each sample, with the record, epoch and draw under which `sample` shows it again.
+        """
+        return MapDataset(self, return_info)
 
     def sample(self, record: int, epoch: int = 0, draw: int = 0) -> list[torch.Tensor]:
         """Return what a batch holds of this record: a list of (channels, height, width) float32 tensors.
@@ -151,24 +215,44 @@ def _at(live: Served, position: int, draw: int, epoch: int) -> tuple[int, int]:
 class MapDataset(Dataset):
     """A ShardDataset by position: (list of (channels, height, width) float32 tensors, label), or the bare list.
 
-    What is served is decided when it is made. An index is a position or (position, draw). Views are those of `epoch`:
-    call `set_epoch` before each epoch; worker processes that persist do not see it, so leave persistent_workers off.
-    After that another record takes the place of a removed one, a pure function of (seed, epoch, record): positions
-    stay, so that the parts of random_split and of samplers do.
+    An index is a position or (position, draw). What is served is decided when the map is made: positions stay, so that
+    the parts of random_split and of samplers do. Another record takes the place of one that is removed later, a pure
+    function of (seed, epoch, record).
+
+    Views are those of the epoch that the index brings (an EpochSampler whose set_epoch was called), else of the one
+    that `set_epoch` of the map or of the dataset has set, whichever was called last; worker processes see it, those
+    that persist too. Where nobody sets an epoch, no views come twice: every request has a number of its own, which
+    return_info tells (loading.torch_epochs.OwnNumbers).
     """
 
-    def __init__(self, dataset: ShardDataset):
-        self.dataset = dataset
+    def __init__(self, dataset: ShardDataset, return_info: bool = False):
+        self.dataset, self.return_info = dataset, return_info
         self.live = dataset.live
-        self.epoch = dataset.epoch
+        self._set = SharedEpoch(0)
+        self._followed: tuple[str, int] = ("set", dataset._set.get()[0])  # whose removals are in force here
 
     def __repr__(self) -> str:
         return f"MapDataset({len(self)} positions of {self.dataset!r}, epoch {self.epoch})"
 
+    @property
+    def epoch(self) -> int:
+        """The epoch that set_epoch has set, of the map or of the dataset; 0 before."""
+        return max(self._set.get()[:2], self.dataset._set.get()[:2])[1]
+
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the views. Records that were removed are replaced from now on."""
-        self.epoch = epoch
-        self.dataset.pack.refresh()
+        """Set the epoch of the views, in worker processes too. Records that were removed are replaced from now on.
+
+        Raises ValueError outside [0, 2^32).
+        """
+        check_epoch(operator.index(epoch))
+        self._set.set(operator.index(epoch), ())
+        self._follow("set", self._set.get()[0])
+
+    def _follow(self, what: str, number: int) -> None:
+        """Look for removals once an epoch."""
+        if self._followed != (what, number):
+            self.dataset.pack.refresh()
+            self._followed = (what, number)
 
     @property
     def classes(self) -> list[str]:
@@ -191,22 +275,22 @@ class MapDataset(Dataset):
     def __getitem__(self, index: Any) -> Any:
         """Return a sample. Raises IndexError outside [-len, len), RecordError for a record that cannot become one."""
         position, draw = index if isinstance(index, (tuple, list)) else (index, 0)
-        position = operator.index(position)
-        if not -len(self) <= position < len(self):
-            raise IndexError(f"position {position}, want [{-len(self)}, {len(self)})")
-        record, drawn = _at(self.live, position % len(self), draw, self.epoch)
-        return self.dataset._item(self._standing_in(record), drawn, self.epoch)
+        place = operator.index(position)
+        if not -len(self) <= place < len(self):
+            raise IndexError(f"position {place}, want [{-len(self)}, {len(self)})")
+        check_draw(draw)
+        return self.dataset._item_at(self.live, place % len(self), draw, self._key(position), self.return_info)
 
-    def _standing_in(self, record: int) -> int:
-        """Return the record, or the one in its place where it was removed."""
-        found = record
-        for attempt in range(ATTEMPTS):
-            if not self.dataset.pack.is_removed(np.array(found)):
-                break
-            position = replacement(self.dataset.seed, self.epoch, record, attempt, len(self))
-            found, _ = _at(self.live, position, 0, self.epoch)
-        self.dataset.check_live(found)
-        return found
+    def _key(self, position: Any) -> ViewsKey:
+        if isinstance(position, Position):
+            check_epoch(position.epoch)
+            self._follow("brought", position.epoch)
+            return ViewsKey(position.epoch, 0)
+        stamp, epoch = max(self._set.get()[:2], self.dataset._set.get()[:2])
+        if stamp:
+            self._follow("set", stamp)
+            return ViewsKey(epoch, 0)
+        return self.dataset._own_key()
 
     def __getitems__(self, indices: Sequence[Any]) -> list[Any]:
         return [self[index] for index in indices]

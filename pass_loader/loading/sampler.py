@@ -76,6 +76,20 @@ class Share:
             left -= len(places)
 
 
+class Position(int):
+    """A position that brings the epoch of its views along, for a map dataset under torch's own DataLoader."""
+
+    epoch: int
+
+    def __new__(cls, value: int, epoch: int) -> Position:
+        self = super().__new__(cls, value)
+        self.epoch = epoch
+        return self
+
+    def __reduce__(self) -> tuple[type[Position], tuple[int, int]]:
+        return Position, (int(self), self.epoch)
+
+
 class EpochSampler(Sampler[int]):
     """The positions of one rank for one epoch.
 
@@ -87,6 +101,9 @@ class EpochSampler(Sampler[int]):
     infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither
         padding nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
     rank and world_size: None reads torch.distributed at `len` and `iter`; once it is initialised, that is kept.
+
+    Once `set_epoch` was called, the positions are `Position`s, which bring their epoch to `ShardDataset.as_map()`. An
+    epoch that was iterated to its end and is iterated again brings the next one, so that no views come twice.
 
     Raises ValueError for arguments that contradict each other.
     """
@@ -114,6 +131,7 @@ class EpochSampler(Sampler[int]):
         self.data, self.shuffle, self.seed, self.drop_last, self.infinite = data, shuffle, seed, drop_last, infinite
         self.epoch = 0
         self.epoch_is_set = False  # by set_epoch, once or more
+        self._used: tuple[int, int] | None = None  # the last epoch that was iterated to its end, its views' epoch
         self._order = order
         self._kept: tuple[tuple[str, int, int], EpochOrder] | None = None
         self._place = (rank, world_size) if rank is not None and world_size is not None else None
@@ -184,10 +202,17 @@ class EpochSampler(Sampler[int]):
         return len(self.share(len(self.data)))
 
     def __iter__(self) -> Iterator[int]:
-        count, (rank, world) = len(self.data), self.place
+        count, (rank, world), order_epoch = len(self.data), self.place, self.epoch
+        views_epoch = order_epoch
+        if self._used is not None and self._used[0] <= order_epoch:
+            views_epoch = max(order_epoch, self._used[1] + 1)
         for number in itertools.count() if self.infinite else [0]:
             start = number * count
             first = start + (rank - start) % world  # the rank's first place in this pass
             stop = start + count if self.infinite else self.total(count, world)
-            for positions in Share(self, count, first - rank, stop, self.epoch + number, rank, world).chunks():
-                yield from positions.tolist()
+            for positions in Share(self, count, first - rank, stop, order_epoch + number, rank, world).chunks():
+                if self.epoch_is_set:
+                    yield from (Position(position, views_epoch + number) for position in positions.tolist())
+                else:
+                    yield from positions.tolist()
+        self._used = order_epoch, views_epoch

@@ -163,7 +163,7 @@ def _check_order(steps: list[Step]) -> None:
             first = seen[step.kind].shown
             raise ValueError(f"{step.shown} stands after {first}: a recipe has each step once ({_ORDER_IN_WORDS})")
         if step.kind == "flip" and "crop" not in seen:
-            raise ValueError(f"{step.shown} stands before the crop; put it after the crop, where it gives the same views")
+            raise ValueError(f"{step.shown} stands before the crop; put it after it, where it gives the same views")
         if step.kind != "flip":
             if last and _ORDER.index(step.kind) < _ORDER.index(last.kind):
                 raise ValueError(f"{step.shown} stands after {last.shown}: {_why_not_after(last)}")

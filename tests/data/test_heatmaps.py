@@ -92,6 +92,7 @@ def test_structures(heatmap_packs: tuple[Path, Path]) -> None:
     for record in range(5):
         assert torch.equal(dataset.heatmap(record)[0], heatmaps[record])
         assert torch.equal(dataset.sample(record)[0], views[record])
+    dataset.set_epoch(0)
     (theirs, maps), labels = next(iter(torch.utils.data.DataLoader(dataset.as_map(), batch_size=5)))
     assert torch.equal(theirs, views) and torch.equal(maps, heatmaps) and len(labels) == 5
     collate = torch.utils.data.default_collate

@@ -227,6 +227,7 @@ def test_samples_of_torchs_own_loader(pack: Path, name: str) -> None:
     """Default collation of a map dataset's samples gives the structure, but for masks and dicts."""
     recipe = recipes.evaluate(resize=40, size=32) if name == "evaluate" else small(recipes.PRESETS[name]())
     dataset = ShardDataset(pack, recipe)
+    dataset.set_epoch(0)
     theirs = default_collate([dataset.as_map()[position] for position in range(3)])
     ours = next(iter(DataLoader(dataset, 3)))
     if name == "ijepa":

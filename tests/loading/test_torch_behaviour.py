@@ -228,6 +228,7 @@ def test_collate_fn(dataset: ShardDataset, workers: int) -> None:
         assert labels.dtype == their_labels.dtype and type(views) is type(theirs) is list
     samples = next(iter(DataLoader(dataset, 5, num_workers=workers, collate_fn=lambda samples: samples)))
     mapped = dataset.as_map()
+    mapped.set_epoch(0)
     for sample, want in zip(samples, (mapped[i] for i in range(5))):
         assert type(sample) is type(want) is tuple and sample[1] == want[1] and torch.equal(sample[0][0], want[0][0])
     swav = ShardDataset(dataset.pack, recipes.swav(global_size=4, local_size=4))
@@ -299,6 +300,7 @@ def test_lengths(dataset: ShardDataset) -> None:
 def test_under_torchs_loader_by_position(dataset: ShardDataset) -> None:
     """as_map: torch's DataLoader, samplers, Subset and random_split take it."""
     mapped = dataset.as_map()
+    mapped.set_epoch(0)
     assert len(mapped) == COUNT and torch.equal(mapped[-1][0][0], dataset.sample(COUNT - 1)[0])
     for workers in (0, 2):
         sampler = WeightedRandomSampler([1.0] * COUNT, 13, generator=torch.Generator().manual_seed(3))
@@ -325,6 +327,7 @@ def test_subsets(dataset: ShardDataset) -> None:
     narrow = np.array([7, 3, 50], np.uint8)
     for arguments in ({"records": [7, 3, 50]}, {"ids": ["07", "03", "50"]}, {"records": narrow}):
         part = ShardDataset(dataset.pack, TINY, seed=5, **arguments)
+        part.set_epoch(0)
         assert len(part) == 3 and records(load(part, 2)) == [7, 3, 50]
         assert torch.equal(part.as_map()[1][0][0], dataset.sample(3)[0])
         assert sorted(records(load(part, 2, shuffle=True))) == [3, 7, 50]
