@@ -16,7 +16,9 @@ README = (ROOT / "README.md").read_text()
 
 def between(text: str, which: str) -> str:
     found = re.search(
-        f"<!-- benchmarks/cpu/table.py, {which}: begin -->\n(.*)\n<!-- benchmarks/cpu/table.py, {which}: end", text, re.S
+        f"<!-- benchmarks/cpu/table.py, {which}: begin -->\n(.*)\n<!-- benchmarks/cpu/table.py, {which}: end",
+        text,
+        re.S,
     )
     assert found
     return found[1]
