@@ -1,4 +1,5 @@
-"""The promises of csrc/pool.h under ThreadSanitizer: tests/native/pool/storm.cpp with csrc/pool.cpp, no pictures."""
+"""The promises of csrc/pool.h under ThreadSanitizer: tests/native/pool/storm.cpp with csrc/pool.cpp alone, no
+pictures."""
 
 from __future__ import annotations
 
