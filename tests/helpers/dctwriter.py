@@ -13,6 +13,15 @@ from .jpegwriter import Component, Huffman, flat, segment, write_jpeg
 
 COLOURS = {"gray": 0, "ycc": 1, "rgb": 2, "cmyk": 3, "ycck": 4}
 MAGIC, VERSION, ESCAPE, WIDE_FROM = b"PLDC", 2, 0x80, 110
+# Codes for every symbol that a baseline JPEG may use.
+WIDE: dict[str, Huffman] = {
+    "dc": flat(range(16), 5),
+    "ac": flat((s for s in range(256) if s in (0, 0xF0) or s & 15), 9),
+}
+JFIF = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
+ADOBE = {n: segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([n])) for n in range(3)}
+# How each colour is told to a reader of the JPEG.
+MARKERS = {"gray": JFIF, "ycc": JFIF, "rgb": ADOBE[0], "cmyk": ADOBE[0], "ycck": ADOBE[2]}
 
 
 @dataclass
@@ -113,16 +122,6 @@ def write_streams(streams: Iterable[bytes]) -> bytes:
 def write_dct(height: int, width: int, colour: str, components: list[Component], markers: bytes = b"") -> bytes:
     rows = [row.streams() for row in rows_of(height, width, components)]
     return header(height, width, colour, components, markers) + write_streams(map(b"".join, zip(*rows)))
-
-
-WIDE: dict[str, Huffman] = {
-    "dc": flat(range(16), 5),
-    "ac": flat((s for s in range(256) if s in (0, 0xF0) or s & 15), 9),
-}
-JFIF = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
-ADOBE = {n: segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([n])) for n in range(3)}
-# How each colour is told to a reader of the JPEG.
-MARKERS = {"gray": JFIF, "ycc": JFIF, "rgb": ADOBE[0], "cmyk": ADOBE[0], "ycck": ADOBE[2]}
 
 
 def made(height: int, width: int, factors: list[tuple[int, int]], seed: int = 0, share: float = 0.1) -> list[Component]:
