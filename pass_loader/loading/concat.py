@@ -1,5 +1,4 @@
-"""ConcatDataset: several packs as one dataset, each with its own choice of records and labels.
-"""
+"""ConcatDataset: several packs as one dataset, each with its own choice of records and labels."""
 
 from __future__ import annotations
 
