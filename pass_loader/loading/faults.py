@@ -106,7 +106,7 @@ def replacement(seed: int, epoch: int, record: int, attempt: int, count: int) ->
 
 
 def _retried(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
-    """Read again where the storage failed, and return all other failures. Raises ShardError where it goes on failing."""
+    """Read again where the storage failed; return all other failures. Raises ShardError where it fails again."""
     lasting = [failure for failure in failures if failure[1] != "io"]
     for slot, _, cause in (failure for failure in failures if failure[1] == "io"):
         error = batch.samples.error(int(batch.keys.records[slot]), "io", cause)

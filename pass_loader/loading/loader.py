@@ -241,7 +241,7 @@ class DataLoader(Generic[Batch]):
         return begun
 
     def _continued(self) -> Progress | None:
-        """Return the place that a loaded state names; None without one, or where the sampler was set to another epoch."""
+        """Return the place of a loaded state; None without one, or where the sampler was set to another epoch."""
         resumed, order_epoch = self._resumed, self._drawing.epoch
         if resumed is None:
             return None

@@ -43,7 +43,7 @@ def statistics(
 
 
 def private_bytes() -> int:
-    """Return the bytes that this process shares with no other (Linux: smaps_rollup); -1 where the system does not tell."""
+    """Return the bytes that this process shares with no other; -1 where Linux's smaps_rollup is missing."""
     try:
         with open("/proc/self/smaps_rollup") as lines:
             private = [line for line in lines if line.startswith(("Private_Clean", "Private_Dirty"))]

@@ -106,7 +106,7 @@ class _Marker:
 
 
 def _views_of_container(transform: Any) -> list[Any]:
-    """Return the transforms that an object of several views applies, found by running it with markers in their place."""
+    """Return the transforms that an object of several views applies. It is run with markers in their place."""
     what = type(transform).__name__
     if not callable(transform):
         raise ValueError(f"{what} is no transform")

@@ -143,7 +143,7 @@ class MultiBlockMasks:
     def draw(
         self, keys: SampleKeys, batch: BatchKey, height: int, width: int
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the encoders' cells, a list of (N, K), and the predictors', a list of (N, K'): int64, in raster order."""
+        """Return the encoders' cells, a list of (N, K), and the predictors', of (N, K'): int64, in raster order."""
         grid = _grid(height, width, self.patch)
         predictor, encoder = self.sizes(batch, grid)
         found = _C.multi_block(*keys, grid, predictor, encoder, self.predictors, self.encoders, self.min_keep)
@@ -169,7 +169,7 @@ class RandomMasks:
             raise ValueError(f"ratio is {self.ratio}, want [0, 1]")
 
     def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> dict[str, np.ndarray]:
-        """Return ids_keep (N, kept) and ids_restore (N, L) int64, mask (N, L) float32, 1 where removed: as the model."""
+        """Return ids_keep (N, kept) and ids_restore (N, L) int64, mask (N, L) float32, 1 where removed."""
         rows, columns = _grid(height, width, self.patch)
         cells = rows * columns
         order = _C.orders(*keys, view, cells)

@@ -47,7 +47,7 @@ def steps_of(transform: Any) -> Iterator[Step]:
 
 
 def _applied(transform: Any) -> list[Step]:
-    """Return RandomApply's steps. Together they run with probability p, so that a single one runs with its own times p."""
+    """Return RandomApply's steps. All run together with probability p; a single one with its own times p."""
     inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     p = float(transform.p)
     if p >= 1 or not inner:
