@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -56,8 +57,8 @@ class Begun:
 
 
 class BatchIterator(Generic[Batch]):
-    """Gives the batches of one pass. After an error the next call goes on with the batch after the failed one; after a
-    timeout or an interrupt with the same batch.
+    """Gives the batches of one pass, each once, to any number of Python threads. After an error the next call goes on
+    with the batch after the failed one; after a timeout or an interrupt with the same batch.
 
     begin: called at the first `next`, which fixes epoch, ranks and what is served: Lightning makes the iterator before
         it sets the epoch (lightning 2.6.6, loops/fit_loop.py, setup_data before on_advance_start).
@@ -70,11 +71,25 @@ class BatchIterator(Generic[Batch]):
         self._peeked: DrawnBatch | None = None
         self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
+        self._lock = threading.RLock()
 
     def __iter__(self) -> BatchIterator[Batch]:
         return self
 
     def __next__(self) -> Batch:
+        with self._lock:
+            return self._next()
+
+    def skip_failed(self) -> bool:
+        """Count a batch that raised as handed out, as the next call would. Returns False where none has raised."""
+        with self._lock:
+            if self._failed is None:
+                return False
+            self._hand_out(*self._failed)
+            self._failed = None
+            return True
+
+    def _next(self) -> Batch:
         begun = time.perf_counter()
         if self._left_at is not None:
             self._meter.worked_s += begun - self._left_at
@@ -98,9 +113,7 @@ class BatchIterator(Generic[Batch]):
         self._has_begun = True
 
     def _next_batch(self) -> Submitted:
-        if self._failed is not None:
-            self._hand_out(*self._failed)
-            self._failed = None
+        self.skip_failed()
         while len(self._under_way) < self._settings.depth and (following := self._draw()) is not None:
             self._submit(following)
         if not self._under_way:

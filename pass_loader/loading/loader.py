@@ -361,13 +361,20 @@ class DataLoader(Generic[Batch]):
         Raises ValueError for a state of another pack, subset, recipe, seed, order, sampler or global batch, or of a
         place that is not between two batches of its epoch.
         """
+        self._continue_at(self._place_of(state))
+
+    def _place_of(self, state: dict[str, Any]) -> Progress:
+        """Check a state. Raises as load_state_dict; changes nothing."""
         samples = state.get("samples", 0) if isinstance(state, dict) else 0
         check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
         resumed = Progress.of_state(state)
         self._drawing.check(resumed)
-        self._resumed = resumed
-        if resumed.order_epoch != self._drawing.epoch:
-            self._drawing.set_epoch(resumed.order_epoch)
+        return resumed
+
+    def _continue_at(self, place: Progress) -> None:
+        self._resumed = place
+        if place.order_epoch != self._drawing.epoch:
+            self._drawing.set_epoch(place.order_epoch)
 
     def advance(self, batches: int) -> None:
         """Begin the next iteration after so many batches, as if they had been handed out.

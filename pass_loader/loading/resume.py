@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from .. import _C
 from ..data.live import Generation
 from ..data.samples import Samples
+from ..recipes.recipe import Recipe, ViewSpec
 
 STATE_VERSION = 1
 
@@ -113,16 +115,61 @@ def identity(samples: Samples) -> dict[str, Any]:
     sources = [(source.mean, source.std) for source in samples.normalized_recipes()]
     if any(source != sources[0] for source in sources):
         parts.append(repr(sources).encode())
-    digest = hashlib.blake2b(b"".join(parts), digest_size=8).hexdigest()
     return {
         "version": STATE_VERSION,
         "plan_version": _C.plan_version,
         "pack": samples.pack.pack_id,
-        "recipe": digest,
+        "recipe": _digest(b"".join(parts), 8),
+        "recipe_parts": recipe_parts(recipe),
         "seed": samples.seed,
         "subset": samples.subset(),
         **({} if samples.mixture is None else {"weights": samples.mixture.identity()}),
     }
+
+
+def _digest(data: bytes, size: int) -> str:
+    return hashlib.blake2b(data, digest_size=size).hexdigest()
+
+
+def recipe_parts(recipe: Recipe) -> dict[str, Any]:
+    """Return short values by which a message can say which field of a recipe differs from that of a state.
+
+    views: 3 hexadecimal digits for each field of ViewSpec, in the order of the class: new fields come last.
+    """
+    fields = "".join(
+        _digest(repr([getattr(view, field.name) for view in recipe.views]).encode(), 2)[:3]
+        for field in dataclasses.fields(ViewSpec)
+    )
+    return {
+        "pillow": recipe.pillow,
+        "batch": recipe.batch,
+        "channels": recipe.channels,
+        "companion": recipe.companion,
+        "masks": _digest(repr(recipe.masks).encode(), 2),
+        "mean": _digest(repr(recipe.mean).encode(), 2),
+        "std": _digest(repr(recipe.std).encode(), 2),
+        "number of views": len(recipe.views),
+        "views": fields,
+    }
+
+
+def _difference(state: dict[str, Any], own: dict[str, Any]) -> str:
+    """Say in which fields the recipes of a state and of a loader differ."""
+    theirs, ours = state.get("recipe_parts"), own["recipe_parts"]
+    if not isinstance(theirs, dict):
+        return f"the recipe was {state.get('recipe')!r}, here {own['recipe']!r} (the state does not tell its fields)"
+    told = ("pillow", "batch", "channels", "companion", "number of views")
+    found = [f"{name} was {theirs.get(name)!r}, here {ours[name]!r}" for name in told if theirs.get(name) != ours[name]]
+    found += [f"{name} differs" for name in ("masks", "mean", "std") if theirs.get(name) != ours[name]]
+    names = [field.name for field in dataclasses.fields(ViewSpec)]
+    digits = [str(one["views"]) for one in ({"views": "", **theirs}, ours)]
+    if theirs.get("number of views") == ours["number of views"]:
+        found += [
+            f"{name} of the views differs"
+            for place, name in enumerate(names)
+            if digits[0][3 * place : 3 * place + 3] != digits[1][3 * place : 3 * place + 3]
+        ]
+    return f"the recipe: {'; '.join(found) or 'mean and std of another pack'}"
 
 
 _WORDS = {
@@ -147,7 +194,8 @@ def check_fits(state: dict[str, Any], own: dict[str, Any]) -> None:
     if missing:
         raise ValueError(f"this is no state of a pass_loader.DataLoader: it lacks {', '.join(sorted(missing))}")
     wrong = [
-        f"{words} was {state[key]!r}, here {own[key]!r}" if key in state and key in own
+        _difference(state, own) if key == "recipe" and key in state
+        else f"{words} was {state[key]!r}, here {own[key]!r}" if key in state and key in own
         else f"{words} was {'not told' if key in own else 'given'}, here it is {'given' if key in own else 'not'}"
         for key, words in _WORDS.items()
         if (key in state or key in own) and state.get(key, ...) != own.get(key, ...)

@@ -198,7 +198,7 @@ def test_a_state_that_does_not_fit_is_refused_in_words(tiny: Path, pack: Path, c
     state = loader().state_dict()
     other, words = {
         "pack": ({"pack": pack}, "the pack was"),
-        "recipe": ({"recipe": TINY.override(flip=0.4)}, "the recipe was"),
+        "recipe": ({"recipe": TINY.override(flip=0.4)}, "the recipe: flip of the views differs"),
         "seed": ({"seed": 2}, "the dataset's seed was 1, here 2"),
         "order": ({"generator": torch.Generator().manual_seed(8)}, "the order was .*'seed': 0.*, here .*'seed': 8"),
         "batch": ({"world": 3}, "batch_size times ranks was 8, here 12"),
