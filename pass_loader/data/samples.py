@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,6 +256,7 @@ class Samples:
 
     def id_of(self, record: int) -> str:
         """Return the id of a record, also of a removed one."""
+        _check_record(record)
         return self.pack.id_of(record)
 
     def record_of(self, id: str) -> int:
@@ -269,6 +271,7 @@ class Samples:
 
     def check_live(self, record: int) -> None:
         """Raise IndexError for a record that is not in the pack, RecordError for a removed one."""
+        _check_record(record)
         self.pack._check(record)
         if self.pack.is_removed(np.array(record)):
             raise self.error(record, "record", "it was removed from the pack")
@@ -282,6 +285,7 @@ class Samples:
 
     def metadata(self, record: int) -> dict[str, Any]:
         """Return the source's metadata columns, for PASS unickname, licensename, datetaken, latitude, longitude."""
+        _check_record(record)
         return {name: value for name, value in self.pack.row(record).items() if name not in TABLE_SCHEMA.names}
 
     def attribution(self, records: Any = None) -> Attribution:
@@ -296,6 +300,7 @@ class Samples:
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
         """Return (views,) rows of pass_loader.plan_dtype: the decided numbers of every view. Another draw gives other
         views. Raises IndexError for a record that is not in the pack, ValueError for an epoch or draw out of range."""
+        _check_record(record)
         height, width = self.pack.size_of(record)
         check_epoch(epoch)
         check_draw(draw)
@@ -310,6 +315,7 @@ class Samples:
 
     def companion(self, record: int, epoch: int = 0, draw: int = 0) -> Companion | None:
         """Return which view of the sample shows a companion, and which one; None where none does."""
+        _check_record(record)
         self.pack._check(record)
         drawn = self.draw_companions(Keys.of(record, draw, epoch))
         if drawn is None or drawn["view"][0] < 0:
@@ -364,6 +370,12 @@ class Samples:
         except Exception as lookup:  # the cause that matters is the one we were given
             id = f"unknown ({lookup})"
         return kind(self.pack.shard_name(record), record, id, cause)
+
+
+def _check_record(record: Any) -> None:
+    if isinstance(record, str):
+        raise TypeError(f"record is {record!r}, want its number: dataset.record_of({record!r}) tells it")
+    operator.index(record)
 
 
 def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:

@@ -168,6 +168,12 @@ class ShardDataset(Samples, IterableDataset):
         self.check_live(found)
         return found
 
+    def __getitem__(self, index: Any) -> Any:
+        raise TypeError(
+            "a ShardDataset is iterated, not indexed: dataset.as_map()[position] for torch's samplers and Subset, "
+            "dataset.sample(record) to look at one"
+        )
+
     def as_map(self, *, return_info: bool = False) -> MapDataset:
         """Return the same samples by position, for torch's DataLoader, samplers, Subset and random_split.
 

@@ -276,6 +276,10 @@ def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.fl
     torchvision's ToTensor and Normalize in float32, then a cast. Raises ValueError for another tensor.
     """
     channels = recipe.channels
+    if not isinstance(views, torch.Tensor):
+        raise TypeError(
+            f"views is a {type(views).__name__}, want one tensor: [normalize(view, recipe) for view in views]"
+        )
     if views.dtype != torch.uint8 or views.dim() < 3 or views.shape[-3] != channels:
         raise ValueError(
             f"want a uint8 tensor (..., {channels}, height, width), got {views.dtype} {tuple(views.shape)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,7 @@ class Pack:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = _checked_path(path)
         self._load()
         self._log = log_stamp(self.path / REMOVED)
         self._set_removed(read_removed(self.path / REMOVED, self.records))
@@ -121,6 +122,11 @@ class Pack:
 
     def column(self, name: str) -> np.ndarray:
         """A column of the index, (records,), a read-only view of the memory map."""
+        if name not in INDEX_SCHEMA.names:
+            raise KeyError(
+                f"the index has no column {name!r}, it has {INDEX_SCHEMA.names}; ids and metadata stand in the tables: "
+                "pack.table(shard), pack.row(record)"
+            )
         return arrow.to_numpy(self.index.column(name).chunk(0))
 
     def labels(self, records: np.ndarray) -> np.ndarray:
@@ -206,6 +212,23 @@ class Pack:
     def _check(self, record: int) -> None:
         if not 0 <= record < self.records:
             raise IndexError(f"record {record} is not in [0, {self.records})")
+
+
+def _checked_path(path: str | Path) -> Path:
+    """Return the path of a pack's directory. Raises PackError or TypeError, with the way out, for what is none."""
+    if isinstance(path, (list, tuple)):
+        raise TypeError(
+            "a pack is one directory: for several give pass_loader.ConcatDataset a ShardDataset for each of them"
+        )
+    if isinstance(path, str) and re.match(r"[a-z0-9]+://", path):
+        raise PackError(f"{path} is no path: packs are read from a file system; copy the pack or mount where it lies")
+    place = Path(path)
+    if place.is_file():
+        raise PackError(
+            f"{place} is a file, and a pack is a directory: `pass-pack build {place} --out PACK` makes one, "
+            "`pass-pack index` one that reads a tar where it lies"
+        )
+    return place
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:

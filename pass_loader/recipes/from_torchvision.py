@@ -23,7 +23,7 @@ from .torchvision_steps import KNOWN, RANDOM, Step, is_foreign_step, noise, step
 _ORDER = ("crop", "jitter", "grayscale", "blur", "solarize", "to tensor", "to float", "normalize")
 _ORDER_IN_WORDS = "RandomResizedCrop, ColorJitter, grayscale, blur, solarize, ToTensor, Normalize"
 _NEEDED = {
-    "crop": "no RandomResizedCrop",
+    "crop": "no RandomResizedCrop, with which a recipe's view begins; for Resize, CenterCrop take recipes.evaluate()",
     "to tensor": "no ToTensor, nor ToImage or PILToTensor: the views would not come from PIL pictures as tensors",
     "to float": "nothing makes float32 of the bytes; add ToDtype(torch.float32, scale=True)",
 }
@@ -157,6 +157,8 @@ def _check_order(steps: list[Step]) -> None:
     """Raise where the steps, executed in a recipe's order, would give other bytes."""
     last: Step | None = None  # but for the flip
     seen: dict[str, Step] = {}
+    if all(step.kind != "crop" for step in steps):
+        raise ValueError(_NEEDED["crop"])
     for step in steps:
         if step.kind in seen:
             first = seen[step.kind].shown

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -67,6 +69,16 @@ class ViewSpec:
     box_of: int | None = None
     blur_kernel: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("size", "via"):
+            if getattr(self, name) is not None:
+                _sides(name, getattr(self, name))
+        for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
+            object.__setattr__(self, name, _range(name, getattr(self, name)))
+        if self.jitter and not any(getattr(self, name) for name in _JITTER_STEPS):
+            ranges = "brightness, contrast, saturation or hue, each (low, high)"
+            raise ValueError(f"jitter={self.jitter} has nothing to do: give it {ranges}")
+
     @property
     def _sides(self) -> tuple[int, int]:
         return _sides("size", self.size)
@@ -103,6 +115,9 @@ class ViewSpec:
         for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
             row[f"{name}_min"], row[f"{name}_max"] = getattr(self, name) or _ABSENT
         return row
+
+
+_FIELDS = ", ".join(field.name for field in dataclasses.fields(ViewSpec))
 
 
 @dataclass(frozen=True)
@@ -226,6 +241,11 @@ class Recipe:
         >>> dino().override(views=[1], solarize=0.0)
         """
         chosen = range(len(self.views)) if views is None else list(views)
+        for index in chosen:
+            if not -len(self.views) <= index < len(self.views):
+                raise ValueError(f"views={chosen}: there is no view {index}, {self.name} has {len(self.views)}")
+        if unknown := {*fields} - {field.name for field in dataclasses.fields(ViewSpec)}:
+            raise ValueError(f"a view has no field {', '.join(sorted(unknown))}; it has {_FIELDS}")
         changed = list(self.views)
         for index in chosen:
             changed[index] = dataclasses.replace(changed[index], **fields)
@@ -275,10 +295,28 @@ def _a_channel(values: ChannelValues, channels: int) -> tuple[float, ...]:
 
 
 def _sides(name: str, size: Size) -> tuple[int, int]:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2:
-        raise ValueError(f"{name} is {size}, want a side or (height, width)")
-    return sides[0], sides[1]
+    sides = tuple(size) if isinstance(size, Iterable) else (size, size)
+    try:
+        height, width = map(operator.index, sides)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {size!r}, want whole pixels: a side or (height, width)") from None
+    return height, width
+
+
+def _range(name: str, values: Any) -> Range | None:
+    """Check a range of a view. None: the step is absent."""
+    if values is None and name in _JITTER_STEPS:
+        return None
+    if isinstance(values, Iterable) and not isinstance(values, str):
+        ends = tuple(values)
+        if len(ends) == 2 and all(isinstance(end, numbers.Real) for end in ends):
+            return ends
+    hint = ""
+    if isinstance(values, numbers.Real) and name in _JITTER_STEPS:
+        strength = float(values)
+        low, high = (-strength, strength) if name == "hue" else (max(0.0, 1 - strength), 1 + strength)
+        hint = f"; ColorJitter({name}={strength:g}) of torchvision is ({low:g}, {high:g})"
+    raise ValueError(f"{name} is {values!r}, want a range (low, high){hint}")
 
 
 def _show(value: Any) -> str:
