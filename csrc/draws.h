@@ -5,7 +5,7 @@
 
 namespace pass_loader {
 
-constexpr uint32_t kMaxDraws = 1 << 16;  // how often one record may be drawn in one epoch
+constexpr uint32_t kMaxDraws = 1 << 16;  // how often one record may be drawn in one epoch; 16 bits of the counter
 
 struct SampleKey {
   uint64_t seed;

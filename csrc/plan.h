@@ -57,8 +57,8 @@ CompanionDraw draw_companion(const SampleKey& key, uint32_t views, uint32_t comp
 
 // Returns true if Pillow runs the vertical pass of a resize first. Pillow 12 runs the horizontal one first, except for
 // crops more than 100 times as tall as wide (12.3, Image.resize). Pillow 13 runs the vertical one first if it removes
-// more than twice as many rows as the other removes columns (python-pillow/Pillow#9549; the tests of resampling find
-// the rule again by experiment).
+// more than twice as many rows as the other removes columns (python-pillow/Pillow#9549; tests/native/test_resample.py
+// finds the rule again by experiment).
 bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t resize_height, int32_t resize_width);
 
 // Throws Error(argument), which names the step, if a recipe or a plan has a step that is not possible for pictures of

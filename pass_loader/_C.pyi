@@ -13,8 +13,8 @@ class Header(TypedDict):
     width: int
     components: int  # 1 gray, 3 colour, 4 CMYK or YCCK
     progressive: bool  # or interlaced
-    exif_orientation: int  # 1..8; of a PNG 1
-    bits: int  # a component: 8 or 16
+    exif_orientation: int  # 1..8; 1 for a PNG
+    bits: int  # of a component: 8 or 16
     ends: bool  # the bytes end as their format ends
 
 view_spec_dtype: np.dtype[Any]  # csrc/recipe.h
@@ -25,18 +25,18 @@ max_draws: int  # csrc/draws.h
 def crc32c(data: bytes) -> int: ...
 def read_header(data: bytes) -> Header: ...
 
-# (height, width, channels) uint8: a gray picture in three equal channels, or with 1 any picture's convert("L");
-# (height, width, 1) uint16 of one of 16 bits
+# Returns (height, width, channels) uint8. A gray picture has three equal channels; with channels=1, any picture is
+# convert("L"). A picture of 16 bits gives (height, width, 1) uint16.
 def decode(data: bytes, channels: int = 3) -> np.ndarray: ...
-def decodes_without_libjpeg(data: bytes) -> bool: ...  # for tests
-def check_decodes(data: bytes) -> None: ...
+def decodes_without_libjpeg(data: bytes) -> bool: ...  # by the project's own baseline decoder; for tests
+def check_decodes(data: bytes) -> None: ...  # raises BadPictureError for what Pillow would refuse
 
-class Decoder:  # for tests and benchmarks: keeps its memory, as the engine's do
+class Decoder:  # for tests and benchmarks; keeps its memory from picture to picture
     def __init__(self, libjpeg_alone: bool = False) -> None: ...
-    def decode(self, data: bytes) -> None: ...  # and throws the pixels away
+    def decode(self, data: bytes) -> None: ...  # throws the pixels away
 
 def jpeg_to_dct(file: bytes, zstd: bool = False) -> bytes | None: ...  # None: the file stays a JPEG
-def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same with zstd's layer, or without
+def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same record with zstd frames or without
 def dct_to_jpeg(record: bytes) -> bytes: ...
 def check_recipe(recipe: np.ndarray) -> None: ...
 def plan_views(
@@ -45,9 +45,9 @@ def plan_views(
 def draw_companions(
     seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, companions: np.ndarray, views: int,
     probability: float,
-) -> tuple[np.ndarray, np.ndarray]: ...  # views (N,) int32, -1 for none; which (N,) int64  # fmt: skip
+) -> tuple[np.ndarray, np.ndarray]: ...  # views (N,) int32, -1 for none; companions (N,) int64  # fmt: skip
 
-# pixels (height, width, 3 or 1) uint8, or (height, width, 1) uint16; views (height, width, the same) of the same type
+# pixels: (height, width, 3 or 1) uint8, or (height, width, 1) uint16. The views have the same type and channels.
 def render_plan(pixels: np.ndarray, plans: np.ndarray) -> list[np.ndarray]: ...
 def isa() -> str: ...
 def set_isa(name: str) -> None: ...
@@ -77,13 +77,13 @@ class ShardReader:
         self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray
     ) -> None: ...
     @staticmethod
-    def of_packs(readers: list[ShardReader]) -> ShardReader: ...  # records numbered through, in the order of the packs
+    def of_packs(readers: list[ShardReader]) -> ShardReader: ...  # numbers the records through all packs
     def read(self, record: int) -> bytes: ...
 
 class PendingBatch:
     plans: np.ndarray | None
-    done: bool  # whether `wait` would return at once
-    # Failures, (slot, fault, message); None when the seconds pass first.
+    done: bool  # `wait` would return at once
+    # Returns the failures as (slot, fault, message), or None if the seconds pass first.
     def wait(self, seconds: float = 1e9) -> list[tuple[int, str, str]] | None: ...
 
 class Engine:
@@ -93,28 +93,28 @@ class Engine:
         recipe: np.ndarray,
         seed: int,
         table: np.ndarray,  # (sources, channels, 256) float32: what a byte becomes; 3 channels or 1
-        half: np.ndarray,  # (sources, channels, 256) uint16: the bits of the half type, where that is the element
+        half: np.ndarray,  # (sources, channels, 256) uint16: the bits of the half type, if that is the element
         mean: np.ndarray,  # (sources, channels) float32
         std: np.ndarray,  # (sources, channels) float32
         threads: int,
         element: str = "float32",  # float16, bfloat16, uint8
         channels_last: bool = False,
         cpus: Sequence[int] = (),  # thread i runs on cpus[i % len(cpus)] alone
-        heatmaps: ShardReader | None = None,  # of the heatmap_records of batches
+        heatmaps: ShardReader | None = None,  # where the heatmap_records of batches are read
     ) -> None: ...
     def submit(
         self,
         records: np.ndarray,  # (N,) int64
         draws: np.ndarray,  # (N,) uint32
         epochs: np.ndarray,  # (N,) uint32
-        # (N, channels, height, width) each, or with channels_last (N, height, width, channels), of the element's type
-        # (bfloat16 as uint16); written in place
+        # One for each view, written in place: (N, channels, height, width), or with channels_last (N, height, width,
+        # channels), of the element's type (bfloat16 as uint16)
         views: list[np.ndarray],
         plans: np.ndarray | None = None,  # (N, views), written in place
-        sources: np.ndarray | None = None,  # (N,) uint16: whose mean and std; None: all the first's
+        sources: np.ndarray | None = None,  # (N,) uint16: whose mean and std; None: the first's for all
         heatmap_records: np.ndarray | None = None,  # (N,) int64
-        heatmaps: list[np.ndarray] = [],  # (N, 1, height, width) float32, one a view, or none; written in place
-        # Pictures that stand in for the originals in one view each: their records (N,) int64, and those views (N,)
+        heatmaps: list[np.ndarray] = [],  # one for each view, or none: (N, 1, height, width) float32, written in place
+        # Pictures that stand in for the originals in one view each: their records, (N,) int64, and the views, (N,)
         # int32, -1 for none
         companions: np.ndarray | None = None,
         companion_views: np.ndarray | None = None,
@@ -125,15 +125,15 @@ class Engine:
         draws: np.ndarray,
         epochs: np.ndarray,
         arena: np.ndarray,  # (bytes,) uint8; written in place
-        # (N, 5) int64, written in place: offset in the arena, height, width, bytes a row, bytes a plane: three planes
-        # of 8-bit RGB. Offset -1: no room was left, nothing was decoded. All zero: the sample failed
+        # (N, 5) int64, written in place: offset in the arena, height, width, bytes from row to row, bytes from plane to
+        # plane, for three planes of 8-bit RGB. Offset -1: the arena had no room, nothing was decoded. All zero: failed
         pictures: np.ndarray,
-        plans: np.ndarray,  # (N, views), written in place; those of pictures that found no room are not
-        # (N,) int64, written in place. Before: nonzero where a plain JPEG may go into the arena as it is. After: its
-        # bytes; 0 where the arena holds pixels
+        plans: np.ndarray,  # (N, views), written in place, except for pictures without room
+        # (N,) int64, written in place. Before: not 0 if a plain JPEG may go into the arena as it is. After: the file's
+        # bytes; 0 if the arena holds pixels
         files: np.ndarray | None = None,
     ) -> PendingBatch: ...
-    def stage_times(self) -> dict[str, float]: ...  # seconds a stage (csrc/stages.h) since the start, and "samples"
+    def stage_times(self) -> dict[str, float]: ...  # seconds in each stage (csrc/stages.h), and "samples"
 
 class BufferPool:
     def __init__(self, keep: int) -> None: ...

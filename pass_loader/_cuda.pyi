@@ -4,23 +4,23 @@ import numpy as np
 
 view_plan_bytes: int
 
-def unavailable() -> str: ...  # why no GPU can be used; empty: one can
+def unavailable() -> str: ...  # why no GPU can be used; empty if one can
 
 class JpegDecoder:
     def __init__(self, device: int, library: str, slot_bytes: int) -> None: ...
-    # files (N, 6) int64: address in pinned memory, bytes, height, width, bytes a row and a plane of the RGB. Returns
-    # (N, 2) int64: group, -1 where it is left to others, and offset of its RGB
+    # files (N, 6) int64: address in pinned memory, bytes, height, width, bytes from row to row and from plane to plane
+    # of the RGB. Returns (N, 2) int64: the file's group, or -1 if it is not decoded here, and the offset of its RGB
     def sort(self, files: np.ndarray) -> np.ndarray: ...
-    # Into rgb, an address of slot_bytes; waits where the slot is still read. False: nvJPEG has failed
+    # Decodes to rgb, the address of slot_bytes. Waits if the slot is still read. Returns False if nvJPEG has failed
     def decode(self, group: int, rgb: int, stream: int) -> bool: ...
     @property
     def groups(self) -> int: ...
     @property
-    def reason(self) -> str: ...  # why no hardware decodes; empty: it does
+    def reason(self) -> str: ...  # why no hardware decodes; empty if it does
     @property
     def engines(self) -> int: ...
     @property
-    def cores(self) -> int: ...  # of an engine
+    def cores(self) -> int: ...  # of each engine
     @property
     def version(self) -> str: ...
     @property
@@ -41,7 +41,7 @@ class Renderer:
     ) -> None: ...
     def render(
         self,
-        pictures: np.ndarray,  # (N, 5) int64: address, height, width, bytes a row, bytes a plane
+        pictures: np.ndarray,  # (N, 5) int64: address, height, width, bytes from row to row, from plane to plane
         plans: np.ndarray,  # (views,) view_plan_dtype
         picture_of: np.ndarray,  # (views,) int32
         outs: np.ndarray,  # (views,) int64: addresses
