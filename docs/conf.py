@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-from docstrings import to_rst  # noqa: E402
+from docstrings import argument_names, to_rst  # noqa: E402
 
 import pass_loader  # noqa: E402
 
@@ -25,7 +25,7 @@ html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
@@ -72,7 +72,7 @@ def short_signature(
 
 
 def docstring_to_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = to_rst(lines)
+    lines[:] = to_rst(lines, argument_names(thing))
 
 
 def setup(app: Any) -> None:
