@@ -59,16 +59,16 @@ tensor `(N, channels, height, width)`; `labels` is `(N,)` or `(N, L)`.
 | `views` | `views` alone |
 | `views_labels` | `(views, labels)` |
 | `index_views_labels` | `[records, views, labels]`, as solo-learn |
-| `views_labels_masks` | `(views, labels, masks)`: a list of bool masks `(N, rows, columns)`, one for each view, as iBOT |
+| `views_labels_masks` | `(views, labels, masks)`: bool masks `(N, rows, columns)`, one for each view, as iBOT |
 | `view_labels` | `(view, labels)`: the recipe's only view |
 | `view_labels_masks` | the same, and a dict of MAE's masks |
-| `view_heatmap_labels` | `([view, heatmap], labels)`: [heatmaps](gray-and-medical.md#heatmaps) are `(N, 1, height, width)` |
+| `view_heatmap_labels` | `([view, heatmap], labels)`, the [heatmap](gray-and-medical.md#heatmaps) in one channel |
 | `pair_labels` | `(pair, labels)`: both views one after the other on the channels, `(N, 6, height, width)`, as SimCLR |
 | `pair_index` | `(pair, records)` |
 | `dinov2` | the dict of DINOv2's and DINOv3's collate: views stacked crop by crop, and masks |
 | `ijepa` | `([views, labels], encoder masks, predictor masks)` |
 | `vissl` | VISSL's dict of lists, with `data_valid` and `data_idx` |
-| `views_labels_companions` | `(views, labels, companions)`: which view shows a [companion](several-packs.md#companions) |
+| `views_labels_companions` | `(views, labels, dict)`: which view shows a [companion](several-packs.md#companions) |
 
 No structure copies pixels. The loader draws the masks: those of a sample keyed by (seed, epoch, record), those of a
 whole batch by (seed, epoch, step, rank).
