@@ -78,8 +78,8 @@ whole batch by (seed, epoch, step, rank).
 ## About the sections below
 
 Each shows a preset as `print(recipes.NAME())` does, and a contact sheet: the picture with its crop boxes, then the
-views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. This page is written by `python -m
-docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
+views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. This page is written by
+`python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
 """
 
 
