@@ -40,6 +40,7 @@ lint: setup
 
 docs: setup
 	@$(call need,chromium,chromium)
+	rm -rf build/docs build/doctrees
 	$(bin)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
 	$(bin)/python -m pytest -q tests/docs/test_site.py
 

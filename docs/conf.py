@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
 
-from docstrings import to_rst  # noqa: E402
+from docstrings import argument_names, to_rst  # noqa: E402
 
 import pass_loader  # noqa: E402
 
@@ -23,7 +25,7 @@ html_theme_options = {"navigation_with_keys": True}
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_show_sphinx = False
+html_show_sphinx = html_show_copyright = False
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 source_suffix = {".md": "markdown"}
@@ -38,19 +40,28 @@ maximum_signature_line_length = 120
 add_module_names = False
 python_use_unqualified_type_names = True
 
-# Files outside docs/, as its pages link to them for readers on GitHub: the page of the site that includes each.
-INCLUDED = {
-    "../CONTRIBUTING.md": "contributing.md",
-    "../CHANGELOG.md": "changelog.md",
-    "../csrc/README.md": "native.md",
-    "../benchmarks/README.md": "measuring.md",
-}
+LINK = re.compile(r"\]\(([^)\s:#]+)(#[^)]*)?\)")
+# A page that is one link to a file outside docs/, for readers on GitHub, shows that file on the site.
+SHOWN = {page: re.fullmatch(r"\[.*\]\((\.\./.*)\)\n", page.read_text()) for page in HERE.glob("*.md")}
+PAGE_OF = {(HERE / link[1]).resolve(): page for page, link in SHOWN.items() if link}
 
 
-def link_to_included(app: Any, name: str, source: list[str]) -> None:
-    """On the site, links to files outside docs/ go to the pages that include them."""
-    for file, page in INCLUDED.items():
-        source[0] = source[0].replace(f"]({file}", f"]({page}")
+def site_text(app: Any, name: str, source: list[str]) -> None:
+    """Read the file that a page shows; lead links to such files to the pages that show them."""
+    page = HERE / f"{name}.md"
+    file = page
+    for shown, its_page in PAGE_OF.items():
+        if its_page == page:
+            file = shown
+            app.env.note_dependency(str(file))
+            source[0] = file.read_text()
+
+    def led(link: re.Match[str]) -> str:
+        target = (file.parent / link[1]).resolve()
+        relative = os.path.relpath(PAGE_OF.get(target, target), page.parent)
+        return f"]({relative}{link[2] or ''})"
+
+    source[0] = LINK.sub(led, source[0])
 
 
 def short_signature(
@@ -61,10 +72,10 @@ def short_signature(
 
 
 def docstring_to_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
-    lines[:] = to_rst(lines)
+    lines[:] = to_rst(lines, argument_names(thing))
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", link_to_included)
+    app.connect("source-read", site_text)
     app.connect("autodoc-process-signature", short_signature)
     app.connect("autodoc-process-docstring", docstring_to_rst)

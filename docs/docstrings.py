@@ -1,26 +1,37 @@
-"""The docstrings of this project as reStructuredText: lines that begin with `name:` become a list of arguments."""
+"""The docstrings of this project as reStructuredText: what follows `name:` becomes the item of an argument."""
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any
 
-# "name:", "one, two:", "records or ids:", at the beginning of a line; "Raises ValueError: ..." is none.
-ARGUMENT = re.compile(r"^([a-z_]\w*(?:(?:, | or | and )[a-z_]\w*)*): (?=\S)")
-AFTER = re.compile(r"^(Raises|Returns) ")  # ends the last argument
+# "name:", "one, two:", "records or ids:".
+ARGUMENT = re.compile(r"([a-z_]\w*(?:(?:, | or | and )[a-z_]\w*)*):(?: (?=\S)|$)")
+SENTENCE = re.compile(r"(?<=[.;)]) (?=[a-zRA-Z_])")
+AFTER = re.compile(r"(Raises|Returns|Return) ")  # begins a paragraph of its own after the arguments
 PAGE = re.compile(r"\bdocs/([\w-]+)\.md\b")
 CODE = re.compile(r"(`[^`]+`)")
 
 
-def to_rst(lines: list[str]) -> list[str]:
-    """Return a docstring's lines, dedented as autodoc gives them, as reStructuredText."""
+def argument_names(thing: Any) -> set[str]:
+    """Return the names of a function's or a class's arguments; none where there is no signature."""
+    try:
+        return {*inspect.signature(thing).parameters}
+    except (TypeError, ValueError):
+        return set()
+
+
+def to_rst(lines: list[str], names: Collection[str]) -> list[str]:
+    """Return a docstring as reStructuredText. lines: dedented, as autodoc gives them. names: the arguments."""
     found: list[str] = []
     for paragraph in _paragraphs(lines):
         if paragraph[0].startswith(">>>"):
             found += [*paragraph, ""]
         else:
-            for item in _items(paragraph):
-                found += [*item, ""]
+            for item in _items(paragraph, names):
+                found += [item, ""]
     return found
 
 
@@ -35,25 +46,32 @@ def _paragraphs(lines: list[str]) -> Iterator[list[str]]:
             run = []
 
 
-def _items(paragraph: list[str]) -> Iterator[list[str]]:
-    """The text before the first argument, an item for each argument with what follows it, the text after them."""
-    text: list[str] = []
-    item = False
-    for line in [*paragraph, None]:
-        match = ARGUMENT.match(line) if line is not None else None
-        after = item and line is not None and AFTER.match(line)
-        if (line is None or match or after) and text:
-            yield [f"- {text[0]}", *(f"  {more}" for more in text[1:])] if item else text
-            text = []
-        if line is not None:
-            item = not after and (item or match is not None)
-            body = _escaped(line.strip()[match.end() :] if match else line.strip())
-            text.append(f"**{match[1].replace('_', chr(92) + '_')}**: {body}" if match else body)
+def _items(paragraph: list[str], names: Collection[str]) -> Iterator[str]:
+    """The text before the first argument, an item for each argument, the text after the last one.
+
+    An argument begins a line, or a sentence where its name is one of `names`.
+    """
+    text, in_item = "", False
+    for line in paragraph:
+        for place, sentence in enumerate(SENTENCE.split(line)):
+            match = ARGUMENT.match(sentence)
+            begins = match is not None and (place == 0 or {*re.findall(r"\w+", match[1])} - {"or", "and"} <= {*names})
+            after = in_item and AFTER.match(sentence)
+            if (begins or after) and text:
+                yield text
+                text = ""
+            if begins and match is not None:
+                name, in_item = match[1].replace("_", "\\_"), True
+                text = f"- **{name}**: {_escaped(sentence[match.end() :].strip())}"
+            else:
+                in_item = in_item and not after
+                text = f"{text} {_escaped(sentence.strip())}".lstrip()
+    yield text
 
 
-def _escaped(line: str) -> str:
+def _escaped(text: str) -> str:
     """Keep what reStructuredText would take for mark-up, outside of code; pages become links."""
-    parts = CODE.split(line)
+    parts = CODE.split(text)
     for place in range(0, len(parts), 2):
         plain = re.sub(r"([*|\\])", r"\\\1", parts[place])
         plain = re.sub(r"(\w)_(?=\W|$)", r"\1\\_", plain)

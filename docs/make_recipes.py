@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image
@@ -50,18 +51,35 @@ takes one line.
 
 ## Batches
 
-A batch has the structure of the method's script, which `Recipe.batch` names ([its values](api/recipes.md)).
-`dinov2` gives the dict of its collate, with views stacked crop by crop and masks; `ijepa` a triple; `vissl` a dict
-of lists; `pair_labels` both views on the channels. No structure copies pixels. The loader draws the masks, keyed by
-(seed, epoch, record), and what belongs to a whole batch by (seed, epoch, step, rank).
+A batch has the structure of the method's script, which `Recipe.batch` names. `views` is the list of views, each a
+tensor `(N, channels, height, width)`; `labels` is `(N,)` or `(N, L)`.
+
+| `Recipe.batch` | what a loader gives |
+|---|---|
+| `views` | `views` alone |
+| `views_labels` | `(views, labels)` |
+| `index_views_labels` | `[records, views, labels]`, as solo-learn |
+| `views_labels_masks` | `(views, labels, masks)`: bool masks `(N, rows, columns)`, one for each view, as iBOT |
+| `view_labels` | `(view, labels)`: the recipe's only view |
+| `view_labels_masks` | the same, and a dict of MAE's masks |
+| `view_heatmap_labels` | `([view, heatmap], labels)`, the [heatmap](gray-and-medical.md#heatmaps) in one channel |
+| `pair_labels` | `(pair, labels)`: both views one after the other on the channels, `(N, 6, height, width)`, as SimCLR |
+| `pair_index` | `(pair, records)` |
+| `dinov2` | the dict of DINOv2's and DINOv3's collate: views stacked crop by crop, and masks |
+| `ijepa` | `([views, labels], encoder masks, predictor masks)` |
+| `vissl` | VISSL's dict of lists, with `data_valid` and `data_idx` |
+| `views_labels_companions` | `(views, labels, dict)`: which view shows a [companion](several-packs.md#companions) |
+
+No structure copies pixels. The loader draws the masks: those of a sample keyed by (seed, epoch, record), those of a
+whole batch by (seed, epoch, step, rank).
 
 `recipes.dinov3_high_resolution()` has DINOv3's pairs of sizes, for `pass_loader.MixedLoader`.
 
 ## About the sections below
 
 Each shows a preset as `print(recipes.NAME())` does, and a contact sheet: the picture with its crop boxes, then the
-views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. This page is written by `python -m
-docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
+views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. This page is written by
+`python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
 """
 
 
@@ -79,13 +97,19 @@ def shape(recipe: Recipe) -> str:
     return " + ".join(f"{sizes.count(size)}x{size}" for size in dict.fromkeys(sizes))
 
 
+def described(preset: Callable[..., Recipe]) -> str:
+    """The docstring of a preset, from the method's name on."""
+    text = (inspect.getdoc(preset) or "").removeprefix("Return the recipe of ")
+    return text if text[1].isupper() else text[0].upper() + text[1:]  # iBOT stays
+
+
 def page() -> str:
     rows, sections = [], []
     for name, preset in recipes.PRESETS.items():
         recipe = preset()
         masks = type(recipe.masks).__name__ if recipe.masks else "-"
         rows.append(f"| [`{name}`](#{name}) | {shape(recipe)} | `{recipe.batch}` | {masks} | {recipe.source} |")
-        sections.append(f"## {name}\n\n{inspect.getdoc(preset)}\n\n![{name}](recipes/{name}.jpg)\n")
+        sections.append(f"## {name}\n\n{described(preset)}\n\n![{name}](recipes/{name}.jpg)\n")
         for call in [f"{name}()", *VARIANTS.get(name, [])]:
             sections.append(f"`recipes.{call}`\n\n```text\n{table(made(call))}\n```\n")
     creators = " and ".join(CREATORS.values())

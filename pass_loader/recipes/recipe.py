@@ -189,7 +189,7 @@ class Recipe:
         batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
 
         The views have the same distribution as the transform's, and the same bytes on PIL pictures for the same drawn
-        numbers (v2's ToDtype differs in the last bit: docs/official-scripts.md). A class that is not torchvision's is
+        numbers (v2's ToDtype differs in the last bit: docs/from-torchvision.md). A class that is not torchvision's is
         run on a small picture; the random states of Python, numpy and torch stay as they are.
         Raises ValueError that names the step for which no recipe does that.
 

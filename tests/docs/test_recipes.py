@@ -9,6 +9,7 @@ import pytest
 
 from docs.make_recipes import HERE, VARIANTS, made, page, table
 from pass_loader import Recipe, recipes
+from pass_loader.recipes.batches import BATCHES
 
 from ..helpers.plans import assert_uniform, draw
 
@@ -55,6 +56,11 @@ def test_page_is_written_by_its_script() -> None:
     assert page() == PAGE, "run python -m docs.make_recipes"
     for name in recipes.PRESETS:
         assert (HERE / "recipes" / f"{name}.jpg").stat().st_size > 1000
+
+
+def test_every_structure_of_a_batch_has_a_row() -> None:
+    section = PAGE.split("\n## Batches\n")[1].split("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == [*BATCHES]
 
 
 @pytest.mark.parametrize("call", CALLS)

@@ -40,10 +40,15 @@ class Browser:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._process.terminate()
-        self._process.wait(20)
-        os.close(self._to)
-        os.close(self._from)
+        self._session = ""
+        try:
+            self._call("Browser.close")
+            self._process.wait(20)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            os.close(self._to)
+            os.close(self._from)
 
     def resize(self, width: int, height: int) -> None:
         self._call(

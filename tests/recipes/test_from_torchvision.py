@@ -256,7 +256,7 @@ def theirs_of_every_byte(steps: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("convert", [v2.ToDtype(torch.float32, scale=True), v2.ConvertImageDtype(torch.float32)])
 def test_v2_scales_by_a_product(convert: Any) -> None:
-    """v2 multiplies by 1 / 255 where ToTensor divides by 255: docs/official-scripts.md states the difference."""
+    """v2 multiplies by 1 / 255 where ToTensor divides by 255: docs/from-torchvision.md states the difference."""
     steps = [v2.ToImage(), v2.RGB(), convert, v2.ToPureTensor(), v2.Normalize(*NORM)]
     recipe = Recipe.from_torchvision(v2.Compose([whole(v2, 16), *steps]))
     assert (recipe.mean, recipe.std) == NORM
