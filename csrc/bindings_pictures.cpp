@@ -100,13 +100,13 @@ py::object transcode(const py::buffer& data, const Call& call) {
 void bind_pictures(py::module_& m) {
   m.def(
       "crc32c",
-      [](const py::buffer& data) {
+      [](const py::buffer& data, uint32_t before) {
         py::buffer_info info = data.request();
         std::span<const uint8_t> bytes = bytes_of(info);
         py::gil_scoped_release release;
-        return crc32c(bytes);
+        return crc32c(bytes, before);
       },
-      "data"_a, "CRC-32C (Castagnoli) of the bytes.");
+      "data"_a, "before"_a = 0, "CRC-32C (Castagnoli) of the bytes; before: that of the bytes that precede them.");
   m.def("read_header", &header_of, "data"_a);
   m.def("decode", &decode, "data"_a, "channels"_a = 3);
   m.def(

@@ -56,11 +56,11 @@ __attribute__((target("sse4.2"))) uint32_t crc_sse42(uint32_t crc, const uint8_t
 
 }  // namespace
 
-uint32_t crc32c(std::span<const uint8_t> bytes) {
+uint32_t crc32c(std::span<const uint8_t> bytes, uint32_t before) {
 #if defined(__x86_64__)
-  if (current_isa() != Isa::base) return ~crc_sse42(~0u, bytes.data(), bytes.size());
+  if (current_isa() != Isa::base) return ~crc_sse42(~before, bytes.data(), bytes.size());
 #endif
-  return ~crc_portable(~0u, bytes.data(), bytes.size());
+  return ~crc_portable(~before, bytes.data(), bytes.size());
 }
 
 }  // namespace pass_loader

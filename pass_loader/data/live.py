@@ -12,10 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from ..pack.layout import REMOVED
 from ..pack.reader import Pack
 from ..pack.removal import ids_of_file
-from ..pack.removed_log import removed_at
 
 Generation = int | tuple[int, ...]  # of a pack, or of each of several
 
@@ -53,7 +51,7 @@ class Live:
         if generation is None or generation == pack.generation:
             removed = pack.removed
         else:
-            removed = removed_at(pack.path / REMOVED, pack.records, generation)
+            removed = pack.removed_at(generation)
         return Live(pack.records, removed, None if chosen is None else chosen[~np.isin(chosen, removed)])
 
     def __len__(self) -> int:

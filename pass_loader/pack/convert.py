@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,9 @@ from . import arrow
 from .columns import IndexColumns
 from .inspect import Picture, codec_of, encoded
 from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
+from .manifest import read_manifest
 from .reader import Pack, index_rows, write_index
+from .removed_log import read_log
 from .shards import Options, Shard, ShardWriter, fingerprint
 from .source import Entry, Source
 from .workplace import complete, workplace
@@ -88,6 +88,7 @@ def convert(
     with workplace(root, [pack.path], plan) as before:
         if before is not None:
             return Converted(**before)
+        read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
         writer = _Writer(root, Options(codec=codec), progress or (lambda _: None))
         _write_shards(writer, _PackSource(pack), workers or os.cpu_count() or 1)
         return _finish(root, pack, codec, plan)
@@ -175,7 +176,7 @@ class _Writer(ShardWriter):
 
 def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Converted:
     """Tables, index, the log of removals and the manifest, from the rows that the shards have left."""
-    manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": []}
+    manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": [], "crc32c": {}}
     index = IndexColumns(root)
     for number in range(len(pack.shards)):
         shard = Shard.load(root, number)
@@ -188,7 +189,7 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
     before, lengths = pack.column("length"), index.column("length")
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
     manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed
-    _write_log(root, pack, erased)
+    manifest["removed"] = _write_log(root, pack, erased)
     whole = lengths > 0
     codes = index.column("codec")[whole]
     dct, jpeg, png = (int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png"))
@@ -213,15 +214,14 @@ def _table(table: pa.Table, shard: Shard) -> pa.Table:
     return table.replace_schema_metadata(None)
 
 
-def _write_log(root: Path, pack: Pack, erased: list[int]) -> None:
-    """The pack's log as it is by now: what was removed meanwhile is not served from the new pack either."""
-    path = pack.path / REMOVED
-    log = path.read_bytes() if path.exists() else b""
-    if log and not log.endswith(b"\n"):
-        log += b"\n"
-    date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    for record, id in zip(erased, pack.ids(np.array(erased))) if erased else ():
-        line = {"id": id, "record": record, "reason": "convert", "purged": True, "date": date}
-        log += json.dumps(line, sort_keys=True).encode() + b"\n"
-    if log:
-        write_durably(root / REMOVED, log)
+def _write_log(root: Path, pack: Pack, erased: list[int]) -> dict[str, Any]:
+    """Write the pack's log as it is by now: what was removed meanwhile is not served from the new pack either.
+
+    Returns what the new pack.json has to say of it.
+    """
+    ids = pack.ids(np.array(erased)) if erased else []
+    entries = [{"id": id, "record": record, "reason": "convert", "purged": True} for record, id in zip(erased, ids)]
+    content, counted = read_log(pack.path, read_manifest(pack.path)).extended(entries)
+    if content:
+        write_durably(root / REMOVED, content)
+    return counted

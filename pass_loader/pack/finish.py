@@ -16,17 +16,10 @@ from ..errors import PackError
 from . import arrow
 from .columns import IndexColumns
 from .foreign import remember, stamp
-from .layout import (
-    FORMAT,
-    FORMAT_VERSION,
-    INDEX,
-    TABLE_SCHEMA,
-    publish,
-    shard_names,
-    write_table,
-)
+from .layout import INDEX, TABLE_SCHEMA, publish, shard_names, write_table
 from .metadata import Metadata, without_gps
 from .reader import index_rows, write_index
+from .removed_log import counted_before_all
 from .report import Report
 from .shards import Shard, digest_of
 from .source import Source
@@ -106,9 +99,8 @@ class Finish:
     def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report, codec: str) -> dict[str, Any]:
         columns = self.metadata.columns if self.metadata is not None else []
         return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
             "pack_id": pack_id,
+            "removed": counted_before_all(pack_id),
             "codec": codec,
             "records": report.pictures,
             "transcoded": report.transcoded,

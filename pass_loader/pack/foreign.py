@@ -10,7 +10,8 @@ from typing import Any
 
 from .. import _C
 from ..errors import PackError
-from .layout import changing, read_manifest, write_durably
+from .layout import changing, write_durably
+from .manifest import read_manifest
 
 LOCATIONS = "locations.json"  # where the tars were last: name to path. Of this machine only, so not in the manifest
 VARIABLE = "PASS_LOADER_SOURCE_DIR"

@@ -13,13 +13,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import os
 import tarfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,8 +26,6 @@ import pyarrow.parquet as pq
 from ..errors import PackError
 from .direct import DirectWriter
 
-FORMAT = "pass-loader pack"
-FORMAT_VERSION = 1
 MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl", "refused.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
@@ -197,6 +194,19 @@ def write_table(table: pa.Table, path: Path) -> Path:
     return temporary
 
 
+def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it. Raises PackError where it is missing or damaged."""
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table imports pandas
+            missing = set(columns or ()) - {*file.schema_arrow.names}
+            if missing:
+                raise KeyError(f"it has no column {', '.join(sorted(missing))}")
+            table = file.read(columns)
+            return table if columns is None else table.select(columns)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise PackError(f"{path}: {error}") from None
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """The file has either its old or its new content, whatever happens meanwhile."""
     temporary = path.with_name(path.name + ".tmp")
@@ -224,51 +234,3 @@ def sync_directory(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
-    write_durably(root / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
-
-
-def read_manifest(root: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads((root / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        hint = "its packing was not finished" if (root / UNFINISHED).exists() else "`pass-pack build` makes one"
-        raise PackError(f"{root} is not a pack: it has no {MANIFEST} ({hint})") from None
-    except ValueError as error:
-        raise PackError(f"{root / MANIFEST} is damaged: {error}") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise PackError(f"{root / MANIFEST} is not a manifest of a pass-loader pack")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise PackError(
-            f"{root} has format version {manifest.get('format_version')}, this pass-loader reads {FORMAT_VERSION}"
-        )
-    try:
-        _check_shards(root, manifest)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise PackError(f"{root / MANIFEST} is damaged: {error!r}") from None
-    return manifest
-
-
-def _check_shards(root: Path, manifest: dict[str, Any]) -> None:
-    if not isinstance(manifest["pack_id"], str):
-        raise TypeError("pack_id is no string")
-    if type(manifest.get("revision", 0)) is not int or not is_base_name(manifest.get("index", INDEX)):
-        raise TypeError("revision or index is not what it should be")
-    total = 0
-    for number, shard in enumerate(manifest["shards"]):
-        for key in ("tar", "table"):
-            name = shard.get(key)
-            if not is_base_name(name):
-                raise PackError(f"{root / MANIFEST}: shard {number} has the file name {name!r}")
-        if type(shard.get("records")) is not int or shard["records"] < 1:
-            raise PackError(f"{root / MANIFEST}: shard {number} has {shard.get('records')!r} records")
-        total += shard["records"]
-    if total != manifest.get("records") or total == 0:
-        raise PackError(f"{root / MANIFEST}: the shards have {total} records, the pack {manifest.get('records')!r}")
-
-
-def is_base_name(name: object) -> bool:
-    """Whether a name that stands in a file of the pack stays in its directory."""
-    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..")

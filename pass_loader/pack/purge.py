@@ -22,25 +22,22 @@ from ..errors import PackError
 from .layout import (
     INDEX,
     PURGING,
-    REMOVED,
     append_member,
     changing,
     end_tar,
     index_name,
-    is_base_name,
     locked,
     member_name,
     publish,
-    read_manifest,
     shard_names,
     sync_directory,
     write_durably,
-    write_manifest,
     write_table,
 )
+from .manifest import is_base_name, read_manifest, write_manifest
 from .reader import Pack, index_rows, write_index
 from .removal import listed
-from .removed_log import append_log, read_log
+from .removed_log import Log, append_log, read_log
 
 # What a purged record's row says. Its id stays: the log names it too, and its number must not go to another picture.
 _ERASED: dict[str, Any] = {"offset": 0, "length": 0, "width": 0, "height": 0, "crc32c": 0, "label": -1}
@@ -65,21 +62,24 @@ def purge(path: str | Path, *, progress: Callable[[int], None] | None = None) ->
     as after, and the next purge deletes what was left over. Jobs that read the pack meanwhile must be started again
     where they meet a shard that was exchanged. Needs room for one affected shard after the other, all at once.
     progress: called with the bytes kept of each record. Raises PackError where removed records lie in tars that are
-    not the pack's own, or in shards that are links to files elsewhere.
+    not the pack's own, or in shards that are links to files elsewhere; and where a line of removed.jsonl names a record
+    that has another id: nothing is erased then.
     """
     root = Path(path)
     with changing(root), locked(root):
         settle(root)
         pack = Pack(root)
+        log = read_log(root, pack.manifest, all_ids=True)
         doomed = pack.removed[pack.column("length")[pack.removed] > 0]
         if len(doomed) == 0:
+            append_log(root, [])
             return Purge(0, 0, 0)
         shards = np.unique(pack.column("shard")[doomed]).tolist()
         _refuse_foreign(pack, shards)
         _refuse_links(pack, shards)
         size = int(pack.column("length")[doomed].sum())
         try:
-            _exchange(pack, shards, doomed.tolist(), progress or (lambda _: None))
+            _exchange(pack, log, shards, doomed.tolist(), progress or (lambda _: None))
         finally:  # a full disk is not left full
             settle(root)
         return Purge(len(doomed), len(shards), size)
@@ -105,8 +105,8 @@ def _refuse_links(pack: Pack, shards: list[int]) -> None:
             )
 
 
-def _exchange(pack: Pack, shards: list[int], records: list[int], progress: Callable[[int], None]) -> None:
-    """Up to and including the rename of pack.json."""
+def _exchange(pack: Pack, log: Log, shards: list[int], records: list[int], progress: Callable[[int], None]) -> None:
+    """Write what is new, up to and including the rename of pack.json."""
     revision = pack.revision + 1
     names = {shard: shard_names(shard, revision) for shard in shards}
     old = [pack.shards[shard][kind] for shard in shards for kind in ("tar", "table")]
@@ -117,7 +117,7 @@ def _exchange(pack: Pack, shards: list[int], records: list[int], progress: Calla
         "records": records,
     }
     write_durably(pack.path / PURGING, (json.dumps(note) + "\n").encode())
-    manifest = {**pack.manifest, "revision": revision, "index": index_name(revision)}
+    manifest = {**pack.manifest, "revision": revision, "index": index_name(revision), "removed": log.extended([])[1]}
     manifest["shards"] = [dict(shard) for shard in pack.shards]
     parts = [
         pack.index.slice(int(first), int(end - first)) for first, end in zip(pack.first_record, pack.first_record[1:])
@@ -188,8 +188,8 @@ def _tell(root: Path, records: list[int]) -> None:
     """A line a purged record in the log, once."""
     ids: dict[int, str] = {}
     told: set[int] = set()
-    for entry in read_log(root / REMOVED):
-        ids[entry["record"]] = entry.get("id", "")
+    for _, entry in read_log(root, read_manifest(root)).entries():
+        ids[entry["record"]] = entry["id"]
         if entry.get("purged"):
             told.add(entry["record"])
     append_log(

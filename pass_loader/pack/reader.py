@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from .. import _C
 from ..errors import PackError
 from . import arrow
 from .foreign import find
-from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, deleted_on_error, publish, read_manifest, shard_names
-from .removed_log import generation_of, log_stamp, read_removed
+from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, deleted_on_error, publish, read_table, shard_names
+from .manifest import read_manifest
+from .removed_log import Log, generation_of, log_stamp, read_log
 
 
 class Pack:
@@ -34,33 +34,44 @@ class Pack:
     Raises PackError where the directory is no pack or contradicts itself.
     """
 
+    index: pa.Table
+
     def __init__(self, path: str | Path):
         self.path = _checked_path(path)
-        self._load()
-        self._log = log_stamp(self.path / REMOVED)
-        self._set_removed(read_removed(self.path / REMOVED, self.records))
+        self.revision = -1  # nothing is loaded yet
+        self._load(read_manifest(self.path))
 
-    def _load(self) -> None:
-        manifest = read_manifest(self.path)
-        shards = manifest["shards"]
-        try:
-            index = _open_index(self.path, manifest)
-        except PackError:
-            if read_manifest(self.path).get("revision", 0) == manifest.get("revision", 0):
-                raise
-            return self._load()  # a purge exchanged the files between two lines of ours
-        counts = [shard["records"] for shard in shards]
+    def _load(self, manifest: dict[str, Any]) -> None:
+        """Read the log, and the index where the revision is another one than before.
+
+        manifest: read before the log, which then holds all lines that it counts, whoever adds lines meanwhile.
+        """
+        while True:
+            revision = manifest.get("revision", 0)
+            try:
+                index = self.index if revision == self.revision else _open_index(self.path, manifest)
+                log = read_log(self.path, manifest)
+                break
+            except PackError:
+                manifest = read_manifest(self.path)
+                if manifest.get("revision", 0) == revision:
+                    raise
+                # A purge exchanged the files between two lines of ours.
+        if revision != self.revision:
+            counts = [shard["records"] for shard in manifest["shards"]]
+            self.pack_id: str = manifest["pack_id"]
+            self.classes: list[str] = manifest.get("classes", [])
+            self.shards: list[dict[str, Any]] = manifest["shards"]
+            self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
+            self.index = index
+            self.revision = revision
+            self._table = lru_cache(maxsize=4)(self._read_table)
+            self._ids: pa.LargeStringArray | None = None
         self.manifest = manifest
-        self.pack_id: str = manifest["pack_id"]
-        self.revision: int = manifest.get("revision", 0)
-        self.classes: list[str] = manifest.get("classes", [])
-        self.shards: list[dict[str, Any]] = shards
-        self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
-        self.index = index
-        self._table = lru_cache(maxsize=4)(self._read_table)
-        self._ids: pa.LargeStringArray | None = None
+        self._set_removed(log)
 
-    def _set_removed(self, removed: np.ndarray) -> None:
+    def _set_removed(self, log: Log) -> None:
+        removed = log.removed()
         for shard, (first, end) in enumerate(zip(self.first_record, self.first_record[1:])):
             if self.shards[shard]["table"] != shard_names(shard)[1]:  # a purge wrote it
                 # A purged record has no bytes any more, whatever the log says.
@@ -68,25 +79,32 @@ class Pack:
                 removed = np.union1d(removed, purged)
         self.removed = removed.astype(np.int64)
         self.generation = generation_of(self.removed)
+        self._log = log.stamp
 
     def refresh(self) -> bool:
-        """Read what was removed, restored or purged since. True where the set of live records or the revision changed.
+        """Read what was removed, restored or purged since; return whether the live records or the revision changed.
 
         Costs reading pack.json where nothing happened. After a change of revision, readers made from the old paths and
-        columns must be made anew. Raises PackError where another pack lies at the path by now.
+        columns must be made anew. Raises PackError where another pack lies at the path by now, or the log is damaged;
+        the pack then stays as it was.
         """
         before = self.generation, self.revision
         manifest = read_manifest(self.path)
         if manifest["pack_id"] != self.pack_id or manifest["records"] != self.records:
             raise PackError(f"{self.path} is another pack than the one that was opened")
-        log = log_stamp(self.path / REMOVED)
-        if manifest.get("revision", 0) != self.revision:
-            self._load()
-        elif log == self._log:
+        if manifest.get("revision", 0) == self.revision and log_stamp(self.path / REMOVED) == self._log:
             return False
-        self._log = log
-        self._set_removed(read_removed(self.path / REMOVED, self.records))
+        self._load(manifest)
         return before != (self.generation, self.revision)
+
+    def removed_at(self, generation: int) -> np.ndarray:
+        """Return the records that were removed when the pack had this generation, sorted int64.
+
+        Raises PackError where it never had it.
+        """
+        if generation == self.generation:
+            return self.removed
+        return read_log(self.path, read_manifest(self.path)).removed_at(generation)
 
     def was_purged(self) -> bool:
         """Since it was opened or refreshed: its paths and columns are of another revision than the files."""
@@ -231,19 +249,6 @@ def _checked_path(path: str | Path) -> Path:
     return place
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A Parquet file. Raises PackError where it is missing or damaged."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table imports pandas
-            missing = set(columns or ()) - {*file.schema_arrow.names}
-            if missing:
-                raise KeyError(f"it has no column {', '.join(sorted(missing))}")
-            table = file.read(columns)
-            return table if columns is None else table.select(columns)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise PackError(f"{path}: {error}") from None
-
-
 def _reopened(path: Path, removed: np.ndarray, generation: int) -> Pack:
     """In another process, with the live records of the first: they change between epochs only."""
     pack = Pack(path)
@@ -263,7 +268,7 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
             return index.combine_chunks()
     try:
         index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-    except (pa.ArrowException, OSError) as error:
+    except Exception as error:  # Arrow raises what it likes where its buffers are damaged
         raise PackError(f"{path} is damaged ({error}); delete it to have it rebuilt") from None
     records = sum(shard["records"] for shard in shards)
     identity = (index.schema.metadata or {}).get(b"pack_id")

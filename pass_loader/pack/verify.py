@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import os
-import tarfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,29 +16,37 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from . import arrow
 from .archives import TarSource, members
-from .layout import INDEX_SCHEMA, PURGING, member_name
+from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, member_name
+from .manifest import file_crc32c, has_checks, read_manifest
 from .reader import Pack, index_rows
+from .removed_log import Log, read_log, wrong_ids
 
 
 class Verification(list[str]):
-    """What is wrong with a pack, a line each; empty where nothing is. And what was looked at, in numbers."""
+    """What is wrong with a pack, a line each; empty where nothing is. And what was looked at, in numbers.
+
+    notes: what is worth knowing and not wrong.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.records = self.live = self.removed = self.purged = self.decoded = self.bytes = 0
         self.seconds = 0.0
+        self.notes: list[str] = []
 
     def summary(self) -> dict[str, Any]:
         return {"ok": not self, "problems": list(self), **vars(self)}
 
     def __str__(self) -> str:
+        notes = "".join(f"\nnote: {note}" for note in self.notes)
         if self:
-            return f"{len(self):,} problems" + ("" if self.records else "; nothing more could be looked at")
+            return f"{len(self):,} problems" + ("" if self.records else "; nothing more could be looked at") + notes
         decoded = f", {self.decoded:,} decoded" if self.decoded else ""
         return (
             f"everything is as it was packed: {self.records:,} records ({self.live:,} live, {self.removed:,} removed, "
-            f"of which {self.purged:,} purged), {self.bytes:,} bytes{decoded}, {self.seconds:.1f} s"
+            f"of which {self.purged:,} purged), {self.bytes:,} bytes{decoded}, {self.seconds:.1f} s{notes}"
         )
 
 
@@ -49,30 +57,107 @@ def verify(
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Verification:
-    """Check a pack. decode: prove every live picture by decoding it. workers: threads; None: one a core.
-    progress: called with the bytes checked. Raises nothing for a bad pack: what is wrong stands in the result."""
+    """Check every file of a pack, and the files against each other.
+
+    decode: prove every live picture by decoding it. workers: threads; None: one a core. progress: called with the bytes
+    checked. Raises nothing: what is wrong stands in the result.
+    """
     began = time.monotonic()
     found = Verification()
     try:
-        pack = Pack(path)
-        paths = [Path(tar) for tar in pack.tar_paths()]
-    except (PackError, OSError) as error:
-        found.append(str(error))
-        return found
-    if (pack.path / PURGING).exists():
+        _verify(Path(path), found, decode, workers or os.cpu_count() or 1, progress or (lambda _: None))
+    except Exception as error:  # whatever a damaged file makes a library raise
+        found.append(_said(error))
+    found.seconds = round(time.monotonic() - began, 3)
+    return found
+
+
+def _verify(root: Path, found: Verification, decode: bool, workers: int, progress: Callable[[int], None]) -> None:
+    manifest = read_manifest(root)
+    if not has_checks(manifest):
+        found.notes.append(
+            f"the pack was made by version 0.1.0 and has no checksums of removed.jsonl, pack.json, {REFUSED} and the "
+            "tables: the next `pass-pack remove`, `restore` or `purge` adds them"
+        )
+    elif problem := _crc_problem(root, REFUSED, manifest):
+        found.append(problem)
+    index_differs = _crc_problem(root, manifest.get("index", INDEX), manifest)
+    try:
+        pack = Pack(root)
+    except Exception:
+        found += filter(None, [index_differs])
+        raise
+    if index_differs and _index_crc32c(pack) != file_crc32c(root / pack.manifest["index"]):
+        found.append(f"{index_differs}; delete it to have it rebuilt")
+    found.records, found.live, found.removed = pack.records, len(pack), len(pack.removed)
+    found.purged = int((pack.column("length") == 0).sum())
+    if (root / PURGING).exists():
         found.append(f"{PURGING} stands in the pack: a purge was cut off; run `pass-pack purge` again")
-    check = _Check(pack, paths, decode, progress or (lambda _: None))
-    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+    log = read_log(root, pack.manifest)
+    if has_checks(pack.manifest):
+        _note_log(log, found)
+    paths = [Path(tar) for tar in pack.tar_paths()]
+    check = _Check(pack, log, paths, decode, progress)
+    with ThreadPoolExecutor(workers) as pool:
         for result in pool.map(check.shard, range(len(pack.shards))):
             found += result.problems
             found.bytes += result.bytes
             found.decoded += result.decoded
     for tar in {path: None for shard, path in zip(pack.shards, paths) if "foreign" in shard}:
         found += _readable(tar)
-    found.records, found.live, found.removed = pack.records, len(pack), len(pack.removed)
-    found.purged = int((pack.column("length") == 0).sum())
-    found.seconds = round(time.monotonic() - began, 3)
-    return found
+
+
+def _note_log(log: Log, found: Verification) -> None:
+    if len(log.lines) > log.counted:
+        found.notes.append(
+            f"{log.path.name} has {len(log.lines) - log.counted:,} lines that pack.json does not count: what added "
+            "them was cut off. They are in force; the next `pass-pack remove`, `restore` or `purge` counts them"
+        )
+    if log.unchecked:
+        found.notes.append(
+            f"{log.unchecked:,} lines of {log.path.name} were written by version 0.1.0 and have no check of their own; "
+            "pack.json covers them"
+        )
+
+
+def _crc_problem(root: Path, name: str, manifest: dict[str, Any]) -> str | None:
+    """Return what is wrong with a file that pack.json has a CRC of, or should have."""
+    want = manifest.get("crc32c", {}).get(name)
+    try:
+        crc = file_crc32c(root / name)
+    except FileNotFoundError:
+        return f"{name} is missing" if want is not None and name != manifest.get("index", INDEX) else None
+    if not has_checks(manifest) or crc == want:
+        return None
+    if want is None:
+        return f"{name}: pack.json knows of no such file"
+    return f"{name}: its CRC32C is {crc:08x}, pack.json says {want:08x}: the file was changed"
+
+
+def _index_crc32c(pack: Pack) -> int:
+    """Return the CRC32C of the index as it would be written today: one that was rebuilt by another version of Arrow may
+    have other bytes than pack.json says. Its columns are compared with the tables anyway."""
+    crc = 0
+
+    class Sink(io.RawIOBase):
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            nonlocal crc
+            crc = _C.crc32c(data, crc)
+            return len(data)
+
+    schema = pack.index.schema
+    # Of the values alone: Arrow would hand on whatever else a damaged file says of them.
+    values = pa.table([arrow.numbers(pack.column(name)) for name in schema.names], schema=schema)
+    with pa.PythonFile(Sink(), "w") as file, pa.ipc.new_file(file, schema) as writer:
+        writer.write_table(values)
+    return crc
+
+
+def _said(error: Exception) -> str:
+    return str(error) if isinstance(error, (PackError, OSError)) else repr(error)
 
 
 @dataclass
@@ -83,22 +168,26 @@ class _Result:
 
 
 class _Check:
-    def __init__(self, pack: Pack, paths: list[Path], decode: bool, progress: Callable[[int], None]):
-        self.pack, self.paths, self.decode, self.progress = pack, paths, decode, progress
+    def __init__(self, pack: Pack, log: Log, paths: list[Path], decode: bool, progress: Callable[[int], None]):
+        self.pack, self.log, self.paths, self.decode, self.progress = pack, log, paths, decode, progress
+        self.lines = log.by_shard(pack.manifest)
 
     def shard(self, shard: int) -> _Result:
         result = _Result()
         entry = self.pack.shards[shard]
+        name = entry["table"]
         try:
+            problem = _crc_problem(self.pack.path, name, self.pack.manifest)
+            if problem:  # no library reads it then: of a damaged file none promises anything
+                result.problems.append(problem)
+                return result
             table = self.pack.table(shard)
-        except (OSError, pa.ArrowException, PackError) as error:
-            result.problems.append(f"{entry['table']}: {error}")
-            return result
-        result.problems += self._index(shard, table)
-        try:
+            result.problems += (text for _, text in wrong_ids(self.log, self.lines.get(shard, []), table.column("id")))
+            result.problems += self._index(shard, table)
+            name = entry["tar"]
             self._tar(shard, table, result)
-        except (OSError, tarfile.TarError, PackError) as error:
-            result.problems.append(f"{entry['tar']}: {error}")
+        except Exception as error:
+            result.problems.append(f"{name}: {_said(error)}")
         return result
 
     def _index(self, shard: int, table: pa.Table) -> Iterator[str]:
@@ -148,8 +237,8 @@ def _readable(tar: Path) -> Iterator[str]:
     try:
         for _ in TarSource(tar).entries():
             pass
-    except (PackError, OSError) as error:
-        yield str(error)
+    except Exception as error:
+        yield f"{tar}: {_said(error)}"
 
 
 def _verify_picture(data: bytes, row: dict[str, Any], decode: bool) -> Iterator[str]:

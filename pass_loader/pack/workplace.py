@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably, write_manifest
+from .layout import MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably
+from .manifest import write_manifest
 from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(

@@ -16,6 +16,8 @@ from pass_loader import PackError
 from pass_loader.data.live import Live
 from pass_loader.pack import Pack, verify
 
+from ..helpers.sealing import make_old, reseal
+
 
 @pytest.fixture
 def copy(pack: Path, tmp_path: Path) -> Path:
@@ -39,9 +41,11 @@ def test_verify_finds_what_is_wrong(copy: Path) -> None:
     whole = shard.read_bytes(), table.read_bytes()
 
     def problems() -> str:
+        reseal(copy)  # or the checksums alone would tell
         text = "\n".join(verify(copy))
         shard.write_bytes(whole[0])
         table.write_bytes(whole[1])
+        reseal(copy)
         assert verify(copy) == []
         return text
 
@@ -100,6 +104,7 @@ def test_index_is_rebuilt_when_missing(copy: Path) -> None:
     ],
 )
 def test_bad_manifests_are_refused(copy: Path, change: dict[str, object], message: str) -> None:
+    make_old(copy)
     manifest = json.loads((copy / "pack.json").read_text()) | change
     (copy / "pack.json").write_text(json.dumps(manifest))
     with pytest.raises(PackError, match=message):
@@ -110,13 +115,15 @@ def test_bad_manifests_are_refused(copy: Path, change: dict[str, object], messag
 
 
 def test_removed_records_are_not_live(copy: Path) -> None:
-    lines = [{"id": "x", "record": r, "date": "2026-01-01", "reason": "asked"} for r in (0, 5, 6, 22, 9)]
-    lines.append({"id": "x", "record": 9, "date": "2026-01-02", "restored": True, "reason": "mistake"})
+    make_old(copy)
+    ids = Pack(copy).ids(np.arange(23))
+    lines = [{"id": ids[r], "record": r, "date": "2026-01-01", "reason": "asked"} for r in (0, 5, 6, 22, 9)]
+    lines.append({"id": ids[9], "record": 9, "date": "2026-01-02", "restored": True, "reason": "mistake"})
     (copy / "removed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     pack = Pack(copy)
     assert len(pack) == 19 and pack.records == 23
     live = [r for r in range(23) if r not in (0, 5, 6, 22)]
     assert Live.of(pack, None).records_at(np.arange(19)).tolist() == live
-    (copy / "removed.jsonl").write_text('{"record": 99}\n')
+    (copy / "removed.jsonl").write_text('{"record": 99, "id": "x"}\n')
     with pytest.raises(PackError, match="record 99"):
         Pack(copy)

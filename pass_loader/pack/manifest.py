@@ -1,0 +1,144 @@
+"""pack.json, the manifest: what a pack holds, and a checksum of every file that has none of its own.
+
+format, format_version   "pass-loader pack", 2; version 1, which 0.1.0 wrote, has no checks
+pack_id, revision        for the life of the pack; how often it was purged
+records, shards          their number; tar, table, records and bytes of each shard
+index                    name of the index
+removed                  lines: of removed.jsonl; check: that of its last line (removed_log.py)
+crc32c                   of every table, of the index, of refused.jsonl where there is one, and of pack.json itself:
+                         of its bytes with 0 in the place of that number
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from .. import _C
+from ..errors import PackError
+from .layout import INDEX, MANIFEST, REFUSED, UNFINISHED, write_durably
+
+FORMAT = "pass-loader pack"
+FORMAT_VERSION = 2
+_UNCHECKED_VERSION = 1
+_OWN_CRC = re.compile(rb'(?<="pack\.json": )\d+')  # in no string: quotes are escaped there
+_BLOCK_BYTES = 1 << 22
+
+
+def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
+    """Write pack.json durably, in the present format version.
+
+    Takes over the CRCs that manifest["crc32c"] has of files which it still names, and computes those it lacks.
+    manifest["removed"] is the log's `counted`.
+    """
+    known = manifest.get("crc32c", {})
+    names = [*(shard["table"] for shard in manifest["shards"]), manifest.get("index", INDEX)]
+    if REFUSED in known or (not known and (root / REFUSED).exists()):
+        names.append(REFUSED)
+    crcs = {name: known[name] if name in known else file_crc32c(root / name) for name in names}
+    new = {**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "removed": manifest["removed"]}
+    zeroed = _encoded(new | {"crc32c": crcs | {MANIFEST: 0}})
+    write_durably(root / MANIFEST, _encoded(new | {"crc32c": crcs | {MANIFEST: _C.crc32c(zeroed)}}))
+
+
+def _encoded(manifest: dict[str, Any]) -> bytes:
+    return (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+
+
+def file_crc32c(path: Path) -> int:
+    """Return the CRC32C of a file's bytes."""
+    crc = 0
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            crc = _C.crc32c(block, crc)
+    return crc
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """Read pack.json. Raises PackError where it is missing, damaged or not of a pack that this version can read."""
+    path = root / MANIFEST
+    try:
+        content = path.read_bytes()
+        manifest = json.loads(content)
+    except (FileNotFoundError, NotADirectoryError):
+        hint = "its packing was not finished" if (root / UNFINISHED).exists() else "`pass-pack build` makes one"
+        raise PackError(f"{root} is not a pack: it has no {MANIFEST} ({hint})") from None
+    except (ValueError, RecursionError) as error:
+        raise PackError(f"{path} is damaged: {error}") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise PackError(f"{path} is not a manifest of a pass-loader pack")
+    if manifest.get("format_version") not in (_UNCHECKED_VERSION, FORMAT_VERSION):
+        raise PackError(
+            f"{root} has format version {manifest.get('format_version')!r}, this pass-loader reads "
+            f"{_UNCHECKED_VERSION} and {FORMAT_VERSION}"
+        )
+    _check_crc(path, manifest, content)
+    try:
+        _check_fields(path, manifest)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackError(f"{path} is damaged: {error!r}") from None
+    return manifest
+
+
+def has_checks(manifest: dict[str, Any]) -> bool:
+    """Return whether the pack's files are covered by checksums; those of version 0.1.0 are not."""
+    return manifest["format_version"] != _UNCHECKED_VERSION
+
+
+def _check_crc(path: Path, manifest: dict[str, Any], content: bytes) -> None:
+    checked = has_checks(manifest)
+    if not checked and not {"crc32c", "removed"} & manifest.keys():
+        return
+    own = _OWN_CRC.findall(content)
+    if not checked or len(own) != 1 or int(own[0]) != _C.crc32c(_OWN_CRC.sub(b"0", content)):
+        raise PackError(
+            f"{path} is damaged: its bytes do not have the CRC32C that it says; take it from a copy of the pack"
+        )
+
+
+def _check_fields(path: Path, manifest: dict[str, Any]) -> None:
+    """Check types and sums. Raises PackError, TypeError, KeyError or AttributeError."""
+    _want(manifest["pack_id"], str, "pack_id")
+    _want(manifest.get("codec", ""), str, "codec")
+    _want(manifest.get("revision", 0), int, "revision")
+    for name in ("classes", "metadata", "sources"):
+        for text in _want(manifest.get(name, []), list, name):
+            _want(text, str, name)
+    if not is_base_name(manifest.get("index", INDEX)):
+        raise TypeError(f"index is {manifest['index']!r}")
+    total = 0
+    for number, shard in enumerate(manifest["shards"]):
+        for key in ("tar", "table"):
+            if not is_base_name(shard.get(key)):
+                raise PackError(f"{path}: shard {number} has the file name {shard.get(key)!r}")
+        if type(shard.get("records")) is not int or shard["records"] < 1:
+            raise PackError(f"{path}: shard {number} has {shard.get('records')!r} records")
+        _want(shard.get("bytes", 0), int, "bytes")
+        if "foreign" in shard:
+            for key in ("bytes", "crc32c_of_ends"):
+                _want(_want(shard["foreign"], dict, "foreign")[key], int, key)
+        total += shard["records"]
+    if total != manifest.get("records") or total == 0:
+        raise PackError(f"{path}: the shards have {total} records, the pack {manifest.get('records')!r}")
+    if has_checks(manifest):
+        _want(manifest["removed"]["lines"], int, "lines")
+        _want(manifest["removed"]["check"], str, "check")
+        named = {MANIFEST, manifest["index"], *(shard["table"] for shard in manifest["shards"])}
+        if _want(manifest["crc32c"], dict, "crc32c").keys() - {REFUSED} != named:
+            raise TypeError("crc32c is not of the pack's files")
+        for crc in manifest["crc32c"].values():
+            _want(crc, int, "crc32c")
+
+
+def _want(value: Any, kind: type, name: str) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{name} is {value!r}, want {kind.__name__}")
+    return value
+
+
+def is_base_name(name: object) -> bool:
+    """Return whether a name that stands in a file of the pack stays in its directory."""
+    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
