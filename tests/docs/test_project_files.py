@@ -50,7 +50,7 @@ def test_constants_in_the_changelog() -> None:
     """The versions of what lies on disk, as the newest release states them."""
     from pass_loader import _C
     from pass_loader.loading.resume import STATE_VERSION
-    from pass_loader.pack.layout import FORMAT_VERSION
+    from pass_loader.pack.manifest import FORMAT_VERSION
 
     codec = re.search(r"kDctVersion = (\d+)", (ROOT / "csrc/jpeg/dct_codec.h").read_text())
     assert codec is not None

@@ -190,6 +190,7 @@ def test_bytes_normalised_on_the_device(accelerator: Accelerator, pack: Path, la
 def test_torchs_own_loader(accelerator: Accelerator, pack: Path, workers: int) -> None:
     """as_map() and the dataset itself under torch's DataLoader, which pins: the same batches as ours."""
     dataset = ShardDataset(pack, SMALL, seed=5)
+    dataset.set_epoch(0)
     for given in (dataset.as_map(), dataset):
         theirs = data.DataLoader(given, 5, num_workers=0 if given is dataset else workers, pin_memory=True)
         for found, want in zip(theirs, DataLoader(dataset, 5, pin_memory=True), strict=True):

@@ -63,7 +63,6 @@ def test_via_is_in_the_plan() -> None:
         ((ViewSpec(64, resize_short=63),), "view 0: resize_short is 63"),
         ((ViewSpec(64, resize_short=80, via=70),), "give one of them"),
         ((ViewSpec(64, resize_short=80), ViewSpec(64, box_of=0)), "there is none"),
-        ((ViewSpec(64, via=(1, 2, 3)),), "via is"),
         ((ViewSpec(64, via=20_000),), "view 0: via is 20000"),
     ],
 )

@@ -14,8 +14,10 @@ import pyarrow as pa
 import pytest
 
 from pass_loader.pack import Pack, purge, remove
-from pass_loader.pack.layout import FORMAT, FORMAT_VERSION, INDEX_SCHEMA
+from pass_loader.pack.layout import INDEX_SCHEMA
+from pass_loader.pack.manifest import FORMAT
 
+from ..helpers.sealing import write_log
 from ..helpers.epochs import COUNT
 
 
@@ -51,11 +53,11 @@ class Sparse:
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of 10^8 records without its shards: enough to open it and to draw keys."""
+    """A pack of 10^8 records without its shards and checks: enough to open it and to draw keys."""
     root = tmp_path_factory.mktemp("huge")
     shards = [{"tar": f"shard-{i:05d}.tar", "table": f"shard-{i:05d}.parquet", "records": RECORDS // SHARDS}
               for i in range(SHARDS)]  # fmt: skip
-    manifest = {"format": FORMAT, "format_version": FORMAT_VERSION, "pack_id": "0" * 32, "records": RECORDS,
+    manifest = {"format": FORMAT, "format_version": 1, "pack_id": "0" * 32, "records": RECORDS,
                 "shards": shards}  # fmt: skip
     (root / "pack.json").write_text(json.dumps(manifest))
     schema = INDEX_SCHEMA.with_metadata({"pack_id": "0" * 32})
@@ -125,7 +127,7 @@ def test_a_purged_pack_costs_what_the_purge_touched(tiny: Path, tmp_path: Path) 
 
     pack = Watched(copy)
     assert pack.removed.tolist() == [3] and looked == [(0, int(pack.first_record[1]))]
-    (copy / "removed.jsonl").unlink()
+    write_log(copy, [])
     assert Pack(copy).removed.tolist() == [3], "whatever the log says"
 
 
