@@ -18,6 +18,7 @@ from .. import _C
 from ..errors import BadPictureError, PackError
 from . import arrow
 from .archives import TarSource, members
+from .cores import usable_cores
 from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, member_name
 from .manifest import file_crc32c, has_checks, read_manifest
 from .reader import Pack, index_rows
@@ -93,6 +94,7 @@ def _verify(root: Path, found: Verification, decode: bool, workers: int, progres
     found.purged = int((pack.column("length") == 0).sum())
     if (root / PURGING).exists():
         found.append(f"{PURGING} stands in the pack: a purge was cut off; run `pass-pack purge` again")
+from .cores import usable_cores
     log = read_log(root, pack.manifest)
     if has_checks(pack.manifest):
         _note_log(log, found)
