@@ -25,7 +25,7 @@ class FolderSource(Source):
         super().__init__(path.resolve())
 
     def classes(self) -> list[str]:
-        return sorted(child.name for child in os.scandir(self.path) if child.is_dir())
+        return sorted(child.name for child in os.scandir(self.path) if os.path.isdir(child.path))
 
     def stamp(self) -> list[Any]:
         return [str(self.path)]  # its files' sizes are compared shard by shard

@@ -66,7 +66,7 @@ def verify(
     began = time.monotonic()
     found = Verification()
     try:
-        _verify(Path(path), found, decode, workers or os.cpu_count() or 1, progress or (lambda _: None))
+        _verify(Path(path), found, decode, workers or usable_cores(), progress or (lambda _: None))
     except Exception as error:  # whatever a damaged file makes a library raise
         found.append(_said(error))
     found.seconds = round(time.monotonic() - began, 3)
@@ -94,7 +94,6 @@ def _verify(root: Path, found: Verification, decode: bool, workers: int, progres
     found.purged = int((pack.column("length") == 0).sum())
     if (root / PURGING).exists():
         found.append(f"{PURGING} stands in the pack: a purge was cut off; run `pass-pack purge` again")
-from .cores import usable_cores
     log = read_log(root, pack.manifest)
     if has_checks(pack.manifest):
         _note_log(log, found)
