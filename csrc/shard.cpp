@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,10 +16,34 @@
 namespace pass_loader {
 namespace {
 
-constexpr size_t kKeptOpen = 256;  // a process may open 1,024 files by default; later shards are opened for each read
 constexpr int64_t kMaxRecordBytes = int64_t{1} << 31;
 
 const char* reason(int error) { return error == 0 ? "end of file" : std::strerror(error); }
+
+uint64_t open_file_limit() {
+  struct rlimit limit;
+  return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? limit.rlim_cur : 1024;
+}
+
+// Descriptors that all readers of the process keep. They may be half of what the process may open (1,024 by default):
+// the rest belongs to its other files. Shards beyond that are opened for each read.
+std::atomic<uint64_t> kept_descriptors{0};
+
+bool reserve_descriptor() {
+  if (kept_descriptors.fetch_add(1) < open_file_limit() / 2) return true;
+  kept_descriptors.fetch_sub(1);
+  return false;
+}
+
+int open_shard(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  PL_CHECK(descriptor >= 0 || errno != EMFILE, Fault::io,
+           "cannot open the shard: the process has as many files open as it may, %llu; allow more (`ulimit -n 65536`, "
+           "resource.setrlimit) or close some",
+           static_cast<unsigned long long>(open_file_limit()));
+  PL_CHECK(descriptor >= 0, Fault::io, "cannot open the shard: %s", reason(errno));
+  return descriptor;
+}
 
 }  // namespace
 
@@ -43,24 +68,26 @@ ShardReader::ShardReader(std::vector<PackFiles> packs) {
     records += static_cast<int64_t>(n);
     paths_.insert(paths_.end(), std::make_move_iterator(pack.paths.begin()), std::make_move_iterator(pack.paths.end()));
   }
-  descriptors_ = std::make_unique<std::atomic<int>[]>(std::min(paths_.size(), kKeptOpen));
-  for (size_t i = 0; i < std::min(paths_.size(), kKeptOpen); ++i) descriptors_[i] = -1;
+  descriptors_ = std::make_unique<std::atomic<int>[]>(paths_.size());
+  for (size_t i = 0; i < paths_.size(); ++i) descriptors_[i] = -1;
 }
 
 ShardReader::~ShardReader() {
-  for (size_t i = 0; i < std::min(paths_.size(), kKeptOpen); ++i)
-    if (descriptors_[i] >= 0) ::close(descriptors_[i]);
+  for (size_t i = 0; i < paths_.size(); ++i) {
+    if (descriptors_[i] < 0) continue;
+    ::close(descriptors_[i]);
+    kept_descriptors.fetch_sub(1);
+  }
 }
 
 ShardReader::Opened ShardReader::open(size_t shard) const {
-  const bool kept = shard < kKeptOpen;
-  if (kept && descriptors_[shard] >= 0) return {descriptors_[shard], true};
-  int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
-  PL_CHECK(descriptor >= 0, Fault::io, "cannot open the shard: %s", reason(errno));
-  if (!kept) return {descriptor, false};
+  if (const int kept = descriptors_[shard]; kept >= 0) return {kept, true};
+  const int descriptor = open_shard(paths_[shard]);
+  if (!reserve_descriptor()) return {descriptor, false};
   int none = -1;
   if (!descriptors_[shard].compare_exchange_strong(none, descriptor)) {  // another thread was first
     ::close(descriptor);
+    kept_descriptors.fetch_sub(1);
     return {none, true};
   }
   return {descriptor, true};
@@ -69,7 +96,7 @@ ShardReader::Opened ShardReader::open(size_t shard) const {
 // The file may have been moved away and put back, or its server may have been restarted. dup3 replaces the open file of
 // a descriptor in one step, while other threads read through it.
 bool ShardReader::reopen(size_t shard) const {
-  if (shard >= kKeptOpen || descriptors_[shard] < 0) return false;
+  if (descriptors_[shard] < 0) return false;
   const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return false;
   const bool exchanged = ::dup3(descriptor, descriptors_[shard], O_CLOEXEC) >= 0;

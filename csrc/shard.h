@@ -64,7 +64,7 @@ class ShardReader {
 
   std::vector<std::string> paths_;                   // the paths of all packs
   std::vector<Part> parts_;                          // at least one
-  std::unique_ptr<std::atomic<int>[]> descriptors_;  // those of the first kKeptOpen shards; -1: not opened yet
+  std::unique_ptr<std::atomic<int>[]> descriptors_;  // those that are kept, a shard each; -1: none
 };
 
 }  // namespace pass_loader

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import tarfile
@@ -15,9 +14,12 @@ from typing import Any
 
 from ..errors import PackError
 from .layout import member_name
-from .source import Entry, Source, html_hint, id_and_class
+from .plain_json import plain_json
+from .source import Entry, Source, html_hint, id_and_class, label_problem
+from .source_file import SourceFile
 
 _BLOCK = tarfile.BLOCKSIZE
+_MAX_COMPANION_BYTES = 16 << 20  # a label or a picture's metadata has less
 _COMPANIONS = (".cls", ".json")  # of a WebDataset sample: label and metadata
 
 
@@ -32,13 +34,13 @@ class TarSource(Source):
 
     def __init__(self, path: Path):
         super().__init__(path)
-        self._file = open(path, "rb")  # read with pread only, so by any number of threads
+        self._file = SourceFile(path)
 
     def size(self) -> int:
         return self.path.stat().st_size
 
     def read(self, entry: Entry) -> bytes:
-        data = os.pread(self._file.fileno(), entry.length, entry.offset)
+        data = self._file.pread(entry.length, entry.offset)
         if len(data) != entry.length:
             raise PackError(
                 f"{self.path} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}; download it again"
@@ -62,9 +64,11 @@ class TarSource(Source):
             for name, offset, length, problem in members(self.path):
                 id = name.rpartition("/")[2].split(".")[0]
                 yield Entry(self, name, id, None, offset, length, problem)
-        except tarfile.TarError as error:
+        except PackError:
+            raise
+        except Exception as error:  # of a damaged header tarfile raises many kinds
             hint = html_hint(self.path) or "; it is cut off or damaged: download it again"
-            raise PackError(f"{self.path} is not a readable, uncompressed tar: {error}{hint}") from None
+            raise PackError(f"{self.path} is not a readable, uncompressed tar: {in_words(error)}{hint}") from None
 
     def _sample(self, sample: list[Entry]) -> Iterator[Entry]:
         if len(sample) == 1:
@@ -77,7 +81,7 @@ class TarSource(Source):
             yield from sample
             return
         try:
-            label = int(self.read(companions[".cls"])) if ".cls" in companions else None
+            label = self._label(companions.get(".cls"))
             metadata = self._metadata(companions.get(".json"))
         except ValueError as error:
             yield from (
@@ -91,19 +95,52 @@ class TarSource(Source):
             del metadata["id"]
         yield from (replace(entry, id=id, label=label, metadata=metadata) for entry in pictures)
 
+    def _label(self, entry: Entry | None) -> int | None:
+        if entry is None:
+            return None
+        label = int(self._companion(entry))
+        if problem := label_problem(label):
+            raise ValueError(problem)
+        return label
+
     def _metadata(self, entry: Entry | None) -> dict[str, Any]:
         if entry is None:
             return {}
-        found = json.loads(self.read(entry))
+        found = plain_json(self._companion(entry))
         if not isinstance(found, dict):
             raise ValueError(f"{entry.name} holds no JSON object")
         return found
+
+    def _companion(self, entry: Entry) -> bytes:
+        if entry.length > _MAX_COMPANION_BYTES:
+            raise ValueError(f"{entry.name} has {entry.length:,} bytes")
+        return self.read(entry)
+
+
+def is_tar(path: Path) -> bool:
+    """Whether it begins as an uncompressed tar does; what is damaged in it shows itself when it is listed."""
+    try:
+        tarfile.open(path, "r:").close()
+    except tarfile.TarError:
+        return False
+    except Exception:  # a header that tarfile knows, with values that it does not expect
+        return True
+    return True
+
+
+def in_words(error: Exception) -> str:
+    """What an exception of a reader of archives says; its kind where it says nothing that a user understands."""
+    if isinstance(error, RecursionError):
+        return "thousands of headers for one member"
+    if isinstance(error, MemoryError):
+        return "a length that does not fit into memory"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
     """(name, offset of the data, length, why it is no file or None) of a tar's members but folders, in order.
 
-    Raises tarfile.TarError, or PackError where the tar is cut off or damaged. Headers of plain files are read here,
+    Raises PackError where the tar is cut off or damaged, and whatever tarfile raises. Headers of plain files are read here,
     ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
     """
     with tarfile.open(path, "r:") as tar, open(path, "rb", buffering=0) as file:
@@ -124,9 +161,15 @@ def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
             if member is None:
                 _check_end(path, file.fileno(), offset)
                 return
+            following: int = tar.offset  # type: ignore[attr-defined]
+            if member.size < 0 or not offset < following <= os.fstat(file.fileno()).st_size:
+                raise PackError(
+                    f"{path} is cut off or damaged: {member.name!a} at byte {offset} claims {member.size} bytes; "
+                    "download it again"
+                )
             if not member.isdir():
                 yield member.name, member.offset_data, member.size, _tar_problem(member)
-            offset = tar.offset  # type: ignore[attr-defined]
+            offset = following
 
 
 def _plain_header(header: bytes) -> tuple[str, int] | None:
@@ -197,9 +240,9 @@ class ZipSource(Source):
     def __init__(self, path: Path):
         super().__init__(path)
         try:
-            self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
-            raise PackError(f"{path} is not a readable zip: {error}; download it again") from None
+            self._zip = zipfile.ZipFile(SourceFile(path))  # type: ignore[arg-type]
+        except Exception as error:  # of a damaged directory zipfile raises many kinds
+            raise PackError(f"{path} is not a readable zip: {in_words(error)}; download it again") from None
         self._infos = {info.header_offset: info for info in self._zip.infolist()}
         self._lock = threading.Lock()
 
@@ -217,5 +260,15 @@ class ZipSource(Source):
         with self._lock:
             try:
                 return self._zip.read(self._infos[entry.offset])
-            except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-                raise OSError(f"the zip is damaged here: {error}") from None
+            except Exception as error:  # of a damaged member zipfile and zlib raise many kinds
+                if isinstance(error, OSError) and error.errno is not None:
+                    raise  # of the storage
+                raise OSError(f"the zip is damaged here: {in_words(error)}") from None
+
+
+def is_zip(path: Path) -> bool:
+    """Whether it ends as a zip does; what is damaged in it shows itself when it is opened."""
+    try:
+        return zipfile.is_zipfile(path)
+    except Exception:  # a directory that zipfile finds, with values that it does not expect
+        return True

@@ -41,3 +41,32 @@ def to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
         np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize) for chunk in chunks if chunk
     ]
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+
+
+def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch without views and dictionaries at any depth: Arrow's kernels do not take the first, and its files not
+    the second where they differ from batch to batch."""
+    types = [plain_type(type) for type in batch.schema.types]
+    columns = [column if column.type == type else column.cast(type) for column, type in zip(batch.columns, types)]
+    return pa.RecordBatch.from_arrays(columns, batch.schema.names)
+
+
+def plain_type(type: pa.DataType) -> pa.DataType:
+    """The type that holds the same values without views and dictionaries."""
+    if str(type) in ("string_view", "binary_view"):
+        return pa.large_string() if str(type) == "string_view" else pa.large_binary()
+    if pa.types.is_dictionary(type):
+        return plain_type(type.value_type)
+    if pa.types.is_struct(type):
+        return pa.struct([_plain_field(type[place]) for place in range(type.num_fields)])
+    if pa.types.is_map(type):
+        return pa.map_(plain_type(type.key_type), _plain_field(type.item_field))
+    if pa.types.is_fixed_size_list(type):
+        return pa.list_(_plain_field(type.value_field), type.list_size)
+    if pa.types.is_large_list(type):
+        return pa.large_list(_plain_field(type.value_field))
+    return pa.list_(_plain_field(type.value_field)) if pa.types.is_list(type) else type
+
+
+def _plain_field(field: pa.Field) -> pa.Field:
+    return field.with_type(plain_type(field.type))

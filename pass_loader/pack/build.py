@@ -4,7 +4,6 @@ on the list of entries only."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..errors import PackError
 from .archives import TarSource
+from .cores import usable_cores
 from .finish import Finish
 from .inspect import Picture
 from .layout import JPEG_CODECS
@@ -132,7 +132,7 @@ def _pack(
             return Report.of_dict(before)
         table = Metadata(metadata, key, root, gps) if metadata is not None else None
         build = _Build(root, sources, table, gps, options, progress or (lambda _: None))
-        return build.run(shard_bytes, workers or os.cpu_count() or 1, plan, checked)
+        return build.run(shard_bytes, workers or usable_cores(), plan, checked)
 
 
 def _stamp(path: Path) -> list[Any]:
@@ -242,7 +242,7 @@ class _Build:
         """Entries that may be packed; the others are refused, or set aside in self.later."""
         seen = Seen()
         for source in self.sources:
-            for entry in source.entries():
+            for entry in _listed(source):
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
                     self.refusals.add_listed(refusal(entry, reason))
@@ -265,6 +265,16 @@ class _Build:
             size += padded
         if group:
             yield group
+
+
+def _listed(source: Source) -> Iterator[Entry]:
+    try:
+        yield from source.entries()
+    except OSError as error:
+        raise PackError(
+            f"{error.filename or source.path} cannot be read: {error.strerror or error}. Where the storage is failing, "
+            "copy or download the source again; then run the same command to go on"
+        ) from None
 
 
 def _bad_id(id: str) -> str | None:

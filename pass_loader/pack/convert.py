@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from .. import _C
 from ..errors import BadPictureError, PackError
 from . import arrow
 from .columns import IndexColumns
+from .cores import usable_cores
 from .inspect import Picture, codec_of, encoded
 from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
 from .manifest import read_manifest
@@ -90,7 +90,7 @@ def convert(
             return Converted(**before)
         read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
         writer = _Writer(root, Options(codec=codec), progress or (lambda _: None))
-        _write_shards(writer, _PackSource(pack), workers or os.cpu_count() or 1)
+        _write_shards(writer, _PackSource(pack), workers or usable_cores())
         return _finish(root, pack, codec, plan)
 
 

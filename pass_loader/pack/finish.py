@@ -177,6 +177,8 @@ def _merge_type(types: dict[str, pa.DataType], name: str, value: Any) -> None:
 
 
 def _as_type(value: Any, type: pa.DataType) -> Any:
+    if type == pa.float64() and value is not None:
+        return float(value)  # Arrow refuses whole numbers beyond 2**53
     if value is None or type != pa.string() or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)

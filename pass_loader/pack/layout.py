@@ -30,6 +30,7 @@ MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl",
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)  # of flock
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 SUFFIX = {"jpeg": ".jpg", "dct": ".dct", "png": ".png"}  # of a member's name, by codec
 
@@ -104,6 +105,14 @@ def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
                 if time.monotonic() >= deadline:
                     raise PackError(f"another process is changing {root}; try again when it is done") from None
                 time.sleep(0.05)
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                raise PackError(
+                    f"the file system of {root} has no locks (flock: {error.strerror}), so that nothing would keep two "
+                    "processes from changing the pack at once. Mount it with them (Lustre: `-o flock`; NFS: version 4, "
+                    "or version 3 with lockd running), or write the pack on a local disk and copy it there"
+                ) from None
         yield
     finally:
         os.close(descriptor)

@@ -68,7 +68,9 @@ class Metadata:
                     raise PackError(f"{self.path} has no row")
                 writer.close()
             twice = self._rows.close()
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, PackError):
+                raise
             if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise  # of the scratch: the table is not to blame
             raise _unreadable(self.path, error) from None
@@ -170,13 +172,17 @@ def read_keys(path: str | Path, key: str) -> pa.Array:
     """The column of ids, as strings. Raises PackError where the file cannot be read or has no such column."""
     path = Path(path)
     column_names(path, key)
-    return _read(path, [key]).column(key).cast(pa.string()).combine_chunks()
+    column = _read(path, [key]).column(key)
+    try:
+        return column.cast(pa.string()).combine_chunks()
+    except pa.ArrowException as error:
+        raise _unreadable(path, error) from None
 
 
 def column_names(path: Path, key: str) -> list[str]:
     try:
         names = pq.read_schema(path).names if _is_parquet(path) else csv.open_csv(path).schema.names
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
     if len(set(names)) != len(names):
         raise PackError(f"{path} has a column twice: {names}")
@@ -188,6 +194,7 @@ def column_names(path: Path, key: str) -> list[str]:
 
 
 def _is_parquet(path: Path) -> bool:
+    """Raises OSError."""
     with open(path, "rb") as file:
         return file.read(4) == b"PAR1"
 
@@ -195,7 +202,7 @@ def _is_parquet(path: Path) -> bool:
 def _read(path: Path, columns: list[str]) -> pa.Table:
     try:
         return pa.Table.from_batches(list(_batches(path, columns)))
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise _unreadable(path, error) from None
 
 
@@ -212,7 +219,7 @@ def _unreadable(path: Path, error: Exception) -> PackError:
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     if _is_parquet(path):
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            yield from file.iter_batches(columns=columns)
+            yield from map(arrow.plain_batch, file.iter_batches(columns=columns))
         return
     types = {name: pa.float64() if name in GPS else pa.string() for name in columns}
     convert = csv.ConvertOptions(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -183,10 +184,21 @@ def refusal(entry: Entry, reason: str) -> Refusal:
     return Refusal(file, id, reason)
 
 
+_FAILING = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT)
+_TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
+
+
 def _reason(error: Exception, entry: Entry) -> str:
-    if isinstance(error, OSError) and error.errno == errno.EIO:
+    """Why a picture is refused. Raises PackError where the machine is at fault, not the picture."""
+    found = error.errno if isinstance(error, OSError) else None
+    if found in _FAILING or found in _TOO_MANY_FILES:
+        remedy = (
+            "The storage is failing: copy or download the source again, then"
+            if found in _FAILING
+            else "Close other programs, or allow more files (`ulimit -n 65536`), then"
+        )
         raise PackError(
-            f"{entry.source.path}: {entry.name} cannot be read: {error.strerror}. The storage is failing: copy or "
-            "download the source again, then run the same command to go on"
+            f"{entry.source.path}: {entry.name} cannot be read: {os.strerror(found or 0)}. {remedy} run the same "
+            "command to go on"
         ) from None
     return getattr(error, "strerror", None) or str(error)  # without the path: equal input gives equal bytes

@@ -86,7 +86,21 @@ class Source(ABC):
 
 def id_and_class(path: PurePosixPath) -> tuple[str, str | None]:
     """As ImageFolder has it."""
-    return str(path.with_suffix("")), path.parts[0] if len(path.parts) > 1 else None
+    return without_suffix(path), path.parts[0] if len(path.parts) > 1 else None
+
+
+def without_suffix(path: PurePosixPath) -> str:
+    """The path without its last part's suffix; as it is where it has no last part: `/`, `.`."""
+    return str(path.with_suffix("")) if path.name else str(path)
+
+
+def label_problem(label: int) -> str | None:
+    """Why a number cannot be a pack's label, which has 32 bits; None where it can."""
+    return None if -(2**31) <= label < 2**31 else f"its label {_short(label)} does not fit into 32 bits"
+
+
+def _short(number: int) -> str:
+    return str(number) if abs(number) < 10**40 else "of more than 40 digits"
 
 
 def html_hint(path: Path) -> str:

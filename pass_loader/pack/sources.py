@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import PackError
-from .archives import TarSource, ZipSource
+from .archives import TarSource, ZipSource, is_tar, is_zip
 from .parquet_source import ParquetSource
-from .source import Entry, Source, html_hint, id_and_class
+from .source import Entry, Source, html_hint, id_and_class, without_suffix
 
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside pictures, as `datasets`' imagefolder has it
 
@@ -27,7 +25,7 @@ class FolderSource(Source):
         super().__init__(path.resolve())
 
     def classes(self) -> list[str]:
-        return sorted(child.name for child in os.scandir(self.path) if child.is_dir())
+        return sorted(child.name for child in os.scandir(self.path) if os.path.isdir(child.path))
 
     def stamp(self) -> list[Any]:
         return [str(self.path)]  # its files' sizes are compared shard by shard
@@ -64,7 +62,7 @@ class ListSource(Source):
                 name = line.rstrip("\r\n")
                 if name:
                     length, problem = _file_length(self.path.parent / name)
-                    id = str(PurePosixPath(name).with_suffix("")) if PurePosixPath(name).name else name
+                    id = without_suffix(PurePosixPath(name))
                     yield Entry(self, name, id.lstrip("/"), None, 0, length, problem)
 
     def size(self) -> int:
@@ -79,6 +77,8 @@ def _file_length(path: Path) -> tuple[int, str | None]:
         status = path.stat()
     except OSError as error:  # a dangling link, a circle of links
         return 0, error.strerror
+    except ValueError as error:  # a NUL in the name
+        return 0, str(error)
     return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (0, "it is no regular file")
 
 
@@ -92,13 +92,18 @@ def _open_source(path: Path) -> Source:
         return FolderSource(path)
     if not path.exists():
         raise PackError(f"{path} does not exist")
-    with open(path, "rb") as file:
-        magic = file.read(4)
+    if not path.is_file():
+        raise PackError(f"{path} is no regular file, and no folder")
+    try:
+        with open(path, "rb") as file:
+            magic = file.read(4)
+    except OSError as error:
+        raise PackError(f"{path} cannot be read: {error.strerror}") from None
     if magic == b"PAR1":
         return ParquetSource(path)
-    if magic and tarfile.is_tarfile(path) and not magic.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zX")):
+    if magic and is_tar(path):
         return TarSource(path)
-    if zipfile.is_zipfile(path):
+    if is_zip(path):
         return ZipSource(path)
     if path.suffix == ".txt" and magic and not html_hint(path):
         return ListSource(path)

@@ -18,6 +18,7 @@ from .. import _C
 from ..errors import BadPictureError, PackError
 from . import arrow
 from .archives import TarSource, members
+from .cores import usable_cores
 from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, member_name
 from .manifest import file_crc32c, has_checks, read_manifest
 from .reader import Pack, index_rows
@@ -65,7 +66,7 @@ def verify(
     began = time.monotonic()
     found = Verification()
     try:
-        _verify(Path(path), found, decode, workers or os.cpu_count() or 1, progress or (lambda _: None))
+        _verify(Path(path), found, decode, workers or usable_cores(), progress or (lambda _: None))
     except Exception as error:  # whatever a damaged file makes a library raise
         found.append(_said(error))
     found.seconds = round(time.monotonic() - began, 3)
