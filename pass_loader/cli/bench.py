@@ -1,4 +1,4 @@
-"""`pass-pack bench`: the figure of the user's own machine and pictures."""
+"""`pass-pack bench`: samples a second on the user's own machine and pictures."""
 
 from __future__ import annotations
 

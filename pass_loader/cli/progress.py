@@ -1,4 +1,4 @@
-"""Progress of long work."""
+"""Shows the progress of long work."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 class ProgressBar:
-    """Bytes done: a bar on a terminal, a line every ten seconds elsewhere. Called from several threads."""
+    """Shows bytes done: a bar on a terminal, a line every ten seconds elsewhere. Called from several threads."""
 
     def __init__(self, total: int, verb: str):
         self.total, self.verb, self.done = total, verb, 0

@@ -83,7 +83,7 @@ def _purge(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    """The ids alone on standard output, so that they can go into a file for `remove --ids`."""
+    """Print the ids alone to standard output, so that they can go into a file for `remove --ids`."""
     found = diff(options.pack, options.table, key=options.key)
     for id in found.gone:
         print(id)

@@ -23,7 +23,7 @@ _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 <
 
 
 def size_in_bytes(text: str) -> int:
-    """'1GiB', '500MB', '1000000'."""
+    """Read a size such as '1GiB', '500MB' or '1000000'. Raises argparse.ArgumentTypeError for another text."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
     if match is None or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; want for example 1GiB, 500MB, 1000000")

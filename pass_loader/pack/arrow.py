@@ -1,5 +1,7 @@
-"""Between numpy and Arrow by their buffers. pyarrow's own conversions import pandas where it is installed, which takes
-0.2 s and swallows a Ctrl-C."""
+"""Conversions between numpy and Arrow by their buffers.
+
+pyarrow's own conversions import pandas where it is installed, which takes 0.2 s and swallows a Ctrl-C.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +12,14 @@ import pyarrow as pa
 
 
 def numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
-    """A one-dimensional array of numbers as an Arrow array; valid: bool, null where it is false."""
+    """Return a one-dimensional array of numbers as an Arrow array. valid: bool, null where it is false."""
     bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
     buffers = [bits, pa.py_buffer(np.ascontiguousarray(values))]
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
 def strings(values: Sequence[str]) -> pa.Array:
-    """As an Arrow array of type string. Raises OverflowError for 2 GiB and more of them."""
+    """Return strings as an Arrow array. Raises OverflowError for 2 GiB and more of them."""
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     if ends[-1] >= 1 << 31:
@@ -27,14 +29,14 @@ def strings(values: Sequence[str]) -> pa.Array:
 
 
 def column(values: Sequence[str] | Sequence[int], type: pa.DataType) -> pa.Array:
-    """Strings or numbers, none missing, as an Arrow array of this type."""
+    """Return strings or numbers, none missing, as an Arrow array of this type."""
     if type == pa.string():
         return strings(values)  # type: ignore[arg-type]
     return numbers(np.array(values, type.to_pandas_dtype()))
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
-    """A column of numbers without nulls; a view where it is one chunk."""
+    """Return a column of numbers without nulls as an array; a view where it is one chunk."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
     dtype = np.dtype(column.type.to_pandas_dtype())
     parts = [

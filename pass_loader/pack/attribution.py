@@ -38,8 +38,11 @@ FORMATS = ("txt", "csv", "html", "json")
 
 @dataclass(frozen=True)
 class Attribution:
-    """table: a row a record, in the order of records: record, id, creator, creator_as_given, licence,
-    licence_as_given, licence_url (strings; null where unknown). changes: the notice for all of them."""
+    """Credits of pictures.
+
+    table: a row a record, in the order of records: record, id, creator, creator_as_given, licence, licence_as_given,
+    licence_url (strings; null where unknown). changes: the notice for all of them.
+    """
 
     table: pa.Table
     changes: str
@@ -49,12 +52,12 @@ class Attribution:
 
     @property
     def without(self) -> list[str]:
-        """Ids of those whose creator or licence is not known."""
+        """The ids of the pictures whose creator or licence is not known."""
         unknown = pc.or_(pc.is_null(self.table.column("creator")), pc.is_null(self.table.column("licence")))
         return self.table.filter(unknown).column("id").to_pylist()
 
     def write(self, file: TextIO, format: str = "txt") -> None:
-        """format: one of FORMATS. Those without creator or licence stand there too, marked."""
+        """Write the credits in one of FORMATS. Pictures without creator or licence are among them, marked."""
         if format not in FORMATS:
             raise ValueError(f"format is {format!r}, want one of {FORMATS}")
         {"txt": _write_text, "csv": _write_csv, "html": _write_html, "json": _write_json}[format](self, file)
@@ -73,7 +76,7 @@ def attribution(
     creator: str | None = None,
     licence: str | None = None,
 ) -> Attribution:
-    """The credits of these records or ids, each once; of all live records where neither is given.
+    """Return the credits of these records or ids, each once; of all live records where neither is given.
 
     Records that were removed since are credited too where they are asked for, until they are purged.
     changes: the notice of changes. creator, licence: names of the metadata's columns; None finds PASS's, Hugging
@@ -113,7 +116,7 @@ def _column(pack: Pack, given: str | None, usual: tuple[str, ...], what: str) ->
 
 
 def _wanted(pack: Pack, records: Sequence[int] | np.ndarray | None, ids: Sequence[str] | None) -> np.ndarray:
-    """Sorted, each once."""
+    """Return the records that are asked for, sorted, each once."""
     if records is None and ids is None:
         return np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
     wanted = np.asarray([] if records is None else records, dtype=np.int64).reshape(-1)
@@ -141,13 +144,13 @@ def _credits(rows: pa.Table, creator: str, licence: str) -> pa.Table:
 
 
 def _given(rows: pa.Table, name: str) -> pa.Array:
-    """As strings; null where empty."""
+    """Return a column as strings; null where it is empty."""
     text = rows.column(name).cast(pa.string()).combine_chunks()
     return pc.if_else(pc.equal(pc.utf8_trim_whitespace(text), ""), pa.scalar(None, pa.string()), text)
 
 
 def _mapped(values: pa.Array, function: Any) -> pa.Array:
-    """Each different value once: a creator has up to 80 pictures."""
+    """Call the function once for each different value: a creator has up to 80 pictures."""
     coded = values.dictionary_encode()
     different = pa.array([function(value) for value in coded.dictionary.to_pylist()], pa.string())
     return different.take(coded.indices)

@@ -16,19 +16,19 @@ _CHUNK = 1 << 20  # records looked at together
 
 
 class IndexColumns:
-    """Appended to shard by shard, then whole."""
+    """Columns that are appended to shard by shard, and then read whole."""
 
     def __init__(self, root: Path):
         self._root = root
         self._files: dict[str, IO[bytes]] = {name: tempfile.TemporaryFile(dir=root) for name in INDEX_SCHEMA.names}
 
     def append(self, rows: pa.Table) -> None:
-        """rows: of INDEX_SCHEMA."""
+        """Append a shard's rows of INDEX_SCHEMA."""
         for name, file in self._files.items():
             file.write(arrow.to_numpy(rows.column(name)).data)
 
     def column(self, name: str) -> np.ndarray:
-        """(records,), file-backed; after the last `append`."""
+        """Return a column (records,), file-backed, after the last `append`."""
         self._files[name].flush()
         return np.memmap(self._files[name], INDEX_SCHEMA.field(name).type.to_pandas_dtype(), "r")
 
@@ -36,7 +36,7 @@ class IndexColumns:
         return pa.table([arrow.numbers(self.column(name)) for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)
 
     def of_equal_length_and_crc(self) -> np.ndarray:
-        """(N,) int64: the records that share both with another one."""
+        """Return (N,) int64: the records that share length and CRC with another one."""
         length, crc = self.column("length"), self.column("crc32c")
         with tempfile.TemporaryFile(dir=self._root) as file:
             in_order = np.memmap(file, np.int64, "w+", shape=length.shape)

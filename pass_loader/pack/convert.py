@@ -32,8 +32,7 @@ _ERASED = Picture(b"", 0, 0, 0, False, False)
 
 @dataclass(frozen=True)
 class Converted:
-    """What the new pack holds. dct, jpeg, png: live records in each codec; erased: removed ones, without their
-    bytes."""
+    """Counts of the new pack. dct, jpeg, png: live records in each codec; erased: removed ones, without their bytes."""
 
     codec: str
     dct: int
@@ -110,7 +109,7 @@ def _write_shards(writer: _Writer, records: _PackSource, workers: int) -> None:
 
 
 class _PackSource(Source):
-    """A pack's records. An entry's offset is its record, its length 0 where it was removed."""
+    """A pack as a source. An entry's offset is its record, its length 0 where it was removed."""
 
     def __init__(self, pack: Pack):
         super().__init__(pack.path)
@@ -146,7 +145,7 @@ class _PackSource(Source):
 
 
 class _Writer(ShardWriter):
-    """Refuses nothing: every record keeps its number."""
+    """Writes shards, and refuses nothing: every record keeps its number."""
 
     def keep_or_write(self, number: int, entries: list[Entry]) -> None:
         """Keep: what a run that was cut off has written."""
@@ -175,7 +174,7 @@ class _Writer(ShardWriter):
 
 
 def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Converted:
-    """Tables, index, the log of removals and the manifest, from the rows that the shards have left."""
+    """Write tables, index, the log of removals and the manifest, from the rows that the shards have left."""
     manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": [], "crc32c": {}}
     index = IndexColumns(root)
     for number in range(len(pack.shards)):
@@ -200,7 +199,7 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
 
 
 def _table(table: pa.Table, shard: Shard) -> pa.Table:
-    """The old table with the new places, lengths and codecs; of a removed record number and id are left."""
+    """Return the old table with the new places, lengths and codecs; a removed record keeps number and id alone."""
     erased = pc.equal(arrow.column(shard.columns["length"], pa.int64()), 0)
     for place, field in enumerate(table.schema):
         if field.name in ("record", "id"):

@@ -1,4 +1,4 @@
-"""Writing large files once: past the page cache, which costs a copy and evicts what is of use."""
+"""Writes large files past the page cache, which costs a copy and evicts what is of use."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class DirectWriter:
         self._filled = 0
 
     def _through_the_cache(self) -> bool:
-        """From now on. False where it was so before."""
+        """Write through the cache from now on. Returns False where it was so before."""
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_O_DIRECT)
         return bool(flags & _O_DIRECT)

@@ -27,7 +27,7 @@ _ROW_GROUP = 100  # pictures: some megabytes, as the `datasets` library has it
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: live records, bytes of pictures, files."""
+    """Counts of what was written: live records, bytes of pictures, files."""
 
     records: int
     bytes: int
@@ -80,7 +80,7 @@ def export(
 
 
 class _Records:
-    """The live records, in order."""
+    """Reads the live records, in order."""
 
     def __init__(self, pack: Pack, progress: Callable[[int], None]):
         self.pack, self.progress = pack, progress
@@ -89,7 +89,7 @@ class _Records:
         self.count = self.bytes = 0
 
     def groups(self, group_bytes: int) -> list[np.ndarray]:
-        """Records that share a file."""
+        """Yield the records that share a file."""
         lengths = self.pack.column("length")[self.live]
         groups: list[list[int]] = []
         size = group_bytes
@@ -102,7 +102,7 @@ class _Records:
         return [np.array(group) for group in groups if group]
 
     def rows(self, records: np.ndarray) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes]]:
-        """(the pack's own columns, metadata, bytes) of each."""
+        """Yield (the pack's own columns, metadata, bytes) of each record."""
         for record in records.tolist():
             row = self.pack.row(record)
             try:
@@ -133,8 +133,10 @@ def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
 
 
 def _table_names(records: _Records) -> dict[str, str]:
-    """The names that the metadata's columns get in metadata.csv. Such as the table of an earlier export brought into
-    the pack are left out where they say what is written anyway."""
+    """Return the names that the metadata's columns get in metadata.csv.
+
+    Columns that the table of an earlier export brought into the pack are left out where they repeat what is written.
+    """
     names = records.pack.manifest["metadata"]
     named = {}
     for name in names:
@@ -162,7 +164,7 @@ def _written_anyway(records: _Records, name: str) -> bool:
 
 
 def _file_name(id: str, codec: str) -> str:
-    """The id itself where it is a path below the folder, so that `build` gives it back; else percent-encoded."""
+    """Return the id where it is a path below the folder, so that `build` gives it back; else percent-encode it."""
     parts = id.split("/")
     plain = all(part not in ("", ".", "..") and len(part.encode()) < 250 for part in parts) and id.isprintable()
     return id + SUFFIX[codec] if plain else member_name(id, codec)
@@ -206,7 +208,7 @@ def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) 
 
 
 def _schema(pack: Pack) -> pa.Schema:
-    """With the features of the `datasets` library in its metadata."""
+    """Return the schema with the features of the `datasets` library in its metadata."""
     table = pq.read_schema(pack.path / pack.shards[0]["table"])
     fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("id", pa.string())]
     features: dict[str, Any] = {"image": {"_type": "Image"}, "id": {"dtype": "string", "_type": "Value"}}

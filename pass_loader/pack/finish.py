@@ -1,4 +1,4 @@
-"""The end of a packing: from the rows that the shards have left to tables, index and manifest."""
+"""The end of a packing: makes tables, index and manifest from the rows that the shards have left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Finish:
     def __init__(
         self, root: Path, sources: list[Source], numbers: list[int], metadata: Metadata | None, gps: bool = True
     ):
-        """numbers: of the shards that hold pictures. gps: False leaves the sources' own coordinates out."""
+        """Take the numbers of the shards that hold pictures. gps: False leaves the sources' own coordinates out."""
         self.root, self.sources, self.numbers, self.metadata, self.gps = root, sources, numbers, metadata, gps
         self._stamps: dict[int, dict[str, int]] = {}  # of foreign tars, by place in sources
         self.classes, self.own_columns = self._survey()
@@ -64,12 +64,12 @@ class Finish:
         return known[0] if alike else sorted(names), types
 
     def _own(self, row: dict[str, Any] | None) -> dict[str, Any]:
-        """What the source says of a picture, by the pack's names of columns."""
+        """Return what the source says of a picture, by the pack's names of columns."""
         row = row or {}
         return {_own_name(name): value for name, value in (row if self.gps else without_gps(row)).items()}
 
     def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
-        """Writes the tables and the index; returns the manifest's shards and the pack's id. Counts in report."""
+        """Write the tables and the index; return the manifest's shards and the pack's id. Counts in report."""
         shards: list[dict[str, Any]] = []
         index = IndexColumns(self.root)
         identity = hashlib.sha256()
@@ -144,7 +144,7 @@ class Finish:
         return [by_name[shard["tar"]] if "foreign" in shard else self.root / shard["tar"] for shard in shards]
 
     def _count_same_bytes(self, index: IndexColumns, shards: list[dict[str, Any]]) -> int:
-        """Pictures whose bytes stand in the pack before. Few have equal length and CRC: those are read again."""
+        """Return pictures whose bytes come earlier in the pack. Few have equal length and CRC: those are read again."""
         shard, offset, length = (index.column(name) for name in ("shard", "offset", "length"))
         paths = self._paths(shards)
         counts: Counter[bytes] = Counter()
@@ -155,12 +155,12 @@ class Finish:
 
 
 def _own_name(name: str) -> str:
-    """A source's own column beside those that every pack has."""
+    """Return the name of a source's own column beside those that every pack has."""
     return f"source_{name}" if name in TABLE_SCHEMA.names else name
 
 
 def _merge_type(types: dict[str, pa.DataType], name: str, value: Any) -> None:
-    """Whole numbers and fractions make fractions; anything else that is mixed or nested makes text."""
+    """Choose a type: whole numbers and fractions make fractions; anything else that is mixed or nested makes text."""
     if value is None:
         types.setdefault(name, pa.null())
         return

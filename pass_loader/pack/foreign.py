@@ -19,7 +19,7 @@ _ENDS_BYTES = 1 << 16
 
 
 def stamp(path: Path) -> dict[str, int]:
-    """Size, and CRC32C of the first and last 64 KiB, by which a tar is known. The records have CRCs of their own."""
+    """Return size and CRC32C of the first and last 64 KiB, by which a tar is known. Records have CRCs of their own."""
     with open(path, "rb") as file:
         head = file.read(_ENDS_BYTES)
         size = os.fstat(file.fileno()).st_size
@@ -28,8 +28,11 @@ def stamp(path: Path) -> dict[str, int]:
 
 
 def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | Path] = ()) -> dict[str, Path]:
-    """Name to path of all foreign tars. Where they were last, then in `folders`, those that the environment variable
-    PASS_LOADER_SOURCE_DIR names, the pack and the folder that holds it. Raises PackError for those not found."""
+    """Find all foreign tars: return name to path.
+
+    Looks where they were last, then in `folders`, in those that the environment variable PASS_LOADER_SOURCE_DIR names,
+    in the pack and in the folder that holds it. Raises PackError for those not found.
+    """
     wanted = {shard["tar"]: shard["foreign"] for shard in shards if "foreign" in shard}
     last = _last(root)
     places = [*folders, *filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)), root, root.parent]
@@ -44,8 +47,10 @@ def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | P
 
 
 def locate(root: str | Path, folders: Sequence[str | Path] = ()) -> dict[str, Path]:
-    """Look for a pack's foreign tars in these folders, and remember where they are. Raises PackError as `find`,
-    and for a pack that refers to no tars."""
+    """Look for a pack's foreign tars in these folders, and remember where they are.
+
+    Raises PackError where some are not found, and for a pack that refers to no tars.
+    """
     root = Path(root)
     shards = read_manifest(root)["shards"]
     if not any("foreign" in shard for shard in shards):

@@ -1,4 +1,4 @@
-"""Looks at one picture's bytes and decides: packed as they are, transcoded, or refused with a reason."""
+"""Looks at one picture's bytes and decides whether they are packed as they are, transcoded, or refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def encoded(picture: Picture, codec: str) -> Picture:
 
 
 def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Picture:
-    """Raises BadPictureError with the reason for a refusal.
+    """Check what a header says. Raises BadPictureError with the reason for a refusal.
 
     The header is read always. The pixels are decoded, and so proven, with `decode`, and where the bytes do not end with
     an end-of-image marker or IEND chunk: a cut-off file shows itself that way, and whole files cost no decode.

@@ -1,4 +1,4 @@
-"""The pack on disk: names, schemas, the manifest. One page of it for people is in README.md.
+"""The pack on disk: names and schemas. docs/format.md is the page for people.
 
 pack.json            manifest; its rename is the commit point of every change
 shard-00000.tar      plain uncompressed tar of the pictures
@@ -69,7 +69,10 @@ INDEX_SCHEMA = pa.schema(
 
 
 def member_name(id: str, codec: str) -> str:
-    """The tar member of an id, percent-encoded: WebDataset cuts a key at the first dot, and none may leave a folder."""
+    """Return the tar member's name of an id.
+
+    Percent-encoded, since WebDataset cuts a key at the first dot, and none may leave a folder.
+    """
     if id.isascii() and id.isalnum():
         return id + SUFFIX[codec]
     encoded = "".join(
@@ -82,7 +85,10 @@ def member_name(id: str, codec: str) -> str:
 
 
 def shard_names(number: int, revision: int = 0) -> tuple[str, str]:
-    """Of the tar and the table. revision: of the pack, when the shard was last written; 0: by `build`."""
+    """Return the names of a shard's tar and table.
+
+    revision: the pack's when the shard was last written; 0: by `build`.
+    """
     stem = f"shard-{number:05d}" + (f"-r{revision}" if revision else "")
     return f"{stem}.tar", f"{stem}.parquet"
 
@@ -93,7 +99,7 @@ def index_name(revision: int) -> str:
 
 @contextlib.contextmanager
 def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
-    """Holds the pack's lock, which every change takes. Raises PackError where another process keeps it."""
+    """Hold the pack's lock, which every change takes. Raises PackError where another process keeps it."""
     descriptor = os.open(root, os.O_RDONLY)
     try:
         deadline = time.monotonic() + wait_s
@@ -120,7 +126,7 @@ def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
 
 @contextlib.contextmanager
 def changing(root: Path, then: str = "") -> Iterator[None]:
-    """Raises PackError with the remedy where `root` has no room or may not be written. then: what comes after it."""
+    """Raise PackError with the remedy where `root` has no room or may not be written. then: what comes after it."""
     try:
         yield
     except OSError as error:
@@ -139,7 +145,7 @@ def changing(root: Path, then: str = "") -> Iterator[None]:
 
 
 def make_directory(path: Path, exist_ok: bool = False) -> None:
-    """With those above it. Raises PackError where a file stands in the way."""
+    """Make a directory with those above it. Raises PackError where a file stands in the way."""
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except (FileExistsError, NotADirectoryError) as error:
@@ -148,7 +154,7 @@ def make_directory(path: Path, exist_ok: bool = False) -> None:
 
 @contextlib.contextmanager
 def deleted_on_error(temporary: Path) -> Iterator[None]:
-    """A file that could not be written or given its name does not stay."""
+    """Delete a file that could not be written or given its name."""
     try:
         yield
     except OSError:
@@ -158,7 +164,7 @@ def deleted_on_error(temporary: Path) -> Iterator[None]:
 
 
 def append_member(file: BinaryIO | DirectWriter, name: str, data: bytes) -> int:
-    """Append a tar member; returns the offset of its data. No times, no owners: equal input gives equal bytes."""
+    """Append a tar member and return the offset of its data. No times, no owners: equal input gives equal bytes."""
     file.write(_member_header(name, len(data)))
     offset = file.tell()
     file.write(data)
@@ -167,7 +173,7 @@ def append_member(file: BinaryIO | DirectWriter, name: str, data: bytes) -> int:
 
 
 def _member_header(name: str, size: int) -> bytes:
-    """As tarfile writes it; made from one that it wrote, for plain names, which takes a tenth of the time."""
+    """Return a member's header as tarfile writes it; for plain names by a template, in a tenth of the time."""
     encoded = name.encode()
     if len(encoded) > 100 or len(encoded) != len(name) or size >= 8**11:
         header = tarfile.TarInfo(name)
@@ -190,13 +196,13 @@ _EMPTY_SUM = int(_EMPTY_HEADER[148:154], 8)
 
 
 def end_tar(file: BinaryIO | DirectWriter) -> None:
-    """Two empty blocks, and more up to a whole tar record."""
+    """Write two empty blocks, and more up to a whole tar record."""
     end = 2 * tarfile.BLOCKSIZE
     file.write(bytes(-(file.tell() + end) % tarfile.RECORDSIZE + end))
 
 
 def write_table(table: pa.Table, path: Path) -> Path:
-    """Under a temporary name, which it returns; `publish` gives it its own."""
+    """Write a table under a temporary name, and return that; `publish` gives it its own."""
     temporary = path.with_name(path.name + ".tmp")
     with deleted_on_error(temporary):
         pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
@@ -217,7 +223,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """The file has either its old or its new content, whatever happens meanwhile."""
+    """Write a file that has either its old or its new content, whatever happens meanwhile."""
     temporary = path.with_name(path.name + ".tmp")
     with deleted_on_error(temporary):
         with open(temporary, "wb") as file:
@@ -226,8 +232,10 @@ def write_durably(path: Path, content: bytes) -> None:
 
 
 def publish(*files: tuple[Path, Path]) -> None:
-    """(temporary name, name) of files of one directory: fsync of all, renames in order, fsync of the directory. Several
-    at a time cost little more than one, since the journal is written once."""
+    """Give files of one directory, (temporary name, name), their names: fsync of all, renames in order, fsync of it.
+
+    Several at a time cost little more than one, since the journal is written once.
+    """
     for temporary, _ in files:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -237,7 +245,7 @@ def publish(*files: tuple[Path, Path]) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Makes renames and deletions in it last."""
+    """Make renames and deletions in a directory last."""
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -1,4 +1,4 @@
-"""PASS's files as they were published, to know a bad download by."""
+"""The published checksums of PASS's files, to know a bad download by."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MD5 = {
 
 
 def check_md5(path: str | Path) -> str:
-    """A line about the file: its MD5 is PASS's (version 3), or there is nothing to check against.
+    """Return a line about the file: its MD5 is PASS's (version 3), or there is nothing to check against.
 
     Raises PackError where the file has the name of one of PASS's, but not its MD5.
     """

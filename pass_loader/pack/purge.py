@@ -1,4 +1,4 @@
-"""`pass-pack purge`: shards are written anew without the bytes and the metadata of what was removed.
+"""`pass-pack purge`: writes shards anew without the bytes and the metadata of what was removed.
 
 Order of events, so that the pack is whole after a crash at any of them: the note `purging` names the files that will
 come and go; new shards, tables and index appear under new names; pack.json's rename makes them the pack; the old files
@@ -45,7 +45,7 @@ _ERASED: dict[str, Any] = {"offset": 0, "length": 0, "width": 0, "height": 0, "c
 
 @dataclass(frozen=True)
 class Purge:
-    """records: purged ones; shards: written anew; bytes: of pictures that are gone."""
+    """Counts of a purge. records: purged; shards: written anew; bytes: of pictures that are gone."""
 
     records: int
     shards: int
@@ -133,7 +133,7 @@ def _exchange(pack: Pack, log: Log, shards: list[int], records: list[int], progr
 
 
 def _rewrite(pack: Pack, shard: int, out: Path, doomed: set[int], progress: Callable[[int], None]) -> pa.Table:
-    """The shard's tar without the doomed records; returns its new table."""
+    """Write the shard's tar without the doomed records, and return its new table."""
     rows = pack.table(shard).to_pylist()
     source = pack.path / pack.shards[shard]["tar"]
     temporary = out.with_name(out.name + ".tmp")
@@ -185,7 +185,7 @@ def settle(root: Path) -> bool:
 
 
 def _tell(root: Path, records: list[int]) -> None:
-    """A line a purged record in the log, once."""
+    """Add a line to the log for each purged record, once."""
     ids: dict[int, str] = {}
     told: set[int] = set()
     for _, entry in read_log(root, read_manifest(root)).entries():

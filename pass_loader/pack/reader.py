@@ -1,4 +1,4 @@
-"""Opens packs: index by memory map, ids and metadata from the Parquet files when they are asked for."""
+"""Opens packs: the index by a memory map, ids and metadata from the Parquet files when they are asked for."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ class Pack:
         return read_log(self.path, read_manifest(self.path)).removed_at(generation)
 
     def was_purged(self) -> bool:
-        """Since it was opened or refreshed: its paths and columns are of another revision than the files."""
+        """Return True where the pack was purged since it was opened or refreshed: its paths and columns are out of
+        date."""
         try:
             return read_manifest(self.path).get("revision", 0) != self.revision
         except PackError:
@@ -121,25 +122,26 @@ class Pack:
 
     @property
     def records(self) -> int:
+        """The number of records, removed ones included."""
         return int(self.first_record[-1])
 
     def __len__(self) -> int:
-        """Live records."""
+        """Return the number of live records."""
         return self.records - len(self.removed)
 
     def is_removed(self, records: np.ndarray) -> np.ndarray:
-        """bool, of the records' shape."""
+        """Return which of these records were removed: bool, of their shape."""
         if len(self.removed) == 0:
             return np.zeros(np.shape(records), dtype=bool)
         place = np.minimum(np.searchsorted(self.removed, records), len(self.removed) - 1)
         return self.removed[place] == records
 
     def is_purged(self, record: int) -> bool:
-        """Whether its bytes are gone for good."""
+        """Return True where the record's bytes are gone for good."""
         return int(self.column("length")[record]) == 0
 
     def column(self, name: str) -> np.ndarray:
-        """A column of the index, (records,), a read-only view of the memory map."""
+        """Return a column of the index, (records,): a read-only view of the memory map."""
         if name not in INDEX_SCHEMA.names:
             raise KeyError(
                 f"the index has no column {name!r}, it has {INDEX_SCHEMA.names}; ids and metadata stand in the tables: "
@@ -148,58 +150,64 @@ class Pack:
         return arrow.to_numpy(self.index.column(name).chunk(0))
 
     def labels(self, records: np.ndarray) -> np.ndarray:
-        """int64, of the records' shape; -1 where there is none."""
+        """Return the labels of these records: int64, of their shape; -1 where there is none."""
         return self.column("label")[records].astype(np.int64)
 
     def size_of(self, record: int) -> tuple[int, int]:
-        """(height, width) in pixels."""
+        """Return (height, width) of a record in pixels."""
         self._check(record)
         return int(self.column("height")[record]), int(self.column("width")[record])
 
     def open_reader(self) -> _C.ShardReader:
-        """Of the bytes; of this revision. Raises PackError where tars that the pack refers to are not found."""
+        """Return a reader of the records' bytes, of this revision.
+
+        Raises PackError where tars of an index are not found.
+        """
         return _C.ShardReader(self.tar_paths(), *map(self.column, ("shard", "offset", "length", "crc32c")))
 
     def shard_of(self, record: int) -> int:
+        """Return the number of the shard that holds a record."""
         self._check(record)
         return int(np.searchsorted(self.first_record, record, side="right")) - 1
 
     def shard_name(self, record: int) -> str:
+        """Return the name of the tar that holds a record."""
         return self.shards[self.shard_of(record)]["tar"]
 
     def tar_paths(self) -> list[str]:
-        """(shards,). Raises PackError where tars that the pack refers to are not found."""
+        """Return the path of each shard's tar. Raises PackError where tars that the pack refers to are not found."""
         foreign = find(self.path, self.shards) if any("foreign" in shard for shard in self.shards) else {}
         return [str(foreign.get(shard["tar"], self.path / shard["tar"])) for shard in self.shards]
 
     def row(self, record: int) -> dict[str, Any]:
-        """The record's row of its shard's Parquet file."""
+        """Return the record's row of its shard's Parquet file."""
         shard = self.shard_of(record)
         return self._table(shard).slice(record - int(self.first_record[shard]), 1).to_pylist()[0]
 
     def id_of(self, record: int) -> str:
+        """Return the id of a record, also of a removed one."""
         return self.row(record)["id"]
 
     def ids(self, records: np.ndarray) -> list[str]:
-        """Many ids at once. The first call reads all ids into memory, about 40 bytes a record."""
+        """Return the ids of these records. The first call reads all ids into memory, about 40 bytes a record."""
         return self.all_ids().take(arrow.numbers(records)).to_pylist()
 
     def all_ids(self) -> pa.LargeStringArray:
-        """(records,): the removed ones' too. Kept in memory from the first call on."""
+        """Return the ids of all records, (records,), the removed ones' too. Kept in memory from the first call on."""
         if self._ids is None:
             tables = [self.table(shard, columns=["id"]) for shard in range(len(self.shards))]
             self._ids = pa.concat_tables(tables).column("id").cast(pa.large_string()).combine_chunks()
         return self._ids
 
     def record_of(self, id: str) -> int:
-        """Raises KeyError for an id that the pack does not have; it does have the removed ones."""
+        """Return the record of an id, also of a removed one. Raises KeyError for an id that the pack does not have."""
         record = int(self.records_of([id])[0])
         if record < 0:
             raise KeyError(id)
         return record
 
     def records_of(self, ids: Sequence[str]) -> np.ndarray:
-        """(len(ids),) int64: the record of each id, removed ones included; -1 where the pack has no such id."""
+        """Return (len(ids),) int64: the record of each id, also of removed ones; -1 where the pack has no such id."""
         wanted = arrow.strings(list(dict.fromkeys(ids)))
         found = np.full(len(wanted), -1, dtype=np.int64)
 
@@ -215,7 +223,10 @@ class Pack:
         return found[[place_of[id] for id in ids]] if len(ids) else found
 
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
-        """A shard's Parquet file. Raises PackError where it has another number of rows than the manifest says."""
+        """Return a shard's Parquet file.
+
+        Raises PackError where it has another number of rows than the manifest says.
+        """
         table = read_table(self.path / self.shards[shard]["table"], columns)
         if table.num_rows != self.shards[shard]["records"]:
             raise PackError(
@@ -250,14 +261,14 @@ def _checked_path(path: str | Path) -> Path:
 
 
 def _reopened(path: Path, removed: np.ndarray, generation: int) -> Pack:
-    """In another process, with the live records of the first: they change between epochs only."""
+    """Open a pack in another process, with the live records of the first: they change between epochs only."""
     pack = Pack(path)
     pack.removed, pack.generation, pack._log = removed, generation, None
     return pack
 
 
 def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
-    """O(1) in time and private memory: the columns stay on disk until they are touched."""
+    """Open the index in O(1) time and private memory: the columns stay on disk until they are touched."""
     shards, pack_id = manifest["shards"], manifest["pack_id"]
     path = root / manifest.get("index", INDEX)
     if not path.exists():
@@ -280,7 +291,7 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
 
 
 def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
-    """The index's columns from the shards' Parquet files, with a bar on stderr where that takes its time."""
+    """Make the index's columns from the shards' Parquet files, with a bar on stderr where that takes time."""
     names = [name for name in INDEX_SCHEMA.names if name != "shard"]
     bar = tqdm(shards, desc=f"{root}: rebuilding {INDEX}", unit="shard", delay=1)
     return pa.concat_tables(
@@ -289,7 +300,7 @@ def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
 
 
 def index_rows(table: pa.Table, shard: int) -> pa.Table:
-    """A shard's rows of the index."""
+    """Return a shard's rows of the index. Raises PackError for a codec that is not known."""
     codec = pc.index_in(table.column("codec"), arrow.strings(CODECS))
     if codec.null_count:
         raise PackError(f"shard {shard} holds a codec that this pass-loader does not know; it knows {list(CODECS)}")
@@ -301,7 +312,7 @@ def index_rows(table: pa.Table, shard: int) -> pa.Table:
 
 
 def write_index(path: Path, index: pa.Table, pack_id: str) -> None:
-    """One record batch, so that a column is one array; the pack's id in the schema's metadata."""
+    """Write the index: one record batch, so that a column is one array; the pack's id in the schema's metadata."""
     table = index.combine_chunks().replace_schema_metadata({"pack_id": pack_id})
     # Several openers may rebuild at a time.
     descriptor, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)

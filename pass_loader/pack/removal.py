@@ -1,4 +1,4 @@
-"""`pass-pack remove` and `restore`: tombstones in removed.jsonl. No record's number changes, no shard is touched."""
+"""`pass-pack remove` and `restore`: lines in removed.jsonl. No record's number changes, no shard is touched."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SHOWN = 10  # ids that a message lists
 
 @dataclass
 class Removal:
-    """What `remove` or `restore` did. changed: id to record, in the log now. unchanged: ids that were so before.
+    """The result of `remove` or `restore`. changed: id to record, in the log now. unchanged: ids that were so before.
 
     unknown: ids that the pack does not have. copies: ids of live records with the bytes of a removed one.
     """
@@ -79,8 +79,11 @@ def remove(
 
 
 def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown: bool = False) -> Removal:
-    """Undo `remove`. Raises PackError for an id that the pack does not have, unless ignore_unknown, and for a purged
-    one; nothing is restored then."""
+    """Undo `remove`.
+
+    Raises PackError for an id that the pack does not have, unless ignore_unknown, and for a purged one; nothing is
+    restored then.
+    """
     if isinstance(ids, str):
         raise TypeError("ids is one string, want a sequence of them")
     with changing(Path(path)), locked(Path(path)):
@@ -98,7 +101,10 @@ def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown
 
 
 def ids_of_file(path: str | Path) -> list[str]:
-    """One id a line, as it is; empty lines are left out. Raises PackError where the file has no id or is not UTF-8."""
+    """Read ids, one a line, as they are; empty lines are left out.
+
+    Raises PackError for a file without ids or not UTF-8.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")  # editors may set a mark in front
     except UnicodeDecodeError as error:
@@ -115,7 +121,7 @@ def listed(ids: Iterable[str]) -> str:
 
 
 def _look_up(pack: Pack, verb: str, ids: Sequence[str], ignore_unknown: bool) -> tuple[Removal, np.ndarray]:
-    """All known ids stand in `changed`, with their records beside."""
+    """Look the ids up: all known ones are in `changed`, with their records beside."""
     unique = list(dict.fromkeys(ids))
     records = pack.records_of(unique)
     done = Removal(verb, unknown=[id for id, record in zip(unique, records) if record < 0])
@@ -139,7 +145,7 @@ def _log(pack: Pack, changed: dict[str, int], reason: str, restored: bool) -> No
 
 
 def _copies(pack: Pack, records: np.ndarray) -> list[str]:
-    """Live records beside these with the same length and CRC32C."""
+    """Return the ids of live records beside these with the same length and CRC32C."""
     if len(records) == 0:
         return []
     prints = pack.column("length") << 32 | pack.column("crc32c")

@@ -1,4 +1,4 @@
-"""What a packing run did, for a person."""
+"""The report of a packing, for people."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Report:
         self.deep += picture.bits == 16
 
     def add(self, other: Report) -> None:
-        """The counts alone."""
+        """Return the counts alone."""
         for name in (
             "pictures",
             "bytes",
@@ -118,7 +118,7 @@ class Report:
 
     @classmethod
     def of_dict(cls, content: dict[str, Any]) -> Report:
-        """The inverse of dataclasses.asdict."""
+        """Make a report from what dataclasses.asdict gave."""
         return cls(**{**content, "refused": [Refusal(**refusal) for refusal in content["refused"]]})
 
     def __str__(self) -> str:

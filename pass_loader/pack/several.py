@@ -1,4 +1,4 @@
-"""Several packs seen as one: their records numbered through, with the interface of a Pack that loaders use."""
+"""Several packs seen as one: records numbered through, with the part of Pack's interface that loaders use."""
 
 from __future__ import annotations
 
@@ -50,35 +50,35 @@ class Packs:
 
     @property
     def removed(self) -> np.ndarray:
-        """Sorted int64."""
+        """The removed records of all packs, sorted int64."""
         return np.concatenate([pack.removed + first for pack, first in zip(self.packs, self.first_record)])
 
     def refresh(self) -> bool:
-        """As Pack.refresh, of each."""
+        """Refresh each pack. Returns True where the live records or the revision of one changed."""
         return any([pack.refresh() for pack in self.packs])
 
     def was_purged(self) -> bool:
         return any(pack.was_purged() for pack in self.packs)
 
     def part_of(self, records: np.ndarray) -> np.ndarray:
-        """int64, of the records' shape: which of the packs each lies in."""
+        """Return which of the packs each record lies in: int64, of the records' shape."""
         return np.searchsorted(self.first_record, records, side="right") - 1
 
     def split(self, records: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """(which pack, places in `records`, their numbers in that pack) of each pack that has some."""
+        """Yield (which pack, places in `records`, their numbers in that pack) for each pack that has some."""
         parts = self.part_of(records)
         for part in np.unique(parts).tolist():
             places = np.flatnonzero(parts == part)
             yield part, places, records[places] - self.first_record[part]
 
     def own(self, record: int) -> tuple[Pack, int]:
-        """The record's pack, and its number there."""
+        """Return the record's pack, and its number there."""
         self._check(record)
         part = int(self.part_of(np.array(record)))
         return self.packs[part], record - int(self.first_record[part])
 
     def is_removed(self, records: np.ndarray) -> np.ndarray:
-        """bool, of the records' shape."""
+        """Return which of these records were removed: bool, of their shape."""
         flat = np.ravel(records)
         found = np.zeros(len(flat), dtype=bool)
         for part, places, own in self.split(flat):
@@ -92,7 +92,7 @@ class Packs:
         return found
 
     def ids(self, records: np.ndarray) -> list[str]:
-        """As Pack.ids."""
+        """Return the ids of these records, as Pack.ids."""
         found = [""] * len(records)
         for part, places, own in self.split(records):
             for place, id in zip(places.tolist(), self.packs[part].ids(own)):
@@ -100,7 +100,10 @@ class Packs:
         return found
 
     def records_of(self, ids: Sequence[str]) -> np.ndarray:
-        """As Pack.records_of, of the packs that are searched. Raises KeyError for an id that several of them have."""
+        """Return the record of each id in the packs that are searched, as Pack.records_of.
+
+        Raises KeyError for an id that several of them have.
+        """
         found = np.full(len(ids), -1, np.int64)
         for number, pack in enumerate(self.packs[: self.searched]):
             own = pack.records_of(ids)
@@ -124,7 +127,7 @@ class Packs:
         return pack.id_of(own)
 
     def row(self, record: int) -> dict[str, Any]:
-        """The record's row of its shard's Parquet file, with the number that it has here."""
+        """Return the record's row of its shard's Parquet file, with the number that it has here."""
         pack, own = self.own(record)
         return pack.row(own) | {"record": record}
 
@@ -140,8 +143,10 @@ class Packs:
         return _C.ShardReader.of_packs([pack.open_reader() for pack in self.packs])
 
     def attribution(self, records: Any = None) -> Attribution:
-        """As pack.attribution, with the numbers that the records have here; None: all live ones of the packs that are
-        searched."""
+        """Return the credits of records by the numbers that they have here.
+
+        None: of all live ones of the packs that are searched.
+        """
         parts = []
         wanted: list[tuple[int, np.ndarray | None]]
         if records is None:

@@ -26,7 +26,7 @@ from .removed_log import Log, read_log, wrong_ids
 
 
 class Verification(list[str]):
-    """What is wrong with a pack, a line each; empty where nothing is. And what was looked at, in numbers.
+    """The problems of a pack, a line each; empty where there are none. And what was looked at, in numbers.
 
     notes: what is worth knowing and not wrong.
     """
@@ -234,7 +234,7 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _readable(tar: Path) -> Iterator[str]:
-    """Of a foreign tar the pack knows some members only; all the same it must be a whole tar."""
+    """Check that a foreign tar is whole, of which the pack knows some members only."""
     try:
         for _ in TarSource(tar).entries():
             pass

@@ -21,7 +21,10 @@ PASS_VERSIONS = {1_440_191: "v1 (2021-09)", 1_439_719: "v2 (2021-10)", 1_439_588
 
 @dataclass(frozen=True)
 class Difference:
-    """gone: ids of live records that the list does not have. added: how many of the list the pack does not have."""
+    """The difference between a pack and a list of ids.
+
+    gone: ids of live records that the list lacks. common: how many both have. added: how many of the list are new.
+    """
 
     gone: list[str]
     added: int
@@ -30,7 +33,10 @@ class Difference:
 
 
 def diff(pack: str | Path | Pack, table: str | Path, *, key: str = "hash") -> Difference:
-    """A pack's live ids against a CSV's or Parquet file's column `key`. Raises PackError where it cannot be read."""
+    """Compare a pack's live ids with the column `key` of a CSV or Parquet file.
+
+    Raises PackError where it is unreadable.
+    """
     return _difference(pack if isinstance(pack, Pack) else Pack(pack), pc.unique(read_keys(table, key)))
 
 
@@ -45,7 +51,7 @@ def _difference(pack: Pack, keys: pa.Array) -> Difference:
 
 
 def info(pack: str | Path | Pack, metadata: str | Path | None = None, *, key: str = "hash") -> dict[str, Any]:
-    """What a pack holds, for people and machines: counts of records and bytes, sizes, classes, sources, version.
+    """Return what a pack holds: counts of records and bytes, sizes, classes, sources, version.
 
     metadata: a CSV or Parquet file, a version's pass_metadata.csv, whose column `key` the live ids are compared with;
     "compared" then says what came of it.
@@ -85,7 +91,7 @@ def info(pack: str | Path | Pack, metadata: str | Path | None = None, *, key: st
 
 
 def id_digest(pack: Pack) -> str:
-    """SHA-256 of the live ids, sorted, a line each: equal for equal sets, however they were packed."""
+    """Return the SHA-256 of the live ids, sorted, a line each: equal for equal sets, however they were packed."""
     live = np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
     return _digest(pack.all_ids().take(pa.array(live)))
 
@@ -131,7 +137,7 @@ def _are_pass_ids(ids: pa.Array) -> bool:
 
 
 def pass_version(pack: Pack) -> str | None:
-    """The version of PASS, by the number of records and the look of the ids; None for anything else.
+    """Guess the version of PASS by the number of records and the look of the ids; None for anything else.
 
     PASS publishes no digest of its ids: a count is all there is. `info` with a version's pass_metadata.csv proves it.
     """

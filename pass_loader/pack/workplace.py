@@ -78,13 +78,13 @@ def _begin(root: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def complete(root: Path, plan: dict[str, Any], report: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """The last step: all files are there, and now they are a pack. report: of JSON's types."""
+    """Write the manifest, the last step, which makes the files a pack. report: of JSON's types."""
     write_durably(root / UNFINISHED, json.dumps({"plan": plan, "report": report}).encode())
     write_manifest(root, manifest)
 
 
 def _clear(root: Path) -> None:
-    """After the last step: away with what only a packing that goes on needs, the mark last."""
+    """Delete, after the last step, what only a packing that goes on needs, the mark last."""
     for path in root.iterdir():
         if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
             path.unlink()
