@@ -110,7 +110,7 @@ class Pack:
         """Since it was opened or refreshed: its paths and columns are of another revision than the files."""
         try:
             return read_manifest(self.path).get("revision", 0) != self.revision
-        except PackError:
+        except (PackError, OSError):  # the caller has an error of its own to raise
             return False
 
     def __repr__(self) -> str:
