@@ -63,8 +63,8 @@ def build(
     against the published sums first. progress: called with the bytes of each entry done.
 
     Cut off at any moment, the same call goes on after the last whole shard, to the same bytes in the end; when it is
-    done, the same call of the same sources returns the same report. Pictures that cannot be packed are refused and reported, not raised. Raises PackError for unusable sources, metadata or
-    destination, with the remedy.
+    done, the same call of the same sources returns the same report. Pictures that cannot be packed are refused and
+    reported, not raised. Raises PackError for unusable sources, metadata or destination, with the remedy.
     """
     options = Options(transcode, decode, on_duplicate, codec)
     return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, md5, progress)

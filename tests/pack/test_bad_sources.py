@@ -165,8 +165,8 @@ def test_names_that_are_none(tmp_path: Path) -> None:
 
 def test_metadata_as_writers_make_it_today(tmp_path: Path) -> None:
     """Views, lists of them, and dictionaries that differ from row group to row group: polars, chunked pandas."""
-    rows = [{"hash": str(number), "s": f"s{number}", "b": bytes([number, 255]), "d": f"d{number}",
-             "l": [f"x{number}", None], "ld": [f"y{number}"], "f": {"g": f"z{number}"}} for number in range(3)]  # fmt: skip
+    rows = [{"hash": n, "s": f"s{n}", "b": bytes([int(n), 255]), "d": f"d{n}",
+             "l": [f"x{n}", None], "ld": [f"y{n}"], "f": {"g": f"z{n}"}} for n in "012"]  # fmt: skip
     dictionary = pa.dictionary(pa.int32(), pa.string())
     schema = pa.schema([("hash", pa.string_view()), ("s", pa.string_view()), ("b", pa.binary_view()), ("d", dictionary),
                         ("l", pa.list_(pa.string_view())), ("ld", pa.list_(pa.string())),
@@ -232,8 +232,8 @@ def test_cores_that_one_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             (3, {"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/b/cpu.max": "max 100000\n",
                  "sys/fs/cgroup/a/cpu.max": "300000 100000\n"}),
             (1, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "1000 100000\n"}),
-            (4, {"proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n2:memory:/y\n", "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000",
-                 "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}),
+            (4, {"proc/self/cgroup": "4:cpu,cpuacct:/docker/x\n2:memory:/y\n",
+                 "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}),
             (16, {"proc/self/cgroup": "4:cpu:/x\nodd\n0::/../y\n", "sys/fs/cgroup/cpu/x/cpu.cfs_quota_us": "-1",
                   "sys/fs/cgroup/cpu/x/cpu.cfs_period_us": "100000", "sys/fs/cgroup/y/cpu.max": ""}),
             (16, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "6400000 100000\n"}),
@@ -299,6 +299,7 @@ try:
     readers[0].read(0)
 except ShardError as error:
     print(error)
+os.close(extra.pop())
 os.close(extra.pop())
 assert readers[0].read(0) == want[0] and readers[0].read(1) == want[1]
 """
