@@ -140,8 +140,8 @@ def in_words(error: Exception) -> str:
 def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
     """(name, offset of the data, length, why it is no file or None) of a tar's members but folders, in order.
 
-    Raises PackError where the tar is cut off or damaged, and whatever tarfile raises. Headers of plain files are read here,
-    ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
+    Raises PackError where the tar is cut off or damaged, and whatever tarfile raises. Headers of plain files are read
+    here, ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
     """
     with tarfile.open(path, "r:") as tar, open(path, "rb", buffering=0) as file:
         offset = 0
@@ -251,7 +251,7 @@ class ZipSource(Source):
 
     def entries(self) -> Iterator[Entry]:
         for info in self._zip.infolist():
-            if not info.is_dir():
+            if not info.filename.endswith("/"):  # is_dir() fails for an empty name
                 id, class_name = id_and_class(PurePosixPath(info.filename))
                 problem = "it is encrypted" if info.flag_bits & 1 else None
                 yield Entry(self, info.filename, id, class_name, info.header_offset, info.file_size, problem)

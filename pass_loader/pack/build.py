@@ -4,6 +4,7 @@ on the list of entries only."""
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +21,7 @@ from .layout import JPEG_CODECS
 from .metadata import Metadata, Seen
 from .published import check_md5
 from .report import Refusals, Report
-from .shards import Options, Shard, ShardWriter, digest_of, fingerprint, refusal
+from .shards import Options, Shard, ShardWriter, digest_of, entry_bytes, fingerprint, refusal, stamp_bytes
 from .source import Entry, EntryFile, Source
 from .sources import open_sources
 from .workplace import complete, workplace
@@ -61,9 +62,9 @@ def build(
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
     against the published sums first. progress: called with the bytes of each entry done.
 
-    Cut off at any moment, the same call goes on after the last whole shard, to the same bytes in the end. Pictures that
-    cannot be packed are refused and reported, not raised. Raises PackError for unusable sources, metadata or
-    destination, with the remedy.
+    Cut off at any moment, the same call goes on after the last whole shard, to the same bytes in the end; when it is
+    done, the same call of the same sources returns the same report. Pictures that cannot be packed are refused and
+    reported, not raised. Raises PackError for unusable sources, metadata or destination, with the remedy.
     """
     options = Options(transcode, decode, on_duplicate, codec)
     return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, md5, progress)
@@ -127,7 +128,7 @@ def _pack(
         "shard_bytes": shard_bytes,
         **asdict(options),
     }
-    with workplace(root, [source.path for source in sources], plan) as before:
+    with workplace(root, [source.path for source in sources], plan, lambda: _inputs(sources)) as before:
         if before is not None:
             return Report.of_dict(before)
         table = Metadata(metadata, key, root, gps) if metadata is not None else None
@@ -155,6 +156,7 @@ class _Build:
         self.refusals = Refusals(root)
         self.later = EntryFile(root, sources)
         self.digests = Seen()
+        self.listing = hashlib.sha256()
 
     def run(self, shard_bytes: int, workers: int, plan: dict[str, Any], checked_md5: list[str]) -> Report:
         numbers = []
@@ -170,7 +172,7 @@ class _Build:
         finish = Finish(self.root, self.sources, numbers, self.metadata, self.gps)
         shards, pack_id = finish.tables(self.report)
         manifest = finish.manifest(shards, pack_id, self.report, self.options.codec)
-        complete(self.root, plan, asdict(self.report), manifest)
+        complete(self.root, plan, asdict(self.report), manifest, self.listing.hexdigest())
         return self.report
 
     def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[Shard]:
@@ -242,7 +244,7 @@ class _Build:
         """Entries that may be packed; the others are refused, or set aside in self.later."""
         seen = Seen()
         for source in self.sources:
-            for entry in _listed(source):
+            for entry in _listed(source, self.listing):
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
                     self.refusals.add_listed(refusal(entry, reason))
@@ -267,9 +269,22 @@ class _Build:
             yield group
 
 
-def _listed(source: Source) -> Iterator[Entry]:
+def _inputs(sources: list[Source]) -> str:
+    """A digest of the sources as they are listed now."""
+    listing = hashlib.sha256()
+    for source in sources:
+        for _ in _listed(source, listing):
+            pass
+    return listing.hexdigest()
+
+
+def _listed(source: Source, listing: hashlib._Hash) -> Iterator[Entry]:
+    """The source's entries; they go into the digest `listing` too."""
     try:
-        yield from source.entries()
+        listing.update(stamp_bytes(source))
+        for entry in source.entries():
+            listing.update(entry_bytes(entry))
+            yield entry
     except OSError as error:
         raise PackError(
             f"{error.filename or source.path} cannot be read: {error.strerror or error}. Where the storage is failing, "

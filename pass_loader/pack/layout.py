@@ -6,6 +6,7 @@ shard-00000.parquet  one row a record: where it is, what it is, who made it
 index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
 refused.jsonl        one line a file that was not packed; missing where there was none
 removed.jsonl        one line a removal, restoration or purge; lines are only ever added
+finished             for the command that made the pack, should it be run again; no part of the pack
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from .direct import DirectWriter
 MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl", "refused.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
+FINISHED = "finished"  # what becomes of it: of the command that made the pack, a digest and the report
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)  # of flock
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)

@@ -64,11 +64,7 @@ class ParquetSource(Source):
         for batch in self._batches(self._schema.names):
             try:
                 entries = list(self._rows(batch, row))
-            except (
-                ValueError,
-                OverflowError,
-                RecursionError,
-            ) as error:  # text that is no UTF-8, a date outside the calendar
+            except (ValueError, OverflowError, RecursionError) as error:  # text that is no UTF-8, a date beyond 9999
                 raise PackError(f"{self.path}, rows {row} to {row + len(batch) - 1}: {error}") from None
             yield from entries
             row += len(batch)

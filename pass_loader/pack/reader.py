@@ -111,7 +111,7 @@ class Pack:
         date."""
         try:
             return read_manifest(self.path).get("revision", 0) != self.revision
-        except PackError:
+        except (PackError, OSError):  # the caller has an error of its own to raise
             return False
 
     def __repr__(self) -> str:

@@ -18,7 +18,7 @@ from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
 from .layout import append_member, end_tar, member_name, publish, shard_names
 from .report import Refusal, Report
-from .source import MAX_PICTURE_BYTES, Entry
+from .source import MAX_PICTURE_BYTES, Entry, Source
 
 # Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
 _COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "label", "class_name", "metadata",
@@ -91,11 +91,20 @@ def fingerprint(entries: list[Entry]) -> str:
     """Of the listing that a shard is made from, and of the sources: another file of the same name is read anew."""
     digest = hashlib.sha256()
     for source in dict.fromkeys(entry.source for entry in entries):
-        digest.update(repr(source.stamp()).encode("utf-8", "backslashreplace") + b"\n")
+        digest.update(stamp_bytes(source))
     for entry in entries:
-        row = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.metadata)
-        digest.update(repr(row).encode("utf-8", "backslashreplace") + b"\n")
+        digest.update(entry_bytes(entry))
     return digest.hexdigest()
+
+
+def stamp_bytes(source: Source) -> bytes:
+    return repr(source.stamp()).encode("utf-8", "backslashreplace") + b"\n"
+
+
+def entry_bytes(entry: Entry) -> bytes:
+    """What a listing says of an entry."""
+    row = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.metadata)
+    return repr(row).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class ShardWriter:

@@ -1,4 +1,4 @@
-"""A source's file, read in place by any number of threads; each thread keeps one open, whatever the number of sources."""
+"""A source's file, read in place by any number of threads; each keeps one open, whatever the number of sources."""
 
 from __future__ import annotations
 

@@ -3,29 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably
+from .layout import FINISHED, MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably
 from .manifest import write_manifest
 from .metadata import METADATA_SCRATCH
 
 _OURS = re.compile(
-    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|unfinished(\.tmp)?|locations\.json(\.tmp)?|"
-    r"re(moved|fused)\.jsonl(\.tmp)?|" + METADATA_SCRATCH
+    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|(un)?finished(\.tmp)?|"
+    r"locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|" + METADATA_SCRATCH
 )
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 
 
 @contextlib.contextmanager
-def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator[dict[str, Any] | None]:
-    """The directory, made if missing, for this process alone; the report of a packing that was cut off after its last
-    step. plan: what is packed and how; another one's leftovers are not gone on with. sources: must lie apart. Deletes
+def workplace(
+    root: Path, sources: list[Path], plan: dict[str, Any], inputs: Callable[[], str] = str
+) -> Iterator[dict[str, Any] | None]:
+    """The directory, made if missing, for this process alone; the report of the same packing where it is finished
+    already, or was cut off after its last step. plan: what is packed and how; another one's leftovers are not gone on
+    with. inputs: asked for where a finished pack is found, what `complete` was given. sources: must lie apart. Deletes
     nothing but what an unfinished packing left."""
     for source in sources:
         inside, around = source.resolve(), root.resolve()
@@ -35,7 +40,7 @@ def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator
         stack.enter_context(changing(root, "; it goes on after the last whole shard"))
         make_directory(root, exist_ok=True)
         stack.enter_context(locked(root, wait_s=0))
-        before = _begin(root, plan)
+        before = _begin(root, _digest(plan), inputs)
         try:
             yield before
         except sqlite3.OperationalError as error:
@@ -48,19 +53,26 @@ def workplace(root: Path, sources: list[Path], plan: dict[str, Any]) -> Iterator
         _clear(root)
 
 
-def _begin(root: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
+def _digest(plan: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
+
+
+def _begin(root: Path, plan: str, inputs: Callable[[], str]) -> dict[str, Any] | None:
     found = [path.name for path in root.iterdir()]
     marked, packed = UNFINISHED in found, MANIFEST in found
     if packed and not marked:
-        raise PackError(f"{root} is already a pack; give another --out")
+        done = _read(root / FINISHED)
+        if done.get("plan") == plan and done.get("inputs") == inputs():
+            return done["report"]
+        raise PackError(f"{root} is already a pack, of other sources or other options; give another --out")
     for name in found:
         if not (marked and (_OURS.fullmatch(name) or name == MANIFEST)):
             raise PackError(f"{root} is not empty: it holds {name}")
-    before = json.loads((root / UNFINISHED).read_bytes() or b"{}") if marked else {}
-    goes_on = before.get("plan") == json.loads(json.dumps(plan))
+    before = _read(root / UNFINISHED)
+    goes_on = before.get("plan") == plan
     if packed and not goes_on:
         _clear(root)
-        raise PackError(f"{root} is already a pack; give another --out")
+        raise PackError(f"{root} is already a pack, of other sources or other options; give another --out")
     if packed:
         return before["report"]
     if before and not goes_on and any(name.endswith(".tar") for name in found):
@@ -77,9 +89,24 @@ def _begin(root: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-def complete(root: Path, plan: dict[str, Any], report: dict[str, Any], manifest: dict[str, Any]) -> None:
-    """Write the manifest, the last step, which makes the files a pack. report: of JSON's types."""
-    write_durably(root / UNFINISHED, json.dumps({"plan": plan, "report": report}).encode())
+def _read(mark: Path) -> dict[str, Any]:
+    """Read UNFINISHED or FINISHED: an empty dict where it is missing, was just made or is damaged."""
+    try:
+        found = json.loads(mark.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def complete(
+    root: Path, plan: dict[str, Any], report: dict[str, Any], manifest: dict[str, Any], inputs: str = ""
+) -> None:
+    """Write the manifest, the last step, which makes the files a pack.
+
+    report: of JSON's types. inputs: equal for equal sources.
+    """
+    done = {"plan": _digest(plan), "inputs": inputs, "report": report}
+    write_durably(root / UNFINISHED, json.dumps(done).encode())
     write_manifest(root, manifest)
 
 
@@ -88,4 +115,5 @@ def _clear(root: Path) -> None:
     for path in root.iterdir():
         if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
             path.unlink()
-    (root / UNFINISHED).unlink()  # should a failing machine bring it back, the same command takes it away again
+    if (root / UNFINISHED).exists():  # should a failing machine bring it back, the same command takes it away again
+        os.replace(root / UNFINISHED, root / FINISHED)

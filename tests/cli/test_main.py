@@ -103,7 +103,8 @@ def test_strict_and_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str
         "in: b.jpg (id b): neither JPEG nor PNG but something that begins with 74 65 78 74" in capsys.readouterr().out
     )
     assert main(["build", root, "--out", str(tmp_path / "2"), "--strict"]) == 1
-    assert main(["build", root, "--out", str(tmp_path / "2")]) == 1
+    assert main(["build", root, "--out", str(tmp_path / "2")]) == 0, "it is done already"
+    assert main(["build", root, "--out", str(tmp_path / "2"), "--decode"]) == 1
     assert "already a pack" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 1
     assert "is not a pack" in capsys.readouterr().err

@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 import traceback
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -46,11 +46,15 @@ def tars() -> list[bytes]:
     plain = {f"PASS_dataset/0/{number}.jpg": data for number, data in enumerate(_PICTURES)}
     samples = {f"{number}.{suffix}": data for number, picture in enumerate(_PICTURES)
                for suffix, data in (("jpg", picture), ("cls", b"3"), ("json", b'{"a": 1, "b": [2, "x"]}'))}  # fmt: skip
-    usual = [_tar(plain), _tar(samples), _tar({"n" * 120 + name: data for name, data in plain.items()}, tarfile.GNU_FORMAT)]
+    usual = [
+        _tar(plain),
+        _tar(samples),
+        _tar({"n" * 120 + name: data for name, data in plain.items()}, tarfile.GNU_FORMAT),
+    ]
     return usual * 5 + [_tar(plain, pax=[pax, pax, {}]) for pax in _PAX]
 
 
-def _tar(files: dict[str, bytes], format: int = tarfile.PAX_FORMAT, pax: list[dict[str, str]] = []) -> bytes:
+def _tar(files: dict[str, bytes], format: int = tarfile.PAX_FORMAT, pax: Sequence[dict[str, str]] = ()) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=format, errors="surrogateescape") as tar:
         for place, (name, data) in enumerate(files.items()):
@@ -93,7 +97,11 @@ def parquets() -> list[bytes]:
 
 
 def lists() -> list[bytes]:
-    return [b"c0/0.jpg\nc1/1.jpg\nc0/2.png\n", b"/dev/zero\nc0\n.\n..\n/\nc1/1.jpg\n", b"c0/0.jpg\r\n" * 4 + b"\xff\xfe\n"]
+    return [
+        b"c0/0.jpg\nc1/1.jpg\nc0/2.png\n",
+        b"/dev/zero\nc0\n.\n..\n/\nc1/1.jpg\n",
+        b"c0/0.jpg\r\n" * 4 + b"\xff\xfe\n",
+    ]
 
 
 def csvs() -> list[bytes]:
@@ -156,8 +164,8 @@ def with_checksums(tar: bytes) -> bytes:
 
 
 def pack_number(kind: str, number: int, root: Path) -> str:
-    """Make source `number` of a kind in an empty directory and pack it. Returns what became of it in a word. Raises what
-    `build` raises, but no PackError."""
+    """Make source `number` of a kind in an empty directory and pack it. Returns what became of it in a word. Raises
+    what `build` raises, but no PackError."""
     dice = random.Random(f"{kind} {number}")
     tree = {f"c{place % 2}/{place}.jpg": data for place, data in enumerate(_PICTURES)}
     source, metadata = root / KINDS[kind][1], None

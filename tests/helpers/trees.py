@@ -23,8 +23,8 @@ def write_tree(root: Path, files: dict[str, bytes]) -> Path:
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    """Read the files in a folder without folders."""
-    return {path.name: path.read_bytes() for path in root.iterdir()}
+    """Read the files in a folder without folders; of a pack not the note of the command that made it."""
+    return {path.name: path.read_bytes() for path in root.iterdir() if path.name != "finished"}
 
 
 def tar_of(path: Path, members: dict[str, bytes]) -> Path:

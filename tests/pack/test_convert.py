@@ -263,9 +263,9 @@ def test_destinations(pack: Path, tmp_path: Path) -> None:
     write_tree(tmp_path / "full", {"thesis.doc": b"mine"})
     with pytest.raises(PackError, match="thesis.doc"):
         convert(pack, tmp_path / "full", "dct")
-    convert(pack, tmp_path / "dct", "dct")
+    assert convert(pack, tmp_path / "dct", "dct") == convert(pack, tmp_path / "dct", "dct"), "a repeated one is done"
     with pytest.raises(PackError, match="already a pack"):
-        convert(pack, tmp_path / "dct", "dct")
+        convert(pack, tmp_path / "dct", "dct-zstd")
     with pytest.raises(ValueError, match="codec is 'raw'"):
         convert(pack, tmp_path / "raw", "raw")
 
