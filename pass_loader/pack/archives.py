@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from ..errors import PackError
-from .layout import member_name
-from .plain_json import plain_json
-from .source import Entry, Source, html_hint, id_and_class, label_problem
+from .source import Entry, Naming, Source, html_hint, id_and_class
 from .source_file import SourceFile
+from .webdataset import Samples, is_foreign
 
 _BLOCK = tarfile.BLOCKSIZE
-_MAX_COMPANION_BYTES = 16 << 20  # a label or a picture's metadata has less
-_COMPANIONS = (".cls", ".json")  # of a WebDataset sample: label and metadata
+_CHECKED = 1000  # entries of a tar that are looked at before anything is packed
 
 
 class TarSource(Source):
     """PASS's tars, `PASS_dataset/<n>/<hash>.jpg`: the id is the base name up to its first dot; the numbered folders
     mean nothing and give no label.
 
-    WebDataset's: members in a row with the same name up to the first dot are a sample. Where one of them is a .cls
-    or a .json, they give the others label (a whole number) and metadata, and the id is the key, folder included; in a
-    tar that `export` wrote, the id that it had.
+    WebDataset's: files in a row with the same key are a sample (webdataset.py). A .cls, .json or .txt of it gives its
+    picture label (a whole number) and metadata, and the id is the key, folder included; in a tar that `export` wrote,
+    the id that it had. With class_folders every file is read as a folder's would be.
     """
 
-    def __init__(self, path: Path):
-        super().__init__(path)
+    def __init__(self, path: Path, naming: Naming = Naming()):
+        super().__init__(path, naming)
         self._file = SourceFile(path)
 
     def size(self) -> int:
@@ -48,73 +45,35 @@ class TarSource(Source):
         return data
 
     def entries(self) -> Iterator[Entry]:
-        key = ""
-        sample: list[Entry] = []
-        for entry in self._members():
-            found = _key(entry.name)
-            if sample and found != key:
-                yield from self._sample(sample)
-                sample = []
-            key = found
-            sample.append(entry)
-        yield from self._sample(sample)
+        if self.naming.class_folders:
+            self.beside.clear()
+            for file in self._files():
+                if is_foreign(file.name):
+                    self.beside[file.name.rpartition("/")[2]] += 1
+                else:
+                    yield file
+            return
+        samples = Samples(str(self.path), self.read, self.naming.id, self.naming.image_key)
+        self.beside = samples.beside
+        yield from samples.entries(self._files())
 
-    def _members(self) -> Iterator[Entry]:
+    def check(self) -> None:
+        for _ in itertools.islice(self.entries(), _CHECKED):
+            pass
+
+    def _files(self) -> Iterator[Entry]:
         try:
             for name, offset, length, problem in members(self.path):
-                id = name.rpartition("/")[2].split(".")[0]
-                yield Entry(self, name, id, None, offset, length, problem)
+                path = PurePosixPath(name)
+                id, class_name = name.rpartition("/")[2].split(".")[0], None
+                if self.naming.class_folders:
+                    id, class_name = id_and_class(path)
+                yield Entry(self, name, self.naming.id_of(path) or id, class_name, offset, length, problem)
         except PackError:
             raise
         except Exception as error:  # of a damaged header tarfile raises many kinds
             hint = html_hint(self.path) or "; it is cut off or damaged: download it again"
             raise PackError(f"{self.path} is not a readable, uncompressed tar: {in_words(error)}{hint}") from None
-
-    def _sample(self, sample: list[Entry]) -> Iterator[Entry]:
-        if len(sample) == 1:
-            yield sample[0]
-            return
-        found = {PurePosixPath(entry.name).suffix: entry for entry in sample}
-        companions = {suffix: found[suffix] for suffix in _COMPANIONS if suffix in found and not found[suffix].problem}
-        pictures = [entry for entry in sample if entry not in companions.values()]
-        if not companions or not pictures:
-            yield from sample
-            return
-        try:
-            label = self._label(companions.get(".cls"))
-            metadata = self._metadata(companions.get(".json"))
-        except ValueError as error:
-            yield from (
-                replace(entry, problem=f"its sample's .cls or .json cannot be read: {error}") for entry in pictures
-            )
-            return
-        key = _key(sample[0].name)
-        own = metadata.get("id")
-        id = own if isinstance(own, str) and member_name(own, "jpeg") == key + ".jpg" else key
-        if id == own:
-            del metadata["id"]
-        yield from (replace(entry, id=id, label=label, metadata=metadata) for entry in pictures)
-
-    def _label(self, entry: Entry | None) -> int | None:
-        if entry is None:
-            return None
-        label = int(self._companion(entry))
-        if problem := label_problem(label):
-            raise ValueError(problem)
-        return label
-
-    def _metadata(self, entry: Entry | None) -> dict[str, Any]:
-        if entry is None:
-            return {}
-        found = plain_json(self._companion(entry))
-        if not isinstance(found, dict):
-            raise ValueError(f"{entry.name} holds no JSON object")
-        return found
-
-    def _companion(self, entry: Entry) -> bytes:
-        if entry.length > _MAX_COMPANION_BYTES:
-            raise ValueError(f"{entry.name} has {entry.length:,} bytes")
-        return self.read(entry)
 
 
 def is_tar(path: Path) -> bool:
@@ -222,12 +181,6 @@ def _is_header(block: bytes) -> bool:
     return True
 
 
-def _key(name: str) -> str:
-    """WebDataset's: the path up to the first dot of its last part."""
-    folder, slash, base = name.rpartition("/")
-    return folder + slash + base.split(".")[0]
-
-
 def _tar_problem(member: tarfile.TarInfo) -> str | None:
     if member.issparse():
         return "it is a sparse member"
@@ -237,8 +190,8 @@ def _tar_problem(member: tarfile.TarInfo) -> str | None:
 class ZipSource(Source):
     """A folder tree in a zip, stored or deflated; ids and labels as of a folder."""
 
-    def __init__(self, path: Path):
-        super().__init__(path)
+    def __init__(self, path: Path, naming: Naming = Naming()):
+        super().__init__(path, naming)
         try:
             self._zip = zipfile.ZipFile(SourceFile(path))  # type: ignore[arg-type]
         except Exception as error:  # of a damaged directory zipfile raises many kinds
@@ -252,9 +205,10 @@ class ZipSource(Source):
     def entries(self) -> Iterator[Entry]:
         for info in self._zip.infolist():
             if not info.filename.endswith("/"):  # is_dir() fails for an empty name
-                id, class_name = id_and_class(PurePosixPath(info.filename))
+                path = PurePosixPath(info.filename)
+                id, class_name = id_and_class(path)
                 problem = "it is encrypted" if info.flag_bits & 1 else None
-                yield Entry(self, info.filename, id, class_name, info.header_offset, info.file_size, problem)
+                yield Entry(self, info.filename, self.naming.id_of(path) or id, class_name, info.header_offset, info.file_size, problem)
 
     def read(self, entry: Entry) -> bytes:
         with self._lock:

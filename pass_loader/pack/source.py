@@ -5,12 +5,35 @@ from __future__ import annotations
 import json
 import tempfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 MAX_PICTURE_BYTES = 256 << 20  # 178,956,970 pixels at 12 bits each: a larger file is no picture that is packed
+
+
+PICTURE_SUFFIXES = {"jpg", "jpeg", "jpe", "jfif", "png", "gif", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm"}
+IDS = ("path", "stem")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """What ids and labels are taken from.
+
+    id: "path", "stem", or "" for what the kind of source has. image_key: suffix of the picture in a WebDataset sample.
+    class_folders: a tar's first folder is the class. allow_empty: class folders without pictures are classes.
+    """
+
+    id: str = ""
+    image_key: str | None = None
+    class_folders: bool = False
+    allow_empty: bool = False
+
+    def id_of(self, path: PurePosixPath) -> str:
+        """Return the path, or its last part without suffix, or "" where the kind of source decides."""
+        return str(path) if self.id == "path" else path.stem if self.id == "stem" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +80,12 @@ _ENTRY_FIELDS = [field.name for field in fields(Entry)[1:]]
 class Source(ABC):
     """`entries` lists in a fixed order: equal input gives equal packs. `read` is called by any number of threads."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: Path, naming: Naming = Naming()):
+        self.path, self.naming = path, naming
+        self.beside: Counter[str] = Counter()  # files that were passed over when the entries were listed, by suffix
+
+    def check(self) -> None:  # noqa: B027
+        """Raise PackError, before anything is packed, for what would not be packed as it is meant."""
 
     @property
     def name(self) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import PackError
 from .archives import TarSource, ZipSource, is_tar, is_zip
 from .parquet_source import ParquetSource
-from .source import Entry, Source, html_hint, id_and_class, without_suffix
+from .source import PICTURE_SUFFIXES, Entry, Naming, Source, html_hint, id_and_class, without_suffix
 
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside pictures, as `datasets`' imagefolder has it
 
@@ -21,8 +21,19 @@ class FolderSource(Source):
     path below the root without its suffix. A table metadata.csv (.jsonl, .parquet) in the root is no picture: give it
     as metadata."""
 
-    def __init__(self, path: Path):
-        super().__init__(path.resolve())
+    def __init__(self, path: Path, naming: Naming = Naming()):
+        super().__init__(path.resolve(), naming)
+
+    def check(self) -> None:
+        """Raise PackError for class folders without a picture's suffix, as ImageFolder does."""
+        if self.naming.allow_empty:
+            return
+        empty = [name for name in self.classes() if not _holds_pictures(self.path / name)]
+        if empty:
+            raise PackError(
+                f"{self.path}: the class folders {', '.join(empty[:5])}{' ...' if len(empty) > 5 else ''} hold no "
+                "picture, and would shift the labels: delete them, or give --allow-empty to keep their labels"
+            )
 
     def classes(self) -> list[str]:
         return sorted(child.name for child in os.scandir(self.path) if os.path.isdir(child.path))
@@ -42,8 +53,9 @@ class FolderSource(Source):
                 path = Path(directory, file)
                 relative = path.relative_to(self.path)
                 length, problem = _file_length(path)
-                id, class_name = id_and_class(PurePosixPath(relative))
-                yield Entry(self, str(relative), id, class_name, 0, length, problem)
+                posix = PurePosixPath(relative)
+                id, class_name = id_and_class(posix)
+                yield Entry(self, str(relative), self.naming.id_of(posix) or id, class_name, 0, length, problem)
 
     def size(self) -> int:
         return sum(entry.length for entry in self.entries())
@@ -62,7 +74,7 @@ class ListSource(Source):
                 name = line.rstrip("\r\n")
                 if name:
                     length, problem = _file_length(self.path.parent / name)
-                    id = without_suffix(PurePosixPath(name))
+                    id = self.naming.id_of(PurePosixPath(name)) or without_suffix(PurePosixPath(name))
                     yield Entry(self, name, id.lstrip("/"), None, 0, length, problem)
 
     def size(self) -> int:
@@ -82,14 +94,24 @@ def _file_length(path: Path) -> tuple[int, str | None]:
     return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (0, "it is no regular file")
 
 
-def open_sources(paths: Sequence[str | Path]) -> list[Source]:
-    """Raises PackError for what is no source, with what it seems to be and the remedy."""
-    return [_open_source(Path(path)) for path in paths]
+def _holds_pictures(folder: Path) -> bool:
+    """Return True where a file below has a picture's suffix, or none and is not hidden."""
+    for _, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            suffix = PurePosixPath(file).suffix
+            if suffix[1:].lower() in PICTURE_SUFFIXES or not (suffix or file.startswith(".")):
+                return True
+    return False
 
 
-def _open_source(path: Path) -> Source:
+def open_sources(paths: Sequence[str | Path], naming: Naming = Naming()) -> list[Source]:
+    """Open sources of any kind. Raises PackError for what is no source, with what it seems to be and the remedy."""
+    return [_open_source(Path(path), naming) for path in paths]
+
+
+def _open_source(path: Path, naming: Naming) -> Source:
     if path.is_dir():
-        return FolderSource(path)
+        return FolderSource(path, naming)
     if not path.exists():
         raise PackError(f"{path} does not exist")
     if not path.is_file():
@@ -102,11 +124,11 @@ def _open_source(path: Path) -> Source:
     if magic == b"PAR1":
         return ParquetSource(path)
     if magic and is_tar(path):
-        return TarSource(path)
+        return TarSource(path, naming)
     if is_zip(path):
-        return ZipSource(path)
+        return ZipSource(path, naming)
     if path.suffix == ".txt" and magic and not html_hint(path):
-        return ListSource(path)
+        return ListSource(path, naming)
     raise PackError(
         f"{path} is neither a folder nor a tar, zip, Parquet file or .txt list of paths"
         f"{html_hint(path) or ('; it is empty: download it again' if not magic else '')}"
