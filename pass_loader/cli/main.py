@@ -19,11 +19,11 @@ from .attribution import add_attribution_command
 from .bench import add_bench_command
 from .progress import ProgressBar
 from .removal import add_removal_commands
-from .sources import add_recipe, add_source_commands, at_least
+from .sources import add_recipe, add_source_commands, at_least, with_formats
 
 
 def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(with_formats(sys.argv[1:] if arguments is None else arguments))
     try:
         return options.run(options)
     except (PackError, RecordError, OSError, ValueError, ImportError) as error:

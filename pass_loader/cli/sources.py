@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from .. import recipes
-from ..pack.build import ON_DUPLICATE, build, index
+from ..pack.build import ON_DUPLICATE, TRANSCODE, build, index
 from ..pack.convert import convert
 from ..pack.export import FORMATS, export
 from ..pack.foreign import locate
 from ..pack.layout import JPEG_CODECS
 from ..pack.reader import Pack
 from ..pack.report import Report
+from ..pack.source import IDS
 from ..pack.sources import open_sources
 from .progress import ProgressBar
 
@@ -28,6 +29,15 @@ def size_in_bytes(text: str) -> int:
     if match is None or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a size; want for example 1GiB, 500MB, 1000000")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def with_formats(arguments: list[str]) -> list[str]:
+    """Return the arguments with "--transcode" as "--transcode=jpeg" where no format follows it, but a source may."""
+    following = [*arguments[1:], ""]
+    return [
+        "--transcode=jpeg" if argument == "--transcode" and after not in TRANSCODE[1:] else argument
+        for argument, after in zip(arguments, following)
+    ]
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -54,7 +64,13 @@ def add_source_commands(commands: Any) -> None:
     )  # fmt: skip
     _add_packing(make)
     make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
-    make.add_argument("--transcode", action="store_true", help="turn other formats into JPEG, quality 95, 4:4:4")
+    make.add_argument(
+        "--transcode", nargs="?", const="jpeg", default=False, choices=TRANSCODE[1:],
+        help="turn other formats into JPEG, quality 95, 4:4:4, or into PNG without loss; without a word: jpeg",
+    )  # fmt: skip
+    make.add_argument(
+        "--allow-empty", action="store_true", help="class folders without pictures are classes, not an error"
+    )
     _add_codec(make, default="jpeg")
     make.set_defaults(run=_build)
 
@@ -88,6 +104,9 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, type=Path, metavar="PACK", help="the pack's directory: new, or of a packing cut off")
     add("--metadata", type=Path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
     add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
+    add("--id", choices=IDS, default="", help="a file's path, or its last part without suffix, is its id")
+    add("--image-key", metavar="SUFFIX", help="the picture of WebDataset samples that hold several: image.jpg")
+    add("--class-folders", action="store_true", help="read tars as folders are read: the first folder is the class")
     add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
     add("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
     add("--decode", action="store_true", help="prove every picture by decoding it")
@@ -113,6 +132,9 @@ def _packing(options: argparse.Namespace) -> dict[str, Any]:
         "key": options.key,
         "gps": not options.no_gps,
         "workers": options.workers,
+        "id": options.id,
+        "image_key": options.image_key,
+        "class_folders": options.class_folders,
         "decode": options.decode,
         "on_duplicate": options.on_duplicate,
         "md5": options.md5,
@@ -128,6 +150,7 @@ def _build(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
             options.sources, options.out, shard_bytes=options.shard_bytes, transcode=options.transcode,
+            allow_empty=options.allow_empty,
             codec=options.codec, progress=progress, **_packing(options),
         )  # fmt: skip
     return _done(options, report)

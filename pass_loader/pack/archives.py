@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import PackError
 from .source import Entry, Naming, Source, html_hint, id_and_class
 from .source_file import SourceFile
-from .webdataset import Samples, is_foreign
+from .webdataset import Samples, UnclearSampleError, is_foreign
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHECKED = 1000  # entries of a tar that are looked at before anything is packed
@@ -58,7 +58,12 @@ class TarSource(Source):
         yield from samples.entries(self._files())
 
     def check(self) -> None:
-        for _ in itertools.islice(self.entries(), _CHECKED):
+        try:
+            for _ in itertools.islice(self.entries(), _CHECKED):
+                pass
+        except UnclearSampleError:
+            raise
+        except PackError:  # damage is told when the packing gets there: what came before it is kept
             pass
 
     def _files(self) -> Iterator[Entry]:
@@ -208,7 +213,15 @@ class ZipSource(Source):
                 path = PurePosixPath(info.filename)
                 id, class_name = id_and_class(path)
                 problem = "it is encrypted" if info.flag_bits & 1 else None
-                yield Entry(self, info.filename, self.naming.id_of(path) or id, class_name, info.header_offset, info.file_size, problem)
+                yield Entry(
+                    self,
+                    info.filename,
+                    self.naming.id_of(path) or id,
+                    class_name,
+                    info.header_offset,
+                    info.file_size,
+                    problem,
+                )
 
     def read(self, entry: Entry) -> bytes:
         with self._lock:

@@ -5,12 +5,13 @@ on the list of entries only."""
 from __future__ import annotations
 
 import hashlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from zlib import crc32
 
 from ..errors import PackError
 from .archives import TarSource
@@ -22,11 +23,12 @@ from .metadata import Metadata, Seen
 from .published import check_md5
 from .report import Refusals, Report
 from .shards import Options, Shard, ShardWriter, digest_of, entry_bytes, fingerprint, refusal, stamp_bytes
-from .source import Entry, EntryFile, Source
+from .source import IDS, Entry, EntryFile, Naming, Source
 from .sources import open_sources
 from .workplace import complete, workplace
 
 ON_DUPLICATE = ("keep", "first", "error")
+TRANSCODE = (False, "jpeg", "png")
 _SAME_ID, _SAME_BYTES = "its id was packed before", "its bytes were packed before"
 _TAR_BLOCK = 512
 _SHARD_RECORDS = 1 << 14  # at the most: what is known of a shard's pictures lies in memory
@@ -41,8 +43,12 @@ def build(
     gps: bool = True,
     shard_bytes: int = 1 << 30,
     workers: int | None = None,
-    transcode: bool = False,
+    transcode: bool | str = False,
     codec: str = "jpeg",
+    id: str = "",
+    image_key: str | None = None,
+    class_folders: bool = False,
+    allow_empty: bool = False,
     decode: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
@@ -56,7 +62,11 @@ def build(
     threads, a shard each; None: one a core. codec: "jpeg" keeps files untouched; "dct" stores their coefficients
     without Huffman codes, for faster decoding (docs/dct-codec.md), "dct-zstd" does so in fewer bytes; files that they
     cannot represent stay as they are, and those that cannot be decoded are refused. PNGs stay as they are.
-    transcode: other formats, and PNGs, become JPEGs.
+    transcode: "jpeg" (or True) turns other formats, and PNGs, into JPEGs; "png" turns other formats into PNGs, without
+    loss. id: "path" takes a file's whole path for its id, "stem" its last part without suffix; "" what the kind of source
+    has. image_key: the suffix of the picture in WebDataset samples that hold several, such as "image.jpg".
+    class_folders: read tars as folders are read: the first folder is the class. allow_empty: class folders without
+    pictures are classes too; without, they are an error.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
@@ -66,8 +76,12 @@ def build(
     done, the same call of the same sources returns the same report. Pictures that cannot be packed are refused and
     reported, not raised. Raises PackError for unusable sources, metadata or destination, with the remedy.
     """
+    transcode = "jpeg" if transcode is True else transcode
+    if transcode not in TRANSCODE:
+        raise ValueError(f"transcode is {transcode!r}, want one of {TRANSCODE}")
     options = Options(transcode, decode, on_duplicate, codec)
-    return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, md5, progress)
+    naming = Naming(id, image_key, class_folders, allow_empty)
+    return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, naming, md5, progress)
 
 
 def index(
@@ -78,6 +92,9 @@ def index(
     key: str = "hash",
     gps: bool = True,
     workers: int | None = None,
+    id: str = "",
+    image_key: str | None = None,
+    class_folders: bool = False,
     decode: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
@@ -96,7 +113,8 @@ def index(
     if len(set(names)) < len(names):
         raise PackError(f"two tars have the same name, by which they would be found again: {sorted(names)}; rename one")
     options = Options(decode=decode, on_duplicate=on_duplicate, in_place=True)
-    return _pack(sources, out, metadata, key, gps, 1 << 30, workers, options, md5, progress)
+    naming = Naming(id, image_key, class_folders)
+    return _pack(sources, out, metadata, key, gps, 1 << 30, workers, options, naming, md5, progress)
 
 
 def _pack(
@@ -108,6 +126,7 @@ def _pack(
     shard_bytes: int,
     workers: int | None,
     options: Options,
+    naming: Naming,
     md5: bool,
     progress: Callable[[int], None] | None,
 ) -> Report:
@@ -118,7 +137,14 @@ def _pack(
         raise ValueError(f"codec is {options.codec!r}, want one of {JPEG_CODECS}")
     if options.on_duplicate not in ON_DUPLICATE:
         raise ValueError(f"on_duplicate is {options.on_duplicate!r}, want one of {ON_DUPLICATE}")
-    sources = open_sources(paths)
+    if naming.id not in ("", *IDS):
+        raise ValueError(f"id is {naming.id!r}, want one of {IDS}")
+    sources = open_sources(paths, naming)
+    tars = [source for source in sources if isinstance(source, TarSource)]
+    if not tars and (naming.image_key is not None or naming.class_folders):
+        raise PackError("--image-key and --class-folders are for tars, and no source is one")
+    if naming.image_key is not None and naming.class_folders:
+        raise PackError("--image-key is for samples, --class-folders for tars that have none: give one of them")
     files = [*paths, metadata] if metadata is not None else list(paths)
     checked = [check_md5(path) for path in files] if md5 else []
     plan = {
@@ -127,10 +153,13 @@ def _pack(
         "gps": gps,
         "shard_bytes": shard_bytes,
         **asdict(options),
+        **{name: value for name, value in asdict(naming).items() if value},  # what is asked for alone
     }
     with workplace(root, [source.path for source in sources], plan, lambda: _inputs(sources)) as before:
         if before is not None:
             return Report.of_dict(before)
+        for source in sources:
+            source.check()
         table = Metadata(metadata, key, root, gps) if metadata is not None else None
         build = _Build(root, sources, table, gps, options, progress or (lambda _: None))
         return build.run(shard_bytes, workers or usable_cores(), plan, checked)
@@ -155,6 +184,7 @@ class _Build:
         self.report = Report(without_metadata=None if metadata is None else 0)
         self.refusals = Refusals(root)
         self.later = EntryFile(root, sources)
+        self.apart: Counter[str] = Counter()
         self.digests = Seen()
         self.listing = hashlib.sha256()
 
@@ -171,6 +201,10 @@ class _Build:
         self.report.checked_md5 = checked_md5
         finish = Finish(self.root, self.sources, numbers, self.metadata, self.gps)
         shards, pack_id = finish.tables(self.report)
+        self.report.beside = dict(sum((source.beside for source in self.sources), Counter()))
+        self.report.ids_apart = dict(self.apart)
+        if self.metadata is not None:
+            self.report.hints += self.metadata.hints()
         manifest = finish.manifest(shards, pack_id, self.report, self.options.codec)
         complete(self.root, plan, asdict(self.report), manifest, self.listing.hexdigest())
         return self.report
@@ -248,10 +282,14 @@ class _Build:
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
                     self.refusals.add_listed(refusal(entry, reason))
-                elif seen.is_new(entry.id):
+                    continue
+                names = _names(entry.name)
+                first = seen.first(entry.id, *names.values())
+                if first is None:
                     yield entry
                 else:
                     self.later.append(entry)
+                    self.apart.update(way for (way, name), other in zip(names.items(), first) if name != other)
 
     def _groups(self, entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
         """A shard's entries. Depends on the listed sizes only, not on what is refused or on the number of workers."""
@@ -290,6 +328,12 @@ def _listed(source: Source, listing: hashlib._Hash) -> Iterator[Entry]:
             f"{error.filename or source.path} cannot be read: {error.strerror or error}. Where the storage is failing, "
             "copy or download the source again; then run the same command to go on"
         ) from None
+
+
+def _names(name: str) -> dict[str, int]:
+    """Return short digests of the ids that IDS would give."""
+    path = PurePosixPath(name)
+    return {way: crc32(Naming(way).id_of(path).encode("utf-8", "surrogateescape")) for way in IDS}
 
 
 def _bad_id(id: str) -> str | None:

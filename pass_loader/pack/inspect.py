@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .. import _C
 from ..errors import BadPictureError
@@ -48,13 +50,15 @@ def encoded(picture: Picture, codec: str) -> Picture:
     return picture if data is None else replace(picture, data=data, codec="dct")
 
 
-def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Picture:
-    """Check what a header says. Raises BadPictureError with the reason for a refusal.
+def inspect(data: bytes, transcode: bool | str = False, decode: bool = False) -> Picture:
+    """Return the picture that is to be packed. Raises BadPictureError with the reason for a refusal.
+
+    transcode: "jpeg" turns other formats and PNGs into JPEG, "png" other formats into PNG; True is "jpeg".
 
     The header is read always. The pixels are decoded, and so proven, with `decode`, and where the bytes do not end with
     an end-of-image marker or IEND chunk: a cut-off file shows itself that way, and whole files cost no decode.
     """
-    if data.startswith(_PNG) and not transcode:
+    if data.startswith(_PNG) and transcode in (False, "png"):
         return _picture(data, decode, transcoded=False)
     if not data.startswith(b"\xff\xd8\xff"):
         kind = _kind(data)
@@ -62,7 +66,7 @@ def inspect(data: bytes, transcode: bool = False, decode: bool = False) -> Pictu
             raise BadPictureError(
                 f"neither JPEG nor PNG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
             )
-        data = _to_jpeg(data)
+        data = _to_png(data) if transcode == "png" else _to_jpeg(data)
         return _picture(data, decode, transcoded=True)
     return _picture(data, decode, transcoded=False)
 
@@ -98,16 +102,43 @@ def _kind(data: bytes) -> str:
 
 
 def _to_jpeg(data: bytes) -> bytes:
-    """Quality 95, 4:4:4, by Pillow, after its convert("RGB"). More than 8 bits a sample are refused, not cut off."""
+    """Return quality 95, 4:4:4, by Pillow, after its convert("RGB"). More than 8 bits a sample are refused, not cut off."""
+
+    def write(picture: Any, out: io.BytesIO) -> None:
+        # Pillow opens a PNG of 16-bit colours as 8-bit RGB; byte 24 is the bit depth of IHDR.
+        if picture.mode.startswith(("I", "F")) or (picture.format == "PNG" and data[24] == 16):
+            raise BadPictureError(f"{picture.format} of more than 8 bits: JPEG would lose its depth")
+        picture.convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
+
+    return _rewritten(data, write)
+
+
+_PNG_MODES = {"1": "L", "L": "L", "I;16": "I;16", "RGB": "RGB", "RGBA": "RGBA"}  # of Pillow; others: convert("RGB")
+
+
+def _to_png(data: bytes) -> bytes:
+    """Return a PNG of the pixels that Pillow reads; alpha and gray of 16 bits stay. What PNG cannot hold is refused."""
+
+    def write(picture: Any, out: io.BytesIO) -> None:
+        if picture.mode not in _PNG_MODES and picture.mode.startswith(("I", "F")):
+            raise BadPictureError(f"{picture.format} with samples of mode {picture.mode}: PNG would lose their depth")
+        if picture.mode == "CMYK":
+            raise BadPictureError(
+                f"{picture.format} of CMYK: PNG has no such colours (--transcode jpeg makes RGB of it)"
+            )
+        mode = _PNG_MODES.get(picture.mode, "RGBA" if picture.has_transparency_data else "RGB")
+        picture.convert(mode).save(out, "PNG")
+
+    return _rewritten(data, write)
+
+
+def _rewritten(data: bytes, write: Callable[[Any, io.BytesIO], None]) -> bytes:
     from PIL import Image
 
+    out = io.BytesIO()
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            # Pillow opens a PNG of 16-bit colours as 8-bit RGB; byte 24 is the bit depth of IHDR.
-            if picture.mode.startswith(("I", "F")) or (picture.format == "PNG" and data[24] == 16):
-                raise BadPictureError(f"{picture.format} of more than 8 bits: JPEG would lose its depth")
-            out = io.BytesIO()
-            picture.convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
+            write(picture, out)
     except BadPictureError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from csv import DictReader
+from csv import Error as CsvError
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,10 @@ import pyarrow.parquet as pq
 from ..errors import PackError
 from . import arrow
 from .layout import NO_SPACE, TABLE_SCHEMA
-from .source import html_hint
+from .source import PICTURE_SUFFIXES, html_hint
 
+_HINTED = 1000  # ids without a row that hints look at
+_BLOCK_BYTES = 4 << 20  # of a CSV: a row has less
 METADATA_SCRATCH = "metadata.scratch"
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
 GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging Face's
@@ -52,6 +56,7 @@ class Metadata:
         self._copy(kept)
         self._batches = pa.ipc.open_file(pa.memory_map(str(self._scratch)))
         self._used = 0
+        self._missed: list[str] = []  # the first ids without a row
 
     def _copy(self, kept: list[str]) -> None:
         writer = None
@@ -96,11 +101,70 @@ class Metadata:
         place = np.zeros(len(ids), dtype=np.int64)
         place[order] = np.arange(len(order))
         self._used += len(found)
+        room = _HINTED - len(self._missed)
+        self._missed += [ids[place] for place in np.flatnonzero(rows < 0)[:room].tolist()]
         return pa.concat_tables(parts).combine_chunks().take(arrow.numbers(place, rows >= 0)), len(ids) - len(found)
+
+    def hints(self) -> list[str]:
+        """Return what to look at where ids have no row: keys that nearly fit, and why."""
+        if not self._missed:
+            return []
+        table, missed = self.path.name, self._missed
+        wanted: dict[str, str] = {}
+        for id in missed:
+            wanted.setdefault(plain_key(id), id)
+        near: dict[str, str] = {}  # id to the table's key
+        example = ""
+        for key in self._rows:
+            example = example or key
+            if (fitting := wanted.get(plain_key(key))) is not None:
+                near.setdefault(fitting, key)
+        if near:
+            id, key = next(iter(near.items()))
+            why = " and ".join(_differences(key, id))
+            return [
+                f"{len(near):,} of the first {len(missed):,} pictures without a row nearly have one in {table}: its "
+                f"column {self.key!r} has {key!r} for the id {id!r}; they differ {why}. Make the column's values the ids"
+            ]
+        if self._used:
+            return []
+        return [
+            f"no row of {table} belongs to a picture: its column {self.key!r} has values such as {example!r}, ids are such "
+            f"as {missed[0]!r}. Another column may hold the ids (--key), or other ids may fit (--id path, --id stem)"
+        ]
 
     def unused(self) -> int:
         """Rows that no packed picture has asked for."""
         return self._first[-1] - self._used
+
+
+def plain_key(text: str) -> str:
+    """Return a key without what makes one nearly fit: blanks, folders, a picture's suffix, leading zeros, capitals."""
+    base = _without_picture_suffix(text.strip().rpartition("/")[2])[0].lower()
+    return base.lstrip("0") or "0" if base.isdigit() else base
+
+
+def _differences(key: str, id: str) -> list[str]:
+    """Return in which ways two strings of the same plain_key differ."""
+    found = []
+    if len(key) - len(key.strip()) != len(id) - len(id.strip()):
+        found.append("in blanks around it")
+    (key_folder, _, key), (id_folder, _, id) = key.strip().rpartition("/"), id.strip().rpartition("/")
+    if key_folder != id_folder:
+        found.append("in the folder")
+    (key, key_suffix), (id, id_suffix) = _without_picture_suffix(key), _without_picture_suffix(id)
+    if key_suffix != id_suffix:
+        found.append("in the suffix")
+    if key.lower() != id.lower():
+        found.append("in leading zeros (a spreadsheet takes them away)")
+    elif key != id:
+        found.append("in capitals")
+    return found
+
+
+def _without_picture_suffix(name: str) -> tuple[str, str]:
+    stem, _, suffix = name.rpartition(".")
+    return (stem, suffix) if stem and suffix.lower() in PICTURE_SUFFIXES else (name, "")
 
 
 class Numbering:
@@ -124,6 +188,9 @@ class Numbering:
             return self._database.execute(query).fetchone()[0]
         return None
 
+    def __iter__(self) -> Iterator[str]:
+        return (row[0] for row in self._database.execute("select string from strings order by number"))
+
     def find(self, strings: list[str]) -> np.ndarray:
         """(len(strings),) int64: their numbers, -1 for those that were not added."""
         look = self._database.execute
@@ -137,11 +204,18 @@ class Seen:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
         self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
-        self._database.execute("create table seen (key blob primary key) without rowid")
+        self._database.execute("create table seen (key blob primary key, a int, b int) without rowid")
 
     def is_new(self, key: str | bytes) -> bool:
         """Whether it has not come before; from now on it has."""
-        return self._database.execute("insert or ignore into seen values (?)", (key,)).rowcount == 1
+        return self._database.execute("insert or ignore into seen (key) values (?)", (key,)).rowcount == 1
+
+    def first(self, key: str, a: int, b: int) -> tuple[int, int] | None:
+        """Return the two numbers that the key came with first; None where it is new."""
+        if self._database.execute("insert or ignore into seen values (?, ?, ?)", (key, a, b)).rowcount == 1:
+            return None
+        found: tuple[int, int] = self._database.execute("select a, b from seen where key = ?", (key,)).fetchone()
+        return found
 
     def __contains__(self, key: str | bytes) -> bool:
         return self._database.execute("select 1 from seen where key = ?", (key,)).fetchone() is not None
@@ -209,11 +283,43 @@ def _read(path: Path, columns: list[str]) -> pa.Table:
 def _unreadable(path: Path, error: Exception) -> PackError:
     if str(error) == "Empty CSV file":  # Arrow's words, csv/reader.cc
         return PackError(f"{path} is empty: download it again, or give a table with a line of column names")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError:
+        start = b""
+    if start in (b"\xff\xfe", b"\xfe\xff"):
+        return PackError(f"{path} is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)")
+    if "straddl" in str(error):  # the same
+        return PackError(
+            f"{path} has a row of more than {_BLOCK_BYTES:,} bytes: often a quote that is never closed; "
+            f"longer fields fit into a Parquet file{html_hint(path)}"
+        )
+    if "conversion error" in str(error) and (wrong := _wrong_number(path)):
+        return PackError(f"{path}, {wrong}")
     if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
         return PackError(
             f"{path} is not UTF-8: {error}; save it as UTF-8 (`iconv -f LATIN1 -t UTF-8`, if it is Latin-1)"
         )
     return PackError(f"{path}: {error}")
+
+
+def _wrong_number(path: Path) -> str | None:
+    """Return line, column and value of the first coordinate of a CSV that is no number."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        rows = DictReader(file)
+        try:
+            for row in rows:
+                for name in GPS:
+                    value = row.get(name)
+                    if value:
+                        try:
+                            float(value)
+                        except ValueError:
+                            return f"line {rows.line_num}, column {name!r}: {value!r} is no number"
+        except CsvError:  # a field above the module's limit
+            return None
+    return None
 
 
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
@@ -226,4 +332,4 @@ def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
         column_types=types, include_columns=columns, strings_can_be_null=False, null_values=[""]
     )
     parse = csv.ParseOptions(newlines_in_values=True)
-    yield from csv.open_csv(path, csv.ReadOptions(block_size=4 << 20), parse, convert)
+    yield from csv.open_csv(path, csv.ReadOptions(block_size=_BLOCK_BYTES), parse, convert)

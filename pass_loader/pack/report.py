@@ -86,6 +86,9 @@ class Report:
     checked_md5: list[str] = field(default_factory=list)  # a line a source
     without_metadata: int | None = None  # None: no metadata was given
     metadata_unused: int | None = None
+    beside: dict[str, int] = field(default_factory=dict)  # files of tars that were passed over, by suffix
+    ids_apart: dict[str, int] = field(default_factory=dict)  # of same_id: those that another --id keeps apart
+    hints: list[str] = field(default_factory=list)  # what a person should look at
 
     def count(self, picture: Picture) -> None:
         self.pictures += 1
@@ -143,6 +146,17 @@ class Report:
                 f"refused because their id was packed before {self.same_id:,}; packed though their bytes were packed "
                 f"before under another id {self.same_bytes:,}"
             )
+        if self.same_id:
+            lines += [
+                f"{count:,} of the repeated ids are cut at a dot or a folder: --id {id} keeps them apart"
+                for id, count in self.ids_apart.items()
+            ]
+        if self.beside:
+            kinds = sorted(self.beside.items(), key=lambda kind: (-kind[1], kind[0]))
+            shown = ", ".join(f"{count:,} {suffix}" for suffix, count in kinds[:10])
+            more = f" and {len(kinds) - 10:,} other kinds" if len(kinds) > 10 else ""
+            lines.append(f"files beside the pictures that were passed over: {shown}{more}")
+        lines += self.hints
         lines += self.checked_md5
         lines.append(f"refused {self.refused_count:,}" + (f" ({REFUSED} lists them)" if self.refused else ""))
         lines += [f"  {refusal}" for refusal in self.refused]

@@ -29,7 +29,7 @@ _COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "lab
 class Options:
     """What decides about single pictures."""
 
-    transcode: bool = False
+    transcode: bool | str = False  # "jpeg", "png"; True is "jpeg"
     decode: bool = False
     on_duplicate: str = "keep"
     codec: str = "jpeg"

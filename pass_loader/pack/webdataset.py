@@ -22,6 +22,10 @@ _TEXTS = ("txt", "text", "transcript", "caption")
 _META = re.compile(r"__[^/]*__($|/)")
 
 
+class UnclearSampleError(PackError):
+    """Samples of which nobody can tell which picture is meant."""
+
+
 class Samples:
     """Makes entries of the pictures of a tar's samples, with label and metadata from the files beside them.
 
@@ -38,7 +42,8 @@ class Samples:
     def entries(self, files: Iterable[Entry]) -> Iterator[Entry]:
         """Yield the pictures, in the order of the files.
 
-        Raises PackError for a sample of several pictures of which none is chosen, and where the chosen one never comes.
+        Raises UnclearSampleError for samples of several pictures of which none is chosen, or where the chosen one never
+        comes.
         """
         key = ""
         sample: list[Entry] = []
@@ -55,7 +60,7 @@ class Samples:
         if sample:
             yield from self._sample(key, sample)
         if self._image_key is not None and not self._chosen:
-            raise PackError(
+            raise UnclearSampleError(
                 f"{self._name} has no file with the suffix {self._image_key}, which --image-key names; it has "
                 f"{', '.join(sorted(self._suffixes)[:20])}"
             )
@@ -101,13 +106,13 @@ class Samples:
         kinds = sorted({end for _, end in known})
         numbered = len(known) == len(sample) and all(re.match(r"\d", end) for end in kinds)  # img_0.0.jpg, img_0.1.jpg
         if len(kinds) > 1 and not numbered and not self._id:
-            raise PackError(
+            raise UnclearSampleError(
                 f"{self._name}: the sample {key} has several pictures, with the suffixes {', '.join(kinds)}: "
-                f"--image-key {kinds[0]} packs that one. If they are no sample but pictures of their own, --id path packs "
-                "all"
+                f"--image-key {kinds[0]} packs that one. If they are no sample but pictures of their own, "
+                "--id path packs all"
             )
         if len(kinds) > 1 and self._id and len(known) < len(sample):
-            raise PackError(
+            raise UnclearSampleError(
                 f"{self._name}: the sample {key} has several pictures, with the suffixes {', '.join(kinds)}, and files "
                 f"beside them that belong to one: --image-key {kinds[0]} packs that one"
             )

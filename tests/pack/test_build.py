@@ -213,7 +213,7 @@ def test_an_id_is_taken_by_what_is_packed_only(tmp_path: Path) -> None:
     report = build([tmp_path / "wds.tar", bad, good], tmp_path / "pack")
     pack = Pack(tmp_path / "pack")
     assert sorted((pack.id_of(r), int(pack.column("height")[r])) for r in range(3)) == [("1", 9), ("2", 8), ("3", 6)]
-    assert sorted(r.reason for r in report.refused if r.id == "2") == ["its id was packed before"] * 2
+    assert [r.reason for r in report.refused if r.id == "2"] == ["its id was packed before"]
     assert verify(tmp_path / "pack") == []
 
 
