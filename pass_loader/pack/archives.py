@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from ..errors import PackError
-from .source import Entry, Naming, Source, html_hint, id_and_class
+from .source import PLAIN, Entry, Naming, Source, html_hint, id_and_class
 from .source_file import SourceFile
 from .webdataset import Samples, UnclearSampleError, is_foreign
 
@@ -29,7 +29,7 @@ class TarSource(Source):
     the id that it had. With class_folders every file is read as a folder's would be.
     """
 
-    def __init__(self, path: Path, naming: Naming = Naming()):
+    def __init__(self, path: Path, naming: Naming = PLAIN):
         super().__init__(path, naming)
         self._file = SourceFile(path)
 
@@ -195,7 +195,7 @@ def _tar_problem(member: tarfile.TarInfo) -> str | None:
 class ZipSource(Source):
     """A folder tree in a zip, stored or deflated; ids and labels as of a folder."""
 
-    def __init__(self, path: Path, naming: Naming = Naming()):
+    def __init__(self, path: Path, naming: Naming = PLAIN):
         super().__init__(path, naming)
         try:
             self._zip = zipfile.ZipFile(SourceFile(path))  # type: ignore[arg-type]

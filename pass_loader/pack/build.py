@@ -63,10 +63,10 @@ def build(
     without Huffman codes, for faster decoding (docs/dct-codec.md), "dct-zstd" does so in fewer bytes; files that they
     cannot represent stay as they are, and those that cannot be decoded are refused. PNGs stay as they are.
     transcode: "jpeg" (or True) turns other formats, and PNGs, into JPEGs; "png" turns other formats into PNGs, without
-    loss. id: "path" takes a file's whole path for its id, "stem" its last part without suffix; "" what the kind of source
-    has. image_key: the suffix of the picture in WebDataset samples that hold several, such as "image.jpg".
+    loss. id: "path" takes a file's whole path for its id, "stem" its last part without suffix; "" what the kind of
+    source has. image_key: the suffix of the picture in WebDataset samples that hold several, such as "image.jpg".
     class_folders: read tars as folders are read: the first folder is the class. allow_empty: class folders without
-    pictures are classes too; without, they are an error.
+    pictures are classes too, not an error.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files

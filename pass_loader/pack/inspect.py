@@ -102,7 +102,7 @@ def _kind(data: bytes) -> str:
 
 
 def _to_jpeg(data: bytes) -> bytes:
-    """Return quality 95, 4:4:4, by Pillow, after its convert("RGB"). More than 8 bits a sample are refused, not cut off."""
+    """Return a JPEG of quality 95, 4:4:4, by Pillow, of its convert("RGB"). More than 8 bits a sample are refused."""
 
     def write(picture: Any, out: io.BytesIO) -> None:
         # Pillow opens a PNG of 16-bit colours as 8-bit RGB; byte 24 is the bit depth of IHDR.

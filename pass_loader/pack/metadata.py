@@ -123,14 +123,14 @@ class Metadata:
             id, key = next(iter(near.items()))
             why = " and ".join(_differences(key, id))
             return [
-                f"{len(near):,} of the first {len(missed):,} pictures without a row nearly have one in {table}: its "
-                f"column {self.key!r} has {key!r} for the id {id!r}; they differ {why}. Make the column's values the ids"
+                f"{len(near):,} of the first {len(missed):,} pictures without a row nearly have one in {table}: "
+                f"its column {self.key!r} has {key!r} for the id {id!r}; they differ {why}. Make the column's values the ids"
             ]
         if self._used:
             return []
         return [
-            f"no row of {table} belongs to a picture: its column {self.key!r} has values such as {example!r}, ids are such "
-            f"as {missed[0]!r}. Another column may hold the ids (--key), or other ids may fit (--id path, --id stem)"
+            f"no row of {table} belongs to a picture: its column {self.key!r} has values such as {example!r}, ids are "
+            f"such as {missed[0]!r}. Another column may hold the ids (--key), or other ids may fit (--id path, --id stem)"
         ]
 
     def unused(self) -> int:
@@ -290,7 +290,7 @@ def _unreadable(path: Path, error: Exception) -> PackError:
         start = b""
     if start in (b"\xff\xfe", b"\xfe\xff"):
         return PackError(f"{path} is UTF-16: save it as UTF-8 (`iconv -f UTF-16 -t UTF-8`)")
-    if "straddl" in str(error):  # the same
+    if "straddl" in str(error) or "out of sync" in str(error):  # the same
         return PackError(
             f"{path} has a row of more than {_BLOCK_BYTES:,} bytes: often a quote that is never closed; "
             f"longer fields fit into a Parquet file{html_hint(path)}"

@@ -36,6 +36,9 @@ class Naming:
         return str(path) if self.id == "path" else path.stem if self.id == "stem" else ""
 
 
+PLAIN = Naming()
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One file of a source, before anybody looked into it."""
@@ -80,7 +83,7 @@ _ENTRY_FIELDS = [field.name for field in fields(Entry)[1:]]
 class Source(ABC):
     """`entries` lists in a fixed order: equal input gives equal packs. `read` is called by any number of threads."""
 
-    def __init__(self, path: Path, naming: Naming = Naming()):
+    def __init__(self, path: Path, naming: Naming = PLAIN):
         self.path, self.naming = path, naming
         self.beside: Counter[str] = Counter()  # files that were passed over when the entries were listed, by suffix
 

@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import PackError
 from .archives import TarSource, ZipSource, is_tar, is_zip
 from .parquet_source import ParquetSource
-from .source import PICTURE_SUFFIXES, Entry, Naming, Source, html_hint, id_and_class, without_suffix
+from .source import PICTURE_SUFFIXES, PLAIN, Entry, Naming, Source, html_hint, id_and_class, without_suffix
 
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside pictures, as `datasets`' imagefolder has it
 
@@ -21,7 +21,7 @@ class FolderSource(Source):
     path below the root without its suffix. A table metadata.csv (.jsonl, .parquet) in the root is no picture: give it
     as metadata."""
 
-    def __init__(self, path: Path, naming: Naming = Naming()):
+    def __init__(self, path: Path, naming: Naming = PLAIN):
         super().__init__(path.resolve(), naming)
 
     def check(self) -> None:
@@ -104,7 +104,7 @@ def _holds_pictures(folder: Path) -> bool:
     return False
 
 
-def open_sources(paths: Sequence[str | Path], naming: Naming = Naming()) -> list[Source]:
+def open_sources(paths: Sequence[str | Path], naming: Naming = PLAIN) -> list[Source]:
     """Open sources of any kind. Raises PackError for what is no source, with what it seems to be and the remedy."""
     return [_open_source(Path(path), naming) for path in paths]
 

@@ -1,7 +1,8 @@
 """Samples of a WebDataset tar: files in a row that share a key.
 
 The rules are those of webdataset 1.0.2, tariterators.py: the key is the path up to the first dot of its last part, the
-suffix is the rest in small letters, and files without one or the other are passed over, which breaks no sample.
+suffix is the rest in small letters, and files without one or the other break no sample. Hidden files and READMEs are
+passed over; a file without a suffix may be a picture of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from .plain_json import plain_json
 from .source import PICTURE_SUFFIXES, Entry, label_problem
 
 _MAX_COMPANION_BYTES = 16 << 20  # a label or a picture's metadata has less
+_MAX_BETWEEN = 1000  # files
 _TEXTS = ("txt", "text", "transcript", "caption")
 _META = re.compile(r"__[^/]*__($|/)")
 
@@ -47,23 +49,33 @@ class Samples:
         """
         key = ""
         sample: list[Entry] = []
+        between: list[Entry] = []  # files without a suffix, which may be pictures, in the midst of a sample
         for file in files:
             if is_foreign(file.name):
                 self.beside[_base(file.name)] += 1
                 continue
+            if "." not in _base(file.name) and sample and len(between) < _MAX_BETWEEN:
+                between.append(file)
+                continue
             found = key_of(file.name)
             if sample and found != key:
                 yield from self._sample(key, sample)
-                sample = []
+                yield from self._alone(between)
+                sample, between = [], []
             key = found
             sample.append(file)
         if sample:
             yield from self._sample(key, sample)
+            yield from self._alone(between)
         if self._image_key is not None and not self._chosen:
             raise UnclearSampleError(
                 f"{self._name} has no file with the suffix {self._image_key}, which --image-key names; it has "
                 f"{', '.join(sorted(self._suffixes)[:20])}"
             )
+
+    def _alone(self, files: list[Entry]) -> Iterator[Entry]:
+        for file in files:
+            yield from self._sample(file.name, [file])
 
     def _sample(self, key: str, sample: list[Entry]) -> Iterator[Entry]:
         suffixes = [_suffix(file.name) for file in sample]
