@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from ..errors import PackError
 from .source import PLAIN, Entry, Naming, Source, html_hint, id_and_class
 from .source_file import SourceFile
-from .webdataset import Samples, UnclearSampleError, is_foreign
+from .webdataset import SampleGrouping, UnclearSampleError, is_foreign
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHECKED = 1000  # entries of a tar that are looked at before anything is packed
@@ -53,7 +53,7 @@ class TarSource(Source):
                 else:
                     yield file
             return
-        samples = Samples(str(self.path), self.read, self.naming.id, self.naming.image_key)
+        samples = SampleGrouping(str(self.path), self.read, self.naming.id, self.naming.image_key)
         self.beside = samples.beside
         yield from samples.entries(self._files())
 

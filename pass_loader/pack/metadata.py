@@ -124,13 +124,15 @@ class Metadata:
             why = " and ".join(_differences(key, id))
             return [
                 f"{len(near):,} of the first {len(missed):,} pictures without a row nearly have one in {table}: "
-                f"its column {self.key!r} has {key!r} for the id {id!r}; they differ {why}. Make the column's values the ids"
+                f"its column {self.key!r} has {key!r} for the id {id!r}; they "
+                f"differ {why}. Make the column's values the ids"
             ]
         if self._used:
             return []
         return [
             f"no row of {table} belongs to a picture: its column {self.key!r} has values such as {example!r}, ids are "
-            f"such as {missed[0]!r}. Another column may hold the ids (--key), or other ids may fit (--id path, --id stem)"
+            f"such as {missed[0]!r}. Another column may hold the ids (--key), or other ids may fit (--id "
+            "path, --id stem)"
         ]
 
     def unused(self) -> int:

@@ -28,7 +28,7 @@ class UnclearSampleError(PackError):
     """Samples of which nobody can tell which picture is meant."""
 
 
-class Samples:
+class SampleGrouping:
     """Makes entries of the pictures of a tar's samples, with label and metadata from the files beside them.
 
     beside: how many files were neither a picture nor read for one, by suffix. read: gives an entry's bytes.
