@@ -60,9 +60,11 @@ def test_captions_and_other_files_of_a_sample(tmp_path: Path) -> None:
         assert [r.id for r in report.refused] == ["0"] and "cannot be read" in report.refused[0].reason
 
 
+NAMES = ["0.jpg", "0.CLS", "1.cls", "1.jpg", "1.txt", "v.1/2.JPG", "v.1/2.cls", "3.jpg", *FOREIGN]
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(["0.jpg", "0.CLS", "1.cls", "1.jpg", "1.txt", "v.1/2.JPG", "v.1/2.cls", "3.jpg", *FOREIGN]),
-                unique=True))  # fmt: skip
+@given(st.lists(st.sampled_from(NAMES), unique=True))
 def test_samples_are_webdatasets(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     """Any order of files: pictures, labels and captions are those that webdataset gives."""
     import webdataset
