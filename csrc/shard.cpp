@@ -35,12 +35,23 @@ bool reserve_descriptor() {
   return false;
 }
 
+// Only a regular file: a pipe would be waited for, a device read without end.
+int open_regular(const std::string& path) {
+  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  struct stat status;
+  if (descriptor < 0 || (::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode))) return descriptor;
+  ::close(descriptor);
+  errno = EINVAL;
+  return -1;
+}
+
 int open_shard(const std::string& path) {
-  const int descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = open_regular(path);
   PL_CHECK(descriptor >= 0 || errno != EMFILE, Fault::io,
            "cannot open the shard: the process has as many files open as it may, %llu; allow more (`ulimit -n 65536`, "
            "resource.setrlimit) or close some",
            static_cast<unsigned long long>(open_file_limit()));
+  PL_CHECK(descriptor >= 0 || errno != EINVAL, Fault::io, "cannot open the shard: it is no regular file");
   PL_CHECK(descriptor >= 0, Fault::io, "cannot open the shard: %s", reason(errno));
   return descriptor;
 }
@@ -97,7 +108,7 @@ ShardReader::Opened ShardReader::open(size_t shard) const {
 // a descriptor in one step, while other threads read through it.
 bool ShardReader::reopen(size_t shard) const {
   if (descriptors_[shard] < 0) return false;
-  const int descriptor = ::open(paths_[shard].c_str(), O_RDONLY | O_CLOEXEC);
+  const int descriptor = open_regular(paths_[shard]);
   if (descriptor < 0) return false;
   const bool exchanged = ::dup3(descriptor, descriptors_[shard], O_CLOEXEC) >= 0;
   ::close(descriptor);

@@ -39,8 +39,8 @@ class Companions:
     def __init__(self, pack: str | Path | Pack, *, original: str | None = None, scale: str | None = None):
         self.pack = pack if isinstance(pack, Pack) else Pack(pack)
         for name in (original, scale):
-            if name is not None and name not in self.pack.manifest["metadata"]:
-                known = self.pack.manifest["metadata"]
+            if name is not None and name not in self.pack.manifest.get("metadata", []):
+                known = self.pack.manifest.get("metadata", [])
                 raise PackError(f"companions: {self.pack.path} has no column {name!r}; its metadata has {known}")
         self.original, self.scale = original, scale
 

@@ -44,7 +44,7 @@ def labels_from(pack: Pack, labels: Labels | None) -> np.ndarray | None:
 
 
 def _columns(pack: Pack, names: list[str]) -> np.ndarray:
-    known = pack.manifest["metadata"]
+    known = pack.manifest.get("metadata", [])
     if unknown := [name for name in names if name not in known]:
         raise PackError(f"labels: {pack.path} has no column {', '.join(map(repr, unknown))}; its metadata has {known}")
     tables = [pack.table(shard, columns=list(dict.fromkeys(names))) for shard in range(len(pack.shards))]

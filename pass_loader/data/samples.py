@@ -304,6 +304,8 @@ class Samples:
         height, width = self.pack.size_of(record)
         check_epoch(epoch)
         check_draw(draw)
+        if height < 1 or width < 1:
+            raise self.error(record, "record", f"the index says that the picture is {height} x {width}")
         key = {"seed": self.seed, "epoch": epoch, "record": record, "draw": draw}
         plans = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)
         companion = self.companion(record, epoch, draw)
@@ -346,7 +348,10 @@ class Samples:
         return views
 
     def _rendered(self, record: int, plans: np.ndarray) -> list[np.ndarray]:
-        pixels = self.decode(record)
+        pixels, (height, width) = self.decode(record), self.pack.size_of(record)
+        if pixels.shape[:2] != (height, width):
+            found = f"{pixels.shape[0]} x {pixels.shape[1]}"
+            raise self.error(record, "record", f"the index says {height} x {width} (height x width), it is {found}")
         with self.named(record):
             return _C.render_plan(pixels, plans)
 

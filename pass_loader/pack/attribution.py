@@ -105,7 +105,7 @@ _SCHEMA = pa.schema(
 
 
 def _column(pack: Pack, given: str | None, usual: tuple[str, ...], what: str) -> str:
-    columns = pack.manifest["metadata"]
+    columns = pack.manifest.get("metadata", [])
     for name in [given] if given is not None else usual:
         if name in columns:
             return name

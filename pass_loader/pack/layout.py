@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import tarfile
 import time
 from collections.abc import Iterator
@@ -211,8 +212,19 @@ def write_table(table: pa.Table, path: Path) -> Path:
     return temporary
 
 
+def check_regular(path: Path) -> None:
+    """Raise PackError where a file is missing or none: a pipe would be waited for, a device read without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise PackError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise PackError(f"{path} is no regular file")
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some columns of it. Raises PackError where it is missing or damaged."""
+    check_regular(path)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table imports pandas
             missing = set(columns or ()) - {*file.schema_arrow.names}

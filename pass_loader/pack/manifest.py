@@ -19,7 +19,7 @@ from typing import Any
 
 from .. import _C
 from ..errors import PackError
-from .layout import INDEX, MANIFEST, REFUSED, UNFINISHED, write_durably
+from .layout import INDEX, MANIFEST, REFUSED, UNFINISHED, check_regular, write_durably
 
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 2
@@ -50,6 +50,7 @@ def _encoded(manifest: dict[str, Any]) -> bytes:
 
 def file_crc32c(path: Path) -> int:
     """Return the CRC32C of a file's bytes."""
+    check_regular(path)
     crc = 0
     with open(path, "rb") as file:
         while block := file.read(_BLOCK_BYTES):
@@ -60,6 +61,8 @@ def file_crc32c(path: Path) -> int:
 def read_manifest(root: Path) -> dict[str, Any]:
     """Read pack.json. Raises PackError where it is missing, damaged or not of a pack that this version can read."""
     path = root / MANIFEST
+    if path.exists():
+        check_regular(path)
     try:
         content = path.read_bytes()
         manifest = json.loads(content)

@@ -20,7 +20,17 @@ from .. import _C
 from ..errors import PackError
 from . import arrow
 from .foreign import find
-from .layout import CODECS, INDEX, INDEX_SCHEMA, REMOVED, deleted_on_error, publish, read_table, shard_names
+from .layout import (
+    CODECS,
+    INDEX,
+    INDEX_SCHEMA,
+    REMOVED,
+    check_regular,
+    deleted_on_error,
+    publish,
+    read_table,
+    shard_names,
+)
 from .manifest import read_manifest
 from .removed_log import Log, generation_of, log_stamp, read_log
 
@@ -277,6 +287,7 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
             write_index(path, index, pack_id)
         except OSError:  # a pack that may only be read
             return index.combine_chunks()
+    check_regular(path)
     try:
         index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     except Exception as error:  # Arrow raises what it likes where its buffers are damaged

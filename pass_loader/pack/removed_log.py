@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 from .. import _C
 from ..errors import PackError
 from . import arrow
-from .layout import REMOVED, read_table, write_durably
+from .layout import REMOVED, check_regular, read_table, write_durably
 from .manifest import has_checks, read_manifest, write_manifest
 
 _CHECK = re.compile(rb'(\{.+), "check": "([0-9a-f]{16})"\}')
@@ -225,6 +225,8 @@ def generation_of(removed: np.ndarray) -> int:
 
 
 def _content(path: Path) -> tuple[bytes, tuple[int, ...] | None]:
+    if path.exists():
+        check_regular(path)
     try:
         with open(path, "rb") as file:
             stamp = _stamp(os.fstat(file.fileno()))

@@ -19,7 +19,7 @@ from ..errors import BadPictureError, PackError
 from . import arrow
 from .archives import TarSource, members
 from .cores import usable_cores
-from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, member_name
+from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, check_regular, member_name
 from .manifest import file_crc32c, has_checks, read_manifest
 from .reader import Pack, index_rows
 from .removed_log import Log, read_log, wrong_ids
@@ -204,6 +204,7 @@ class _Check:
 
     def _tar(self, shard: int, table: pa.Table, result: _Result) -> None:
         tar_name = self.pack.shards[shard]["tar"]
+        check_regular(Path(self.paths[shard]))
         foreign = "foreign" in self.pack.shards[shard]
         in_tar = {} if foreign else _members(self.paths[shard])
         columns = [name for name in INDEX_SCHEMA.names if name != "shard"]

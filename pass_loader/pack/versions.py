@@ -76,8 +76,8 @@ def info(pack: str | Path | Pack, metadata: str | Path | None = None, *, key: st
         "id_digest": id_digest(pack),
         "compared": _compared(pack, Path(metadata), key) if metadata is not None else None,
         "shards": len(pack.shards),
-        "tar_bytes": sum({shard["tar"]: shard["bytes"] for shard in pack.shards}.values()),
-        "codec": pack.manifest["codec"],
+        "tar_bytes": sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values()),
+        "codec": pack.manifest.get("codec", "jpeg"),
         "codecs": {name: int((pack.column("codec")[whole] == place).sum()) for place, name in enumerate(CODECS)},
         "picture_bytes": spread(lengths),
         "mean_picture_bytes": round(float(lengths.mean())) if len(lengths) else 0,
@@ -85,8 +85,8 @@ def info(pack: str | Path | Pack, metadata: str | Path | None = None, *, key: st
         "width": spread(widths),
         "classes": len(pack.classes),
         "without_label": int((pack.column("label") < 0).sum()),
-        "metadata": pack.manifest["metadata"],
-        "sources": pack.manifest["sources"],
+        "metadata": pack.manifest.get("metadata", []),
+        "sources": pack.manifest.get("sources", []),
     }
 
 

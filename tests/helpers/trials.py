@@ -1,0 +1,12 @@
+"""How many random trials tests take: few as a rule, many where PASS_LOADER_LONG=1 (`make long`)."""
+
+from __future__ import annotations
+
+import os
+
+LONG = os.environ.get("PASS_LOADER_LONG", "0") != "0"
+
+
+def trials(usual: int, long: int) -> int:
+    """Return how many random trials, seconds or repetitions a test takes: `long` of them under `make long`."""
+    return long if LONG else usual
