@@ -1,5 +1,7 @@
 # make demo   pack real photographs, load an epoch, compare with the official pipeline
+# make check  the tests that matter while editing, in less than a minute
 # make test   build and run all tests
+# make long   storms, long fuzzing and matrices: hours
 # make lint   ruff, mypy and clang-format, in the versions of the extra "lint"
 # make docs   the site, in build/docs; a browser follows every link
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
@@ -20,11 +22,23 @@ sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu cs
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo test lint docs bench sanitize fuzz cuda aarch64 clean
+.PHONY: setup demo check test long lint docs bench sanitize fuzz cuda aarch64 clean
 setup: $(VENV)/.built
 
 demo: setup
 	$(bin)/python -m benchmarks.demo
+
+# A room each of what breaks first.
+check_tests := $(addprefix tests/,test_rooms.py test_public_names.py recipes native/test_includes.py native/test_plan.py \
+  native/test_render.py pack/test_build.py pack/test_reader.py loading/test_saved_before.py loading/test_structures.py)
+check: setup
+	$(bin)/python -m pytest -q $(check_tests)
+
+# More random trials of each kind (tests/helpers/trials.py), then what has targets of its own.
+long: setup
+	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q
+	$(MAKE) sanitize aarch64
+	$(MAKE) fuzz FUZZ_SECONDS=1800
 
 test: setup $(VENV)/pillow12/.installed
 	$(bin)/python -m pytest

@@ -23,6 +23,7 @@ from pass_loader.cli.sources import size_in_bytes
 from pass_loader.cli.progress import ProgressBar
 from pass_loader.pack.reader import Pack
 
+from ..helpers.sealing import write_log
 from ..helpers.corpus import jpeg, noise
 from ..helpers.packs import flip_a_bit
 from ..helpers.trees import write_tree
@@ -86,7 +87,7 @@ def test_bench_says_what_it_lacks(pack: Path, tmp_path: Path, capsys: pytest.Cap
     assert failed.returncode == 1 and "pip install torch" in failed.stderr and "Traceback" not in failed.stderr
     removed = shutil.copytree(pack, tmp_path / "removed")
     lines = [json.dumps({"id": "", "record": record, "date": "", "reason": ""}) for record in range(23)]
-    (removed / "removed.jsonl").write_text("\n".join(lines))
+    write_log(removed, [json.loads(line) for line in lines])
     assert main(["bench", str(removed)]) == 1
     assert "has no live records" in capsys.readouterr().err
     damaged = shutil.copytree(pack, tmp_path / "pack")

@@ -243,7 +243,7 @@ def test_resume_and_other_ways_to_a_sample(companion_packs: tuple[Path, Path]) -
         DataLoader(ShardDataset(companion_packs[0], RECIPE, seed=5), 4, shuffle=True).load_state_dict(
             loader.state_dict()
         )
-    with pytest.raises(ValueError, match="the recipe was"):
+    with pytest.raises(ValueError, match="the recipe: companion was 1.0, here 0.5"):
         other = dataset_of(companion_packs, with_companion(RECIPE, 0.5))
         DataLoader(other, 4, shuffle=True).load_state_dict(loader.state_dict())
     assert len(dataset) == ORIGINALS and dataset.record_of("03") == 3, "a companion of the same id is not served"

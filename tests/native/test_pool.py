@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from ..helpers.trials import trials
+
 ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++20", "-O1", "-g", "-fsanitize=thread", "-pthread", "-Wall", "-Wextra", "-Werror", "-Icsrc"]
-SECONDS = 3
+SECONDS = trials(3, 60)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def storm(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_batches_are_cancelled_and_dropped_at_random(storm: Path) -> None:
     """Kills: a cancel that does not wait; a lost wake-up; a batch that is taken off the queue by the wrong thread; a
     failure without its lock or without cleared slots; another order; two threads with one worker's memory."""
-    done = subprocess.run([storm, str(SECONDS), "1"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([storm, str(SECONDS), "1"], capture_output=True, text=True, timeout=SECONDS + 60)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("this kernel's address layout is unknown to ThreadSanitizer")
     assert done.returncode == 0, done.stderr[-4000:]

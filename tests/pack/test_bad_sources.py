@@ -29,13 +29,14 @@ from ..helpers import bad_sources
 from ..helpers.corpus import jpeg, noise
 from ..helpers.packs import sources_of
 from ..helpers.trees import tar_of, write_tree
+from ..helpers.trials import trials
 
 PICTURES = [jpeg(noise(8, 9 + number, number)) for number in range(3)]
 
 
 @pytest.mark.parametrize("kind", bad_sources.KINDS)
 def test_damaged_in_many_ways(kind: str) -> None:
-    counts, found = bad_sources.run(kind, range(2000))
+    counts, found = bad_sources.run(kind, range(trials(2_000, 30_000)))
     assert not found, "\n".join(found[:10])
     assert counts["error"] > 20 and counts["refusals" if kind != "csv" else "packed"] > 20, "all of it was tried"
 
