@@ -35,7 +35,8 @@ PICTURES = [jpeg(noise(8, 9 + number, number)) for number in range(3)]
 
 @pytest.mark.parametrize("kind", bad_sources.KINDS)
 def test_damaged_in_many_ways(kind: str) -> None:
-    counts, found = bad_sources.run(kind, range(2000))
+    """The first 500 of each kind; `make fuzz` goes on to 30,000."""
+    counts, found = bad_sources.run(kind, range(500))
     assert not found, "\n".join(found[:10])
     assert counts["error"] > 20 and counts["refusals" if kind != "csv" else "packed"] > 20, "all of it was tried"
 
