@@ -38,7 +38,7 @@ def test_damaged_in_many_ways(kind: str) -> None:
     """The first 500 of each kind; `make fuzz` goes on to 30,000."""
     counts, found = bad_sources.run(kind, range(500))
     assert not found, "\n".join(found[:10])
-    assert counts["error"] > 20 and counts["refusals" if kind != "csv" else "packed"] > 20, "all of it was tried"
+    assert min(counts["error"], counts["refusals" if kind != "csv" else "packed"]) > 10, "all of it was tried"
 
 
 def refused(tmp_path: Path, source: Path) -> dict[str, str]:
