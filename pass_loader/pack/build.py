@@ -244,6 +244,9 @@ class _Build:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
+        except PackError:
+            pending.clear()  # those that were begun are finished, and kept for the next run
+            raise
         finally:
             for future in pending:
                 future.cancel()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -36,7 +36,8 @@ class FolderSource(Source):
             )
 
     def classes(self) -> list[str]:
-        return sorted(child.name for child in os.scandir(self.path) if os.path.isdir(child.path))
+        folders = (Path(child.path) for child in os.scandir(self.path) if os.path.isdir(child.path))
+        return sorted(folder.name for folder in folders if not _leads_back(folder, self.path))
 
     def stamp(self) -> list[Any]:
         return [str(self.path)]  # its files' sizes are compared shard by shard
@@ -45,9 +46,8 @@ class FolderSource(Source):
         def unreadable(error: OSError) -> None:
             raise PackError(f"{error.filename}: {error.strerror}") from None
 
-        for directory, folders, files in os.walk(self.path, followlinks=True, onerror=unreadable):
-            folders.sort()
-            for file in sorted(files):
+        for directory, files in walk(self.path, unreadable):
+            for file in files:
                 if directory == str(self.path) and file in _TABLES:
                     continue
                 path = Path(directory, file)
@@ -62,6 +62,23 @@ class FolderSource(Source):
 
     def read(self, entry: Entry) -> bytes:
         return (self.path / entry.name).read_bytes()
+
+
+def walk(root: Path, unreadable: Callable[[OSError], None] | None = None) -> Iterator[tuple[str, list[str]]]:
+    """The folders of a tree and the names of their files, in order. Links are followed; one to a folder that holds it
+    counts as a file, for it has no end, and two of them have 2**40 ends before the kernel gives up."""
+    for directory, folders, files in os.walk(root, followlinks=True, onerror=unreadable):
+        around = [name for name in folders if _leads_back(Path(directory, name), root)]
+        folders[:] = sorted({*folders} - {*around})
+        yield directory, sorted(files + around)
+
+
+def _leads_back(path: Path, root: Path) -> bool:
+    if not path.is_symlink():
+        return False
+    target = path.resolve()
+    above = [path.parent, *(folder for folder in path.parent.parents if folder == root or root in folder.parents)]
+    return any(target == place or target in place.parents for place in (folder.resolve() for folder in above))
 
 
 class ListSource(Source):
@@ -96,7 +113,7 @@ def _file_length(path: Path) -> tuple[int, str | None]:
 
 def _holds_pictures(folder: Path) -> bool:
     """Return True where a file below has a picture's suffix, or none and is not hidden."""
-    for _, _, files in os.walk(folder, followlinks=True):
+    for _, files in walk(folder):
         for file in files:
             suffix = PurePosixPath(file).suffix
             if suffix[1:].lower() in PICTURE_SUFFIXES or not (suffix or file.startswith(".")):

@@ -1,4 +1,4 @@
-"""Damaged sources of every kind, made from whole ones: number n of a kind is the same on every machine.
+"""Damaged sources of every kind, made from whole ones by numbered dice.
 
 python -m tests.helpers.bad_sources KIND FIRST LAST packs those numbers of a kind and names each that ends with anything
 but a pack or a PackError.
@@ -235,4 +235,6 @@ def run(kind: str, numbers: range) -> tuple[dict[str, int], list[str]]:
 if __name__ == "__main__":
     for kind in KINDS if sys.argv[1] == "all" else [sys.argv[1]]:
         counts, found = run(kind, range(int(sys.argv[2]), int(sys.argv[3])))
-        print(kind, counts, len(found), *found[:10], sep="\n", flush=True)
+        print(kind, counts, *found[:10], sep="\n", flush=True)
+        if found:
+            sys.exit(f"{len(found)} sources of the kind {kind} ended with neither a pack nor a PackError")

@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -36,9 +37,10 @@ PICTURES = [jpeg(noise(8, 9 + number, number)) for number in range(3)]
 
 @pytest.mark.parametrize("kind", bad_sources.KINDS)
 def test_damaged_in_many_ways(kind: str) -> None:
-    counts, found = bad_sources.run(kind, range(trials(2_000, 30_000)))
+    """The first ones of each kind; `make long` goes on to 30,000."""
+    counts, found = bad_sources.run(kind, range(trials(500, 30_000)))
     assert not found, "\n".join(found[:10])
-    assert counts["error"] > 20 and counts["refusals" if kind != "csv" else "packed"] > 20, "all of it was tried"
+    assert min(counts["error"], counts["refusals" if kind != "csv" else "packed"]) > 10, "all of it was tried"
 
 
 def refused(tmp_path: Path, source: Path) -> dict[str, str]:
@@ -181,6 +183,21 @@ def test_metadata_as_writers_make_it_today(tmp_path: Path) -> None:
     assert (report.without_metadata, report.metadata_unused) == (0, 0)
     samples = Samples(tmp_path / "pack", recipes.mocov2())
     assert [{"hash": samples.id_of(record), **samples.metadata(record)} for record in range(3)] == rows
+
+
+def test_links_to_folders_around_them(tmp_path: Path) -> None:
+    """They are refused, where two of them are 2**40 folders to os.walk; other links to folders are followed."""
+    root = write_tree(tmp_path / "in", {"a/0.jpg": PICTURES[0], "b/1.jpg": PICTURES[1]})
+    links = {"a/self": ".", "a/again": "../a", "b/up": "../..", "c": "b", "a/b": "../b", "b/a": "../a", "all": "."}
+    for link, target in links.items():
+        os.symlink(target, root / link)
+    write_tree(tmp_path / "in", {"d/2.jpg": PICTURES[2]})
+    report = build([root], tmp_path / "pack")
+    found = set(Pack(tmp_path / "pack").ids(np.arange(report.pictures)))
+    assert {"a/0", "b/1", "c/1", "d/2", "a/b/1", "b/a/0"} <= found
+    assert {refusal.id for refusal in report.refused} >= {"a/self", "a/again", "b/up", "a/b/a", "b/a/b", "all"}
+    assert {refusal.reason for refusal in report.refused} == {"it is no regular file"}
+    assert report.pictures < 20 and Pack(tmp_path / "pack").classes == ["a", "b", "c", "d"]
 
 
 MANY_SOURCES = """
