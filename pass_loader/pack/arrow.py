@@ -1,11 +1,12 @@
 """Conversions between numpy and Arrow by their buffers.
 
-pyarrow's own conversions import pandas where it is installed, which takes 0.2 s and swallows a Ctrl-C.
+pyarrow's own conversions import pandas where it is installed, which takes 0.2 s and swallows a Ctrl-C. Some fail where
+it is not: `to_pandas_dtype` of pyarrow before 26.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -32,17 +33,30 @@ def column(values: Sequence[str] | Sequence[int], type: pa.DataType) -> pa.Array
     """Return strings or numbers, none missing, as an Arrow array of this type."""
     if type == pa.string():
         return strings(values)  # type: ignore[arg-type]
-    return numbers(np.array(values, type.to_pandas_dtype()))
+    return numbers(np.array(values, dtype_of(type)))
+
+
+def dtype_of(type: pa.DataType) -> np.dtype:
+    """Return the numpy dtype of an Arrow type of numbers. Raises ValueError for any other type."""
+    if not (pa.types.is_integer(type) or pa.types.is_floating(type)):
+        raise ValueError(f"{type} is not a type of numbers")
+    kind = "f" if pa.types.is_floating(type) else "u" if pa.types.is_unsigned_integer(type) else "i"
+    return np.dtype(f"{kind}{type.bit_width // 8}")
 
 
 def to_numpy(column: pa.ChunkedArray | pa.Array) -> np.ndarray:
     """Return a column of numbers without nulls as an array; a view where it is one chunk."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    dtype = np.dtype(column.type.to_pandas_dtype())
+    dtype = dtype_of(column.type)
     parts = [
         np.frombuffer(chunk.buffers()[1], dtype, len(chunk), chunk.offset * dtype.itemsize) for chunk in chunks if chunk
     ]
     return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, dtype), *parts])
+
+
+def without(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
+    """Return the batch without these columns. (Its `drop_columns` is new in pyarrow 16.)"""
+    return batch.select([place for place, name in enumerate(batch.schema.names) if name not in names])
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -30,7 +30,7 @@ class IndexColumns:
     def column(self, name: str) -> np.ndarray:
         """Return a column (records,), file-backed, after the last `append`."""
         self._files[name].flush()
-        return np.memmap(self._files[name], INDEX_SCHEMA.field(name).type.to_pandas_dtype(), "r")
+        return np.memmap(self._files[name], arrow.dtype_of(INDEX_SCHEMA.field(name).type), "r")
 
     def table(self) -> pa.Table:
         return pa.table([arrow.numbers(self.column(name)) for name in INDEX_SCHEMA.names], schema=INDEX_SCHEMA)

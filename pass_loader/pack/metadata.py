@@ -65,7 +65,7 @@ class Metadata:
                 for batch in _batches(self.path, kept):
                     keys = batch.column(self.key).cast(pa.string()).to_pylist()
                     self._rows.add(keys)
-                    values = batch.drop_columns([self.key])
+                    values = arrow.without(batch, [self.key])
                     writer = writer or pa.ipc.new_file(file, values.schema)
                     writer.write_batch(values)
                     self._first.append(self._first[-1] + len(keys))

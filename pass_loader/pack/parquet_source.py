@@ -71,7 +71,7 @@ class ParquetSource(Source):
 
     def _rows(self, batch: pa.RecordBatch, first: int) -> Iterator[Entry]:
         images = batch.column(self._image)
-        others = batch.drop_columns([self._image, *filter(None, [self._label])])
+        others = arrow.without(batch, [self._image, *filter(None, [self._label])])
         labels = batch.column(self._label).to_pylist() if self._label else [None] * len(batch)
         for row, (image, metadata, label) in enumerate(zip(images, others.to_pylist(), labels), first):
             data, path = _bytes_of(image), _path_of(image)
