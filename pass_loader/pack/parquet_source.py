@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import PackError
+from . import arrow
 from .plain_json import plain_json
 from .source import Entry, Source, label_problem
 
