@@ -53,10 +53,10 @@ class SharedEpoch:
             os.pwrite(self._descriptor, values or bytes(self._format.size), 0)
         self._memory = mmap.mmap(self._descriptor, self._format.size)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # modules may be gone at exit
         if hasattr(self, "_memory"):
             self._memory.close()
-            os.close(self._descriptor)
+            close(self._descriptor)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         if get_spawning_popen() is not None:  # a worker that starts; any other copy goes its own way
