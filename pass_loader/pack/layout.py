@@ -236,6 +236,15 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         raise PackError(f"{path}: {error}") from None
 
 
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever a file is exchanged; None where it cannot be looked at."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
 def write_durably(path: Path, content: bytes) -> None:
     """Write a file that has either its old or its new content, whatever happens meanwhile."""
     temporary = path.with_name(path.name + ".tmp")

@@ -1,6 +1,6 @@
 """pack.json, the manifest: what a pack holds, and a checksum of every file that has none of its own.
 
-format, format_version   "pass-loader pack", 2; version 1, which 0.1.0 wrote, has no checks
+format, format_version   "pass-loader pack", 2; version 1 has no checks
 pack_id, revision        for the life of the pack; how often it was purged
 records, shards          their number; tar, table, records and bytes of each shard
 index                    name of the index
@@ -88,7 +88,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
 
 
 def has_checks(manifest: dict[str, Any]) -> bool:
-    """Return whether the pack's files are covered by checksums; those of version 0.1.0 are not."""
+    """Return whether the pack's files are covered by checksums; those of format version 1 are not."""
     return manifest["format_version"] != _UNCHECKED_VERSION
 
 

@@ -24,15 +24,17 @@ from .layout import (
     CODECS,
     INDEX,
     INDEX_SCHEMA,
+    MANIFEST,
     REMOVED,
     check_regular,
     deleted_on_error,
     publish,
     read_table,
     shard_names,
+    stamp_of,
 )
 from .manifest import read_manifest
-from .removed_log import Log, generation_of, log_stamp, read_log
+from .removed_log import generation_of, read_log
 
 
 class Pack:
@@ -49,18 +51,20 @@ class Pack:
     def __init__(self, path: str | Path):
         self.path = _checked_path(path)
         self.revision = -1  # nothing is loaded yet
-        self._load(read_manifest(self.path))
+        stamps = self._stamps_now()
+        self._load(read_manifest(self.path), stamps)
 
-    def _load(self, manifest: dict[str, Any]) -> None:
-        """Read the log, and the index where the revision is another one than before.
+    def _load(self, manifest: dict[str, Any], stamps: list[Any]) -> None:
+        """Read the log, and the index where the revision is another one than before. All or nothing.
 
-        manifest: read before the log, which then holds all lines that it counts, whoever adds lines meanwhile.
+        stamps, manifest: taken and read before, in this order. The log then holds all lines that the manifest counts,
+        whoever adds lines meanwhile, and a change that comes in between is seen by the next `refresh`.
         """
         while True:
             revision = manifest.get("revision", 0)
             try:
                 index = self.index if revision == self.revision else _open_index(self.path, manifest)
-                log = read_log(self.path, manifest)
+                removed = read_log(self.path, manifest).removed()
                 break
             except PackError:
                 manifest = read_manifest(self.path)
@@ -77,11 +81,14 @@ class Pack:
             self.revision = revision
             self._table = lru_cache(maxsize=4)(self._read_table)
             self._ids: pa.LargeStringArray | None = None
-        self.manifest = manifest
-        self._set_removed(log)
+        self.manifest, self._stamps = manifest, stamps
+        self._set_removed(removed)
 
-    def _set_removed(self, log: Log) -> None:
-        removed = log.removed()
+    def _stamps_now(self) -> list[Any]:
+        """Return what changes whenever pack.json or the log does: both are exchanged whole."""
+        return [stamp_of(self.path / name) for name in (MANIFEST, REMOVED)]
+
+    def _set_removed(self, removed: np.ndarray) -> None:
         for shard, (first, end) in enumerate(zip(self.first_record, self.first_record[1:])):
             if self.shards[shard]["table"] != shard_names(shard)[1]:  # a purge wrote it
                 # A purged record has no bytes any more, whatever the log says.
@@ -89,22 +96,22 @@ class Pack:
                 removed = np.union1d(removed, purged)
         self.removed = removed.astype(np.int64)
         self.generation = generation_of(self.removed)
-        self._log = log.stamp
 
     def refresh(self) -> bool:
         """Read what was removed, restored or purged since; return whether the live records or the revision changed.
 
-        Costs reading pack.json where nothing happened. After a change of revision, readers made from the old paths and
-        columns must be made anew. Raises PackError where another pack lies at the path by now, or the log is damaged;
-        the pack then stays as it was.
+        Where nothing happened it looks at two files' times and sizes. After a change of revision, readers made from the
+        old paths and columns must be made anew. Raises PackError where another pack lies at the path by now, or the log
+        is damaged; the pack then stays as it was.
         """
         before = self.generation, self.revision
+        stamps = self._stamps_now()
+        if stamps == self._stamps:
+            return False
         manifest = read_manifest(self.path)
         if manifest["pack_id"] != self.pack_id or manifest["records"] != self.records:
             raise PackError(f"{self.path} is another pack than the one that was opened")
-        if manifest.get("revision", 0) == self.revision and log_stamp(self.path / REMOVED) == self._log:
-            return False
-        self._load(manifest)
+        self._load(manifest, stamps)
         return before != (self.generation, self.revision)
 
     def removed_at(self, generation: int) -> np.ndarray:
@@ -273,7 +280,7 @@ def _checked_path(path: str | Path) -> Path:
 def _reopened(path: Path, removed: np.ndarray, generation: int) -> Pack:
     """Open a pack in another process, with the live records of the first: they change between epochs only."""
     pack = Pack(path)
-    pack.removed, pack.generation, pack._log = removed, generation, None
+    pack.removed, pack.generation, pack._stamps = removed, generation, []
     return pack
 
 

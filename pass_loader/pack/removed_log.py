@@ -2,7 +2,7 @@
 
 A line: {"id", "record", "date", "reason"}, "restored": true where it undoes, "purged": true where the bytes are gone,
 and last "check": 16 hexadecimal digits of the SHA-256 of the check before and of the line without its own. The first
-one follows a check of the pack_id. A line without a check, of version 0.1.0, is covered by the next line's.
+one follows a check of the pack_id. A line without a check, of format version 1, is covered by the next line's.
 
 pack.json counts the lines and holds the last check. It is written after the log, so a reader that reads it first finds
 in the log all lines that it counts, and after them those of a change that is under way or was cut off.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -49,7 +48,7 @@ class Log:
     """The log of a pack, of which every check holds.
 
     lines: without their ends. check: the last line's. counted: lines that pack.json counts; the others were added after
-    it was written. unchecked: lines without a check. stamp: changes whenever the file does; None where there is none.
+    it was written. unchecked: lines without a check.
     """
 
     path: Path
@@ -58,7 +57,6 @@ class Log:
     check: str
     counted: int
     unchecked: int
-    stamp: tuple[int, ...] | None
 
     def entries(self, begin: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (number of the line, counted from 1; its content), from the line of index `begin` on.
@@ -129,8 +127,7 @@ def read_log(root: Path, manifest: dict[str, Any], all_ids: bool = False) -> Log
     Raises PackError where the log is not what was written, whole, or where id and record contradict each other.
     """
     path = root / REMOVED
-    content, stamp = _content(path)
-    lines = content.split(b"\n")
+    lines = _content(path).split(b"\n")
     checked = has_checks(manifest)
     end = lines.pop()
     if end:
@@ -156,7 +153,7 @@ def read_log(root: Path, manifest: dict[str, Any], all_ids: bool = False) -> Log
             raise PackError(f"{path}: its first {counted} lines are not those that pack.json counts; {_REMEDY}")
     if end and unchecked < len(lines):
         raise PackError(f"{path}, line {len(lines)} (its last) is cut off before the end of the line; {_REMEDY}")
-    log = Log(path, manifest["records"], lines, check, counted, unchecked, stamp)
+    log = Log(path, manifest["records"], lines, check, counted, unchecked)
     wrong = _contradictions(root, manifest, log, 0 if all_ids else counted)
     if wrong:
         more = f", and {len(wrong) - _CONTRADICTIONS:,} more lines" if len(wrong) > _CONTRADICTIONS else ""
@@ -211,32 +208,18 @@ def counted_before_all(pack_id: str) -> dict[str, Any]:
     return {"lines": 0, "check": _first(pack_id)}
 
 
-def log_stamp(path: Path) -> tuple[int, ...] | None:
-    """Return what changes whenever the log does: it is exchanged whole."""
-    try:
-        return _stamp(path.stat())
-    except FileNotFoundError:
-        return None
-
-
 def generation_of(removed: np.ndarray) -> int:
     """Return the generation of a sorted int64 array of removed records: number << 32 | CRC32C of them; 0 for none."""
     return len(removed) << 32 | _C.crc32c(removed.astype("<i8").tobytes()) if len(removed) else 0
 
 
-def _content(path: Path) -> tuple[bytes, tuple[int, ...] | None]:
+def _content(path: Path) -> bytes:
     if path.exists():
         check_regular(path)
     try:
-        with open(path, "rb") as file:
-            stamp = _stamp(os.fstat(file.fileno()))
-            return file.read(), stamp
+        return path.read_bytes()
     except FileNotFoundError:
-        return b"", None
-
-
-def _stamp(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_ino, status.st_size, status.st_mtime_ns
+        return b""
 
 
 def _first(pack_id: str) -> str:

@@ -77,7 +77,7 @@ def _verify(root: Path, found: Verification, decode: bool, workers: int, progres
     manifest = read_manifest(root)
     if not has_checks(manifest):
         found.notes.append(
-            f"the pack was made by version 0.1.0 and has no checksums of removed.jsonl, pack.json, {REFUSED} and the "
+            f"the pack is of format version 1, without checksums of removed.jsonl, pack.json, {REFUSED} and the "
             "tables: the next `pass-pack remove`, `restore` or `purge` adds them"
         )
     elif problem := _crc_problem(root, REFUSED, manifest):
@@ -116,8 +116,7 @@ def _note_log(log: Log, found: Verification) -> None:
         )
     if log.unchecked:
         found.notes.append(
-            f"{log.unchecked:,} lines of {log.path.name} were written by version 0.1.0 and have no check of their own; "
-            "pack.json covers them"
+            f"{log.unchecked:,} lines of {log.path.name} have no check of their own; pack.json covers them"
         )
 
 

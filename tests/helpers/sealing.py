@@ -27,7 +27,7 @@ def write_log(root: Path, entries: list[dict[str, Any]]) -> None:
 
 
 def make_old(root: Path) -> None:
-    """Take all checks away, as version 0.1.0 wrote packs."""
+    """Take all checks away, as format version 1 has none."""
     manifest = json.loads((root / MANIFEST).read_text()) | {"format_version": 1}
     del manifest["crc32c"], manifest["removed"]
     (root / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")

@@ -15,10 +15,11 @@ import pytest
 
 from pass_loader.pack import Pack, purge, remove
 from pass_loader.pack.layout import INDEX_SCHEMA
-from pass_loader.pack.manifest import FORMAT
+from pass_loader.pack.manifest import write_manifest
+from pass_loader.pack.removed_log import counted_before_all
 
-from ..helpers.sealing import write_log
 from ..helpers.epochs import COUNT
+from ..helpers.sealing import write_log
 
 
 RECORDS, SHARDS = 10**8, 1000
@@ -53,13 +54,13 @@ class Sparse:
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of 10^8 records without its shards and checks: enough to open it and to draw keys."""
+    """A pack of 10^8 records without its shards: enough to open it and to draw keys."""
     root = tmp_path_factory.mktemp("huge")
     shards = [{"tar": f"shard-{i:05d}.tar", "table": f"shard-{i:05d}.parquet", "records": RECORDS // SHARDS}
               for i in range(SHARDS)]  # fmt: skip
-    manifest = {"format": FORMAT, "format_version": 1, "pack_id": "0" * 32, "records": RECORDS,
-                "shards": shards}  # fmt: skip
-    (root / "pack.json").write_text(json.dumps(manifest))
+    crcs = dict.fromkeys(["index.arrow", *(shard["table"] for shard in shards)], 0)
+    manifest = {"pack_id": "0" * 32, "records": RECORDS, "shards": shards, "index": "index.arrow", "crc32c": crcs}
+    write_manifest(root, {**manifest, "removed": counted_before_all("0" * 32)})
     schema = INDEX_SCHEMA.with_metadata({"pack_id": "0" * 32})
     columns = [pa.array(np.zeros(RECORDS, str(field.type))) for field in schema]
     with pa.PythonFile(Sparse(root / "index.arrow"), "w") as file, pa.ipc.new_file(file, schema) as writer:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,15 @@ from pass_loader import PackError, ShardDataset, recipes
 from pass_loader.cli.main import main
 from pass_loader.pack import Pack, build, convert, purge, remove, restore, verify
 from pass_loader.pack import removed_log
-from pass_loader.pack.manifest import read_manifest
+from pass_loader.pack.manifest import read_manifest, write_manifest
 from pass_loader.pack.removed_log import read_log
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.crash import crashes
 from ..helpers.sealing import make_old, reseal, undated, write_log
-from ..helpers.trees import write_tree
+from ..helpers.trees import contents, write_tree
 
-
-SAVED = Path(__file__).parent.parent / "loading" / "saved"  # packs of version 0.1.0
+SAVED = Path(__file__).parent.parent / "loading" / "saved"  # packs of format version 1
 COUNT = 14  # records of its "pack", two of which are removed
 
 
@@ -48,10 +48,6 @@ def pack(sealed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(sealed, tmp_path / "pack"))
 
 
-def contents(root: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in root.iterdir()}
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One picture, one refused file, one line in the log: few bits."""
@@ -62,6 +58,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "pack"
 
 
+def flipped(path: Path, bits: Iterable[int]) -> Iterator[int]:
+    """Yield each of the bits while it is flipped in the file. In place: a file cut short may be synced."""
+    whole = path.read_bytes()
+    with open(path, "r+b", buffering=0) as file:
+        for bit in bits:
+            os.pwrite(file.fileno(), bytes([whole[bit // 8] ^ 1 << bit % 8]), bit // 8)
+            yield bit
+            os.pwrite(file.fileno(), whole[bit // 8 : bit // 8 + 1], bit // 8)
+
+
 @pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
 def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     """Of the two large files one bit of each byte; the CRC that finds one finds its neighbours."""
@@ -69,28 +75,16 @@ def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     large = name in ("index.arrow", "shard-00000.parquet")
     bits = [8 * byte + (byte % 8) for byte in range(len(whole))] if large else range(8 * len(whole))
     assert verify(tiny, workers=1) == []
-    missed = []
-    for bit in bits:
-        changed = bytearray(whole)
-        changed[bit // 8] ^= 1 << bit % 8
-        (tiny / name).write_bytes(changed)
-        if not verify(tiny, workers=1):
-            missed.append(bit)
-    (tiny / name).write_bytes(whole)
+    missed = [bit for bit in flipped(tiny / name, bits) if not verify(tiny, workers=1)]
     assert missed == [] and verify(tiny, workers=1) == []
 
 
 def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
     """Arrow hands a column's number of nulls on from file to file: it must not prove itself."""
-    whole = (tiny / "index.arrow").read_bytes()
-    for bit in range(8 * 700, 8 * 1100):
-        changed = bytearray(whole)
-        changed[bit // 8] ^= 1 << bit % 8
-        (tiny / "index.arrow").write_bytes(changed)
+    for bit in flipped(tiny / "index.arrow", range(8 * 700, 8 * 1100)):
         with contextlib.suppress(PackError):
             Pack(tiny)
             assert verify(tiny, workers=1), bit
-    (tiny / "index.arrow").write_bytes(whole)
 
 
 @pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
@@ -220,7 +214,7 @@ def test_packs_of_0_1_0_are_sealed_by_the_next_change(tmp_path: Path, name: str)
     before = contents(root)
     old = Pack(root)
     found = verify(root)
-    assert found == [] and "made by version 0.1.0 and has no checksums" in found.notes[0] and "note: " in str(found)
+    assert found == [] and "of format version 1, without checksums" in found.notes[0] and "note: " in str(found)
     live = np.setdiff1d(np.arange(old.records), old.removed)
     done = remove(root, [old.id_of(int(live[0]))], reason="asked")
     assert len(done.changed) == 1 and old.refresh() and len(old) == len(live) - 1
@@ -229,13 +223,9 @@ def test_packs_of_0_1_0_are_sealed_by_the_next_change(tmp_path: Path, name: str)
     assert log.startswith(before.get("removed.jsonl", b"")), "lines stay as they are"
     lines = before.get("removed.jsonl", b"").count(b"\n")
     assert read_log(root, read_manifest(root)).unchecked == lines
-    assert (f"{lines} lines of removed.jsonl were written by version 0.1.0" in "".join(verify(root).notes)) == bool(
-        lines
-    )
-    for bit in range(8 * len(log)):
-        changed = bytearray(log)
-        changed[bit // 8] ^= 1 << bit % 8
-        (root / "removed.jsonl").write_bytes(changed)
+    notes = [f"{lines} lines of removed.jsonl have no check of their own"]
+    assert [note.split(";")[0] for note in verify(root).notes] == notes[: lines > 0]
+    for _ in flipped(root / "removed.jsonl", range(8 * len(log) if name == "pack" else 0)):
         with pytest.raises(PackError):
             Pack(root)
 
@@ -268,8 +258,6 @@ def test_an_index_that_was_made_again(pack: Path, monkeypatch: pytest.MonkeyPatc
     assert verify(pack) == [] and (pack / "index.arrow").read_bytes() == index
     manifest = json.loads((pack / "pack.json").read_text())
     manifest["crc32c"]["index.arrow"] ^= 1  # as another version would have written it
-    from pass_loader.pack.manifest import write_manifest
-
     write_manifest(pack, manifest)
     assert verify(pack) == []
     (pack / "index.arrow").write_bytes(index[:-1] + b"\0")
@@ -291,7 +279,7 @@ def removed_ids(root: Path) -> list[str]:
 
 @pytest.mark.parametrize("action", [seal_old, restore_it])
 def test_killed_anywhere(pack: Path, tmp_path: Path, action: Callable[[Path], None]) -> None:
-    """Before or after, never another set, never an error; the same call then ends as the one that lived."""
+    """Before or after, never another set, never an error; the same call then makes the files of the one that lived."""
     old = action is seal_old
     start = SAVED / "pack" if old else pack
     before = removed_ids(start)
@@ -304,14 +292,12 @@ def test_killed_anywhere(pack: Path, tmp_path: Path, action: Callable[[Path], No
     for root in left:
         assert verify(root) == []
         action(root)
-        assert (
-            undated(contents(root)) == undated(contents(whole)) and verify(root) == [] and not list(root.glob("*.tmp"))
-        )
+        assert undated(contents(root)) == undated(contents(whole)) and verify(root) == []
 
 
 def test_loaders_that_refresh_while_others_remove(tmp_path: Path) -> None:
     """Never an error, never a set that there was not: each remove takes the next id, in order."""
-    files = {f"{i:02d}.jpg": jpeg(noise(8, 8, i)) for i in range(40)}
+    files = {f"{i:02d}.jpg": jpeg(noise(8, 8, i)) for i in range(16)}
     root = tmp_path / "pack"
     build([write_tree(tmp_path / "in", files)], root, shard_bytes=20_000, workers=1)
     dataset = ShardDataset(root, recipes.mocov2(size=8))
@@ -324,14 +310,14 @@ def test_loaders_that_refresh_while_others_remove(tmp_path: Path) -> None:
         sets.add(tuple(Pack(root).removed.tolist()))
     changes.join()
     assert changes.exitcode == 0 and dataset.pack.refresh() in (True, False)
-    assert dataset.pack.removed.tolist() == list(range(30)) and verify(root) == []
+    assert dataset.pack.removed.tolist() == list(range(12)) and verify(root) == []
     assert all(removed == tuple(range(len(removed))) for removed in sets) and len(sets) > 3
 
 
 def _remove_in_order(root: Path) -> None:
-    for number in range(30):
+    for number in range(12):
         remove(root, [f"{number:02d}"], reason="x")
-        if number % 10 == 9:
+        if number % 5 == 4:
             purge(root)
 
 
@@ -390,6 +376,6 @@ def test_verify_raises_nothing(pack: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_command_says_what_is_worth_knowing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(shutil.copytree(SAVED / "second", tmp_path / "second"))
     assert main(["verify", str(root)]) == 0
-    assert "note: the pack was made by version 0.1.0" in capsys.readouterr().out
+    assert "note: the pack is of format version 1" in capsys.readouterr().out
     assert main(["verify", str(root), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["notes"]
