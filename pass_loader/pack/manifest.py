@@ -24,7 +24,7 @@ from .layout import INDEX, MANIFEST, REFUSED, UNFINISHED, check_regular, write_d
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 2
 _UNCHECKED_VERSION = 1
-_OWN_CRC = re.compile(rb'(?<="pack\.json": )\d+')  # in no string: quotes are escaped there
+_OWN_CRC = re.compile(rb'"pack\.json": (\d+)')  # in no string: quotes are escaped there
 _BLOCK_BYTES = 1 << 22
 
 
@@ -96,11 +96,16 @@ def _check_crc(path: Path, manifest: dict[str, Any], content: bytes) -> None:
     checked = has_checks(manifest)
     if not checked and not {"crc32c", "removed"} & manifest.keys():
         return
-    own = _OWN_CRC.findall(content)
-    if not checked or len(own) != 1 or int(own[0]) != _C.crc32c(_OWN_CRC.sub(b"0", content)):
+    own = list(_OWN_CRC.finditer(content))
+    if not checked or len(own) != 1 or int(own[0][1]) != _crc_without(content, *own[0].span(1)):
         raise PackError(
             f"{path} is damaged: its bytes do not have the CRC32C that it says; take it from a copy of the pack"
         )
+
+
+def _crc_without(content: bytes, begin: int, end: int) -> int:
+    """Return the CRC32C of the bytes with a 0 in place of those from `begin` to `end`."""
+    return _C.crc32c(content[end:], _C.crc32c(content[:begin] + b"0"))
 
 
 def _check_fields(path: Path, manifest: dict[str, Any]) -> None:
