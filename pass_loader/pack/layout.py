@@ -5,7 +5,7 @@ shard-00000.tar      plain uncompressed tar of the pictures
 shard-00000.parquet  one row a record: where it is, what it is, who made it
 index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
 refused.jsonl        one line a file that was not packed; missing where there was none
-removed.jsonl        one line a removal, restoration or purge; lines are only ever added
+removed.jsonl        one line a removal, restoration or purge; lines are only ever added, each with a check
 finished             for the command that made the pack, should it be run again; no part of the pack
 """
 

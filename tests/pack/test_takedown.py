@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import multiprocessing
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pass_loader import PackError, ShardDataset, recipes
+from pass_loader import _C, PackError, ShardDataset, recipes
 from pass_loader.cli.main import main
 from pass_loader.pack import Pack, build, convert, purge, remove, restore, verify
 from pass_loader.pack import removed_log
@@ -56,6 +57,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build(sources, root / "pack", workers=1)
     remove(root / "pack", ["a/1"], reason="x")
     return root / "pack"
+
+
+def test_the_checks_as_the_page_of_the_format_says(pack: Path) -> None:
+    """docs/format.md, computed without the package."""
+    text = (pack / "pack.json").read_text()
+    manifest = json.loads(text)
+    check = hashlib.sha256(manifest["pack_id"].encode()).hexdigest()[:16]
+    lines = (pack / "removed.jsonl").read_text().splitlines()
+    for line in lines:
+        begin, end = line.split(', "check": ')
+        check = hashlib.sha256((check + begin + "}").encode()).hexdigest()[:16]
+        assert end == f'"{check}"}}'
+    assert manifest["removed"] == {"lines": len(lines), "check": check}
+    own = manifest["crc32c"].pop("pack.json")
+    assert own == _C.crc32c(text.replace(f'"pack.json": {own}', '"pack.json": 0').encode())
+    covered = {"index.arrow", "refused.jsonl", *(path.name for path in pack.glob("*.parquet"))}
+    assert manifest["crc32c"] == {name: _C.crc32c((pack / name).read_bytes()) for name in covered}
 
 
 def flipped(path: Path, bits: Iterable[int]) -> Iterator[int]:
