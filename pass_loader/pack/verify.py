@@ -90,6 +90,7 @@ def _verify(root: Path, found: Verification, decode: bool, workers: int, progres
         raise
     if index_differs and _index_crc32c(pack) != file_crc32c(root / pack.manifest["index"]):
         found.append(f"{index_differs}; delete it to have it rebuilt")
+    paths = [Path(tar) for tar in pack.tar_paths()]
     found.records, found.live, found.removed = pack.records, len(pack), len(pack.removed)
     found.purged = int((pack.column("length") == 0).sum())
     if (root / PURGING).exists():
@@ -97,7 +98,6 @@ def _verify(root: Path, found: Verification, decode: bool, workers: int, progres
     log = read_log(root, pack.manifest)
     if has_checks(pack.manifest):
         _note_log(log, found)
-    paths = [Path(tar) for tar in pack.tar_paths()]
     check = _Check(pack, log, paths, decode, progress)
     with ThreadPoolExecutor(workers) as pool:
         for result in pool.map(check.shard, range(len(pack.shards))):
@@ -122,12 +122,14 @@ def _note_log(log: Log, found: Verification) -> None:
 
 def _crc_problem(root: Path, name: str, manifest: dict[str, Any]) -> str | None:
     """Return what is wrong with a file that pack.json has a CRC of, or should have."""
-    want = manifest.get("crc32c", {}).get(name)
+    if not has_checks(manifest):
+        return None
+    want = manifest["crc32c"].get(name)
     try:
         crc = file_crc32c(root / name)
     except FileNotFoundError:
         return f"{name} is missing" if want is not None and name != manifest.get("index", INDEX) else None
-    if not has_checks(manifest) or crc == want:
+    if crc == want:
         return None
     if want is None:
         return f"{name}: pack.json knows of no such file"

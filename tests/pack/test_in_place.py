@@ -15,6 +15,7 @@ from pass_loader.pack import Pack, attribution, build, export, index, info, loca
 from pass_loader.cli.main import main
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.crash import crashes
 from ..helpers.trees import write_tree
 
 
@@ -51,6 +52,24 @@ def test_in_place_is_the_same_on_any_number_of_workers(tars: list[Path], tmp_pat
     for name in ("pack.json", "index.arrow", "shard-00001.parquet"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
     assert str(tmp_path) not in (tmp_path / "1" / "pack.json").read_text(), "no paths of the machine"
+
+
+def locate_them(root: Path) -> None:
+    locate(root / "pack", [root / "new"])
+
+
+def test_locate_killed_anywhere(tars: list[Path], tmp_path: Path) -> None:
+    """Found or not found, never damaged; the same call then finds them."""
+    start = tmp_path / "start"
+    index(tars, start / "pack")
+    (tmp_path / "data").rename(start / "new")
+    *left, whole = crashes("tests.pack.test_in_place:locate_them", start, tmp_path / "killed")
+    assert len(left) > 3 and verify(whole / "pack") == []
+    for root in left:
+        found = verify(root / "pack")
+        assert found == [] or "not where they were" in found[0]
+        locate_them(root)
+        assert verify(root / "pack") == [] and not list((root / "pack").glob("*.tmp"))
 
 
 def test_moved_tars_are_found(tars: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -95,6 +96,20 @@ def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     assert verify(tiny, workers=1) == []
     missed = [bit for bit in flipped(tiny / name, bits) if not verify(tiny, workers=1)]
     assert missed == [] and verify(tiny, workers=1) == []
+
+
+def test_flipped_bits_of_a_tar(tiny: Path) -> None:
+    """A bit of a member's header, or one after the picture, is found where it changes what is read."""
+    shard = tiny / "shard-00000.tar"
+
+    def read() -> list[object]:
+        with tarfile.open(shard) as tar:
+            return [(member.get_info(), tar.extractfile(member).read()) for member in tar]  # type: ignore[union-attr]
+
+    whole, end = read(), len(shard.read_bytes())
+    for bit in flipped(shard, [8 * byte + byte % 8 for byte in [*range(512), *range(end - 512, end)]]):
+        if not verify(tiny, workers=1):
+            assert read() == whole, bit
 
 
 def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
@@ -185,6 +200,24 @@ def test_lines_after_those_that_are_counted_hold(pack: Path) -> None:
     assert read_manifest(pack)["removed"]["lines"] == 4 and verify(pack).notes == []
     (pack / "pack.json").write_bytes(manifest)
     assert purge(pack).records == 2 and verify(pack) == [] and read_manifest(pack)["removed"]["lines"] == 6
+
+
+@pytest.mark.parametrize("name", ["shard-00001.parquet", "index.arrow", "refused.jsonl"])
+def test_a_change_does_not_hide_damage(pack: Path, name: str) -> None:
+    """CRCs are computed of files that were written, and taken over of all others."""
+    whole = (pack / name).read_bytes()
+    (pack / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    want = list(verify(pack))
+    assert any(name in problem for problem in want)
+    with contextlib.suppress(PackError):  # a table that cannot be read
+        remove(pack, ["a/0"], reason="x")
+        restore(pack, ["b/1"], reason="x")
+        purge(pack)
+    assert any(name in problem for problem in verify(pack)) or name == "index.arrow", "a purge writes the index anew"
+    if name == "refused.jsonl":
+        (pack / name).unlink()
+        remove(pack, ["a/4"], reason="x")
+        assert "refused.jsonl is missing" in verify(pack)
 
 
 def test_id_and_record_agree(pack: Path) -> None:
