@@ -21,9 +21,10 @@ _CHECKED = 1000  # entries of a tar that are looked at before anything is packed
 
 
 class TarSource(Source):
-    """PASS's tars, `PASS_dataset/<n>/<hash>.jpg`: the id is the base name up to its first dot; the numbered folders
-    mean nothing and give no label.
+    """A tar, PASS's or WebDataset's.
 
+    PASS's, `PASS_dataset/<n>/<hash>.jpg`: the id is the base name up to its first dot; the numbered folders mean
+    nothing and give no label.
     WebDataset's: files in a row with the same key are a sample (webdataset.py). A .cls, .json or .txt of it gives its
     picture label (a whole number) and metadata, and the id is the key, folder included; in a tar that `export` wrote,
     the id that it had. With class_folders every file is read as a folder's would be.
@@ -82,7 +83,7 @@ class TarSource(Source):
 
 
 def is_tar(path: Path) -> bool:
-    """Whether it begins as an uncompressed tar does; what is damaged in it shows itself when it is listed."""
+    """Return True where a file begins as an uncompressed tar does; damage in it shows itself when it is listed."""
     try:
         tarfile.open(path, "r:").close()
     except tarfile.TarError:
@@ -93,7 +94,7 @@ def is_tar(path: Path) -> bool:
 
 
 def in_words(error: Exception) -> str:
-    """What an exception of a reader of archives says; its kind where it says nothing that a user understands."""
+    """Return what an exception of a reader of archives says; its kind where that says nothing to a user."""
     if isinstance(error, RecursionError):
         return "thousands of headers for one member"
     if isinstance(error, MemoryError):
@@ -102,7 +103,7 @@ def in_words(error: Exception) -> str:
 
 
 def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
-    """(name, offset of the data, length, why it is no file or None) of a tar's members but folders, in order.
+    """Yield (name, offset of the data, length, why it is no file or None) of a tar's members but folders, in order.
 
     Raises PackError where the tar is cut off or damaged, and whatever tarfile raises. Headers of plain files are read
     here, ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
@@ -137,8 +138,10 @@ def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
 
 
 def _plain_header(header: bytes) -> tuple[str, int] | None:
-    """(name, length) of a regular file in ustar's or GNU's form (POSIX.1-1988; GNU tar manual, "Basic Tar Format");
-    None for anything else, damaged headers included."""
+    """Return (name, length) of a regular file; None for anything else, damaged headers included.
+
+    Takes ustar's and GNU's form (POSIX.1-1988; GNU tar manual, "Basic Tar Format").
+    """
     if len(header) < _BLOCK or header[156] not in b"0\0" or header[257:262] != b"ustar" or header[345]:
         return None
     name, _, rest = header[:100].partition(b"\0")
@@ -153,7 +156,8 @@ def _plain_header(header: bytes) -> tuple[str, int] | None:
 
 
 def _check_end(path: Path, descriptor: int, offset: int) -> None:
-    """tarfile takes anything that is no header for the end: a cut or damaged tar would lose pictures silently."""
+    """Check that a tar ends where tarfile stops: it takes anything that is no header for the end, and pictures would be
+    lost in silence."""
     size = os.fstat(descriptor).st_size
     quoted = shlex.quote(str(path))
     if offset == size:
@@ -169,7 +173,7 @@ def _check_end(path: Path, descriptor: int, offset: int) -> None:
         offset += (len(rest) - len(rest.lstrip(b"\0"))) // _BLOCK * _BLOCK
         if _is_header(os.pread(descriptor, _BLOCK, offset)):
             raise PackError(
-                f"{path} is two tars in one: behind the end of the first another begins at byte {offset}. Make files "
+                f"{path} is two tars in one: after the end of the first another begins at byte {offset}. Make files "
                 f"of them: `head -c {offset} {quoted}` gives the first, `tail -c +{offset + 1} {quoted}` the rest"
             )
     raise PackError(
@@ -234,7 +238,7 @@ class ZipSource(Source):
 
 
 def is_zip(path: Path) -> bool:
-    """Whether it ends as a zip does; what is damaged in it shows itself when it is opened."""
+    """Return True where a file ends as a zip does; damage in it shows itself when it is opened."""
     try:
         return zipfile.is_zipfile(path)
     except Exception:  # a directory that zipfile finds, with values that it does not expect

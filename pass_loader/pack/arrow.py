@@ -60,15 +60,17 @@ def without(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
 
 
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch without views and dictionaries at any depth: Arrow's kernels do not take the first, and its files not
-    the second where they differ from batch to batch."""
+    """Return the batch without views and dictionaries at any depth.
+
+    Arrow's kernels do not take views, nor its files dictionaries that differ from batch to batch.
+    """
     types = [plain_type(type) for type in batch.schema.types]
     columns = [column if column.type == type else column.cast(type) for column, type in zip(batch.columns, types)]
     return pa.RecordBatch.from_arrays(columns, batch.schema.names)
 
 
 def plain_type(type: pa.DataType) -> pa.DataType:
-    """The type that holds the same values without views and dictionaries."""
+    """Return the type that holds the same values without views and dictionaries."""
     if str(type) in ("string_view", "binary_view"):
         return pa.large_string() if str(type) == "string_view" else pa.large_binary()
     if pa.types.is_dictionary(type):

@@ -100,9 +100,9 @@ def index(
     md5: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """A pack that refers to tars where they lie: nothing is copied, records are read out of them.
+    """Make a pack that refers to tars where they lie: nothing is copied, records are read out of them.
 
-    Arguments and errors as of `build`. The tars must stay as they are; moved ones are found again by `Pack`.
+    Arguments and errors are those of `build`. The tars must stay as they are; moved ones are found again by `Pack`.
     """
     for path in sources:
         if not isinstance(open_sources([path])[0], TarSource):
@@ -210,8 +210,11 @@ class _Build:
         return self.report
 
     def _written_shards(self, shard_bytes: int, workers: int) -> Iterator[Shard]:
-        """Shards in order; up to `workers` are written at a time. Entries whose id stood before come last, one after
-        the other: whether they are duplicates depends on what became of the first."""
+        """Yield the shards in order; up to `workers` are written at a time.
+
+        Entries whose id came before are packed last, one after the other: whether they are duplicates depends on what
+        became of the first.
+        """
         following = 0
         free = Seen()  # ids whose first entry was refused
         for shard in self._first_shards(shard_bytes, workers):
@@ -253,7 +256,7 @@ class _Build:
             pool.shutdown()
 
     def _shard(self, number: int, entries: list[Entry]) -> Shard:
-        """Written now, or by a packing that was cut off."""
+        """Return the shard that a packing that was cut off has written, else write it."""
         listed = fingerprint(entries)
         shard = Shard.find(self.root, number, listed)
         if shard is None:
@@ -278,7 +281,7 @@ class _Build:
         return _SAME_ID
 
     def _first_entries(self) -> Iterator[Entry]:
-        """Entries that may be packed; the others are refused, or set aside in self.later."""
+        """Yield the entries that may be packed; the others are refused, or set aside in self.later."""
         seen = Seen()
         for source in self.sources:
             for entry in _listed(source, self.listing):
@@ -295,7 +298,7 @@ class _Build:
                     self.apart.update(way for (way, name), other in zip(names.items(), first) if name != other)
 
     def _groups(self, entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
-        """A shard's entries. Depends on the listed sizes only, not on what is refused or on the number of workers."""
+        """Yield the entries of each shard, by the listed sizes alone: neither refusals nor workers change them."""
         group: list[Entry] = []
         size = 0
         for entry in entries:
@@ -311,7 +314,7 @@ class _Build:
 
 
 def _inputs(sources: list[Source]) -> str:
-    """A digest of the sources as they are listed now."""
+    """Return a digest of the sources as they are listed now."""
     listing = hashlib.sha256()
     for source in sources:
         for _ in _listed(source, listing):
@@ -320,7 +323,7 @@ def _inputs(sources: list[Source]) -> str:
 
 
 def _listed(source: Source, listing: hashlib._Hash) -> Iterator[Entry]:
-    """The source's entries; they go into the digest `listing` too."""
+    """Yield the source's entries; they go into the digest `listing` too."""
     try:
         listing.update(stamp_bytes(source))
         for entry in source.entries():

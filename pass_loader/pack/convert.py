@@ -148,7 +148,7 @@ class _Writer(ShardWriter):
     """Writes shards, and refuses nothing: every record keeps its number."""
 
     def keep_or_write(self, number: int, entries: list[Entry]) -> None:
-        """Keep: what a run that was cut off has written."""
+        """Write a shard, unless a run that was cut off has written it."""
         listed = fingerprint(entries)
         if Shard.find(self.root, number, listed) is None:
             self.write(number, entries, listed)
@@ -214,7 +214,7 @@ def _table(table: pa.Table, shard: Shard) -> pa.Table:
 
 
 def _write_log(root: Path, pack: Pack, erased: list[int]) -> dict[str, Any]:
-    """Write the pack's log as it is by now: what was removed meanwhile is not served from the new pack either.
+    """Write the pack's log as it is now: what was removed meanwhile is not served from the new pack either.
 
     Returns what the new pack.json has to say of it.
     """

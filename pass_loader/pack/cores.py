@@ -14,8 +14,10 @@ def usable_cores(system: Path = Path("/")) -> int:
 
 
 def _quotas(system: Path) -> list[tuple[int, int]]:
-    """Quota and period in microseconds of the process's cgroup and those above it (Linux, cgroup-v2.rst, "cpu.max";
-    cgroup-v1's sched-bwc.rst)."""
+    """Yield quota and period, in microseconds, of the process's cgroup and of those above it.
+
+    Source: Linux, cgroup-v2.rst, "cpu.max"; cgroup-v1's sched-bwc.rst.
+    """
     found = []
     for folder in _cgroups(system):
         words = _words(folder / "cpu.max") or _words(folder / "cpu.cfs_quota_us") + _words(folder / "cpu.cfs_period_us")
@@ -25,7 +27,7 @@ def _quotas(system: Path) -> list[tuple[int, int]]:
 
 
 def _cgroups(system: Path) -> list[Path]:
-    """The folders of the process's cgroup and of those above it, version 2's and version 1's; some may not exist."""
+    """Yield the folders of the process's cgroup and of those above it, in both versions; some may not exist."""
     folders: list[Path] = []
     try:
         lines = (system / "proc/self/cgroup").read_text(errors="replace").splitlines()

@@ -39,8 +39,10 @@ class Picture:
 
 
 def encoded(picture: Picture, codec: str) -> Picture:
-    """The picture as one of JPEG_CODECS; as it is where "dct" cannot represent it, and a PNG in any case. Raises
-    BadPictureError where it has to be decoded and cannot be."""
+    """Return the picture as one of JPEG_CODECS; as it is where "dct" cannot represent it, and a PNG in any case.
+
+    Raises BadPictureError where it has to be decoded and cannot be.
+    """
     if picture.codec == "png" or picture.codec == codec == "jpeg":
         return picture
     if codec == "jpeg":
@@ -85,7 +87,7 @@ def _picture(data: bytes, decode: bool, transcoded: bool) -> Picture:
 
 
 def codec_of(data: bytes) -> str:
-    """Of bytes that read_header takes."""
+    """Return the codec of bytes that read_header takes."""
     return "png" if data.startswith(_PNG) else "dct" if data.startswith(b"PLDC") else "jpeg"
 
 

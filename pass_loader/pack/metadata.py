@@ -29,16 +29,17 @@ GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging 
 
 
 def without_gps(value: Any) -> Any:
-    """JSON without the keys of GPS_NAMES, at any depth."""
+    """Return a JSON value without the keys of GPS_NAMES, at any depth."""
     if isinstance(value, dict):
         return {name: without_gps(inner) for name, inner in value.items() if str(name).lower() not in GPS_NAMES}
     return [without_gps(inner) for inner in value] if isinstance(value, list) else value
 
 
 class Metadata:
-    """Rows by id. A CSV's values stay the text they are; its latitude and longitude become float64, empty ones null.
+    """A table of metadata: rows by id.
 
-    A Parquet file's columns keep their types. gps: False leaves the columns of coordinates out. scratch: a directory
+    A CSV's values stay the text they are; its latitude and longitude become float64, empty ones null. A Parquet file's
+    columns keep their types. gps: False leaves the columns of coordinates out. scratch: a directory
     for a copy of the table that is read by memory map; rows are found through a database there, so that memory stays
     bounded. Raises PackError for a file without the key column, with a key twice, or with names that a pack uses.
     """
@@ -89,7 +90,7 @@ class Metadata:
         return self._batches.schema.names
 
     def rows_of(self, ids: list[str]) -> tuple[pa.Table, int]:
-        """The rows of these ids, nulls where there is none, and how many have none. Each id is asked for once."""
+        """Return the rows of these ids, nulls where there is none, and how many have none. Ask for each id once."""
         rows = self._rows.find(ids)
         found = np.flatnonzero(rows >= 0)
         order = found[np.argsort(rows[found])]
@@ -136,7 +137,7 @@ class Metadata:
         ]
 
     def unused(self) -> int:
-        """Rows that no packed picture has asked for."""
+        """Return the number of rows that no packed picture has asked for."""
         return self._first[-1] - self._used
 
 
@@ -170,7 +171,7 @@ def _without_picture_suffix(name: str) -> tuple[str, str]:
 
 
 class Numbering:
-    """Different strings, numbered in their order, in a temporary database: memory is bounded, whatever the count."""
+    """Numbers for different strings, in their order, in a temporary database: memory is bounded, whatever the count."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)  # a file of its own that vanishes with us
@@ -178,11 +179,11 @@ class Numbering:
         self._database.execute("create table strings (number integer primary key, string text)")
 
     def add(self, strings: list[str]) -> None:
-        """Before `close`."""
+        """Add strings, before `close`."""
         self._database.executemany("insert into strings (string) values (?)", ((string,) for string in strings))
 
     def close(self) -> str | None:
-        """After the last `add`, before the first `find`. A string that came twice, or None."""
+        """Return a string that came twice, or None. Call it after the last `add` and before the first `find`."""
         try:
             self._database.execute("create unique index by_string on strings (string)")
         except sqlite3.IntegrityError:
@@ -194,14 +195,14 @@ class Numbering:
         return (row[0] for row in self._database.execute("select string from strings order by number"))
 
     def find(self, strings: list[str]) -> np.ndarray:
-        """(len(strings),) int64: their numbers, -1 for those that were not added."""
+        """Return the numbers of the strings, (len(strings),) int64; -1 for those that were not added."""
         look = self._database.execute
         found = (look("select number from strings where string = ?", (string,)).fetchone() for string in strings)
         return np.array([-1 if row is None else row[0] - 1 for row in found], dtype=np.int64)
 
 
 class Seen:
-    """Which keys have come, in a temporary database."""
+    """The keys that have come, in a temporary database."""
 
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
@@ -209,7 +210,7 @@ class Seen:
         self._database.execute("create table seen (key blob primary key, a int, b int) without rowid")
 
     def is_new(self, key: str | bytes) -> bool:
-        """Whether it has not come before; from now on it has."""
+        """Return True where the key has not come before; from now on it has."""
         return self._database.execute("insert or ignore into seen (key) values (?)", (key,)).rowcount == 1
 
     def first(self, key: str, a: int, b: int) -> tuple[int, int] | None:
@@ -227,7 +228,7 @@ class Seen:
 
 
 def creator_name(text: str) -> str:
-    """PASS's `unickname` for display: it is form-encoded, "J%C3%BCrgen+K.". Text that is no UTF-8 stays as it is."""
+    """Return PASS's `unickname` for display: it is form-encoded, "J%C3%BCrgen+K.". Text that is no UTF-8 stays."""
     try:
         return unquote_plus(text, errors="strict")
     except UnicodeDecodeError:
@@ -235,7 +236,7 @@ def creator_name(text: str) -> str:
 
 
 def date_taken(text: str | None) -> datetime | None:
-    """PASS's `datetaken`, with or without a fraction of a second; None where it is empty. The camera's clock: no zone.
+    """Return PASS's `datetaken`, with or without a fraction of a second; None where it is empty. It has no time zone.
 
     Raises ValueError for anything else.
     """
@@ -245,7 +246,7 @@ def date_taken(text: str | None) -> datetime | None:
 
 
 def read_keys(path: str | Path, key: str) -> pa.Array:
-    """The column of ids, as strings. Raises PackError where the file cannot be read or has no such column."""
+    """Return the column of ids, as strings. Raises PackError where the file cannot be read or has no such column."""
     path = Path(path)
     column_names(path, key)
     column = _read(path, [key]).column(key)
@@ -270,7 +271,7 @@ def column_names(path: Path, key: str) -> list[str]:
 
 
 def _is_parquet(path: Path) -> bool:
-    """Raises OSError."""
+    """Return True where a file begins as Parquet does. Raises OSError."""
     with open(path, "rb") as file:
         return file.read(4) == b"PAR1"
 

@@ -20,8 +20,11 @@ _LABELS = ("label", "labels")
 
 
 class ParquetSource(Source):
-    """The id is the column `id`, or the base name of the image's path, or file name and row. The column `label` gives
-    the label; its names stand in the file's schema where `datasets` wrote it."""
+    """A Parquet file with a column of images.
+
+    The id is the column `id`, or the base name of the image's path, or file name and row. The column `label` gives the
+    label; its names stand in the file's schema where `datasets` wrote it.
+    """
 
     def __init__(self, path: Path):
         super().__init__(path)
@@ -35,7 +38,7 @@ class ParquetSource(Source):
         self._names = _class_names(features.get(self._label)) if self._label else []
 
     def _features(self) -> dict[str, Any]:
-        """What `datasets` says of the columns, from the file's schema."""
+        """Return what `datasets` says of the columns, from the file's schema."""
         try:
             found = plain_json((self._schema.metadata or {}).get(b"huggingface", b"{}"))
         except ValueError as error:
@@ -89,7 +92,10 @@ class ParquetSource(Source):
             )  # fmt: skip
 
     def read(self, entry: Entry) -> bytes:
-        """Rows in order cost one pass over the file, a thread; a thread keeps the file open that it read last."""
+        """Return the image's bytes.
+
+        Rows in order cost each thread one pass over the file. A thread keeps the file open that it read last.
+        """
         at = _reading
         if at.source is not self or at.start > entry.offset:
             at.source, at.batches, at.start, at.end = self, self._batches([self._image]), 0, 0
@@ -110,7 +116,7 @@ class ParquetSource(Source):
 
 
 class _Reading(threading.local):
-    """Where a thread is in the file that it read last: the rows from `start` to `end` are at hand."""
+    """A thread's place in the file that it read last: the rows from `start` to `end` are at hand."""
 
     source: ParquetSource | None = None
     batches: Iterator[pa.RecordBatch] = iter(())

@@ -35,7 +35,7 @@ _REMEDY = f"take {REMOVED} and pack.json from a copy of the pack (docs/takedown.
 
 
 class Line(NamedTuple):
-    """What a line names. number: counted from 1; row: the record's in its shard."""
+    """The record that a line of the log names. number: counted from 1; row: the record's in its shard."""
 
     number: int
     record: int
@@ -162,7 +162,10 @@ def read_log(root: Path, manifest: dict[str, Any], all_ids: bool = False) -> Log
 
 
 def _contradictions(root: Path, manifest: dict[str, Any], log: Log, begin: int) -> list[str]:
-    """As `wrong_ids`, of all lines from index `begin` on. Reads the ids of the shards whose records they name."""
+    """Return the messages of `wrong_ids` for all lines from index `begin` on, in order.
+
+    Reads the ids of the shards whose records they name.
+    """
     wrong = []
     for shard, lines in log.by_shard(manifest, begin).items():
         table = read_table(root / manifest["shards"][shard]["table"], ["id"])

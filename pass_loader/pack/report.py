@@ -30,8 +30,10 @@ class Refusal:
 
 
 class Refusals:
-    """All refusals of a packing, in nameless files, so that memory does not grow with them. First those that the
-    listing shows, then shard by shard: an order that the number of workers does not change."""
+    """All refusals of a packing, in nameless files, so that memory does not grow with them.
+
+    First those that the listing shows, then shard by shard: an order that the number of workers does not change.
+    """
 
     def __init__(self, root: Path):
         self._root = root
@@ -44,7 +46,7 @@ class Refusals:
         self._judged.writelines(map(_line, refusals))
 
     def save(self, report: Report) -> None:
-        """All of them as refused.jsonl, the first KEPT and their number in the report; no file where there is none."""
+        """Write all of them to refused.jsonl, if any; put the first KEPT and their number into the report."""
         path = self._root / REFUSED
         temporary = path.with_name(path.name + ".tmp")
         with open(temporary, "w+", encoding="ascii") as file:
@@ -103,7 +105,7 @@ class Report:
         self.deep += picture.bits == 16
 
     def add(self, other: Report) -> None:
-        """Return the counts alone."""
+        """Add the counts of another report, and the counts alone."""
         for name in (
             "pictures",
             "bytes",

@@ -14,8 +14,10 @@ from .reader import Pack
 
 
 class Packs:
-    """Records of the first pack, then of the second, and so on: a record's number is that in its own pack plus
-    first_record of the pack. Every pack keeps its identity, its generation and its revision.
+    """Several packs with the interface of one: records of the first pack, then of the second, and so on.
+
+    A record's number is that in its own pack plus first_record of the pack. Every pack keeps its identity, its
+    generation and its revision.
 
     searched: how many of the packs, from the first, `record_of` and `records_of` look through; None: all.
     """

@@ -27,7 +27,7 @@ _COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "lab
 
 @dataclass(frozen=True)
 class Options:
-    """What decides about single pictures."""
+    """The options that decide about single pictures."""
 
     transcode: bool | str = False  # "jpeg", "png"; True is "jpeg"
     decode: bool = False
@@ -38,7 +38,10 @@ class Options:
 
 @dataclass
 class Shard:
-    """number: in the order of writing; those without pictures have no files. tar_bytes: of its finished tar."""
+    """A shard that is being written: its rows and its part of the report.
+
+    number: in the order of writing; shards without pictures have no files. tar_bytes: size of its finished tar.
+    """
 
     number: int
     columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
@@ -50,7 +53,7 @@ class Shard:
         return len(self.columns["id"])
 
     def save(self, root: Path, entries: str) -> tuple[Path, Path]:
-        """Writes the rows; returns their temporary name and their name."""
+        """Write the rows; return their temporary name and their name."""
         content = {**vars(self), "entries": entries, "report": asdict(self.report)}
         path = _rows_path(root, self.number)
         temporary = path.with_name(path.name + ".tmp")
@@ -63,7 +66,7 @@ class Shard:
 
     @classmethod
     def find(cls, root: Path, number: int, entries: str) -> Shard | None:
-        """What an earlier packing wrote of the same entries, whole; None where there is no such thing."""
+        """Return the shard that an earlier packing wrote whole of the same entries, or None."""
         try:
             content = json.loads(_rows_path(root, number).read_bytes())
         except FileNotFoundError:
@@ -88,7 +91,7 @@ def _rows_path(root: Path, number: int) -> Path:
 
 
 def fingerprint(entries: list[Entry]) -> str:
-    """Of the listing that a shard is made from, and of the sources: another file of the same name is read anew."""
+    """Return a digest of the entries and sources of a shard: another file of the same name is read anew."""
     digest = hashlib.sha256()
     for source in dict.fromkeys(entry.source for entry in entries):
         digest.update(stamp_bytes(source))
@@ -102,7 +105,7 @@ def stamp_bytes(source: Source) -> bytes:
 
 
 def entry_bytes(entry: Entry) -> bytes:
-    """What a listing says of an entry."""
+    """Return what a listing says of an entry, as bytes."""
     row = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.metadata)
     return repr(row).encode("utf-8", "backslashreplace") + b"\n"
 
@@ -121,8 +124,12 @@ class ShardWriter:
         reject: Callable[[Entry, Picture | None], str | None] = lambda entry, picture: None,
         source: int | None = None,
     ) -> Shard:
-        """listed: the entries' fingerprint. reject: called before an entry is read, with None, and with its picture
-        before it is packed; a reason why not. source: place of the tar that holds the entries, for a pack in place."""
+        """Write a shard of these entries.
+
+        listed: the entries' fingerprint. reject: called with None before an entry is read, and with its picture before
+        it is packed; returns a reason why not, or None. source: place in the list of sources of the tar that holds the
+        entries, for a pack in place.
+        """
         shard = Shard(number, source=source)
         path = self.root / shard_names(number)[0]
         temporary = path.with_name(path.name + ".tmp")
@@ -181,7 +188,7 @@ class ShardWriter:
 
 
 def digest_of(data: bytes) -> bytes:
-    """Equal for equal pictures, and for no others."""
+    """Return a digest that is equal for equal pictures and for no others."""
     return hashlib.blake2b(data, digest_size=16).digest()
 
 
@@ -198,7 +205,7 @@ _TOO_MANY_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 def _reason(error: Exception, entry: Entry) -> str:
-    """Why a picture is refused. Raises PackError where the machine is at fault, not the picture."""
+    """Return why a picture is refused. Raises PackError where the machine is at fault, not the picture."""
     found = error.errno if isinstance(error, OSError) else None
     if found in _FAILING or found in _TOO_MANY_FILES:
         remedy = (

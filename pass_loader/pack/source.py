@@ -20,7 +20,7 @@ IDS = ("path", "stem")
 
 @dataclass(frozen=True)
 class Naming:
-    """What ids and labels are taken from.
+    """The choice of what ids and labels are taken from.
 
     id: "path", "stem", or "" for what the kind of source has. image_key: suffix of the picture in a WebDataset sample.
     class_folders: a tar's first folder is the class. allow_empty: class folders without pictures are classes.
@@ -58,14 +58,14 @@ class Entry:
 
 
 class EntryFile:
-    """Entries in a nameless file below `root`, first in, first out: memory does not grow with them."""
+    """A queue of entries in a nameless file below `root`: memory does not grow with them."""
 
     def __init__(self, root: Path, sources: Sequence[Source]):
         self._sources = sources
         self._file = tempfile.TemporaryFile(dir=root)
 
     def append(self, entry: Entry) -> None:
-        """Before the first is read again."""
+        """Add an entry, before the first one is read again."""
         values = [getattr(entry, name) for name in _ENTRY_FIELDS]
         row = json.dumps([self._sources.index(entry.source), *values], default=str)  # as Shard.save
         self._file.write(row.encode("ascii") + b"\n")
@@ -81,7 +81,10 @@ _ENTRY_FIELDS = [field.name for field in fields(Entry)[1:]]
 
 
 class Source(ABC):
-    """`entries` lists in a fixed order: equal input gives equal packs. `read` is called by any number of threads."""
+    """Where pictures come from.
+
+    `entries` lists in a fixed order, so that equal input gives equal packs. `read` is called by any number of threads.
+    """
 
     def __init__(self, path: Path, naming: Naming = PLAIN):
         self.path, self.naming = path, naming
@@ -95,17 +98,17 @@ class Source(ABC):
         return self.path.name
 
     def classes(self) -> list[str]:
-        """Names of classes, in the order of their labels, as far as known before the entries are listed."""
+        """Return the names of classes, in the order of their labels, as far as known before the entries are listed."""
         return []
 
     def stamp(self) -> list[Any]:
-        """Changes when the source does; of a packing that goes on where it was cut off."""
+        """Return what changes when the source does, for a packing that goes on where it was cut off."""
         status = self.path.stat()
         return [str(self.path.resolve()), status.st_size, status.st_mtime_ns]
 
     @abstractmethod
     def size(self) -> int:
-        """Bytes to be read, about; for a progress bar."""
+        """Return about how many bytes will be read, for a progress bar."""
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]: ...
@@ -115,17 +118,17 @@ class Source(ABC):
 
 
 def id_and_class(path: PurePosixPath) -> tuple[str, str | None]:
-    """As ImageFolder has it."""
+    """Return the id and the class of a path, as ImageFolder has it."""
     return without_suffix(path), path.parts[0] if len(path.parts) > 1 else None
 
 
 def without_suffix(path: PurePosixPath) -> str:
-    """The path without its last part's suffix; as it is where it has no last part: `/`, `.`."""
+    """Return the path without its last part's suffix; as it is where it has no last part: `/`, `.`."""
     return str(path.with_suffix("")) if path.name else str(path)
 
 
 def label_problem(label: int) -> str | None:
-    """Why a number cannot be a pack's label, which has 32 bits; None where it can."""
+    """Return why a number cannot be a pack's label, which has 32 bits; None where it can."""
     return None if -(2**31) <= label < 2**31 else f"its label {_short(label)} does not fit into 32 bits"
 
 
@@ -134,7 +137,7 @@ def _short(number: int) -> str:
 
 
 def html_hint(path: Path) -> str:
-    """What a file that cannot be read seems to be, and what to do; empty for what is not known."""
+    """Return what a file that cannot be read seems to be, and what to do; "" where that is not known."""
     with open(path, "rb") as file:
         head = file.read(512).lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class _Descriptor:
-    """Closed with its last reference: when its thread ends or turns to another file."""
+    """A descriptor that is closed with its last reference: when its thread ends or turns to another file."""
 
     def __init__(self, path: Path):
         self.number = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

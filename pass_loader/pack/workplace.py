@@ -28,10 +28,13 @@ _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that 
 def workplace(
     root: Path, sources: list[Path], plan: dict[str, Any], inputs: Callable[[], str] = str
 ) -> Iterator[dict[str, Any] | None]:
-    """The directory, made if missing, for this process alone; the report of the same packing where it is finished
-    already, or was cut off after its last step. plan: what is packed and how; another one's leftovers are not gone on
-    with. inputs: asked for where a finished pack is found, what `complete` was given. sources: must lie apart. Deletes
-    nothing but what an unfinished packing left."""
+    """Hold the directory, made if missing, for this process alone.
+
+    Yields the report of the same packing where it is finished already or was cut off after its last step, else None.
+    plan: what is packed and how; leftovers of another plan are not used. inputs: called where a finished pack is found;
+    compared with what `complete` was given. sources: must lie apart from the directory. Deletes nothing but what an
+    unfinished packing left.
+    """
     for source in sources:
         inside, around = source.resolve(), root.resolve()
         if inside == around or around in inside.parents or (source.is_dir() and inside in around.parents):
