@@ -29,6 +29,7 @@ from ..helpers.packs import flip_a_bit
 from ..helpers.trees import write_tree
 
 
+@pytest.mark.slow
 def test_build_info_verify_preview(
     tmp_path: Path, pass_files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +58,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pass-pack {pass_loader.__version__}\n"
 
 
+@pytest.mark.slow
 def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table adds up: stages and waiting make the whole, samples and views belong together."""
     command = ["bench", str(pack), "--recipe", "mocov2", "--threads", "2", "--seconds", "1"]

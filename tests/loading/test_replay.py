@@ -1,4 +1,4 @@
-"""The records that a state stands behind are those of the batch that was handed out last."""
+"""The records that a state names are those of the batch that was handed out last."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def load(dataset: ShardDataset, *arguments: Any, **named: Any) -> DataLoader:
 
 
 def test_the_signature_is_torchs(dataset: ShardDataset) -> None:
-    """Every argument, in torch's order and kind, with torch's defaults; ours come behind, by name."""
+    """Every argument, in torch's order and kind, with torch's defaults; ours come after them, by name."""
     theirs = inspect.signature(data.DataLoader.__init__).parameters
     ours = inspect.signature(DataLoader.__init__).parameters
     for name, parameter in theirs.items():
@@ -258,6 +258,7 @@ def test_many_loaders_and_left_off_iterators(dataset: ShardDataset, workers: int
     assert list(first) == [] and list(iter(first)) == [], "an exhausted iterator stays exhausted"
 
 
+@pytest.mark.slow
 def test_threads_end_with_the_loader(dataset: ShardDataset) -> None:
     import gc
     import os
@@ -352,6 +353,7 @@ def served(loader: Any) -> list[int]:
     return records(loader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
 def test_pickled_into_another_process(dataset: ShardDataset, context: str) -> None:
     """Dataset, recipe, loader and their position, with its sampler's generator."""

@@ -130,6 +130,7 @@ def test_outputs_of_the_wrong_shape_are_refused(pack: Path) -> None:
         engine.submit(two, draws[:1], draws, good)
 
 
+@pytest.mark.slow
 def test_more_shards_than_open_files(tmp_path: Path) -> None:
     """Descriptors are bounded: 300 shards are read with 64 + 256 open files allowed."""
     files = {f"{i:03d}.jpg": jpeg(noise(8, 8, i)) for i in range(300)}
@@ -146,6 +147,7 @@ def test_more_shards_than_open_files(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "pack")], check=True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting(pack: Path) -> None:
     """Interrupted in mid-epoch, a loop ends with KeyboardInterrupt and the process within moments."""
     code = (

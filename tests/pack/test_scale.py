@@ -20,6 +20,8 @@ from pass_loader.pack.manifest import FORMAT
 from ..helpers.sealing import write_log
 from ..helpers.epochs import COUNT
 
+pytestmark = pytest.mark.slow
+
 
 RECORDS, SHARDS = 10**8, 1000
 BEGIN = "import json, re, sys, torch, torch.distributed, pyarrow.parquet\nsys.argv.pop(0)\n"

@@ -62,6 +62,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "pack"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
 def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     """Of the two large files one bit of each byte; the CRC that finds one finds its neighbours."""
@@ -80,6 +81,7 @@ def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     assert missed == [] and verify(tiny, workers=1) == []
 
 
+@pytest.mark.slow
 def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
     """Arrow hands a column's number of nulls on from file to file: it must not prove itself."""
     whole = (tiny / "index.arrow").read_bytes()
@@ -93,6 +95,7 @@ def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
     (tiny / "index.arrow").write_bytes(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
 def test_every_truncation_is_found(tiny: Path, name: str) -> None:
     whole = (tiny / name).read_bytes()
@@ -214,6 +217,7 @@ def test_lines_that_are_no_removals(pack: Path, line: bytes) -> None:
     assert verify(pack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pack", "dct", "second", "companions", "companions-by-column"])
 def test_packs_of_0_1_0_are_sealed_by_the_next_change(tmp_path: Path, name: str) -> None:
     root = Path(shutil.copytree(SAVED / name, tmp_path / name))
@@ -289,6 +293,7 @@ def removed_ids(root: Path) -> list[str]:
     return sorted(pack.ids(pack.removed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", [seal_old, restore_it])
 def test_killed_anywhere(pack: Path, tmp_path: Path, action: Callable[[Path], None]) -> None:
     """Before or after, never another set, never an error; the same call then ends as the one that lived."""
@@ -309,6 +314,7 @@ def test_killed_anywhere(pack: Path, tmp_path: Path, action: Callable[[Path], No
         )
 
 
+@pytest.mark.slow
 def test_loaders_that_refresh_while_others_remove(tmp_path: Path) -> None:
     """Never an error, never a set that there was not: each remove takes the next id, in order."""
     files = {f"{i:02d}.jpg": jpeg(noise(8, 8, i)) for i in range(40)}
