@@ -38,6 +38,7 @@ def test_presets(name: str, pack: Path, lanes: list[CpuLane]) -> None:
             dataset, 5, shuffle=True, **{"num_workers": 2, **options}, **device))  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("last", [False, True])
 def test_elements(dtype: torch.dtype, last: bool, pack: Path, lanes: list[CpuLane]) -> None:
@@ -58,6 +59,7 @@ def test_epochs_samplers_and_collate(pack: Path, lanes: list[CpuLane]) -> None:
     compare(lambda **d: DataLoader(twice, 4, shuffle=True, num_workers=2, return_info=True, **d))
 
 
+@pytest.mark.slow
 def test_resume(pack: Path, lanes: list[CpuLane]) -> None:
     """A state of either goes on in the other."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
@@ -220,6 +222,7 @@ def test_static_buffers(pack: Path, lanes: list[CpuLane]) -> None:
         assert len(seen) == 1 and loader.stats()["device_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_a_rendering_that_fails_can_be_tried_again(pack: Path, lanes: list[CpuLane]) -> None:
     """Memory ran out: the error comes from the batch's own `next`, and the same batch comes then. Kills: a lost batch,
     the error of a batch that was queued ahead."""

@@ -111,6 +111,7 @@ def test_order_is_that_of_torchs_concatenation(three: list[Path]) -> None:
     assert len(list(data.DataLoader(dataset, None, num_workers=2))) == COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, [2, 1, 3]])
 @pytest.mark.parametrize("before", [1, 3])
 def test_resume_on_other_ranks(three: list[Path], before: int, weights: Any) -> None:

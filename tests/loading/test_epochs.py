@@ -52,6 +52,7 @@ def as_lightning(
     return got
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_the_iterator_before_the_epoch(tiny: Path, own: bool) -> None:
     """A state from an epoch's end resumes with the next epoch's order, one from its middle with the rest of it."""

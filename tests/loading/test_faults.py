@@ -280,6 +280,7 @@ def test_continuing_after_the_storage_came_back(tiny: Path, tmp_path: Path, quic
     assert got + [sample for batch in resumed for sample in seen(batch)] == want
 
 
+@pytest.mark.slow
 def test_shards_that_change_under_many_threads(tiny: Path, tmp_path: Path, quick: None) -> None:
     """Cut off, exchanged, removed and written again all the time: errors or the right pixels, never a crash."""
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))

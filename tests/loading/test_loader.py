@@ -201,6 +201,7 @@ def test_memory_returns_and_is_reused(dataset: ShardDataset) -> None:
     assert len(pointers) <= 3
 
 
+@pytest.mark.slow
 def test_abandoned_and_nested_iterators(dataset: ShardDataset) -> None:
     before = threading.active_count()
     loader = DataLoader(dataset, 2, shuffle=True, num_workers=2, return_info=True)

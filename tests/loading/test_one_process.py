@@ -113,6 +113,7 @@ def test_advice_in_the_clear_cases(waited: float, threads: int, words: str) -> N
     assert found["samples_per_second"] == pytest.approx(100) and found["views_per_second"] == pytest.approx(300)
 
 
+@pytest.mark.slow
 def test_who_waits_is_told_apart(pack: Path) -> None:
     """A consumer that computes all the time and one that only waits. Shares, not seconds."""
     dataset = ShardDataset(pack, recipes.dino(local_crops=4))

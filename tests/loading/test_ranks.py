@@ -26,6 +26,7 @@ from ..helpers.epochs import COUNT, TINY, Ranks, merged, seen, whole_epoch
 from ..helpers.processes import on_ranks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 31])
 def test_every_rank_gets_as_many_batches(tiny: Path, count: int) -> None:
     """Also where there are fewer records than ranks; none is empty (`Ranks.steps` looks)."""

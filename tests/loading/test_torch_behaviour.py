@@ -105,6 +105,7 @@ def test_pin_memory_under_a_torch_that_tells_no_accelerator(monkeypatch: pytest.
     assert asked == [None, "xpu"], "as torch's own loader asks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 def test_sequential_and_shuffled(dataset: ShardDataset, workers: int, batch_size: int) -> None:
@@ -204,6 +205,7 @@ def test_what_is_fixed_once_it_is_made(dataset: ShardDataset) -> None:
     assert next(iter(loader)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_timeout(pack: Path, workers: int) -> None:
     """RuntimeError with torch's words; the batch is not lost: the next call waits for it again."""

@@ -82,6 +82,7 @@ def test_a_failed_slot_holds_no_pixels(copy: Path) -> None:
     assert not any(plans[1].tobytes()) and plans[0]["out_height"].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_shard_that_shrinks_or_vanishes(copy: Path, threads: int) -> None:
     """Under the loader, in mid-epoch: an error, never a SIGBUS."""

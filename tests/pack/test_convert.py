@@ -84,6 +84,7 @@ def test_build_refuses_what_cannot_be_decoded(tmp_path: Path) -> None:
         build([root], tmp_path / "x", codec="webp")
 
 
+@pytest.mark.slow
 def test_there_and_back(pack: Path, tmp_path: Path) -> None:
     done = convert(pack, tmp_path / "dct", "dct", workers=2)
     assert (done.dct, done.jpeg, done.erased) == (23, 0, 0)

@@ -218,6 +218,7 @@ def test_jitter_runs_its_steps_in_any_order(T: Any) -> None:
     assert ours == theirs and len(ours) > 12
 
 
+@pytest.mark.slow
 @BOTH
 def test_probabilities_multiply(T: Any) -> None:
     """Kills: RandomApply's p in place of the product; p as the share that is left alone."""
