@@ -28,22 +28,21 @@ setup: $(VENV)/.built
 demo: setup
 	$(bin)/python -m benchmarks.demo
 
-# A room each of what breaks first.
-check_tests := $(addprefix tests/,test_rooms.py test_public_names.py recipes native/test_includes.py native/test_plan.py \
-  native/test_render.py pack/test_build.py pack/test_reader.py loading/test_saved_before.py loading/test_structures.py)
+# pyproject.toml explains the markers.
 check: setup
-	$(bin)/python -m pytest -q $(check_tests)
+	$(bin)/python -m pytest -q -m "not slow and not long"
 
 # More random trials of each kind (tests/helpers/trials.py), then what has targets of its own.
-long: setup
-	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q
+long: setup $(VENV)/pillow12/.installed
+	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long"
+	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 	$(MAKE) sanitize aarch64
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
 test: setup $(VENV)/pillow12/.installed
 	$(bin)/python -m pytest
 	@echo "The same pixels from Pillow 12:"
-	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
+	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m "oracle and not long"
 
 native = $(sort $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
 lint: setup
@@ -75,7 +74,7 @@ sanitize: setup
 	cd build/sanitize && PASS_LOADER_SANITIZE=1 ../../$(bin)/python setup.py -q build_ext --inplace
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0:malloc_fill_byte=0 PYTHONPATH=. \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	  ../../$(bin)/python -m pytest -q -m "hostile or oracle"
+	  ../../$(bin)/python -m pytest -q -m "(hostile or oracle) and not long"
 
 # $(call need,COMMAND,PACKAGES): installed where we may, named where we may not.
 need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 ROOMS = {"cpu", "gpu", "packing"}
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py"))
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported() -> None:
     """Without the libraries that are compared with: those are imported when they are timed."""
     names = [".".join(path.with_suffix("").parts) for path in MODULES]

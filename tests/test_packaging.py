@@ -17,6 +17,8 @@ import pytest
 import pass_loader
 from pass_loader import _C
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 NOT_COPIED = (".*", "build", "dist", "demo", "_build", "__pycache__", "*.so", "*.egg-info")

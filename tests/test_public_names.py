@@ -23,6 +23,7 @@ def test_completion_shows_public_names_alone() -> None:
             assert getattr(module, name) is not None and not name.startswith("_")
 
 
+@pytest.mark.slow
 def test_help_shows_every_public_name() -> None:
     found = subprocess.run(
         [sys.executable, "-c", "import pass_loader; help(pass_loader)"], capture_output=True, text=True, check=True
@@ -50,6 +51,7 @@ def test_errors_have_one_base() -> None:
     assert issubclass(pass_loader.RecordError, RuntimeError) and issubclass(pass_loader.ShardError, OSError)
 
 
+@pytest.mark.slow
 def test_names_without_torch() -> None:
     """Packing needs no torch, and importing the package loads none."""
     program = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -31,13 +30,16 @@ NEED_TORCH = {"loading", "gpu"}
 
 
 @cache
+@cache
 def modules() -> dict[str, Path]:
     """{"loading.loader": its file}: all modules of the package, without their common first name."""
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
 
 
-def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:
-    """(module of ours as in `modules`, or the first name of another one; whether it runs at import)."""
+@cache
+def imported(name: str, path: Path) -> list[tuple[str, bool]]:
+    """Return, for each import: a module of ours as in `modules`, or another's first name; whether it runs at import."""
+    found: list[tuple[str, bool]] = []
     tree = ast.parse(path.read_text())
     at_import = {id(inner) for node in tree.body if not _is_guarded(node) for inner in ast.walk(node)}
     for function in ast.walk(tree):
@@ -48,14 +50,15 @@ def imported(name: str, path: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 assert alias.name.split(".")[0] != "pass_loader", f"{name}: imports of ours are relative"
-                yield alias.name.split(".")[0], id(node) in at_import
+                found.append((alias.name.split(".")[0], id(node) in at_import))
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield (node.module or "").split(".")[0], id(node) in at_import
+            found.append(((node.module or "").split(".")[0], id(node) in at_import))
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - (node.level - 1)] + (node.module or "").split(".")
             base = [part for part in base if part]
             for alias in node.names:
-                yield _module_of(".".join([*base, alias.name]), ".".join(base)), id(node) in at_import
+                found.append((_module_of(".".join([*base, alias.name]), ".".join(base)), id(node) in at_import))
+    return found
 
 
 def _is_guarded(node: ast.stmt) -> bool:
@@ -102,7 +105,7 @@ def test_nothing_imports_what_it_must_not() -> None:
 
 
 def test_no_circles() -> None:
-    """Of modules, with imports inside functions."""
+    """No modules import each other in a circle, imports inside functions included."""
     graph = {
         name: {target for target, _ in imported(name, path) if target in modules() and (name, target) not in EXCEPTIONS}
         for name, path in modules().items()

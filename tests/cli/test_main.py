@@ -29,6 +29,7 @@ from ..helpers.packs import flip_a_bit
 from ..helpers.trees import write_tree
 
 
+@pytest.mark.slow
 def test_build_info_verify_preview(
     tmp_path: Path, pass_files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -57,6 +58,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"pass-pack {pass_loader.__version__}\n"
 
 
+@pytest.mark.slow
 def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The table adds up: stages and waiting make the whole, samples and views belong together."""
     command = ["bench", str(pack), "--recipe", "mocov2", "--threads", "2", "--seconds", "1"]
@@ -75,6 +77,7 @@ def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert shares[stages.index("decode")] > 0 and shares[stages.index("solarize")] == 0  # MoCo-v2 has none
 
 
+@pytest.mark.slow
 def test_bench_says_what_it_lacks(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", str(tmp_path)]) == 1
     assert "is not a pack" in capsys.readouterr().err
@@ -129,6 +132,7 @@ def test_bad_sizes(text: str) -> None:
         size_in_bytes(text)
 
 
+@pytest.mark.slow
 def test_the_command_is_installed() -> None:
     command = Path(sys.executable).with_name("pass-pack")
     shown = subprocess.run([command, "--help"], capture_output=True, text=True, check=True).stdout

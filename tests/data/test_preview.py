@@ -51,6 +51,7 @@ def kinds_of(recipe: Recipe, batch: Any, slot: int) -> dict[int, np.ndarray]:
     return {0: cells.reshape(16, 16)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MASKED))
 def test_masks_are_drawn_over_the_views(pack: Path, tmp_path: Path, name: str) -> None:
     """Those of the loader's first batch, at their places. Kills: rows taken for columns, another sample's mask, views
@@ -89,6 +90,7 @@ def place_of(view: np.ndarray, sheet: np.ndarray) -> tuple[int, int]:
     return found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(recipes.PRESETS))
 def test_every_preset(pack: Path, tmp_path: Path, name: str) -> None:
     recipe = recipes.PRESETS[name]()

@@ -120,6 +120,7 @@ def assert_views(views: Any, sizes: list[int], samples: int) -> None:
             assert after.data_ptr() == before.data_ptr() + before.numel() * before.element_size()
 
 
+@pytest.mark.slow
 def test_dino(pack: Path, one_rank: None) -> None:
     """main_dino.py: len for the schedules, set_epoch through the loader, (images, _), images moved into a new list."""
     names = run("main_dino.py", pack)
@@ -146,6 +147,7 @@ def test_dino(pack: Path, one_rank: None) -> None:
         assert torch.equal(images, torch.stack(want))
 
 
+@pytest.mark.slow
 def test_swav(pack: Path, one_rank: None) -> None:
     """main_swav.py: len, set_epoch, a bare list of views, inputs[0].size(0); groups of one size are adjacent."""
     names = run("main_swav.py", pack)

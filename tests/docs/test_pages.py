@@ -36,6 +36,7 @@ def python_of(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text_of(page), re.S)
 
 
+@pytest.mark.slow
 def test_quick_start_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From top to bottom, in an empty directory."""
     monkeypatch.chdir(tmp_path)
@@ -136,6 +137,7 @@ def test_every_command_and_option_is_documented() -> None:
     assert told == lacks
 
 
+@pytest.mark.slow
 def test_transcript() -> None:
     shown = BLOCK.search(text_of("packing"))
     assert shown and shown[0] == transcript(), "run python -m docs.make_transcript"

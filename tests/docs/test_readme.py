@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.cpu import table
 
 ROOT = Path(__file__).parents[2]
@@ -28,6 +30,7 @@ def test_it_is_short() -> None:
     assert len(README.split()) <= 900
 
 
+@pytest.mark.slow
 def test_ten_lines_run_in_an_empty_directory(tmp_path: Path) -> None:
     """They make their pictures, pack them, draw a contact sheet and load every batch."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)

@@ -79,6 +79,7 @@ def test_preset_cites_paper_and_source(name: str) -> None:
     assert recipe.std == STD.get(name, (0.229, 0.224, 0.225))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(OFFICIAL))
 def test_presets_draw_the_official_distributions(name: str) -> None:
     """8,000 samples a preset: 4 sigma of a rate is at most 0.0224. The second view of a kind stands for all of it."""

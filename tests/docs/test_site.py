@@ -12,6 +12,8 @@ import pytest
 
 from ..helpers.browser import CHROMIUM, Browser
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "build" / "docs"
 

@@ -9,5 +9,5 @@ from ..helpers.nvjpeg_standin import host_gpu, library, standin  # noqa: F401  f
 
 @pytest.fixture
 def lanes(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:
-    """Loaders of device="cuda" are given lanes that the CPU executes; the list of those that were made."""
+    """Give lanes that the CPU executes to loaders of device="cuda"; returns the list of those that are made."""
     return cpu_lane.use(monkeypatch)

@@ -1,5 +1,5 @@
-"""DataLoader(device="cuda") without a GPU: a lane that the CPU executes (cpu_lane.py), against the CPU loader's
-batches. What only a GPU can show is in test_cuda_loader.py."""
+"""DataLoader(device="cuda") without a GPU: a lane that the CPU executes (helpers/cpu_lane.py), compared with the CPU
+loader's batches. What only a GPU can show is in test_cuda_loader.py."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from ..helpers.recipes import SMALL, small
 from ..helpers.trees import write_tree
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_GPU)
 def test_presets(name: str, pack: Path, lanes: list[CpuLane]) -> None:
     """Every structure, masks and info included."""
@@ -37,6 +38,7 @@ def test_presets(name: str, pack: Path, lanes: list[CpuLane]) -> None:
             dataset, 5, shuffle=True, **{"num_workers": 2, **options}, **device))  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.uint8])
 @pytest.mark.parametrize("last", [False, True])
 def test_elements(dtype: torch.dtype, last: bool, pack: Path, lanes: list[CpuLane]) -> None:
@@ -44,6 +46,7 @@ def test_elements(dtype: torch.dtype, last: bool, pack: Path, lanes: list[CpuLan
     compare(lambda **device: DataLoader(dataset, 4, num_workers=2, dtype=dtype, channels_last=last, **device))
 
 
+@pytest.mark.slow
 def test_epochs_samplers_and_collate(pack: Path, lanes: list[CpuLane]) -> None:
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
     compare(lambda **d: DataLoader(dataset, 4, shuffle=True, num_workers=1, return_info=True, **d), epochs=3)
@@ -56,6 +59,7 @@ def test_epochs_samplers_and_collate(pack: Path, lanes: list[CpuLane]) -> None:
     compare(lambda **d: DataLoader(twice, 4, shuffle=True, num_workers=2, return_info=True, **d))
 
 
+@pytest.mark.slow
 def test_resume(pack: Path, lanes: list[CpuLane]) -> None:
     """A state of either goes on in the other."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
@@ -134,6 +138,7 @@ def test_storage_that_comes_back(tiny: Path, tmp_path: Path, lanes: list[CpuLane
         list(DataLoader(ShardDataset(copy, TINY), 7, num_workers=2, device="cuda"))
 
 
+@pytest.mark.slow
 def test_the_arenas_budget(pack: Path, lanes: list[CpuLane]) -> None:
     """Parts: a batch, some pictures of it, each picture alone in memory of its own. Kills: a part rendered into slots
     of another, a chunk overwritten before it was copied."""
@@ -150,6 +155,7 @@ def test_the_arenas_budget(pack: Path, lanes: list[CpuLane]) -> None:
         assert loader.stats()["pinned_bytes"] == (arena // chunks // 256 * 256 or 256) * chunks if arena else True
 
 
+@pytest.mark.slow
 def test_many_iterators_share_the_arena(pack: Path, lanes: list[CpuLane]) -> None:
     """More batches under way than there are chunks; dropped ones give theirs back. Kills: a deadlock, a lost chunk."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
@@ -199,6 +205,7 @@ def test_what_is_decoded_is_queued_while_the_consumer_works(pack: Path, lanes: l
     assert lane.ran < len(lane.queue), "what is queued ahead is not waited for"
 
 
+@pytest.mark.slow
 def test_static_buffers(pack: Path, lanes: list[CpuLane]) -> None:
     """The same addresses in every batch of every epoch, the CPU's bytes in the smaller last one too. Kills: a batch
     that is rendered straight into them while the consumer has them."""
@@ -215,6 +222,7 @@ def test_static_buffers(pack: Path, lanes: list[CpuLane]) -> None:
         assert len(seen) == 1 and loader.stats()["device_bytes"] > 0
 
 
+@pytest.mark.slow
 def test_a_rendering_that_fails_can_be_tried_again(pack: Path, lanes: list[CpuLane]) -> None:
     """Memory ran out: the error comes from the batch's own `next`, and the same batch comes then. Kills: a lost batch,
     the error of a batch that was queued ahead."""
@@ -298,6 +306,7 @@ def test_without_a_gpu(pack: Path) -> None:
     assert str(caught.value) == cuda.cuda_reason()
 
 
+@pytest.mark.slow
 def test_users_of_the_cpu_load_nothing_more(pack: Path) -> None:
     code = (
         "import sys, pass_loader\n"

@@ -54,6 +54,7 @@ def step_of_nothing(device: str, **shallow: Any) -> Step:
     return lambda views: torch.stack([view.float().mean() for view in views]).sum()
 
 
+@pytest.mark.slow
 def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     """Kills: a wrong keyword anywhere on a row's way, a row that is lost, a section without a table."""
     monkeypatch.setattr(rows, "measured", inline)
@@ -84,6 +85,7 @@ def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     assert {bar["verdict"] for bar in found["bars"]} == {"dry run"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", loading.MODELS)
 def test_steps(model: str, place: Place) -> None:
     """On what a loader gives: bfloat16, each recipe's structure."""
@@ -111,6 +113,7 @@ def test_the_check_of_rendering_sees_other_bytes(monkeypatch: pytest.MonkeyPatch
         rendering.check(DRY.recipe("dino"), "cpu", 2)
 
 
+@pytest.mark.slow
 def test_torchvision_from_shards(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its decoder is not in every build: ours in its place."""
     from torchvision import io
@@ -142,6 +145,7 @@ def hang() -> dict[str, Any]:
     return {}
 
 
+@pytest.mark.slow
 def test_rows_in_fresh_processes() -> None:
     """Kills: a crash or a hang that takes other rows along, cores that are not limited, a process for each row."""
     members = [Row({"n": n}, measure, {}) for n, measure in enumerate((affinity, fail, affinity, crash, affinity, hang,
@@ -183,7 +187,7 @@ def test_the_time_of_a_row() -> None:
 
 
 def of_bar(**figures: float) -> list[dict[str, Any]]:
-    """Rows that a bar is read from."""
+    """Return rows that a bar is read from."""
     keys = {"section": "shards", "recipe": "dino"}
     return [
         {"section": "rendering", "recipe": "dino", "library": "ours", "samples_per_s": figures["rendering"]},
@@ -213,7 +217,7 @@ def test_the_bar() -> None:
 
 
 def fat_binary(*members: tuple[int, int, bytes]) -> bytes:
-    """Of (kind, compute capability, code)."""
+    """Return a fat binary. codes: (kind, compute capability, code) each."""
     body = b"".join(
         struct.pack("<HHIQ12xI", kind, 0, 64, len(code), capability).ljust(64, b"\0") + code
         for kind, capability, code in members

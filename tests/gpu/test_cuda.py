@@ -57,7 +57,7 @@ def renderer(**options: object) -> cuda.PlanRenderer:
 
 
 def test_a_slow_stream() -> None:
-    """More batches than slots wait behind a slow kernel. Kills: tables overwritten before they were copied."""
+    """More batches than slots wait for a slow kernel. Kills: tables overwritten before they were copied."""
     batches = Batches(renderer())
     work = [batch_of(seed, 2) for seed in range(10)]
     torch.cuda._sleep(SECOND)

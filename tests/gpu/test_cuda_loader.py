@@ -1,4 +1,4 @@
-"""DataLoader(device="cuda") on a GPU: the CPU loader's batches, streams, memory, graphs. What needs none is in
+"""DataLoader(device="cuda") on a GPU: the CPU loader's batches, streams, memory, graphs. What needs no GPU is in
 test_batches.py."""
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def test_where_things_lie(pack: Path) -> None:
 
 
 def test_a_slow_consumer(pack: Path) -> None:
-    """What it does with a batch is queued behind a second of spinning, and the batch is dropped at once. Kills: memory
+    """The consumer's work is queued after a second of spinning, and the batch is dropped at once. Kills: memory
     that is given to the next batch before the consumer's stream has come so far (no record_stream)."""
     dataset = ShardDataset(pack, SMALL, seed=5)
     want = views_of(DataLoader(dataset, 2))
@@ -229,7 +229,7 @@ def test_how_far_nvjpegs_pictures_are(sampling: str, record_property: Callable[[
 
 
 @needs_nvjpeg
-def test_nvjpeg_behind_a_slow_stream() -> None:
+def test_nvjpeg_after_a_slow_stream() -> None:
     """100 ms of spinning, then many groups, each read by a copy on that stream. Kills: a slot that the hardware writes
     before its last reader has come (it ignores the order of streams)."""
     files = probe_nvjpeg.jpegs("4:2:0", 96)

@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ASK = """
 import sys, numpy as np, torch, pass_loader
 assert not any(name.endswith("_cuda") for name in sys.modules), "imported before it is needed"

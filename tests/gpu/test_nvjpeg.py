@@ -36,12 +36,14 @@ from ..helpers.pngwriter import RGB, png
 from ..helpers.recipes import SMALL
 from ..helpers.trees import write_tree
 
+pytestmark = pytest.mark.slow
+
 
 LEAST = 3  # slots
 
 
 def of_440(height: int, width: int, seed: int) -> bytes:
-    """Which Pillow does not write: colour halved in height alone."""
+    """Return a JPEG with colour halved in height alone, which Pillow does not write."""
     random, rows, columns = np.random.default_rng(seed), -(-height // 16), -(-width // 8)
     parts = []
     for tall in (2, 1, 1):
@@ -71,7 +73,7 @@ PLAIN = 26 + len(decodable()) - len(OTHERS)  # pictures of the pack `mixed` that
 
 
 def compare(make: Callable[..., DataLoader], epochs: int = 1, **gpu: Any) -> DataLoader:
-    """All batches, when they come and once more when all have come."""
+    """Compare all batches when they come, and once more when all have come."""
     on_gpu, on_cpu = make(device="cuda", decode="nvjpeg", **gpu), make()
     for _ in range(epochs):
         held = []

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def assert_pixels_equal(found: np.ndarray, want: np.ndarray, what: object = "") -> None:
-    """Equal bytes, or the worst pixel and its place."""
+    """Demand equal bytes; otherwise tell the worst pixel and its place."""
     assert found.shape == want.shape, f"{what}: shape {found.shape}, want {want.shape}"
     difference = np.abs(found.astype(np.int32) - want.astype(np.int32))
     if difference.any():

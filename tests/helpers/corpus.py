@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def position_coded(height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8: red grows with x, green with y, blue is a fine checker of both."""
+    """Return (height, width, 3) uint8: red grows with x, green with y, blue is a fine checker of both."""
     y, x = np.mgrid[0:height, 0:width]
     red = x * 255 // max(width - 1, 1)
     green = y * 255 // max(height - 1, 1)
@@ -29,7 +29,7 @@ def jpeg(pixels: np.ndarray | Image.Image, mode: str = "RGB", **options: object)
 
 
 def decodable() -> dict[str, bytes]:
-    """Every shape of JPEG that Pillow writes, small."""
+    """Return small JPEGs of every kind that Pillow writes."""
     sizes = {f"size_{h}x{w}": jpeg(position_coded(h, w), subsampling=s)
              for s, (h, w) in enumerate([(1, 1), (7, 3), (8, 8)])}  # fmt: skip
     sizes |= {f"size_{h}x{w}_420": jpeg(position_coded(h, w), subsampling=2)
@@ -63,7 +63,7 @@ def decodable() -> dict[str, bytes]:
 
 
 def bomb(height: int = 65500, width: int = 65500) -> bytes:
-    """A small file whose frame header claims a huge picture."""
+    """Return a small file whose frame header claims a huge picture."""
     data = bytearray(jpeg(position_coded(16, 16)))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
@@ -85,21 +85,21 @@ def refused() -> dict[str, bytes]:
 
 
 def many_scans(scans: int = 600) -> bytes:
-    """A progressive file whose last scan is repeated: few bytes, much work."""
+    """Return a progressive file whose last scan is repeated: few bytes, much work."""
     data = jpeg(position_coded(64, 64), progressive=True)
     start = data.rindex(b"\xff\xda")
     return data[:-2] + data[start:-2] * scans + data[-2:]
 
 
 def every_colour() -> np.ndarray:
-    """All 2^24 colours in one picture."""
+    """Return all 2^24 colours in one picture."""
     levels = np.arange(256, dtype=np.uint8)
     r, g, b = np.meshgrid(levels, levels, levels, indexing="ij")
     return np.stack([r, g, b], axis=-1).reshape(4096, 4096, 3)
 
 
 def extremes(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """(height, width) uint16 noise with edges of black and white, over which bicubic weights go beyond both ends."""
+    """Return (height, width) uint16 noise with black and white edges, where bicubic weights go beyond both ends."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 65536, (height, width), dtype=np.uint16)
     pixels[rng.random((height, width)) < 0.3] = 65535

@@ -56,7 +56,7 @@ class CpuLane:
     empty_here = empty
 
     def open_files(self, slot_bytes: int) -> None:
-        """csrc/cuda/nvjpeg.cpp, with a library in nvJPEG's place, on this queue."""
+        """Decode by csrc/cuda/nvjpeg.cpp on this queue, with a stand-in for nvJPEG's library."""
         assert slot_bytes <= self.room
         self.rgb = self.empty([slot_bytes], torch.uint8)
         self.stream = self.host_gpu.stream(self)
@@ -124,7 +124,7 @@ class CpuLane:
 
 
 def use(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:
-    """Loaders of device="cuda" are given such lanes; the list of those that were made."""
+    """Give such lanes to loaders of device="cuda"; returns the list of those that are made."""
     monkeypatch.setattr(device, "SideStream", CpuLane)
     monkeypatch.setattr(device, "gpu_of", lambda asked, decode="cpu": torch.device("cuda", asked.index or 0))
     monkeypatch.setattr(CpuLane, "made", [])

@@ -1,5 +1,5 @@
-"""Records of the codec "dct" from given coefficients, written after docs/dct-codec.md alone: what the native encoder
-and decoder are held against, and what no JPEG gives."""
+"""Records of the codec "dct" from given coefficients, written after docs/dct-codec.md alone: tests compare the native
+encoder and decoder with them, and reach what no JPEG gives."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Row:
         self.wide += [size for size in sizes if size >= 17 + WIDE_FROM]
 
     def streams(self) -> list[bytes]:
-        """As a record has them, the lengths first."""
+        """Return the streams as a record has them, the lengths first."""
         signs, larger = packed_bits(self.signs), packed_bits(self.larger)
         lengths = [len(self.masks), len(signs), len(self.nibbles), len(self.bytes), len(self.dc_wide), len(self.wide)]
         return [
@@ -89,7 +89,7 @@ def varint(value: int) -> bytes:
 
 
 def rows_of(height: int, width: int, components: list[Component]) -> Iterator[Row]:
-    """Every block row; a component's blocks beyond the picture are left out."""
+    """Yield every block row, without the blocks of a component that lie beyond the picture."""
     tallest, widest = max(c.vertical for c in components), max(c.horizontal for c in components)
     for component in components:
         down = math.ceil(math.ceil(height * component.vertical / tallest) / 8)
@@ -114,7 +114,7 @@ def header(
 
 
 def write_streams(streams: Iterable[bytes]) -> bytes:
-    """What stands behind the header; nothing is compressed."""
+    """Return the part of a record after the header, with nothing compressed."""
     contents = list(streams)
     return b"".join(2 * len(content).to_bytes(4, "little") for content in contents) + b"".join(contents)
 
@@ -125,7 +125,7 @@ def write_dct(height: int, width: int, colour: str, components: list[Component],
 
 
 def made(height: int, width: int, factors: list[tuple[int, int]], seed: int = 0, share: float = 0.1) -> list[Component]:
-    """Lively components of these sampling factors, horizontal and vertical; whole MCUs."""
+    """Return random components of these sampling factors (horizontal, vertical), in whole MCUs."""
     rng = np.random.default_rng((seed, height, width))
     across, down = (max(factor[axis] for factor in factors) for axis in (0, 1))
     components = []
@@ -138,14 +138,14 @@ def made(height: int, width: int, factors: list[tuple[int, int]], seed: int = 0,
 
 
 def one_row(blocks: np.ndarray, quantiser: int = 1) -> tuple[bytes, bytes]:
-    """(record, JPEG): gray, 8 high, of (count, 64) row-major coefficients."""
+    """Return (record, JPEG) of a gray picture 8 high; blocks: (count, 64) coefficients, row-major."""
     component = Component(blocks[None], np.full(64, quantiser), **WIDE)
     width = 8 * len(blocks)
     return write_dct(8, width, "gray", [component], JFIF), write_jpeg(8, width, [component])
 
 
 def example() -> np.ndarray:
-    """Three blocks: a value of each kind."""
+    """Return three blocks that hold a value of each kind."""
     blocks = np.zeros((3, 64), np.int64)
     blocks[0, [0, 1, 2, 8, 17]] = 40, -1, 5, 2, -20
     blocks[1, 0] = -200  # a difference of -240 needs two bytes

@@ -34,7 +34,7 @@ class Ranks:
         ]  # fmt: skip
 
     def steps(self) -> Iterator[list[Any]]:
-        """Fails where ranks get different numbers of batches, or an empty one."""
+        """Yield the batches of all ranks, step by step; fails where numbers of batches differ, or at an empty one."""
         iterators = [iter(loader) for loader in self.loaders]
         while True:
             batches = [next(iterator, None) for iterator in iterators]

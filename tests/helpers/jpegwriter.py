@@ -14,7 +14,7 @@ EOB, ZRL = 0x00, 0xF0
 
 
 def zigzag() -> list[int]:
-    """Row-major index of the k-th coefficient, by walking the diagonals (T.81 figure 5)."""
+    """Return the row-major index of the k-th coefficient, by walking the diagonals (T.81 figure 5)."""
     cells = [(y, x) for y in range(8) for x in range(8)]
     cells.sort(key=lambda at: (sum(at), at[0] if sum(at) % 2 else at[1]))
     return [8 * y + x for y, x in cells]
@@ -51,7 +51,7 @@ def flat(symbols: Iterable[int], bits: int) -> Huffman:
 
 @cache
 def standard() -> dict[int, Huffman]:
-    """The tables of T.81 Annex K.3, as Pillow writes them: by class << 4 | destination."""
+    """Return the tables of T.81 Annex K.3, as Pillow writes them, by class << 4 | destination."""
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG")
     data, at, found = out.getvalue(), 2, {}
@@ -89,7 +89,7 @@ def value_bits(value: int) -> str:
 
 
 def ac_symbols(block: list[int], component: Component) -> Iterable[tuple[int, str]]:
-    """Symbols with their value bits; block in zigzag order."""
+    """Yield the symbols of a block in zigzag order, each with the bits of its value."""
     run = 0
     for value in block[1:]:
         if value == 0:
@@ -105,7 +105,7 @@ def ac_symbols(block: list[int], component: Component) -> Iterable[tuple[int, st
 
 
 def entropy(components: list[Component], tables: list[tuple[Huffman, Huffman]]) -> bytes:
-    """All MCUs, padded with ones, zeros stuffed."""
+    """Return the bytes of all MCUs, padded with ones, with a zero after each FF."""
     # An MCU of the only component is one block, whatever its factors (T.81 A.2.2).
     factors = [(c.vertical, c.horizontal) for c in components] if len(components) > 1 else [(1, 1)]
     rows, columns = (n // factor for n, factor in zip(components[0].blocks.shape, factors[0]))
@@ -128,7 +128,7 @@ def entropy(components: list[Component], tables: list[tuple[Huffman, Huffman]]) 
 
 
 def write_jpeg(height: int, width: int, components: list[Component]) -> bytes:
-    """One baseline scan of 1 (gray) or 3 (YCbCr) components."""
+    """Return a JPEG of one baseline scan of 1 (gray) or 3 (YCbCr) components."""
     quantization = tables = b""
     frame, scan = bytes([8, *height.to_bytes(2, "big"), *width.to_bytes(2, "big"), len(components)]), b""
     used = []
@@ -155,7 +155,7 @@ SHORT = {"ac": Huffman(dict.fromkeys(range(255), 12) | {0x01: 2, 0x00: 3, 0x11: 
 
 
 def grid(height: int, width: int, sampling: str) -> list[tuple[tuple[int, int, int], int, int]]:
-    """Of each component: the shape of its coefficients, its sampling factors."""
+    """Yield, for each component, the shape of its coefficients and its sampling factors."""
     if sampling == "gray":
         return [((-(-height // 8), -(-width // 8), 64), 1, 1)]
     horizontal, vertical = SAMPLINGS[sampling]
@@ -164,13 +164,13 @@ def grid(height: int, width: int, sampling: str) -> list[tuple[tuple[int, int, i
 
 
 def one_row(blocks: np.ndarray, quantization: np.ndarray | int = 1, **options: object) -> bytes:
-    """Gray, 8 high, of (count, 64) row-major coefficients."""
+    """Return a gray JPEG 8 high; blocks: (count, 64) coefficients, row-major."""
     return write_jpeg(8, 8 * len(blocks), [Component(blocks[None], np.full(64, quantization), **options)])
 
 
 @cache
 def sparse(height: int, width: int, sampling: str, seed: int = 0, share: float = 0.08, step: int = 9) -> bytes:
-    """Lively blocks: their quantisers differ by component and place."""
+    """Return a JPEG of random blocks whose quantisers differ by component and place."""
     rng = np.random.default_rng((seed, height, width))
     components = []
     for shape, h, v in grid(height, width, sampling):

@@ -84,7 +84,7 @@ class DataAugmentationDINO:
 
 
 class MultiCropDataset:
-    """SwAV's, without the folder behind it."""
+    """SwAV's, without its folder of pictures."""
 
     def __init__(self, size_crops: list[int], nmb_crops: list[int], lows: list[float], highs: list[float]):
         distortion = T.Compose([T.RandomApply([T.ColorJitter(0.8, 0.8, 0.8, 0.2)], p=0.8), T.RandomGrayscale(p=0.2)])

@@ -11,6 +11,7 @@ from pass_loader import _C, Recipe, render_plan
 from pass_loader.recipes import installed_pillow, reference
 
 from .compare import assert_pixels_equal
+from .levels import every_level
 
 INSTALLED_ORDER = {13: 0, 12: 1}[installed_pillow()]
 
@@ -49,7 +50,9 @@ def plan_of(height: int, width: int, **fields: object) -> np.ndarray:
 
 
 def check(pixels: np.ndarray, plans: np.ndarray) -> None:
-    """Compare render_plan with Pillow executing the same plans."""
+    """Compare render_plan at every instruction-set level with Pillow executing the same plans."""
     picture = Image.fromarray(pixels)
-    for plan, view in zip(plans, render_plan(pixels, plans)):
-        assert_pixels_equal(view, reference.render(picture, plan), plan)
+    wanted = [reference.render(picture, plan) for plan in plans]
+    for level in every_level():
+        for plan, view, want in zip(plans, render_plan(pixels, plans), wanted):
+            assert_pixels_equal(view, want, (level, plan))

@@ -1,5 +1,5 @@
-"""PNGs of every kind, which Pillow does not write: all bit depths, colour types and filters, interlaced or not, split
-into chunks at will. Only for tests."""
+"""PNGs of the kinds that Pillow does not write: all bit depths, colour types and filters, interlaced or not, split into
+chunks of any size."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def png(
     extra: bytes = b"",
     filters: int | None = None,
 ) -> bytes:
-    """pixels: (height, width) or (height, width, samples). data_bytes: of an IDAT chunk, at the most. extra: chunks
-    before them. filters: of all rows; None: all five in turn."""
+    """Return a PNG of pixels, (height, width) or (height, width, samples). data_bytes: the most in an IDAT chunk.
+    extra: chunks before them. filters: that of all rows; None: all five in turn."""
     height, width = pixels.shape[:2]
     pixels = pixels.reshape(height, width, -1)
     raw = bytearray()
@@ -88,5 +88,5 @@ def drawn(bits: int, colour: int, height: int, width: int) -> np.ndarray:
 
 
 def palette(bits: int) -> bytes | None:
-    """Of 8 bits with fewer colours than a byte can name."""
+    """Return a palette; that of 8 bits has fewer colours than a byte can name."""
     return np.random.default_rng(0).bytes(3 * min(2**bits, 200))

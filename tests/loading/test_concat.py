@@ -111,6 +111,7 @@ def test_order_is_that_of_torchs_concatenation(three: list[Path]) -> None:
     assert len(list(data.DataLoader(dataset, None, num_workers=2))) == COUNT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [None, [2, 1, 3]])
 @pytest.mark.parametrize("before", [1, 3])
 def test_resume_on_other_ranks(three: list[Path], before: int, weights: Any) -> None:
@@ -296,7 +297,7 @@ def test_weights_with_other_samplers(three: list[Path]) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"infinite": True}, {"on_error": "replace"}], ids=str)
 def test_the_info_tells_how_to_see_a_sample_again(copies: list[Path], options: dict[str, Any]) -> None:
-    """Also the second time that an epoch has a record, behind the end of an epoch within a batch, and in the place of a
+    """Also the second time that an epoch has a record, past the end of an epoch within a batch, and in the place of a
     bad record."""
     for record in (1, 4):
         flip_a_bit(Pack(copies[2]), record) if "on_error" in options else None

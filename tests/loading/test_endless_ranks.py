@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed
 
@@ -21,6 +22,8 @@ from pass_loader.pack import remove
 
 from ..helpers.epochs import COUNT, TINY, Ranks, Seen, merged, seen, whole_epoch
 from ..helpers.processes import free_port, on_ranks
+
+pytestmark = pytest.mark.slow
 
 
 BATCH = 5  # a rank's: 10 divide no pass of 62, 61, 60 or 59
@@ -44,7 +47,7 @@ def dealt(parts: Any) -> Seen:
 
 
 def removing(rank: int, world: int, pack: Path) -> list[tuple[Seen, dict[str, Any]]]:
-    """One of two processes: 50 steps, and what its loader says behind each."""
+    """One of two processes: 50 steps, and what its loader says after each."""
     torch.distributed.init_process_group("gloo", rank=rank, world_size=world)
     loader = endless(pack)
     iterator, out = iter(loader), []
@@ -98,7 +101,7 @@ def until_killed(rank: int, port: str, pack: Path, out: Path) -> None:
 
 
 def written(file: Path) -> list[tuple[Seen, dict[str, Any]]]:
-    """The whole lines."""
+    """Return the whole lines of a file."""
     if not file.exists():
         return []
     lines = [json.loads(line) for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]
@@ -113,13 +116,13 @@ def wait_for(out: Path, steps: int, children: list[Any]) -> None:
 
 
 def stream(whole: Path, fewer: Path, first: int) -> Iterator[tuple[int, bytes]]:
-    """Passes before number `first` of all records, then of fewer."""
+    """Yield the samples of endless passes: those before number `first` have all records, later ones fewer."""
     for epoch in itertools.count():
         yield from finite(whole if epoch < first else fewer, epoch)
 
 
 def test_kill_9_of_both(tiny: Path, tmp_path: Path) -> None:
-    """Somewhere behind a removal. One process goes on where both have been, and two do: nothing lost, nothing twice."""
+    """Both processes are killed some time after a removal; one or two go on: nothing is lost, nothing comes twice."""
     copy, port = Path(shutil.copytree(tiny, tmp_path / "copy")), free_port()
     context = multiprocessing.get_context("spawn")
     children = [context.Process(target=until_killed, args=(rank, port, copy, tmp_path)) for rank in range(2)]

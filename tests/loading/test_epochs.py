@@ -1,4 +1,4 @@
-"""Which epoch an iteration is of: its order, its views, with set_epoch called at any time, or never."""
+"""Which epoch an iteration belongs to, by its order and its views, with set_epoch called at any time or never."""
 
 from __future__ import annotations
 
@@ -52,9 +52,10 @@ def as_lightning(
     return got
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [True, False])
 def test_the_iterator_before_the_epoch(tiny: Path, own: bool) -> None:
-    """A state of an epoch's end goes on with the next epoch's order, one of its middle with the rest."""
+    """A state from an epoch's end resumes with the next epoch's order, one from its middle with the rest of it."""
     want = [epoch(tiny, number) for number in range(4)]
     assert as_lightning(make(tiny, own), None, range(3)) == want[:3]
     with warnings.catch_warnings():
@@ -107,7 +108,7 @@ def test_with_lightning(tiny: Path, tmp_path: Path) -> None:
 
 
 def views_of(tiny: Path, batches: Seen) -> set[int]:
-    """The epochs of which these views are."""
+    """Return the epochs that these views belong to."""
     data = ShardDataset(tiny, TINY, seed=5)
     return {
         number for number in range(12) for record, view in batches
@@ -131,7 +132,7 @@ def test_a_look_at_a_batch(tiny: Path, own: bool) -> None:
 
 
 def test_views_are_used_once(tiny: Path) -> None:
-    """An epoch gone through twice; a state in it or behind it; and a number that goes back."""
+    """An epoch is iterated twice, a state is taken in it or after it, and set_epoch goes back."""
     loader = make(tiny)
 
     def next_views(loader: DataLoader, number: int | None, stop: int | None = 1) -> set[int]:
@@ -142,11 +143,11 @@ def test_views_are_used_once(tiny: Path) -> None:
     assert next_views(loader, 3, None) == {3} and next_views(loader, 3) == {4}
     in_it = loader.state_dict()
     assert next_views(loader, 3, None) == {4}
-    behind = loader.state_dict()
+    after = loader.state_dict()
     assert next_views(loader, 4) == {5} and next_views(loader, 5) == {6} and next_views(loader, 9) == {9}
     assert next_views(loader, 2) == {2} and next_views(loader, 3) == {3}
     resumed = make(tiny)
-    resumed.load_state_dict(behind)
+    resumed.load_state_dict(after)
     assert next_views(resumed, 4) == {5}
     resumed.load_state_dict(in_it)
     with pytest.warns(UserWarning, match="dropped"):
@@ -157,7 +158,7 @@ def test_views_are_used_once(tiny: Path) -> None:
 
 
 def test_a_position_that_no_state_has(tiny: Path) -> None:
-    """In the middle of a batch, behind the epoch: refused at once, and nothing is changed."""
+    """A position inside a batch or past the epoch is refused at once, and nothing is changed."""
     for arguments in ({}, {"drop_last": True}, {"infinite": True}):
         loader = Ranks(tiny, 1, 4, **arguments).loaders[0]
         state = loader.state_dict()

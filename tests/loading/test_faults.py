@@ -21,11 +21,12 @@ from ..helpers.corpus import jpeg, noise
 from ..helpers.epochs import COUNT, TINY, Seen, seen
 from ..helpers.packs import BAD, flip_a_bit
 from ..helpers.trees import write_tree
+from ..helpers.trials import trials
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pauses that a test can wait for."""
+    """Shorten the pauses before a read is tried again."""
     monkeypatch.setattr(faults, "IO_RETRIES_S", (0.01, 0.02))
 
 
@@ -74,7 +75,7 @@ def test_after_an_error_the_next_batch_comes(broken_pack: Path) -> None:
 
 
 def replaced(pack: Path, world: int, threads: int, batch_size: int) -> dict[int, tuple[int, bytes]]:
-    """What stands at each place of the epoch where something was replaced."""
+    """Return, for each place of the epoch where something was replaced, what stands there."""
     out = {}
     for rank in range(world):
         loader = loader_of(pack, batch_size=batch_size, num_workers=threads, rank=rank, world_size=world)
@@ -279,6 +280,7 @@ def test_continuing_after_the_storage_came_back(tiny: Path, tmp_path: Path, quic
     assert got + [sample for batch in resumed for sample in seen(batch)] == want
 
 
+@pytest.mark.slow
 def test_shards_that_change_under_many_threads(tiny: Path, tmp_path: Path, quick: None) -> None:
     """Cut off, exchanged, removed and written again all the time: errors or the right pixels, never a crash."""
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
@@ -306,7 +308,7 @@ def test_shards_that_change_under_many_threads(tiny: Path, tmp_path: Path, quick
     thread.start()
     served = 0
     try:
-        for _ in range(6):
+        for _ in range(trials(6, 300)):
             iterator = iter(loader_of(copy, num_workers=3, batch_size=4, on_error="skip"))
             while True:
                 try:

@@ -201,6 +201,7 @@ def test_memory_returns_and_is_reused(dataset: ShardDataset) -> None:
     assert len(pointers) <= 3
 
 
+@pytest.mark.slow
 def test_abandoned_and_nested_iterators(dataset: ShardDataset) -> None:
     before = threading.active_count()
     loader = DataLoader(dataset, 2, shuffle=True, num_workers=2, return_info=True)
@@ -272,6 +273,7 @@ def test_python_threads_share_a_loader_without_threads(dataset: ShardDataset) ->
     assert not failed
 
 
+@pytest.mark.slow
 def test_too_many_threads_raise(pack: Path) -> None:
     code = (
         "import resource, sys, pass_loader\n"
@@ -295,6 +297,7 @@ def test_pickles(dataset: ShardDataset) -> None:
     assert records_of(pickle.loads(pickle.dumps(loader))) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_under_torchs_own_loader(dataset: ShardDataset, context: str) -> None:
     """Worker processes split the records; every sample is there once, and is ours."""
@@ -342,6 +345,7 @@ def rank_main(rank: int, world: int, port: str, pack: Path, queue: Any) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_ranks_of_torch_distributed(pack: Path) -> None:
     import socket
 

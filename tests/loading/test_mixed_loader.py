@@ -187,6 +187,7 @@ def test_threads_get_each_batch_once(tiny: Path, kind: str) -> None:
         assert sorted(found) == want
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["own", "endless", "mixed"])
 def test_random_resumes(tiny: Path, kind: str) -> None:
     """Stop anywhere, save, begin again in another loader; again and again: the batches are those of one run."""

@@ -28,6 +28,7 @@ def run(code: str, *arguments: object) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
+@pytest.mark.slow
 def test_no_cuda_context_and_no_threads_at_import(tiny: Path) -> None:
     code = """
 import os, sys, torch, pyarrow
@@ -43,6 +44,7 @@ print(sum(len(labels) for _, labels in loader), torch.cuda.is_initialized())
     assert run(code, tiny) == f"{COUNT} False"
 
 
+@pytest.mark.slow
 def test_a_fork_in_the_middle_of_an_epoch(tiny: Path) -> None:
     """Threads do not survive a fork: the child makes its own, the parent's go on, what is held dies quietly in both."""
     code = """
@@ -111,6 +113,7 @@ def test_advice_in_the_clear_cases(waited: float, threads: int, words: str) -> N
     assert found["samples_per_second"] == pytest.approx(100) and found["views_per_second"] == pytest.approx(300)
 
 
+@pytest.mark.slow
 def test_who_waits_is_told_apart(pack: Path) -> None:
     """A consumer that computes all the time and one that only waits. Shares, not seconds."""
     dataset = ShardDataset(pack, recipes.dino(local_crops=4))
@@ -132,6 +135,7 @@ def test_private_memory_grows_with_what_is_held() -> None:
         assert 4e7 < private_bytes() - before < 7e7
 
 
+@pytest.mark.slow
 def test_a_moco_step_with_8_bit_adam(tiny: Path) -> None:
     """bitsandbytes in the process of a loader: MoCo-v2's step (a momentum encoder, a queue) with its 8-bit Adam."""
     bnb: Any = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install bitsandbytes")

@@ -14,6 +14,8 @@ import pytest
 from ..helpers.accelerator import LIBRARY, build
 from . import pinning_checks
 
+pytestmark = pytest.mark.slow
+
 
 ROOT = Path(__file__).parents[2]
 CHECKS = [name for name in vars(pinning_checks) if name.startswith("test_")]
@@ -21,7 +23,7 @@ CHECKS = [name for name in vars(pinning_checks) if name.startswith("test_")]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What is wrong, by the name of the check."""
+    """Run the checks; returns what is wrong, by the name of the check."""
     folder = tmp_path_factory.mktemp("accelerator")
     report, environment = folder / "report.xml", {LIBRARY: str(build(folder)), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}",

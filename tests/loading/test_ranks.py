@@ -26,6 +26,7 @@ from ..helpers.epochs import COUNT, TINY, Ranks, merged, seen, whole_epoch
 from ..helpers.processes import on_ranks
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 9, 31])
 def test_every_rank_gets_as_many_batches(tiny: Path, count: int) -> None:
     """Also where there are fewer records than ranks; none is empty (`Ranks.steps` looks)."""
@@ -104,7 +105,7 @@ def test_advance(tiny: Path, infinite: bool) -> None:
 
 
 def test_far_out_in_an_endless_order_costs_nothing(tiny: Path) -> None:
-    """A position of 10^15: were it walked to, this would never end."""
+    """A position of 10^15: a loader that walked there would never end."""
     loader = Ranks(tiny, 1, 4, infinite=True, order="permute").loaders[0]
     loader.load_state_dict({**loader.state_dict(), "position": 10**15 // 4 * 4, "epoch": 0})
     with pytest.raises(ValueError, match=r"epoch is \d+, want"):
@@ -167,6 +168,7 @@ def test_a_pickled_sampler_keeps_its_rank(tiny: Path, monkeypatch: pytest.Monkey
     assert pickle.loads(late).sampler.place == (1, 3) and pickle.loads(early).sampler.place == (0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_a_removal_under_an_endless_order(tiny: Path, tmp_path: Path, world: int) -> None:
     """From the next pass on; each pass has the order and the views of its epoch, and states go on exactly."""
@@ -299,6 +301,7 @@ def resumed_and_removing(rank: int, world: int, copy: Path, state: dict[str, Any
     return out
 
 
+@pytest.mark.slow
 def test_two_processes_resume_and_agree_on_removals(tiny: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(tiny, tmp_path / "copy"))
     before = Ranks(copy, 3, 12)
@@ -331,6 +334,7 @@ def skipping(rank: int, world: int, copy: Path) -> str:
     return " ".join(words)
 
 
+@pytest.mark.slow
 def test_skip_is_refused_on_several_ranks(tiny: Path) -> None:
     assert on_ranks(skipping, tiny) == ["refused refused refused"] * 2
     for arguments in ({}, {"infinite": True}):
@@ -338,6 +342,7 @@ def test_skip_is_refused_on_several_ranks(tiny: Path) -> None:
             iter(DataLoader(ShardDataset(tiny, TINY), 2, on_error="skip", rank=0, world_size=2, **arguments))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [0, 2, 5])
 def test_the_same_tensors_from_any_start(tiny: Path, threads: int) -> None:
     """Threads x ranks x batch sizes x first position x instruction sets: a sample depends on (seed, epoch, record)."""
@@ -353,6 +358,7 @@ def test_the_same_tensors_from_any_start(tiny: Path, threads: int) -> None:
     _C.set_isa("best")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world,workers", [(2, 2), (2, 0), (3, 2), (5, 1)])
 def test_torchs_loader_on_several_ranks(tiny: Path, monkeypatch: pytest.MonkeyPatch, world: int, workers: int) -> None:
     """Under DDP unequal numbers of batches hang. 17 records on two ranks with two workers, batches of four."""

@@ -1,4 +1,4 @@
-"""The records that a state stands behind are those of the batch that was handed out last."""
+"""The records that a state names are those of the batch that was handed out last."""
 
 from __future__ import annotations
 
@@ -41,6 +41,7 @@ def loaders(pack: Path, world: int, ids: list[str] | None = None, **given: Any) 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world", [1, 3])
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("order", [{}, {"shuffle": True}, {"shuffle": True, "order": "permute"}])

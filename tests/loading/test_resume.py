@@ -22,8 +22,10 @@ from pass_loader.loading.rendering import Renderer
 from pass_loader.keys import Keys
 
 from ..helpers.epochs import COUNT, TINY, Ranks, Seen, merged, seen, whole_epoch
+from ..helpers.trials import trials
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("before", [1, 2, 3, 4])
 def test_grid_of_ranks_threads_and_positions(tiny: Path, before: int, drop_last: bool) -> None:
@@ -37,7 +39,7 @@ def test_grid_of_ranks_threads_and_positions(tiny: Path, before: int, drop_last:
     uninterrupted = whole_epoch(Ranks(tiny, before, 12, drop_last=drop_last))
     padded = -(-COUNT // before) * before
     assert len(uninterrupted) == (padded // 12 * 12 if drop_last else padded)
-    for after, threads in itertools.product((1, 2, 3, 4), range(5)):
+    for after, threads in [*itertools.product((1, 2, 3, 4), range(5))] * trials(1, 20):
         first = Ranks(tiny, before, 12, threads, drop_last=drop_last)
         steps, got = first.steps(), []
         for _ in range(draw.randint(1, 4)):
@@ -119,7 +121,7 @@ def test_a_state_starts_no_threads(tiny: Path) -> None:
 
 @pytest.mark.parametrize("drop_last", [False, True])
 @pytest.mark.parametrize("batch_size", [4, 62, 70])
-def test_behind_the_last_batch_is_the_next_epoch(tiny: Path, drop_last: bool, batch_size: int) -> None:
+def test_after_the_last_batch_is_the_next_epoch(tiny: Path, drop_last: bool, batch_size: int) -> None:
     """Already when the last batch is in hand, before StopIteration. With and without set_epoch."""
     loader = Ranks(tiny, 1, batch_size, drop_last=drop_last).loaders[0]
     loader.sampler.set_epoch(6)
@@ -310,6 +312,7 @@ for number, batches in enumerate(ranks.steps()):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_middle(tiny: Path, tmp_path: Path) -> None:
     """A run that writes its state to disk at each step and is killed, twice, goes on where it was."""
     script, out, root = tmp_path / "run.py", tmp_path / "state.json", str(Path(__file__).parents[2])

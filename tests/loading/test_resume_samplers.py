@@ -114,9 +114,10 @@ def samples(loader: DataLoader) -> Seen:
     return [sample for batch in loader for sample in seen(batch)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_two_epochs_cut_off_anywhere(tiny: Path, name: str) -> None:
-    """At the start, in the middle, with the last batch in hand and behind it; the rest of two epochs is the same."""
+    """States from the start, the middle, the last batch and after it: the rest of two epochs is the same."""
     want = make(tiny, name, seed=1)
     epochs = [samples(want), samples(want)]
     assert epochs[0] != epochs[1] and epochs[0]

@@ -80,7 +80,7 @@ def no_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
 def test_pair_on_channels(pack: Path, dtype: torch.dtype, no_copy: None) -> None:
-    """Both views behind one another on the channels, contiguous, of the loader's own memory."""
+    """Both views one after the other on the channels, contiguous, of the loader's own memory."""
     recipe = small(recipes.simclr())
     (pair, labels), info, dataset = batch_of(pack, recipe, dtype=dtype)
     assert tuple(pair.shape) == (N, 6, 32, 32) and pair.is_contiguous() and labels.shape == (N,)

@@ -50,7 +50,7 @@ def load(dataset: ShardDataset, *arguments: Any, **named: Any) -> DataLoader:
 
 
 def test_the_signature_is_torchs(dataset: ShardDataset) -> None:
-    """Every argument, in torch's order and kind, with torch's defaults; ours come behind, by name."""
+    """Every argument, in torch's order and kind, with torch's defaults; ours come after them, by name."""
     theirs = inspect.signature(data.DataLoader.__init__).parameters
     ours = inspect.signature(DataLoader.__init__).parameters
     for name, parameter in theirs.items():
@@ -105,6 +105,7 @@ def test_pin_memory_under_a_torch_that_tells_no_accelerator(monkeypatch: pytest.
     assert asked == [None, "xpu"], "as torch's own loader asks"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
 def test_sequential_and_shuffled(dataset: ShardDataset, workers: int, batch_size: int) -> None:
@@ -204,6 +205,7 @@ def test_what_is_fixed_once_it_is_made(dataset: ShardDataset) -> None:
     assert next(iter(loader)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_timeout(pack: Path, workers: int) -> None:
     """RuntimeError with torch's words; the batch is not lost: the next call waits for it again."""
@@ -258,6 +260,7 @@ def test_many_loaders_and_left_off_iterators(dataset: ShardDataset, workers: int
     assert list(first) == [] and list(iter(first)) == [], "an exhausted iterator stays exhausted"
 
 
+@pytest.mark.slow
 def test_threads_end_with_the_loader(dataset: ShardDataset) -> None:
     import gc
     import os
@@ -352,6 +355,7 @@ def served(loader: Any) -> list[int]:
     return records(loader)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", ["spawn", "forkserver"])
 def test_pickled_into_another_process(dataset: ShardDataset, context: str) -> None:
     """Dataset, recipe, loader and their position, with its sampler's generator."""

@@ -24,13 +24,13 @@ from pass_loader.pack import remove, restore
 
 from ..helpers.epochs import TINY
 
-WORKERS: list[dict[str, Any]] = [
-    {"num_workers": 0},
-    {"num_workers": 2},
-    {"num_workers": 2, "persistent_workers": True},
-    {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"},
+SPAWN = {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"}
+WORKERS = [
+    pytest.param({"num_workers": 0}, id="main"),
+    pytest.param({"num_workers": 2}, id="fork", marks=pytest.mark.slow),
+    pytest.param({"num_workers": 2, "persistent_workers": True}, id="persistent", marks=pytest.mark.slow),
+    pytest.param(SPAWN, id="spawn", marks=pytest.mark.slow),
 ]
-IDS = ["main", "fork", "persistent", "spawn"]
 Shown = tuple[int, int, int, bytes]  # record, epoch, draw, the view
 
 
@@ -59,7 +59,7 @@ def expected(dataset: ShardDataset, records: list[int], epoch: int) -> list[byte
     return [dataset.sample(record, epoch)[0].numpy().tobytes() for record in records]
 
 
-@pytest.mark.parametrize("workers", WORKERS, ids=IDS)
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("which", ["map", "dataset"])
 def test_set_epoch_reaches_workers(tiny: Path, workers: dict[str, Any], which: str) -> None:
     """Exactly the views of our own loader, in every epoch."""
@@ -74,7 +74,7 @@ def test_set_epoch_reaches_workers(tiny: Path, workers: dict[str, Any], which: s
     assert samples.epoch == 7
 
 
-@pytest.mark.parametrize("workers", WORKERS, ids=IDS)
+@pytest.mark.parametrize("workers", WORKERS)
 def test_set_epoch_reaches_workers_of_an_iterable(tiny: Path, workers: dict[str, Any]) -> None:
     dataset = ShardDataset(tiny, TINY, seed=5, records=range(12))
     loader = torchs(dataset, **workers)
@@ -99,7 +99,7 @@ def test_the_last_call_counts(tiny: Path) -> None:
     assert first.epoch == 3
 
 
-@pytest.mark.parametrize("workers", WORKERS[:3], ids=IDS[:3])
+@pytest.mark.parametrize("workers", WORKERS[:3])
 def test_our_sampler_brings_its_epoch(tiny: Path, workers: dict[str, Any]) -> None:
     """Order and views of our own loader; an epoch that was gone through brings the next views when it comes again."""
     dataset = ShardDataset(tiny, TINY, seed=5, records=range(12))
@@ -148,7 +148,7 @@ def run(tiny: Path, sampler: str, workers: dict[str, Any], epochs: int = 3) -> t
     return dataset, [one for _ in range(epochs) for one in shown(loader)]
 
 
-@pytest.mark.parametrize("workers", WORKERS, ids=IDS)
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("sampler", ["none", "random", "distributed", "subset"])
 def test_views_never_repeat_by_themselves(tiny: Path, sampler: str, workers: dict[str, Any]) -> None:
     """Nobody calls set_epoch. A run under torch.manual_seed repeats itself, and its info replays every view."""
@@ -160,7 +160,7 @@ def test_views_never_repeat_by_themselves(tiny: Path, sampler: str, workers: dic
     assert run(tiny, sampler, workers)[1] == found
 
 
-@pytest.mark.parametrize("workers", WORKERS[:3], ids=IDS[:3])
+@pytest.mark.parametrize("workers", WORKERS[:3])
 def test_views_of_an_iterable_never_repeat(tiny: Path, workers: dict[str, Any]) -> None:
     def views() -> list[bytes]:
         torch.manual_seed(11)
@@ -184,6 +184,7 @@ def test_numbers_differ_by_rank_and_worker_and_count(caplog: pytest.LogCaptureFi
     assert OwnNumbers().next(rank=0) != first[0]
 
 
+@pytest.mark.slow
 def test_ranks_have_numbers_of_their_own(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All ranks with one seed, as scripts have it that seed before they know their rank."""
     found = []
@@ -193,6 +194,7 @@ def test_ranks_have_numbers_of_their_own(tiny: Path, monkeypatch: pytest.MonkeyP
     assert len({one[:3] for one in found}) == len(found)
 
 
+@pytest.mark.slow
 def test_weights_have_their_shares(tiny: Path, own: Path) -> None:
     parts = [ShardDataset(tiny, TINY, seed=5), ShardDataset(own, TINY, seed=5)]
     dataset = ConcatDataset(parts, weights=[3, 1], num_samples=40)
@@ -201,7 +203,7 @@ def test_weights_have_their_shares(tiny: Path, own: Path) -> None:
     assert len({one[:3] for one in found}) == len(found)
 
 
-@pytest.mark.parametrize("workers", WORKERS, ids=IDS)
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("how", ["nobody", "map", "dataset", "sampler", "iterable", "iterable, set"])
 def test_removals_reach_workers(own: Path, workers: dict[str, Any], how: str) -> None:
     """A picture that was removed is not served in the next epoch, and comes back when it is restored."""

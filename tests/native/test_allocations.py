@@ -13,6 +13,8 @@ import pytest
 
 from pass_loader.pack import convert
 
+pytestmark = pytest.mark.slow
+
 # Whose calls may grow with the number of samples. libjpeg makes its pools anew for each picture.
 MAY_ALLOCATE_PER_SAMPLE = ("libjpeg.so",)
 BATCHES = 32  # the engine's queue, a std::deque, takes a new block every 32 batches

@@ -211,7 +211,7 @@ def test_a_byte_too_many_or_too_few(isa: str) -> None:
         check(data[:-3] + data[-2:], False, seed)
 
 
-def test_zeros_behind_the_end_are_the_longest_symbols(isa: str) -> None:
+def test_zeros_after_the_end_are_the_longest_symbols(isa: str) -> None:
     """An MCU of 1,476 bytes is read where there is none: under `make sanitize` this kills too little padding."""
     tables = {"dc": flat(range(12), 16), "ac": flat([0x0F, *range(15)], 16)}
     components = [Component(np.zeros(shape, np.int64), np.full(64, 9), h, v, **tables)

@@ -24,6 +24,8 @@ from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import every_colour, noise, position_coded
 from ..helpers.plans import plan_of
 
+pytestmark = pytest.mark.slow
+
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ["tests/native/cuda/emulate.cpp", "csrc/cuda/descriptors.cpp",
@@ -46,7 +48,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_on_host(emulator: Path, pictures: Sequence[np.ndarray], plans: np.ndarray, numbers: np.ndarray, *,
                 table: np.ndarray, element: type, channels_last: bool, budget: int, parts: int) -> bytes:  # fmt: skip
-    """The views' elements one after another."""
+    """Render by the CPU; returns the views' elements one after another."""
     body = np.ascontiguousarray(table, np.uint32).tobytes()
     body += b"".join(np.array(p.shape[:2], np.int64).tobytes() + p.tobytes() for p in pictures)
     body += plans.tobytes() + numbers.tobytes()
@@ -62,7 +64,7 @@ def run_on_host(emulator: Path, pictures: Sequence[np.ndarray], plans: np.ndarra
 
 def run_on_device(pictures: Sequence[np.ndarray], plans: np.ndarray, numbers: np.ndarray, *,
                   table: np.ndarray, element: type, channels_last: bool, budget: int, parts: int) -> bytes:  # fmt: skip
-    """The same on a GPU, into memory whose every byte is 0xA5 before."""
+    """Render by a GPU, into memory whose every byte is 0xA5 before."""
     planar = [torch.from_numpy(p).cuda().permute(2, 0, 1).contiguous() for p in pictures]
     dtype = {4: torch.float32, 2: torch.float16, 1: torch.uint8}[np.dtype(element).itemsize]
     sizes = 3 * plans["out_height"].astype(np.int64) * plans["out_width"] * dtype.itemsize
@@ -110,7 +112,7 @@ def render(request: pytest.FixtureRequest) -> Render:
 
 
 def check(render: Render, pictures: Sequence[np.ndarray], plans: Sequence[np.ndarray]) -> None:
-    """plans: some for each picture. All in one batch."""
+    """Compare all plans with the CPU's engine, in one batch. plans: some for each picture."""
     together = np.concatenate(plans).astype(_C.view_plan_dtype)
     numbers = [number for number, rows in enumerate(plans) for _ in rows]
     found = iter(render(pictures, together, numbers))
@@ -179,7 +181,7 @@ def test_window_and_via(render: Render) -> None:
 
 @pytest.mark.parametrize("size", [(33, 37), (64, 96), (1, 1), (5, 400)])
 def test_every_order_of_steps(size: tuple[int, int], render: Render) -> None:
-    """With and without each of the steps behind. Kills: a mean of other pixels, or of pixels past the edge."""
+    """With and without each later step. Kills: a mean of other pixels, or of pixels past the edge."""
     factors = {"brightness": 1.3, "contrast": 0.7, "saturation": 1.4, "hue": 0.07}
     orders = itertools.permutations([-1, 0, 1, 2, 3], 4)
     rows = [plan_of(*size, jitter_order=list(order), **factors) for order in orders]

@@ -103,6 +103,7 @@ FACTORS = [
      [(2, 2), (2, 2), (2, 2)], [(1, 1), (1, 1), (4, 2)], [(3, 1), (1, 3), (3, 3)]]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factors", FACTORS, ids=str)
 def test_every_sampling(factors: list[tuple[int, int]], isa: str) -> None:
     """From 1 to 4 in either direction, also those that no JPEG of one scan has (more than 10 blocks an MCU)."""
@@ -160,6 +161,7 @@ def test_rgb_by_names_of_components() -> None:
     assert_pixels_equal(pillows(_C.dct_to_jpeg(record)), pillows(bare))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.2, 0.5, 0.9, 1.0])
 def test_coefficients_of_every_density(share: float, isa: str) -> None:
     """Kills: a stream's place, a group of values that is not whole, in any kernel."""
@@ -179,6 +181,7 @@ def test_each_coefficient_alone(isa: str) -> None:
         assert _C.jpeg_to_dct(data) == record
 
 
+@pytest.mark.slow
 def test_every_size(isa: str) -> None:
     """Every size up to 1100 with either sign, and those around powers of 2: nibble, byte and 16 bits."""
     sizes = [*range(1, 1100), *(n + d for n in (2048, 4096, 8192, 16384, 32766) for d in (-1, 0, 1))]

@@ -15,6 +15,7 @@ from pass_loader.recipes import reference
 
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import bomb, decodable, jpeg, many_scans, noise, position_coded, refused
+from ..helpers.trials import trials
 
 
 pytestmark = [pytest.mark.oracle, pytest.mark.hostile]
@@ -92,6 +93,7 @@ def test_every_truncation_as_pillow(name: str) -> None:
     assert outcomes == {"both refuse": len(data)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_flipped_bit_as_pillow(name: str) -> None:
     """Kills: dropped errors of jpeg_finish_decompress. Also a crash test, under sanitizers."""
@@ -113,7 +115,7 @@ def test_every_flipped_bit_as_pillow(name: str) -> None:
 def test_random_bytes_do_not_crash() -> None:
     rng = np.random.default_rng(5)
     head = jpeg(position_coded(16, 16))[:300]
-    for length in range(0, 2000, 7):
+    for length in [*range(0, 2000, 7)] * trials(1, 100):
         by_us(rng.bytes(length))
         by_us(b"\xff\xd8\xff" + rng.bytes(length))
         by_us(head + rng.bytes(length))

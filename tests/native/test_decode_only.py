@@ -1,4 +1,4 @@
-"""The engine's other mode: pictures decoded and planned into an arena, for a GPU to render. Needs none."""
+"""The engine's other mode: pictures decoded and planned into an arena, for a GPU to render. The tests need no GPU."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from ..helpers.corpus import decodable, jpeg, noise
 from ..helpers.packs import flip_a_bit
 from ..helpers.pngwriter import RGB, png
 from ..helpers.trees import write_tree
+from ..helpers.trials import trials
 
 
 RECIPE = recipes.dino(local_crops=2)
@@ -23,14 +24,14 @@ GUARD = 4096
 
 
 class Arena:
-    """Whose every byte, also behind its end, is 0xA5 before."""
+    """An arena whose every byte, also past its end, is 0xA5 before."""
 
     def __init__(self, bytes: int):
         self.whole = np.full(bytes + GUARD, 0xA5, np.uint8)
         self.memory = self.whole[:bytes]
 
     def decode(self, renderer: Renderer, records: list[int]) -> tuple[np.ndarray, np.ndarray, list]:
-        """(pictures, plans, failures)."""
+        """Return (pictures, plans, failures)."""
         count = len(records)
         self.pictures = np.full((count, 5), 77, np.int64)
         self.plans = np.zeros((count, len(RECIPE.views)), _C.view_plan_dtype)
@@ -40,7 +41,7 @@ class Arena:
             np.array(records, np.int64), zeros[0], zeros[1], self.memory, self.pictures, self.plans
         )
         failures = pending.wait()
-        assert pending.done and (self.whole[len(self.memory) :] == 0xA5).all(), "written behind the arena"
+        assert pending.done and (self.whole[len(self.memory) :] == 0xA5).all(), "written past the arena"
         return self.pictures, self.plans, failures
 
     def pixels(self, slot: int) -> np.ndarray:
@@ -79,7 +80,7 @@ def test_the_decoders_bytes(corpus: Path, threads: int) -> None:
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_no_more_than_the_arena_holds(corpus: Path, threads: int) -> None:
-    """What finds no room is told, with its size, and is not decoded; a smaller one behind it still finds some."""
+    """A picture without room is told with its size and not decoded; a smaller one after it may still find room."""
     dataset = ShardDataset(corpus, RECIPE, seed=3)
     sizes = [dataset.decode(record).shape[:2] for record in range(len(dataset))]
     renderer = Renderer(dataset, threads)
@@ -128,8 +129,8 @@ def test_16_bits_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_dropped_batch_is_written_no_more(pack: Path) -> None:
-    renderer = Renderer(ShardDataset(pack, RECIPE), 2)
-    for _ in range(20):
+    renderer, early = Renderer(ShardDataset(pack, RECIPE), 2), 0
+    for _ in range(trials(20, 1000)):
         arena = np.zeros(60_000_000, np.uint8)
         records = np.arange(23, dtype=np.int64)
         keys = records, *np.zeros((2, 23), np.uint32)
@@ -139,7 +140,8 @@ def test_a_dropped_batch_is_written_no_more(pack: Path) -> None:
         seen = arena[::4096].copy(), pictures.copy()
         time.sleep(0.002)
         assert np.array_equal(arena[::4096], seen[0]) and np.array_equal(pictures, seen[1])
-        assert np.count_nonzero(pictures[:, 1]) < 23, "it was done before it was dropped"
+        early += np.count_nonzero(pictures[:, 1]) < 23
+    assert early, "each was done before it was dropped"
 
 
 def test_wrong_arguments(pack: Path) -> None:

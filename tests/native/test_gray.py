@@ -29,13 +29,14 @@ GRAY = dataclasses.replace(DISTORTED, channels=1, mean=0.5056, std=0.252)
 
 
 def check_gray(pixels: np.ndarray, plan: np.ndarray) -> None:
-    """(height, width) uint8 as one channel, as Pillow's mode L, and as three equal ones, as mode RGB."""
+    """Compare (height, width) uint8 as one channel, as Pillow's mode L, and as three equal ones, as mode RGB."""
     one = render_plan(pixels[:, :, None], plan)[0]
     assert_pixels_equal(one, reference.render(Image.fromarray(pixels), plan[0]), plan)
     three = render_plan(np.repeat(pixels[:, :, None], 3, axis=2), plan)[0]
     assert_pixels_equal(np.repeat(one, 3, axis=2), three, plan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", decodable())
 def test_decode(name: str, isa: str) -> None:
     """Kills: the luma of a JPEG in place of convert("L"), CMYK that becomes gray another way, planes not written."""
@@ -120,6 +121,7 @@ def by_pillow(samples: Samples, record: int, epoch: int = 0) -> list[np.ndarray]
     return [reference.normalize(reference.render(picture, plan), samples.recipe) for plan in plans]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [GRAY, DISTORTED], ids=["one channel", "three"])
 @pytest.mark.parametrize("last", [False, True])
 def test_batches(mixed: Path, recipe: Recipe, last: bool, isa: str) -> None:

@@ -70,14 +70,14 @@ def slow_multi_block(chance: random.Random, grid: tuple[int, int], predictor: tu
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Kolmogorov-Smirnov, as a share of its 0.01 % point."""
+    """Return the Kolmogorov-Smirnov distance, as a share of its 0.01 % point."""
     points = np.unique(np.concatenate([a, b]))
     ranks = [np.searchsorted(np.sort(x), points, side="right") / len(x) for x in (a, b)]
     return float(np.abs(ranks[0] - ranks[1]).max() / (2.23 * math.sqrt(1 / len(a) + 1 / len(b))))
 
 
 def shape_numbers(masks: np.ndarray) -> list[np.ndarray]:
-    """Of (N, rows, columns): cells, how many neighbours are equal, rows and columns touched, centre."""
+    """Return, of masks (N, rows, columns): cells, number of equal neighbours, rows and columns touched, centre."""
     rows, columns = np.arange(masks.shape[1])[:, None], np.arange(masks.shape[2])[None]
     total = np.maximum(masks.sum((1, 2)), 1)
     return [
@@ -97,6 +97,7 @@ def assert_same_distribution(ours: np.ndarray, theirs: np.ndarray) -> None:
 COUNT = 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target,least,most,exact", [
     (60.0, 4.0, 98.0, False), (98.0, 4.0, 98.0, True), (23.7, 16.0, math.inf, False), (97.0, 16.0, math.inf, False),
     (3.0, 4.0, 98.0, True),
@@ -112,6 +113,7 @@ def test_block_masks(target: float, least: float, most: float, exact: bool) -> N
     assert_same_distribution(ours, theirs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target,least,most", [(30.0, 30.0, 98.0), (60.0, 60.0, 98.0), (60.0, 16.0, 20.0)])
 def test_shapes_of_blocks(target: float, least: float, most: float) -> None:
     """Few blocks of known area: how often each height and width. Kills: another range of aspects (first case), blocks
@@ -127,6 +129,7 @@ def test_shapes_of_blocks(target: float, least: float, most: float) -> None:
     assert chi < freedom + 5 * math.sqrt(2 * freedom) and freedom > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["block", "random"])
 @pytest.mark.parametrize("side", [224, 96])
 def test_ibot_masks(shape: str, side: int) -> None:
@@ -194,6 +197,7 @@ def test_multi_block_sizes() -> None:
             assert distance(*(np.array([s[part][axis] for s in one]) for one in (sizes, theirs))) < 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "predictor,encoder,min_keep", [((5, 8), (15, 15), 10), ((13, 13), (14, 14), 40), ((11, 11), (9, 9), 12)]
 )
@@ -270,7 +274,7 @@ def test_part_of_a_sample_does_not_depend_on_its_batch() -> None:
 
 
 def test_golden() -> None:
-    """As plans: whoever changes these numbers raises plan_version."""
+    """As for plans: whoever changes these numbers raises plan_version."""
     mask = _C.block_masks(
         *keys_of(1, seed=42, epoch=3, first=1_000_000_007), 1, (6, 6), np.array([14.0]), 4.0, 18.0, 0.3, True
     )

@@ -12,7 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("last", [["--drop-last"], []], ids=["drop", "keep"])
+@pytest.mark.slow
+@pytest.mark.parametrize("last", [[], pytest.param(["--drop-last"], marks=pytest.mark.long)], ids=["keep", "drop"])
 def test_anonymous_memory_of_ten_epochs(pack: Path, last: list[str]) -> None:
     """Two threads, batch 64: below 100 MB beyond torch's import and the live batches (those in work and the one held);
     flat from the second epoch on."""

@@ -45,6 +45,7 @@ def equal(found: torch.Tensor, want: torch.Tensor) -> bool:
     return found.dtype == want.dtype and torch.equal(torch.nan_to_num(found, 7.0), torch.nan_to_num(want, 7.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("dtype", list(ELEMENTS), ids=str)
 def test_every_type_is_torchs_cast(pack: Path, isa: str, dtype: torch.dtype, last: bool) -> None:
@@ -60,6 +61,7 @@ def test_every_type_is_torchs_cast(pack: Path, isa: str, dtype: torch.dtype, las
             assert view.is_contiguous(memory_format=form)
 
 
+@pytest.mark.slow
 def test_tables_that_arithmetic_gets_wrong_are_looked_up(pack: Path, isa: str) -> None:
     """Every byte of every channel. Some of these tables are not computable: the search says how many."""
     for dtype in (torch.float32, *HALVES):

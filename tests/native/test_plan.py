@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pass_loader import _C, Recipe, ViewSpec, recipes
 
 from ..helpers.plans import assert_uniform, draw, plan_of
+from ..helpers.trials import trials
 
 
 def test_golden() -> None:
@@ -72,6 +73,7 @@ def test_a_decision_owns_its_numbers() -> None:
         assert any(not np.array_equal(before[name], after[name]) for name in moved), change
 
 
+@pytest.mark.slow
 def test_apply_rates_and_ranges() -> None:
     """20,000 views a kind: 4 sigma of a rate is at most 0.0142."""
     recipe = recipes.dino()
@@ -101,6 +103,7 @@ def test_apply_rates_and_ranges() -> None:
     assert abs(together - 0.1) < 0.01, "decisions are independent"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [(0.05, 0.4), (0.4, 1.0), (0.08, 1.0)])
 @pytest.mark.parametrize("size", [(375, 500), (500, 333), (100, 400)])
 def test_boxes_are_distributed_as_torchvisions(scale: tuple[float, float], size: tuple[int, int]) -> None:
@@ -133,7 +136,8 @@ def two_sample_distance(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(ranks[0] - ranks[1]).max())
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@pytest.mark.slow
+@settings(max_examples=trials(300, 30_000), deadline=None, derandomize=True)
 @given(
     height=st.integers(1, 70_000), width=st.integers(1, 70_000), low=st.floats(0.001, 1), high=st.floats(0.001, 1),
     ratio=st.floats(0.01, 100), record=st.integers(0, 2**40 - 1),

@@ -11,6 +11,7 @@ import pytest
 
 from ..helpers.trials import trials
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++20", "-O1", "-g", "-fsanitize=thread", "-pthread", "-Wall", "-Wextra", "-Werror", "-Icsrc"]
 SECONDS = trials(3, 60)

@@ -1,4 +1,4 @@
-"""render_plan against Pillow executing the same plan. Equal means equal bytes, at every instruction-set level."""
+"""render_plan against Pillow executing the same plan: equal bytes at every instruction-set level (`check`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -18,25 +18,28 @@ from pass_loader.recipes import reference
 
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import every_colour, noise, position_coded
+from ..helpers.levels import every_level
 from ..helpers.plans import check, plan_of
+from ..helpers.trials import trials
 
 
 pytestmark = pytest.mark.oracle
-PRESETS = sorted(recipes.PRESETS)
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(recipes.PRESETS) if name != "dino"]
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_presets_on_photographs(name: str, isa: str) -> None:
+@pytest.mark.parametrize("name", ["dino", *SLOW])
+def test_presets_on_photographs(name: str) -> None:
     for number, photograph in enumerate(photographs().values()):
         pixels = np.asarray(photograph)
         recipe = recipes.PRESETS[name]()
-        for epoch in range(12):
+        for epoch in range(trials(6, 60)):
             plans = _C.plan_views(recipe.rows(), seed=number, epoch=epoch, record=7, height=427, width=640)
             check(pixels, plans)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pillow", [12, 13])
-def test_each_pillows_order_of_passes(pillow: int, isa: str) -> None:
+def test_each_pillows_order_of_passes(pillow: int) -> None:
     """Kills: one order for all; the reference does the other Pillow's by two resizes of one axis."""
     recipe = dataclasses.replace(recipes.dino(), pillow=pillow)
     photograph = photographs()["flower.jpg"].transpose(Image.Transpose.ROTATE_90)
@@ -45,13 +48,14 @@ def test_each_pillows_order_of_passes(pillow: int, isa: str) -> None:
         check(np.asarray(photograph), plans)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", [2, 3])
 @pytest.mark.parametrize(
     "size,out",
     [((1, 1), (5, 7)), ((3, 5), (224, 224)), ((40, 1), (9, 9)), ((1, 40), (9, 9)), ((97, 89), (96, 96)),
      ((300, 17), (33, 65)), ((17, 300), (65, 33)), ((64, 64), (1, 1)), ((501, 499), (31, 224)), ((700, 5), (2, 5))],
 )  # fmt: skip
-def test_resize_of_odd_sizes(size: tuple[int, int], out: tuple[int, int], interpolation: int, isa: str) -> None:
+def test_resize_of_odd_sizes(size: tuple[int, int], out: tuple[int, int], interpolation: int) -> None:
     """Kills: swapped height and width, tails of rows, blocks and tiles that are not whole."""
     for pixels in (position_coded(*size), noise(*size)):
         for flip in (False, True):
@@ -61,20 +65,21 @@ def test_resize_of_odd_sizes(size: tuple[int, int], out: tuple[int, int], interp
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interpolation", [2, 3])
-def test_every_scale(interpolation: int, isa: str) -> None:
+def test_every_scale(interpolation: int) -> None:
     """Kills: a limit of taps or of bytes spanned that is off, where one kernel hands over to another."""
     for width in (*range(90, 130, 3), *range(200, 1100, 37)):
         check(noise(33, width), plan_of(33, width, resize_height=32, resize_width=96, interpolation=interpolation))
 
 
-def test_large_picture(isa: str) -> None:
+def test_large_picture() -> None:
     pixels = noise(1500, 2300)
     check(pixels, plan_of(1500, 2300, resize_height=224, resize_width=224, interpolation=3))
     check(pixels, plan_of(1500, 2300, resize_height=96, resize_width=96, interpolation=2, flip=True))
 
 
-def test_window_and_via(isa: str) -> None:
+def test_window_and_via() -> None:
     """The evaluation fields: a centre window of the resized picture, and a first resize on the way."""
     pixels, tall = noise(120, 90), noise(400, 90)  # the tall one, as Pillow 13 has it, by its vertical pass first
     window = {"resize_height": 80, "resize_width": 60, "offset_y": 13, "offset_x": 7, "out_height": 41, "out_width": 37}
@@ -86,13 +91,17 @@ def test_window_and_via(isa: str) -> None:
 
 @pytest.mark.parametrize("step,field", list(enumerate(["brightness", "contrast", "saturation"])))
 @pytest.mark.parametrize("factor", [0.0, 0.2, 0.6, 1.0, 1.0000001, 1.37, 1.8, 3.5, -0.5, 1000.0, -1000.0])
-def test_blends(step: int, field: str, factor: float, isa: str) -> None:
+def test_blends(step: int, field: str, factor: float) -> None:
     """Kills: fused multiply-add, rounding in place of truncation, a mean in float32."""
     for pixels in (noise(50, 37), position_coded(65, 64)):
         check(pixels, plan_of(*pixels.shape[:2], jitter_order=[step, -1, -1, -1], **{field: factor}))
 
 
-@pytest.mark.parametrize("shift", [0, 17, 128, 211, -3 / 255, 0.1, -0.1, 0.5, -0.5])
+LONG = [pytest.param(shift, marks=pytest.mark.long) for shift in (0, 128, 211, -0.1, 0.5)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shift", [17, -3 / 255, 0.1, -0.5, *LONG])
 def test_hue_on_every_colour(shift: float) -> None:
     """All 2^24 colours in one picture. Kills: a hue byte of one quotient that Pillow rounds down (hue.cpp)."""
     turns = shift / 255 if shift > 1 else shift
@@ -100,23 +109,22 @@ def test_hue_on_every_colour(shift: float) -> None:
     pixels = every_colour()
     plan = plan_of(4096, 4096, jitter_order=[3, -1, -1, -1], hue=turns)
     want = reference.render(Image.fromarray(pixels), plan[0])
-    for level in _C.supported_isas():
-        _C.set_isa(level)
+    for level in every_level():
         assert np.array_equal(render_plan(pixels, plan)[0], want), level
-    _C.set_isa("best")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "fields",
     [{"grayscale": True}, {"jitter_order": [2, -1, -1, -1], "saturation": 1.3}],
     ids=["grayscale", "saturation"],
 )
-def test_luma_of_every_colour(fields: dict[str, object], isa: str) -> None:
+def test_luma_of_every_colour(fields: dict[str, object]) -> None:
     """Kills: a rounding constant of luma that is off by one, which 256 colours show."""
     check(every_colour(), plan_of(4096, 4096, **fields))
 
 
-def test_every_order_of_steps(isa: str) -> None:
+def test_every_order_of_steps() -> None:
     pixels = noise(31, 33)
     factors = {"brightness": 1.3, "contrast": 0.7, "saturation": 1.4, "hue": 0.07}
     for order in itertools.permutations(range(4)):
@@ -124,14 +132,14 @@ def test_every_order_of_steps(isa: str) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.01, 0.1, 0.1000001, 0.5, 0.99, 1.0, 1.2247, 1.7, 2.0, 3.3, 10.0, 47.0])
-def test_blur(sigma: float, isa: str) -> None:
+def test_blur(sigma: float) -> None:
     """Kills: a radius in double, edges that are not repeated, a box that leaves a narrow picture."""
     for height, width in ((1, 1), (2, 40), (40, 2), (96, 96), (65, 33), (224, 224)):
         check(noise(height, width), plan_of(height, width, blur_sigma=sigma))
 
 
 @pytest.mark.parametrize("threshold", [0, 1, 127, 128, 255, 256])
-def test_solarize(threshold: int, isa: str) -> None:
+def test_solarize(threshold: int) -> None:
     check(noise(20, 77), plan_of(20, 77, solarize_threshold=threshold))
 
 
@@ -151,11 +159,10 @@ def plans(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
     )  # fmt: skip
 
 
-@settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@pytest.mark.slow
+@settings(max_examples=trials(150, 10_000), deadline=None, derandomize=True)
 @given(data=st.data())
-def test_any_plan(data: st.DataObject, isa: str) -> None:
+def test_any_plan(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
     check(noise(height, width), data.draw(plans(height, width)))
 

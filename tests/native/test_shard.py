@@ -82,6 +82,7 @@ def test_a_failed_slot_holds_no_pixels(copy: Path) -> None:
     assert not any(plans[1].tobytes()) and plans[0]["out_height"].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [0, 2])
 def test_a_shard_that_shrinks_or_vanishes(copy: Path, threads: int) -> None:
     """Under the loader, in mid-epoch: an error, never a SIGBUS."""
@@ -130,6 +131,7 @@ def test_outputs_of_the_wrong_shape_are_refused(pack: Path) -> None:
         engine.submit(two, draws[:1], draws, good)
 
 
+@pytest.mark.slow
 def test_more_shards_than_open_files(tmp_path: Path) -> None:
     """Descriptors are bounded: 300 shards are read with 64 + 256 open files allowed."""
     files = {f"{i:03d}.jpg": jpeg(noise(8, 8, i)) for i in range(300)}
@@ -146,6 +148,7 @@ def test_more_shards_than_open_files(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "pack")], check=True)
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting(pack: Path) -> None:
     """Interrupted in mid-epoch, a loop ends with KeyboardInterrupt and the process within moments."""
     code = (

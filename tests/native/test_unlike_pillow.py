@@ -58,6 +58,7 @@ def without_scans(data: bytes) -> list[bytes]:
     ]
 
 
+@pytest.mark.slow
 def test_lost_scans() -> None:
     """libjpeg-turbo smooths what is missing, and its versions do so differently."""
     files = different = worst = 0

@@ -27,6 +27,7 @@ def test_usual_headers_written(name: str, size: int) -> None:
     assert _member_header(name, size) == header.tobuf(tarfile.PAX_FORMAT, "utf-8")
 
 
+@pytest.mark.slow
 @given(st.text(max_size=130).filter(lambda name: "\0" not in name), st.integers(0, 8**12))
 def test_headers_written(name: str, size: int) -> None:
     try:
@@ -59,6 +60,7 @@ def test_headers_read(format: int, headers: dict[str, str] | None, tmp_path: Pat
     assert found == want and len(found) > 20
 
 
+@pytest.mark.slow
 def test_a_damaged_header_is_no_member(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "t.tar", "w") as tar:
         for name in ("a", "b"):

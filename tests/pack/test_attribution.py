@@ -109,6 +109,7 @@ def test_other_columns(tmp_path: Path) -> None:
     assert (row["creator"], row["licence"], row["licence_url"]) == ("C%2B%2B", "CC0", None), "only PASS's is encoded"
 
 
+@pytest.mark.slow
 def test_command(credited: Path, pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["attribution", str(pack), "--format", "html", "--out", str(tmp_path / "credits.html")]) == 0
     assert "23 of 23 pictures have creator and licence" in capsys.readouterr().err

@@ -35,6 +35,7 @@ from ..helpers.trials import trials
 PICTURES = [jpeg(noise(8, 9 + number, number)) for number in range(3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", bad_sources.KINDS)
 def test_damaged_in_many_ways(kind: str) -> None:
     """The first ones of each kind; `make long` goes on to 30,000."""
@@ -58,6 +59,7 @@ def zip_of(pictures: list[bytes]) -> tuple[bytes, list[int]]:
     return out.getvalue(), starts
 
 
+@pytest.mark.slow
 def test_a_damaged_member_of_a_zip(tmp_path: Path) -> None:
     """zlib.error and NotImplementedError are the member's refusal, not the zip's end."""
     whole, starts = zip_of(PICTURES)
@@ -210,6 +212,7 @@ print(build(sorted((root / "in").iterdir()), root / "pack", workers=4).pictures)
 """
 
 
+@pytest.mark.slow
 def test_more_sources_than_open_files(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for number in range(120):
@@ -323,6 +326,7 @@ assert readers[0].read(0) == want[0] and readers[0].read(1) == want[1]
 """
 
 
+@pytest.mark.slow
 def test_more_shards_than_open_files(tmp_path: Path) -> None:
     """All readers of a process together keep half of the descriptors that it may have; their lack has words."""
     files = {f"{number:02d}.jpg": jpeg(noise(9, 9, number)) for number in range(60)}

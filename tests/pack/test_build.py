@@ -306,6 +306,7 @@ def test_names_that_are_hard(tmp_path: Path) -> None:
         assert samples.read(samples.record_of(f"c/{name}")) == jpeg(noise(8, 8, i))
 
 
+@pytest.mark.slow
 def test_packing_needs_no_torch(pack: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"

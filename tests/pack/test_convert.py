@@ -84,6 +84,7 @@ def test_build_refuses_what_cannot_be_decoded(tmp_path: Path) -> None:
         build([root], tmp_path / "x", codec="webp")
 
 
+@pytest.mark.slow
 def test_there_and_back(pack: Path, tmp_path: Path) -> None:
     done = convert(pack, tmp_path / "dct", "dct", workers=2)
     assert (done.dct, done.jpeg, done.erased) == (23, 0, 0)
@@ -103,6 +104,7 @@ def test_there_and_back(pack: Path, tmp_path: Path) -> None:
     assert contents(tmp_path / "third") == contents(tmp_path / "dct"), "equal input gives equal bytes"
 
 
+@pytest.mark.slow
 def test_zstd_there_and_back(pack: Path, tmp_path: Path) -> None:
     """From either kind to the other, and to JPEG: the same records; a pack of zstd's is built as it is converted."""
     convert(pack, tmp_path / "dct", "dct")
@@ -274,6 +276,7 @@ def convert_it(root: Path) -> None:
     convert(root / "pack", root / "new", "dct", workers=2)
 
 
+@pytest.mark.slow
 def test_killed_anywhere(tmp_path: Path) -> None:
     """The same call completes to the same bytes, and keeps whole shards; a removal goes into the log once."""
     start = tmp_path / "start"

@@ -73,6 +73,7 @@ exit 78
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     """A file system of 300 kB, for pictures of a megabyte; then it grows, and the same command goes on."""
     folder = write_tree(tmp_path / "in", {f"{i}.jpg": jpeg(noise(256, 256, i)) for i in range(12)})

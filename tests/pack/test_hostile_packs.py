@@ -50,6 +50,7 @@ def changed(data: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pack.json", "removed.jsonl", "index.arrow", "shard-00000.parquet"])
 @pytest.mark.parametrize("sealed", [False, True])
 def test_files_changed_at_random(tmp_path: Path, name: str, sealed: bool) -> None:

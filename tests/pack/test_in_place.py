@@ -124,7 +124,7 @@ def test_what_cannot_be_read_in_place(tars: list[Path], tmp_path: Path) -> None:
         index([tars[0], twin / "PASS.0.tar"], tmp_path / "pack")
     index(tars, tmp_path / "pack")
     data = bytearray(tars[0].read_bytes())
-    row = Pack(tmp_path / "pack").row(5)  # behind the 64 KiB by which the tar is known
+    row = Pack(tmp_path / "pack").row(5)  # after the 64 KiB by which the tar is known
     data[row["offset"] + 1000] ^= 1
     tars[0].write_bytes(data)
     found = verify(tmp_path / "pack")

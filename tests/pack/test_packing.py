@@ -31,6 +31,7 @@ def index_it(root: Path) -> None:
     index([root / "more.tar"], root / "pack")
 
 
+@pytest.mark.slow
 def test_build_killed_anywhere(tmp_path: Path) -> None:
     """No half shard is taken for a whole one; the same call completes to the same bytes, and keeps whole shards."""
     (tmp_path / "start").mkdir()
@@ -60,6 +61,7 @@ def test_build_killed_anywhere(tmp_path: Path) -> None:
     assert kept > 50
 
 
+@pytest.mark.slow
 def test_index_killed_anywhere(tmp_path: Path) -> None:
     (tmp_path / "start").mkdir()
     sources_of(tmp_path / "start", count=5)
@@ -74,7 +76,7 @@ def test_index_killed_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_shard_of_other_entries_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What changed in the source since is packed as it is now; a shard cut off behind our back is made anew."""
+    """What changed in the source since is packed as it is now; a shard that somebody cut off is made anew."""
     folder, tar = sources_of(tmp_path)
     kill_after(monkeypatch, 5)
     with pytest.raises(KeyboardInterrupt):
@@ -298,6 +300,7 @@ def test_beyond_4_gib(tmp_path: Path) -> None:
     assert np.all(np.diff(offsets) > 0) and offsets.max() < 1 << 20
 
 
+@pytest.mark.slow
 def test_pandas_is_left_alone(tmp_path: Path) -> None:
     """pyarrow imports it in many of its conversions: 0.2 s of a short command, and a Ctrl-C that is swallowed."""
     sources_of(tmp_path)

@@ -24,7 +24,7 @@ COUNT = 200
 
 
 def sources_of(root: Path) -> list[Path]:
-    """Of COUNT files each: no pictures; ids that came before, their first refused or packed; links to nothing."""
+    """Write sources of COUNT files each: no pictures; ids that came before (refused or packed); links to nothing."""
     tree = write_tree(root / "in", {f"text{i}.jpg": b"text" for i in range(COUNT)} | {"a.jpg": jpeg(noise(9, 9))})
     for i in range(COUNT):
         (tree / f"link{i}").symlink_to("nowhere")
@@ -37,6 +37,7 @@ def refused_by(pack: Path) -> list[Refusal]:
     return [Refusal(**json.loads(line)) for line in (pack / "refused.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BUILD, "_SHARD_RECORDS", 10)
     monkeypatch.setattr(report, "KEPT", 7)

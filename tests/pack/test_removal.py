@@ -88,6 +88,7 @@ def test_unknown_ids_stop_everything(copy: Path) -> None:
         remove(copy, "nobody", reason="x")
 
 
+@pytest.mark.slow
 def test_the_list_for_other_packs(small: Path, tmp_path: Path) -> None:
     """docs/takedown.md: what is removed or purged, and nothing that was restored."""
     remove(small, ["id0", "id1", "id4"], reason="x")
@@ -237,6 +238,7 @@ def purge_it(root: Path) -> None:
     purge(root)
 
 
+@pytest.mark.slow
 def test_remove_killed_anywhere(small: Path, tmp_path: Path) -> None:
     left = crashes("tests.pack.test_removal:remove_some", small, tmp_path / "killed")
     assert len(left) > 4
@@ -248,6 +250,7 @@ def test_remove_killed_anywhere(small: Path, tmp_path: Path) -> None:
         assert not list(root.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_purge_killed_anywhere(small: Path, tmp_path: Path) -> None:
     """At each step the live records are whole; the next purge ends with the files of one that was not killed."""
     samples = Samples(small, RECIPE)
@@ -285,6 +288,7 @@ def test_a_damaged_shard_stops_a_purge(small: Path) -> None:
         purge(small)
 
 
+@pytest.mark.slow
 def test_one_changes_a_pack_at_a_time(small: Path) -> None:
     with locked(small):
         with pytest.raises(PackError, match="another process is changing"), locked(small, wait_s=0.01):

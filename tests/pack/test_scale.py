@@ -21,6 +21,8 @@ from pass_loader.pack.removed_log import counted_before_all
 from ..helpers.epochs import COUNT
 from ..helpers.sealing import write_log
 
+pytestmark = pytest.mark.slow
+
 
 RECORDS, SHARDS = 10**8, 1000
 BEGIN = "import json, re, sys, torch, torch.distributed, pyarrow.parquet\nsys.argv.pop(0)\n"

@@ -140,6 +140,7 @@ def full(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path / "full"
 
 
+@pytest.mark.slow
 def test_folder_and_back(full: Path, tmp_path: Path) -> None:
     import datasets
 

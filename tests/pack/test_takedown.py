@@ -87,6 +87,7 @@ def flipped(path: Path, bits: Iterable[int]) -> Iterator[int]:
             os.pwrite(file.fileno(), whole[bit // 8 : bit // 8 + 1], bit // 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
 def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     """Of the two large files one bit of each byte; the CRC that finds one finds its neighbours."""
@@ -98,6 +99,7 @@ def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     assert missed == [] and verify(tiny, workers=1) == []
 
 
+@pytest.mark.slow
 def test_flipped_bits_of_a_tar(tiny: Path) -> None:
     """A bit of a member's header, or one after the picture, is found where it changes what is read."""
     shard = tiny / "shard-00000.tar"
@@ -112,6 +114,7 @@ def test_flipped_bits_of_a_tar(tiny: Path) -> None:
             assert read() == whole, bit
 
 
+@pytest.mark.slow
 def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
     """Arrow hands a column's number of nulls on from file to file: it must not prove itself."""
     for bit in flipped(tiny / "index.arrow", range(8 * 700, 8 * 1100)):
@@ -120,6 +123,7 @@ def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
             assert verify(tiny, workers=1), bit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
 def test_every_truncation_is_found(tiny: Path, name: str) -> None:
     whole = (tiny / name).read_bytes()
@@ -259,6 +263,7 @@ def test_lines_that_are_no_removals(pack: Path, line: bytes) -> None:
     assert verify(pack)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pack", "dct", "second", "companions", "companions-by-column"])
 def test_packs_of_0_1_0_are_sealed_by_the_next_change(tmp_path: Path, name: str) -> None:
     root = Path(shutil.copytree(SAVED / name, tmp_path / name))
@@ -328,6 +333,7 @@ def removed_ids(root: Path) -> list[str]:
     return sorted(pack.ids(pack.removed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", [seal_old, restore_it])
 def test_killed_anywhere(pack: Path, tmp_path: Path, action: Callable[[Path], None]) -> None:
     """Before or after, never another set, never an error; the same call then makes the files of the one that lived."""
@@ -346,6 +352,7 @@ def test_killed_anywhere(pack: Path, tmp_path: Path, action: Callable[[Path], No
         assert undated(contents(root)) == undated(contents(whole)) and verify(root) == []
 
 
+@pytest.mark.slow
 def test_loaders_that_refresh_while_others_remove(tmp_path: Path) -> None:
     """Never an error, never a set that there was not: each remove takes the next id, in order."""
     files = {f"{i:02d}.jpg": jpeg(noise(8, 8, i)) for i in range(16)}

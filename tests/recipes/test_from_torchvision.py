@@ -1,4 +1,4 @@
-"""Recipe.from_torchvision: the presets out of the official objects, and the transform's own bytes."""
+"""Recipe.from_torchvision makes the presets from the official objects, and gives the transform's own bytes."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def rendered(recipe: Recipe, pixels: np.ndarray, record: int = 0) -> np.ndarray:
     return render_plan(pixels, plan)[0]
 
 
-def check(T: Any, *steps: Any, behind: tuple[Any, ...] = ()) -> Recipe:
-    """Steps without chance give the same bytes as torchvision on PIL pictures; `behind` stand after the conversion."""
-    recipe = Recipe.from_torchvision(T.Compose([*steps, *tensor_steps(T), *behind]))
+def check(T: Any, *steps: Any, after: tuple[Any, ...] = ()) -> Recipe:
+    """Steps without chance give the same bytes as torchvision on PIL pictures; `after` stand after the conversion."""
+    recipe = Recipe.from_torchvision(T.Compose([*steps, *tensor_steps(T), *after]))
     for pixels in (position_coded(90, 120), noise(90, 120)):
         picture = Image.fromarray(pixels)
-        if behind:
-            tensor = T.Compose([*steps, T.PILToTensor(), *behind])(picture)
+        if after:
+            tensor = T.Compose([*steps, T.PILToTensor(), *after])(picture)
             want = tensor.permute(1, 2, 0).numpy()
         else:
             want = np.asarray(T.Compose(list(steps))(picture))
@@ -194,8 +194,8 @@ def test_absent_steps_change_nothing(T: Any) -> None:
 
 @BOTH
 @pytest.mark.parametrize("place", range(8))
-def test_a_flip_may_stand_anywhere_behind_the_crop(T: Any, place: int) -> None:
-    """The same bytes from every place, on odd and even widths; behind ToTensor and Normalize too."""
+def test_a_flip_may_stand_anywhere_after_the_crop(T: Any, place: int) -> None:
+    """The same bytes from every place, on odd and even widths; after ToTensor and Normalize too."""
     for size, sigma in ((64, 0.1), (65, 0.7), ((31, 33), 2.0)):
         steps = [whole(T, size), T.ColorJitter(contrast=(1.4, 1.4)), T.RandomGrayscale(1.0),
                  official.GaussianBlur((sigma, sigma)), official.Solarize()]  # fmt: skip
@@ -203,7 +203,7 @@ def test_a_flip_may_stand_anywhere_behind_the_crop(T: Any, place: int) -> None:
             steps.insert(place + 1, T.RandomHorizontalFlip(1.0))
             found = check(T, *steps)
         else:
-            found = check(T, *steps, behind=(T.RandomHorizontalFlip(1.0),))
+            found = check(T, *steps, after=(T.RandomHorizontalFlip(1.0),))
         assert found.views[0].flip == 1.0
 
 
@@ -218,6 +218,7 @@ def test_jitter_runs_its_steps_in_any_order(T: Any) -> None:
     assert ours == theirs and len(ours) > 12
 
 
+@pytest.mark.slow
 @BOTH
 def test_probabilities_multiply(T: Any) -> None:
     """Kills: RandomApply's p in place of the product; p as the share that is left alone."""

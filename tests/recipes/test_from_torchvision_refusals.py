@@ -1,4 +1,4 @@
-"""Recipe.from_torchvision refuses what no recipe gives, by name and with the reason, and leaves nothing changed."""
+"""Recipe.from_torchvision refuses what no recipe can do, by name and with the reason, and changes nothing."""
 
 from __future__ import annotations
 
@@ -147,6 +147,7 @@ def test_random_states_stay() -> None:
     assert states() == before
 
 
+@pytest.mark.slow
 def test_neither_torchvision_nor_torch_is_imported() -> None:
     code = """
         import sys

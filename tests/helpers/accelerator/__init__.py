@@ -1,5 +1,5 @@
 """An accelerator for torch that every machine has (accelerator.cpp): built here, and loaded in a process of its own,
-for torch knows one accelerator a process."""
+because torch knows one accelerator a process."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIBRARY = "PASS_LOADER_TEST_ACCELERATOR"  # the variable with its path
 
 
 def build(folder: Path) -> Path:
-    """The library, compiled in about ten seconds."""
+    """Compile the library, which takes about ten seconds; returns its path."""
     library = folder / "accelerator.so"
     includes = [f"-isystem{path}" for path in cpp_extension.include_paths()]
     libraries = [f"-L{path}" for path in cpp_extension.library_paths()]
@@ -29,7 +29,7 @@ def build(folder: Path) -> Path:
 
 
 class Counts(NamedTuple):
-    """Of the accelerator's own books, see standin_counts."""
+    """What the accelerator has counted, see standin_counts in accelerator.cpp."""
 
     bytes: int
     given: int
@@ -63,5 +63,5 @@ class Accelerator:
         self._library.standin_synchronize()
 
     def look_at_the_free(self) -> None:
-        """Counts what was written into free memory, which shows only when it is given out, for all of it."""
+        """Count what was written into free memory; without this call it shows only when the memory is given out."""
         self._library.standin_look_at_the_free()

@@ -1,4 +1,4 @@
-"""Loads the accelerator where test_pinning.py has started this process; otherwise nothing."""
+"""A plugin of pytest that loads the accelerator where test_pinning.py has started this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _quick_collections() -> None:
 
 @pytest.fixture
 def accelerator() -> Iterator[Accelerator]:
-    """Idle. Nobody may write into pinned memory that is free."""
+    """The idle accelerator; fails the test if somebody wrote into pinned memory that was free."""
     assert LOADED is not None
     gc.collect()
     LOADED.synchronize()

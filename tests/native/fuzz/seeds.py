@@ -52,7 +52,7 @@ def seeds() -> dict[str, bytes]:
 
 
 def records() -> dict[str, bytes]:
-    """Of the codec "dct": those of the pictures that are small."""
+    """Return records of the codec "dct" of the small pictures."""
     found = {}
     for name, data in seeds().items():
         try:
@@ -67,7 +67,7 @@ def records() -> dict[str, bytes]:
 
 
 def pngs() -> dict[str, bytes]:
-    """Of every kind, with the data in several chunks."""
+    """Return PNGs of every kind, with the data in several chunks."""
     found = {}
     for bits, colour in KINDS:
         for interlaced in (False, True):
