@@ -94,7 +94,7 @@ py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) 
   for (const ViewPlan& plan : rows) {
     Planes view;
     {
-      py::gil_scoped_release release;
+      WithoutGil without_gil;
       view = cpu::render_view(picture, plan, scratch, clock);
     }
     views.append(interleaved(view, channels));
@@ -158,6 +158,7 @@ PYBIND11_MODULE(_C, m) {
       translate(error);
     }
   });
+  GilGate::close_at_exit();
   current_isa();  // a PASS_LOADER_ISA that this machine lacks must fail the import, not the first batch
   bind_pictures(m);
   bind_plans(m);

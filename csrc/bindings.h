@@ -6,6 +6,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
+#include "bindings_gil.h"
 #include "draws.h"
 #include "error.h"
 #include "image.h"
@@ -28,6 +29,14 @@ std::span<const T> column(const Array<T>& array) {
 // record.
 std::vector<SampleKey> keys_of(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                const Array<uint32_t>& epochs);
+
+// max_scans: 0 for the default.
+inline Limits limits_of(int64_t max_pixels, int max_scans) {
+  PL_CHECK(max_pixels >= 1 && max_pixels <= kMaxPixels, Fault::argument, "max_pixels is %lld, want [1, %lld]",
+           static_cast<long long>(max_pixels), static_cast<long long>(kMaxPixels));
+  PL_CHECK(max_scans >= 0, Fault::argument, "max_scans is %d, want at least 1", max_scans);
+  return {max_pixels, max_scans};
+}
 
 inline std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
   std::span<const ViewSpec> specs = column(rows);

@@ -6,6 +6,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "bindings_gil.h"
 #include "bindings_nvjpeg.h"
 #include "cuda/gpu.h"
 #include "cuda/render.h"
@@ -65,7 +66,7 @@ void render(cuda::Renderer& self, const Array<int64_t>& pictures, const py::arra
             const Array<int32_t>& picture_of, const Array<int64_t>& outs, uintptr_t stream) {
   const std::vector<cuda::Picture> borrowed = pictures_of(pictures);
   const std::vector<cuda::Job> jobs = jobs_of(plans, picture_of, outs);
-  py::gil_scoped_release release;
+  WithoutGil without_gil;
   self.render(borrowed, jobs, reinterpret_cast<void*>(stream));
 }
 

@@ -36,7 +36,7 @@ struct PyShardReader {
     Scratch<uint8_t> buffer;
     std::span<const uint8_t> bytes;
     {
-      py::gil_scoped_release release;
+      WithoutGil without_gil;
       bytes = reader->read(record, buffer);
     }
     return py::bytes(reinterpret_cast<const char*>(bytes.data()), bytes.size());
@@ -84,11 +84,16 @@ std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, con
 struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
            const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
-           const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_)
+           const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_,
+           int64_t max_pixels, int max_scans)
       : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
     const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
-    Setup setup{reader.cast<PyShardReader&>().reader, recipe_of(recipe), seed,
-                normalizations_of(table, half, mean, std, element_of(element), channels_last), second};
+    Setup setup{reader.cast<PyShardReader&>().reader,
+                recipe_of(recipe),
+                seed,
+                normalizations_of(table, half, mean, std, element_of(element), channels_last),
+                second,
+                limits_of(max_pixels, max_scans)};
     engine = std::make_unique<Engine>(std::move(setup), threads, cpus);
   }
   py::dict stage_times() const {
@@ -99,7 +104,7 @@ struct PyEngine {
     return seconds;
   }
   ~PyEngine() {
-    py::gil_scoped_release release;
+    WithoutGil without_gil;
     engine.reset();
   }
   py::object reader, heatmaps;  // keep the columns alive
@@ -116,7 +121,7 @@ struct PyBatch {
   PyBatch(const PyBatch&) = delete;
   ~PyBatch() {
     Pool& threads = pool();
-    py::gil_scoped_release release;
+    WithoutGil without_gil;
     threads.cancel(*batch);
   }
 
@@ -130,7 +135,7 @@ struct PyBatch {
     bool done = false;
     while (!done) {
       {
-        py::gil_scoped_release release;
+        WithoutGil without_gil;
         done = threads.wait(*batch, std::chrono::milliseconds(50));
       }
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
@@ -325,9 +330,10 @@ void bind_loading(py::module_& m) {
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
                     const Array<float>&, const Array<float>&, int, const std::string&, bool, const std::vector<int>&,
-                    py::object>(),
+                    py::object, int64_t, int>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
-           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none())
+           "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none(),
+           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0)
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
            "sources"_a = py::none(), "heatmap_records"_a = py::none(), "heatmaps"_a = py::list(),
            "companions"_a = py::none(), "companion_views"_a = py::none())

@@ -38,7 +38,7 @@ py::array_t<bool> block_masks(uint64_t seed, const Array<int64_t>& records, cons
              "target %g, want [0, %d] cells", targets.data()[i], mask.grid.cells());
   py::array_t<bool> out({n, py::ssize_t{grid.first}, py::ssize_t{grid.second}});
   auto* cells = reinterpret_cast<uint8_t*>(out.mutable_data());
-  py::gil_scoped_release release;
+  WithoutGil without_gil;
   for (py::ssize_t i = 0; i < n; ++i, cells += mask.grid.cells()) {
     mask.target = targets.data()[i];
     draw_block_mask(mask, keys[i], view, cells);
@@ -67,7 +67,7 @@ py::array_t<int64_t> orders(uint64_t seed, const Array<int64_t>& records, const 
   PL_CHECK(view < 256, Fault::argument, "view %u, want [0, 256)", view);
   py::array_t<int64_t> out({n, py::ssize_t{count}});
   int64_t* order = out.mutable_data();
-  py::gil_scoped_release release;
+  WithoutGil without_gil;
   for (py::ssize_t i = 0; i < n; ++i, order += count) draw_order(keys[i], view, count, order);
   return out;
 }
@@ -100,7 +100,7 @@ py::tuple multi_block(uint64_t seed, const Array<int64_t>& records, const Array<
   std::fill_n(p, predictor_cells.size(), int64_t{-1});
   std::fill_n(e, encoder_cells.size(), int64_t{-1});
   {
-    py::gil_scoped_release release;
+    WithoutGil without_gil;
     for (py::ssize_t i = 0; i < n; ++i)
       draw_multi_block(masks, keys[i], p + i * predictors * cells, p_counts + i * predictors, e + i * encoders * cells,
                        e_counts + i * encoders);

@@ -6,6 +6,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include "bindings_gil.h"
 #include "error.h"
 
 namespace pass_loader {
@@ -36,7 +37,7 @@ Rows sort(cuda::JpegDecoder& self, const Rows& rows) {
   const std::vector<cuda::JpegFile> files = files_of(rows);
   std::span<const cuda::JpegPlace> places;
   {
-    py::gil_scoped_release release;
+    WithoutGil without_gil;
     places = self.sort(files);
   }
   Rows out({static_cast<py::ssize_t>(places.size()), py::ssize_t{2}});
@@ -48,17 +49,18 @@ Rows sort(cuda::JpegDecoder& self, const Rows& rows) {
 }
 
 bool decode(cuda::JpegDecoder& self, int32_t group, uintptr_t rgb, uintptr_t stream) {
-  py::gil_scoped_release release;
+  WithoutGil without_gil;
   return self.decode(group, reinterpret_cast<uint8_t*>(rgb), reinterpret_cast<void*>(stream));
 }
 
 }  // namespace
 
 void bind_nvjpeg(py::module_& m, MakeGpu make) {
+  GilGate::close_at_exit();
   py::class_<cuda::JpegDecoder>(m, "JpegDecoder", py::module_local())
       .def(py::init([make = std::move(make)](const py::object& device, const std::string& library, size_t slot_bytes) {
              std::unique_ptr<cuda::Gpu> gpu = make(device);
-             py::gil_scoped_release release;
+             WithoutGil without_gil;
              return std::make_unique<cuda::JpegDecoder>(std::move(gpu), library, slot_bytes);
            }),
            "device"_a, "library"_a, "slot_bytes"_a)

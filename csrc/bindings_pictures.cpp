@@ -1,6 +1,7 @@
 // Single pictures and records without a pack: headers, decoding, transcoding.
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #include "bindings.h"
@@ -37,33 +38,45 @@ std::span<const uint8_t> bytes_of(const py::buffer_info& info) {
   return {static_cast<const uint8_t*>(info.ptr), static_cast<size_t>(info.size)};
 }
 
-py::dict header_of(const py::buffer& data) {
+py::dict header_of(const py::buffer& data, int64_t max_pixels) {
   py::buffer_info info = data.request();
-  const PictureHeader header = read_header(bytes_of(info));
+  const PictureHeader header = read_header(bytes_of(info), limits_of(max_pixels, 0));
   return py::dict("height"_a = header.height, "width"_a = header.width, "components"_a = header.components,
                   "bits"_a = header.bits, "progressive"_a = header.progressive,
                   "exif_orientation"_a = header.exif_orientation, "ends"_a = header.ends);
 }
 
-// Copies a Python buffer and adds the padding that decoders may read.
-std::span<const uint8_t> padded(const py::buffer& data, Scratch<uint8_t>& memory) {
-  const py::buffer_info info = data.request();
-  const std::span<const uint8_t> from = bytes_of(info);
-  PL_CHECK(from.size() <= size_t{1} << 40, Fault::argument, "%zu bytes are no picture", from.size());
+std::span<const uint8_t> checked_bytes(const py::buffer_info& info) {
+  const std::span<const uint8_t> bytes = bytes_of(info);
+  PL_CHECK(bytes.size() <= size_t{1} << 40, Fault::argument, "%zu bytes are no picture", bytes.size());
+  return bytes;
+}
+
+// Copies bytes and adds the padding that decoders may read.
+std::span<const uint8_t> padded(std::span<const uint8_t> from, Scratch<uint8_t>& memory) {
   uint8_t* to = memory.need(from.size() + jpeg::kStreamPadding);
   std::memcpy(to, from.data(), from.size());
   std::memset(to + from.size(), 0, jpeg::kStreamPadding);
   return {to, from.size()};
 }
 
-// Decodes and throws the pixels away. It keeps its memory from picture to picture, as the engine's decoders do.
+std::span<const uint8_t> padded(const py::buffer& data, Scratch<uint8_t>& memory) {
+  const py::buffer_info info = data.request();
+  return padded(checked_bytes(info), memory);
+}
+
+// Decodes and throws the pixels away. It keeps its memory from picture to picture, as the engine's decoders do. Several
+// threads take turns.
 struct PyDecoder {
   explicit PyDecoder(bool libjpeg_alone) : decoder(libjpeg_alone) {}
-  void decode(const py::buffer& data) {
-    const std::span<const uint8_t> bytes = padded(data, memory);
-    py::gil_scoped_release release;
-    decoder.decode(bytes);
+  void decode(const py::buffer& data, const Limits& limits = {}) {
+    const py::buffer_info info = data.request();
+    const std::span<const uint8_t> bytes = checked_bytes(info);
+    WithoutGil without_gil;
+    std::lock_guard lock(mutex);
+    decoder.decode(padded(bytes, memory), limits);
   }
+  std::mutex mutex;
   Decoder decoder;
   Scratch<uint8_t> memory;
 };
@@ -75,7 +88,7 @@ py::array decode(const py::buffer& data, int channels) {
   Decoder decoder;
   ConstPlanes picture;
   {
-    py::gil_scoped_release release;
+    WithoutGil without_gil;
     picture = decoder.decode(bytes);
     if (channels == 1) picture = cpu::to_gray(picture, gray);
   }
@@ -88,7 +101,7 @@ py::object transcode(const py::buffer& data, const Call& call) {
   const std::span<const uint8_t> bytes = padded(data, memory);
   std::vector<uint8_t> out;
   {
-    py::gil_scoped_release release;
+    WithoutGil without_gil;
     out = call(bytes);
   }
   if (out.empty()) return py::none();
@@ -98,16 +111,17 @@ py::object transcode(const py::buffer& data, const Call& call) {
 }  // namespace
 
 void bind_pictures(py::module_& m) {
+  m.attr("max_pixels") = kMaxPixels;
   m.def(
       "crc32c",
       [](const py::buffer& data, uint32_t before) {
         py::buffer_info info = data.request();
         std::span<const uint8_t> bytes = bytes_of(info);
-        py::gil_scoped_release release;
+        WithoutGil without_gil;
         return crc32c(bytes, before);
       },
       "data"_a, "before"_a = 0, "CRC-32C (Castagnoli) of the bytes; before: that of the bytes that precede them.");
-  m.def("read_header", &header_of, "data"_a);
+  m.def("read_header", &header_of, "data"_a, "max_pixels"_a = kMaxPixels);
   m.def("decode", &decode, "data"_a, "channels"_a = 3);
   m.def(
       "decodes_without_libjpeg",
@@ -118,17 +132,31 @@ void bind_pictures(py::module_& m) {
       },
       "data"_a, "Whether the project's own baseline decoder takes the picture: for tests.");
   m.def(
-      "check_decodes", [](const py::buffer& data) { PyDecoder(false).decode(data); }, "data"_a,
-      "Tells whether Pillow would accept the bytes.");
+      "check_decodes",
+      [](const py::buffer& data, int64_t max_pixels, int max_scans) {
+        PyDecoder(false).decode(data, limits_of(max_pixels, max_scans));
+      },
+      "data"_a, "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "Tells whether Pillow would accept the bytes.");
+  m.def(
+      "check_scans",
+      [](const py::buffer& data, int max_scans) {
+        const py::buffer_info info = data.request();
+        const std::span<const uint8_t> bytes = bytes_of(info);
+        WithoutGil without_gil;
+        check_scans(bytes, limits_of(kMaxPixels, max_scans));
+      },
+      "data"_a, "max_scans"_a = 0);
   py::class_<PyDecoder>(m, "Decoder")
       .def(py::init<bool>(), "libjpeg_alone"_a = false)
-      .def("decode", &PyDecoder::decode, "data"_a);
+      .def("decode", [](PyDecoder& self, const py::buffer& data) { self.decode(data); }, "data"_a);
   m.def(
       "jpeg_to_dct",
-      [](const py::buffer& file, bool zstd) {
-        return transcode(file, [=](std::span<const uint8_t> bytes) { return jpeg::jpeg_to_dct(bytes, zstd); });
+      [](const py::buffer& file, bool zstd, int max_scans) {
+        const Limits limits = limits_of(kMaxPixels, max_scans);
+        return transcode(
+            file, [=](std::span<const uint8_t> bytes) { return jpeg::jpeg_to_dct(bytes, zstd, limits.max_scans); });
       },
-      "file"_a, "zstd"_a = false);
+      "file"_a, "zstd"_a = false, "max_scans"_a = 0);
   m.def(
       "layer_dct",
       [](const py::buffer& record, bool zstd) {

@@ -1,9 +1,5 @@
 #include "buffers.h"
 
-#include <new>
-
-#include "image.h"
-
 namespace pass_loader {
 
 void* BufferPool::take(size_t bytes) {
@@ -17,22 +13,20 @@ void* BufferPool::take(size_t bytes) {
     }
     unused_.reserve(keep_ + 1);  // so that give_back allocates nothing
   }
-  void* memory = std::aligned_alloc(kTile, round_up(bytes, kTile));
-  if (memory == nullptr) throw std::bad_alloc();
-  return memory;
+  return take_memory(bytes);
 }
 
 void BufferPool::give_back(void* memory, size_t bytes) noexcept {
-  void* surplus = nullptr;
+  Buffer surplus{nullptr, 0};
   {
     std::lock_guard lock(mutex_);
     unused_.push_back({memory, bytes});
     if (unused_.size() > keep_) {  // free the oldest, so that sizes nobody asks for any more leave first
-      surplus = unused_.front().memory;
+      surplus = unused_.front();
       unused_.erase(unused_.begin());
     }
   }
-  std::free(surplus);
+  give_memory_back(surplus.memory, surplus.bytes);
 }
 
 }  // namespace pass_loader

@@ -2,10 +2,11 @@
 // DINO sample; a pool pays that once. A buffer returns to it when the last tensor that borrows the buffer dies.
 #pragma once
 #include <cstddef>
-#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <vector>
+
+#include "memory.h"
 
 namespace pass_loader {
 
@@ -14,7 +15,7 @@ class BufferPool {
   // Keeps at most `keep` unused buffers and frees any others.
   explicit BufferPool(size_t keep) : keep_(keep) {}
   ~BufferPool() {
-    for (const Buffer& buffer : unused_) std::free(buffer.memory);
+    for (const Buffer& buffer : unused_) give_memory_back(buffer.memory, buffer.bytes);
   }
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;

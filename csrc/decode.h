@@ -16,8 +16,8 @@ class Decoder {
   explicit Decoder(bool libjpeg_alone = false) : jpeg_(libjpeg_alone) {}
 
   // The result is valid until the next call. kStreamPadding readable bytes must follow the record. Throws Error(record)
-  // if the bytes cannot be decoded or are of no known format.
-  ConstPlanes decode(std::span<const uint8_t> bytes);
+  // if the bytes cannot be decoded, are of no known format, or exceed a limit.
+  ConstPlanes decode(std::span<const uint8_t> bytes, const Limits& limits = {});
 
   // Returns true if the bytes are a JPEG that GPUs decode, see jpeg::Decoder::is_plain. Does not look at the
   // entropy-coded data.
@@ -40,7 +40,10 @@ struct PictureHeader {
   bool ends;             // the bytes end as their format ends: nothing was cut off
 };
 
-// Throws Error(record).
-PictureHeader read_header(std::span<const uint8_t> bytes);
+// Throws Error(record), for too many pixels too. Does not look for scans.
+PictureHeader read_header(std::span<const uint8_t> bytes, const Limits& limits = {});
+
+// Throws Error(record) if the record is a JPEG with more scans than the limits allow. Reads all of it.
+void check_scans(std::span<const uint8_t> bytes, const Limits& limits);
 
 }  // namespace pass_loader

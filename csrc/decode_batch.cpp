@@ -48,7 +48,7 @@ int64_t DecodeBatch::decode_sample(int64_t slot, WorkingMemory& memory, StageClo
   const SampleKey& key = request_.samples[slot];
   const std::span<const uint8_t> bytes = setup_.reader->read(key.record, memory.bytes);
   clock.charge(Stage::read);
-  const PictureHeader header = read_header(bytes);
+  const PictureHeader header = read_header(bytes, setup_.limits);
   PL_CHECK(header.bits == 8, Fault::argument, "gray of 16 bits is rendered on the CPU alone: take device=\"cpu\"");
   const bool may_stay = request_.files != nullptr && request_.files[slot] != 0 && header.ends;
   const bool as_file = may_stay && memory.decoder.is_plain_jpeg(bytes);
@@ -60,7 +60,7 @@ int64_t DecodeBatch::decode_sample(int64_t slot, WorkingMemory& memory, StageClo
   if (as_file) {
     std::memcpy(request_.arena + picture.offset, bytes.data(), file);
   } else {
-    const ConstPlanes planes = memory.decoder.decode(bytes);
+    const ConstPlanes planes = memory.decoder.decode(bytes, setup_.limits);
     PL_CHECK(planes.height == header.height && planes.width == header.width && !planes.deep, Fault::record,
              "the header says %d x %d (height x width), the pixels are %d x %d", header.height, header.width,
              planes.height, planes.width);

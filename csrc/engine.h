@@ -26,6 +26,7 @@ struct Setup {
   uint64_t seed;
   std::vector<cpu::Normalization> normalizations;  // one a source of records, at least one, all of one form
   std::shared_ptr<const ShardReader> heatmaps;     // null: no batch has heatmaps
+  Limits limits;                                   // of every picture
 
   // If it has one channel, pictures become gray when they are decoded.
   const cpu::OutputForm& form() const { return normalizations.front().form; }

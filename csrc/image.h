@@ -3,8 +3,8 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
+
+#include "memory.h"
 
 #ifdef PASS_LOADER_ASAN
 #include <sanitizer/asan_interface.h>
@@ -13,7 +13,14 @@
 namespace pass_loader {
 
 constexpr int64_t kMaxPixels = 178'956'970;  // Pillow's decompression-bomb limit: twice Image.MAX_IMAGE_PIXELS
-constexpr size_t kTile = 64;  // bytes: kernels work in tiles and may touch whole tiles at the end of a buffer
+// What one picture may ask of a thread.
+struct Limits {
+  int64_t max_pixels = kMaxPixels;
+  // Of a JPEG. 0: kMaxScans, and as many as kMaxScannedPixels hold its pixels.
+  int max_scans = 0;
+};
+
+constexpr size_t kTile = kMemoryAlign;  // bytes: kernels work in tiles and may touch whole tiles at the end of a buffer
 
 inline constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -25,10 +32,13 @@ class Scratch {
   Scratch() = default;
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(memory_); }
+  ~Scratch() { release(); }
 
   void release() {
-    std::free(memory_);
+#ifdef PASS_LOADER_ASAN
+    if (memory_ != nullptr) ASAN_UNPOISON_MEMORY_REGION(memory_, bytes_);
+#endif
+    give_memory_back(memory_, bytes_);
     memory_ = nullptr;
     bytes_ = 0;
   }
@@ -47,9 +57,9 @@ class Scratch {
   void grow(size_t bytes) {
     bytes += bytes / 4;
     release();
-    memory_ = std::aligned_alloc(kTile, round_up(bytes, kTile));
-    if (memory_ == nullptr) throw std::bad_alloc();
-    bytes_ = round_up(bytes, kTile);
+    bytes = round_up(bytes, kTile);
+    memory_ = take_memory(bytes);
+    bytes_ = bytes;
   }
 
   void* memory_ = nullptr;

@@ -95,7 +95,7 @@ int64_t RenderBatch::render_companion(int64_t slot, WorkingMemory& memory, Stage
 ConstPlanes RenderBatch::decode(int64_t record, WorkingMemory& memory, StageClock& clock) const {
   const std::span<const uint8_t> bytes = setup_.reader->read(record, memory.bytes);
   clock.charge(Stage::read);
-  ConstPlanes picture = memory.decoder.decode(bytes);
+  ConstPlanes picture = memory.decoder.decode(bytes, setup_.limits);
   clock.charge(Stage::decode);
   if (setup_.form().channels == 1 && picture.channels != 1) {
     picture = cpu::to_gray(picture, memory.gray);
@@ -116,7 +116,7 @@ void RenderBatch::render_view(int64_t slot, size_t view, const ConstPlanes& pict
 // Uses the decoder again: the picture's own views are done.
 void RenderBatch::render_heatmaps(int64_t slot, int32_t height, int32_t width, WorkingMemory& memory) const {
   const std::span<const uint8_t> bytes = setup_.heatmaps->read(request_.heatmap_records[slot], memory.bytes);
-  const ConstPlanes heatmap = cpu::to_gray(memory.decoder.decode(bytes), memory.gray);
+  const ConstPlanes heatmap = cpu::to_gray(memory.decoder.decode(bytes, setup_.limits), memory.gray);
   PL_CHECK(heatmap.height == height && heatmap.width == width, Fault::record,
            "its heatmap is %d x %d (height x width), the picture %d x %d: they share a crop box", heatmap.height,
            heatmap.width, height, width);

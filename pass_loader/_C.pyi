@@ -22,20 +22,26 @@ view_plan_dtype: np.dtype[Any]  # csrc/plan.h
 plan_version: int
 max_draws: int  # csrc/draws.h
 
+max_pixels: int  # csrc/image.h. Below, max_pixels is 1 to this, and max_scans 0 for the default
+
 def crc32c(data: bytes | np.ndarray, before: int = 0) -> int: ...
-def read_header(data: bytes) -> Header: ...
+def read_header(data: bytes, max_pixels: int = ...) -> Header: ...
 
 # Returns (height, width, channels) uint8. A gray picture has three equal channels; with channels=1, any picture is
 # convert("L"). A picture of 16 bits gives (height, width, 1) uint16.
 def decode(data: bytes, channels: int = 3) -> np.ndarray: ...
 def decodes_without_libjpeg(data: bytes) -> bool: ...  # by the project's own baseline decoder; for tests
-def check_decodes(data: bytes) -> None: ...  # raises BadPictureError for what Pillow would refuse
+
+# Raises BadPictureError for what Pillow would refuse, and for what exceeds a limit.
+def check_decodes(data: bytes, max_pixels: int = ..., max_scans: int = 0) -> None: ...
+def check_scans(data: bytes, max_scans: int = 0) -> None: ...  # reads all of a JPEG, decodes nothing
 
 class Decoder:  # for tests and benchmarks; keeps its memory from picture to picture
     def __init__(self, libjpeg_alone: bool = False) -> None: ...
     def decode(self, data: bytes) -> None: ...  # throws the pixels away
 
-def jpeg_to_dct(file: bytes, zstd: bool = False) -> bytes | None: ...  # None: the file stays a JPEG
+# Returns None if the file stays a JPEG.
+def jpeg_to_dct(file: bytes, zstd: bool = False, max_scans: int = 0) -> bytes | None: ...
 def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same record with zstd frames or without
 def dct_to_jpeg(record: bytes) -> bytes: ...
 def check_recipe(recipe: np.ndarray) -> None: ...
@@ -101,6 +107,8 @@ class Engine:
         channels_last: bool = False,
         cpus: Sequence[int] = (),  # thread i runs on cpus[i % len(cpus)] alone
         heatmaps: ShardReader | None = None,  # where the heatmap_records of batches are read
+        max_pixels: int = ...,  # limits of every picture
+        max_scans: int = 0,
     ) -> None: ...
     def submit(
         self,

@@ -14,11 +14,33 @@
 namespace pass_loader::jpeg {
 namespace {
 
+// How many scans a picture may have, and where that comes from.
+struct ScanLimit {
+  int scans;
+  bool is_given;
+
+  ScanLimit(int32_t height, int32_t width, int max_scans) : scans(max_scans), is_given(max_scans > 0) {
+    if (!is_given) scans = static_cast<int>(std::min<int64_t>(kMaxScans, kMaxScannedPixels / height / width));
+  }
+
+  void describe(char* message, size_t room) const {
+    std::snprintf(message, room, "more than %d scans, %s", scans,
+                  is_given ? "which is max_scans"
+                           : "the limit for its size unless max_scans (--max-scans) is given (a decompression bomb?)");
+  }
+};
+
+struct ScanMonitor {
+  jpeg_progress_mgr base;
+  ScanLimit limit;
+};
+
 void limit_scans(j_common_ptr info) {
   auto* decompress = reinterpret_cast<j_decompress_ptr>(info);
-  if (decompress->input_scan_number <= kMaxScans) return;
+  const ScanLimit& limit = reinterpret_cast<ScanMonitor*>(info->progress)->limit;
+  if (decompress->input_scan_number <= limit.scans) return;
   auto* manager = reinterpret_cast<ErrorManager*>(info->err);
-  std::snprintf(manager->message, sizeof manager->message, "more than %d scans", kMaxScans);
+  limit.describe(manager->message, sizeof manager->message);
   std::longjmp(manager->jump, 1);
 }
 
@@ -79,7 +101,7 @@ struct Decoder::State {
   jpeg_decompress_struct info;
   ErrorManager errors;
   jpeg_source_mgr source;
-  jpeg_progress_mgr progress;
+  ScanMonitor monitor{{}, {1, 1, 0}};
   Scratch<uint8_t> row, pixels;
   BaselineDecoder baseline;
   DctDecoder dct;
@@ -97,8 +119,16 @@ struct Decoder::State {
   bool decode_baseline(const Planes& planes);
 };
 
-Decoder::State::State() : info{}, errors(make_error_manager()), source{}, progress{} {
-  progress.progress_monitor = limit_scans;
+Decoder::State::State() : info{}, errors(make_error_manager()), source{} {
+  monitor.base.progress_monitor = limit_scans;
+}
+
+void check_scans(std::span<const uint8_t> bytes, int32_t height, int32_t width, int max_scans) {
+  const ScanLimit limit(height, width, max_scans);
+  if (count_scans(bytes, limit.scans) <= limit.scans) return;
+  char message[JMSG_LENGTH_MAX];
+  limit.describe(message, sizeof message);
+  fail(Fault::record, "JPEG: %s", message);
 }
 
 Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
@@ -131,7 +161,7 @@ Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header
   }
   jpeg_create_decompress(&info);
   info.src = &source;
-  info.progress = &progress;
+  info.progress = &monitor.base;
   source = make_source(bytes);
   try {
     const Outcome outcome = decompress(header, row_buffer, planes);
@@ -213,7 +243,7 @@ Planes Decoder::State::planes_of(int32_t height, int32_t width, int components) 
 
 static_assert(kStreamPadding <= 2 * kTile, "what a Scratch has after its bytes");
 
-ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
+ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, int max_scans) {
   State& s = *state_;
   if (is_dct(bytes)) {
     const DctRecord record = parse_dct(bytes);
@@ -227,6 +257,7 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes) {
   const Planes planes = s.planes_of(header.height, header.width, header.components);
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
   s.by_baseline = false;
+  s.monitor.limit = {header.height, header.width, max_scans};
   Outcome outcome = s.run(bytes, header, row, planes);
   switch (outcome) {
     case Outcome::complete:

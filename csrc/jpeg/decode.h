@@ -10,8 +10,14 @@
 
 namespace pass_loader::jpeg {
 
-// A progressive file may repeat scans endlessly in few bytes. No encoder writes nearly so many.
+// A file may repeat scans endlessly in few bytes. No encoder writes nearly so many, unless it is told to.
 constexpr int kMaxScans = 500;
+// Pixels times scans, about two seconds of work. A picture of kMaxPixels may have 22 scans. Progressive encoders write
+// about 10, and cameras one.
+constexpr int64_t kMaxScannedPixels = 4'000'000'000;
+
+// Throws Error(record) if a JPEG file of this size has more scans than the limit, see Limits. Reads all of the file.
+void check_scans(std::span<const uint8_t> bytes, int32_t height, int32_t width, int max_scans);
 
 // Each thread has its own. It owns the decoded picture. libjpeg's decompressor is made anew for each picture: a reused
 // one would keep the previous file's tables, and decode a file that lacks some with them.
@@ -22,9 +28,9 @@ class Decoder {
   ~Decoder();
 
   // Decodes a JPEG file or a record of the codec "dct". kStreamPadding readable bytes must follow it. The result is
-  // valid until the next call. Throws Error(record) for what Pillow refuses: broken or truncated files, too many
-  // pixels.
-  ConstPlanes decode(std::span<const uint8_t> bytes);
+  // valid until the next call. max_scans: see Limits. Throws Error(record) for more scans, and for what Pillow refuses:
+  // broken or truncated files, too many pixels.
+  ConstPlanes decode(std::span<const uint8_t> bytes, int max_scans = 0);
 
   // Reads a JPEG file up to its first scan. Returns true if it is one baseline scan of gray or YCbCr, with factors up
   // to 2 x 2 for luma and 1 x 1 for colour.

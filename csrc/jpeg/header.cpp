@@ -1,5 +1,6 @@
 #include "jpeg/header.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "error.h"
@@ -108,6 +109,28 @@ Header read_header(std::span<const uint8_t> bytes) {
     at += length;
   }
   fail(Fault::record, "JPEG: cut off in its header, at byte %zu, before any scan", bytes.size());
+}
+
+// Between markers lie entropy-coded data, in which FF is followed by 0, or padding.
+int count_scans(std::span<const uint8_t> bytes, int most) {
+  int scans = 0;
+  size_t at = 2;
+  while (scans <= most && at + 1 < bytes.size()) {
+    const auto* found = static_cast<const uint8_t*>(std::memchr(&bytes[at], 0xFF, bytes.size() - at - 1));
+    if (found == nullptr) break;
+    at = static_cast<size_t>(found - bytes.data());
+    const int marker = bytes[at + 1];
+    if (marker == 0xFF) {  // fill byte
+      ++at;
+      continue;
+    }
+    at += 2;
+    if (marker == 0xD9) break;
+    if (!has_segment(marker) || at + 2 > bytes.size()) continue;
+    scans += marker == 0xDA ? 1 : 0;
+    at += std::max<size_t>(big16(&bytes[at]), 2);
+  }
+  return scans;
 }
 
 bool ends_with_eoi(std::span<const uint8_t> bytes) {

@@ -28,6 +28,9 @@ int exif_orientation(std::span<const uint8_t> payload);
 // Returns true for a start of frame: C0..CF without DHT, JPG and DAC, and DHP (T.81 table B.1), as Pillow has it.
 bool is_frame(int marker);
 
+// Returns how many scans a file has, or most + 1 if there are more. read_header must have accepted the file.
+int count_scans(std::span<const uint8_t> bytes, int most);
+
 // Returns true if the bytes end with an end-of-image marker and at most 16 bytes of padding: a cheap sign that nothing
 // was cut off.
 bool ends_with_eoi(std::span<const uint8_t> bytes);

@@ -131,9 +131,9 @@ bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
 
 }  // namespace
 
-std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd) {
+std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd, int max_scans) {
   Decoder of_file(true), of_record;
-  const ConstPlanes wanted = of_file.decode(file);
+  const ConstPlanes wanted = of_file.decode(file, max_scans);
   CoefficientReader reader(file);
   Frame frame{};
   if (!reader.read() || !frame_of(reader.info(), &frame)) return {};

@@ -7,10 +7,10 @@
 
 namespace pass_loader::jpeg {
 
-// zstd: see DctEncoder::finish. Returns nothing if the record would not decode to the same bytes as the file, if
-// libjpeg cannot write its coefficients, or if the file is damaged: such a file stays as it is. Throws Error(record) if
-// the file cannot be decoded at all.
-std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd);
+// zstd: see DctEncoder::finish. max_scans: see Limits. Returns nothing if the record would not decode to the same bytes
+// as the file, if libjpeg cannot write its coefficients, or if the file is damaged: such a file stays as it is. Throws
+// Error(record) if the file cannot be decoded at all.
+std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd, int max_scans);
 
 // Returns a baseline or extended sequential JPEG with optimised Huffman tables. kStreamPadding readable bytes must
 // follow the record. Throws Error(record).

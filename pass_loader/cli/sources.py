@@ -115,6 +115,11 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         help="a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)",
     )  # fmt: skip
     add("--md5", action="store_true", help="check PASS's files against the published sums first")
+    add("--max-pixels", type=at_least(1), default=None, metavar="N", help="refuse larger pictures; default: 178956970")
+    add(
+        "--max-scans", type=at_least(1), default=None, metavar="N",
+        help="refuse JPEGs with more scans; default: 500, and 4e9 pixels times scans",
+    )  # fmt: skip
     add("--strict", action="store_true", help="exit with 1 where anything was refused")
 
 
@@ -138,6 +143,8 @@ def _packing(options: argparse.Namespace) -> dict[str, Any]:
         "decode": options.decode,
         "on_duplicate": options.on_duplicate,
         "md5": options.md5,
+        "max_pixels": options.max_pixels,
+        "max_scans": options.max_scans,
     }
 
 

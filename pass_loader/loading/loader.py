@@ -20,6 +20,7 @@ from typing_extensions import TypeVar
 from ..data.live import Served
 from ..errors import RecordError
 from ..keys import check_epoch
+from ..limits import limits
 from .arguments import check_device, check_samplers, refuse
 from .dataset import ShardDataset
 from .drawing import NONE_GONE, Drawing, EndlessDrawing, EpochDrawing
@@ -71,6 +72,8 @@ class DataLoader(Generic[Batch]):
     decode: on a GPU, what decodes JPEGs: "cpu", or "nvjpeg", whose pixels differ a little (docs/gpu.md).
     static_buffers: on a GPU, every batch at the same addresses, for CUDA graphs; the next one overwrites it.
     arena_bytes: on a GPU, pinned memory for decoded pictures on their way; None: as much as usual batches need.
+    max_pixels, max_scans: a picture of more, or a JPEG with more scans, is a bad record; None for the defaults
+        (docs/loader.md).
 
     The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
     the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
@@ -116,6 +119,8 @@ class DataLoader(Generic[Batch]):
         decode: str = "cpu",
         static_buffers: bool = False,
         arena_bytes: int | None = None,
+        max_pixels: int | None = None,
+        max_scans: int | None = None,
     ):
         if not isinstance(dataset, ShardDataset):
             raise TypeError(
@@ -171,6 +176,8 @@ class DataLoader(Generic[Batch]):
         self._last: Progress | None = None  # of the latest iteration
         self._resumed: Progress | None = None  # what load_state_dict brought, until it is used
         self.device, self.decode, self.static_buffers, self.arena_bytes = device, decode, static_buffers, arena_bytes
+        self.max_pixels, self.max_scans = max_pixels, max_scans
+        limits(max_pixels, max_scans)  # raises what the renderer would raise later
         check_device(device, decode, static_buffers, self.batch_size, arena_bytes)
         if (gpu := self._gpu()) is not None:
             gpu.check_samples(dataset)
@@ -335,7 +342,7 @@ class DataLoader(Generic[Batch]):
                 )  # fmt: skip
             renderer = make(
                 self.dataset, self.num_workers, batch_size=self.batch_size or 1, dtype=self.dtype,
-                channels_last=self.channels_last, cpus=self.cpus,
+                channels_last=self.channels_last, cpus=self.cpus, max_pixels=self.max_pixels, max_scans=self.max_scans,
             )  # fmt: skip
             kept = self._renderer = (os.getpid(), renderer)
         return kept[1]

@@ -14,6 +14,7 @@ from .. import _C
 from ..data.companions import NO_COMPANION, companions_dict
 from ..data.samples import Samples
 from ..keys import BatchKey, Keys, SampleKeys
+from ..limits import limits
 from ..recipes.recipe import Recipe
 from .pinning import Pinning
 
@@ -119,9 +120,9 @@ class Renderer:
     """Renders batches of a dataset on `threads` threads; 0: in the thread that waits.
 
     Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
-    whose allocator recycles it safely. keep: how many unused pageable buffers are kept. Every buffer has room for
-    batch_size samples, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len]
-    alone.
+    whose allocator recycles it safely. keep: how many unused pageable buffers are kept. Every buffer has room for the
+    largest batch so far, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len]
+    alone. max_pixels, max_scans: limits of every picture; None for the defaults (docs/loader.md).
     """
 
     def __init__(
@@ -135,11 +136,14 @@ class Renderer:
         dtype: torch.dtype = torch.float32,
         channels_last: bool = False,
         cpus: Sequence[int] = (),
+        max_pixels: int | None = None,
+        max_scans: int | None = None,
     ):
         self.samples = samples
         self.reader = samples.reader
         self._pinning = pinning or Pinning()
         self.batch_size = batch_size
+        self._largest_batch = 1
         self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
         sources = samples.normalized_recipes()
@@ -150,6 +154,7 @@ class Renderer:
             self.reader, recipe.rows(), samples.seed, table, half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
             heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
+            **limits(max_pixels, max_scans),
         )  # fmt: skip
         self._channels = recipe.channels
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
@@ -249,7 +254,8 @@ class Renderer:
             array = plain.numpy().view(numpy_type)
         else:
             samples = shape[0 if self._on_channels else 1]
-            room = values // max(samples, 1) * max(self.batch_size, samples)
+            self._largest_batch = max(self._largest_batch, samples)
+            room = values // max(samples, 1) * self._largest_batch
             memory = self._pool.take(room * dtype.itemsize)[: values * dtype.itemsize]
             tensor = torch.from_numpy(memory).view(dtype).view(shape)
             array = memory.view(numpy_type).reshape(shape)

@@ -14,6 +14,7 @@ from typing import Any
 from zlib import crc32
 
 from ..errors import PackError
+from ..limits import limits
 from .archives import TarSource
 from .cores import usable_cores
 from .finish import Finish
@@ -52,6 +53,8 @@ def build(
     decode: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
+    max_pixels: int | None = None,
+    max_scans: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
@@ -70,7 +73,8 @@ def build(
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
-    against the published sums first. progress: called with the bytes of each entry done.
+    against the published sums first. max_pixels, max_scans: a picture of more pixels, or a JPEG with more scans, is
+    refused; None for the defaults (docs/packing.md). progress: called with the bytes of each entry done.
 
     Cut off at any moment, the same call goes on after the last whole shard, to the same bytes in the end; when it is
     done, the same call of the same sources returns the same report. Pictures that cannot be packed are refused and
@@ -79,7 +83,7 @@ def build(
     transcode = "jpeg" if transcode is True else transcode
     if transcode not in TRANSCODE:
         raise ValueError(f"transcode is {transcode!r}, want one of {TRANSCODE}")
-    options = Options(transcode, decode, on_duplicate, codec)
+    options = Options(transcode, decode, on_duplicate, codec, max_pixels=max_pixels, max_scans=max_scans)
     naming = Naming(id, image_key, class_folders, allow_empty)
     return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, naming, md5, progress)
 
@@ -98,6 +102,8 @@ def index(
     decode: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
+    max_pixels: int | None = None,
+    max_scans: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Make a pack that refers to tars where they lie: nothing is copied, records are read out of them.
@@ -112,7 +118,9 @@ def index(
     names = [Path(path).name for path in sources]
     if len(set(names)) < len(names):
         raise PackError(f"two tars have the same name, by which they would be found again: {sorted(names)}; rename one")
-    options = Options(decode=decode, on_duplicate=on_duplicate, in_place=True)
+    options = Options(
+        decode=decode, on_duplicate=on_duplicate, in_place=True, max_pixels=max_pixels, max_scans=max_scans
+    )
     naming = Naming(id, image_key, class_folders)
     return _pack(sources, out, metadata, key, gps, 1 << 30, workers, options, naming, md5, progress)
 
@@ -133,6 +141,7 @@ def _pack(
     root = Path(out)
     if shard_bytes < 1 or (workers is not None and workers < 1):
         raise ValueError(f"shard_bytes is {shard_bytes}, workers {workers}: want at least 1")
+    limits(options.max_pixels, options.max_scans)
     if options.codec not in JPEG_CODECS:
         raise ValueError(f"codec is {options.codec!r}, want one of {JPEG_CODECS}")
     if options.on_duplicate not in ON_DUPLICATE:
@@ -152,7 +161,7 @@ def _pack(
         "metadata": [_stamp(Path(metadata)), key] if metadata is not None else None,
         "gps": gps,
         "shard_bytes": shard_bytes,
-        **asdict(options),
+        **options.as_plan(),
         **{name: value for name, value in asdict(naming).items() if value},  # what is asked for alone
     }
     with workplace(root, [source.path for source in sources], plan, lambda: _inputs(sources)) as before:

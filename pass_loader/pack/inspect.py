@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import _C
 from ..errors import BadPictureError
+from ..limits import limits
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _KNOWN = (  # what else a file may be, for the message
@@ -38,7 +39,7 @@ class Picture:
     bits: int = 8  # a component
 
 
-def encoded(picture: Picture, codec: str) -> Picture:
+def encoded(picture: Picture, codec: str, max_scans: int | None = None) -> Picture:
     """Return the picture as one of JPEG_CODECS; as it is where "dct" cannot represent it, and a PNG in any case.
 
     Raises BadPictureError where it has to be decoded and cannot be.
@@ -48,20 +49,28 @@ def encoded(picture: Picture, codec: str) -> Picture:
     if codec == "jpeg":
         return replace(picture, data=_C.dct_to_jpeg(picture.data), codec=codec)
     zstd = codec == "dct-zstd"
-    data = _C.jpeg_to_dct(picture.data, zstd) if picture.codec == "jpeg" else _C.layer_dct(picture.data, zstd)
+    if picture.codec == "jpeg":
+        data = _C.jpeg_to_dct(picture.data, zstd, max_scans or 0)
+    else:
+        data = _C.layer_dct(picture.data, zstd)
     return picture if data is None else replace(picture, data=data, codec="dct")
 
 
-def inspect(data: bytes, transcode: bool | str = False, decode: bool = False) -> Picture:
+def inspect(
+    data: bytes, transcode: bool | str = False, decode: bool = False, max_pixels: int | None = None,
+    max_scans: int | None = None,
+) -> Picture:  # fmt: skip
     """Return the picture that is to be packed. Raises BadPictureError with the reason for a refusal.
 
     transcode: "jpeg" turns other formats and PNGs into JPEG, "png" other formats into PNG; True is "jpeg".
 
     The header is read always. The pixels are decoded, and so proven, with `decode`, and where the bytes do not end with
     an end-of-image marker or IEND chunk: a cut-off file shows itself that way, and whole files cost no decode.
+    max_pixels, max_scans: see limits.limits.
     """
+    most = limits(max_pixels, max_scans)
     if data.startswith(_PNG) and transcode in (False, "png"):
-        return _picture(data, decode, transcoded=False)
+        return _picture(data, decode, False, most)
     if not data.startswith(b"\xff\xd8\xff"):
         kind = _kind(data)
         if not transcode or kind in ("empty", "HTML"):
@@ -69,17 +78,18 @@ def inspect(data: bytes, transcode: bool | str = False, decode: bool = False) ->
                 f"neither JPEG nor PNG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
             )
         data = _to_png(data) if transcode == "png" else _to_jpeg(data)
-        return _picture(data, decode, transcoded=True)
-    return _picture(data, decode, transcoded=False)
+        return _picture(data, decode, True, most)
+    return _picture(data, decode, False, most)
 
 
 _CONVERTED = ("GIF", "BMP", "TIFF", "WebP")
 
 
-def _picture(data: bytes, decode: bool, transcoded: bool) -> Picture:
-    header = _C.read_header(data)
+def _picture(data: bytes, decode: bool, transcoded: bool, most: dict[str, int]) -> Picture:
+    header = _C.read_header(data, most["max_pixels"])
+    _C.check_scans(data, most["max_scans"])
     if decode or not header["ends"]:
-        _C.check_decodes(data)
+        _C.check_decodes(data, **most)
     return Picture(
         data, header["height"], header["width"], header["components"], header["progressive"],
         header["exif_orientation"] != 1, transcoded, codec_of(data), header["bits"],

@@ -34,6 +34,12 @@ class Options:
     on_duplicate: str = "keep"
     codec: str = "jpeg"
     in_place: bool = False  # the source's tars are the pack's; nothing is copied
+    max_pixels: int | None = None  # see limits.limits
+    max_scans: int | None = None
+
+    def as_plan(self) -> dict[str, Any]:
+        """Return what a run that was cut off must agree on; limits that were not given are left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass
@@ -156,7 +162,9 @@ class ShardWriter:
         if reason is None and entry.length > MAX_PICTURE_BYTES:
             reason = f"its {entry.length:,} bytes are more than a picture has ({MAX_PICTURE_BYTES:,})"
         if reason is None:
-            picture = encoded(inspect(entry.read(), self.options.transcode, self.options.decode), self.options.codec)
+            chosen = self.options
+            picture = inspect(entry.read(), chosen.transcode, chosen.decode, chosen.max_pixels, chosen.max_scans)
+            picture = encoded(picture, chosen.codec, chosen.max_scans)
             reason = reject(entry, picture)
         if reason is not None:
             raise BadPictureError(reason)

@@ -10,13 +10,14 @@ CSRC = ROOT / "csrc"
 
 # bindings -> {render_batch, decode_batch} -> engine -> {pool, shard, decode -> {jpeg png}, plan, cpu} -> small headers,
 # and bindings_cuda -> cuda -> {plan} -> small headers. A room may include itself and what stands here.
-SMALL = {"error", "image", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws", "portable_math",
-         "blur_weights", "filters", "host_device", "pixels"}  # fmt: skip
+SMALL = {"error", "image", "memory", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws",
+         "portable_math", "blur_weights", "filters", "host_device", "pixels"}  # fmt: skip
 ENGINE = {"pool", "shard", "decode", "plan", "cpu"} | SMALL
 MAY_INCLUDE = {
-    "bindings": {"plan", "cpu"} | SMALL,
-    "bindings_cuda": {"bindings_nvjpeg", "cuda"} | SMALL,
-    "bindings_nvjpeg": {"cuda"} | SMALL,
+    "bindings": {"bindings_gil", "plan", "cpu"} | SMALL,
+    "bindings_gil": set(),
+    "bindings_cuda": {"bindings_gil", "bindings_nvjpeg", "cuda"} | SMALL,
+    "bindings_nvjpeg": {"bindings_gil", "cuda"} | SMALL,
     "bindings_loading": {"bindings", "render_batch", "decode_batch", "engine"} | ENGINE,
     "bindings_masks": {"bindings", "masks", "plan"} | SMALL,
     "bindings_pictures": {"bindings", "decode", "jpeg", "cpu"} | SMALL,

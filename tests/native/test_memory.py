@@ -25,6 +25,39 @@ def test_anonymous_memory_of_ten_epochs(pack: Path, last: list[str]) -> None:
     assert private[-1] - private[1] < 8e6, found
 
 
+ANEW = """
+import sys
+import pass_loader
+from benchmarks.cpu.fresh_process import anonymous_bytes
+found = []
+for epoch in range(30):
+    loader = pass_loader.DataLoader(pass_loader.ShardDataset(sys.argv[1], pass_loader.recipes.dino()), 16, shuffle=True,
+                                    num_workers=2)
+    for _, batch in zip(range(4), loader):
+        pass
+    del loader, batch
+    found.append(anonymous_bytes())
+print(found)
+"""
+
+
+def test_a_new_loader_each_epoch(pack: Path) -> None:
+    """Flat from the fifth on. Kills: memory from the heap, in whose holes the next loader's does not fit."""
+    command = [sys.executable, "-c", ANEW, str(pack)]
+    found = json.loads(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout)
+    assert max(found[5:]) - found[4] < 50e6, found
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_memory_is_asked_for_what_comes(pack: Path, threads: int) -> None:
+    """Kills: room for batch_size samples, which are never there."""
+    import pass_loader
+
+    dataset = pass_loader.ShardDataset(pack, pass_loader.recipes.dino())
+    (batch,) = pass_loader.DataLoader(dataset, 1_000_000, num_workers=threads)
+    assert len(batch[0][0]) == len(dataset)
+
+
 def test_the_pool_gives_a_buffer_of_the_size_asked_for() -> None:
     """Kills: a waiting buffer of another size, which a larger batch would overrun."""
     from pass_loader import _C
