@@ -9,9 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "pass_loader", ROOT / "tests"
 
-# cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors}. A room may import itself and what stands here.
-BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}, "version": set()}
-BELOW["recipes"] = BELOW["pack"] = {"errors", "keys", "_C"}
+# cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors, limits}. A room may import itself and what stands here.
+BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}, "limits": {"_C"}, "version": set()}
+BELOW["recipes"] = BELOW["pack"] = {"errors", "keys", "limits", "_C"}
 BELOW["data"] = {"pack", "recipes"} | BELOW["pack"]
 BELOW["loading"] = {"data"} | BELOW["data"]
 BELOW["cli"] = {"loading", "version"} | BELOW["loading"]
@@ -129,7 +129,14 @@ def test_rooms_are_few() -> None:
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {
         "cli", "data", "gpu", "loading", "pack", "recipes",
     }  # fmt: skip
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {"__init__", "drop_in", "errors", "keys", "version"}
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {
+        "__init__",
+        "drop_in",
+        "errors",
+        "keys",
+        "limits",
+        "version",
+    }
 
 
 def test_names_of_classes_are_unique() -> None:
