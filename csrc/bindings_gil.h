@@ -16,6 +16,7 @@ class GilGate {
   // Closes the gate at exit. To be called by each module: it has a gate of its own.
   static void close_at_exit() {
     namespace py = pybind11;
+    main_ = PyThread_get_thread_ident();
     py::module_::import("atexit").attr("register")(py::cpp_function(&close));
     // The child has none of the threads that were inside.
     const py::cpp_function empty([] { inside_ = 0; });
@@ -24,6 +25,7 @@ class GilGate {
 
   // Returns with the GIL; once the gate is closed, only to the thread that closed it.
   static void take_gil(PyThreadState* state) {
+    if (PyThread_get_thread_ident() != main_) others_ = true;
     ++inside_;
     if (is_closed_to_me()) {
       --inside_;
@@ -42,6 +44,8 @@ class GilGate {
     closed_by_ = PyThread_get_thread_ident();
     closed_ = true;
     PyThreadState* state = PyEval_SaveThread();  // for those inside
+    // Torch has no such gate. Threads of ours that are inside it come here, or wait in Python, within this time.
+    if (others_) ::usleep(kGraceUs);
     while (inside_ > 0) ::usleep(100);
     PyEval_RestoreThread(state);
   }
@@ -52,7 +56,11 @@ class GilGate {
     while (true) ::pause();
   }
 
+  static constexpr useconds_t kGraceUs = 100'000;
+
   inline static std::atomic<int> inside_ = 0;
+  inline static std::atomic<bool> others_ = false;     // threads beside the main one have been here
+  inline static std::atomic<unsigned long> main_ = 0;  // the thread that imported the module
   inline static std::atomic<bool> closed_ = false;
   inline static std::atomic<unsigned long> closed_by_ = 0;  // a thread's number
 };

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "pass_loader", ROOT / "tests"
 
-# cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors, limits}. A room may import itself and what stands here.
+# cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors, limits}. A room may import itself and these.
 BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}, "limits": {"_C"}, "version": set()}
 BELOW["recipes"] = BELOW["pack"] = {"errors", "keys", "limits", "_C"}
 BELOW["data"] = {"pack", "recipes"} | BELOW["pack"]
