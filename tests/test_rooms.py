@@ -170,7 +170,13 @@ def test_tests_share_helpers_alone() -> None:
 def test_test_files_stand_in_the_room_of_what_they_test() -> None:
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"native", "docs", "helpers"}
     assert {path.parent.name for path in TESTS.glob("*/__init__.py")} == rooms
-    of_the_whole = {"test_benchmarks.py", "test_packaging.py", "test_public_names.py", "test_rooms.py"}
+    of_the_whole = {
+        "test_benchmarks.py",
+        "test_lowest.py",
+        "test_packaging.py",
+        "test_public_names.py",
+        "test_rooms.py",
+    }
     assert {path.name for path in TESTS.glob("test_*.py")} == of_the_whole
 
 
