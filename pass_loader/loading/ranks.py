@@ -29,7 +29,8 @@ def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
         return pack.generation
     store = torch.distributed.distributed_c10d._get_default_store()
     key = f"pass_loader/{pack.pack_id}/{occasion}"
-    agreed = json.loads(store.compare_set(key, "", json.dumps(pack.generation)))
+    value = json.dumps(pack.generation) + "\n"  # torch 2.3 waits for ever where a value has one byte
+    agreed = json.loads(store.compare_set(key, "", value))
     return tuple(agreed) if isinstance(agreed, list) else agreed
 
 
