@@ -18,7 +18,7 @@ PEERS = ["torchvision", "nvidia-dali-cuda130", "cvcuda-cu13", "nvidia-nvjpeg", "
 
 
 def commit() -> str:
-    """Of this checkout; empty where it has no history."""
+    """Return the commit of this checkout; empty where it has no history."""
     root = Path(__file__).parent.parent
     return _said("git", "-C", str(root), "describe", "--always", "--dirty")
 

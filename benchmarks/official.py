@@ -76,7 +76,7 @@ class OfficialViews:
 
 
 def batches(data: Iterable[bytes], recipe: Recipe, batch_size: int) -> Iterable[list[torch.Tensor]]:
-    """What one worker of the official DataLoader does: transform each sample, collate each full batch."""
+    """Yield what one worker of the official DataLoader does: transform each sample, collate each full batch."""
     views = OfficialViews(recipe)
     pending: list[list[torch.Tensor]] = []
     for one in data:

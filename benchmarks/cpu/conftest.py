@@ -32,8 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def cores(request: pytest.FixtureRequest) -> Iterator[int]:
-    """How many cores the benchmark has: one, to which this thread and all that it starts are pinned, unless it is
-    marked all_cores."""
+    """Return how many cores the benchmark has: one, to which this thread and all that it starts are pinned, unless
+    it is marked all_cores."""
     every = os.sched_getaffinity(0)
     if request.node.get_closest_marker("all_cores") is None:
         os.sched_setaffinity(0, {max(every)})

@@ -16,7 +16,7 @@ ROUNDS = 5
 
 
 def last(batches: Iterable[Any]) -> Any:
-    """The last batch; each is dropped as the next comes, as a training loop does."""
+    """Return the last batch; each is dropped as the next comes, as a training loop does."""
     return deque(batches, maxlen=1).pop()
 
 

@@ -47,7 +47,7 @@ def is_of(row: dict[str, Any], table: str) -> bool:
 
 
 def rows(files: list[dict[str, Any]], table: str) -> list[dict[str, Any]]:
-    """What the benchmarks of one table noted."""
+    """Return what the benchmarks of one table noted."""
     return [row["extra_info"] for found in files for row in found["benchmarks"] if is_of(row, table)]
 
 
@@ -134,7 +134,7 @@ def stage_table(levels: list[dict[str, Any]]) -> str:
 
 
 def presets_table(found: list[dict[str, Any]]) -> str:
-    """What views cost, and how much of what DINO's cost in turn with them."""
+    """Return the table of what views cost, and how much of what DINO's cost in turn with them."""
     levels = list(dict.fromkeys(row["isa"] for row in found))
     cells: dict[str, list[str]] = {}
     for row in found:
@@ -164,7 +164,7 @@ def views_table(found: list[dict[str, Any]]) -> str:
 
 
 def codec_table(found: list[dict[str, Any]]) -> str:
-    """Of one sampling: each way from bytes to RGB, beside libjpeg-turbo's."""
+    """Return the table of one sampling: each way from bytes to RGB, beside libjpeg-turbo's."""
     whole = next((row["seconds"] for row in found if row["way"] == LIBJPEG), found[0]["seconds"])
     lines = [
         [

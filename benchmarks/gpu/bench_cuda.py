@@ -161,7 +161,7 @@ def training_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
 
 
 def groups_of(sections: list[str], sizes: Sizes, data: Data, seconds: float) -> list[Group]:
-    """Those of the bar first."""
+    """Return the groups, those of the bar first."""
     made = {
         "rendering": [*rendering_rows(sizes, seconds)],
         "decoding": [*decoding_rows(sizes, data, seconds)],
@@ -174,7 +174,7 @@ def groups_of(sections: list[str], sizes: Sizes, data: Data, seconds: float) -> 
 
 
 def row_seconds(groups: list[Group], seconds: float) -> float:
-    """How long a row may be timed so that all take `seconds`."""
+    """Return how long a row may be timed so that all take `seconds`."""
     count = sum(len(members) for _, members in groups)
     training = sum(len(members) for _, members in groups if members[0].keys["section"] == "training")
     timed = count + (2 * TRAINING - 1) * training
@@ -182,7 +182,7 @@ def row_seconds(groups: list[Group], seconds: float) -> float:
 
 
 def run(sections: list[str], sizes: Sizes, data: Data, seconds: float, deadline: float) -> list[dict[str, Any]]:
-    """seconds: of a row."""
+    """Measure all rows. seconds: of a row."""
     found: list[dict[str, Any]] = []
     for cores, members in groups_of(sections, sizes, data, seconds):
         for row in rows.measured(members, cores, deadline, patience=45 + 8 * seconds):

@@ -67,7 +67,7 @@ class Feed:
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """What a feed is made from and for. files: a folder of the pack's pictures."""
+    """The data that a feed is made from and for. files: a folder of the pack's pictures."""
 
     pack: str
     files: str
@@ -82,7 +82,7 @@ class Place:
 
 
 def views_of(batch: Any) -> list[torch.Tensor]:
-    """Of DINO's (list, labels), SwAV's list."""
+    """Return the views of a batch: DINO's is (list, labels), SwAV's a list."""
     return list(batch[0] if isinstance(batch[0], (list, tuple)) else batch)
 
 

@@ -20,14 +20,14 @@ def synchronize(device: str) -> None:
 
 
 def free_kept(device: str) -> None:
-    """What torch keeps without using it."""
+    """Give back what torch keeps without using it."""
     if device != "cpu":
         torch.cuda.synchronize(device)
         torch.cuda.empty_cache()
 
 
 def used_bytes(device: str) -> int:
-    """Of the whole GPU."""
+    """Return the bytes that are used on the whole GPU."""
     if device == "cpu":
         return 0
     torch.cuda.synchronize(device)
@@ -36,7 +36,7 @@ def used_bytes(device: str) -> int:
 
 
 def milliseconds(call: Callable[[int], object], rounds: int, device: str) -> list[float]:
-    """Of each round: on a GPU between two events, else of the wall's clock."""
+    """Return the milliseconds of each round: on a GPU between two events, else of the wall's clock."""
     for number in range(3):
         call(number)
     if device == "cpu":
@@ -63,8 +63,8 @@ def copy_bandwidth(device: str) -> float:
 
 
 def count_in(batches: Iterator[Any], seconds: float, device: str, warm_up: int) -> tuple[int, float]:
-    """How many came, and in what time, the GPU's work on them included. warm_up: batches before; as many as lie ready
-    make the first ones come too fast."""
+    """Return how many came, and in what time, the GPU's work on them included. warm_up: batches before; as many as
+    lie ready make the first ones come too fast."""
     for _ in range(warm_up):
         next(batches)
     synchronize(device)
@@ -81,7 +81,7 @@ HARDWARE, ARCH_MISMATCH = 3, 7  # nvjpeg.h: NVJPEG_BACKEND_HARDWARE, NVJPEG_STAT
 
 
 def jpeg_engines(device: str) -> dict[str, Any]:
-    """How many decoders of JPEG the GPU has, and of how many cores each, as nvJPEG says."""
+    """Return how many decoders of JPEG the GPU has, and of how many cores each, as nvJPEG says."""
     torch.zeros(1, device=device).sum().item()
     nvjpeg, handle = _nvjpeg(), ctypes.c_void_p()
     engines, cores = ctypes.c_uint(), ctypes.c_uint()
@@ -96,7 +96,7 @@ def jpeg_engines(device: str) -> dict[str, Any]:
 
 
 def _nvjpeg() -> ctypes.CDLL:
-    """Of the package nvidia-nvjpeg, of torchvision's wheel, or where the system has it."""
+    """Open the library of the package nvidia-nvjpeg, of torchvision's wheel, or where the system has it."""
     names = ["libnvjpeg.so.13", "libnvjpeg.so.12", "libnvjpeg.so"]
     for package, pattern in (("nvidia", "*/lib/libnvjpeg.so*"), ("torchvision", "../torchvision.libs/libnvjpeg*.so*")):
         spec = importlib.util.find_spec(package)

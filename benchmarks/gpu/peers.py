@@ -23,7 +23,7 @@ Render = Callable[[], Any]
 
 
 def _transforms(library: str, recipe: Recipe, dtype: torch.dtype) -> list[Callable[[torch.Tensor], torch.Tensor]]:
-    """Of each view, from uint8 (3, height, width) on the device."""
+    """Return the transform of each view, from uint8 (3, height, width) on the device."""
     if library == "CV-CUDA":
         from cvcuda import tv as maker
     else:
@@ -155,7 +155,7 @@ def torch_shards(
 
 
 def check_views(found: Any, recipe: Recipe, samples: int) -> None:
-    """That they are all there, in the recipe's sizes, and none is of one value: tensors, or what DALI gives."""
+    """Check that all views are there, in the recipe's sizes, and none is of one value: tensors, or what DALI gives."""
     assert len(found) == len(recipe.views), f"{len(found)} views"
     for view, spec in zip(found, recipe.views):
         tensor = view.cpu() if isinstance(view, torch.Tensor) else torch.from_numpy(view.as_cpu().as_array())

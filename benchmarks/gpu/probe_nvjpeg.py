@@ -102,7 +102,7 @@ def in_one(files: Sequence[bytes], *, pin: bool = True) -> tuple[torch.Tensor, n
 
 
 def planes_of(form: int, sampling: str, size: tuple[int, int] = SIZE) -> list[tuple[int, int, int, int]]:
-    """(offset, height, width, pitch) of each plane in a picture's memory; the offset behind the last one last."""
+    """(offset, height, width, pitch) of each plane in a picture's memory; the offset after the last one last."""
     (height, width), (across, down), at, planes = size, FACTORS[sampling], 0, []
     for c in range(3):
         whole = c == 0 or form == RGB
@@ -124,14 +124,14 @@ def outputs_at(address: int, count: int, form: int, sampling: str, size: tuple[i
 
 
 def difference(found: np.ndarray, want: np.ndarray) -> dict[str, float]:
-    """Worst and mean, in levels, and the share of values that differ."""
+    """Return the worst and the mean difference, in levels, and the share of values that differ."""
     distance = np.abs(found.astype(np.int16) - want)
     return {"worst": int(distance.max()), "mean": float(distance.mean()), "share": float((distance > 0).mean())}
 
 
 def components_error(library: Library, sampling: str, count: int = 64, device: str = "cuda") -> dict[str, float]:
-    """Of nvJPEG's components from those of libjpeg-turbo's accurate integer IDCT, which Pillow hands out: all three of
-    4:4:4, luma of others."""
+    """Return the difference of nvJPEG's components from those of libjpeg-turbo's accurate integer IDCT, which Pillow
+    hands out: all three of 4:4:4, luma of others."""
     files = jpegs(sampling, count)
     kept, places = in_one(files, pin=device == "cuda")
     planes = planes_of(UNCHANGED, sampling)
@@ -152,7 +152,7 @@ def components_error(library: Library, sampling: str, count: int = 64, device: s
 
 
 def pictures_error(sampling: str, count: int = 64) -> dict[str, float]:
-    """Of what a loader renders from with decode="nvjpeg", from what it renders from with decode="cpu"."""
+    """Return the difference of what a loader renders from between decode="nvjpeg" and decode="cpu"."""
     files = jpegs(sampling, count)
     found = [pixels.cpu().numpy().ravel() for pixels in decoded(files, SIZE)]
     want = [_C.decode(file).transpose(2, 0, 1).ravel() for file in files]
@@ -177,8 +177,8 @@ def decoded(files: Sequence[bytes], size: tuple[int, int], slot_bytes: int = 8 <
 
 
 def out_of_order(library: Library, form: int, sampling: str, *, wait: bool, rounds: int = 20) -> int:
-    """How often a copy of the output, queued behind 100 ms of spinning, holds what the next call decodes, which is
-    queued behind the copy. wait: the host waits for the copy before that call."""
+    """Return how often a copy of the output, queued after 100 ms of spinning, holds what the next call decodes, which
+    is queued after the copy. wait: the host waits for the copy before that call."""
     count = 8
     kept, places = in_one(jpegs(sampling, 2 * count))
     bytes = count * planes_of(form, sampling)[-1][0]
@@ -216,7 +216,7 @@ def rate(call: Callable[[], object], pictures: int, seconds: float) -> float:
 
 
 def bare_rate(library: Library, form: int, sampling: str, count: int, seconds: float) -> float:
-    """Of calls that follow one another, into the same place."""
+    """Return the rate of calls that follow one another, into the same place."""
     kept, places = in_one(jpegs(sampling, count))
     memory = torch.zeros(count * planes_of(form, sampling)[-1][0], dtype=torch.uint8, device="cuda")
     outputs = outputs_at(memory.data_ptr(), count, form, sampling)
@@ -226,7 +226,7 @@ def bare_rate(library: Library, form: int, sampling: str, count: int, seconds: f
 
 
 def our_rate(sampling: str, count: int, seconds: float) -> float:
-    """Of our decoder, to RGB in device memory."""
+    """Return the rate of our decoder, to RGB in device memory."""
     decoder = nvjpeg.FileDecoder(cuda.jpeg_decoder(torch.device("cuda", 0), nvjpeg.library(), nvjpeg.SLOT_BYTES))
     kept, places = in_one(jpegs(sampling, count))
     row = -(-SIZE[1] // 16) * 16
@@ -238,7 +238,7 @@ def our_rate(sampling: str, count: int, seconds: float) -> float:
 
 
 def measure(seconds: float = 2.0) -> list[dict[str, Any]]:
-    """Rows of what, of which kind, and the figure. seconds: of each rate."""
+    """Yield rows: what was measured, of which kind, and the figure. seconds: of each rate."""
     rows: list[dict[str, Any]] = []
 
     def add(what: str, kind: str, figure: Any) -> None:

@@ -75,7 +75,7 @@ def values(plans: np.ndarray) -> np.ndarray:
 
 
 def check(recipe: Recipe, device: str, samples: int = 6) -> None:
-    """The CPU's bytes."""
+    """Demand the CPU's bytes."""
     batch = make_batch(recipe, samples, 0, torch.uint8, device)
     cuda.PlanRenderer(cuda.BYTES, torch.uint8).render(batch.rows, batch.plans, batch.picture_of, batch.outs)
     synchronize(device)
@@ -88,7 +88,7 @@ def check(recipe: Recipe, device: str, samples: int = 6) -> None:
 
 
 def kernel_milliseconds(call: Callable[[int], object], device: str, rounds: int = 10) -> dict[str, float]:
-    """Of each kernel a call, from torch's profiler."""
+    """Return the milliseconds of each kernel in a call, from torch's profiler."""
     activity = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[activity.CUDA if device != "cpu" else activity.CPU]) as profile:
         for number in range(rounds):
@@ -103,7 +103,7 @@ def kernel_milliseconds(call: Callable[[int], object], device: str, rounds: int 
 
 
 def kernel_bytes(plans: np.ndarray, element_bytes: int) -> dict[str, float]:
-    """What each kernel must read and write of pixels, each byte once a view."""
+    """Return the bytes that each kernel must read and write of pixels, each byte once a view."""
     out = values(plans)
     crop = 3.0 * plans["crop_height"] * plans["crop_width"]
     between = 3.0 * plans["crop_height"] * plans["out_width"]

@@ -34,7 +34,7 @@ class Row:
 
 
 def figures(row: Row) -> dict[str, Any]:
-    """What `measure` found, or the reason why it did not."""
+    """Return what `measure` found, or the reason why it did not."""
     try:
         return row.measure(**row.arguments)
     except BaseException as error:  # also what a library raises to end its process

@@ -19,7 +19,7 @@ Generation = int | tuple[int, ...]  # of a pack, or of each of several
 
 
 class Served(Protocol):
-    """What an epoch is drawn from. Positions are 0 to len - 1."""
+    """The records that an epoch is drawn from. Positions are 0 to len - 1."""
 
     @property
     def generation(self) -> Generation: ...

@@ -72,7 +72,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class MixedLive:
-    """What epochs under weights draw from.
+    """The records that epochs under weights draw from.
 
     The positions of one dataset's samples precede those of the next. The record at a position depends on the epoch.
     """

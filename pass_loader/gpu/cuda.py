@@ -95,7 +95,7 @@ class PlanRenderer:
 
     @property
     def allocations(self) -> int:
-        """How often memory was allocated, on the device or pinned; constant in the steady state."""
+        """Number of times that memory was allocated, on the device or pinned; constant in the steady state."""
         return self._native.allocations
 
 

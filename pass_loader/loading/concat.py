@@ -53,7 +53,7 @@ class ConcatDataset(ShardDataset):
 
     @property
     def cumulative_sizes(self) -> list[int]:
-        """How many positions precede the end of each dataset, as in torch."""
+        """Numbers of positions that precede the end of each dataset, as in torch."""
         return self.live.ends.tolist()  # type: ignore[attr-defined]
 
 

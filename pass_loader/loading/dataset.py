@@ -262,17 +262,17 @@ class MapDataset(Dataset):
 
     @property
     def classes(self) -> list[str]:
-        """As ShardDataset.classes."""
+        """Names of the classes, as ShardDataset.classes."""
         return self.dataset.classes
 
     @property
     def class_to_idx(self) -> dict[str, int]:
-        """As ShardDataset.class_to_idx."""
+        """Class numbers by name, as ShardDataset.class_to_idx."""
         return self.dataset.class_to_idx
 
     @property
     def targets(self) -> list[Any]:
-        """As ShardDataset.targets, for the positions of this map."""
+        """Labels, as ShardDataset.targets, for the positions of this map."""
         return self.dataset.targets_of(self.live)
 
     def __len__(self) -> int:

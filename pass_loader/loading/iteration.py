@@ -36,7 +36,7 @@ class Meter:
 
 @dataclass(frozen=True)
 class Settings:
-    """What an iteration needs of its loader."""
+    """The part of a loader that an iteration needs."""
 
     depth: int  # batches in work
     timeout: float  # seconds, math.inf for none

@@ -230,7 +230,7 @@ class Renderer:
 
     @property
     def decoding(self) -> dict[str, Any] | None:
-        """What nvJPEG has decoded, where it does."""
+        """Counts of what nvJPEG has decoded, where it does."""
         return None
 
     def held(self) -> tuple[int, int, dict[str, Any] | None]:
