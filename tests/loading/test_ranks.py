@@ -142,7 +142,7 @@ GOLDEN = [69662479, 39249176, 11652487, 3098899, 47037336, 43706211]
 def test_permute_is_for_shuffling(tiny: Path) -> None:
     with pytest.raises(ValueError, match="order='permute' is an order of shuffling: give shuffle=True"):
         DataLoader(ShardDataset(tiny, TINY), 4, order="permute")
-    with pytest.raises(ValueError, match="order is 'random', want 'torch' or 'permute'"):
+    with pytest.raises(ValueError, match="order is 'random', want 'torch', 'permute' or 'blocks'"):
         DataLoader(ShardDataset(tiny, TINY), 4, shuffle=True, order="random")
 
 
