@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from pass_loader.data.blocks import BlockOrder, BlockSizes
-from pass_loader.data.permutation import permute
+from pass_loader.permutation import permute
 
 RECORDS, RECORD_BYTES, CLASSES, BATCH, LOOKED_AT = 1_400_000, 110_000, 1000, 1024, 200
 MIB, GIB = 1 << 20, 1 << 30

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .permutation import permute_each, unpermute_each
+from ..permutation import permute_each, unpermute_each
 
 BLOCK_BYTES = 8 << 20
 WINDOW_BYTES = 8 << 30

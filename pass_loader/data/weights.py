@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..keys import MAX_DRAWS
+from ..permutation import permute_each
 from .blocks import along_blocks, interleaved
 from .live import ConcatLive, Generation
-from .permutation import permute_each
 
 MAX_PASSES = MAX_DRAWS - 2  # of a dataset in one epoch: a pass is a draw
 

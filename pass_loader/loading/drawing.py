@@ -150,8 +150,8 @@ class EpochDrawing(Drawing):
                 warnings.warn(
                     f"order='blocks': the windows hold {opened:,.0f} blocks at a time, and the global batch is "
                     f"{self.step}: each sample shares its block with {(self.step - 1) / opened:.1f} others of its "
-                    "batch. Raise window_bytes, lower block_bytes, or write the pack in a shuffled order",
-                    stacklevel=6,
+                    "batch. Raise window_bytes, lower block_bytes, or write the pack in a shuffled order "
+                    "(pass-pack build --shuffle)", stacklevel=6,
                 )  # fmt: skip
         return self.sampler.along(live)
 

@@ -18,10 +18,10 @@ from torch.utils.data import Sampler
 
 from ..data.blocks import BLOCK_BYTES, WINDOW_BYTES, BlockOrder, BlockSizes
 from ..data.live import Served
-from ..data.permutation import permute
 from ..data.samples import Samples
 from ..data.weights import MixedLive
 from ..keys import check_epoch
+from ..permutation import permute
 from .ranks import Occasions, agree, initialized_rank
 
 _LOG = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import pytest
 from pass_loader import EpochSampler
 from pass_loader.data.blocks import BlockOrder, BlockSizes, along_blocks, in_windows, interleaved
 from pass_loader.data.live import ConcatLive, Live
-from pass_loader.data.permutation import permute_each, unpermute_each
+from pass_loader.permutation import permute_each, unpermute_each
 from pass_loader.data.weights import Mixture
 
 COUNTS = (1, 2, 3, 5, 7, 8, 9, 31, 32, 33, 100, 999, 1000, 1001, 4097)

@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 
 from pass_loader import DataLoader, EpochSampler, RecordError, ShardDataset, _C
-from pass_loader.data.permutation import permute
+from pass_loader.permutation import permute
 from pass_loader.loading.sampler import EpochOrder
 from pass_loader.pack import Pack, remove
 from pass_loader.loading.replay import records_of_last_batch
