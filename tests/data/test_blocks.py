@@ -219,9 +219,12 @@ def test_weights(records: list[int], counts: list[int], lanes: int) -> None:
         for count, a, b in zip(counts, first, first[1:]):
             came = [times[record] for record in range(a, b)]
             assert max(came) - min(came) <= 1 and sum(came) == count * (epoch + 1)
-    if counts == [700, 350]:  # blocks of 4 come together: within a window of 50 of 3 datasets' samples
-        window = np.sort(found[: 50 * lanes] // 4)
-        assert len(np.unique(window)) < len(window) / 2
+    if counts == [700, 350]:
+        assert len(np.unique(found[: 50 * lanes] // 4)) < 25 * lanes, "blocks of 4 come together in windows of 50"
+        for lane in range(lanes):
+            for begin in range(0, len(found) // lanes - 50, 50):
+                part = found[lane::lanes][begin : begin + 50]
+                assert 0.5 < (part < 1000).mean() < 0.85, "two thirds, in every part of every lane"
 
 
 def test_numbers_of_records() -> None:
