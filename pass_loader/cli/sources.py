@@ -71,6 +71,10 @@ def add_source_commands(commands: Any) -> None:
     make.add_argument(
         "--allow-empty", action="store_true", help="class folders without pictures are classes, not an error"
     )
+    make.add_argument(
+        "--shuffle", type=at_least(0), default=None, metavar="SEED",
+        help="pack in an order that this number decides: reads all over the sources",
+    )  # fmt: skip
     _add_codec(make, default="jpeg")
     make.set_defaults(run=_build)
 
@@ -158,7 +162,7 @@ def _build(options: argparse.Namespace) -> int:
         report = build(
             options.sources, options.out, shard_bytes=options.shard_bytes, transcode=options.transcode,
             allow_empty=options.allow_empty,
-            codec=options.codec, progress=progress, **_packing(options),
+            codec=options.codec, shuffle=options.shuffle, progress=progress, **_packing(options),
         )  # fmt: skip
     return _done(options, report)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import operator
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +14,19 @@ from typing import Any
 import numpy as np
 
 from .. import _C
-from ..errors import BadPictureError, RecordError, ShardError
+from ..errors import BadPictureError, PackError, RecordError, ShardError
 from ..keys import Keys, check_draw, check_epoch, check_seed
 from ..pack.attribution import Attribution
 from ..pack.layout import TABLE_SCHEMA
 from ..pack.reader import Pack
 from ..pack.several import Packs
 from ..recipes.recipe import ChannelValues, Recipe
+from .blocks import BlockSizes
 from .companions import NO_COMPANION, Companion, Companions, Pairs
 from .heatmaps import Heatmaps
 from .labels import Labels, labels_from
 from .live import ConcatLive, Generation, Live, Served, chosen_records, digest_of
-from .weights import Mixture
+from .weights import MixedLive, Mixture
 
 
 @dataclass(frozen=True)
@@ -173,6 +175,34 @@ class Samples:
         if isinstance(generation, tuple) != self.is_several or len(several) != len(self._packs.packs):
             raise ValueError(f"generation {generation!r} is not of {self.pack!r}")
         return self._together([part.live(own) for part, own in zip(self.parts, several)], generation)
+
+    def counted(self) -> Samples:
+        """Return the dataset whose records positions count here: for orders that need to know its packs."""
+        return self
+
+    def block_sizes(self, block_bytes: int, window_bytes: int, lanes: int) -> BlockSizes:
+        """Return the numbers of records that an order by blocks of these bytes has over what is served now.
+
+        Bytes become records by the mean of each pack's manifest, which counts what lies around a record in its tar too.
+        Warns where chosen records do not lie in runs. Raises PackError where a manifest does not tell bytes.
+        """
+        live = self.live
+        lives = live.live.parts if isinstance(live, MixedLive) else live.parts  # type: ignore[attr-defined]
+        shares = live.counts.tolist() if isinstance(live, MixedLive) else [len(part) for part in lives]
+        means = [_mean_record_bytes(part.pack) for part in self.parts]
+        mixed = isinstance(live, MixedLive)
+        sizes = BlockSizes.of(means, shares, block_bytes, window_bytes, lanes, mixed=mixed)
+        for number, part in enumerate(lives):
+            block = sizes.block[number] if isinstance(sizes.block, tuple) else sizes.block
+            if part.chosen is not None and len(part) > block:
+                runs = 1 + int(np.count_nonzero(np.diff(part.chosen) < 0))
+                if len(part) / runs < block:
+                    warnings.warn(
+                        f"order='blocks': the chosen records of {self.parts[number].pack.path} lie in {runs:,} runs of "
+                        f"{len(part) / runs:.1f} records each on average, and a block has {block}: give records= or "
+                        "ids= in the order of the pack, else blocks are no runs of bytes", stacklevel=2,
+                    )  # fmt: skip
+        return sizes
 
     def normalized_recipes(self) -> list[Recipe]:
         """Return the recipe once for each pack that serves records: they differ in mean and std alone."""
@@ -375,6 +405,17 @@ class Samples:
         except Exception as lookup:  # the cause that matters is the one we were given
             id = f"unknown ({lookup})"
         return kind(self.pack.shard_name(record), record, id, cause)
+
+
+def _mean_record_bytes(pack: Pack) -> float:
+    """Return the bytes of the tars over the number of records, removed ones included."""
+    total = sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values())
+    if total <= 0:
+        raise PackError(
+            f"{pack.path}: its manifest does not tell the bytes of its shards, which order='blocks' needs: take "
+            "order='permute', or make the pack anew"
+        )
+    return total / pack.records
 
 
 def _check_record(record: Any) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..keys import MAX_DRAWS
+from ..permutation import permute_each
+from .blocks import along_blocks, interleaved
 from .live import ConcatLive, Generation
-from .permutation import permute_each
 
 MAX_PASSES = MAX_DRAWS - 2  # of a dataset in one epoch: a pass is a draw
 
@@ -75,11 +76,15 @@ class MixedLive:
     """The records that epochs under weights draw from.
 
     The positions of one dataset's samples precede those of the next. The record at a position depends on the epoch.
+
+    blocks: with order="blocks", records of a block of each dataset. Positions are then places of a line on which each
+    dataset has its share everywhere, and a pass over a dataset goes along its blocks in a keyed order.
     """
 
     live: ConcatLive
     counts: np.ndarray  # samples of each dataset in an epoch
     seed: int
+    blocks: tuple[int, ...] | None = None
 
     @property
     def generation(self) -> Generation:
@@ -98,6 +103,8 @@ class MixedLive:
             raise IndexError(f"a position outside [0, {len(self)})")
         if draws.any():
             raise ValueError("a dataset with weights draws itself: want positions of a sampler, not (position, draw)")
+        if self.blocks is not None:
+            positions = interleaved(positions, self.counts)
         records, passed = np.empty(len(positions), np.int64), np.empty(len(positions), np.uint32)
         parts = np.searchsorted(self.ends, positions, side="right")
         for number in np.unique(parts).tolist():
@@ -106,7 +113,11 @@ class MixedLive:
             begun = epochs[chosen].astype(np.int64) * count  # samples of earlier epochs
             steps = begun + positions[chosen] - (self.ends[number] - count)
             passes = steps // len(part)
-            places = permute_each(steps % len(part), len(part), self._key(number), passes)
+            inside, key = steps % len(part), self._key(number)
+            if self.blocks is None:
+                places = permute_each(inside, len(part), key, passes)
+            else:
+                places = along_blocks(inside, len(part), self.blocks[number], key, passes)
             records[chosen] = part.records_at(places) + self.live.first_record[number]
             passed[chosen] = passes - begun // len(part)
         return records, passed

@@ -260,6 +260,10 @@ class MapDataset(Dataset):
             self.dataset.pack.refresh()
             self._followed = (what, number)
 
+    def counted(self) -> ShardDataset:
+        """As Samples.counted."""
+        return self.dataset
+
     @property
     def classes(self) -> list[str]:
         """Names of the classes, as ShardDataset.classes."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..data.live import Served
+from ..data.weights import MixedLive
 from ..keys import Keys, check_epoch
 from .resume import Progress
 from .sampler import EpochSampler
@@ -57,8 +59,11 @@ class Drawing(ABC):
         """Samples of all ranks that a batch stands for; None: as many as this rank's batch has."""
 
     @abstractmethod
-    def identity(self, samples: int) -> dict[str, Any]:
-        """Return what a state holds of the order of so many samples, and must be equal where it is loaded."""
+    def identity(self, samples: int, saved: Any = None) -> dict[str, Any]:
+        """Return what a state holds of the order of so many samples, and must be equal where it is loaded.
+
+        saved: the order of a state that is to be loaded, which decides what was left open here.
+        """
 
     @abstractmethod
     def state(self, progress: Progress | None) -> dict[str, Any]:
@@ -70,6 +75,14 @@ class Drawing(ABC):
     @abstractmethod
     def check(self, progress: Progress) -> None:
         """Raise ValueError for a place where no batch begins."""
+
+    def adopt(self, progress: Progress) -> None:  # noqa: B027
+        """Take over what a state that is loaded fixes of the order."""
+
+    @property
+    def blocks(self) -> dict[str, Any] | None:
+        """What is told of order="blocks", once its numbers are fixed; None for any other order."""
+        return None
 
     @abstractmethod
     def position_of(self, batches: int) -> int:
@@ -92,6 +105,7 @@ class EpochDrawing(Drawing):
 
     def __init__(self, sampler: EpochSampler, batch_size: int, drop_last: bool):
         self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        self._has_looked = False  # whether windows are large enough
 
     @property
     def epoch(self) -> int:
@@ -112,10 +126,34 @@ class EpochDrawing(Drawing):
     def step(self) -> int:
         return self.batch_size * self.place[1]
 
-    def identity(self, samples: int) -> dict[str, Any]:
-        sampler = self.sampler
-        order = {"kind": sampler.kind(samples), "seed": sampler.seed, "infinite": sampler.infinite}
+    def identity(self, samples: int, saved: Any = None) -> dict[str, Any]:
+        order = self.sampler.identity(samples, saved)
         return {"order": order, "global_batch": self.step, "drop_last": self.drop_last}
+
+    def adopt(self, progress: Progress) -> None:
+        if progress.sizes is not None:
+            self.sampler.adopt(progress.sizes)
+
+    @property
+    def blocks(self) -> dict[str, Any] | None:
+        sizes = self.sampler.sizes_so_far
+        return None if sizes is None else sizes.as_state() | {"times_read": sizes.times_read(self.place[1])}
+
+    def along(self, live: Served) -> Served:
+        """Return what the positions of the order count. Warns once where windows are small for the batch."""
+        sizes = self.sampler.sizes
+        if sizes is not None and not self._has_looked:
+            self._has_looked = True
+            counts = live.counts.tolist() if isinstance(live, MixedLive) else [len(live)]
+            opened = sizes.open_blocks(counts)
+            if sizes.windows(len(live)) > 1 and opened < self.step:
+                warnings.warn(
+                    f"order='blocks': the windows hold {opened:,.0f} blocks at a time, and the global batch is "
+                    f"{self.step}: each sample shares its block with {(self.step - 1) / opened:.1f} others of its "
+                    "batch. Raise window_bytes, lower block_bytes, or write the pack in a shuffled order "
+                    "(pass-pack build --shuffle)", stacklevel=6,
+                )  # fmt: skip
+        return self.sampler.along(live)
 
     def state(self, progress: Progress | None) -> dict[str, Any]:
         return {}
@@ -131,6 +169,7 @@ class EpochDrawing(Drawing):
     ) -> Iterator[DrawnBatch]:
         stop = self.sampler.stop(len(live), progress.world, progress.position, self.step, self.drop_last)
         share = self.sampler.share(len(live), progress.position, stop)
+        live = self.along(live)
         for positions in share.chunks(self.batch_size):
             keys = keys_at(live, positions, progress.epoch)
             yield DrawnBatch(keys, np.isin(keys.records, gone), live, {})
@@ -176,7 +215,7 @@ class EndlessDrawing(EpochDrawing):
         of the new pass in it: all must know where it began."""
         rank, world = self.place
         begun, place = dataclasses.replace(progress), progress.position  # progress moves on while batches are drawn
-        running = Pass(begun.passed, begun.pass_start, live, gone)
+        running = Pass(begun.passed, begun.pass_start, self.along(live), gone)
         while True:
             places = place + rank + world * np.arange(self.batch_size, dtype=np.int64)
             place += self.step
@@ -184,7 +223,7 @@ class EndlessDrawing(EpochDrawing):
             while running.end < place:
                 number = running.number + 1
                 check_epoch(begun.epoch + number)
-                running = Pass(number, running.end, begin(number), NONE_GONE)
+                running = Pass(number, running.end, self.along(begin(number)), NONE_GONE)
                 passes.append(running)
             parts = [(one.keys(self.sampler, places, begun), one.gone) for one in passes]
             keys = Keys(*(np.concatenate([getattr(part, name) for part, _ in parts])

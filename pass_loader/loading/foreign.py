@@ -70,7 +70,7 @@ class ForeignDrawing(Drawing):
     def step(self) -> None:
         return None
 
-    def identity(self, samples: int) -> dict[str, Any]:
+    def identity(self, samples: int, saved: Any = None) -> dict[str, Any]:
         own: dict[str, Any] = {"type": type(self.sampler).__name__}
         if self.inner is not self.sampler:
             own["of"] = type(self.inner).__name__

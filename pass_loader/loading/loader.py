@@ -64,7 +64,8 @@ class DataLoader(Generic[Batch]):
         function of (seed, epoch, record), and `valid` is false in the info; "skip" gives a smaller batch, on one rank
         only. `errors` lists them, and the logger "pass_loader" warns. Storage that fails is read again twice and then
         raises in any case, and so do 100 bad records in a row.
-    order: "torch" or "permute", see EpochSampler. infinite: an endless stream over epochs; `len` raises TypeError.
+    order: "torch", "permute" or "blocks"; block_bytes, window_bytes, lanes: of "blocks"; see EpochSampler.
+    infinite: an endless stream over epochs; `len` raises TypeError.
     cpus: thread i runs on cpus[i % len(cpus)] alone.
     device: where views are rendered and stay: "cpu", or a GPU ("cuda", "cuda:1"), with the same bytes; threads then
         only decode. All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself
@@ -114,6 +115,9 @@ class DataLoader(Generic[Batch]):
         on_error: str = "raise",
         order: str | None = None,
         infinite: bool = False,
+        block_bytes: int | None = None,
+        window_bytes: int | None = None,
+        lanes: int | None = None,
         cpus: Sequence[int] = (),
         device: torch.device | str = "cpu",
         decode: str = "cpu",
@@ -131,7 +135,8 @@ class DataLoader(Generic[Batch]):
             worker_init_fn=(worker_init_fn, "workers are threads without state of their own"),
             multiprocessing_context=(multiprocessing_context, "workers are threads"),
         )
-        ours = shuffle or order or infinite or rank is not None or world_size is not None
+        numbers = (rank, world_size, block_bytes, window_bytes, lanes)
+        ours = shuffle or order or infinite or any(number is not None for number in numbers)
         check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
         if collate_fn is not None and (return_info or return_plan):
             raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
@@ -158,7 +163,8 @@ class DataLoader(Generic[Batch]):
         if sampler is None and batch_sampler is None:
             self.sampler = EpochSampler(
                 dataset, shuffle=bool(shuffle), seed=0 if generator is None else generator.initial_seed(), rank=rank,
-                world_size=world_size, order=order, infinite=infinite,
+                world_size=world_size, order=order, infinite=infinite, block_bytes=block_bytes,
+                window_bytes=window_bytes, lanes=lanes,
             )  # fmt: skip
         self.batch_sampler: Any = batch_sampler
         if batch_sampler is None:
@@ -372,14 +378,15 @@ class DataLoader(Generic[Batch]):
 
     def _place_of(self, state: dict[str, Any]) -> Progress:
         """Check a state. Raises as load_state_dict; changes nothing."""
-        samples = state.get("samples", 0) if isinstance(state, dict) else 0
-        check_fits(state, self._identity(samples if isinstance(samples, int) else 0))
+        samples, order = (state.get("samples", 0), state.get("order")) if isinstance(state, dict) else (0, None)
+        check_fits(state, self._identity(samples if isinstance(samples, int) else 0, order))
         resumed = Progress.of_state(state)
         self._drawing.check(resumed)
         return resumed
 
     def _continue_at(self, place: Progress) -> None:
         self._resumed = place
+        self._drawing.adopt(place)
         if place.order_epoch != self._drawing.epoch:
             self._drawing.set_epoch(place.order_epoch)
 
@@ -387,7 +394,7 @@ class DataLoader(Generic[Batch]):
         """Begin the next iteration after so many batches, as if they had been handed out.
 
         A restart by the number of the step, DINOv2's protocol. It costs nothing, however many they are, with
-        infinite=True or order="permute".
+        infinite=True, order="permute" or "blocks".
 
         Raises TypeError for a foreign sampler, ValueError for more batches than an epoch has.
         """
@@ -397,8 +404,8 @@ class DataLoader(Generic[Batch]):
         whole = not endless and batches == len(self)
         self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None, finished=whole)
 
-    def _identity(self, samples: int) -> dict[str, Any]:
-        return identity(self.dataset) | self._drawing.identity(samples)
+    def _identity(self, samples: int, order: Any = None) -> dict[str, Any]:
+        return identity(self.dataset) | self._drawing.identity(samples, order)
 
     def stats(self) -> dict[str, Any]:
         """Return what the loader has done since it was made, as a dict.
@@ -406,12 +413,13 @@ class DataLoader(Generic[Batch]):
         batches, samples, seconds, samples_per_second, views_per_second. data_wait: the share of the time that the
         consumer waited. stage_seconds: of all threads. errors. private_bytes: of the process. pinned_bytes: of batches
         that the loader or somebody else holds, or of decoded pictures on their way to a GPU. device_bytes: held there
-        beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). advice: a line of words.
+        beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). blocks: the numbers of order="blocks",
+        or None. advice: a line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
         host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
         return statistics(
             self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
             threads=self.num_workers, errors=self._faults.count, device_bytes=there, nvjpeg=nvjpeg,
-            pinned_bytes=host + self._pinning.bytes,
+            pinned_bytes=host + self._pinning.bytes, blocks=self._drawing.blocks,
         )  # fmt: skip

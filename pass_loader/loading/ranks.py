@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import torch.distributed
 
@@ -27,11 +28,17 @@ def agree_on_generation(pack: Pack | Packs, occasion: str) -> Generation:
     """
     if (initialized_rank() or (0, 1))[1] == 1:
         return pack.generation
-    store = torch.distributed.distributed_c10d._get_default_store()
-    key = f"pass_loader/{pack.pack_id}/{occasion}"
-    value = json.dumps(pack.generation) + "\n"  # torch 2.3 waits for ever where a value has one byte
-    agreed = json.loads(store.compare_set(key, "", value))
+    agreed = agree(f"{pack.pack_id}/{occasion}", pack.generation)
     return tuple(agreed) if isinstance(agreed, list) else agreed
+
+
+def agree(occasion: str, value: Any) -> Any:
+    """Return the value, of JSON's types, of the rank that asks first for this occasion. Waits for nobody."""
+    if (initialized_rank() or (0, 1))[1] == 1:
+        return value
+    store = torch.distributed.distributed_c10d._get_default_store()
+    told = json.dumps(value) + "\n"  # torch 2.3 waits for ever where a value has one byte
+    return json.loads(store.compare_set(f"pass_loader/{occasion}", "", told))
 
 
 class Occasions:

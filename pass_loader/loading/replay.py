@@ -35,8 +35,12 @@ def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray
     order, size = state["order"], int(state["global_batch"])
     kind = None if order["kind"] == "sequential" else order["kind"]
     sampler = EpochSampler(
-        live, shuffle=kind is not None, seed=order["seed"], order=kind, infinite=order["infinite"], rank=0, world_size=1
+        dataset, shuffle=kind is not None, seed=order["seed"], order=kind, infinite=order["infinite"], rank=0,
+        world_size=1,
     )  # fmt: skip
+    if progress.sizes is not None:
+        sampler.adopt(progress.sizes)
+    live = sampler.along(live)
     sampler.set_epoch(progress.order_epoch)
     stop, epoch = progress.position, progress.epoch
     if not stop:  # the state was taken at the end of an epoch

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import _C
+from ..data.blocks import BlockSizes
 from ..data.live import Generation
 from ..data.samples import Samples
 from ..recipes.recipe import Recipe, ViewSpec
@@ -36,6 +37,7 @@ class Progress:
     endless: bool = False
     passed: int = 0  # passes before the running one of an endless order, to which generation and samples belong
     pass_start: int = 0  # the position at which that one began
+    sizes: BlockSizes | None = None  # of order="blocks", where a state brought them
 
     @property
     def unused_epoch(self) -> int:
@@ -98,10 +100,12 @@ class Progress:
         for name, number in numbers:
             if not (type(number) is int and number >= 0):
                 raise ValueError(f"the state is damaged: {name} is {state[name]!r}")
+        order = state.get("order", {})
         return Progress(
             state["epoch"], state["order_epoch"], generation, state["samples"], state["world_size"],
             state["position"], state.get("sampler_start"), state.get("sampler_state"),
-            endless=state.get("order", {}).get("infinite", False), passed=running[0], pass_start=running[1],
+            endless=order.get("infinite", False), passed=running[0], pass_start=running[1],
+            sizes=BlockSizes.of_state(order) if order.get("kind") == "blocks" else None,
         )  # fmt: skip
 
 

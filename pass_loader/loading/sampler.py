@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import itertools
 import logging
 import math
 import operator
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ..data.permutation import permute
+from ..data.blocks import BLOCK_BYTES, WINDOW_BYTES, BlockOrder, BlockSizes
+from ..data.live import Served
+from ..data.samples import Samples
+from ..data.weights import MixedLive
 from ..keys import check_epoch
-from .ranks import initialized_rank
+from ..permutation import permute
+from .ranks import Occasions, agree, initialized_rank
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 1 << 16  # places turned into positions at once
+_AHEAD = 1 << 12  # where chunks are small: a call of a keyed order costs as much for 64 places as for 500
 PERMUTE_ABOVE = 10**7  # records: torch's permutation costs 8 bytes and about 100 ns each, at every start of an epoch
 KINDS = ("sequential", "torch", "permute")
+
+
+class Order(Protocol):
+    """Which position each place of an epoch has."""
+
+    def at(self, places: np.ndarray) -> np.ndarray:
+        """Return the positions of int64 places, any from 0 on."""
+        ...
 
 
 class EpochOrder:
@@ -69,9 +85,12 @@ class Share:
         """Yield the positions, of up to `size` places at a time."""
         left, place = len(self), self.start + self.rank
         order = self.sampler.order(self.count, self.epoch) if left else None
+        ahead = max(1, _AHEAD // size) * size
         while order is not None and left > 0:
-            places = place + self.world * np.arange(min(size, left), dtype=np.int64)
-            yield order.at(places)
+            places = place + self.world * np.arange(min(ahead, left), dtype=np.int64)
+            positions = order.at(places)
+            for begin in range(0, len(places), size):
+                yield positions[begin : begin + size]
             place += self.world * len(places)
             left -= len(places)
 
@@ -96,8 +115,12 @@ class EpochSampler(Sampler[int]):
     shuffle: `randperm` of seed + epoch, else sequential; padded by wrap-around to equal lengths; dealt rank::world.
         So a run sees the pictures in the order of the script it came from (torch/utils/data/distributed.py).
     drop_last: cut to equal lengths instead of padding.
-    order: "torch" is that randperm; "permute" a keyed bijection that needs no memory. None: "permute" above 10^7
-        records.
+    order: "torch" is that randperm; "permute" a keyed bijection that needs no memory; "blocks" reads runs of records,
+        for storage that likes runs (docs/where-packs-lie.md). None: "permute" above 10^7 records.
+    block_bytes, window_bytes, lanes: of order="blocks": bytes of a block (None: 8 MiB), of the windows of all lanes
+        together (None: 8 GiB), and how many lanes the order has (None: as many as ranks begin the run). They become
+        numbers of records when the run begins, and stay; a loaded state brings its own, and must have what is given
+        here. `data` must be a ShardDataset or its map.
     infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither
         padding nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
     rank and world_size: None reads torch.distributed at `len` and `iter`; once it is initialised, that is kept.
@@ -119,21 +142,29 @@ class EpochSampler(Sampler[int]):
         drop_last: bool = False,
         order: str | None = None,
         infinite: bool = False,
+        block_bytes: int | None = None,
+        window_bytes: int | None = None,
+        lanes: int | None = None,
     ):
         if (rank is None) != (world_size is None):
             raise ValueError(f"rank is {rank} and world_size {world_size}: give both or neither")
         if rank is not None and world_size is not None and not 0 <= rank < world_size:
             raise ValueError(f"rank is {rank}, want [0, {world_size})")
-        if order not in (None, "torch", "permute"):
-            raise ValueError(f"order is {order!r}, want 'torch' or 'permute'")
+        if order not in (None, "torch", "permute", "blocks"):
+            raise ValueError(f"order is {order!r}, want 'torch', 'permute' or 'blocks'")
         if order is not None and not shuffle:
             raise ValueError(f"order={order!r} is an order of shuffling: give shuffle=True with it")
+        asked = {"block_bytes": block_bytes, "window_bytes": window_bytes, "lanes": lanes}
+        self._asked = {name: operator.index(value) for name, value in asked.items() if value is not None}
+        _check_blocks(data, order, self._asked)
+        self._sizes: BlockSizes | None = None  # of order="blocks", once the run has begun
+        self._occasions = Occasions()
         self.data, self.shuffle, self.seed, self.drop_last, self.infinite = data, shuffle, seed, drop_last, infinite
         self.epoch = 0
         self.epoch_is_set = False  # by set_epoch, once or more
         self._used: tuple[int, int] | None = None  # the last epoch that was iterated to its end, its views' epoch
         self._order = order
-        self._kept: tuple[tuple[str, int, int], EpochOrder] | None = None
+        self._kept: tuple[tuple[object, ...], Order] | None = None
         self._place = (rank, world_size) if rank is not None and world_size is not None else None
 
     def __getstate__(self) -> dict[str, object]:
@@ -165,14 +196,68 @@ class EpochSampler(Sampler[int]):
             return "sequential"
         return self._order or ("permute" if count > PERMUTE_ABOVE else "torch")
 
-    def order(self, count: int, epoch: int) -> EpochOrder:
+    def order(self, count: int, epoch: int) -> Order:
         """Return the order of so many records in an epoch. The latest one is kept."""
-        key = (self.kind(count), count, (self.seed + epoch) % 2**64)
+        kind = self.kind(count)
+        key = (kind, count, self.seed, epoch, self.sizes)
         if self._kept is None or self._kept[0] != key:
-            if key[0] == "permute" and self._order is None and self._kept is None:
+            if kind == "permute" and self._order is None and self._kept is None:
                 _LOG.info("%d records: order='permute', since torch's permutation would take %d MB", count, count >> 17)
-            self._kept = (key, EpochOrder(*key))
+            if self.sizes is not None:
+                self._kept = (key, BlockOrder(count, self.sizes, self.seed, epoch))
+            else:
+                self._kept = (key, EpochOrder(kind, count, (self.seed + epoch) % 2**64))
         return self._kept[1]
+
+    @property
+    def sizes(self) -> BlockSizes | None:
+        """The numbers of order="blocks", fixed when they are first asked for, on all ranks alike; None for another
+        order."""
+        if self._order == "blocks" and self._sizes is None:
+            given = {"block_bytes": BLOCK_BYTES, "window_bytes": WINDOW_BYTES, "lanes": self.place[1], **self._asked}
+            own = self._counted().block_sizes(**given).as_state()
+            if self.place[1] > 1:  # a purge may come between two ranks' openings of the pack
+                about = f"{self._counted().pack.pack_id}/{self._counted().subset()}/{self.seed}/{given}"
+                own = agree(self._occasions.name(f"blocks/{_digest(about)}", 0), own)
+            self._sizes = BlockSizes.of_state(own)
+        return self._sizes
+
+    @property
+    def sizes_so_far(self) -> BlockSizes | None:
+        """As `sizes`, but None where they are not fixed yet."""
+        return self._sizes
+
+    def identity(self, count: int, saved: Any = None) -> dict[str, Any]:
+        """Return what a state holds of the order of so many records.
+
+        saved: the same of a state that is to be loaded. With order="blocks" its numbers are taken for those that were
+        not given to this sampler. Raises ValueError where it is damaged.
+        """
+        order = {"kind": self.kind(count), "seed": self.seed, "infinite": self.infinite}
+        if self._order != "blocks":
+            return order
+        if isinstance(saved, dict) and saved.get("kind") == "blocks":
+            sizes, parts = BlockSizes.of_state(saved), self._counted().parts
+            if sizes.datasets != (len(parts) if self._counted().mixture else None):
+                raise ValueError(f"the state is damaged: its order is {saved!r}, for {len(parts)} datasets")
+            return {**order, **sizes.as_state(), **self._asked}
+        assert self.sizes is not None
+        return {**order, **self.sizes.as_state()}
+
+    def _counted(self) -> Samples:
+        return self.data.counted()  # type: ignore[attr-defined]
+
+    def adopt(self, sizes: BlockSizes) -> None:
+        """Go on with the numbers of a state."""
+        self._sizes, self._kept = sizes, None
+
+    def along(self, live: Served) -> Served:
+        """Return what the positions of this order count: `live`, or under weights its records along blocks."""
+        sizes = self.sizes
+        if sizes is None or not isinstance(live, MixedLive):
+            return live
+        assert isinstance(sizes.block, tuple)
+        return dataclasses.replace(live, blocks=sizes.block)
 
     def total(self, count: int, world: int) -> int:
         """Return how many places an epoch has that `world` ranks begin together: a multiple of world."""
@@ -203,6 +288,10 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         count, (rank, world), order_epoch = len(self.data), self.place, self.epoch
+        if self.sizes is not None and isinstance(self.sizes.block, tuple):
+            raise TypeError(
+                "positions alone cannot bring order='blocks' to a dataset with weights: take pass_loader.DataLoader"
+            )
         views_epoch = order_epoch
         if self._used is not None and self._used[0] <= order_epoch:
             views_epoch = max(order_epoch, self._used[1] + 1)
@@ -216,3 +305,26 @@ class EpochSampler(Sampler[int]):
                 else:
                     yield from positions.tolist()
         self._used = order_epoch, views_epoch
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _check_blocks(data: Sized, order: str | None, asked: dict[str, int]) -> None:
+    """Raise for arguments of order="blocks" that do not fit together, or that no order by blocks can be made from."""
+    if order != "blocks":
+        if asked:
+            raise ValueError(f"{', '.join(asked)}: want order='blocks' with it")
+        return
+    if not hasattr(data, "counted"):
+        raise TypeError(
+            f"order='blocks' needs to know how many bytes a record has: give a ShardDataset or its as_map(), not a "
+            f"{type(data).__name__}; for a part of a pack ShardDataset(..., records=...)"
+        )
+    for name, value in asked.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}, want at least 1")
+    block, window = asked.get("block_bytes", BLOCK_BYTES), asked.get("window_bytes", WINDOW_BYTES)
+    if window < block:
+        raise ValueError(f"window_bytes is {window}, less than a block of {block} bytes: a window holds whole blocks")

@@ -20,6 +20,7 @@ def statistics(
     pinned_bytes: int,
     device_bytes: int = 0,
     nvjpeg: dict[str, Any] | None = None,
+    blocks: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of DataLoader.stats."""
     seconds = meter.waited_s + meter.worked_s
@@ -38,6 +39,7 @@ def statistics(
         "pinned_bytes": pinned_bytes,
         "device_bytes": device_bytes,
         "nvjpeg": nvjpeg,
+        "blocks": blocks,
         "advice": _advice(meter, data_wait, threads),
     }
 

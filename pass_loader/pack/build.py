@@ -13,8 +13,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
 
+import numpy as np
+
 from ..errors import PackError
+from ..keys import check_seed
 from ..limits import limits
+from ..permutation import permute
 from .archives import TarSource
 from .cores import usable_cores
 from .finish import Finish
@@ -55,6 +59,7 @@ def build(
     md5: bool = False,
     max_pixels: int | None = None,
     max_scans: int | None = None,
+    shuffle: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
@@ -74,7 +79,9 @@ def build(
     decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
     "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
     against the published sums first. max_pixels, max_scans: a picture of more pixels, or a JPEG with more scans, is
-    refused; None for the defaults (docs/packing.md). progress: called with the bytes of each entry done.
+    refused; None for the defaults (docs/packing.md). shuffle: a seed from 0 on: pack in an order that it decides, a
+    keyed permutation of the list of entries, for order="blocks"; each picture is still read once, but from all over the
+    sources, which Parquet files do not allow. progress: called with the bytes of each entry done.
 
     Cut off at any moment, the same call goes on after the last whole shard, to the same bytes in the end; when it is
     done, the same call of the same sources returns the same report. Pictures that cannot be packed are refused and
@@ -85,7 +92,7 @@ def build(
         raise ValueError(f"transcode is {transcode!r}, want one of {TRANSCODE}")
     options = Options(transcode, decode, on_duplicate, codec, max_pixels=max_pixels, max_scans=max_scans)
     naming = Naming(id, image_key, class_folders, allow_empty)
-    return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, naming, md5, progress)
+    return _pack(sources, out, metadata, key, gps, shard_bytes, workers, options, naming, md5, progress, shuffle)
 
 
 def index(
@@ -137,10 +144,13 @@ def _pack(
     naming: Naming,
     md5: bool,
     progress: Callable[[int], None] | None,
+    shuffle: int | None = None,
 ) -> Report:
     root = Path(out)
     if shard_bytes < 1 or (workers is not None and workers < 1):
         raise ValueError(f"shard_bytes is {shard_bytes}, workers {workers}: want at least 1")
+    if shuffle is not None:
+        check_seed(shuffle)
     limits(options.max_pixels, options.max_scans)
     if options.codec not in JPEG_CODECS:
         raise ValueError(f"codec is {options.codec!r}, want one of {JPEG_CODECS}")
@@ -154,6 +164,12 @@ def _pack(
         raise PackError("--image-key and --class-folders are for tars, and no source is one")
     if naming.image_key is not None and naming.class_folders:
         raise PackError("--image-key is for samples, --class-folders for tars that have none: give one of them")
+    for source in sources if shuffle is not None else []:
+        if not source.at_random:
+            raise PackError(
+                f"{source.path} is a Parquet file, whose rows can be read in their order alone: to pack them shuffled, "
+                "build a pack without --shuffle, `pass-pack export` it as WebDataset tars, and build from those"
+            )
     files = [*paths, metadata] if metadata is not None else list(paths)
     checked = [check_md5(path) for path in files] if md5 else []
     plan = {
@@ -162,6 +178,7 @@ def _pack(
         "gps": gps,
         "shard_bytes": shard_bytes,
         **options.as_plan(),
+        **({} if shuffle is None else {"shuffle": shuffle}),
         **{name: value for name, value in asdict(naming).items() if value},  # what is asked for alone
     }
     with workplace(root, [source.path for source in sources], plan, lambda: _inputs(sources)) as before:
@@ -170,7 +187,7 @@ def _pack(
         for source in sources:
             source.check()
         table = Metadata(metadata, key, root, gps) if metadata is not None else None
-        build = _Build(root, sources, table, gps, options, progress or (lambda _: None))
+        build = _Build(root, sources, table, gps, options, progress or (lambda _: None), shuffle)
         return build.run(shard_bytes, workers or usable_cores(), plan, checked)
 
 
@@ -185,8 +202,9 @@ def _stamp(path: Path) -> list[Any]:
 class _Build:
     def __init__(
         self, root: Path, sources: list[Source], metadata: Metadata | None, gps: bool, options: Options,
-        progress: Callable[[int], None],
+        progress: Callable[[int], None], shuffle: int | None,
     ):  # fmt: skip
+        self.shuffle = shuffle
         self.root, self.sources, self.metadata, self.gps, self.options = root, sources, metadata, gps, options
         self.progress = progress
         self.writer = ShardWriter(root, options, progress)
@@ -250,8 +268,9 @@ class _Build:
         pending: deque[Future[Shard]] = deque()
         pool = ThreadPoolExecutor(1 if serial else workers, thread_name_prefix="pass-pack")
         try:
-            for number, entries in enumerate(self._groups(self._first_entries(), shard_bytes)):
-                pending.append(pool.submit(self._shard, number, entries))
+            entries = self._first_entries() if self.shuffle is None else self._shuffled(self.shuffle)
+            for number, group in enumerate(self._groups(entries, shard_bytes)):
+                pending.append(pool.submit(self._shard, number, group))
                 if len(pending) > workers:
                     yield pending.popleft().result()
             while pending:
@@ -305,6 +324,15 @@ class _Build:
                 else:
                     self.later.append(entry)
                     self.apart.update(way for (way, name), other in zip(names.items(), first) if name != other)
+
+    def _shuffled(self, seed: int) -> Iterator[Entry]:
+        """Yield the same entries in a keyed order, when all of them are listed."""
+        listed = EntryFile(self.root, self.sources)
+        for entry in self._first_entries():
+            listed.append(entry)
+        for begin in range(0, len(listed), _SHARD_RECORDS):
+            places = np.arange(begin, min(begin + _SHARD_RECORDS, len(listed)))
+            yield from listed.at(permute(places, len(listed), seed).tolist())
 
     def _groups(self, entries: Iterator[Entry], shard_bytes: int) -> Iterator[list[Entry]]:
         """Yield the entries of each shard, by the listed sizes alone: neither refusals nor workers change them."""

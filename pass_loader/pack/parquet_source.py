@@ -26,6 +26,8 @@ class ParquetSource(Source):
     label; its names stand in the file's schema where `datasets` wrote it.
     """
 
+    at_random = False  # a row costs its whole group of rows
+
     def __init__(self, path: Path):
         super().__init__(path)
         try:

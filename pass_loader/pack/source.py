@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import struct
 import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -58,23 +59,40 @@ class Entry:
 
 
 class EntryFile:
-    """A queue of entries in a nameless file below `root`: memory does not grow with them."""
+    """A list of entries in nameless files below `root`: memory does not grow with them."""
 
     def __init__(self, root: Path, sources: Sequence[Source]):
         self._sources = sources
         self._file = tempfile.TemporaryFile(dir=root)
+        self._begins = tempfile.TemporaryFile(dir=root)  # of the entries in _file, 8 bytes each
+        self._count = 0
 
     def append(self, entry: Entry) -> None:
         """Add an entry, before the first one is read again."""
         values = [getattr(entry, name) for name in _ENTRY_FIELDS]
         row = json.dumps([self._sources.index(entry.source), *values], default=str)  # as Shard.save
+        self._begins.write(struct.pack("<q", self._file.tell()))
         self._file.write(row.encode("ascii") + b"\n")
+        self._count += 1
+
+    def __len__(self) -> int:
+        return self._count
 
     def __iter__(self) -> Iterator[Entry]:
         self._file.seek(0)
         for row in self._file:
-            place, *values = json.loads(row)
-            yield Entry(self._sources[place], *values)
+            yield self._entry(row)
+
+    def at(self, places: Iterable[int]) -> Iterator[Entry]:
+        """Yield the entries of these places, in their order."""
+        for place in places:
+            self._begins.seek(8 * place)
+            self._file.seek(struct.unpack("<q", self._begins.read(8))[0])
+            yield self._entry(self._file.readline())
+
+    def _entry(self, row: bytes) -> Entry:
+        place, *values = json.loads(row)
+        return Entry(self._sources[place], *values)
 
 
 _ENTRY_FIELDS = [field.name for field in fields(Entry)[1:]]
@@ -84,7 +102,10 @@ class Source(ABC):
     """Where pictures come from.
 
     `entries` lists in a fixed order, so that equal input gives equal packs. `read` is called by any number of threads.
+    at_random: entries may be read in any order, each at the price of its own bytes.
     """
+
+    at_random = True
 
     def __init__(self, path: Path, naming: Naming = PLAIN):
         self.path, self.naming = path, naming

@@ -12,8 +12,9 @@ import pytest
 import pass_loader.drop_in
 import pass_loader.pack
 from docs.make_transcript import BLOCK, transcript
-from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader import DataLoader, EpochSampler, ShardDataset, recipes
 from pass_loader.cli.main import _parser
+from pass_loader.data.blocks import BLOCK_BYTES, WINDOW_BYTES
 from pass_loader.loading.faults import ATTEMPTS, IN_A_ROW, IO_RETRIES_S, POLICIES
 from pass_loader.loading.statistics import FED, STARVED
 from pass_loader.pack import build
@@ -135,6 +136,17 @@ def test_every_command_and_option_is_documented() -> None:
     told = set(re.findall(r"`(--[\w-]+)", sections["index"]))
     lacks = {*COMMANDS["build"]._option_string_actions} - {*COMMANDS["index"]._option_string_actions}  # type: ignore[index]
     assert told == lacks
+
+
+def test_where_packs_lie(pack: Path) -> None:
+    names: dict[str, object] = {"pass_loader": pass_loader, "dataset": ShardDataset(pack, recipes.mocov2(size=16))}
+    (block,) = python_of("where-packs-lie")
+    exec(block, names)
+    assert len(list(names["loader"])) == 1  # type: ignore[call-overload]
+    for page in ("where-packs-lie", "loader"):
+        assert f"({BLOCK_BYTES >> 20} MiB)" in text_of(page) and f"({WINDOW_BYTES >> 30} GiB)" in text_of(page)
+    told = EpochSampler.__doc__
+    assert told and f"None: {BLOCK_BYTES >> 20} MiB" in told and f"None: {WINDOW_BYTES >> 30} GiB" in told
 
 
 @pytest.mark.slow

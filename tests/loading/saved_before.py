@@ -71,6 +71,20 @@ CASES: dict[str, Callable[[Path], Any]] = {
     "shuffle": lambda root: DataLoader(_dataset(root), 3, shuffle=True, return_info=True),
     "sequential": lambda root: DataLoader(_dataset(root, pack="dct"), 3, return_info=True, drop_last=True),
     "permute": lambda root: DataLoader(_dataset(root), 3, shuffle=True, order="permute", return_info=True),
+    "blocks": lambda root: DataLoader(
+        _dataset(root), 3, shuffle=True, order="blocks", block_bytes=6000, window_bytes=24000, lanes=2, return_info=True
+    ),
+    "blocks, weights": lambda root: DataLoader(
+        _concat(root, weights=[0.7, 0.3], num_samples=11),
+        3,
+        shuffle=True,
+        order="blocks",
+        block_bytes=6000,
+        window_bytes=18000,
+        lanes=2,
+        infinite=True,
+        return_info=True,
+    ),
     "infinite": lambda root: DataLoader(_dataset(root), 5, shuffle=True, infinite=True, return_info=True),
     "rank 1 of 2": lambda root: DataLoader(_dataset(root), 2, shuffle=True, rank=1, world_size=2, return_info=True),
     "random sampler": _random,

@@ -24,7 +24,7 @@ from pass_loader.loading.dataset import agree_on_generation
 from pass_loader.data.live import ConcatLive, Live
 from pass_loader.data.weights import MAX_PASSES, Mixture
 from pass_loader.pack import Pack, build, remove
-from pass_loader.data.permutation import permute_each
+from pass_loader.permutation import permute_each
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.epochs import COUNT, TINY, Ranks, merged, seen, whole_epoch

@@ -17,7 +17,7 @@ import torch
 import torch.distributed
 
 from pass_loader import DataLoader, EpochSampler, RecordError, ShardDataset, _C
-from pass_loader.data.permutation import permute
+from pass_loader.permutation import permute
 from pass_loader.loading.sampler import EpochOrder
 from pass_loader.pack import Pack, remove
 from pass_loader.loading.replay import records_of_last_batch
@@ -142,7 +142,7 @@ GOLDEN = [69662479, 39249176, 11652487, 3098899, 47037336, 43706211]
 def test_permute_is_for_shuffling(tiny: Path) -> None:
     with pytest.raises(ValueError, match="order='permute' is an order of shuffling: give shuffle=True"):
         DataLoader(ShardDataset(tiny, TINY), 4, order="permute")
-    with pytest.raises(ValueError, match="order is 'random', want 'torch' or 'permute'"):
+    with pytest.raises(ValueError, match="order is 'random', want 'torch', 'permute' or 'blocks'"):
         DataLoader(ShardDataset(tiny, TINY), 4, shuffle=True, order="random")
 
 

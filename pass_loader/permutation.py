@@ -17,23 +17,42 @@ def permute(places: np.ndarray, count: int, seed: int) -> np.ndarray:
     return _walk(places, count, np.random.Philox(key=seed % 2**64).random_raw(_ROUNDS)[:, None])
 
 
-def permute_each(places: np.ndarray, count: int, seed: int, passes: np.ndarray) -> np.ndarray:
-    """Permute each place by a bijection of its own, keyed by the seed and the place's number in `passes`, int64."""
+def permute_each(
+    places: np.ndarray, count: int, seed: int, passes: np.ndarray, own: np.ndarray | None = None
+) -> np.ndarray:
+    """Permute each place by a bijection of its own, keyed by the seed and the place's number in `passes`, int64.
+
+    own: (N,) int64, the count of each place's bijection where they differ: equal within a pass, at most `count`, which
+    must not depend on the places that are asked for.
+    """
+    return _walk(places, count, _keys_of(seed, passes), own)
+
+
+def unpermute_each(values: np.ndarray, count: int, seed: int, passes: np.ndarray) -> np.ndarray:
+    """Return the places, int64, whose `permute_each` is `values`."""
+    return _walk(values, count, _keys_of(seed, passes), backwards=True)
+
+
+def _keys_of(seed: int, passes: np.ndarray) -> np.ndarray:
+    """Return (rounds, passes) uint64."""
     with np.errstate(over="ignore"):
         own = _mix(np.uint64(seed % 2**64) + passes.astype(np.uint64) * _GOLDEN)
-        keys = np.stack([_mix(own + np.uint64(number + 1) * _GOLDEN) for number in range(_ROUNDS)])
-    return _walk(places, count, keys)
+        return np.stack([_mix(own + np.uint64(number + 1) * _GOLDEN) for number in range(_ROUNDS)])
 
 
-def _walk(places: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+def _walk(
+    places: np.ndarray, count: int, keys: np.ndarray, own: np.ndarray | None = None, backwards: bool = False
+) -> np.ndarray:
     """keys: (rounds, 1) or (rounds, places) uint64."""
     half = max((count - 1).bit_length() + 1, 2) // 2
     keys = np.broadcast_to(keys, (len(keys), len(places)))
+    ends = np.broadcast_to(np.asarray(count if own is None else own, np.uint64), len(places))
+    step = _feistel_back if backwards else _feistel
     out = places.astype(np.uint64)
     outside = np.arange(len(out))
     while len(outside):
-        out[outside] = _feistel(out[outside], half, keys[:, outside])
-        outside = outside[out[outside] >= count]
+        out[outside] = step(out[outside], half, keys[:, outside])
+        outside = outside[out[outside] >= ends[outside]]
     return out.astype(np.int64)
 
 
@@ -42,6 +61,14 @@ def _feistel(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
     left, right = values >> shift, values & mask
     for key in keys:
         left, right = right, left ^ (_mix(right ^ key) & mask)
+    return left << shift | right
+
+
+def _feistel_back(values: np.ndarray, half: int, keys: np.ndarray) -> np.ndarray:
+    mask, shift = np.uint64((1 << half) - 1), np.uint64(half)
+    left, right = values >> shift, values & mask
+    for key in keys[::-1]:
+        left, right = right ^ (_mix(left ^ key) & mask), left
     return left << shift | right
 
 
