@@ -94,7 +94,7 @@ class _Records:
         groups: list[list[int]] = []
         size = group_bytes
         for record, length in zip(self.live.tolist(), lengths.tolist()):
-            if size + length > group_bytes:
+            if size + length > group_bytes or not groups:
                 groups.append([])
                 size = 0
             groups[-1].append(record)
@@ -111,7 +111,7 @@ class _Records:
                     data, row["codec"] = _C.dct_to_jpeg(data), "jpeg"
             except (OSError, ValueError) as error:
                 raise PackError(f"{self.pack.shard_name(record)}, record {record}, id {row['id']}: {error}") from None
-            metadata = {name: row[name] for name in self.pack.manifest["metadata"]}
+            metadata = {name: row[name] for name in self.pack.manifest.get("metadata", [])}
             self.count += 1
             self.bytes += len(data)
             yield {name: row[name] for name in TABLE_SCHEMA.names}, metadata, data
@@ -137,7 +137,7 @@ def _table_names(records: _Records) -> dict[str, str]:
 
     Columns that the table of an earlier export brought into the pack are left out where they repeat what is written.
     """
-    names = records.pack.manifest["metadata"]
+    names = records.pack.manifest.get("metadata", [])
     named = {}
     for name in names:
         new = name
@@ -209,7 +209,8 @@ def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) 
 
 def _schema(pack: Pack) -> pa.Schema:
     """Return the schema with the features of the `datasets` library in its metadata."""
-    table = pq.read_schema(pack.path / pack.shards[0]["table"])
+    metadata = pack.manifest.get("metadata", [])
+    table = pack.table(0, columns=metadata).schema
     fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("id", pa.string())]
     features: dict[str, Any] = {"image": {"_type": "Image"}, "id": {"dtype": "string", "_type": "Value"}}
     if (pack.column("label") >= 0).any():
@@ -217,7 +218,7 @@ def _schema(pack: Pack) -> pa.Schema:
         features["label"] = {"dtype": "int64", "_type": "Value"}
         if pack.classes:
             features["label"] = {"names": pack.classes, "_type": "ClassLabel"}
-    for name in _other(pack.manifest["metadata"], fields):
+    for name in _other(metadata, fields):
         type = table.field(name).type
         fields.append((name, type))
         features[name] = {"dtype": _DTYPES.get(type, str(type)), "_type": "Value"}
