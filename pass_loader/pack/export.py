@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -126,8 +127,16 @@ def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
         for row, metadata, data in records.rows(records.live):
             name = _file_name(row["id"], row["codec"])
             path = out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                raise PackError(
+                    f"the id {row['id'][:40]!r} ... of {len(row['id']):,} characters is too long for the name of a "
+                    "file: --format webdataset or parquet holds it"
+                ) from None
             values = (metadata[column] for column in named)
             writer.writerow([name, row["id"], _class(records.pack, row), *("" if v is None else v for v in values)])
 
@@ -194,7 +203,7 @@ def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any],
 
 
 def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) -> None:
-    groups = records.groups(shard_bytes)
+    groups, pack = records.groups(shard_bytes), records.pack
     for number, group in enumerate(groups):
         name = f"train-{number:05d}-of-{len(groups):05d}.parquet"
         with pq.ParquetWriter(out / name, schema, compression="none", use_dictionary=False) as writer:
@@ -204,7 +213,13 @@ def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) 
                     path = PurePosixPath(_file_name(row["id"], row["codec"])).name
                     own = {"image": {"bytes": data, "path": path}, "id": row["id"], "label": row["label"]}
                     rows.append({**metadata, **own})
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                try:
+                    table = pa.Table.from_pylist(rows, schema=schema)
+                except pa.ArrowException as error:
+                    raise PackError(
+                        f"{pack.path}: the metadata of its shards differ in their types ({error})"
+                    ) from None
+                writer.write_table(table)
 
 
 def _schema(pack: Pack) -> pa.Schema:
