@@ -258,6 +258,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
             if missing:
                 raise KeyError(f"it has no column {', '.join(sorted(missing))}")
             table = file.read(columns)
+            table.validate(full=True)  # text that is not UTF-8 shows itself now, not when somebody wants it
             _check_columns(table)
             return table if columns is None else table.select(columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:

@@ -170,8 +170,18 @@ class Pack:
         return arrow.to_numpy(self.index.column(name).chunk(0))
 
     def labels(self, records: np.ndarray) -> np.ndarray:
-        """Return the labels of these records: int64, of their shape; -1 where there is none."""
-        return self.column("label")[records].astype(np.int64)
+        """Return the labels of these records: int64, of their shape; -1 where there is none.
+
+        Raises PackError for a label that none of the classes has.
+        """
+        found = self.column("label")[records].astype(np.int64)
+        if self.classes and (wrong := (found < -1) | (found >= len(self.classes))).any():
+            raise PackError(
+                f"{self.path / self.manifest.get('index', INDEX)}: record {np.asarray(records)[wrong].flat[0]} has the "
+                f"label {found[wrong].flat[0]}, and the pack has {len(self.classes)} classes; `pass-pack verify` says "
+                "which file was changed"
+            )
+        return found
 
     def size_of(self, record: int) -> tuple[int, int]:
         """Return (height, width) of a record in pixels."""
@@ -202,7 +212,12 @@ class Pack:
     def row(self, record: int) -> dict[str, Any]:
         """Return the record's row of its shard's Parquet file."""
         shard = self.shard_of(record)
-        return self._table(shard).slice(record - int(self.first_record[shard]), 1).to_pylist()[0]
+        row = self._table(shard).slice(record - int(self.first_record[shard]), 1)
+        try:
+            return row.to_pylist()[0]
+        except (ValueError, OverflowError) as error:  # a date beyond 9999
+            name = self.shards[shard]["table"]
+            raise PackError(f"{self.path / name}: the row of record {record} cannot be read: {error}") from None
 
     def id_of(self, record: int) -> str:
         """Return the id of a record, also of a removed one."""

@@ -199,6 +199,9 @@ class _Check:
         name_of = self.pack.shards[shard]["table"]
         if table.column("record").to_pylist() != list(range(first, first + table.num_rows)):
             yield f"{name_of}: its records are not {first} to {first + table.num_rows - 1}"
+        labels = arrow.to_numpy(table.column("label"))
+        if self.pack.classes and not -1 <= labels.min() <= labels.max() < len(self.pack.classes):
+            yield f"{name_of}: it has labels beyond the {len(self.pack.classes)} classes of pack.json"
         for name in INDEX_SCHEMA.names:
             if found.column(name).combine_chunks() != want.column(name).combine_chunks():
                 yield f"{name_of}: column {name} differs from {self.pack.manifest['index']}"

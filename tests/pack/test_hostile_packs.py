@@ -7,10 +7,14 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pass_loader import PackError, RecordError, Samples, recipes
 from pass_loader.pack import Pack, build, remove, verify
+from pass_loader.pack.reader import write_index
 
 from ..helpers import bad_packs
 from ..helpers.corpus import jpeg, noise
@@ -123,3 +127,44 @@ def test_links_in_the_way_of_a_packing(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("hash,x\na,1\n")
     build([source], root, metadata=tmp_path / "m.csv")
     assert victim.read_text() == "mine" and verify(root) == [] and not any(map(os.path.islink, root.iterdir()))
+
+
+def test_labels_beyond_the_classes(tmp_path: Path) -> None:
+    """A label that no class has ends where it is asked for: after it, training would end on the GPU, without words."""
+    source = write_tree(tmp_path / "in", {"cat/a.jpg": jpeg(noise(8, 8, 0)), "dog/b.jpg": jpeg(noise(8, 8, 1))})
+    build([source], tmp_path / "pack")
+    index = pa.ipc.open_file(tmp_path / "pack" / "index.arrow").read_all()
+    for label in (2, -2, 2**31 - 1):
+        changed = index.set_column(8, index.schema.field(8), pa.chunked_array([pa.array([0, label], pa.int32())]))
+        write_index(tmp_path / "pack" / "index.arrow", changed, Pack(tmp_path / "pack").pack_id)
+        samples = Samples(tmp_path / "pack", recipes.mae(size=8))
+        with pytest.raises(PackError, match=f"record 1 has the label {label}, and the pack has 2 classes"):
+            samples.labels_of(np.arange(2))
+        assert any("column label differs" in problem for problem in verify(tmp_path / "pack"))
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_a_compressed_index(tmp_path: Path, compression: str) -> None:
+    root = Path(shutil.copytree(SAVED, tmp_path / "pack"))
+    index = pa.ipc.open_file(root / "index.arrow").read_all()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_file(root / "index.arrow", index.schema, options=options) as writer:
+        writer.write_table(index)
+    with pytest.raises(PackError, match="index.arrow (is compressed|has not the size).*delete it to have it rebuilt"):
+        Pack(root)
+    (root / "index.arrow").unlink()
+    assert verify(root) == []
+
+
+def test_values_of_tables_that_nobody_can_read(tmp_path: Path) -> None:
+    root = Path(shutil.copytree(SAVED, tmp_path / "pack"))
+    table = pq.read_table(root / "shard-00000.parquet")
+    for name, values in (("id", ["a", None]), ("codec", ["jpeg", "raw"]), ("when", [0, 2**62])):
+        rows = len(table)
+        type = pa.timestamp("us") if name == "when" else pa.string()
+        column = pa.array([values[0]] * (rows - 1) + [values[1]], type)
+        place = table.schema.get_field_index(name)
+        changed = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
+        pq.write_table(changed, root / "shard-00000.parquet")
+        with pytest.raises(PackError, match="shard-00000.parquet"):
+            Pack(root).row(rows - 1)
