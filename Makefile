@@ -5,7 +5,8 @@
 # make lint   ruff, mypy and clang-format, in the versions of the extra "lint"
 # make docs   the site, in build/docs; a browser follows every link
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
-# make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind
+# make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
+#             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
 # make lowest   the package with the lowest versions that pyproject.toml allows, then with the newest
@@ -83,13 +84,15 @@ need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get
   DEBIAN_FRONTEND=noninteractive apt-get install -qy $(2); } || { echo "Please install: $(2)"; exit 1; }
 
 # Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct, PNGs. The corpora in
-# build/fuzz grow from run to run; a finding is left there.
+# build/fuzz grow from run to run; a finding is left there. Then sources and packs, as bytes and by what they mean.
 fuzz: setup build/fuzz/decode build/fuzz/dct build/fuzz/png
 	$(bin)/python -m tests.native.fuzz.seeds build/fuzz/seeds
 	$(call run_fuzzer,decode,8192)
 	$(call run_fuzzer,dct,1024)
 	$(call run_fuzzer,png,1024)
 	$(bin)/python -m tests.helpers.bad_sources all 0 30000
+	$(bin)/python -m tests.helpers.bad_packs open all 0 1000000
+	$(bin)/python -m tests.helpers.bad_packs whole all 0 20000
 
 # $(call run_fuzzer,TARGET,MOST BYTES)
 run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=malloc_fill_byte=0 build/fuzz/$(1) \

@@ -19,7 +19,7 @@ from .attribution import add_attribution_command
 from .bench import add_bench_command
 from .progress import ProgressBar
 from .removal import add_removal_commands
-from .sources import add_recipe, add_source_commands, at_least, with_formats
+from .sources import add_limits, add_recipe, add_source_commands, at_least, with_formats
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("pack", type=Path, metavar="PACK")
     check.add_argument("--decode", action="store_true", help="prove every live picture by decoding it")
     check.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    add_limits(check, "with --decode, report larger pictures", "with --decode, report JPEGs with more scans")
     check.add_argument("--json", action="store_true", help="for machines")
     check.set_defaults(run=_verify)
 
@@ -113,7 +114,10 @@ def _verify(options: argparse.Namespace) -> int:
     except PackError:
         total = 0  # verify says what is wrong
     with ProgressBar(total, "checked") as progress:
-        found = verify(options.pack, decode=options.decode, workers=options.workers, progress=progress)
+        found = verify(
+            options.pack, decode=options.decode, workers=options.workers, max_pixels=options.max_pixels,
+            max_scans=options.max_scans, progress=progress,
+        )  # fmt: skip
     if options.json:
         print(json.dumps(found.summary(), indent=1))
     else:

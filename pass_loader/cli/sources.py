@@ -93,6 +93,7 @@ def add_source_commands(commands: Any) -> None:
     other.add_argument("--out", required=True, type=Path, metavar="NEW", help="a directory: new, or of a run cut off")
     _add_codec(other)
     other.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    add_limits(other, "leave larger pictures as they are", "leave JPEGs with more scans as they are")
     other.set_defaults(run=_convert)
 
     out = commands.add_parser("export", help="the live records in another format")
@@ -101,6 +102,17 @@ def add_source_commands(commands: Any) -> None:
     out.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     out.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
     out.set_defaults(run=_export)
+
+
+def add_limits(parser: argparse.ArgumentParser, pixels: str, scans: str) -> None:
+    """Add the limits of a picture. pixels, scans: what becomes of a picture beyond them."""
+    parser.add_argument(
+        "--max-pixels", type=at_least(1), default=None, metavar="N", help=f"{pixels}; default: 178956970"
+    )
+    parser.add_argument(
+        "--max-scans", type=at_least(1), default=None, metavar="N",
+        help=f"{scans}; default: 500, and 4e9 pixels times scans",
+    )  # fmt: skip
 
 
 def _add_packing(parser: argparse.ArgumentParser) -> None:
@@ -119,11 +131,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
         help="a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)",
     )  # fmt: skip
     add("--md5", action="store_true", help="check PASS's files against the published sums first")
-    add("--max-pixels", type=at_least(1), default=None, metavar="N", help="refuse larger pictures; default: 178956970")
-    add(
-        "--max-scans", type=at_least(1), default=None, metavar="N",
-        help="refuse JPEGs with more scans; default: 500, and 4e9 pixels times scans",
-    )  # fmt: skip
+    add_limits(parser, "refuse larger pictures", "refuse JPEGs with more scans")
     add("--strict", action="store_true", help="exit with 1 where anything was refused")
 
 
@@ -180,7 +188,8 @@ def _locate(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    return _write(options, "converted", convert, codec=options.codec, workers=options.workers)
+    limits = {"max_pixels": options.max_pixels, "max_scans": options.max_scans}
+    return _write(options, "converted", convert, codec=options.codec, workers=options.workers, **limits)
 
 
 def _export(options: argparse.Namespace) -> int:

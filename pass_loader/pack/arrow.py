@@ -59,6 +59,30 @@ def without(batch: pa.RecordBatch, names: Collection[str]) -> pa.RecordBatch:
     return batch.select([place for place, name in enumerate(batch.schema.names) if name not in names])
 
 
+def check_values(batch: pa.RecordBatch, first: int = 0) -> None:
+    """Raise ValueError, with row and column, for a value that nobody can read: text that is not UTF-8, a date beyond
+    9999.
+
+    first: the row's number in the file.
+    """
+    for name, column in zip(batch.schema.names, batch.columns):
+        try:
+            _check_column(column)
+        except (ValueError, OverflowError):
+            for row in range(len(column)):
+                try:
+                    _check_column(column.slice(row, 1))
+                except (ValueError, OverflowError) as error:
+                    raise ValueError(f"row {first + row}, column {name!r}: {error}") from None
+            raise
+
+
+def _check_column(column: pa.Array) -> None:
+    column.validate(full=True)
+    if pa.types.is_temporal(column.type):
+        column.to_pylist()
+
+
 def plain_batch(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return the batch without views and dictionaries at any depth.
 

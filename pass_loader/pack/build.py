@@ -21,7 +21,7 @@ from ..limits import limits
 from ..permutation import permute
 from .archives import TarSource
 from .cores import usable_cores
-from .finish import Finish
+from .finish import Finish, own_name
 from .inspect import Picture
 from .layout import JPEG_CODECS
 from .metadata import Metadata, Seen
@@ -310,13 +310,14 @@ class _Build:
 
     def _first_entries(self) -> Iterator[Entry]:
         """Yield the entries that may be packed; the others are refused, or set aside in self.later."""
-        seen = Seen()
+        seen, kinds = Seen(), _Kinds(self.metadata)
         for source in self.sources:
             for entry in _listed(source, self.listing):
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is not None:
                     self.refusals.add_listed(refusal(entry, reason))
                     continue
+                kinds.add(entry)
                 names = _names(entry.name)
                 first = seen.first(entry.id, *names.values())
                 if first is None:
@@ -348,6 +349,31 @@ class _Build:
             size += padded
         if group:
             yield group
+
+
+class _Kinds:
+    """What the sources say of their pictures must go together: checked when they are listed, not at the end."""
+
+    def __init__(self, metadata: Metadata | None):
+        self._metadata = metadata
+        self._columns = {*metadata.columns} if metadata is not None else set()
+        self._class_name: str | None = None
+        self._numbered = False
+
+    def add(self, entry: Entry) -> None:
+        """Raise PackError where labels are names and numbers, or a source's own column is the table's too."""
+        self._class_name = self._class_name or entry.class_name
+        self._numbered |= entry.label is not None
+        if self._numbered and self._class_name:
+            raise PackError(
+                f"some sources have numbers as labels, others names ({self._class_name}): pack them apart "
+                f"({entry.source.name}: {entry.name})"
+            )
+        if self._columns and entry.metadata and (clash := self._columns & {*map(own_name, entry.metadata)}):
+            raise PackError(
+                f"{entry.source.name} and {self._metadata and self._metadata.path} both have the columns "
+                f"{sorted(clash)}; rename them"
+            )
 
 
 def _inputs(sources: list[Source]) -> str:

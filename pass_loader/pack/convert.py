@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from ..limits import limits
 from . import arrow
 from .columns import IndexColumns
 from .cores import usable_cores
@@ -60,6 +61,8 @@ def convert(
     codec: str,
     *,
     workers: int | None = None,
+    max_pixels: int | None = None,
+    max_scans: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Converted:
     """Write the records of a pack into the new pack `out`, in another codec.
@@ -70,7 +73,8 @@ def convert(
     Record numbers, ids, labels, metadata, shards and pack_id stay, so that plans, samplers and saved states mean the
     same samples. Removed records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them
     first to keep them.
-    workers: threads, a shard each; None: one a core. progress: called with the bytes of each record done.
+    workers: threads, a shard each; None: one a core. max_pixels, max_scans: a picture of more is not decoded, but stays
+    as it is; None for the defaults (docs/packing.md). progress: called with the bytes of each record done.
 
     Cut off at any moment, the same call goes on after the last whole shard. Every record's CRC is checked. Raises
     PackError for a record that is not as it was packed, or where `out` is in use.
@@ -79,16 +83,20 @@ def convert(
     if codec not in JPEG_CODECS:
         raise ValueError(f"codec is {codec!r}, want one of {JPEG_CODECS}")
     root = Path(out)
+    limits(max_pixels, max_scans)
+    options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
+    given = {name: value for name, value in options.as_plan().items() if name.startswith("max_")}
     plan = {
         "convert": str(pack.path.resolve()),
         "pack": [pack.pack_id, pack.revision, pack.generation],
         "codec": codec,
+        **given,
     }
     with workplace(root, [pack.path], plan) as before:
         if before is not None:
             return Converted(**before)
         read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
-        writer = _Writer(root, Options(codec=codec), progress or (lambda _: None))
+        writer = _Writer(root, options, progress or (lambda _: None))
         _write_shards(writer, _PackSource(pack), workers or usable_cores())
         return _finish(root, pack, codec, plan)
 
@@ -166,7 +174,8 @@ class _Writer(ShardWriter):
         except BadPictureError as error:
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
         try:
-            return encoded(picture, self.options.codec)
+            _C.read_header(data, limits(self.options.max_pixels, None)["max_pixels"])
+            return encoded(picture, self.options.codec, self.options.max_scans)
         except BadPictureError as error:
             if codec != "dct":
                 return picture  # damaged inside, as it was packed

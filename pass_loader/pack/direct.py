@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import mmap
@@ -20,13 +21,12 @@ class DirectWriter:
     """
 
     def __init__(self, path: Path):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
-            self._descriptor = os.open(path, flags | _O_DIRECT, 0o666)
+            self._descriptor = _open_new(path, _O_DIRECT)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._descriptor = os.open(path, flags, 0o666)
+            self._descriptor = _open_new(path, 0)
         self._memory = mmap.mmap(-1, _BLOCK_BYTES)
         self._written = self._filled = 0
 
@@ -72,3 +72,10 @@ class DirectWriter:
         flags = fcntl.fcntl(self._descriptor, fcntl.F_GETFL)
         fcntl.fcntl(self._descriptor, fcntl.F_SETFL, flags & ~_O_DIRECT)
         return bool(flags & _O_DIRECT)
+
+
+def _open_new(path: Path, flags: int) -> int:
+    """Open a new file for writing. What has the name goes: a leftover, or a link to somewhere else."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    return os.open(path, flags | os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

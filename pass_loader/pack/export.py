@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,7 @@ class _Records:
         groups: list[list[int]] = []
         size = group_bytes
         for record, length in zip(self.live.tolist(), lengths.tolist()):
-            if size + length > group_bytes:
+            if size + length > group_bytes or not groups:
                 groups.append([])
                 size = 0
             groups[-1].append(record)
@@ -111,7 +112,7 @@ class _Records:
                     data, row["codec"] = _C.dct_to_jpeg(data), "jpeg"
             except (OSError, ValueError) as error:
                 raise PackError(f"{self.pack.shard_name(record)}, record {record}, id {row['id']}: {error}") from None
-            metadata = {name: row[name] for name in self.pack.manifest["metadata"]}
+            metadata = {name: row[name] for name in self.pack.manifest.get("metadata", [])}
             self.count += 1
             self.bytes += len(data)
             yield {name: row[name] for name in TABLE_SCHEMA.names}, metadata, data
@@ -126,8 +127,16 @@ def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
         for row, metadata, data in records.rows(records.live):
             name = _file_name(row["id"], row["codec"])
             path = out / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data)
+            except OSError as error:
+                if error.errno != errno.ENAMETOOLONG:
+                    raise
+                raise PackError(
+                    f"the id {row['id'][:40]!r} ... of {len(row['id']):,} characters is too long for the name of a "
+                    "file: --format webdataset or parquet holds it"
+                ) from None
             values = (metadata[column] for column in named)
             writer.writerow([name, row["id"], _class(records.pack, row), *("" if v is None else v for v in values)])
 
@@ -137,7 +146,7 @@ def _table_names(records: _Records) -> dict[str, str]:
 
     Columns that the table of an earlier export brought into the pack are left out where they repeat what is written.
     """
-    names = records.pack.manifest["metadata"]
+    names = records.pack.manifest.get("metadata", [])
     named = {}
     for name in names:
         new = name
@@ -194,7 +203,7 @@ def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any],
 
 
 def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) -> None:
-    groups = records.groups(shard_bytes)
+    groups, pack = records.groups(shard_bytes), records.pack
     for number, group in enumerate(groups):
         name = f"train-{number:05d}-of-{len(groups):05d}.parquet"
         with pq.ParquetWriter(out / name, schema, compression="none", use_dictionary=False) as writer:
@@ -204,12 +213,19 @@ def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) 
                     path = PurePosixPath(_file_name(row["id"], row["codec"])).name
                     own = {"image": {"bytes": data, "path": path}, "id": row["id"], "label": row["label"]}
                     rows.append({**metadata, **own})
-                writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+                try:
+                    table = pa.Table.from_pylist(rows, schema=schema)
+                except pa.ArrowException as error:
+                    raise PackError(
+                        f"{pack.path}: the metadata of its shards differ in their types ({error})"
+                    ) from None
+                writer.write_table(table)
 
 
 def _schema(pack: Pack) -> pa.Schema:
     """Return the schema with the features of the `datasets` library in its metadata."""
-    table = pq.read_schema(pack.path / pack.shards[0]["table"])
+    metadata = pack.manifest.get("metadata", [])
+    table = pack.table(0, columns=metadata).schema
     fields = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("id", pa.string())]
     features: dict[str, Any] = {"image": {"_type": "Image"}, "id": {"dtype": "string", "_type": "Value"}}
     if (pack.column("label") >= 0).any():
@@ -217,7 +233,7 @@ def _schema(pack: Pack) -> pa.Schema:
         features["label"] = {"dtype": "int64", "_type": "Value"}
         if pack.classes:
             features["label"] = {"names": pack.classes, "_type": "ClassLabel"}
-    for name in _other(pack.manifest["metadata"], fields):
+    for name in _other(metadata, fields):
         type = table.field(name).type
         fields.append((name, type))
         features[name] = {"dtype": _DTYPES.get(type, str(type)), "_type": "Value"}

@@ -66,7 +66,7 @@ class Finish:
     def _own(self, row: dict[str, Any] | None) -> dict[str, Any]:
         """Return what the source says of a picture, by the pack's names of columns."""
         row = row or {}
-        return {_own_name(name): value for name, value in (row if self.gps else without_gps(row)).items()}
+        return {own_name(name): value for name, value in (row if self.gps else without_gps(row)).items()}
 
     def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
         """Write the tables and the index; return the manifest's shards and the pack's id. Counts in report."""
@@ -154,7 +154,7 @@ class Finish:
         return sum(counts.values()) - len(counts)
 
 
-def _own_name(name: str) -> str:
+def own_name(name: str) -> str:
     """Return the name of a source's own column beside those that every pack has."""
     return f"source_{name}" if name in TABLE_SCHEMA.names else name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -10,12 +11,14 @@ from typing import Any
 
 from .. import _C
 from ..errors import PackError
-from .layout import changing, write_durably
+from .layout import changing, read_whole, write_durably
 from .manifest import read_manifest
+from .plain_json import plain_json
 
 LOCATIONS = "locations.json"  # where the tars were last: name to path. Of this machine only, so not in the manifest
 VARIABLE = "PASS_LOADER_SOURCE_DIR"
 _ENDS_BYTES = 1 << 16
+_MOST_BYTES = 64 << 20  # of locations.json: a line a tar
 
 
 def stamp(path: Path) -> dict[str, int]:
@@ -68,7 +71,7 @@ def remember(root: Path, found: dict[str, Path]) -> None:
 
 def _last(root: Path) -> dict[str, str]:
     try:
-        content = json.loads((root / LOCATIONS).read_bytes())
+        content = plain_json(read_whole(root / LOCATIONS, _MOST_BYTES))
     except FileNotFoundError:
         return {}
     except ValueError as error:
@@ -83,6 +86,7 @@ def _found(name: str, want: dict[str, int], last: dict[str, str], places: Sequen
         yield from (Path(place) / name for place in places)
 
     for path in candidates():
-        if path.is_file() and path.stat().st_size == want["bytes"] and stamp(path) == want:
-            return path
+        with contextlib.suppress(OSError, ValueError):  # a name that no file may have, a folder that one may not see
+            if path.is_file() and path.stat().st_size == want["bytes"] and stamp(path) == want:
+                return path
     return None

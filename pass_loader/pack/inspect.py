@@ -77,7 +77,7 @@ def inspect(
             raise BadPictureError(
                 f"neither JPEG nor PNG but {kind}" + (" (--transcode converts it)" if kind in _CONVERTED else "")
             )
-        data = _to_png(data) if transcode == "png" else _to_jpeg(data)
+        data = _to_png(data, most) if transcode == "png" else _to_jpeg(data, most)
         return _picture(data, decode, True, most)
     return _picture(data, decode, False, most)
 
@@ -113,7 +113,7 @@ def _kind(data: bytes) -> str:
     return f"something that begins with {data[:4].hex(' ')}"
 
 
-def _to_jpeg(data: bytes) -> bytes:
+def _to_jpeg(data: bytes, most: dict[str, int]) -> bytes:
     """Return a JPEG of quality 95, 4:4:4, by Pillow, of its convert("RGB"). More than 8 bits a sample are refused."""
 
     def write(picture: Any, out: io.BytesIO) -> None:
@@ -122,13 +122,13 @@ def _to_jpeg(data: bytes) -> bytes:
             raise BadPictureError(f"{picture.format} of more than 8 bits: JPEG would lose its depth")
         picture.convert("RGB").save(out, "JPEG", quality=95, subsampling=0)
 
-    return _rewritten(data, write)
+    return _rewritten(data, write, most["max_pixels"])
 
 
 _PNG_MODES = {"1": "L", "L": "L", "I;16": "I;16", "RGB": "RGB", "RGBA": "RGBA"}  # of Pillow; others: convert("RGB")
 
 
-def _to_png(data: bytes) -> bytes:
+def _to_png(data: bytes, most: dict[str, int]) -> bytes:
     """Return a PNG of the pixels that Pillow reads; alpha and gray of 16 bits stay. What PNG cannot hold is refused."""
 
     def write(picture: Any, out: io.BytesIO) -> None:
@@ -141,18 +141,45 @@ def _to_png(data: bytes) -> bytes:
         mode = _PNG_MODES.get(picture.mode, "RGBA" if picture.has_transparency_data else "RGB")
         picture.convert(mode).save(out, "PNG")
 
-    return _rewritten(data, write)
+    return _rewritten(data, write, most["max_pixels"])
 
 
-def _rewritten(data: bytes, write: Callable[[Any, io.BytesIO], None]) -> bytes:
+def _rewritten(data: bytes, write: Callable[[Any, io.BytesIO], None], max_pixels: int) -> bytes:
     from PIL import Image
 
+    _check_size(*_webp_size(data), max_pixels)  # Pillow takes memory for all of a WebP when it opens it
+    Image.init()
+    formats = [name for name in Image.ID if name not in _BY_PROGRAMS]
     out = io.BytesIO()
     try:
-        with Image.open(io.BytesIO(data)) as picture:
+        with Image.open(io.BytesIO(data), formats=formats) as picture:
+            _check_size(picture.height, picture.width, max_pixels)
             write(picture, out)
     except BadPictureError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds
         raise BadPictureError(f"Pillow cannot read it: {error}") from None
     return out.getvalue()
+
+
+_BY_PROGRAMS = ("EPS", "WMF")  # Pillow starts Ghostscript, or what Windows has
+
+
+def _check_size(height: int, width: int, max_pixels: int) -> None:
+    if height * width > max_pixels:
+        raise BadPictureError(
+            f"{height} x {width} (height x width) is {height * width} pixels, more than max_pixels (--max-pixels), "
+            f"which is {max_pixels}"
+        )
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Return (height, width) that a WebP claims; (0, 0) for other files (RFC 9649, sections 2.5 to 2.7, 3.4)."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP" or len(data) < 30:
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[27:30], "little") + 1, int.from_bytes(data[24:27], "little") + 1
+    if data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    return int.from_bytes(data[28:30], "little") & 0x3FFF, int.from_bytes(data[26:28], "little") & 0x3FFF

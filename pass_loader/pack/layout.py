@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import PackError
@@ -208,7 +209,7 @@ def write_table(table: pa.Table, path: Path) -> Path:
     """Write a table under a temporary name, and return that; `publish` gives it its own."""
     temporary = path.with_name(path.name + ".tmp")
     with deleted_on_error(temporary):
-        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
+        pq.write_table(table, fresh(temporary), compression="zstd", write_page_checksum=True)
     return temporary
 
 
@@ -222,6 +223,32 @@ def check_regular(path: Path) -> None:
         raise PackError(f"{path} is no regular file")
 
 
+def read_whole(path: Path, most_bytes: int) -> bytes:
+    """Return the bytes of a file of the pack. Raises FileNotFoundError, and PackError for what is no such file.
+
+    A pipe would be waited for, a device or a file of many gigabytes would take all memory.
+    """
+    if not path.exists() and not path.is_symlink():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    check_regular(path)
+    try:
+        with path.open("rb") as file:
+            content = file.read(most_bytes + 1)
+    except OSError as error:
+        raise PackError(f"{path}: {error.strerror}") from None
+    if len(content) > most_bytes:
+        raise PackError(f"{path} has more than {most_bytes:,} bytes, which no file of this name has")
+    return content
+
+
+def fresh(path: Path) -> Path:
+    """Make an empty file, and return its path. What has the name goes: a leftover, or a link to somewhere else."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+    return path
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file, or some columns of it. Raises PackError where it is missing or damaged."""
     check_regular(path)
@@ -231,9 +258,23 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
             if missing:
                 raise KeyError(f"it has no column {', '.join(sorted(missing))}")
             table = file.read(columns)
+            table.validate(full=True)  # text that is not UTF-8 shows itself now, not when somebody wants it
+            _check_columns(table)
             return table if columns is None else table.select(columns)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise PackError(f"{path}: {error}") from None
+
+
+def _check_columns(table: pa.Table) -> None:
+    """Raise ValueError where a column of TABLE_SCHEMA has another type or a null, or there is an unknown codec."""
+    for name in {*table.schema.names} & {*TABLE_SCHEMA.names}:
+        type, want = table.schema.field(name).type, TABLE_SCHEMA.field(name).type
+        if type != want:
+            raise ValueError(f"its column {name} holds {type}, not {want}")
+        if table.column(name).null_count:
+            raise ValueError(f"its column {name} has rows without a value")
+        if name == "codec" and (unknown := {*pc.unique(table.column(name)).to_pylist()} - {*CODECS}):
+            raise ValueError(f"it holds a codec that this pass-loader does not know, {min(unknown)!r}")
 
 
 def stamp_of(path: Path) -> tuple[int, ...] | None:
@@ -249,7 +290,7 @@ def write_durably(path: Path, content: bytes) -> None:
     """Write a file that has either its old or its new content, whatever happens meanwhile."""
     temporary = path.with_name(path.name + ".tmp")
     with deleted_on_error(temporary):
-        with open(temporary, "wb") as file:
+        with open(fresh(temporary), "wb") as file:
             file.write(content)
         publish((temporary, path))
 

@@ -19,13 +19,16 @@ from typing import Any
 
 from .. import _C
 from ..errors import PackError
-from .layout import INDEX, MANIFEST, REFUSED, UNFINISHED, check_regular, write_durably
+from .layout import INDEX, MANIFEST, REFUSED, UNFINISHED, check_regular, read_whole, write_durably
+from .plain_json import plain_json
 
 FORMAT = "pass-loader pack"
 FORMAT_VERSION = 2
 _UNCHECKED_VERSION = 1
 _OWN_CRC = re.compile(rb'"pack\.json": (\d+)')  # in no string: quotes are escaped there
 _BLOCK_BYTES = 1 << 22
+_NAME_BYTES = 255  # of a file's name on every usual file system
+_MOST_BYTES = 64 << 20  # of pack.json: 150,000 shards and more
 
 
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
@@ -41,7 +44,13 @@ def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
     crcs = {name: known[name] if name in known else file_crc32c(root / name) for name in names}
     new = {**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "removed": manifest["removed"]}
     zeroed = _encoded(new | {"crc32c": crcs | {MANIFEST: 0}})
-    write_durably(root / MANIFEST, _encoded(new | {"crc32c": crcs | {MANIFEST: _C.crc32c(zeroed)}}))
+    content = _encoded(new | {"crc32c": crcs | {MANIFEST: _C.crc32c(zeroed)}})
+    if len(content) > _MOST_BYTES:
+        raise PackError(
+            f"{root / MANIFEST} would have {len(content):,} bytes, more than {_MOST_BYTES:,}: it names "
+            f"{len(new['shards']):,} shards; pack into larger ones (--shard-bytes)"
+        )
+    write_durably(root / MANIFEST, content)
 
 
 def _encoded(manifest: dict[str, Any]) -> bytes:
@@ -62,15 +71,15 @@ def file_crc32c(path: Path) -> int:
 def read_manifest(root: Path) -> dict[str, Any]:
     """Read pack.json. Raises PackError where it is missing, damaged or not of a pack that this version can read."""
     path = root / MANIFEST
-    if path.exists():
-        check_regular(path)
     try:
-        content = path.read_bytes()
-        manifest = json.loads(content)
+        content = read_whole(path, _MOST_BYTES)
+        manifest = plain_json(content)
     except (FileNotFoundError, NotADirectoryError):
         hint = "its packing was not finished" if (root / UNFINISHED).exists() else "`pass-pack build` makes one"
         raise PackError(f"{root} is not a pack: it has no {MANIFEST} ({hint})") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
+        if isinstance(error, PackError):
+            raise
         raise PackError(f"{path} is damaged: {error}") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise PackError(f"{path} is not a manifest of a pass-loader pack")
@@ -116,6 +125,8 @@ def _check_fields(path: Path, manifest: dict[str, Any]) -> None:
     for name in ("classes", "metadata", "sources"):
         for text in _want(manifest.get(name, []), list, name):
             _want(text, str, name)
+    if len({*(names := manifest.get("metadata", []))}) < len(names):
+        raise TypeError(f"metadata has a name twice: {names}")
     if not is_base_name(manifest.get("index", INDEX)):
         raise TypeError(f"index is {manifest['index']!r}")
     total = 0
@@ -150,4 +161,6 @@ def _want(value: Any, kind: type, name: str) -> Any:
 
 def is_base_name(name: object) -> bool:
     """Return whether a name that stands in a file of the pack stays in its directory."""
-    return isinstance(name, str) and name == os.path.basename(name) and name not in ("", ".", "..") and "\0" not in name
+    if not isinstance(name, str) or name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
+        return False
+    return len(name.encode(errors="replace")) <= _NAME_BYTES

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from csv import DictReader
 from csv import Error as CsvError
+from csv import reader as csv_reader
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ class Metadata:
         try:
             with pa.OSFile(str(self._scratch), "wb") as file:
                 for batch in _batches(self.path, kept):
-                    keys = batch.column(self.key).cast(pa.string()).to_pylist()
+                    keys = _as_text(batch.column(self.key), self.key).to_pylist()
                     self._rows.add(keys)
                     values = arrow.without(batch, [self.key])
                     writer = writer or pa.ipc.new_file(file, values.schema)
@@ -192,7 +192,11 @@ class Numbering:
         return None
 
     def __iter__(self) -> Iterator[str]:
-        return (row[0] for row in self._database.execute("select string from strings order by number"))
+        # A table's key may be missing: such a row belongs to no picture.
+        return (
+            row[0]
+            for row in self._database.execute("select string from strings where string is not null order by number")
+        )
 
     def find(self, strings: list[str]) -> np.ndarray:
         """Return the numbers of the strings, (len(strings),) int64; -1 for those that were not added."""
@@ -251,9 +255,16 @@ def read_keys(path: str | Path, key: str) -> pa.Array:
     column_names(path, key)
     column = _read(path, [key]).column(key)
     try:
-        return column.cast(pa.string()).combine_chunks()
-    except pa.ArrowException as error:
+        return _as_text(column, key).combine_chunks()
+    except (pa.ArrowException, ValueError) as error:
         raise _unreadable(path, error) from None
+
+
+def _as_text(column: Any, key: str) -> Any:
+    """Return a column of keys as text. Raises ValueError for keys that are no text and no numbers."""
+    if pa.types.is_nested(column.type):
+        raise ValueError(f"its column {key!r} holds {column.type}; ids are text or whole numbers")
+    return column.cast(pa.string())
 
 
 def column_names(path: Path, key: str) -> list[str]:
@@ -265,7 +276,7 @@ def column_names(path: Path, key: str) -> list[str]:
         raise PackError(f"{path} has a column twice: {names}")
     if key not in names:
         raise PackError(
-            f"{path} has no column {key!r}; it has {names} (--key names the column of ids){html_hint(path)}"
+            f"{path} has no column {key!r}; it has {names} (--key names the column of ids){_kind_hint(path)}"
         )
     return names
 
@@ -298,28 +309,58 @@ def _unreadable(path: Path, error: Exception) -> PackError:
             f"{path} has a row of more than {_BLOCK_BYTES:,} bytes: often a quote that is never closed; "
             f"longer fields fit into a Parquet file{html_hint(path)}"
         )
-    if "conversion error" in str(error) and (wrong := _wrong_number(path)):
+    if ("conversion error" in str(error) or "parse error" in str(error)) and (wrong := _wrong_place(path)):
         return PackError(f"{path}, {wrong}")
     if isinstance(error, UnicodeDecodeError) or "invalid UTF8" in str(error):
         return PackError(
             f"{path} is not UTF-8: {error}; save it as UTF-8 (`iconv -f LATIN1 -t UTF-8`, if it is Latin-1)"
         )
-    return PackError(f"{path}: {error}")
+    return PackError(f"{path}: {error}{_kind_hint(path)}")
 
 
-def _wrong_number(path: Path) -> str | None:
-    """Return line, column and value of the first coordinate of a CSV that is no number."""
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        rows = DictReader(file)
+def _kind_hint(path: Path) -> str:
+    """Return what a file that is neither CSV nor Parquet seems to be, and what to do; "" where that is not known."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64).lstrip(b"\xef\xbb\xbf \r\n\t")
+            first = (start + file.readline(1 << 16)).split(b"\n")[0]
+    except OSError:
+        return ""
+    if start.startswith((b"{", b"[")):
+        return "; it is JSON: `pandas.read_json(..., lines=True).to_parquet(...)` makes a table of JSON lines"
+    if start.startswith(b"PK\3\4"):
+        return "; it is a zip or a spreadsheet: save its table as CSV"
+    if b"\t" in first and b"," not in first:
+        return "; its columns are parted by tabs: save it with commas"
+    return html_hint(path)
+
+
+def _wrong_place(path: Path) -> str | None:
+    """Return line, column and value of the first thing in a CSV that Arrow does not take, in words; None if not found.
+
+    A line of another number of columns, text that is not UTF-8, a coordinate that is no number.
+    """
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        rows = csv_reader(file)
         try:
+            names = next(rows, [])
             for row in rows:
-                for name in GPS:
-                    value = row.get(name)
-                    if value:
-                        try:
+                where = f"line {rows.line_num}"
+                if row and len(row) != len(names):
+                    return f"{where} has {len(row)} columns, the first line {len(names)}"
+                for name, value in zip(names, row):
+                    try:
+                        value.encode()
+                        if name in GPS and value:
                             float(value)
-                        except ValueError:
-                            return f"line {rows.line_num}, column {name!r}: {value!r} is no number"
+                    except UnicodeEncodeError:
+                        raw = value.encode("utf-8", "surrogateescape")
+                        return (
+                            f"{where}, column {name!r}: {raw!r} is not UTF-8; save the table as UTF-8 (`iconv -f "
+                            "LATIN1 -t UTF-8`, if it is Latin-1)"
+                        )
+                    except ValueError:
+                        return f"{where}, column {name!r}: {value!r} is no number"
         except CsvError:  # a field above the module's limit
             return None
     return None
@@ -328,7 +369,11 @@ def _wrong_number(path: Path) -> str | None:
 def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     if _is_parquet(path):
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            yield from map(arrow.plain_batch, file.iter_batches(columns=columns))
+            row = 0
+            for batch in map(arrow.plain_batch, file.iter_batches(columns=columns)):
+                arrow.check_values(batch, row)
+                yield batch
+                row += len(batch)
         return
     types = {name: pa.float64() if name in GPS else pa.string() for name in columns}
     convert = csv.ConvertOptions(

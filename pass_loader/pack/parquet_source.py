@@ -71,7 +71,7 @@ class ParquetSource(Source):
             try:
                 entries = list(self._rows(batch, row))
             except (ValueError, OverflowError, RecursionError) as error:  # text that is no UTF-8, a date beyond 9999
-                raise PackError(f"{self.path}, rows {row} to {row + len(batch) - 1}: {error}") from None
+                raise PackError(f"{self.path}, {_wrong_place(batch, row)}: {error}") from None
             yield from entries
             row += len(batch)
 
@@ -115,6 +115,17 @@ class ParquetSource(Source):
                 yield from file.iter_batches(batch_size=_BATCH, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError, ValueError) as error:
             raise PackError(f"{self.path} is damaged: {error}; download it again") from None
+
+
+def _wrong_place(batch: pa.RecordBatch, first: int) -> str:
+    """Return row and column of the first value that Python cannot have. first: the first row's number in the file."""
+    for name, column in zip(batch.schema.names, batch.columns):
+        for row in range(len(column)):
+            try:
+                column[row].as_py()
+            except (ValueError, OverflowError, RecursionError):
+                return f"row {first + row}, column {name!r}"
+    return f"rows {first} to {first + len(batch) - 1}"
 
 
 class _Reading(threading.local):

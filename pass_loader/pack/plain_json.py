@@ -16,11 +16,15 @@ def plain_json(data: bytes | str) -> Any:
         value = json.loads(data)
     except RecursionError:
         raise ValueError(too_deep) from None
-    level = [value]
-    for _ in range(MAX_DEPTH):
-        level = [inner for outer in level for inner in _inner(outer)]
-    if any(isinstance(outer, (dict, list)) for outer in level):
-        raise ValueError(too_deep)
+    text = data if isinstance(data, str) else data.decode("latin-1")
+    if text.count("[") + text.count("{") > MAX_DEPTH:
+        level = [value]
+        for _ in range(MAX_DEPTH):
+            level = [inner for outer in level for inner in _inner(outer)]
+        if any(isinstance(outer, (dict, list)) for outer in level):
+            raise ValueError(too_deep)
+    if isinstance(data, bytes) and text.isascii() and "\\u" not in text and "\0" not in text:
+        return value  # only an escape could be half a pair (\0: in UTF-16)
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

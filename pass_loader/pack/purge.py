@@ -25,20 +25,24 @@ from .layout import (
     append_member,
     changing,
     end_tar,
+    fresh,
     index_name,
     locked,
     member_name,
     publish,
+    read_whole,
     shard_names,
     sync_directory,
     write_durably,
     write_table,
 )
 from .manifest import is_base_name, read_manifest, write_manifest
+from .plain_json import plain_json
 from .reader import Pack, index_rows, write_index
 from .removal import listed
 from .removed_log import Log, append_log, read_log
 
+_MOST_BYTES = 1 << 30  # of the note: a number for each record that goes
 # What a purged record's row says. Its id stays: the log names it too, and its number must not go to another picture.
 _ERASED: dict[str, Any] = {"offset": 0, "length": 0, "width": 0, "height": 0, "crc32c": 0, "label": -1}
 
@@ -137,7 +141,7 @@ def _rewrite(pack: Pack, shard: int, out: Path, doomed: set[int], progress: Call
     rows = pack.table(shard).to_pylist()
     source = pack.path / pack.shards[shard]["tar"]
     temporary = out.with_name(out.name + ".tmp")
-    with open(source, "rb") as tar, open(temporary, "wb") as file:
+    with open(source, "rb") as tar, open(fresh(temporary), "wb") as file:
         for row in rows:
             if row["record"] in doomed or row["length"] == 0:
                 row.update({name: _ERASED.get(name) for name in row if name not in ("record", "id", "codec")})
@@ -159,7 +163,7 @@ def settle(root: Path) -> bool:
     Returns whether there was anything to do. Raises PackError where the note is damaged.
     """
     try:
-        note = json.loads((root / PURGING).read_bytes())
+        note = plain_json(read_whole(root / PURGING, _MOST_BYTES))
         names = {kind: [name for name in note[kind]] for kind in ("old", "new")}
         revision, records = int(note["revision"]), list(note["records"])
         if not all(map(is_base_name, names["old"] + names["new"])):

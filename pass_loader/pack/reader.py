@@ -26,6 +26,7 @@ from .layout import (
     INDEX_SCHEMA,
     MANIFEST,
     REMOVED,
+    TABLE_SCHEMA,
     check_regular,
     deleted_on_error,
     publish,
@@ -35,6 +36,8 @@ from .layout import (
 )
 from .manifest import read_manifest
 from .removed_log import generation_of, read_log
+
+_BESIDE_COLUMNS_BYTES = 8 << 10  # of the index: its schema, twice, and padding; about 2 KB
 
 
 class Pack:
@@ -167,8 +170,18 @@ class Pack:
         return arrow.to_numpy(self.index.column(name).chunk(0))
 
     def labels(self, records: np.ndarray) -> np.ndarray:
-        """Return the labels of these records: int64, of their shape; -1 where there is none."""
-        return self.column("label")[records].astype(np.int64)
+        """Return the labels of these records: int64, of their shape; -1 where there is none.
+
+        Raises PackError for a label that none of the classes has.
+        """
+        found = self.column("label")[records].astype(np.int64)
+        if self.classes and (wrong := (found < -1) | (found >= len(self.classes))).any():
+            raise PackError(
+                f"{self.path / self.manifest.get('index', INDEX)}: record {np.asarray(records)[wrong].flat[0]} has the "
+                f"label {found[wrong].flat[0]}, and the pack has {len(self.classes)} classes; `pass-pack verify` says "
+                "which file was changed"
+            )
+        return found
 
     def size_of(self, record: int) -> tuple[int, int]:
         """Return (height, width) of a record in pixels."""
@@ -199,7 +212,12 @@ class Pack:
     def row(self, record: int) -> dict[str, Any]:
         """Return the record's row of its shard's Parquet file."""
         shard = self.shard_of(record)
-        return self._table(shard).slice(record - int(self.first_record[shard]), 1).to_pylist()[0]
+        row = self._table(shard).slice(record - int(self.first_record[shard]), 1)
+        try:
+            return row.to_pylist()[0]
+        except (ValueError, OverflowError) as error:  # a date beyond 9999
+            name = self.shards[shard]["table"]
+            raise PackError(f"{self.path / name}: the row of record {record} cannot be read: {error}") from None
 
     def id_of(self, record: int) -> str:
         """Return the id of a record, also of a removed one."""
@@ -242,14 +260,16 @@ class Pack:
     def table(self, shard: int, columns: list[str] | None = None) -> pa.Table:
         """Return a shard's Parquet file.
 
-        Raises PackError where it has another number of rows than the manifest says.
+        columns: None for all. Raises PackError where it has another number of rows than the manifest says, or lacks
+        columns.
         """
-        table = read_table(self.path / self.shards[shard]["table"], columns)
+        path = self.path / self.shards[shard]["table"]
+        table = read_table(path, columns)
+        wanted = [*TABLE_SCHEMA.names, *self.manifest.get("metadata", [])] if columns is None else []
+        if lacking := {*wanted} - {*table.schema.names}:
+            raise PackError(f"{path} has no column {', '.join(sorted(lacking))}")
         if table.num_rows != self.shards[shard]["records"]:
-            raise PackError(
-                f"{self.path / self.shards[shard]['table']} has {table.num_rows} rows, "
-                f"the manifest says {self.shards[shard]['records']}"
-            )
+            raise PackError(f"{path} has {table.num_rows} rows, the manifest says {self.shards[shard]['records']}")
         return table
 
     def _read_table(self, shard: int) -> pa.Table:
@@ -295,17 +315,34 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
         except OSError:  # a pack that may only be read
             return index.combine_chunks()
     check_regular(path)
+    records = sum(shard["records"] for shard in shards)
+    row_bytes = sum(map(_width, INDEX_SCHEMA.types))
+    beside = path.stat().st_size - records * row_bytes
+    if not 0 < beside < _BESIDE_COLUMNS_BYTES:  # compressed columns could become any size
+        raise PackError(f"{path} has not the size of {records:,} records; delete it to have it rebuilt")
     try:
-        index = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        mapped = pa.memory_map(str(path))
+        index = pa.ipc.open_file(mapped).read_all()
+        mapped.seek(0)
+        first = mapped.read_buffer(1).address
     except Exception as error:  # Arrow raises what it likes where its buffers are damaged
         raise PackError(f"{path} is damaged ({error}); delete it to have it rebuilt") from None
-    records = sum(shard["records"] for shard in shards)
     identity = (index.schema.metadata or {}).get(b"pack_id")
     if index.schema != INDEX_SCHEMA or index.num_rows != records or identity != pack_id.encode():
         raise PackError(f"{path} does not fit the manifest; delete it to have it rebuilt")
     if index.column(0).num_chunks != 1:
         raise PackError(f"{path} is not one record batch; delete it to have it rebuilt")
+    for column in index.columns:
+        valid, values = column.chunk(0).buffers()
+        if valid is not None or values is None or values.size < records * _width(column.type):
+            raise PackError(f"{path} has a column of other than {records:,} numbers; delete it to have it rebuilt")
+        if not 0 <= values.address - first < beside + records * row_bytes:
+            raise PackError(f"{path} is compressed, and cannot be mapped; delete it to have it rebuilt")
     return index
+
+
+def _width(type: pa.DataType) -> int:
+    return type.bit_width // 8
 
 
 def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:

@@ -26,10 +26,14 @@ import pyarrow.compute as pc
 from .. import _C
 from ..errors import PackError
 from . import arrow
-from .layout import REMOVED, check_regular, read_table, write_durably
+from .layout import REMOVED, read_table, read_whole, write_durably
 from .manifest import has_checks, read_manifest, write_manifest
+from .plain_json import plain_json
 
 _CHECK = re.compile(rb'(\{.+), "check": "([0-9a-f]{16})"\}')
+_MOST_BYTES = 1 << 30  # of the log: seven million lines
+_FEW_LINES = 1 << 16
+_LEAST_LINE_BYTES = 20  # of an id and a record
 _CONTRADICTIONS = 10  # that a message names
 _REMEDY = f"take {REMOVED} and pack.json from a copy of the pack (docs/takedown.md)"
 
@@ -217,12 +221,13 @@ def generation_of(removed: np.ndarray) -> int:
 
 
 def _content(path: Path) -> bytes:
-    if path.exists():
-        check_regular(path)
     try:
-        return path.read_bytes()
+        content = read_whole(path, _MOST_BYTES)
     except FileNotFoundError:
         return b""
+    if content.count(b"\n") > max(_FEW_LINES, len(content) // _LEAST_LINE_BYTES):  # each takes memory
+        raise PackError(f"{path} has more lines than its {len(content):,} bytes can hold removals; {_REMEDY}")
+    return content
 
 
 def _first(pack_id: str) -> str:
@@ -236,8 +241,8 @@ def _next(check: str, line: bytes) -> str:
 def _entry(where: str, line: bytes, records: int, deletable: bool) -> dict[str, Any]:
     """Parse a line. deletable: it is the last one, and pack.json does not count it."""
     try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        entry = plain_json(line)
+    except ValueError as error:
         if deletable:
             raise PackError(
                 f"{where} (its last) is cut off or damaged: {line!r}. Take the file from a copy of the pack; or delete "

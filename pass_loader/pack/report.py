@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .inspect import Picture
-from .layout import REFUSED, publish
+from .layout import REFUSED, fresh, publish
 
 KEPT = 1000  # refusals that a report holds
 
@@ -49,7 +49,7 @@ class Refusals:
         """Write all of them to refused.jsonl, if any; put the first KEPT and their number into the report."""
         path = self._root / REFUSED
         temporary = path.with_name(path.name + ".tmp")
-        with open(temporary, "w+", encoding="ascii") as file:
+        with open(fresh(temporary), "w+", encoding="ascii") as file:
             for part in (self._listed, self._judged):
                 part.seek(0)
                 shutil.copyfileobj(part, file)

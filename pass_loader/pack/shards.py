@@ -16,7 +16,7 @@ from .. import _C
 from ..errors import BadPictureError, PackError
 from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
-from .layout import append_member, end_tar, member_name, publish, shard_names
+from .layout import append_member, end_tar, fresh, member_name, publish, shard_names
 from .report import Refusal, Report
 from .source import MAX_PICTURE_BYTES, Entry, Source
 
@@ -63,7 +63,7 @@ class Shard:
         content = {**vars(self), "entries": entries, "report": asdict(self.report)}
         path = _rows_path(root, self.number)
         temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(content, default=str), encoding="ascii")
+        fresh(temporary).write_text(json.dumps(content, default=str), encoding="ascii")
         return temporary, path
 
     @classmethod

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from ..limits import limits
 from . import arrow
 from .archives import TarSource, members
 from .cores import usable_cores
@@ -56,24 +57,31 @@ def verify(
     *,
     decode: bool = False,
     workers: int | None = None,
+    max_pixels: int | None = None,
+    max_scans: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Verification:
     """Check every file of a pack, and the files against each other.
 
-    decode: prove every live picture by decoding it. workers: threads; None: one a core. progress: called with the bytes
-    checked. Raises nothing: what is wrong stands in the result.
+    decode: prove every live picture by decoding it. workers: threads; None: one a core. max_pixels, max_scans: a live
+    picture of more is a problem, with `decode`; None for the defaults (docs/packing.md). progress: called with the
+    bytes checked. Raises nothing, but ValueError for such a limit out of range: what is wrong stands in the result.
     """
+    most = limits(max_pixels, max_scans)
     began = time.monotonic()
     found = Verification()
     try:
-        _verify(Path(path), found, decode, workers or usable_cores(), progress or (lambda _: None))
+        _verify(Path(path), found, most if decode else None, workers or usable_cores(), progress or (lambda _: None))
     except Exception as error:  # whatever a damaged file makes a library raise
         found.append(_said(error))
     found.seconds = round(time.monotonic() - began, 3)
     return found
 
 
-def _verify(root: Path, found: Verification, decode: bool, workers: int, progress: Callable[[int], None]) -> None:
+def _verify(
+    root: Path, found: Verification, decode: dict[str, int] | None, workers: int, progress: Callable[[int], None]
+) -> None:  # fmt: skip
+    """decode: the limits of decoding; None: nothing is decoded."""
     manifest = read_manifest(root)
     if not has_checks(manifest):
         found.notes.append(
@@ -170,7 +178,9 @@ class _Result:
 
 
 class _Check:
-    def __init__(self, pack: Pack, log: Log, paths: list[Path], decode: bool, progress: Callable[[int], None]):
+    def __init__(
+        self, pack: Pack, log: Log, paths: list[Path], decode: dict[str, int] | None, progress: Callable[[int], None]
+    ):  # fmt: skip
         self.pack, self.log, self.paths, self.decode, self.progress = pack, log, paths, decode, progress
         self.lines = log.by_shard(pack.manifest)
 
@@ -199,6 +209,9 @@ class _Check:
         name_of = self.pack.shards[shard]["table"]
         if table.column("record").to_pylist() != list(range(first, first + table.num_rows)):
             yield f"{name_of}: its records are not {first} to {first + table.num_rows - 1}"
+        labels = arrow.to_numpy(table.column("label"))
+        if self.pack.classes and not -1 <= labels.min() <= labels.max() < len(self.pack.classes):
+            yield f"{name_of}: it has labels beyond the {len(self.pack.classes)} classes of pack.json"
         for name in INDEX_SCHEMA.names:
             if found.column(name).combine_chunks() != want.column(name).combine_chunks():
                 yield f"{name_of}: column {name} differs from {self.pack.manifest['index']}"
@@ -222,10 +235,10 @@ class _Check:
                     result.problems.append(f"{where}: the tar has no member {name} of {place}")
                     continue
                 data = os.pread(file.fileno(), row["length"], row["offset"])
-                decode = self.decode and not dead
+                decode = None if dead else self.decode
                 result.problems += (f"{where}: {problem}" for problem in _verify_picture(data, row, decode))
                 result.bytes += len(data)
-                result.decoded += decode
+                result.decoded += decode is not None
                 self.progress(len(data))
         for name in in_tar:
             result.problems.append(f"{tar_name}: member {name} is in no row of {self.pack.shards[shard]['table']}")
@@ -244,15 +257,15 @@ def _readable(tar: Path) -> Iterator[str]:
         yield f"{tar}: {_said(error)}"
 
 
-def _verify_picture(data: bytes, row: dict[str, Any], decode: bool) -> Iterator[str]:
+def _verify_picture(data: bytes, row: dict[str, Any], decode: dict[str, int] | None) -> Iterator[str]:
     crc = _C.crc32c(data)
     if crc != row["crc32c"]:
         yield f"CRC32C is {crc:08x}, its row says {row['crc32c']:08x}: the bytes were changed"
         return
     try:
         header = _C.read_header(data)
-        if decode:
-            _C.check_decodes(data)
+        if decode is not None:
+            _C.check_decodes(data, **decode)
     except BadPictureError as error:
         yield str(error)
         return

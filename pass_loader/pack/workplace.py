@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import FINISHED, MANIFEST, UNFINISHED, changing, locked, make_directory, write_durably
+from .layout import FINISHED, MANIFEST, UNFINISHED, changing, locked, make_directory, read_whole, write_durably
 from .manifest import write_manifest
 from .metadata import METADATA_SCRATCH
+from .plain_json import plain_json
 
 _OURS = re.compile(
     r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|(un)?finished(\.tmp)?|"
     r"locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|" + METADATA_SCRATCH
 )
+_MOST_BYTES = 64 << 20  # of a mark, which holds a report with 1,000 refusals
 _KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
 
 
@@ -87,6 +89,8 @@ def _begin(root: Path, plan: str, inputs: Callable[[], str]) -> dict[str, Any] |
         if name != UNFINISHED and not (goes_on and _KEPT.fullmatch(name)):
             (root / name).unlink()
     if not goes_on:
+        if (root / UNFINISHED).is_symlink():
+            (root / UNFINISHED).unlink()
         (root / UNFINISHED).touch()
         write_durably(root / UNFINISHED, json.dumps({"plan": plan}).encode())
     return None
@@ -95,7 +99,7 @@ def _begin(root: Path, plan: str, inputs: Callable[[], str]) -> dict[str, Any] |
 def _read(mark: Path) -> dict[str, Any]:
     """Read UNFINISHED or FINISHED: an empty dict where it is missing, was just made or is damaged."""
     try:
-        found = json.loads(mark.read_bytes())
+        found = plain_json(read_whole(mark, _MOST_BYTES))
     except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

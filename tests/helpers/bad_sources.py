@@ -205,7 +205,7 @@ def _folder(root: Path, tree: dict[str, bytes], dice: random.Random) -> Path:
             elif what == 2:
                 os.mkdir(path)
             else:
-                with open(path, "wb") as file:
+                with open(path, "xb") as file:  # not through a link, nor into a pipe, of that name
                     file.write(data)
         except OSError:  # a name twice, or a name that no file may have
             continue

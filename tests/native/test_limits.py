@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import pass_loader
-from pass_loader import BadPictureError, RecordError, _C, recipes
+from pass_loader import BadPictureError, PackError, RecordError, _C, recipes
 from pass_loader.cli.main import main
-from pass_loader.pack import Pack, build
+from pass_loader.pack import Pack, build, convert, verify
+from pass_loader.pack.inspect import inspect
 
 from ..helpers.corpus import jpeg, many_scans, noise
 from ..helpers.pngwriter import RGB, png
@@ -114,3 +117,74 @@ def test_the_loader_takes_it_for_a_bad_record(tmp_path: Path) -> None:
     for wrong in ({"max_pixels": 0}, {"max_pixels": 178_956_971}, {"max_scans": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             pass_loader.DataLoader(dataset, **wrong)  # type: ignore[arg-type]
+
+
+def test_verify_and_convert_take_them(tmp_path: Path) -> None:
+    """A pack that `build` made with other limits than the defaults can be proven, and converted, with the same ones."""
+    source = write_tree(tmp_path / "in", {"a.jpg": jpeg(noise(30, 40)), "scans.jpg": many_scans(600)})
+    build([source], tmp_path / "pack", max_scans=700, workers=1)
+    (problem,) = verify(tmp_path / "pack", decode=True)
+    assert "id scans" in problem and "more than 500 scans" in problem
+    assert verify(tmp_path / "pack") == [] and verify(tmp_path / "pack", decode=True, max_scans=700) == []
+    (problem,) = verify(tmp_path / "pack", decode=True, max_scans=700, max_pixels=1300)
+    assert "id scans" in problem and "max_pixels" in problem, "64 x 64"
+    assert main(["verify", str(tmp_path / "pack"), "--decode", "--max-scans", "700", "--max-pixels", "5000"]) == 0
+    assert main(["verify", str(tmp_path / "pack"), "--decode"]) == 1
+    with pytest.raises(ValueError, match="max_scans"):
+        verify(tmp_path / "pack", max_scans=0)
+    for name, limits, dct in (("default", {}, 1), ("pixels", {"max_pixels": 1199, "max_scans": 700}, 0)):
+        done = convert(tmp_path / "pack", tmp_path / name, "dct", **limits)  # type: ignore[arg-type]
+        assert (done.dct, done.jpeg) == (dct, 2 - dct), name
+    with pytest.raises(PackError, match="other options"):
+        convert(tmp_path / "pack", tmp_path / "pixels", "dct", max_pixels=1200)
+    convert(tmp_path / "pack", tmp_path / "dct", "dct")
+    with pytest.raises(PackError, match="id a: .*more than max_pixels"):
+        convert(tmp_path / "dct", tmp_path / "back", "jpeg", max_pixels=1199)
+
+
+def webp(kind: str, height: int, width: int) -> bytes:
+    """Return a WebP that claims a size, and has no pixels."""
+    sides = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    body = {
+        "VP8X": bytes(4) + sides,
+        "VP8L": b"\x2f" + ((height - 1) << 14 | (width - 1)).to_bytes(4, "little"),
+        "VP8 ": b"\x10\2\0\x9d\x01\x2a" + width.to_bytes(2, "little") + height.to_bytes(2, "little"),
+    }[kind].ljust(20, b"\0")
+    chunk = kind.encode() + len(body).to_bytes(4, "little") + body
+    return b"RIFF" + (len(chunk) + 4).to_bytes(4, "little") + b"WEBP" + chunk
+
+
+@pytest.mark.parametrize("kind", ["VP8X", "VP8L", "VP8 "])
+@pytest.mark.parametrize("to", ["jpeg", "png"])
+def test_a_webp_is_measured_before_pillow_takes_memory(monkeypatch: pytest.MonkeyPatch, kind: str, to: str) -> None:
+    def opened(*_: object, **__: object) -> None:
+        raise AssertionError("Pillow opens it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "open", opened)
+        with pytest.raises(BadPictureError, match="16000 x 12000 .* is 192000000 pixels, more than max_pixels"):
+            inspect(webp(kind, 16000, 12000), to)
+        with pytest.raises(BadPictureError, match="300 x 200 .* is 60000 pixels, more than max_pixels .* is 59999"):
+            inspect(webp(kind, 300, 200), to, max_pixels=59_999)
+    with pytest.raises(BadPictureError, match="Pillow cannot read it"):
+        inspect(webp(kind, 300, 200), to, max_pixels=60_000)
+
+
+@pytest.mark.parametrize("format", ["WEBP", "TIFF", "BMP", "GIF", "PNG"])
+def test_pillow_does_not_load_what_is_too_large(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    out = io.BytesIO()
+    Image.fromarray(noise(30, 40)).save(out, format)
+    assert inspect(out.getvalue(), "jpeg", max_pixels=1200).height == 30
+
+    def loaded(*_: object) -> None:
+        raise AssertionError("Pillow decodes it")
+
+    monkeypatch.setattr(Image.Image, "convert", loaded)
+    with pytest.raises(BadPictureError, match="30 x 40 .* is 1200 pixels, more than max_pixels .* is 1199"):
+        inspect(out.getvalue(), "jpeg", max_pixels=1199)
+
+
+def test_no_program_is_started() -> None:
+    """Pillow would start Ghostscript for an EPS."""
+    with pytest.raises(BadPictureError, match="Pillow cannot read it"):
+        inspect(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n", "png")

@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +22,7 @@ from pass_loader.pack.metadata import plain_key
 from pass_loader.pack.sources import open_sources
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.pngwriter import png
 from ..helpers.trees import tar_of, write_tree
 
 PICTURE = [jpeg(noise(8, 8, seed)) for seed in range(6)]
@@ -112,6 +115,20 @@ def test_several_pictures_in_a_sample(tmp_path: Path) -> None:
         build([tar], tmp_path / "none4", id="path")
 
 
+@pytest.mark.parametrize("shard_bytes", [1, 1 << 30])
+def test_several_pictures_late_in_a_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int) -> None:
+    """After the entries that are looked at first, too: an error that names the option, no pack, no wrong label."""
+    monkeypatch.setattr("pass_loader.pack.archives._CHECKED", 2)
+    files = {f"a{n}.{end}": PICTURE[n] if end == "jpg" else b"1" for n in range(4) for end in ("jpg", "cls")}
+    files |= {"z.cls": b"3", "z.depth.png": b"no picture", "z.image.jpg": PICTURE[4]}
+    tar = tar_of(tmp_path / "t.tar", files)
+    for _ in range(2):  # the same command again, after the cut
+        with pytest.raises(PackError, match="the sample z has several pictures.*depth.png, image.jpg: --image-key"):
+            build([tar], tmp_path / "pack", shard_bytes=shard_bytes)
+        with pytest.raises(PackError, match="not a pack"):
+            Pack(tmp_path / "pack")
+
+
 CUT = {"dots": ["img_0.0.jpg", "img_0.1.jpg", "img_0.2.jpg"], "folders": ["cat/1.jpg", "dog/1.jpg", "elk/1.jpg"]}
 
 
@@ -178,8 +195,9 @@ def test_other_formats_without_loss(tmp_path: Path) -> None:
         out = io.BytesIO()
         Image.new(mode, (3, 3)).save(out, "TIFF")
         files[name] = out.getvalue()
+    files["p.png"] = png(noise(5, 6))
     report = build([write_tree(tmp_path / "in", files)], tmp_path / "pack", transcode="png")
-    assert (report.pictures, report.transcoded, sorted(r.id for r in report.refused)) == (7, 6, ["y", "z"])
+    assert (report.pictures, report.transcoded, sorted(r.id for r in report.refused)) == (8, 6, ["y", "z"])
     samples = Samples(tmp_path / "pack", recipes.mocov2())
     for name, (picture, _) in pictures.items():
         stored = Image.open(io.BytesIO(samples.read(samples.record_of(name[0]))))
@@ -189,6 +207,7 @@ def test_other_formats_without_loss(tmp_path: Path) -> None:
             decoded = samples.decode(samples.record_of(name[0]))
             assert np.array_equal(decoded, np.asarray(picture.convert("RGB"))), name
     assert samples.read(samples.record_of("j")) == PICTURE[0]
+    assert samples.read(samples.record_of("p")) == files["p.png"], "a PNG stays as it is"
     with pytest.raises(ValueError, match="transcode is 'gif'"):
         build([tmp_path / "in"], tmp_path / "no", transcode="gif")
 
@@ -246,6 +265,67 @@ def test_tables_in_words(tmp_path: Path) -> None:
         (tmp_path / "m.csv").write_bytes(content)
         with pytest.raises(PackError, match=words):
             build([root], tmp_path / "pack", metadata=tmp_path / "m.csv")
+
+
+JPEGS = [jpeg(noise(8, 8, 10)), jpeg(noise(8, 8, 11))]
+BROKEN = pa.Array.from_buffers(
+    pa.string(), 2, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"x\xff")]
+)
+LATE = pa.array([0, 2**62], pa.timestamp("us"))  # no date that Python has
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        ("hash,x,y\na,1,2\nb,3,Jürgen\n".encode("latin1"), "line 3, column 'y': b'J.xfcrgen' is not UTF-8"),
+        (b"hash,x\na,1\nb,1,2\n", "line 3 has 3 columns, the first line 2"),
+        (b'{"hash": "a"}\n', "it is JSON: .*read_json"),
+        (b"PK\3\4....", "a spreadsheet: save its table as CSV"),
+        (b"hash\tx\na\t1\n", "parted by tabs"),
+        (pa.table({"hash": ["a", "b"], "x": BROKEN}), "row 1, column 'x': Invalid UTF8"),
+        (pa.table({"hash": BROKEN, "x": [1, 2]}), "row 1, column 'hash': Invalid UTF8"),
+        (pa.table({"hash": ["a", "b"], "x": LATE}), "row 1, column 'x': date value out of range"),
+        (pa.table({"hash": [["a"], ["b"]]}), "column 'hash' holds list.*; ids are text or whole numbers"),
+    ],
+)
+def test_wrong_values_of_tables(tmp_path: Path, content: bytes | pa.Table, words: str) -> None:
+    """Of CSV and Parquet files: row or line, and column."""
+    root = write_tree(tmp_path / "in", {"a.jpg": PICTURE[0]})
+    if isinstance(content, bytes):
+        (tmp_path / "m").write_bytes(content)
+    else:
+        pq.write_table(content, tmp_path / "m")
+    with pytest.raises(PackError, match=words):
+        build([root], tmp_path / "pack", metadata=tmp_path / "m")
+
+
+@pytest.mark.parametrize("column, words", [(BROKEN, "row 1, column 'x': .*utf-8"), (LATE, "row 1, column 'x': date")])
+def test_wrong_values_of_parquet_sources(tmp_path: Path, column: pa.Array, words: str) -> None:
+    pq.write_table(pa.table({"image": JPEGS, "id": ["a", "b"], "x": column}), tmp_path / "p.parquet")
+    with pytest.raises(PackError, match=words):
+        build([tmp_path / "p.parquet"], tmp_path / "pack")
+
+
+def test_rows_without_a_key(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "in", {"a.jpg": PICTURE[0], "b.jpg": PICTURE[1]})
+    pq.write_table(pa.table({"hash": ["a", None, None], "x": [1, 2, 3]}), tmp_path / "m.parquet")
+    report = build([root], tmp_path / "pack", metadata=tmp_path / "m.parquet")
+    assert (report.without_metadata, report.metadata_unused, report.hints) == (1, 2, [])
+
+
+def test_what_does_not_go_together_ends_early(tmp_path: Path) -> None:
+    """Labels by name and by number, columns of sources and of the table: not after all that is packed before."""
+    names = write_tree(tmp_path / "in", {"cat/2.jpg": PICTURE[0]})
+    numbers = tar_of(tmp_path / "n.tar", {"1.cls": b"4", "1.jpg": PICTURE[1]})
+    columns = tar_of(tmp_path / "c.tar", {"1.json": b'{"x": 4}', "1.jpg": PICTURE[1]})
+    (tmp_path / "m.csv").write_text("hash,x\na,1\n")
+    for number, (second, table, words) in enumerate((
+        (numbers, None, "numbers as labels, others names .cat.: pack them apart"),
+        (columns, tmp_path / "m.csv", "c.tar and .*m.csv both have the columns"),
+    )):  # fmt: skip
+        with pytest.raises(PackError, match=words):
+            build([names, second], tmp_path / str(number), metadata=table, shard_bytes=1)
+        assert not (tmp_path / str(number) / "shard-00001.tar").exists()
 
 
 def test_what_was_said_is_kept(tmp_path: Path) -> None:
