@@ -131,7 +131,7 @@ build/aarch64/sysroot:
 	for deb in build/aarch64/*_arm64.deb; do dpkg -x $$deb $@; done
 
 # Without torch and pandas; then the loader with the lowest torch, some GB to download. The newest go with $(VENV)'s _C.
-lowest_versions := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",' | sed 's/>=/==/g')
+lowest_versions := $(shell sed -n 's/^\(dependencies\|torch\) = \[\([^]]*\)\].*/\2/p' pyproject.toml | tr -d '",' | sed 's/>=/==/g')
 plain = rm -rf build/lowest/run && mkdir build/lowest/run && PYTHONPATH=. $(1) tests/helpers/plain_install.py build/lowest/run
 lowest: setup
 	@$(PYTHON_LOWEST) --version >/dev/null 2>&1 || { echo "No Python 3.10 here: PYTHON_LOWEST= names one"; exit 1; }

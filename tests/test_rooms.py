@@ -172,6 +172,7 @@ def test_test_files_stand_in_the_room_of_what_they_test() -> None:
     assert {path.parent.name for path in TESTS.glob("*/__init__.py")} == rooms
     of_the_whole = {
         "test_benchmarks.py",
+        "test_imports.py",
         "test_lowest.py",
         "test_packaging.py",
         "test_public_names.py",
