@@ -177,6 +177,7 @@ def test_test_files_stand_in_the_room_of_what_they_test() -> None:
         "test_packaging.py",
         "test_public_names.py",
         "test_rooms.py",
+        "test_wheels.py",
     }
     assert {path.name for path in TESTS.glob("test_*.py")} == of_the_whole
 
