@@ -9,6 +9,7 @@
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
+# make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this one
 # make lowest   the package with the lowest versions that pyproject.toml allows, then with the newest
 # Everything happens in .venv, made when missing. TORCH= chooses another torch.
 SHELL := /bin/bash
@@ -18,6 +19,8 @@ TORCH ?= torch==2.13.0
 TORCHVISION ?= torchvision==0.28.0
 PYTHON_LOWEST ?= $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),python3.10)
 PILLOW12 ?= pillow==12.3.0
+PYTHONS ?= cp310 cp311 cp312 cp313 cp313t cp314 cp314t
+PROCESSORS ?= x86_64
 DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
@@ -25,7 +28,7 @@ sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu cs
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo check test long lint docs bench sanitize fuzz cuda aarch64 lowest print-lowest clean
+.PHONY: setup demo check test long lint docs bench sanitize fuzz cuda aarch64 wheels lowest print-lowest clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -133,13 +136,28 @@ build/aarch64/sysroot:
 	cd build/aarch64 && apt-get $(arm64) download libjpeg62-turbo-dev libzstd-dev
 	for deb in build/aarch64/*_arm64.deb; do dpkg -x $$deb $@; done
 
+# The tests install each wheel whose Python is here. They need $(VENV) for batches alone.
+tester = $(if $(wildcard $(VENV)/.built),$(bin)/python,build/wheels/venv/bin/python)
+wheels: build/wheels/venv/.installed
+	@$(call need,nasm,nasm)
+	@$(call need,g++,g++)
+	rm -f dist/*.whl
+	build/wheels/venv/bin/python -m wheels.build --out dist --processors $(PROCESSORS) --pythons $(PYTHONS)
+	PASS_LOADER_WHEELS=dist $(tester) -m pytest -q --noconftest tests/test_wheels.py
+
+build/wheels/venv/.installed: pyproject.toml
+	$(PYTHON) -m venv build/wheels/venv
+	build/wheels/venv/bin/pip install -q "setuptools>=77" "pybind11>=3" wheel pytest \
+	  $$(sed -n 's/^wheels = \[\(.*\)\].*/\1/p' pyproject.toml | tr -d '",')
+	touch $@
+
 # Without torch and pandas; then the loader with the lowest torch, some GB to download. The newest go with $(VENV)'s _C.
-lowest_versions := $(shell sed -n 's/^dependencies = \[\(.*\)\]/\1/p' pyproject.toml | tr -d '",' | sed 's/>=/==/g')
+lowest_versions := $(shell sed -n 's/^\(dependencies\|torch\) = \[\([^]]*\)\].*/\2/p' pyproject.toml | tr -d '",' | sed 's/>=/==/g')
 plain = rm -rf build/lowest/run && mkdir build/lowest/run && PYTHONPATH=. $(1) tests/helpers/plain_install.py build/lowest/run
 lowest: setup
 	@$(PYTHON_LOWEST) --version >/dev/null 2>&1 || { echo "No Python 3.10 here: PYTHON_LOWEST= names one"; exit 1; }
 	$(PYTHON_LOWEST) -m venv build/lowest/lowest && $(PYTHON) -m venv build/lowest/newest
-	build/lowest/lowest/bin/pip install -q "setuptools>=77" "pybind11>=2.12" wheel $(filter-out torch==%,$(lowest_versions))
+	build/lowest/lowest/bin/pip install -q "setuptools>=77" "pybind11>=2.13" wheel $(filter-out torch==%,$(lowest_versions))
 	PASS_LOADER_CUDA=0 build/lowest/lowest/bin/pip install -q --no-deps --no-build-isolation -e .
 	$(call plain,build/lowest/lowest/bin/python)
 	build/lowest/newest/bin/pip install -q --upgrade numpy pyarrow pillow tqdm
@@ -169,7 +187,7 @@ $(VENV)/.created:
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
-	$(bin)/pip install -q "setuptools>=77" "pybind11>=2.12" wheel
+	$(bin)/pip install -q "setuptools>=77" "pybind11>=2.13" wheel
 	$(bin)/pip install -q "$(TORCH)" numpy
 	$(bin)/pip install -q --no-deps "$(TORCHVISION)"
 	touch $@

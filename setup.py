@@ -3,6 +3,7 @@
 PASS_LOADER_CUDA=1 fails without nvcc, PASS_LOADER_CUDA=0 leaves _cuda out. nvcc: that of CUDA_HOME, else of the PATH.
 PASS_LOADER_CUDA_ARCHITECTURES="80 90" compiles for these compute capabilities, and for later ones PTX of the last.
 PASS_LOADER_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer.
+PASS_LOADER_STATIC=1 puts libstdc++ inside, and whichever of the libraries pkg-config finds as archives: for wheels.
 PASS_LOADER_WERROR=1 turns warnings into errors (used by our own tests).
 """
 
@@ -47,6 +48,10 @@ if os.environ.get("PASS_LOADER_SANITIZE") == "1":
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     compile_args += sanitizers + ["-g", "-O1", "-DPASS_LOADER_ASAN"]
     link_args += sanitizers
+static_args = []
+if os.environ.get("PASS_LOADER_STATIC") == "1":
+    static_args = ["-static-libstdc++", "-s", "-Wl,--version-script=csrc/exports.map", "-Wl,--build-id=none"]
+    link_args += static_args
 if os.environ.get("PASS_LOADER_WERROR") == "1":
     compile_args.append("-Werror")
 
@@ -84,16 +89,21 @@ def library_folders(nvcc: str) -> list[str]:
     return [part[2:] for part in shlex.split(line[1] if line else "") if part.startswith("-L")]
 
 
+def nvcc_command(nvcc: str) -> list[str]:
+    """What compiles a kernel, without its names of files."""
+    codes = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
+    codes.append("-gencode=arch=compute_{0},code=compute_{0}".format(ARCHITECTURES[-1]))  # PTX
+    # -fmad=false, as -ffp-contract=off above.
+    host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off"
+    strict = ["-Werror=all-warnings"] if os.environ.get("PASS_LOADER_WERROR") == "1" else []
+    return [nvcc, "-std=c++20", "-O3", "-fmad=false", *codes, "-Icsrc", f"-Xcompiler={host}", *strict]
+
+
 class BuildExtensions(build_ext):
     def build_extension(self, ext: Pybind11Extension) -> None:
         if ext.name == "pass_loader._cuda" and nvcc is not None:
             os.makedirs(self.build_temp, exist_ok=True)
-            codes = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in ARCHITECTURES]
-            codes.append("-gencode=arch=compute_{0},code=compute_{0}".format(ARCHITECTURES[-1]))  # PTX
-            # -fmad=false, as -ffp-contract=off above.
-            host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off"
-            strict = ["-Werror=all-warnings"] if os.environ.get("PASS_LOADER_WERROR") == "1" else []
-            command = [nvcc, "-std=c++20", "-O3", "-fmad=false", *codes, "-Icsrc", f"-Xcompiler={host}", *strict]
+            command = nvcc_command(nvcc)
             ext.extra_objects = []
             for source in KERNELS:
                 made = os.path.join(self.build_temp, f"{os.path.basename(source)}.o")
@@ -126,7 +136,7 @@ if nvcc is not None:
             cxx_std=20,
             extra_compile_args=compile_args,
             # The runtime's names stay inside: torch brings another one.
-            extra_link_args=["-Wl,--exclude-libs,ALL", "-pthread"],
+            extra_link_args=["-Wl,--exclude-libs,ALL", "-pthread", *static_args],
             library_dirs=library_folders(nvcc),
             libraries=["cudart_static", "dl", "rt"],
         )

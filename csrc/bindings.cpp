@@ -54,9 +54,9 @@ py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Ar
   Array<int32_t> chosen(n);
   Array<int64_t> which(n);
   for (size_t i = 0; i < keys.size(); ++i) {
-    PL_CHECK(counts[i] >= 0 && counts[i] < int64_t{1} << 31, Fault::argument,
-             "a negative number of companions, or too many");
-    const CompanionDraw drawn = draw_companion(keys[i], views, static_cast<uint32_t>(counts[i]), probability);
+    const int64_t count = counts[i];
+    PL_CHECK(count >= 0 && count < int64_t{1} << 31, Fault::argument, "a negative number of companions, or too many");
+    const CompanionDraw drawn = draw_companion(keys[i], views, static_cast<uint32_t>(count), probability);
     chosen.mutable_data()[i] = drawn.view;
     which.mutable_data()[i] = drawn.companion;
   }
@@ -135,13 +135,13 @@ std::vector<SampleKey> pass_loader::keys_of(uint64_t seed, const Array<int64_t>&
   std::vector<SampleKey> keys;
   keys.reserve(of.size());
   for (size_t i = 0; i < of.size(); ++i) {
-    PL_CHECK(draw[i] < kMaxDraws, Fault::argument, "draw %u: want [0, %u)", draw[i], kMaxDraws);
     keys.push_back({seed, epoch[i], of[i], draw[i]});
+    PL_CHECK(keys.back().draw < kMaxDraws, Fault::argument, "draw %u: want [0, %u)", keys.back().draw, kMaxDraws);
   }
   return keys;
 }
 
-PYBIND11_MODULE(_C, m) {
+PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
   m.doc() = "The native half of pass_loader: decode, plan, render, read, thread.";
   auto base = py::reinterpret_steal<py::object>(PyErr_NewExceptionWithDoc(
       "pass_loader.PassLoaderError", "The base class of pass_loader's own errors.", PyExc_Exception, nullptr));

@@ -39,9 +39,10 @@ inline Limits limits_of(int64_t max_pixels, int max_scans) {
 }
 
 inline std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
-  std::span<const ViewSpec> specs = column(rows);
+  const std::span<const ViewSpec> borrowed = column(rows);
+  std::vector<ViewSpec> specs(borrowed.begin(), borrowed.end());  // checked as a copy, which no other thread changes
   check_recipe(specs);
-  return {specs.begin(), specs.end()};
+  return specs;
 }
 
 void bind_pictures(pybind11::module_& m);

@@ -1,5 +1,6 @@
 // The module pass_loader._cuda, a library of its own. torch's memory is passed as addresses, its streams as handles.
 #include <cstring>
+#include <mutex>
 #include <vector>
 
 #include <pybind11/numpy.h>
@@ -62,17 +63,31 @@ std::vector<cuda::Job> jobs_of(const py::array& plans, const Array<int32_t>& pic
   return jobs;
 }
 
-void render(cuda::Renderer& self, const Array<int64_t>& pictures, const py::array& plans,
-            const Array<int32_t>& picture_of, const Array<int64_t>& outs, uintptr_t stream) {
+// Several threads take turns.
+struct PyRenderer {
+  explicit PyRenderer(const cuda::Options& options) : renderer(options) {}
+  template <typename Value>
+  Value get(Value (cuda::Renderer::*what)() const) {
+    WithoutGil without_gil;
+    std::lock_guard lock(mutex);
+    return (renderer.*what)();
+  }
+  std::mutex mutex;
+  cuda::Renderer renderer;
+};
+
+void render(PyRenderer& self, const Array<int64_t>& pictures, const py::array& plans, const Array<int32_t>& picture_of,
+            const Array<int64_t>& outs, uintptr_t stream) {
   const std::vector<cuda::Picture> borrowed = pictures_of(pictures);
   const std::vector<cuda::Job> jobs = jobs_of(plans, picture_of, outs);
   WithoutGil without_gil;
-  self.render(borrowed, jobs, reinterpret_cast<void*>(stream));
+  std::lock_guard lock(self.mutex);
+  self.renderer.render(borrowed, jobs, reinterpret_cast<void*>(stream));
 }
 
 }  // namespace
 
-PYBIND11_MODULE(_cuda, m) {
+PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   m.doc() = "Views rendered on a GPU. Importing this calls nothing of CUDA.";
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
@@ -83,13 +98,13 @@ PYBIND11_MODULE(_cuda, m) {
   });
   m.attr("view_plan_bytes") = sizeof(ViewPlan);
   m.def("unavailable", &cuda::unavailable);
-  py::class_<cuda::Renderer>(m, "Renderer")
+  py::class_<PyRenderer>(m, "Renderer")
       .def(py::init([](int device, int element_bytes, bool channels_last, const Array<uint32_t>& table, size_t limit) {
-             return std::make_unique<cuda::Renderer>(options_of(device, element_bytes, channels_last, table, limit));
+             return std::make_unique<PyRenderer>(options_of(device, element_bytes, channels_last, table, limit));
            }),
            "device"_a, "element_bytes"_a, "channels_last"_a, "table"_a, "workspace_limit"_a = size_t{512} << 20)
       .def("render", &render, "pictures"_a, "plans"_a, "picture_of"_a, "outs"_a, "stream"_a)
-      .def_property_readonly("device_bytes", &cuda::Renderer::device_bytes)
-      .def_property_readonly("allocations", &cuda::Renderer::allocations);
+      .def_property_readonly("device_bytes", [](PyRenderer& self) { return self.get(&cuda::Renderer::device_bytes); })
+      .def_property_readonly("allocations", [](PyRenderer& self) { return self.get(&cuda::Renderer::allocations); });
   bind_nvjpeg(m, [](const py::object& device) { return cuda::make_gpu(device.cast<int>()); });
 }

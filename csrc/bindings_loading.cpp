@@ -219,10 +219,10 @@ void add_sources(RenderRequest& request, const Setup& setup, const py::object& s
   const auto given = sources.cast<Array<uint16_t>>();
   const std::span<const uint16_t> of = column(given);
   PL_CHECK(of.size() == request.samples.size(), Fault::argument, "want one source a record");
-  for (uint16_t source : of)
+  request.sources.assign(of.begin(), of.end());
+  for (uint16_t source : request.sources)
     PL_CHECK(source < setup.normalizations.size(), Fault::argument, "source %d: there are %zu", source,
              setup.normalizations.size());
-  request.sources.assign(of.begin(), of.end());
 }
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,

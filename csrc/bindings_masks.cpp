@@ -33,14 +33,15 @@ py::array_t<bool> block_masks(uint64_t seed, const Array<int64_t>& records, cons
   PL_CHECK(targets.ndim() == 1 && targets.size() == n, Fault::argument, "want one target a record");
   PL_CHECK(min_area > 0.0 && max_area > 0.0 && aspect_min >= 1e-3 && aspect_min <= 1.0, Fault::argument,
            "areas %g and %g, aspect %g: want areas above 0, the aspect in [0.001, 1]", min_area, max_area, aspect_min);
-  for (py::ssize_t i = 0; i < n; ++i)
-    PL_CHECK(targets.data()[i] >= 0.0 && targets.data()[i] <= mask.grid.cells(), Fault::argument,
-             "target %g, want [0, %d] cells", targets.data()[i], mask.grid.cells());
+  const std::vector<double> wanted(targets.data(), targets.data() + n);
+  for (double target : wanted)
+    PL_CHECK(target >= 0.0 && target <= mask.grid.cells(), Fault::argument, "target %g, want [0, %d] cells", target,
+             mask.grid.cells());
   py::array_t<bool> out({n, py::ssize_t{grid.first}, py::ssize_t{grid.second}});
   auto* cells = reinterpret_cast<uint8_t*>(out.mutable_data());
   WithoutGil without_gil;
   for (py::ssize_t i = 0; i < n; ++i, cells += mask.grid.cells()) {
-    mask.target = targets.data()[i];
+    mask.target = wanted[i];
     draw_block_mask(mask, keys[i], view, cells);
   }
   return out;

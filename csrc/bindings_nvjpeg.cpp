@@ -1,5 +1,7 @@
 #include "bindings_nvjpeg.h"
 
+#include <algorithm>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -23,7 +25,8 @@ std::vector<cuda::JpegFile> files_of(const Rows& rows) {
            "want files of shape (N, 6): address, bytes, height, width, bytes a row and a plane of RGB");
   std::vector<cuda::JpegFile> files;
   for (py::ssize_t i = 0; i < rows.shape(0); ++i) {
-    const int64_t* row = rows.data(i, 0);
+    std::array<int64_t, 6> row;
+    std::copy_n(rows.data(i, 0), row.size(), row.begin());
     PL_CHECK(row[1] > 0 && row[2] > 0 && row[2] <= 65535 && row[3] > 0 && row[3] <= 65535 && row[4] >= row[3] &&
                  row[4] % 16 == 0 && row[5] >= row[4] * row[2] && row[5] % 16 == 0,
              Fault::argument, "file %zd: a bad size", i);

@@ -5,15 +5,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import recipes
 from ._C import view_plan_dtype as plan_dtype
-from .data.companions import Companions
-from .data.samples import Samples, render_plan
 from .errors import BadPictureError, PackError, PassLoaderError, RecordError, ShardError
-from .recipes import Recipe, ViewSpec
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from . import recipes
+    from .data.companions import Companions
+    from .data.plans import render_plan
+    from .data.samples import Samples
     from .gpu.cuda import cuda_available, cuda_reason
     from .loading.concat import ConcatDataset
     from .loading.dataset import ShardDataset
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .loading.mixed_loader import MixedLoader
     from .loading.rendering import normalize
     from .loading.sampler import EpochSampler
+    from .recipes import Recipe, ViewSpec
 
 __all__ = [
     "BadPictureError", "Companions", "ConcatDataset", "DataLoader", "EpochSampler", "MixedLoader", "PackError",
@@ -28,23 +29,37 @@ __all__ = [
     "cuda_reason", "normalize", "plan_dtype", "recipes", "render_plan",
 ]  # fmt: skip
 
-_NEEDS_TORCH = {
+# Names whose modules are imported when they are first used: those of `recipes` and `data` import Pillow or pyarrow,
+# those of `loading` and `gpu` torch.
+_LAZY = {
+    "Companions": ".data.companions",
     "ConcatDataset": ".loading.concat",
     "DataLoader": ".loading.loader",
     "EpochSampler": ".loading.sampler",
     "MixedLoader": ".loading.mixed_loader",
+    "Recipe": ".recipes",
+    "Samples": ".data.samples",
     "ShardDataset": ".loading.dataset",
+    "ViewSpec": ".recipes",
     "cuda_available": ".gpu.cuda",
     "cuda_reason": ".gpu.cuda",
     "normalize": ".loading.rendering",
+    "recipes": ".recipes",
+    "render_plan": ".data.plans",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import names that need torch when they are first used: packing works without it."""
-    if name not in _NEEDS_TORCH:
+    """Import what a name needs when it is first used. Raises ImportError where torch is needed and is not installed."""
+    if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(_NEEDS_TORCH[name], __name__), name)
+    try:
+        module = import_module(_LAZY[name], __name__)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "torch":
+            raise
+        raise ImportError(f"pass_loader.{name} needs torch: pip install torch", name="torch") from error
+    found = globals()[name] = module if name == "recipes" else getattr(module, name)
     return found
 
 

@@ -175,10 +175,12 @@ def test_test_files_stand_in_the_room_of_what_they_test() -> None:
     assert {path.parent.name for path in TESTS.glob("*/__init__.py")} == rooms
     of_the_whole = {
         "test_benchmarks.py",
+        "test_imports.py",
         "test_lowest.py",
         "test_packaging.py",
         "test_public_names.py",
         "test_rooms.py",
+        "test_wheels.py",
     }
     assert {path.name for path in TESTS.glob("test_*.py")} == of_the_whole
 

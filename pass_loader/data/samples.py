@@ -422,13 +422,3 @@ def _check_record(record: Any) -> None:
     if isinstance(record, str):
         raise TypeError(f"record is {record!r}, want its number: dataset.record_of({record!r}) tells it")
     operator.index(record)
-
-
-def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
-    """Execute plan rows on a picture.
-
-    pixels: (height, width, 3) uint8 RGB, or gray of (height, width, 1), uint8 or uint16. plan: rows of
-    pass_loader.plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of the same type.
-    Raises ValueError where a plan cannot be executed.
-    """
-    return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))

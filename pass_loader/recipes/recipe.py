@@ -14,7 +14,6 @@ import PIL
 
 from .. import _C
 from .batches import BATCHES, BatchStructure
-from .from_torchvision import translate
 from .masks import Masks
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -195,6 +194,8 @@ class Recipe:
 
         >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
         """
+        from .from_torchvision import translate  # imports PIL.Image
+
         read = translate(transform)
         return cls(
             name or read.name, tuple(ViewSpec(**fields) for fields in read.views), mean=read.mean, std=read.std,

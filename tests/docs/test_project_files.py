@@ -10,8 +10,8 @@ import pytest
 import pass_loader
 
 ROOT = Path(__file__).parents[2]
-PAGES = ["CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", ".github/pull_request_template.md"]
-FOLDERS = ("csrc", "pass_loader", "tests", "benchmarks", "docs")
+PAGES = ["CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "CHANGELOG.md", ".github/pull_request_template.md"]
+FOLDERS = ("csrc", "pass_loader", "tests", "benchmarks", "docs", "wheels", "recipe")
 # A tree without its hidden files, as `make sanitize` and the sdist have it, has nothing to check here.
 pytestmark = pytest.mark.skipif(not (ROOT / ".github").exists(), reason="not a checkout")
 
@@ -20,6 +20,14 @@ def test_versions() -> None:
     version = pass_loader.__version__
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
+    assert f'\n  version: "{version}"\n' in (ROOT / "recipe/recipe.yaml").read_text()
+
+
+def test_conda_requires_what_pip_requires() -> None:
+    needed = re.search(r"^dependencies = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.M)
+    run = re.search(r"\n  run:\n    - python\n((?:    - .*\n)*)", (ROOT / "recipe/recipe.yaml").read_text())
+    assert needed is not None and run is not None
+    assert re.findall(r"- (.*)", run[1].replace(" >=", ">=")) == re.findall(r'"(.*?)"', needed[1])
 
 
 def test_commits_are_checked_by_the_linters_of_make_lint() -> None:

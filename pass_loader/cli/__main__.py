@@ -1,0 +1,7 @@
+"""`python -m pass_loader.cli`: `pass-pack`, of this Python."""
+
+import sys
+
+from .main import main
+
+sys.exit(main())

@@ -1,0 +1,205 @@
+"""The wheels of `make wheels`: what is in them, what they ask of a machine, and that they work where nothing else is.
+
+PASS_LOADER_WHEELS names their folder; without it there is nothing to test. A wheel is installed and run for each Python
+that this machine has.
+"""
+
+from __future__ import annotations
+
+import email
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDER = os.environ.get("PASS_LOADER_WHEELS")
+WHEELS = sorted((ROOT / FOLDER).glob("*.whl")) if FOLDER else []
+MOST_BYTES = 10_000_000
+GLIBC = (2, 28)
+SYSTEM = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1"}
+LINKER = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
+LICENCES = ["LICENSE", "third_party/NOTICE", "libjpeg-turbo-3", "libpng-1.6", "zlib-1.3", "zstd-1.5", "pybind11-"]
+MADE_BY = [str(ROOT), str(Path.home()), "/tmp/", "/usr/include", "/usr/lib/gcc", "/usr/local", "site-packages"]
+SCENARIO = ROOT / "tests/helpers/wheel_scenario.py"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not WHEELS, reason="PASS_LOADER_WHEELS names no folder with wheels: `make wheels` does"),
+]
+each = pytest.mark.parametrize("wheel", WHEELS, ids=lambda path: "-".join(path.stem.split("-")[3:]))
+
+
+def parts(wheel: Path) -> tuple[str, str, str]:
+    """Return (cp313, cp313t, x86_64) of its name."""
+    found = re.fullmatch(r"pass_loader-[\d.]+-(cp3\d+)-(cp3\d+t?)-manylinux_2_28_(\w+)\.whl", wheel.name)
+    assert found is not None, wheel.name
+    return found[1], found[2], found[3]
+
+
+@cache
+def unpacked(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.testzip() is None
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture
+def libraries(wheel: Path, tmp_path: Path) -> list[Path]:
+    """The extensions of a wheel, as files."""
+    with zipfile.ZipFile(wheel) as archive:
+        return [Path(archive.extract(name, tmp_path)) for name in archive.namelist() if name.endswith(".so")]
+
+
+def readelf(*words: object) -> str:
+    return subprocess.run(["readelf", "-W", *map(str, words)], check=True, capture_output=True, text=True).stdout
+
+
+@each
+def test_names(wheel: Path) -> None:
+    """The tag is that of the metadata and of the extensions' names; `_cuda` is there; nothing but the package is."""
+    python, abi, processor = parts(wheel)
+    files = unpacked(wheel)
+    (info,) = {name.split("/")[0] for name in files if ".dist-info/" in name}
+    told = email.message_from_bytes(files[f"{info}/WHEEL"])
+    assert told["Root-Is-Purelib"] == "false" and told["Tag"] == f"{python}-{abi}-manylinux_2_28_{processor}"
+    suffix = f"cpython-{abi[2:]}-{processor}-linux-gnu.so"
+    extensions = {f"pass_loader/_C.{suffix}", f"pass_loader/_cuda.{suffix}"}
+    sources = {path for path in (ROOT / "pass_loader").rglob("*") if path.suffix in (".py", ".pyi", ".typed")}
+    ours = {str(path.relative_to(ROOT)) for path in sources}
+    assert {name for name in files if ".dist-info/" not in name} == ours | extensions
+    stale = [name for name in ours if files[name] != (ROOT / name).read_bytes()]
+    assert not stale, f"made from other sources: {stale}"
+
+
+@each
+def test_size(wheel: Path) -> None:
+    assert wheel.stat().st_size <= MOST_BYTES
+
+
+@each
+def test_metadata(wheel: Path) -> None:
+    """The licences are there and are named; torch is an extra, so that no install brings one."""
+    files = unpacked(wheel)
+    (info,) = {name.split("/")[0] for name in files if ".dist-info/" in name}
+    told = email.message_from_bytes(files[f"{info}/METADATA"])
+    named = told.get_all("License-File", [])
+    assert sorted(named) == sorted(name.partition("/licenses/")[2] for name in files if "/licenses/" in name)
+    for licence in LICENCES:
+        assert any(licence in name for name in named), licence
+    needed = [line for line in told.get_all("Requires-Dist", []) if "extra ==" not in line]
+    assert {re.split(r"\W", line)[0] for line in needed} == {"numpy", "pillow", "pyarrow", "tqdm"}
+    assert 'torch>=2.3; extra == "torch"' in told.get_all("Requires-Dist", [])
+    assert b"pass-pack = pass_loader.cli.main:main" in files[f"{info}/entry_points.txt"]
+
+
+@each
+def test_what_the_extensions_ask_of_a_machine(wheel: Path, libraries: list[Path]) -> None:
+    """glibc 2.28 and libgcc_s; no libpython, libtorch, libstdc++ or CUDA. They show one name, their own."""
+    _, _, processor = parts(wheel)
+    for path in libraries:
+        dynamic = readelf("-d", path)
+        assert set(re.findall(r"NEEDED.*\[(.*)\]", dynamic)) <= SYSTEM | {LINKER[processor]}, path.name
+        assert "RPATH" not in dynamic and "RUNPATH" not in dynamic and "TEXTREL" not in dynamic
+        versions = {tuple(map(int, found.split("."))) for found in re.findall(r"GLIBC_([\d.]+)", readelf("-V", path))}
+        assert max(versions) <= GLIBC, (path.name, max(versions))
+        symbols = [line.split() for line in readelf("--dyn-syms", path).splitlines() if re.match(r"\s+\d+:", line)]
+        module = path.name.split(".")[0]
+        shown = {words[7] for words in symbols if len(words) > 7 and words[6] != "UND" and words[4] != "LOCAL"}
+        assert shown == {f"PyInit_{module}"}
+        missing = {words[7] for words in symbols if len(words) > 7 and words[6] == "UND" and words[4] == "GLOBAL"}
+        strange = {name for name in missing if "@" not in name and not re.match(r"_?Py", name)}
+        assert not strange, (path.name, strange)
+
+
+@each
+def test_nothing_tells_where_it_was_built(wheel: Path) -> None:
+    for name, content in unpacked(wheel).items():
+        if name.endswith(".so"):
+            found = [path for path in MADE_BY if path.encode() in content]
+            assert not found, (name, found)
+            assert b".debug_info" not in content
+
+
+@each
+def test_kernels_of_every_generation(wheel: Path, libraries: list[Path]) -> None:
+    dump = shutil.which("cuobjdump")
+    if dump is None:
+        pytest.skip("no cuobjdump here")
+    (cuda,) = [path for path in libraries if path.name.startswith("_cuda")]
+    told = subprocess.run([dump, "--list-elf", "--list-ptx", cuda], check=True, capture_output=True, text=True).stdout
+    assert set(re.findall(r"\.(sm_\d+)\.cubin", told)) == {"sm_80", "sm_90", "sm_100", "sm_120"}
+    assert set(re.findall(r"\.(sm_\d+)\.ptx", told)) == {"sm_120"}
+
+
+def interpreter(abi: str) -> str | None:
+    """Return the Python of an ABI, if this machine has it. PASS_LOADER_PYTHONS may name folders with more."""
+    name = f"python3.{abi[3:]}"
+    version = name.removesuffix("t")
+    folders = [Path(word) for word in os.environ.get("PASS_LOADER_PYTHONS", "").split()]
+    candidates = [folder / name for folder in folders]
+    candidates += sorted(Path.home().glob(f".pyenv/versions/{version.removeprefix('python')}.*/bin/{name}"))
+    found = shutil.which(name)
+    candidates += [Path(found)] if found else []
+    code = "import sys, sysconfig, venv, ensurepip; print(bool(sysconfig.get_config_var('Py_GIL_DISABLED')))"
+    for python in candidates:
+        command = [str(python), "-c", code]
+        told = subprocess.run(command, capture_output=True, text=True) if python.exists() else None
+        if told is not None and told.stdout.strip() == str(abi.endswith("t")):
+            return str(python)
+    return None
+
+
+@each
+def test_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+    """Pack, verify, preview, render 50 samples as Pillow does, at every level, with no compiler on the PATH."""
+    _, abi, processor = parts(wheel)
+    if processor != os.uname().machine:
+        pytest.skip(f"this machine is no {processor}: run it under QEMU")
+    python = interpreter(abi)
+    if python is None:
+        pytest.skip(f"this machine has no Python for {abi}")
+    place = tmp_path / "venv"
+    subprocess.run([python, "-m", "venv", place], check=True)
+    (tmp_path / "bin").mkdir()
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PASS_", "CUDA"))
+    }
+    environment["PATH"] = f"{place}/bin:{tmp_path}/bin"
+    pip = [str(place / "bin/python"), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
+    subprocess.run([*pip, "--only-binary=:all:", wheel], env=environment, cwd=tmp_path, check=True)
+    told = run_scenario([place / "bin/python"], tmp_path, environment, ["torch", "pandas", "pybind11"])
+    assert str(place) in told
+    (tmp_path / "plain").mkdir()
+    script = ROOT / "tests/helpers/plain_install.py"
+    subprocess.run([place / "bin/python", script, tmp_path / "plain"], env=environment, cwd=tmp_path, check=True)
+
+
+@each
+def test_with_torch(wheel: Path, tmp_path: Path) -> None:
+    """The same, and DINO batches, with this environment's torch."""
+    _, abi, processor = parts(wheel)
+    own = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    if abi != own or processor != os.uname().machine or importlib.util.find_spec("torch") is None:
+        pytest.skip("torch is here for another Python, or not at all")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "bin").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PATH": str(tmp_path / "bin")}
+    assert str(tmp_path / "site") in run_scenario([sys.executable], tmp_path, environment, [])
+
+
+def run_scenario(python: list[str | Path], root: Path, environment: dict[str, str], absent: list[str]) -> str:
+    (root / "run").mkdir()
+    command = [*python, SCENARIO, root / "run", *absent]
+    done = subprocess.run([str(word) for word in command], env=environment, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout)
+    return done.stdout
