@@ -103,6 +103,10 @@ struct PyEngine {
     seconds["samples"] = totals.samples;
     return seconds;
   }
+  std::pair<double, double> thread_times() const {  // seconds busy and idle
+    const ThreadTimes times = engine->thread_times();
+    return {1e-9 * static_cast<double>(times.busy_ns), 1e-9 * static_cast<double>(times.idle_ns)};
+  }
   ~PyEngine() {
     WithoutGil without_gil;
     engine.reset();
@@ -339,7 +343,8 @@ void bind_loading(py::module_& m) {
            "companions"_a = py::none(), "companion_views"_a = py::none())
       .def("decode", &decode, "records"_a.noconvert(), "draws"_a.noconvert(), "epochs"_a.noconvert(),
            "arena"_a.noconvert(), "pictures"_a.noconvert(), "plans"_a.noconvert(), "files"_a = py::none())
-      .def("stage_times", &PyEngine::stage_times);
+      .def("stage_times", &PyEngine::stage_times)
+      .def("thread_times", &PyEngine::thread_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")
       .def(py::init<size_t>(), "keep"_a)
       .def("take", &take_array, "bytes"_a);

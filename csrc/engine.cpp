@@ -33,4 +33,6 @@ StageTotals Engine::stage_times() const {
   return totals;
 }
 
+ThreadTimes Engine::thread_times() const { return state_->pool.times(); }
+
 }  // namespace pass_loader

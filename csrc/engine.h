@@ -87,6 +87,7 @@ class Engine {
 
   // Summed over the threads since the engine was made. May be called while they work.
   StageTotals stage_times() const;
+  ThreadTimes thread_times() const;
 
  private:
   struct State;

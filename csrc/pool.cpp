@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <new>
@@ -39,20 +40,54 @@ void Batch::finish(int64_t samples) {
   finished_.notify_all();
 }
 
+// The times of one thread: only that thread writes. They are aligned as StageTimes are.
+class alignas(128) Pool::Timer {
+ public:
+  void begin(bool is_busy) {
+    const int64_t now = now_ns();
+    since_.store(is_busy ? now : -now, std::memory_order_relaxed);
+  }
+
+  void end() {
+    const int64_t since = since_.load(std::memory_order_relaxed);
+    std::atomic<int64_t>& total = since > 0 ? busy_ns_ : idle_ns_;
+    total.store(total.load(std::memory_order_relaxed) + now_ns() - std::abs(since), std::memory_order_relaxed);
+    since_.store(0, std::memory_order_relaxed);
+  }
+
+  void sum_into(ThreadTimes& times) const {
+    const int64_t since = since_.load(std::memory_order_relaxed), now = now_ns();
+    times.busy_ns += busy_ns_.load(std::memory_order_relaxed) + (since > 0 ? now - since : 0);
+    times.idle_ns += idle_ns_.load(std::memory_order_relaxed) + (since < 0 ? now + since : 0);
+  }
+
+ private:
+  static int64_t now_ns() {
+    return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+  }
+
+  std::atomic<int64_t> busy_ns_{0}, idle_ns_{0};
+  std::atomic<int64_t> since_{0};  // busy since then, or with a minus idle since then; 0: neither
+};
+
 struct Pool::State {
+  explicit State(int threads) : timers(workers(threads)) {}
+
   const pid_t owner = ::getpid();
   std::mutex mutex;
   std::condition_variable submitted;
   std::deque<std::shared_ptr<Batch>> queue;
   std::atomic<bool> stopping = false;
+  std::vector<Timer> timers;  // one a worker
   std::vector<std::thread> threads;
   std::mutex caller_mutex;  // several Python threads may wait on a pool without threads
 };
 
-Pool::Pool(int threads, const std::vector<int>& cpus) : state_(std::make_unique<State>()) {
+Pool::Pool(int threads, const std::vector<int>& cpus) {
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
   for (int cpu : cpus)
     PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
+  state_ = std::make_unique<State>(threads);
   try {
     start(threads, cpus);
   } catch (const std::system_error& error) {
@@ -112,7 +147,9 @@ bool Pool::wait(Batch& batch, std::chrono::milliseconds timeout) {
     const auto deadline = std::chrono::steady_clock::now() + timeout;
     std::lock_guard lock(state_->caller_mutex);
     while (!batch.is_done()) {
+      state_->timers[0].begin(true);
       batch.run(batch.next_++, 0);
+      state_->timers[0].end();
       if (std::chrono::steady_clock::now() > deadline) break;
     }
     return batch.is_done();
@@ -130,20 +167,34 @@ void Pool::cancel(Batch& batch) {
   batch.finished_.wait(lock, [&] { return batch.is_done(); });
 }
 
+ThreadTimes Pool::times() const {
+  ThreadTimes times;
+  for (const Timer& timer : state_->timers) timer.sum_into(times);
+  return times;
+}
+
 // No lock in the sample path: a thread takes the next sample of the front batch by one atomic addition, and the lock
 // only when that batch has none left.
 void Pool::work(size_t worker) {
+  Timer& timer = state_->timers[worker];
   std::shared_ptr<Batch> batch;
   while (true) {
     if (!batch) {
       std::unique_lock lock(state_->mutex);
-      state_->submitted.wait(lock, [&] { return state_->stopping || !state_->queue.empty(); });
+      const auto has_work = [&] { return state_->stopping || !state_->queue.empty(); };
+      if (!has_work()) {
+        timer.begin(false);
+        state_->submitted.wait(lock, has_work);
+        timer.end();
+      }
       if (state_->stopping) return;
       batch = state_->queue.front();
     }
     const int64_t slot = batch->next_++;
     if (slot < batch->size_) {
+      timer.begin(true);
       batch->run(slot, worker);
+      timer.end();
     } else {
       std::lock_guard lock(state_->mutex);
       if (!state_->queue.empty() && state_->queue.front() == batch) state_->queue.pop_front();

@@ -56,6 +56,12 @@ class Batch {
   std::vector<Failure> failures_;
 };
 
+// What all threads of a pool together have done since it was made.
+struct ThreadTimes {
+  int64_t busy_ns = 0;  // making samples
+  int64_t idle_ns = 0;  // waiting for a batch to be submitted
+};
+
 // Batches are worked through in the order in which they were submitted.
 class Pool {
  public:
@@ -77,12 +83,16 @@ class Pool {
   // Hands out no further sample of the batch and returns when no thread writes to its memory any more.
   void cancel(Batch& batch);
 
+  // May be called while the threads work. What a thread does at this moment is counted up to now.
+  ThreadTimes times() const;
+
   // False in a process forked from the one that made the pool. Such a process has none of the threads, and their locks
   // may be held for ever: submit and wait throw, cancel does nothing, and the pool must be left as it is.
   bool in_owner_process() const;
 
  private:
   struct State;
+  class Timer;
 
   void start(int threads, const std::vector<int>& cpus);
   void stop();

@@ -141,6 +141,7 @@ class Engine:
         # bytes; 0 if the arena holds pixels
         files: np.ndarray | None = None,
     ) -> PendingBatch: ...
+    def thread_times(self) -> tuple[float, float]: ...  # seconds busy and idle, of all threads
     def stage_times(self) -> dict[str, float]: ...  # seconds in each stage (csrc/stages.h), and "samples"
 
 class BufferPool:

@@ -39,7 +39,7 @@ def measure(pack: str, *, threads: int, samples: int, epochs: int, drop_last: bo
             batch_bytes = max(batch_bytes, sum(view.nbytes for view in views))
         private.append(anonymous_bytes() - before)
         del views, labels
-    live = batch_bytes * (loader.prefetch_factor + 1)
+    live = batch_bytes * (loader.stats()["batches_ahead"] + 1)
     return {"first_batch_s": first, "live_bytes": live, "private_bytes": private}
 
 

@@ -48,8 +48,9 @@ def bench(pack: str | Path | Pack, recipe: Recipe, threads: int, seconds: float)
     loader = DataLoader(dataset, BATCH_SIZE, sampler=_positions(len(dataset)), num_workers=threads)
     times = loader._get_renderer().stage_times
     batches = iter(loader)
-    for _ in range(2 * (loader.prefetch_factor + 1)):  # every buffer has been written to and waits to be used again
-        next(batches)
+    for _ in range(2):  # every buffer has been written to and waits to be used again
+        for _ in range(loader.stats()["batches_ahead_most"] + 1):
+            next(batches)
     before, began = times(), time.perf_counter()
     while time.perf_counter() < began + seconds:
         next(batches)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic
+from typing import Any, Generic, NamedTuple
 
 import numpy as np
 from typing_extensions import TypeVar
 
 from ..keys import BatchKey, Keys
+from .depth import Depth
 from .drawing import DrawnBatch
 from .faults import Faults
 from .rendering import Failure, Renderer, Submitted
@@ -32,13 +34,16 @@ class Meter:
     samples: int = 0
     waited_s: float = 0.0
     worked_s: float = 0.0
+    busy_s: float = 0.0  # of all threads, making samples
+    idle_s: float = 0.0  # of all threads, waiting for batches while the consumer waited too
 
 
 @dataclass(frozen=True)
 class Settings:
     """The part of a loader that an iteration needs."""
 
-    depth: int  # batches in work
+    depth: Depth
+    threads: int
     timeout: float  # seconds, math.inf for none
     with_plans: bool
     structure: Callable[[Submitted], Any]
@@ -56,6 +61,15 @@ class Begun:
     settings: Settings
 
 
+class UnderWay(NamedTuple):
+    """A batch in work."""
+
+    batch: Submitted
+    removed: list[Failure]
+    drawn: DrawnBatch
+    renderer: Renderer
+
+
 class BatchIterator(Generic[Batch]):
     """Gives the batches of one pass, each once, to any number of Python threads. After an error the next call goes on
     with the batch after the failed one; after a timeout or an interrupt with the same batch.
@@ -67,8 +81,10 @@ class BatchIterator(Generic[Batch]):
     def __init__(self, begin: Callable[[], Begun], faults: Faults, meter: Meter):
         self._begin, self._faults, self._meter = begin, faults, meter
         self._has_begun = False
-        self._under_way: deque[tuple[Submitted, list[Failure], DrawnBatch, Renderer]] = deque()
-        self._peeked: DrawnBatch | None = None
+        self._under_way: deque[UnderWay] = deque()
+        self._coming: deque[DrawnBatch | Exception] = deque()  # an error takes the place of the batch that it prevented
+        self._samples_under_way = self._samples_coming = 0
+        self._all_drawn = False
         self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
         self._lock = threading.RLock()
@@ -111,18 +127,26 @@ class BatchIterator(Generic[Batch]):
         self._drawn, self._renderer = begun.drawn, begun.renderer
         self._progress, self._settings = begun.progress, begun.settings
         self._has_begun = True
+        self._noted_at = time.perf_counter()
 
     def _next_batch(self) -> Submitted:
         self.skip_failed()
-        while len(self._under_way) < self._settings.depth and (following := self._draw()) is not None:
-            self._submit(following)
+        starved = not (self._under_way and self._under_way[0].batch.done)
+        idle_s = (self._under_way[0].renderer if self._under_way else self._renderer()).thread_times().idle_s
+        self._work_ahead()
         if not self._under_way:
+            if self._coming:
+                error = self._coming.popleft()
+                assert isinstance(error, Exception)
+                raise error
             self._progress.finished = True
             raise StopIteration
         batch, removed, drawn, renderer = self._under_way[0]
         failures = self._wait(batch, removed)
+        self._note_threads(renderer, renderer.thread_times().idle_s - idle_s if starved else 0.0)
         self._under_way.popleft()
         size = len(batch.keys)
+        self._samples_under_way -= size
         try:
             self._faults.settle(batch, failures, renderer, drawn.live)
         except BaseException:
@@ -133,6 +157,38 @@ class BatchIterator(Generic[Batch]):
         self._hand_out(size, drawn)
         return batch
 
+    def _work_ahead(self) -> None:
+        """Submit as many batches as may be in work, and draw those after them.
+
+        How many are drawn does not depend on time: a sampler that is not ours is asked for the same number in each run.
+        """
+        depth = self._settings.depth
+        while True:
+            following = self._coming[0] if self._coming else None
+            if isinstance(following, DrawnBatch) and depth.allows(
+                len(self._under_way), self._beside_two(self._samples_under_way + len(following.keys))
+            ):
+                self._coming.popleft()
+                self._samples_coming -= len(following.keys)
+                self._submit(following)
+            elif not self._has_enough_drawn() and self._draw():
+                continue
+            else:
+                return
+
+    def _has_enough_drawn(self) -> bool:
+        bounds = self._settings.depth.bounds
+        drawn = len(self._under_way) + len(self._coming)
+        return drawn >= bounds.least and (
+            self._beside_two(self._samples_under_way + self._samples_coming) >= bounds.samples
+        )
+
+    def _beside_two(self, samples: int) -> int:
+        """Return what is left of so many samples, under way and coming, without those of the first two batches."""
+        first = (len(batch.keys) for batch, *_ in itertools.islice(self._under_way, 2))
+        second = (len(drawn.keys) for drawn in itertools.islice(self._coming, 2) if isinstance(drawn, DrawnBatch))
+        return max(0, samples - sum(itertools.islice(itertools.chain(first, second), 2)))
+
     def _wait(self, batch: Submitted, removed: list[Failure]) -> list[Failure]:
         try:
             failures = batch.wait(self._settings.timeout)
@@ -140,6 +196,16 @@ class BatchIterator(Generic[Batch]):
             raise RuntimeError(f"DataLoader timed out after {self._settings.timeout:g} seconds") from None
         slots = {slot for slot, _, _ in removed}
         return sorted([failure for failure in failures if failure[0] not in slots] + removed)
+
+    def _note_threads(self, renderer: Renderer, idle_s: float) -> None:
+        """Take in what the threads have done. idle_s: of all threads, while the consumer waited for a batch in work."""
+        now = time.perf_counter()
+        if self._coming or not self._all_drawn:  # at the end of an epoch nothing is left to be worked on
+            self._meter.idle_s += idle_s
+        if self._coming:
+            self._settings.depth.note(idle_s, self._settings.threads * (now - self._noted_at))
+        self._meter.busy_s += renderer.busy_since_then()
+        self._noted_at = now
 
     def _submit(self, drawn: DrawnBatch) -> None:
         keys = drawn.keys
@@ -151,17 +217,30 @@ class BatchIterator(Generic[Batch]):
         renderer = self._renderer()
         batch = renderer.submit(asked, self._settings.with_plans)
         batch.keys = keys
-        self._under_way.append((batch, removed, drawn, renderer))
+        self._under_way.append(UnderWay(batch, removed, drawn, renderer))
+        self._samples_under_way += len(keys)
 
-    def _draw(self) -> DrawnBatch | None:
-        drawn, self._peeked = self._peeked, None
-        return next(self._drawn, None) if drawn is None else drawn
+    def _draw(self) -> bool:
+        """Draw one more batch. Returns False where there is none. An error is raised when its turn comes."""
+        if self._all_drawn:
+            return False
+        try:
+            drawn = next(self._drawn, None)
+        except Exception as error:
+            self._coming.append(error)
+            self._all_drawn = True
+            return True
+        if drawn is None:
+            self._all_drawn = True
+            return False
+        self._coming.append(drawn)
+        self._samples_coming += len(drawn.keys)
+        return True
 
     def _hand_out(self, size: int, drawn: DrawnBatch) -> None:
         """Move on by a batch. The last one ends the epoch at once: a state that is taken then begins the next epoch."""
         self._progress.position += self._settings.step or size
         for name, value in drawn.after.items():
             setattr(self._progress, name, value)
-        if not self._under_way:
-            self._peeked = self._draw()
-            self._progress.finished = self._peeked is None
+        if not self._under_way and not self._coming:
+            self._progress.finished = not self._draw()

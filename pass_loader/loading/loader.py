@@ -23,6 +23,7 @@ from ..keys import check_epoch
 from ..limits import limits
 from .arguments import check_device, check_samplers, refuse
 from .dataset import ShardDataset
+from .depth import Bounds, Depth, bounds, sample_bytes
 from .drawing import NONE_GONE, Drawing, EndlessDrawing, EpochDrawing
 from .faults import Faults
 from .foreign import ForeignDrawing
@@ -49,7 +50,9 @@ class DataLoader(Generic[Batch]):
     dataset, batch_size, shuffle, sampler, batch_sampler, pin_memory, drop_last, timeout, generator: as in torch.
         Without a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
     num_workers: threads; 0 renders in the calling thread.
-    prefetch_factor: how many batches the loader (not a worker) renders ahead; 2 unless given.
+    prefetch_factor: how many batches the loader (not a worker) renders ahead at least; 2 unless given.
+    prefetch_bytes: of batches in work beside two, for threads that would wait else; None: 64 MiB a thread, half of that
+        for pinned memory (docs/loader.md, "Busy threads").
     collate_fn: called with a list of samples as a map dataset gives them, (list of views, label). None gives the
         recipe's structure without a copy.
     persistent_workers, in_order, pin_memory_device: accepted. Threads persist, batches come in order and memory is
@@ -76,11 +79,11 @@ class DataLoader(Generic[Batch]):
     max_pixels, max_scans: a picture of more, or a JPEG with more scans, is a bad record; None for the defaults
         (docs/loader.md).
 
-    The loader holds at most prefetch_factor batches beside those that the caller holds, and never writes into one that
-    the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The epoch is the sampler's, or
-    the first unused one where the sampler's was used already (docs/loader.md, "Epochs"). A record that was removed from
-    the pack is left out from the next epoch on. `state_dict` and `load_state_dict` resume in mid-epoch, on any number
-    of ranks with the same global batch.
+    The loader holds at most prefetch_factor batches, or two and prefetch_bytes, beside those that the caller holds, and
+    never writes into one that the caller holds. Views are keyed by the dataset's seed, the epoch and the record. The
+    epoch is the sampler's, or the first unused one where the sampler's was used already (docs/loader.md, "Epochs").
+    A record that was removed from the pack is left out from the next epoch on. `state_dict` and `load_state_dict`
+    resume in mid-epoch, on any number of ranks with the same global batch.
 
     Iterating raises RecordError for a record whose bytes are bad, ShardError where the storage failed, RuntimeError
     after `timeout` seconds.
@@ -125,6 +128,7 @@ class DataLoader(Generic[Batch]):
         arena_bytes: int | None = None,
         max_pixels: int | None = None,
         max_scans: int | None = None,
+        prefetch_bytes: int | None = None,
     ):
         if not isinstance(dataset, ShardDataset):
             raise TypeError(
@@ -147,9 +151,11 @@ class DataLoader(Generic[Batch]):
         self.num_workers = operator.index(num_workers)
         self.prefetch_factor = 2 if prefetch_factor is None else operator.index(prefetch_factor)
         for name, value, least in (("batch_size", batch_size or 0, 1), ("num_workers", self.num_workers, 0),
-                                   ("prefetch_factor", self.prefetch_factor, 1), ("timeout", timeout, 0)):  # fmt: skip
+                                   ("prefetch_factor", self.prefetch_factor, 1), ("timeout", timeout, 0),
+                                   ("prefetch_bytes", prefetch_bytes or 0, 0)):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name} is {value}, want at least {least}")
+        self.prefetch_bytes = None if prefetch_bytes is None else operator.index(prefetch_bytes)
         self.collate_fn, self.timeout = collate_fn, timeout
         self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
         self._pinning = Pinning()
@@ -189,6 +195,7 @@ class DataLoader(Generic[Batch]):
             gpu.check_samples(dataset)
             self.device = gpu.gpu_of(torch.device(device), decode)
         self._renderer: tuple[int, Renderer] | None = None
+        self._depth: Depth | None = None
 
     def __repr__(self) -> str:
         order = self.sampler if isinstance(self.sampler, EpochSampler) else type(self.batch_sampler).__name__
@@ -246,7 +253,9 @@ class DataLoader(Generic[Batch]):
         gone = self.dataset.pack.removed if progress.is_inside else NONE_GONE
         with_plans = self.return_info or self.return_plan
         step = self._drawing.step
-        settings = Settings(self._depth(), self.timeout or math.inf, with_plans, self._structure, step, rank)
+        settings = Settings(
+            self._get_depth(), self.num_workers, self.timeout or math.inf, with_plans, self._structure, step, rank
+        )  # fmt: skip
         drawn = self._drawing.draw(progress, live, gone, functools.partial(self._agreed, world, occasion))
         first = [*itertools.islice(drawn, 1)]  # errors show here, where a loaded state is not lost
         begun = Begun(itertools.chain(first, drawn), self._get_renderer, progress, settings)
@@ -331,8 +340,18 @@ class DataLoader(Generic[Batch]):
         gpu = self._gpu()
         return self._pinning.pinned(whole, None if gpu is None else gpu.pin_rest)
 
-    def _depth(self) -> int:
-        return self.prefetch_factor if self.num_workers > 0 else 1
+    def _get_depth(self) -> Depth:
+        """Return how many batches are in work. What was found good is kept from epoch to epoch."""
+        least = self.prefetch_factor if self.num_workers > 0 else 1
+        if self._gpu() is not None:  # its arena has a part for each batch
+            found = Bounds(least, 0)
+        else:
+            size = sample_bytes(self.dataset.recipe, self.dtype.itemsize, self.dataset.heatmaps is not None)
+            pinned = self._pinning.device is not None
+            found = bounds(least, self.num_workers, self.prefetch_bytes, pinned, size)
+        if self._depth is None or self._depth.bounds != found:
+            self._depth = Depth(found, self.batch_size or 1)
+        return self._depth
 
     def _get_renderer(self) -> Renderer:
         """Return the renderer, made at the first iteration; made anew after a fork and after a purge."""
@@ -340,10 +359,10 @@ class DataLoader(Generic[Batch]):
         if kept is None or kept[0] != os.getpid() or kept[1].reader is not self.dataset.reader:
             gpu = self._gpu()
             if gpu is None:
-                make = functools.partial(Renderer, pinning=self._pinning, keep=self._depth() + 1)
+                make = functools.partial(Renderer, pinning=self._pinning, keep=self._get_depth().most + 1)
             else:
                 make = functools.partial(
-                    gpu.DeviceRenderer, device=self.device, depth=self._depth(), arena_bytes=self.arena_bytes,
+                    gpu.DeviceRenderer, device=self.device, depth=self._get_depth().most, arena_bytes=self.arena_bytes,
                     static_buffers=self.static_buffers, decode=self.decode,
                 )  # fmt: skip
             renderer = make(
@@ -411,15 +430,16 @@ class DataLoader(Generic[Batch]):
         """Return what the loader has done since it was made, as a dict.
 
         batches, samples, seconds, samples_per_second, views_per_second. data_wait: the share of the time that the
-        consumer waited. stage_seconds: of all threads. errors. private_bytes: of the process. pinned_bytes: of batches
-        that the loader or somebody else holds, or of decoded pictures on their way to a GPU. device_bytes: held there
-        beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). blocks: the numbers of order="blocks",
-        or None. advice: a line of words.
+        consumer waited. busy: the share of the threads' time in which they made samples. batches_ahead,
+        batches_ahead_most: in work now, and at most. stage_seconds: of all threads. errors. private_bytes: of the
+        process. pinned_bytes: of batches that the loader or somebody else holds, or of decoded pictures on their way to
+        a GPU. device_bytes: held there beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). blocks: the
+        numbers of order="blocks", or None. advice: a line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
         host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
         return statistics(
             self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
-            threads=self.num_workers, errors=self._faults.count, device_bytes=there, nvjpeg=nvjpeg,
+            threads=self.num_workers, depth=self._depth, errors=self._faults.count, device_bytes=there, nvjpeg=nvjpeg,
             pinned_bytes=host + self._pinning.bytes, blocks=self._drawing.blocks,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,11 @@ ELEMENTS = {
     torch.uint8: ("uint8", np.uint8),
 }
 Failure = tuple[int, str, str]  # slot, fault, message
+
+
+class ThreadTimes(NamedTuple):
+    busy_s: float  # making samples
+    idle_s: float  # waiting for a batch
 
 
 @dataclass
@@ -51,6 +56,10 @@ class Submitted:
     def sample_keys(self) -> SampleKeys:
         """Return what the draws of its samples depend on."""
         return self.keys.seeded(self.samples.seed)
+
+    @property
+    def done(self) -> bool:
+        return self.pending is not None and self.pending.done
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
         """Wait until the batch is done and return its failures. Raises TimeoutError after `timeout` seconds."""
@@ -156,6 +165,7 @@ class Renderer:
             heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
             **limits(max_pixels, max_scans),
         )  # fmt: skip
+        self._busy_s = 0.0
         self._channels = recipe.channels
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
@@ -244,6 +254,15 @@ class Renderer:
         Stages are in the order in which a sample meets them (csrc/stages.h). Take the difference of two readings.
         """
         return self._engine.stage_times()
+
+    def thread_times(self) -> ThreadTimes:
+        """Return what all threads together have done since the start."""
+        return ThreadTimes(*self._engine.thread_times())
+
+    def busy_since_then(self) -> float:
+        """Return the seconds that all threads together have been busy since the last call."""
+        before, self._busy_s = self._busy_s, self.thread_times().busy_s
+        return self._busy_s - before
 
     def _allocate(self, shape: list[int], dtype: torch.dtype) -> tuple[torch.Tensor, np.ndarray]:
         """Return the same memory as both. shape: one of the first two numbers counts samples, the other views."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from .depth import Depth
 from .iteration import Meter
 
 STARVED, FED = 0.10, 0.02  # shares of time waited for data above and below which the advice is clear
+IDLE = 0.10  # share of the threads' time in such waits, above which they lack batches
+READING = 0.5  # share of the time that threads are busy, above which storage is the limit
 
 
 def statistics(
@@ -16,6 +19,7 @@ def statistics(
     *,
     views: int,
     threads: int,
+    depth: Depth | None,
     errors: int,
     pinned_bytes: int,
     device_bytes: int = 0,
@@ -33,6 +37,9 @@ def statistics(
         "samples_per_second": rate,
         "views_per_second": rate * views,
         "data_wait": data_wait,
+        "busy": meter.busy_s / (seconds * max(1, threads)) if seconds else 0.0,
+        "batches_ahead": 0 if depth is None else depth.batches,
+        "batches_ahead_most": 0 if depth is None else depth.most,
         "stage_seconds": {name: value for name, value in stages.items() if name != "samples"},
         "errors": errors,
         "private_bytes": private_bytes(),
@@ -40,7 +47,7 @@ def statistics(
         "device_bytes": device_bytes,
         "nvjpeg": nvjpeg,
         "blocks": blocks,
-        "advice": _advice(meter, data_wait, threads),
+        "advice": _advice(meter, data_wait, stages, threads, depth),
     }
 
 
@@ -54,13 +61,30 @@ def private_bytes() -> int:
     return sum(int(line.split()[1]) * 1024 for line in private)
 
 
-def _advice(meter: Meter, data_wait: float, threads: int) -> str:
+def _advice(meter: Meter, data_wait: float, stages: dict[str, float], threads: int, depth: Depth | None) -> str:
     if meter.batches < 2:
         return "nothing measured so far"
     if data_wait < FED:
         return f"consumer-bound: {data_wait:.0%} of the time waited for data; a faster loader would change nothing"
+    bound, words = _limit(meter, stages, threads, depth)
+    kind = bound if data_wait > STARVED else "balanced"
+    return f"{kind}: {data_wait:.0%} of the time waited for data; {words}"
+
+
+def _limit(meter: Meter, stages: dict[str, float], threads: int, depth: Depth | None) -> tuple[str, str]:
+    """Return what limits the loader, and what helps."""
+    idle = meter.idle_s / (threads * meter.waited_s) if threads else 0.0
+    if idle > IDLE and depth is not None:
+        if depth.batches < depth.most:
+            return "loader-bound", f"threads waited for batches, {idle:.0%} of that; more are in work from now on"
+        return "loader-bound", (
+            f"threads waited for batches, {idle:.0%} of that: raise prefetch_bytes or prefetch_factor (now "
+            f"{depth.most} batches in work)"
+        )
+    rendering = sum(value for name, value in stages.items() if name not in ("samples", "read"))
+    reading = stages.get("read", 0.0) / max(stages.get("read", 0.0) + rendering, 1e-9)
+    if reading > READING:
+        return "storage-bound", f"threads spent {reading:.0%} of their time reading: raise num_workers (now {threads})"
     cpus = len(os.sched_getaffinity(0))
     more = f"raise num_workers (now {threads}, {cpus} CPUs)" if threads < cpus else f"all {cpus} CPUs render already"
-    if data_wait > STARVED:
-        return f"loader-bound: {data_wait:.0%} of the time waited for data; {more}"
-    return f"balanced: {data_wait:.0%} of the time waited for data; {more}"
+    return "loader-bound", more

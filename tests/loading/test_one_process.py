@@ -74,8 +74,8 @@ print("both")
 
 
 FIELDS = {"batches", "samples", "seconds", "samples_per_second", "views_per_second", "data_wait", "stage_seconds",
-          "errors", "private_bytes", "pinned_bytes", "device_bytes", "nvjpeg", "blocks",
-          "advice"}  # fmt: skip
+          "errors", "private_bytes", "pinned_bytes", "device_bytes", "nvjpeg", "blocks", "advice", "busy", "batches_ahead",
+          "batches_ahead_most"}  # fmt: skip
 
 
 def test_statistics(pack: Path) -> None:
@@ -108,9 +108,11 @@ def test_advice_in_the_clear_cases(waited: float, threads: int, words: str) -> N
     import re
 
     meter = Meter(batches=10, samples=100, waited_s=waited, worked_s=1 - waited)
-    found = statistics(meter, {"read": 1.0, "samples": 100}, views=3, threads=threads, errors=2, pinned_bytes=7)
+    stages = {"read": 1.0, "decode": 2.0, "samples": 100}
+    found = statistics(meter, stages, views=3, threads=threads, depth=None, errors=2, pinned_bytes=7)
     assert re.fullmatch(words + ".*", found["advice"]) and found["data_wait"] == pytest.approx(waited)
-    assert found["stage_seconds"] == {"read": 1.0} and found["errors"] == 2 and found["pinned_bytes"] == 7
+    assert found["stage_seconds"] == {"read": 1.0, "decode": 2.0}
+    assert found["errors"] == 2 and found["pinned_bytes"] == 7
     assert found["samples_per_second"] == pytest.approx(100) and found["views_per_second"] == pytest.approx(300)
 
 

@@ -1,0 +1,101 @@
+"""The share of their time that threads are busy, by threads and batch size: python -m benchmarks.cpu.busy_threads
+
+Reads sleep ten times as long as a DINO sample of an ImageNet photograph takes, and views are tiny, so that two cores
+show what 64 do. Batches may take as many bytes as DINO's would. The bar is 0.95 by the loader's own count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+CASES = ((8, 64), (16, 64), (32, 64), (64, 64), (64, 256))
+BAR = 0.95
+SHIM = Path(__file__).with_name("slow_reads.c")
+
+
+def compile_shim(folder: Path) -> Path:
+    """Compile slow_reads.c. Raises CalledProcessError without a compiler."""
+    out = folder / "slow_reads.so"
+    subprocess.run(["cc", "-O1", "-shared", "-fPIC", str(SHIM), "-o", str(out), "-ldl"], check=True)
+    return out
+
+
+def make_pack(folder: Path, records: int = 4096) -> Path:
+    """Pack so many tiny JPEGs."""
+    from PIL import Image
+
+    from pass_loader.pack import build
+
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number in range(records):
+        Image.new("RGB", (16, 16), (number % 256, number // 256, 0)).save(pictures / f"{number}.jpg")
+    build([pictures], folder / "pack")
+    return folder / "pack"
+
+
+def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned_share: bool) -> dict[str, float]:
+    """Load for so many seconds after as many of warming up."""
+    from pass_loader import DataLoader, ShardDataset, recipes
+    from pass_loader.loading.depth import BYTES_A_THREAD, sample_bytes
+
+    dino = recipes.dino()
+    recipe = dino.override(size=8, jitter=0.0, blur=0.0, grayscale=0.0, solarize=0.0)
+    share = sample_bytes(recipe, 4, False) / sample_bytes(dino, 4, False)
+    room = int(BYTES_A_THREAD * threads * share) // (2 if pinned_share else 1)
+    positions = np.random.default_rng(0).integers(0, 4096, 2_000_000).tolist()
+    loader = DataLoader(ShardDataset(pack, recipe), batch_size, sampler=positions, num_workers=threads, drop_last=True,
+                        prefetch_bytes=room)  # fmt: skip
+    batches = iter(loader)
+    seen = []
+    for _ in range(2):
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            next(batches)
+        seen.append(loader.stats())
+    before, after = seen
+    busy_s = [one["busy"] * one["seconds"] for one in seen]
+    return {
+        "busy": (busy_s[1] - busy_s[0]) / (after["seconds"] - before["seconds"]),
+        "samples_per_second": (after["samples"] - before["samples"]) / (after["seconds"] - before["seconds"]),
+        "batches_ahead": after["batches_ahead"],
+        "most": after["batches_ahead_most"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=6.0)
+    parser.add_argument("--pinned", action="store_true", help="half the bytes, as pinned loaders take")
+    parser.add_argument("--case", nargs=3, metavar=("PACK", "THREADS", "BATCH"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.case:
+        pack, threads, batch = given.case
+        print(json.dumps(measure(pack, int(threads), int(batch), given.seconds, given.pinned)))
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        environment = {**os.environ, "LD_PRELOAD": str(compile_shim(folder)), "SLOW_READS": "x10"}
+        pack = make_pack(folder)
+        for threads, batch in CASES:
+            command = [sys.executable, "-m", "benchmarks.cpu.busy_threads", "--seconds", str(given.seconds)]
+            command += ["--pinned"] * given.pinned + ["--case", str(pack), str(threads), str(batch)]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+            found = json.loads(done.stdout)
+            verdict = "met" if found["busy"] >= BAR else "missed"
+            ahead = f"{found['batches_ahead']} of at most {found['most']} batches ahead"
+            rate = f"{found['samples_per_second']:.0f} samples/s"
+            print(f"{threads} threads x {batch}: busy {found['busy']:.3f} ({verdict}), {ahead}, {rate}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
