@@ -9,11 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "pass_loader", ROOT / "tests"
 
-# cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors, limits, permutation}. A room may import itself and
-# these.
-BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}, "limits": {"_C"}, "permutation": set()}
+# cli, gpu -> loading -> data -> {pack, recipes} -> {keys, errors, permutation}. A room may import itself and these.
+BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}, "permutation": set()}
 BELOW["version"] = set()
-BELOW["recipes"] = BELOW["pack"] = {"errors", "keys", "limits", "permutation", "_C"}
+BELOW["recipes"] = BELOW["pack"] = {"errors", "keys", "permutation", "_C"}
 BELOW["data"] = {"pack", "recipes"} | BELOW["pack"]
 BELOW["loading"] = {"data"} | BELOW["data"]
 BELOW["cli"] = {"loading", "version"} | BELOW["loading"]
@@ -127,7 +126,7 @@ def test_no_circles() -> None:
 
 
 def test_rooms_are_few() -> None:
-    """At most seven modules beside the six rooms."""
+    """At most six modules beside the six rooms."""
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {
         "cli", "data", "gpu", "loading", "pack", "recipes",
     }  # fmt: skip
@@ -136,7 +135,6 @@ def test_rooms_are_few() -> None:
         "drop_in",
         "errors",
         "keys",
-        "limits",
         "permutation",
         "version",
     }

@@ -20,7 +20,7 @@ from typing_extensions import TypeVar
 from ..data.live import Served
 from ..errors import RecordError
 from ..keys import check_epoch
-from ..limits import limits
+from ..pack.limits import limits
 from .arguments import check_device, check_samplers, refuse
 from .dataset import ShardDataset
 from .depth import Bounds, Depth, bounds, sample_bytes

@@ -14,7 +14,7 @@ from .. import _C
 from ..data.companions import NO_COMPANION, companions_dict
 from ..data.samples import Samples
 from ..keys import BatchKey, Keys, SampleKeys
-from ..limits import limits
+from ..pack.limits import limits
 from ..recipes.recipe import Recipe
 from .pinning import Pinning
 

@@ -17,13 +17,13 @@ import numpy as np
 
 from ..errors import PackError
 from ..keys import check_seed
-from ..limits import limits
 from ..permutation import permute
 from .archives import TarSource
 from .cores import usable_cores
 from .finish import Finish, own_name
 from .inspect import Picture
 from .layout import JPEG_CODECS
+from .limits import limits
 from .metadata import Metadata, Seen
 from .published import check_md5
 from .report import Refusals, Report

@@ -15,12 +15,12 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from ..limits import limits
 from . import arrow
 from .columns import IndexColumns
 from .cores import usable_cores
 from .inspect import Picture, codec_of, encoded
 from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
+from .limits import limits
 from .manifest import read_manifest
 from .reader import Pack, index_rows, write_index
 from .removed_log import read_log

@@ -9,7 +9,7 @@ from typing import Any
 
 from .. import _C
 from ..errors import BadPictureError
-from ..limits import limits
+from .limits import limits
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _KNOWN = (  # what else a file may be, for the message

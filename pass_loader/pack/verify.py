@@ -16,11 +16,11 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from ..limits import limits
 from . import arrow
 from .archives import TarSource, members
 from .cores import usable_cores
 from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, check_regular, member_name
+from .limits import limits
 from .manifest import file_crc32c, has_checks, read_manifest
 from .reader import Pack, index_rows
 from .removed_log import Log, read_log, wrong_ids

@@ -188,7 +188,11 @@ def test_a_slow_consumer_is_told(tiny: Path) -> None:
     for _ in loader:
         time.sleep(0.5)
     found = loader.stats()
-    assert found["advice"].startswith(("consumer-bound", "balanced")) and found["busy"] < 0.2 and found["batches_ahead"] == 2
+    assert (
+        found["advice"].startswith(("consumer-bound", "balanced"))
+        and found["busy"] < 0.2
+        and found["batches_ahead"] == 2
+    )
 
 
 SLOW = """

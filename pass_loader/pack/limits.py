@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-from . import _C
+from .. import _C
 
 
 def limits(max_pixels: int | None, max_scans: int | None) -> dict[str, int]:
