@@ -88,8 +88,8 @@ def test_tables_that_cannot_be_read(tmp_path: Path, copy: Path) -> None:
     tree = write_tree(tmp_path / "in", {"1.jpg": jpeg(noise(9, 9))})
     for content, want in (
         (b"", "is empty: download it again"),
-        ("hash,name\n1,Jürgen\n".encode("latin-1"), "save it as UTF-8"),
-        ("hash,näme\n1,a\n".encode("latin-1"), "save it as UTF-8"),
+        ("hash,name\n1,Jürgen\n".encode("latin-1"), "as UTF-8"),
+        ("hash,näme\n1,a\n".encode("latin-1"), "as UTF-8"),
     ):
         (tmp_path / "m.csv").write_bytes(content)
         with pytest.raises(PackError, match=want):
