@@ -67,8 +67,6 @@ class Worker {
   const StageTimes& times() const { return times_; }
 
  private:
-  static constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // memory grown for one larger than this is not kept
-
   StageTimes times_;
   std::unique_ptr<WorkingMemory> memory_;
 };

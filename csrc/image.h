@@ -13,6 +13,7 @@
 namespace pass_loader {
 
 constexpr int64_t kMaxPixels = 178'956'970;  // Pillow's decompression-bomb limit: twice Image.MAX_IMAGE_PIXELS
+constexpr int64_t kLargePicturePx = int64_t{1} << 24;  // memory grown for one larger than this is not kept
 // What one picture may ask of a thread.
 struct Limits {
   int64_t max_pixels = kMaxPixels;

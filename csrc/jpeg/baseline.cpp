@@ -47,11 +47,22 @@ bool BaselineDecoder::unstuff(std::span<const uint8_t> entropy, BitReader* reade
   }
 }
 
-bool BaselineDecoder::decode_rows(const Frame& frame, BitReader& reader, const Assembly& assembly) {
-  const Idct idct = current_idct();
+// Calls use(component, y, coefficients, groups) for each block row, padding to whole MCUs included. The blocks of a
+// group lie interleaved (idct.h).
+template <typename Use>
+bool BaselineDecoder::decode_rows(const BaselineScan& scan, std::span<const uint8_t> entropy, int lanes,
+                                  const Use& use) {
+  const Frame& frame = scan.frame;
+  for (int c = 0; c < frame.components; ++c)
+    if (c < 2 ? !tables_->of[c].build(scan.dc[c], scan.ac[c])
+              : std::memcmp(&scan.dc[2], &scan.dc[1], sizeof(HuffmanSpec)) != 0 ||
+                    std::memcmp(&scan.ac[2], &scan.ac[1], sizeof(HuffmanSpec)) != 0)
+      return false;
+  BitReader reader;
+  if (!unstuff(entropy, &reader)) return false;
   const auto blocks_of = [](int32_t pixels, int per_block) { return (pixels + per_block - 1) / per_block; };
   const int rows = blocks_of(frame.height, 8 * frame.of[0].vertical);
-  McuRow mcu_row{blocks_of(frame.width, 8 * frame.of[0].horizontal), 0, idct.lanes, {}};
+  McuRow mcu_row{blocks_of(frame.width, 8 * frame.of[0].horizontal), 0, lanes, {}};
   struct BlockRow {
     int component, index;  // index: the row's place among the component's rows of an MCU
     size_t first, groups;  // the first coefficient; groups of blocks
@@ -60,9 +71,9 @@ bool BaselineDecoder::decode_rows(const Frame& frame, BitReader& reader, const A
   size_t values = 0;
   for (int c = 0; c < frame.components; ++c)
     for (int v = 0; v < frame.of[c].vertical; ++v) {
-      const size_t groups = static_cast<size_t>(blocks_of(mcu_row.mcus * frame.of[c].horizontal, idct.lanes));
+      const size_t groups = static_cast<size_t>(blocks_of(mcu_row.mcus * frame.of[c].horizontal, lanes));
       block_rows[count++] = {c, v, values, groups};
-      values += groups * idct.lanes * kBlockValues;
+      values += groups * static_cast<size_t>(lanes) * kBlockValues;
     }
   int16_t* coefficients = coefficients_.need(values);
   for (int i = 0; i < count; ++i) {
@@ -77,24 +88,25 @@ bool BaselineDecoder::decode_rows(const Frame& frame, BitReader& reader, const A
     if (!decode_mcus(reader, mcu_row, predictions)) return false;
     for (int i = 0; i < count; ++i) {
       const BlockRow& row = block_rows[i];
-      const Planes& to = assembly.component(row.component);
-      if (!idct.run(coefficients + row.first, row.groups, frame.of[row.component].quantization,
-                    to.row(0, 8 * (y * frame.of[row.component].vertical + row.index)), to.row_stride))
+      if (!use(row.component, y * frame.of[row.component].vertical + row.index, coefficients + row.first, row.groups))
         return false;
     }
   }
-  return true;
+  return reader.bits_left() >= 0 && reader.bits_left() <= 7;
 }
 
 bool BaselineDecoder::decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly) {
-  for (int c = 0; c < scan.frame.components; ++c)
-    if (c < 2 ? !tables_->of[c].build(scan.dc[c], scan.ac[c])
-              : std::memcmp(&scan.dc[2], &scan.dc[1], sizeof(HuffmanSpec)) != 0 ||
-                    std::memcmp(&scan.ac[2], &scan.ac[1], sizeof(HuffmanSpec)) != 0)
-      return false;
-  BitReader reader;
-  if (!unstuff(entropy, &reader)) return false;
-  return decode_rows(scan.frame, reader, assembly) && reader.bits_left() >= 0 && reader.bits_left() <= 7;
+  const Idct idct = current_idct();
+  return decode_rows(scan, entropy, idct.lanes, [&](int c, int32_t y, const int16_t* coefficients, size_t groups) {
+    const Planes& to = assembly.component(c);
+    return idct.run(coefficients, groups, scan.frame.of[c].quantization, to.row(0, 8 * y), to.row_stride);
+  });
+}
+
+bool BaselineDecoder::read(const BaselineScan& scan, std::span<const uint8_t> entropy, const TakeRow& take) {
+  return decode_rows(scan, entropy, 1, [&](int c, int32_t y, const int16_t* coefficients, size_t) {
+    return y >= scan.frame.block_rows(c) || take(c, y, coefficients);
+  });
 }
 
 }  // namespace pass_loader::jpeg

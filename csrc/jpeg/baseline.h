@@ -3,6 +3,7 @@
 // what is wrong.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 
@@ -26,11 +27,20 @@ class BaselineDecoder {
   // then undefined.
   bool decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly);
 
+  // Gives block row y of a component: block_columns(component) blocks of 64 quantised coefficients in row-major order.
+  // Returns false to stop.
+  using TakeRow = std::function<bool(int component, int32_t y, const int16_t* coefficients)>;
+
+  // Calls take for every block row, those of each component from the top. entropy: as in decode. Returns false if the
+  // scan is declined, or if take has returned false: what was taken is then worth nothing.
+  bool read(const BaselineScan& scan, std::span<const uint8_t> entropy, const TakeRow& take);
+
  private:
   struct Tables;
 
   bool unstuff(std::span<const uint8_t> entropy, BitReader* reader);
-  bool decode_rows(const Frame& frame, BitReader& reader, const Assembly& assembly);
+  template <typename Use>
+  bool decode_rows(const BaselineScan& scan, std::span<const uint8_t> entropy, int lanes, const Use& use);
 
   std::unique_ptr<Tables> tables_;  // kept from file to file: most have the standard's tables
   Scratch<uint8_t> bits_;

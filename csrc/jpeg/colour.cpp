@@ -117,12 +117,24 @@ PL_INLINE int multiply_255(int a, int b) {
   return ((product >> 8) + product) >> 8;
 }
 
+// 16 pixels at a time: each plane's bytes from the first two of three vectors, then from the third.
 PL_INLINE void split_rgb_body(const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g, uint8_t* b) {
-  for (int32_t x = 0; x < width; ++x) {
-    r[x] = row[3 * x];
-    g[x] = row[3 * x + 1];
-    b[x] = row[3 * x + 2];
+  using Bytes [[gnu::vector_size(16)]] = uint8_t;
+  int32_t x = 0;
+  for (; x + 16 <= width; x += 16) {
+    Bytes from[3];
+    std::memcpy(from, row + 3 * x, sizeof from);
+    const auto [one, two, three] = from;
+    Bytes red = __builtin_shufflevector(one, two, 0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 0, 0, 0, 0, 0);
+    Bytes green = __builtin_shufflevector(one, two, 1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 0, 0, 0, 0, 0);
+    Bytes blue = __builtin_shufflevector(one, two, 2, 5, 8, 11, 14, 17, 20, 23, 26, 29, 0, 0, 0, 0, 0, 0);
+    red = __builtin_shufflevector(red, three, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 17, 20, 23, 26, 29);
+    green = __builtin_shufflevector(green, three, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 18, 21, 24, 27, 30);
+    blue = __builtin_shufflevector(blue, three, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 16, 19, 22, 25, 28, 31);
+    std::memcpy(r + x, &red, sizeof red), std::memcpy(g + x, &green, sizeof green);
+    std::memcpy(b + x, &blue, sizeof blue);
   }
+  for (; x < width; ++x) r[x] = row[3 * x], g[x] = row[3 * x + 1], b[x] = row[3 * x + 2];
 }
 
 // libjpeg returns what the file holds, and Adobe's files hold inverted values. Pillow assumes that a file is Adobe's

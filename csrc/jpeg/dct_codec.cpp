@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "error.h"
+#include "jpeg/dct_pack.h"
 #include "jpeg/header.h"
 
 namespace pass_loader::jpeg {
@@ -206,7 +207,7 @@ void DctDecoder::decode(const DctRecord& record, const Assembly& assembly) {
   rows_.finish();
 }
 
-DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {
+DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) : frame_(frame) {
   check_size(frame);
   header_.assign(kDctMagic, kDctMagic + sizeof kDctMagic);
   std::vector<uint8_t> tables, components;
@@ -233,75 +234,32 @@ DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) {
   header_.insert(header_.end(), markers.begin(), markers.end());
 }
 
-namespace {
-
-// Writes a row after those that are there.
-struct RowWriter {
-  std::vector<uint8_t>* streams;
-  size_t bit = 0;
-  int prediction = 0;
-
-  static void put_bit(std::vector<uint8_t>& out, size_t at, bool set) {
-    if (at % 8 == 0) out.push_back(0);
-    out.back() |= static_cast<uint8_t>(static_cast<unsigned>(set) << (at % 8));
+bool DctEncoder::add_row(int component, const int16_t* coefficients) {
+  const auto blocks = static_cast<size_t>(frame_.block_columns(component));
+  uint8_t* begins[kStreams];
+  size_t room = 0;
+  for (size_t most : kMostBytes) room += most * blocks + kPackPadding;
+  uint8_t* at = row_.need(room);
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    begins[kind] = at;
+    at += kMostBytes[kind] * blocks + kPackPadding;
   }
-
-  bool add_dc(int value) {
-    const int difference = value - prediction;
-    prediction = value;
-    const bool narrow = difference > -128 && difference < 128;
-    streams[kDc].push_back(narrow ? static_cast<uint8_t>(difference) : kEscape);
-    if (!narrow) put(streams[kDcWide], static_cast<uint16_t>(difference), 2);
-    return difference >= INT16_MIN && difference <= INT16_MAX;
-  }
-
-  bool add_value(int value, bool& high_nibble) {
-    const int size = std::abs(value);
-    put_bit(streams[kSigns], bit, value < 0);
-    put_bit(streams[kLarger], bit++, size > 1);
-    if (size <= 1) return true;
-    const int nibble = std::min(size - 2, 15);
-    std::vector<uint8_t>& nibbles = streams[kNibbles];
-    if (high_nibble) nibbles.back() |= static_cast<uint8_t>(nibble << 4);
-    if (!high_nibble) nibbles.push_back(static_cast<uint8_t>(nibble));
-    high_nibble = !high_nibble;
-    if (nibble == 15) streams[kBytes].push_back(static_cast<uint8_t>(std::min(size - 17, int{kWide})));
-    if (size >= 17 + kWide) put(streams[kWideSizes], static_cast<uint32_t>(size), 2);
-    return size <= INT16_MAX;
-  }
-
-  bool add_block(const int16_t* block) {
-    bool fits = add_dc(block[0]), high_nibble = false;
-    uint8_t flag = 0;
-    for (int r = 0; r < 8; ++r) {
-      uint8_t mask = 0;
-      for (int x = r == 0 ? 1 : 0; x < 8; ++x) {
-        if (block[8 * r + x] == 0) continue;
-        mask |= static_cast<uint8_t>(1 << x);
-        fits &= add_value(block[8 * r + x], high_nibble);
-      }
-      if (mask == 0) continue;
-      flag |= static_cast<uint8_t>(1 << r);
-      streams[kMasks].push_back(mask);
-    }
-    streams[kFlags].push_back(flag);
-    return fits;
-  }
-};
-
-}  // namespace
-
-bool DctEncoder::add_row(std::span<const int16_t> blocks) {
-  size_t before[kStreams];
-  for (size_t kind = 0; kind < kStreams; ++kind) before[kind] = streams_[kind].size();
-  RowWriter row{streams_};
-  bool fits = true;
-  for (size_t at = 0; at < blocks.size(); at += kBlockValues) fits &= row.add_block(&blocks[at]);
-  for (StreamKind kind : {kMasks, kSigns, kNibbles, kBytes, kDcWide, kWideSizes}) {
-    const size_t unit = kind == kDcWide || kind == kWideSizes ? 2 : 1;
-    put_varint(streams_[kLengths], (streams_[kind].size() - before[kind]) / unit);
-  }
-  return fits;
+  RowTargets to{begins[kFlags],   begins[kDc],    begins[kMasks],  begins[kSigns],    begins[kLarger],
+                begins[kNibbles], begins[kBytes], begins[kDcWide], begins[kWideSizes]};
+  const bool writable = pack_row(coefficients, blocks, &to);
+  std::vector<uint8_t>(&streams)[kStreams] = streams_[component];
+  auto keep = [&](StreamKind kind, const uint8_t* end) {
+    streams[kind].insert(streams[kind].end(), begins[kind], const_cast<uint8_t*>(end));
+    return static_cast<size_t>(end - begins[kind]);
+  };
+  keep(kFlags, to.flags);
+  keep(kDc, to.dc);
+  const size_t masks = keep(kMasks, to.masks), bits = keep(kSigns, to.signs);
+  keep(kLarger, to.larger);
+  const size_t nibbles = keep(kNibbles, to.nibbles), bytes = keep(kBytes, to.bytes);
+  const size_t dc_wide = keep(kDcWide, to.dc_wide) / 2, wide = keep(kWideSizes, to.wide) / 2;
+  for (size_t length : {masks, bits, nibbles, bytes, dc_wide, wide}) put_varint(streams[kLengths], length);
+  return writable;
 }
 
 namespace {
@@ -324,8 +282,12 @@ std::vector<uint8_t> write_record(std::span<const uint8_t> header, const std::sp
 }  // namespace
 
 std::vector<uint8_t> DctEncoder::finish(bool zstd) const {
+  std::vector<uint8_t> joined[kStreams];
   std::span<const uint8_t> streams[kStreams];
-  std::copy(std::begin(streams_), std::end(streams_), streams);
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    for (const auto& of_component : streams_) put_all(joined[kind], of_component[kind]);
+    streams[kind] = joined[kind];
+  }
   return write_record(header_, streams, zstd);
 }
 

@@ -80,17 +80,21 @@ class DctDecoder {
   Scratch<int16_t> coefficients_;
 };
 
-// Builds a record from coefficients. They are added by block rows: component after component, rows from the top.
+// Builds a record from coefficients. The rows of a component are added from the top, those of several components in any
+// order.
 class DctEncoder {
  public:
   DctEncoder(const Frame& frame, std::span<const uint8_t> markers);
-  // Adds blocks x 64 values in row-major order. Returns false if a value does not fit (-32768, or beyond 16 bits).
-  bool add_row(std::span<const int16_t> blocks);
+  // Adds a block row: block_columns(component) blocks of 64 values in row-major order. Returns false if a value is
+  // beyond what a JPEG of 8-bit samples can hold, see pack_row.
+  bool add_row(int component, const int16_t* coefficients);
   // zstd: wraps each stream that gets smaller by it into a zstd frame.
   std::vector<uint8_t> finish(bool zstd) const;
 
  private:
-  std::vector<uint8_t> header_, streams_[kStreams];
+  Frame frame_;
+  std::vector<uint8_t> header_, streams_[kMaxComponents][kStreams];
+  Scratch<uint8_t> row_;
 };
 
 // Returns the same record with zstd frames or without. kStreamPadding readable bytes must follow the record. Throws

@@ -8,6 +8,7 @@
 #include "jpeg/baseline.h"
 #include "jpeg/colour.h"
 #include "jpeg/dct_codec.h"
+#include "jpeg/describe.h"
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
 
@@ -45,55 +46,6 @@ void limit_scans(j_common_ptr info) {
 }
 
 enum class Outcome { complete, truncated, broken, resized };
-
-// info has been read up to the first scan. See Decoder::is_plain.
-bool is_plain_scan(const jpeg_decompress_struct& info) {
-  const bool gray = info.num_components == 1 && info.jpeg_color_space == JCS_GRAYSCALE;
-  const bool colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
-  if ((!gray && !colour) || info.progressive_mode || info.arith_code || info.data_precision != 8 ||
-      info.comps_in_scan != info.num_components)
-    return false;
-  const jpeg_component_info* components = info.comp_info;
-  if (colour && (components[0].h_samp_factor > 2 || components[0].v_samp_factor > 2)) return false;
-  for (int c = 0; c < info.num_components; ++c) {
-    const jpeg_component_info& component = *info.cur_comp_info[c];
-    if (&component != &components[c] || (c > 0 && (component.h_samp_factor != 1 || component.v_samp_factor != 1)))
-      return false;
-  }
-  return true;
-}
-
-// Returns true if BaselineDecoder may try the file, of which info has been read up to the first scan.
-bool describe(const jpeg_decompress_struct& info, BaselineScan* scan) {
-  if (!is_plain_scan(info) || info.restart_interval != 0) return false;
-  const bool gray = info.num_components == 1;
-  Frame& frame = scan->frame;
-  frame.height = static_cast<int32_t>(info.image_height), frame.width = static_cast<int32_t>(info.image_width);
-  frame.components = info.num_components;
-  frame.colour = gray ? Colour::gray : Colour::ycc;
-  for (int c = 0; c < info.num_components; ++c) {
-    const jpeg_component_info& component = *info.cur_comp_info[c];
-    // These numbers come from the file, and libjpeg checks them only when it starts to decode.
-    auto in_range = [](int number, int tables) { return number >= 0 && number < tables; };
-    if (!in_range(component.quant_tbl_no, NUM_QUANT_TBLS) || !in_range(component.dc_tbl_no, NUM_HUFF_TBLS) ||
-        !in_range(component.ac_tbl_no, NUM_HUFF_TBLS))
-      return false;
-    const JQUANT_TBL* quantization = info.quant_tbl_ptrs[component.quant_tbl_no];
-    const JHUFF_TBL *dc = info.dc_huff_tbl_ptrs[component.dc_tbl_no], *ac = info.ac_huff_tbl_ptrs[component.ac_tbl_no];
-    if (quantization == nullptr || dc == nullptr || ac == nullptr) return false;
-    frame.of[c].horizontal = gray ? 1 : component.h_samp_factor;  // they mean nothing for a single component
-    frame.of[c].vertical = gray ? 1 : component.v_samp_factor;
-    for (int i = 0; i < kBlockValues; ++i)
-      frame.of[c].quantization[i] = static_cast<int16_t>(quantization->quantval[i]);
-    auto copy = [](const JHUFF_TBL& from, HuffmanSpec* to) {
-      std::memcpy(to->counts, from.bits, sizeof to->counts);
-      std::memcpy(to->symbols, from.huffval, sizeof to->symbols);
-    };
-    copy(*dc, &scan->dc[c]);
-    copy(*ac, &scan->ac[c]);
-  }
-  return true;
-}
 
 }  // namespace
 
@@ -199,7 +151,7 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
 
 bool Decoder::State::decode_baseline(const Planes& planes) {
   BaselineScan scan;
-  if (!describe(info, &scan)) return false;
+  if (!describe_scan(info, &scan)) return false;
   assembly.begin(scan.frame, planes);
   by_baseline = baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, assembly);
   if (by_baseline) assembly.finish();

@@ -3,20 +3,20 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <memory>
 
 #include <jerror.h>
 
 #include "error.h"
+#include "jpeg/baseline.h"
 #include "jpeg/dct_codec.h"
 #include "jpeg/decode.h"
+#include "jpeg/describe.h"
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
 
 namespace pass_loader::jpeg {
 namespace {
-
-// libjpeg takes care of the zigzag order: in memory its coefficients and tables are row-major, as ours.
-constexpr J_COLOR_SPACE kSpaces[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB, JCS_CMYK, JCS_YCCK};  // in the order of Colour
 
 // Returns the APPn and COM segments before the first scan, unchanged. read_header must have accepted the file.
 std::vector<uint8_t> markers_of(std::span<const uint8_t> file) {
@@ -37,25 +37,6 @@ std::vector<uint8_t> markers_of(std::span<const uint8_t> file) {
   return markers;
 }
 
-bool frame_of(const jpeg_decompress_struct& info, Frame* frame) {
-  frame->height = static_cast<int32_t>(info.image_height), frame->width = static_cast<int32_t>(info.image_width);
-  frame->components = info.num_components;
-  int colour = 0;
-  while (colour < 5 && kSpaces[colour] != info.jpeg_color_space) ++colour;
-  if (colour == 5 || info.num_components > kMaxComponents) return false;
-  frame->colour = static_cast<Colour>(colour);
-  for (int c = 0; c < info.num_components; ++c) {
-    const jpeg_component_info& component = info.comp_info[c];
-    if (component.quant_table == nullptr) return false;
-    const bool alone = info.num_components == 1;  // factors mean nothing for a single component
-    frame->of[c].horizontal = alone ? 1 : component.h_samp_factor;
-    frame->of[c].vertical = alone ? 1 : component.v_samp_factor;
-    for (int i = 0; i < kBlockValues; ++i)
-      frame->of[c].quantization[i] = static_cast<int16_t>(component.quant_table->quantval[i]);
-  }
-  return frame->is_sound();
-}
-
 // Owns a decompressor. Errors of libjpeg are returned as false. Nothing that libjpeg may jump over has a destructor.
 class CoefficientReader {
  public:
@@ -67,22 +48,22 @@ class CoefficientReader {
   }
   ~CoefficientReader() { jpeg_destroy_decompress(&info_); }
 
-  bool read() {
-    if (!created_) return false;
-    bool complete = false;
-    const bool quiet = guarded([&] {
-      if (jpeg_read_header(&info_, TRUE) != JPEG_HEADER_OK) return;
-      arrays_ = jpeg_read_coefficients(&info_);
-      complete = arrays_ != nullptr;
-    });
-    return quiet && complete && errors_.base.num_warnings == 0;
-  }
-
-  bool reads_as(Colour colour) {
+  bool read_header() {
     bool found = false;
     return created_ && guarded([&] { found = jpeg_read_header(&info_, TRUE) == JPEG_HEADER_OK; }) && found &&
-           info_.jpeg_color_space == kSpaces[static_cast<int>(colour)];
+           errors_.base.num_warnings == 0;
   }
+
+  // After read_header: the bytes after the first scan's header.
+  std::span<const uint8_t> entropy() const { return {source_.next_input_byte, source_.bytes_in_buffer}; }
+
+  // After read_header.
+  bool read_coefficients() {
+    const bool quiet = guarded([&] { arrays_ = jpeg_read_coefficients(&info_); });
+    return quiet && arrays_ != nullptr && errors_.base.num_warnings == 0;
+  }
+
+  bool reads_as(Colour colour) { return read_header() && info_.jpeg_color_space == kSpaces[static_cast<int>(colour)]; }
 
   const jpeg_decompress_struct& info() const { return info_; }
 
@@ -111,16 +92,6 @@ class CoefficientReader {
   bool created_ = false;
 };
 
-// Returns true if libjpeg can write these coefficients: those of 8-bit samples (T.81 F.1.2: differences of DC have up
-// to 11 bits, other values up to 10).
-bool is_writable(std::span<const int16_t> blocks) {
-  constexpr int kMost = 1023;
-  bool small = true;
-  for (size_t i = 0; i < blocks.size(); ++i)
-    small &= blocks[i] <= kMost && blocks[i] >= (i % kBlockValues == 0 ? -kMost - 1 : -kMost);
-  return small;
-}
-
 bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
   if (a.height != b.height || a.width != b.width || a.channels != b.channels) return false;
   for (int c = 0; c < a.channels; ++c)
@@ -129,32 +100,52 @@ bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
   return true;
 }
 
+// What a thread keeps from file to file.
+struct TranscodeMemory {
+  Decoder of_file{true}, of_record;
+  BaselineDecoder baseline;
+};
+
+// Returns the record of a file, or nothing if it cannot represent the file.
+std::vector<uint8_t> encode(std::span<const uint8_t> file, BaselineDecoder& baseline, bool zstd) {
+  CoefficientReader reader(file);
+  if (!reader.read_header()) return {};
+  const std::vector<uint8_t> markers = markers_of(file);
+  if (BaselineScan scan{}; describe_scan(reader.info(), &scan)) {
+    DctEncoder encoder(scan.frame, markers);
+    auto take = [&](int c, int32_t, const int16_t* coefficients) { return encoder.add_row(c, coefficients); };
+    if (baseline.read(scan, reader.entropy(), take)) return encoder.finish(zstd);
+  }
+  Frame frame{};
+  if (!reader.read_coefficients() || !describe_frame(reader.info(), &frame)) return {};
+  DctEncoder encoder(frame, markers);
+  for (int c = 0; c < frame.components; ++c)
+    for (int32_t y = 0; y < frame.block_rows(c); ++y) {
+      const int16_t* coefficients = reader.row(c, y);
+      if (coefficients == nullptr || !encoder.add_row(c, coefficients)) return {};
+    }
+  return encoder.finish(zstd);
+}
+
 }  // namespace
 
 std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd, int max_scans) {
-  Decoder of_file(true), of_record;
-  const ConstPlanes wanted = of_file.decode(file, max_scans);
-  CoefficientReader reader(file);
-  Frame frame{};
-  if (!reader.read() || !frame_of(reader.info(), &frame)) return {};
-  DctEncoder encoder(frame, markers_of(file));
-  for (int c = 0; c < frame.components; ++c)
-    for (int32_t y = 0; y < frame.block_rows(c); ++y) {
-      const int16_t* first = reader.row(c, y);
-      if (first == nullptr) return {};
-      const std::span blocks(first, static_cast<size_t>(frame.block_columns(c)) * kBlockValues);
-      if (!is_writable(blocks) || !encoder.add_row(blocks)) return {};
-    }
-  std::vector<uint8_t> record = encoder.finish(zstd);
+  thread_local std::unique_ptr<TranscodeMemory> memory;
+  if (!memory) memory = std::make_unique<TranscodeMemory>();
+  const ConstPlanes wanted = memory->of_file.decode(file, max_scans);
+  std::vector<uint8_t> record = encode(file, memory->baseline, zstd);
   const size_t size = record.size();
-  record.resize(size + kStreamPadding);
-  try {
-    if (!same_pixels(of_record.decode({record.data(), size}), wanted)) return {};
-  } catch (const Error&) {
-    return {};
+  bool proven = false;
+  if (size > 0) {
+    record.resize(size + kStreamPadding);
+    try {
+      proven = same_pixels(memory->of_record.decode({record.data(), size}), wanted);
+    } catch (const Error&) {
+    }
+    record.resize(size);
   }
-  record.resize(size);
-  return record;
+  if (int64_t{wanted.height} * wanted.width > kLargePicturePx) memory.reset();
+  return proven ? record : std::vector<uint8_t>{};
 }
 
 namespace {

@@ -1,0 +1,22 @@
+// What libjpeg has read of a file before its first scan, in our own terms. Its tables are row-major in memory, as ours
+// and as its coefficients.
+#pragma once
+#include "jpeg/baseline.h"
+#include "jpeg/frame.h"
+#include "jpeg/libjpeg.h"
+
+namespace pass_loader::jpeg {
+
+constexpr J_COLOR_SPACE kSpaces[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB, JCS_CMYK, JCS_YCCK};  // in the order of Colour
+
+// See Decoder::is_plain.
+bool is_plain_scan(const jpeg_decompress_struct& info);
+
+// Returns true if BaselineDecoder may try the file.
+bool describe_scan(const jpeg_decompress_struct& info, BaselineScan* scan);
+
+// Returns true if it is a frame of a colour and factors that we know. Quantisation tables are there if libjpeg has read
+// the coefficients, or where the file has them before its first scan.
+bool describe_frame(const jpeg_decompress_struct& info, Frame* frame);
+
+}  // namespace pass_loader::jpeg
