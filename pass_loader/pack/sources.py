@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import PackError
-from .layout import MANIFEST
 from .archives import TarSource, ZipSource, is_tar, is_zip
+from .layout import MANIFEST
 from .parquet_source import ParquetSource
 from .source import PICTURE_SUFFIXES, PLAIN, Entry, Naming, Source, html_hint, id_and_class, without_suffix
 
