@@ -159,6 +159,11 @@ PYBIND11_MODULE(_C, m, py::mod_gil_not_used()) {
     }
   });
   GilGate::close_at_exit();
+  struct Section {};
+  py::class_<Section>(m, "Section", "A context in which a thread is when it calls torch: the exit waits for its end.")
+      .def(py::init<>())
+      .def("__enter__", [](const Section&) { GilGate::enter_section(); })
+      .def("__exit__", [](const Section&, const py::args&) { GilGate::leave_section(); });
   current_isa();  // a PASS_LOADER_ISA that this machine lacks must fail the import, not the first batch
   bind_pictures(m);
   bind_plans(m);

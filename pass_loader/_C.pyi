@@ -144,6 +144,10 @@ class Engine:
     def thread_times(self) -> tuple[float, float]: ...  # seconds busy and idle, of all threads
     def stage_times(self) -> dict[str, float]: ...  # seconds in each stage (csrc/stages.h), and "samples"
 
+class Section:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *error: object) -> None: ...
+
 class BufferPool:
     def __init__(self, keep: int) -> None: ...
     def take(self, bytes: int) -> np.ndarray: ...  # uint8; returns to the pool when it dies

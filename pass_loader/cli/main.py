@@ -11,6 +11,7 @@ from typing import Any
 from .. import recipes
 from ..data.preview import preview
 from ..errors import PackError, RecordError
+from ..pack.layout import JPEG_CODECS
 from ..pack.reader import Pack
 from ..pack.verify import verify
 from ..pack.versions import info
@@ -84,7 +85,7 @@ def _info(options: argparse.Namespace) -> int:
                    f"(purged {facts['purged']:,})",
         "ids of the live": f"SHA-256 {facts['id_digest']}",
         "shards": f"{facts['shards']}, {facts['tar_bytes']:,} bytes of tar",
-        "codec": ", ".join(f"{name} {count:,}" for name, count in facts["codecs"].items() if count) or facts["codec"],
+        "codec": _codecs(facts),
         "bytes a picture": f"mean {facts['mean_picture_bytes']:,}, least {bytes_['least']:,}, most {bytes_['most']:,}",
         "height x width": f"median {height['median']} x {width['median']}, least {height['least']} x {width['least']}, "
                           f"most {height['most']} x {width['most']}",
@@ -95,6 +96,13 @@ def _info(options: argparse.Namespace) -> int:
     for name, value in lines.items():
         print(f"{name + ':':18}{value}")
     return 0
+
+
+def _codecs(facts: dict[str, Any]) -> str:
+    """Return the records of each codec; those of dct in zstd frames by that name."""
+    names = {"dct": facts["codec"]} if facts["codec"] in JPEG_CODECS[1:] else {}
+    counted = (f"{names.get(name, name)} {count:,}" for name, count in facts["codecs"].items() if count)
+    return ", ".join(counted) or facts["codec"]
 
 
 def _version(facts: dict[str, Any]) -> str:

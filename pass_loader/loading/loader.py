@@ -17,6 +17,7 @@ import torch
 from torch.utils.data import BatchSampler, Sampler
 from typing_extensions import TypeVar
 
+from .. import _C
 from ..data.live import Served
 from ..errors import RecordError
 from ..keys import check_epoch
@@ -336,9 +337,13 @@ class DataLoader(Generic[Batch]):
     def _structure(self, batch: Submitted) -> Any:
         batch.hand_over()
         collate = self.collate_fn
-        whole = collate(as_samples(batch)) if collate else structured(batch, self.return_info, self.return_plan)
+        with _C.Section():
+            whole = as_samples(batch) if collate else structured(batch, self.return_info, self.return_plan)
+        if collate:  # the user's, which may wait for others
+            whole = collate(whole)
         gpu = self._gpu()
-        return self._pinning.pinned(whole, None if gpu is None else gpu.pin_rest)
+        with _C.Section():
+            return self._pinning.pinned(whole, None if gpu is None else gpu.pin_rest)
 
     def _get_depth(self) -> Depth:
         """Return how many batches are in work. What was found good is kept from epoch to epoch."""

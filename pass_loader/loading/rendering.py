@@ -177,15 +177,18 @@ class Renderer:
 
     def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
         """Start to render these samples into fresh memory."""
-        views: list[torch.Tensor] = [torch.empty(0)] * len(self.samples.recipe.views)
-        arrays: list[np.ndarray] = [np.empty(0)] * len(views)
-        for size, members in self._groups.items():
-            tensor, array = self._allocate(self._shape(len(members), len(keys), size), self.dtype)
-            array = array.swapaxes(0, 1) if self._on_channels else array
-            for index, view, place in zip(members, self._apart(tensor), array):
-                views[index], arrays[index] = view, place
+        count = len(self.samples.recipe.views)
+        arrays: list[np.ndarray] = [np.empty(0)] * count
+        with _C.Section():
+            views: list[torch.Tensor] = [torch.empty(0)] * count
+            for size, members in self._groups.items():
+                tensor, array = self._allocate(self._shape(len(members), len(keys), size), self.dtype)
+                array = array.swapaxes(0, 1) if self._on_channels else array
+                for index, view, place in zip(members, self._apart(tensor), array):
+                    views[index], arrays[index] = view, place
+            heatmaps = self._heatmaps(len(keys))
         plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
-        return self._start(keys, views, arrays, plans, *self._heatmaps(len(keys)))
+        return self._start(keys, views, arrays, plans, *heatmaps)
 
     def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:
         """Return the shape of the memory for views of one size: view after view, or on the channels sample after

@@ -356,7 +356,7 @@ def _wrong_place(path: Path) -> str | None:
                     except UnicodeEncodeError:
                         raw = value.encode("utf-8", "surrogateescape")
                         return (
-                            f"{where}, column {name!r}: {raw!r} is not UTF-8; save the table as UTF-8 (`iconv -f "
+                            f"{where}, column {name!r}: {raw!r} is not UTF-8; save it as UTF-8 (`iconv -f "
                             "LATIN1 -t UTF-8`, if it is Latin-1)"
                         )
                     except ValueError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import PackError
 from .archives import TarSource, ZipSource, is_tar, is_zip
+from .layout import MANIFEST
 from .parquet_source import ParquetSource
 from .source import PICTURE_SUFFIXES, PLAIN, Entry, Naming, Source, html_hint, id_and_class, without_suffix
 
@@ -111,6 +112,14 @@ def _file_length(path: Path) -> tuple[int, str | None]:
     return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (0, "it is no regular file")
 
 
+def _refuse_pack(path: Path) -> None:
+    if (path / MANIFEST).is_file() and any(path.glob("index*.arrow")):
+        raise PackError(
+            f"{path} is a pack already: `pass-pack convert {path} --codec dct --out NEW` writes it in another codec, "
+            f"`pass-pack export {path} --format webdataset --out DIR` makes tars that `build` reads"
+        )
+
+
 def _holds_pictures(folder: Path) -> bool:
     """Return True where a file below has a picture's suffix, or none and is not hidden."""
     for _, files in walk(folder):
@@ -128,6 +137,7 @@ def open_sources(paths: Sequence[str | Path], naming: Naming = PLAIN) -> list[So
 
 def _open_source(path: Path, naming: Naming) -> Source:
     if path.is_dir():
+        _refuse_pack(path)
         return FolderSource(path, naming)
     if not path.exists():
         raise PackError(f"{path} does not exist")

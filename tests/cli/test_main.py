@@ -26,7 +26,7 @@ from pass_loader.pack.reader import Pack
 from ..helpers.sealing import write_log
 from ..helpers.corpus import jpeg, noise
 from ..helpers.packs import flip_a_bit
-from ..helpers.trees import write_tree
+from ..helpers.trees import tar_of, write_tree
 
 
 @pytest.mark.slow
@@ -163,3 +163,21 @@ def test_progress_tells_rate_and_time_left(monkeypatch: pytest.MonkeyPatch, caps
         told(2_000)
     bar = screen.getvalue().rsplit("\r", 1)[-1]
     assert re.search(r"packed: +25%.* 2.00k/8.00k \[\d+:\d+<\d+:\d+, .*B/s\]", bar), bar
+
+
+def test_a_pack_is_no_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`build` of a pack points to what makes another pack of it; `info` names the codec that was asked for."""
+    source = write_tree(tmp_path / "in", {"a.jpg": jpeg(noise(16, 16))})
+    tar = tar_of(tmp_path / "t.tar", {"a.jpg": jpeg(noise(16, 16))})
+    for command, codec in (
+        (["build", source, "--codec", "dct-zstd"], "dct-zstd 1"),
+        (["build", source, "--codec", "dct"], "dct 1"),
+        (["index", tar], "jpeg 1"),
+    ):
+        out = tmp_path / codec
+        assert main([*map(str, command), "--out", str(out)]) == 0
+        assert main(["info", str(out)]) == 0
+        assert f"codec:            {codec}\n" in capsys.readouterr().out
+        assert main(["build", str(out), "--out", str(tmp_path / "new")]) == 1
+        assert "is a pack already: `pass-pack convert" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

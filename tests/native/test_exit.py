@@ -81,6 +81,7 @@ CALLS = {
     "wait, short": "render(engine(2)).wait(0.001)",
     "wait, dropped": "render(engine(2))",
     "decode's wait": "decode(engine(2)).wait()",
+    "wait, in a section": "with _C.Section(): render(engine(2)).wait()",
 }
 
 
@@ -102,6 +103,26 @@ def exit_codes(picture: Path, prepare: str, call: str) -> list[int]:
 @pytest.mark.parametrize("name", CALLS)
 def test_a_thread_in_a_native_call_at_exit(picture: Path, name: str) -> None:
     assert exit_codes(picture, RECIPE, CALLS[name]) == [0] * REPETITIONS
+
+
+def test_a_thread_in_torch_at_exit() -> None:
+    """The exit waits for the end of a section, however long torch takes. Kills: a wait of 100 ms, as for threads of
+    which nothing is known: torch ends the process then."""
+    script = """
+import threading, torch
+from pass_loader import _C
+torch.set_num_threads(1)
+begun = threading.Event()
+def work():
+    with _C.Section():
+        begun.set()
+        torch.randn(1 << 25)
+    print("not to be seen")
+threading.Thread(target=work, daemon=True).start()
+begun.wait()
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
 def test_a_thread_ahead_of_a_loader_at_exit(pack: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 import pass_loader
 from pass_loader import BadPictureError, PackError, RecordError, _C, recipes
@@ -184,7 +184,10 @@ def test_pillow_does_not_load_what_is_too_large(monkeypatch: pytest.MonkeyPatch,
         inspect(out.getvalue(), "jpeg", max_pixels=1199)
 
 
-def test_no_program_is_started() -> None:
+def test_no_program_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pillow would start Ghostscript for an EPS."""
+    started: list[object] = []
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *arguments, **_: started.append(arguments))
     with pytest.raises(BadPictureError, match="Pillow cannot read it"):
         inspect(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n", "png")
+    assert not started

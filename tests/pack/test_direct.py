@@ -83,3 +83,13 @@ def test_errors_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(ZeroDivisionError), DirectWriter(tmp_path / "f") as file:
         file.write(bytes(7))
         1 / 0  # noqa: B018
+
+
+def test_a_link_in_the_way(tmp_path: Path) -> None:
+    """It is replaced by a file, not written through."""
+    (tmp_path / "victim").write_bytes(b"mine")
+    (tmp_path / "shard").symlink_to(tmp_path / "victim")
+    with DirectWriter(tmp_path / "shard") as file:
+        file.write(b"ours")
+    assert (tmp_path / "victim").read_bytes() == b"mine" and (tmp_path / "shard").read_bytes() == b"ours"
+    assert not (tmp_path / "shard").is_symlink()

@@ -123,9 +123,10 @@ def test_links_in_the_way_of_a_packing(tmp_path: Path) -> None:
     names = ["shard-00000.tar", "shard-00000.rows", "shard-00000.parquet", "refused.jsonl", "pack.json", "finished"]
     for name in ["unfinished", "metadata.scratch", *names, *(f"{name}.tmp" for name in [*names, "unfinished"])]:
         if name not in ("pack.json", "finished"):
-            (root / name).symlink_to(victim)
+            (root / name).symlink_to(victim if name != "unfinished" else tmp_path / "new")
     (tmp_path / "m.csv").write_text("hash,x\na,1\n")
     build([source], root, metadata=tmp_path / "m.csv")
+    assert not (tmp_path / "new").exists(), "nothing is made at the other end of a link"
     assert victim.read_text() == "mine" and verify(root) == [] and not any(map(os.path.islink, root.iterdir()))
 
 
