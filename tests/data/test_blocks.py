@@ -164,6 +164,19 @@ def test_global_batches_on_any_ranks(count: int, lanes: int, drop_last: bool) ->
             assert all(np.array_equal(a, b) for a, b in zip(rest[: whole - begun], want[begun:whole]))
 
 
+def test_chunks_of_any_size() -> None:
+    """Many chunks are found at once; what each holds does not depend on that."""
+    for order in ("torch", "permute", "blocks"):
+        share = EpochSampler(Counted(10_000), shuffle=True, order=order, rank=1, world_size=2)
+        if order == "blocks":
+            share.adopt(sizes(10, 500, 4))
+        (whole,) = share.share(10_000).chunks()
+        for size in (1, 48, 4096, 4999, 5000, 6000):
+            chunks = [*share.share(10_000).chunks(size)]
+            assert {len(chunk) for chunk in chunks[:-1]} <= {size} and len(chunks) == -(-5000 // size)
+            assert np.array_equal(np.concatenate(chunks), whole)
+
+
 def test_padding_is_of_the_last_blocks() -> None:
     """Places past the end have the last positions of their lanes; fewer samples than lanes wrap around."""
     order = BlockOrder(1003, sizes(10, 50, 4), 2, 5)
