@@ -1,4 +1,4 @@
-"""Packing, in place and verifying beside `cp` and fsync of the same bytes.
+"""Packing, also shuffled, in place and verifying beside `cp` and fsync of the same bytes.
 
 python -m benchmarks.packing.bench_packing [--gigabytes 1] [--rounds 9] [--folder DIR] [--metadata-rows N]
 
@@ -24,7 +24,7 @@ from pathlib import Path
 
 from ..pictures import LICENCE, cuts
 
-CONTESTANTS = ("cp", "build", "index", "verify", "verify_one_thread")
+CONTESTANTS = ("cp", "build", "build_shuffled", "index", "verify", "verify_one_thread")
 
 
 def write_source(folder: Path, size: int, metadata_rows: int) -> tuple[Path, Path]:
@@ -68,8 +68,9 @@ def run_one(name: str, folder: Path) -> float:
     from pass_loader.pack import build, index, verify
 
     began = time.monotonic()
-    if name in ("build", "packed"):
-        build([tar], out, metadata=folder / "pass_metadata.csv", shard_bytes=256 << 20)
+    if name in ("build", "build_shuffled", "packed"):
+        shuffle = 0 if name == "build_shuffled" else None
+        build([tar], out, metadata=folder / "pass_metadata.csv", shard_bytes=256 << 20, shuffle=shuffle)
     elif name == "index":
         index([tar], out, metadata=folder / "pass_metadata.csv")
     else:

@@ -16,7 +16,7 @@ from ..data.live import Served
 from ..data.weights import MixedLive
 from ..keys import Keys, check_epoch
 from .resume import Progress
-from .sampler import EpochSampler
+from .sampler import AHEAD, EpochSampler
 
 NONE_GONE = np.empty(0, np.int64)
 
@@ -188,12 +188,6 @@ class Pass:
     def end(self) -> int:
         return self.start + len(self.live)
 
-    def keys(self, sampler: EpochSampler, places: np.ndarray, progress: Progress) -> Keys:
-        """Return the keys of those of the places that this pass has."""
-        inside = places[(places >= self.start) & (places < self.end)] - self.start
-        order = sampler.order(len(self.live), progress.order_epoch + self.number)
-        return keys_at(self.live, order.at(inside), progress.epoch + self.number)
-
     def as_progress(self) -> dict[str, Any]:
         """Return the fields of Progress that tell of this pass."""
         own = {"passed": self.number, "pass_start": self.start}
@@ -216,6 +210,7 @@ class EndlessDrawing(EpochDrawing):
         rank, world = self.place
         begun, place = dataclasses.replace(progress), progress.position  # progress moves on while batches are drawn
         running = Pass(begun.passed, begun.pass_start, self.along(live), gone)
+        ahead = _Ahead(self.sampler, begun, world)
         while True:
             places = place + rank + world * np.arange(self.batch_size, dtype=np.int64)
             place += self.step
@@ -225,11 +220,36 @@ class EndlessDrawing(EpochDrawing):
                 check_epoch(begun.epoch + number)
                 running = Pass(number, running.end, self.along(begin(number)), NONE_GONE)
                 passes.append(running)
-            parts = [(one.keys(self.sampler, places, begun), one.gone) for one in passes]
+            parts = [(ahead.keys(one, places), one.gone) for one in passes]
             keys = Keys(*(np.concatenate([getattr(part, name) for part, _ in parts])
                           for name in ("records", "draws", "epochs")))  # fmt: skip
             is_gone = np.concatenate([np.isin(part.records, removed) for part, removed in parts])
             yield DrawnBatch(keys, is_gone, running.live, running.as_progress())
+
+
+class _Ahead:
+    """The keys of one rank's places, pass after pass. Positions of later batches are found with those of the first: few
+    calls of an order cost less than many."""
+
+    def __init__(self, sampler: EpochSampler, begun: Progress, world: int):
+        self._sampler, self._begun, self._world = sampler, begun, world
+        self._pass = -1  # that the positions are of
+        self._first = 0  # place in that pass
+        self._positions = NONE_GONE
+
+    def keys(self, one: Pass, places: np.ndarray) -> Keys:
+        """Return the keys of those of the places that the pass has."""
+        inside = places[(places >= one.start) & (places < one.end)] - one.start
+        epoch = self._begun.epoch + one.number
+        if not len(inside):
+            return keys_at(one.live, inside, epoch)
+        skipped = (int(inside[0]) - self._first) // self._world
+        if self._pass != one.number or not 0 <= skipped <= len(self._positions) - len(inside):
+            self._pass, self._first, skipped = one.number, int(inside[0]), 0
+            end = min(len(one.live), self._first + self._world * max(AHEAD, len(inside)))
+            order = self._sampler.order(len(one.live), self._begun.order_epoch + one.number)
+            self._positions = order.at(np.arange(self._first, end, self._world, dtype=np.int64))
+        return keys_at(one.live, self._positions[skipped : skipped + len(inside)], epoch)
 
 
 def keys_at(live: Served, positions: np.ndarray, epoch: int) -> Keys:

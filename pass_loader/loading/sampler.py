@@ -26,7 +26,7 @@ from .ranks import Occasions, agree, initialized_rank
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 1 << 16  # places turned into positions at once
-_AHEAD = 1 << 12  # where chunks are small: a call of a keyed order costs as much for 64 places as for 500
+AHEAD = 1 << 12  # where chunks are small: a call of a keyed order costs as much for 64 places as for 500
 PERMUTE_ABOVE = 10**7  # records: torch's permutation costs 8 bytes and about 100 ns each, at every start of an epoch
 KINDS = ("sequential", "torch", "permute")
 
@@ -85,7 +85,7 @@ class Share:
         """Yield the positions, of up to `size` places at a time."""
         left, place = len(self), self.start + self.rank
         order = self.sampler.order(self.count, self.epoch) if left else None
-        ahead = max(1, _AHEAD // size) * size
+        ahead = max(1, AHEAD // size) * size
         while order is not None and left > 0:
             places = place + self.world * np.arange(min(ahead, left), dtype=np.int64)
             positions = order.at(places)

@@ -15,6 +15,8 @@ from pass_loader.data.blocks import BlockOrder, BlockSizes, along_blocks, in_win
 from pass_loader.data.live import ConcatLive, Live
 from pass_loader.permutation import permute_each, unpermute_each
 from pass_loader.data.weights import Mixture
+from pass_loader.loading.drawing import EndlessDrawing
+from pass_loader.loading.resume import Progress
 
 COUNTS = (1, 2, 3, 5, 7, 8, 9, 31, 32, 33, 100, 999, 1000, 1001, 4097)
 NUMBERS = ((1, 3, 10, 64, 5000), (1, 7, 100, 5000), (1, 2, 3, 4, 8, 16))  # block, window, lanes
@@ -162,6 +164,36 @@ def test_global_batches_on_any_ranks(count: int, lanes: int, drop_last: bool) ->
         for begun in range(0, whole, 5):
             rest = batches(world, begun * step)
             assert all(np.array_equal(a, b) for a, b in zip(rest[: whole - begun], want[begun:whole]))
+
+
+def test_chunks_of_any_size() -> None:
+    """Many chunks are found at once; what each holds does not depend on that."""
+    for order in ("torch", "permute", "blocks"):
+        share = EpochSampler(Counted(10_000), shuffle=True, order=order, rank=1, world_size=2)
+        if order == "blocks":
+            share.adopt(sizes(10, 500, 4))
+        (whole,) = share.share(10_000).chunks()
+        for size in (1, 48, 4096, 4999, 5000, 6000):
+            chunks = [*share.share(10_000).chunks(size)]
+            assert {len(chunk) for chunk in chunks[:-1]} <= {size} and len(chunks) == -(-5000 // size)
+            assert np.array_equal(np.concatenate(chunks), whole)
+
+
+@pytest.mark.parametrize("order", ["torch", "permute", "blocks"])
+def test_an_endless_order_finds_positions_ahead(order: str) -> None:
+    """Batches that neither what is found at once nor a pass is a multiple of have the positions of their places."""
+    count, size, world, batches = 10_000, 47, 2, 400
+    made = EpochSampler(Counted(count), shuffle=True, order=order, rank=1, world_size=world, infinite=True)
+    if order == "blocks":
+        made.adopt(sizes(10, 500, 4))
+    live = ConcatLive((Live(count, np.empty(0, np.int64), None),), np.array([0]), 0)
+    drawing = EndlessDrawing(made, size, drop_last=True)
+    begun = Progress(0, 0, 0, count, world, position=3 * size * world, endless=True)
+    drawn = drawing.draw(begun, live, np.empty(0, np.int64), lambda number: live)
+    found = np.concatenate([batch.keys.records for batch in itertools.islice(drawn, batches)])
+    places = 3 * size * world + 1 + world * np.arange(batches * size)
+    want = [made.order(count, epoch).at(places[places // count == epoch] - epoch * count) for epoch in range(5)]
+    assert np.array_equal(found, np.concatenate(want))
 
 
 def test_padding_is_of_the_last_blocks() -> None:

@@ -257,7 +257,7 @@ def test_small_windows_are_told(tiny: Path) -> None:
         warnings.simplefilter("error")
         records_of(loader, 1)
         records_of(small(tiny), 1)
-        records_of(small(tiny, world_size=2, window_bytes=1 << 20), 1)
+        records_of(small(tiny, world_size=8, window_bytes=1 << 20), 1)
 
 
 def test_a_shuffled_subset_is_told(tiny: Path) -> None:
