@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .torchvision_steps import KNOWN, RANDOM, Step, is_foreign_step, noise, steps_of, torchvision_name
+from .torchvision_steps import KNOWN, RANDOM, TransformStep, is_foreign_step, noise, steps_of, torchvision_name
 
 # A flip may come anywhere after the crop: it moves pixels, and every later step gives the mirrored picture's bytes.
 _ORDER = ("crop", "jitter", "grayscale", "blur", "solarize", "to tensor", "to float", "normalize")
@@ -153,10 +153,10 @@ def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
         raise ValueError(f"view {number}: {error}") from error.__cause__
 
 
-def _check_order(steps: list[Step]) -> None:
+def _check_order(steps: list[TransformStep]) -> None:
     """Raise where the steps, executed in a recipe's order, would give other bytes."""
-    last: Step | None = None  # but for the flip
-    seen: dict[str, Step] = {}
+    last: TransformStep | None = None  # but for the flip
+    seen: dict[str, TransformStep] = {}
     if all(step.kind != "crop" for step in steps):
         raise ValueError(_NEEDED["crop"])
     for step in steps:
@@ -175,7 +175,7 @@ def _check_order(steps: list[Step]) -> None:
             raise ValueError(missing)
 
 
-def _why_not_after(last: Step) -> str:
+def _why_not_after(last: TransformStep) -> str:
     if _ORDER.index(last.kind) >= _ORDER.index("to tensor"):
         return "there it works on a tensor, whose pixels are not PIL's; put it in front"
     return f"that gives other pixels than a recipe's order, which is {_ORDER_IN_WORDS}, and a flip anywhere"

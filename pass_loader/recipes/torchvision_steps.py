@@ -22,14 +22,14 @@ _INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3
 
 
 @dataclass(frozen=True)
-class Step:
+class TransformStep:
     kind: str  # one of RANDOM, "crop", "to tensor", "to float", "normalize"
     shown: str  # the class's name, for messages
     probability: float = 1.0
     fields: dict[str, Any] = field(default_factory=dict)  # of the ViewSpec; mean and std of the Recipe
 
 
-def steps_of(transform: Any) -> Iterator[Step]:
+def steps_of(transform: Any) -> Iterator[TransformStep]:
     """Yield the elementary steps, in their order."""
     name = torchvision_name(transform)
     if name == "RandomApply":
@@ -46,7 +46,7 @@ def steps_of(transform: Any) -> Iterator[Step]:
         raise ValueError(f"{name or type(transform).__name__} is not a step that a recipe has; {KNOWN}")
 
 
-def _applied(transform: Any) -> list[Step]:
+def _applied(transform: Any) -> list[TransformStep]:
     """Return RandomApply's steps. All run together with probability p; a single one with its own times p."""
     inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     p = float(transform.p)
@@ -76,7 +76,7 @@ def torchvision_name(transform: Any) -> str | None:
     return None
 
 
-def _crop(transform: Any) -> list[Step]:
+def _crop(transform: Any) -> list[TransformStep]:
     mode = getattr(transform.interpolation, "value", transform.interpolation)
     if mode not in _INTERPOLATION:
         raise ValueError(f"RandomResizedCrop's interpolation is {mode!r}, want bilinear or bicubic")
@@ -89,24 +89,24 @@ def _crop(transform: Any) -> list[Step]:
         "ratio": _pair(transform.ratio),
         "interpolation": _INTERPOLATION[mode],
     }
-    return [Step("crop", "", fields=fields)]
+    return [TransformStep("crop", "", fields=fields)]
 
 
-def _jitter(transform: Any) -> list[Step]:
+def _jitter(transform: Any) -> list[TransformStep]:
     names = ("brightness", "contrast", "saturation", "hue")
     ranges = {name: None if getattr(transform, name) is None else _pair(getattr(transform, name)) for name in names}
-    return [Step("jitter", "", fields=ranges)] if any(ranges.values()) else []
+    return [TransformStep("jitter", "", fields=ranges)] if any(ranges.values()) else []
 
 
-def _grayscale(transform: Any) -> list[Step]:
+def _grayscale(transform: Any) -> list[TransformStep]:
     channels = getattr(transform, "num_output_channels", 3)
     if channels != 3:
         raise ValueError(f"Grayscale gives {channels} channel, and views have 3: give num_output_channels=3")
-    return [Step("grayscale", "", float(getattr(transform, "p", 1.0)))]
+    return [TransformStep("grayscale", "", float(getattr(transform, "p", 1.0)))]
 
 
-def _solarize(transform: Any) -> list[Step]:
-    return [Step("solarize", "", float(transform.p), {"solarize_threshold": _threshold(transform.threshold)})]
+def _solarize(transform: Any) -> list[TransformStep]:
+    return [TransformStep("solarize", "", float(transform.p), {"solarize_threshold": _threshold(transform.threshold)})]
 
 
 def _threshold(value: float) -> int:
@@ -114,16 +114,16 @@ def _threshold(value: float) -> int:
     return min(max(math.ceil(value), 0), 256)
 
 
-def _to_float(transform: Any) -> list[Step]:
+def _to_float(transform: Any) -> list[TransformStep]:
     if str(transform.dtype) != "torch.float32" or not getattr(transform, "scale", True):
         scale = f", scale={transform.scale}" if hasattr(transform, "scale") else ""
         raise ValueError(
             f"{type(transform).__name__} has dtype {transform.dtype}{scale}; views are float32 of [0, 1], normalized"
         )
-    return [Step("to float", "")]
+    return [TransformStep("to float", "")]
 
 
-def _normalize(transform: Any) -> list[Step]:
+def _normalize(transform: Any) -> list[TransformStep]:
     fields = {}
     for name in ("mean", "std"):
         value = getattr(transform, name)
@@ -131,27 +131,27 @@ def _normalize(transform: Any) -> list[Step]:
         if len(numbers) not in (1, 3):
             raise ValueError(f"Normalize's {name} has {len(numbers)} numbers, want 3 or 1")
         fields[name] = tuple(numbers * 3)[:3]
-    return [Step("normalize", "", fields=fields)]
+    return [TransformStep("normalize", "", fields=fields)]
 
 
-def _kernel_blur(transform: Any) -> list[Step]:
+def _kernel_blur(transform: Any) -> list[TransformStep]:
     taps = set(transform.kernel_size)
     if len(taps) > 1:
         raise ValueError(f"GaussianBlur(kernel_size={transform.kernel_size}): a recipe's kernel is a square")
-    return [Step("blur", "", fields={"blur_sigma": _pair(transform.sigma), "blur_kernel": int(taps.pop())})]
+    return [TransformStep("blur", "", fields={"blur_sigma": _pair(transform.sigma), "blur_kernel": int(taps.pop())})]
 
 
-_READ: dict[str, Callable[[Any], list[Step]]] = {
+_READ: dict[str, Callable[[Any], list[TransformStep]]] = {
     "RandomResizedCrop": _crop,
-    "RandomHorizontalFlip": lambda transform: [Step("flip", "", float(transform.p))],
+    "RandomHorizontalFlip": lambda transform: [TransformStep("flip", "", float(transform.p))],
     "ColorJitter": _jitter,
     "RandomGrayscale": _grayscale,
     "Grayscale": _grayscale,
     "RandomSolarize": _solarize,
     "GaussianBlur": _kernel_blur,
-    "ToTensor": lambda _: [Step("to tensor", ""), Step("to float", "")],
-    "ToImage": lambda _: [Step("to tensor", "")],
-    "PILToTensor": lambda _: [Step("to tensor", "")],
+    "ToTensor": lambda _: [TransformStep("to tensor", ""), TransformStep("to float", "")],
+    "ToImage": lambda _: [TransformStep("to tensor", "")],
+    "PILToTensor": lambda _: [TransformStep("to tensor", "")],
     "ToDtype": _to_float,
     "ConvertImageDtype": _to_float,
     "Normalize": _normalize,
@@ -174,7 +174,7 @@ def is_foreign_step(transform: Any) -> bool:
     return "blur" in name or "solari" in name
 
 
-def _foreign_step(transform: Any) -> Step:
+def _foreign_step(transform: Any) -> TransformStep:
     """Read a blur or solarize class as the official repositories define them.
 
     A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
@@ -189,7 +189,7 @@ def _foreign_step(transform: Any) -> Step:
         threshold = _threshold(getattr(transform, "threshold", 128))
         levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
         _prove(transform, forced, gate, levels, ImageOps.solarize(levels, threshold), "PIL's ImageOps.solarize")
-        return Step("solarize", name, probability, {"solarize_threshold": threshold})
+        return TransformStep("solarize", name, probability, {"solarize_threshold": threshold})
     sigma = 1.25
     if hasattr(transform, "radius_min") and hasattr(transform, "radius_max"):
         limits = _pair((transform.radius_min, transform.radius_max))
@@ -203,7 +203,7 @@ def _foreign_step(transform: Any) -> Step:
     picture = noise()
     blurred = picture.filter(ImageFilter.GaussianBlur(sigma))
     _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
-    return Step("blur", name, probability, {"blur_sigma": limits})
+    return TransformStep("blur", name, probability, {"blur_sigma": limits})
 
 
 def _prove(
