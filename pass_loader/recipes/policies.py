@@ -40,7 +40,12 @@ def _posterize_bins(count: int, steps: int) -> list[float]:
 _Space = dict[str, tuple[list[float], bool]]  # magnitudes, and whether they are signed
 
 
-def _space(bins: int, size: tuple[int, int]) -> _Space:
+def _thresholds(bins: int, v2: bool) -> list[float]:
+    """Return solarize's thresholds. v2 multiplies linspace(1, 0) by 255, which lifts some by a unit of the last place."""
+    return [255.0 * share for share in linspace(1.0, 0.0, bins)] if v2 else linspace(255.0, 0.0, bins)
+
+
+def _space(bins: int, size: tuple[int, int], v2: bool = False) -> _Space:
     height, width = size
     return {
         "Identity": ([], False),
@@ -54,15 +59,15 @@ def _space(bins: int, size: tuple[int, int]) -> _Space:
         "Contrast": (linspace(0.0, 0.9, bins), True),
         "Sharpness": (linspace(0.0, 0.9, bins), True),
         "Posterize": (_posterize_bins(bins, 4), False),
-        "Solarize": (linspace(255.0, 0.0, bins), False),
+        "Solarize": (_thresholds(bins, v2), False),
         "AutoContrast": ([], False),
         "Equalize": ([], False),
     }
 
 
-def _wide_space(bins: int) -> _Space:
+def _wide_space(bins: int, v2: bool = False) -> _Space:
     return {
-        **_space(bins, (0, 0)),
+        **_space(bins, (0, 0), v2),
         "ShearX": (linspace(0.0, 0.99, bins), True),
         "ShearY": (linspace(0.0, 0.99, bins), True),
         "TranslateX": (linspace(0.0, 32.0, bins), True),
@@ -103,25 +108,27 @@ def rand_augment(
     num_magnitude_bins: int = 31,
     interpolation: str = "nearest",
     fill: Colour = (0, 0, 0),
+    v2: bool = False,
 ) -> Policy:
-    """Return torchvision's RandAugment. size: of the view, which scales translations."""
+    """Return torchvision's RandAugment. size: of the view, which scales translations. v2: that of transforms.v2, some of
+    whose thresholds of solarize are one higher."""
     sides = size if isinstance(size, tuple) else (size, size)
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(f"magnitude is {magnitude}, want [0, {num_magnitude_bins})")
     options = [
         (_torchvision_step(name, values[magnitude : magnitude + 1], signed, interpolation, fill),)
-        for name, (values, signed) in _space(num_magnitude_bins, sides).items()
+        for name, (values, signed) in _space(num_magnitude_bins, sides, v2).items()
     ]
     return (Choice(tuple(options)),) * num_ops
 
 
 def trivial_augment_wide(
-    *, num_magnitude_bins: int = 31, interpolation: str = "nearest", fill: Colour = (0, 0, 0)
+    *, num_magnitude_bins: int = 31, interpolation: str = "nearest", fill: Colour = (0, 0, 0), v2: bool = False
 ) -> Policy:
-    """Return torchvision's TrivialAugmentWide."""
+    """Return torchvision's TrivialAugmentWide. v2: as in rand_augment."""
     options = [
         (_torchvision_step(name, values, signed, interpolation, fill),)
-        for name, (values, signed) in _wide_space(num_magnitude_bins).items()
+        for name, (values, signed) in _wide_space(num_magnitude_bins, v2).items()
     ]
     return (Choice(tuple(options)),)
 
@@ -169,11 +176,13 @@ def auto_augment(
     policy: str = "imagenet",
     interpolation: str = "nearest",
     fill: Colour = (0, 0, 0),
+    v2: bool = False,
 ) -> Policy:
-    """Return torchvision's AutoAugment. policy: "imagenet", "cifar10" or "svhn". size: of the view."""
+    """Return torchvision's AutoAugment. policy: "imagenet", "cifar10" or "svhn". size: of the view. v2: as in
+    rand_augment."""
     if policy not in _AUTO_AUGMENT:
         raise ValueError(f"policy is {policy!r}, want one of {', '.join(_AUTO_AUGMENT)}")
-    space = _space(10, size if isinstance(size, tuple) else (size, size))
+    space = _space(10, size if isinstance(size, tuple) else (size, size), v2)
     options = []
     for parts in _lines(_AUTO_AUGMENT[policy]):
         steps = []

@@ -17,16 +17,39 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from .steps import Choice, Step, Then, any_order, one_of, together
+from .torchvision_further import NAMES, Further, Sides, further_of, timm_further_of, timm_name
+
 RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
 _INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3: "bicubic"}  # ints: PIL's Resampling
 
 
 @dataclass(frozen=True)
 class TransformStep:
-    kind: str  # one of RANDOM, "crop", "to tensor", "to float", "normalize"
+    kind: str  # one of RANDOM, "further", "crop", "to tensor", "to float", "normalize"
     shown: str  # the class's name, for messages
     probability: float = 1.0
     fields: dict[str, Any] = field(default_factory=dict)  # of the ViewSpec; mean and std of the Recipe
+    further: Further | None = None  # of kind "further"
+
+    def then(self, size: Sides) -> list[Then]:
+        """Return it as further steps of a view of this size. Raises ValueError where it is none."""
+        if self.further is not None:
+            return [*self.further(size)]
+        p, fields = self.probability, self.fields
+        if self.kind == "jitter":
+            ranges = {name: limits for name, limits in fields.items() if limits is not None}
+            orders = any_order([[Step(name, limits)] for name, limits in ranges.items()])
+            return [dataclasses.replace(orders, probability=p)]
+        if self.kind == "blur" and fields.get("blur_kernel"):
+            return [Step("kernel_blur", fields["blur_sigma"], p, taps=fields["blur_kernel"])]
+        values = {
+            "flip": None, "grayscale": None, "blur": fields.get("blur_sigma"),
+            "solarize": fields.get("solarize_threshold"),
+        }  # fmt: skip
+        if self.kind not in values:
+            raise ValueError(f"{self.shown} stands inside another transform: a recipe has that step once, for the view")
+        return [Step(self.kind, values[self.kind], p)]
 
 
 def steps_of(transform: Any) -> Iterator[TransformStep]:
@@ -34,6 +57,17 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
     name = torchvision_name(transform)
     if name == "RandomApply":
         yield from _applied(transform)
+    elif name == "RandomChoice":
+        rows = [[*steps_of(one)] for one in transform.transforms]
+        weights = transform.p
+        yield TransformStep("further", name, further=lambda size: (one_of(_all_then(rows, size), weights),))
+    elif name == "RandomOrder":
+        rows = [[*steps_of(one)] for one in transform.transforms]
+        yield TransformStep("further", name, further=lambda size: (any_order(_all_then(rows, size)),))
+    elif name in NAMES:
+        yield TransformStep("further", name, further=further_of(transform, name))
+    elif (timms := timm_name(transform)) is not None:
+        yield TransformStep("further", f"timm's {timms}", further=timm_further_of(transform))
     elif name in ("Compose", "Sequential"):
         for inner in transform if name == "Sequential" else transform.transforms:
             yield from steps_of(inner)
@@ -47,17 +81,27 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
 
 
 def _applied(transform: Any) -> list[TransformStep]:
-    """Return RandomApply's steps. All run together with probability p; a single one with its own times p."""
+    """Return RandomApply's steps. A single one has its own probability times p; several are decided together."""
     inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     p = float(transform.p)
     if p >= 1 or not inner:
         return inner
-    if len(inner) > 1:
+    for step in inner:
+        if step.kind not in (*RANDOM, "further"):
+            raise ValueError(f"RandomApply(p={p}) around {step.shown}: a recipe has that step always")
+    if len(inner) > 1 or inner[0].kind == "further":
+
+        def decided_together(size: Sides) -> tuple[Choice]:
+            return (dataclasses.replace(together(one for step in inner for one in step.then(size)), probability=p),)
+
         names = " and ".join(step.shown for step in inner)
-        raise ValueError(f"RandomApply(p={p}) around {names} decides once for all of them; a recipe decides for each")
-    if inner[0].kind not in RANDOM:
-        raise ValueError(f"RandomApply(p={p}) around {inner[0].shown}: a recipe has that step always")
+        return [TransformStep("further", f"RandomApply around {names}", further=decided_together)]
     return [dataclasses.replace(inner[0], probability=inner[0].probability * p)]
+
+
+def _all_then(rows: list[list[TransformStep]], size: Sides) -> list[list[Then]]:
+    """Return each row as further steps of a view of this size."""
+    return [[one for step in row if step.probability > 0 for one in step.then(size)] for row in rows]
 
 
 def torchvision_name(transform: Any) -> str | None:
@@ -160,9 +204,9 @@ _READ: dict[str, Callable[[Any], list[TransformStep]]] = {
     "ToPureTensor": lambda _: [],
 }
 KNOWN = (
-    "known are torchvision's Compose, RandomApply, "
-    + ", ".join(_READ)
-    + ", and the official repositories' blur and solarize classes"
+    "known are torchvision's Compose, RandomApply, RandomChoice, RandomOrder, "
+    + ", ".join((*_READ, *NAMES))
+    + ", timm's RandAugment and AutoAugment, and the official repositories' blur and solarize classes"
 )
 
 
