@@ -41,7 +41,7 @@ _Space = dict[str, tuple[list[float], bool]]  # magnitudes, and whether they are
 
 
 def _thresholds(bins: int, v2: bool) -> list[float]:
-    """Return solarize's thresholds. v2 multiplies linspace(1, 0) by 255, which lifts some by a unit of the last place."""
+    """Return solarize's thresholds. v2 multiplies linspace(1, 0) by 255, which lifts some in the last place."""
     return [255.0 * share for share in linspace(1.0, 0.0, bins)] if v2 else linspace(255.0, 0.0, bins)
 
 
@@ -110,8 +110,8 @@ def rand_augment(
     fill: Colour = (0, 0, 0),
     v2: bool = False,
 ) -> Policy:
-    """Return torchvision's RandAugment. size: of the view, which scales translations. v2: that of transforms.v2, some of
-    whose thresholds of solarize are one higher."""
+    """Return torchvision's RandAugment. size: of the view, which scales translations. v2: that of transforms.v2,
+    some of whose thresholds of solarize are one higher."""
     sides = size if isinstance(size, tuple) else (size, size)
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(f"magnitude is {magnitude}, want [0, {num_magnitude_bins})")

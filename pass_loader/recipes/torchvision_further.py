@@ -102,8 +102,9 @@ def _rand_augment(transform: Any) -> Further:
 
 def _trivial_augment_wide(transform: Any) -> Further:
     mode, fill = _look(transform)
-    options = {"num_magnitude_bins": int(transform.num_magnitude_bins), "v2": _is_v2(transform)}
-    return lambda _: policies.trivial_augment_wide(interpolation=mode, fill=fill, **options)
+    return lambda _: policies.trivial_augment_wide(
+        num_magnitude_bins=int(transform.num_magnitude_bins), interpolation=mode, fill=fill, v2=_is_v2(transform)
+    )
 
 
 def _auto_augment(transform: Any) -> Further:

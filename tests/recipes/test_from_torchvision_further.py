@@ -134,10 +134,10 @@ def test_v2s_thresholds_of_solarize() -> None:
         (value,) = (step.value for (step,) in choice.options if step.op == "solarize")
         assert list(value.values) == official
         for threshold in official:
-            recipe = recipe_of(v2, v2.RandomSolarize(threshold, 1.0))
-            pixels = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
-            want = v2.functional.solarize(Image.fromarray(pixels), threshold)
-            assert_pixels_equal(rendered(recipe, pixels), np.asarray(want))
+            solarize = v2.RandomSolarize(threshold, 1.0)
+            recipe, pixels = recipe_of(v2, solarize), noise(90, 120)
+            want = np.asarray(v2.Compose([whole(v2), solarize])(Image.fromarray(pixels)))
+            assert_pixels_equal(rendered(recipe, pixels), want, threshold)
 
 
 @pytest.mark.slow
