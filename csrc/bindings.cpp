@@ -27,17 +27,44 @@ void translate(const Error& error) {
   PyErr_SetString(type, error.what());
 }
 
-Array<ViewPlan> plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record,
-                              uint32_t draw, int32_t height, int32_t width) {
+// Returns the type of a row of plans: a ViewPlan, and after it "steps", so many StepPlans.
+py::dtype plan_dtype(size_t steps) {
+  const auto plain = py::dtype::of<ViewPlan>();
+  if (steps == 0) return plain;
+  py::list names(plain.attr("names")), formats, offsets;
+  const py::dict fields(plain.attr("fields").attr("items")());
+  for (const py::handle& name : names) {
+    const py::tuple field = fields[name];
+    formats.append(field[0]);
+    offsets.append(field[1]);
+  }
+  names.append("steps");
+  formats.append(py::make_tuple(py::dtype::of<StepPlan>(), py::make_tuple(steps)));
+  offsets.append(sizeof(ViewPlan));
+  return {names, formats, offsets, static_cast<py::ssize_t>(PlanRows::bytes(steps))};
+}
+
+// Returns rows (views,) of plan_dtype.
+py::array plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t epoch, int64_t record, uint32_t draw,
+                        int32_t height, int32_t width, const py::object& step_rows) {
   std::vector<ViewSpec> specs = recipe_of(recipe);
+  const StepRecipe further = steps_of(step_rows, specs);
   PL_CHECK(height >= 1 && width >= 1, Fault::argument, "size is %d x %d, want at least 1 x 1", height, width);
   PL_CHECK(record >= 0 && record < int64_t{1} << 40 && draw < kMaxDraws, Fault::argument,
            "record %lld, draw %u: want record in [0, 2^40), draw in [0, %u)", static_cast<long long>(record), draw,
            kMaxDraws);
-  Array<ViewPlan> plans(static_cast<py::ssize_t>(specs.size()));
-  std::memset(static_cast<void*>(plans.mutable_data()), 0, static_cast<size_t>(plans.nbytes()));
-  plan_views(specs, {seed, epoch, record, draw}, height, width, {plans.mutable_data(), specs.size()});
-  return plans;
+  const SampleKey key{seed, epoch, record, draw};
+  std::vector<ViewPlan> plans(specs.size());
+  std::memset(static_cast<void*>(plans.data()), 0, plans.size() * sizeof(ViewPlan));
+  plan_views(specs, key, height, width, plans);
+  std::vector<StepPlan> steps(further.count());
+  py::array found(plan_dtype(further.count()), static_cast<py::ssize_t>(specs.size()));
+  const PlanRows rows{static_cast<uint8_t*>(found.mutable_data()), further.count()};
+  for (size_t view = 0; view < specs.size(); ++view) {
+    if (!steps.empty()) further.plan(view, key, specs[view], steps);
+    rows.write(view, plans[view], steps);
+  }
+  return found;
 }
 
 // Returns (views, companions) for N samples: the view that takes a companion's pixels, (N,) int32, or -1 if none does;
@@ -63,9 +90,33 @@ py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Ar
   return py::make_tuple(chosen, which);
 }
 
+// A copy of plans, because the caller's may change without the GIL.
+struct Plans {
+  explicit Plans(const py::array& rows) {
+    const auto bytes = static_cast<size_t>(rows.itemsize());
+    const size_t extra = bytes < sizeof(ViewPlan) ? 0 : bytes - sizeof(ViewPlan);
+    count = extra / sizeof(StepPlan);
+    PL_CHECK(rows.ndim() == 1 && (rows.flags() & py::array::c_style) != 0 && rows.dtype().equal(plan_dtype(count)),
+             Fault::argument, "want plans as a contiguous column of plan_dtype, as plan() gives them");
+    const auto n = static_cast<size_t>(rows.shape(0));
+    views.resize(n);
+    steps.resize(n * count);
+    for (size_t i = 0; i < n; ++i) {
+      const uint8_t* row = static_cast<const uint8_t*>(rows.data()) + i * bytes;
+      std::memcpy(static_cast<void*>(&views[i]), row, sizeof(ViewPlan));
+      if (count > 0) std::memcpy(static_cast<void*>(&steps[i * count]), row + sizeof(ViewPlan), extra);
+    }
+  }
+  std::span<const StepPlan> steps_of(size_t view) const { return std::span(steps).subspan(view * count, count); }
+
+  size_t count;  // steps of each view
+  std::vector<ViewPlan> views;
+  std::vector<StepPlan> steps;
+};
+
 // Sample is uint8_t, or uint16_t for gray of 16 bits.
 template <typename Sample>
-py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) {
+py::list render_plan(const Array<Sample>& pixels, const py::array& plans) {
   constexpr bool deep = sizeof(Sample) == 2;
   PL_CHECK(
       pixels.ndim() == 3 && ((pixels.shape(2) == 3 && !deep) || pixels.shape(2) == 1) && pixels.shape(0) >= 1 &&
@@ -74,11 +125,11 @@ py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) 
       "want pixels of shape (height, width, 3), or (height, width, 1) for gray and for 16 bits, sides in [1, 65535]");
   const int32_t height = static_cast<int32_t>(pixels.shape(0)), width = static_cast<int32_t>(pixels.shape(1));
   const int channels = static_cast<int>(pixels.shape(2));
-  std::span<const ViewPlan> borrowed = column(plans);
-  std::vector<ViewPlan> rows(borrowed.begin(), borrowed.end());  // the caller's may change without the GIL
-  for (const ViewPlan& plan : rows) {
-    check_plan(plan, height, width);
-    if (deep) check_deep(plan);
+  const Plans rows(plans);
+  for (size_t i = 0; i < rows.views.size(); ++i) {
+    check_plan(rows.views[i], height, width);
+    check_steps(rows.steps_of(i), rows.views[i], channels);
+    if (deep) check_deep(rows.views[i], rows.steps_of(i));
   }
   Scratch<uint8_t> memory;
   const size_t row_stride = round_up(width * sizeof(Sample), kTile), plane_stride = row_stride * height;
@@ -91,11 +142,11 @@ py::list render_plan(const Array<Sample>& pixels, const Array<ViewPlan>& plans) 
   StageTimes unread;
   StageClock clock(unread);
   py::list views;
-  for (const ViewPlan& plan : rows) {
+  for (size_t i = 0; i < rows.views.size(); ++i) {
     Planes view;
     {
       WithoutGil without_gil;
-      view = cpu::render_view(picture, plan, scratch, clock);
+      view = cpu::render_view(picture, rows.views[i], rows.steps_of(i), scratch, clock);
     }
     views.append(interleaved(view, channels));
   }
@@ -112,13 +163,23 @@ void bind_plans(py::module_& m) {
                        offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
                        blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip,
                        grayscale);
+  PYBIND11_NUMPY_DTYPE(StepSpec, view, group, option, count, group_probability, option_below, probability, values, taps,
+                       op, kind, whole, sign, resample, fill);
+  PYBIND11_NUMPY_DTYPE(StepPlan, matrix, factor, level, op, resample, fill);
   m.attr("view_spec_dtype") = py::dtype::of<ViewSpec>();
+  m.attr("step_spec_dtype") = py::dtype::of<StepSpec>();
+  m.attr("step_plan_dtype") = py::dtype::of<StepPlan>();
+  m.def("plan_dtype", &plan_dtype, "steps"_a);
   m.attr("view_plan_dtype") = py::dtype::of<ViewPlan>();
+  m.attr("step_values") = kStepValues;
   m.attr("plan_version") = kPlanVersion;
   m.attr("max_draws") = kMaxDraws;
-  m.def("check_recipe", [](const Array<ViewSpec>& recipe) { recipe_of(recipe); }, "recipe"_a);
+  m.def(
+      "check_recipe",
+      [](const Array<ViewSpec>& recipe, const py::object& steps) { return steps_of(steps, recipe_of(recipe)).count(); },
+      "recipe"_a, "steps"_a = py::none());
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
-        "height"_a, "width"_a);
+        "height"_a, "width"_a, "steps"_a = py::none());
   m.def("draw_companions", &draw_companions, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "companions"_a, "views"_a,
         "probability"_a);
   m.def("render_plan", &render_plan<uint8_t>, "pixels"_a.noconvert(), "plans"_a);

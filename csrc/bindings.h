@@ -45,6 +45,13 @@ inline std::vector<ViewSpec> recipe_of(const Array<ViewSpec>& rows) {
   return specs;
 }
 
+// rows: a column of step_spec_dtype, or None.
+inline StepRecipe steps_of(const pybind11::object& rows, std::span<const ViewSpec> recipe) {
+  if (rows.is_none()) return {};
+  const auto given = rows.cast<Array<StepSpec>>();
+  return {column(given), recipe};
+}
+
 void bind_pictures(pybind11::module_& m);
 void bind_loading(pybind11::module_& m);
 void bind_masks(pybind11::module_& m);

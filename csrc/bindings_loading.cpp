@@ -85,15 +85,20 @@ struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
            const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
            const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_,
-           int64_t max_pixels, int max_scans)
+           int64_t max_pixels, int max_scans, const py::object& steps)
       : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
     const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
     Setup setup{reader.cast<PyShardReader&>().reader,
                 recipe_of(recipe),
+                steps_of(steps, recipe_of(recipe)),
                 seed,
                 normalizations_of(table, half, mean, std, element_of(element), channels_last),
                 second,
                 limits_of(max_pixels, max_scans)};
+    PL_CHECK(setup.form().channels == 3 || !setup.steps.has_colour(), Fault::argument,
+             "a further step fills with a colour, and views have one channel");
+    PL_CHECK(second == nullptr || setup.steps.count() == 0, Fault::argument,
+             "a recipe with further steps has no heatmaps: only crop, resize and flip move them too");
     engine = std::make_unique<Engine>(std::move(setup), threads, cpus);
   }
   py::dict stage_times() const {
@@ -241,11 +246,14 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   PL_CHECK(views.size() == setup.recipe.size(), Fault::argument, "want one output a view");
   for (size_t v = 0; v < views.size(); ++v) request.views.push_back(output_of(views[v], setup, v, n));
   if (!plans.is_none()) {
-    auto rows = plans.cast<Array<ViewPlan>>();
+    auto rows = plans.cast<py::array>();
+    const size_t steps = setup.steps.count();
     PL_CHECK(rows.ptr() == plans.ptr() && rows.ndim() == 2 && rows.shape(0) == static_cast<py::ssize_t>(n) &&
-                 rows.shape(1) == static_cast<py::ssize_t>(views.size()),
-             Fault::argument, "want plans of shape (records, views)");
-    request.plans = rows.mutable_data();
+                 rows.shape(1) == static_cast<py::ssize_t>(views.size()) &&
+                 rows.itemsize() == static_cast<py::ssize_t>(PlanRows::bytes(steps)) &&
+                 (rows.flags() & py::array::c_style) != 0,
+             Fault::argument, "want plans of shape (records, views), rows of plan_dtype(%zu)", steps);
+    request.plans = {static_cast<uint8_t*>(rows.mutable_data()), steps};
   }
   if (!sources.is_none()) add_sources(request, setup, sources);
   add_heatmaps(request, setup, heatmap_records, heatmaps);
@@ -273,6 +281,7 @@ std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& re
                plans.ndim() == 2 && plans.shape(0) == rows && plans.shape(1) == views,
            Fault::argument, "want an arena of bytes, pictures of shape (records, 5), plans of shape (records, views)");
   PL_CHECK(setup.form().channels == 3, Fault::argument, "want a recipe of three channels");
+  PL_CHECK(setup.steps.count() == 0, Fault::argument, "want a recipe without further steps");
   request.arena = arena.mutable_data(), request.arena_bytes = static_cast<size_t>(arena.size());
   request.pictures = reinterpret_cast<ArenaPicture*>(pictures.mutable_data());
   request.plans = plans.mutable_data();
@@ -334,10 +343,10 @@ void bind_loading(py::module_& m) {
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
                     const Array<float>&, const Array<float>&, int, const std::string&, bool, const std::vector<int>&,
-                    py::object, int64_t, int>(),
+                    py::object, int64_t, int, const py::object&>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none(),
-           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0)
+           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "steps"_a = py::none())
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
            "sources"_a = py::none(), "heatmap_records"_a = py::none(), "heatmaps"_a = py::list(),
            "companions"_a = py::none(), "companion_views"_a = py::none())

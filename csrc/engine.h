@@ -23,6 +23,7 @@ namespace pass_loader {
 struct Setup {
   std::shared_ptr<const ShardReader> reader;
   std::vector<ViewSpec> recipe;
+  StepRecipe steps;  // of the recipe
   uint64_t seed;
   std::vector<cpu::Normalization> normalizations;  // one a source of records, at least one, all of one form
   std::shared_ptr<const ShardReader> heatmaps;     // null: no batch has heatmaps
@@ -37,6 +38,7 @@ struct WorkingMemory {
   Scratch<uint8_t> bytes;
   Decoder decoder;
   std::vector<ViewPlan> plans;
+  std::vector<StepPlan> steps;  // each view's, one after the other
   Scratch<uint8_t> gray;
   cpu::RenderScratch scratch;
   cpu::NearestScratch nearest;

@@ -1,8 +1,10 @@
 // All randomness of the project: takes sizes, returns decided numbers, and never sees pixels.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "draws.h"
 #include "recipe.h"
@@ -12,7 +14,8 @@ namespace pass_loader {
 // Part of saved states. Two builds with the same number draw the same plans.
 constexpr int kPlanVersion = 1;
 
-// The decided numbers of one view. cpu/render, cuda/render and pass_loader/recipes/reference.py (PIL) execute them.
+// The decided numbers of the fixed steps of one view. cpu/render, cuda/render and pass_loader/recipes/reference.py
+// (PIL) execute them.
 struct ViewPlan {
   int32_t crop_x, crop_y, crop_width, crop_height;    // full-resolution pixels, inside the picture
   int32_t resize_height, resize_width;                // what the crop box is resized to, antialiased
@@ -29,6 +32,19 @@ struct ViewPlan {
   bool flip, grayscale;
 };
 static_assert(std::is_trivially_copyable_v<ViewPlan>);
+
+// One decided step that follows those of the ViewPlan. It keeps the view's size.
+struct StepPlan {
+  double matrix[8];  // affine: the first six, output pixel -> place in the view, as PIL's Image.transform
+  float factor;      // brightness, contrast, saturation, sharpness; hue: turns; blur, kernel_blur: sigma
+  int16_t level;     // posterize: bits that stay; solarize: threshold; solarize_add: what is added below 128;
+                     // kernel_blur: taps; quarter_turn: 1, 2 or 3, counterclockwise
+  StepOp op;         // one that a plan may hold; none: the program is over
+  uint8_t resample;  // affine: PIL's Resampling value, 0 nearest, 2 bilinear, 3 bicubic
+  uint8_t fill[3];   // affine: the colour of what lies outside
+  uint8_t unused[5];
+};
+static_assert(std::is_trivially_copyable_v<StepPlan> && sizeof(StepPlan) == 80);
 
 constexpr int kMaxViews = 256;
 constexpr int32_t kMaxOutPx = 16384;       // height or width of a view
@@ -47,6 +63,40 @@ void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t 
 void plan_view(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height, int32_t width,
                std::span<ViewPlan> plans);
 
+// The further steps of all views of a recipe. Made from checked rows; empty: no view has any.
+class StepRecipe {
+ public:
+  StepRecipe() = default;
+  // Throws Error(argument), which names the view and the step. recipe has been checked.
+  StepRecipe(std::span<const StepSpec> rows, std::span<const ViewSpec> recipe);
+
+  size_t count() const { return count_; }  // StepPlans that each view has room for
+  bool has_colour() const;                 // a step fills with what is no gray
+
+  // Fills the `count` plans of one view, of the size that its spec gives.
+  void plan(size_t view, const SampleKey& key, const ViewSpec& spec, std::span<StepPlan> steps) const;
+
+ private:
+  std::span<const StepSpec> rows_of(size_t view) const;
+
+  std::vector<StepSpec> rows_;
+  std::vector<size_t> first_;  // row of each view, and the end
+  size_t count_ = 0;
+};
+
+// Plans as Python holds them: each row is a ViewPlan and the recipe's number of StepPlans after it.
+struct PlanRows {
+  uint8_t* memory = nullptr;  // borrowed; null: nobody wants them
+  size_t steps = 0;           // of each row
+
+  static size_t bytes(size_t steps) { return sizeof(ViewPlan) + steps * sizeof(StepPlan); }
+  void write(size_t row, const ViewPlan& plan, std::span<const StepPlan> further) const;
+  void clear(size_t row, size_t count) const;
+};
+
+// Throws Error(argument) if steps cannot be executed on a view of this plan and so many channels.
+void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int channels);
+
 // Which view of a sample takes its pixels from a companion, and from which one.
 struct CompanionDraw {
   int32_t view;        // [0, views); -1: none does
@@ -63,8 +113,8 @@ bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t
 
 // Throws Error(argument), which names the step, if a recipe or a plan has a step that is not possible for pictures of
 // 16 bits: any but crop, resize and flip. Pillow has no others for its mode "I;16".
-void check_deep(std::span<const ViewSpec> recipe);
-void check_deep(const ViewPlan& plan);
+void check_deep(std::span<const ViewSpec> recipe, const StepRecipe& steps);
+void check_deep(const ViewPlan& plan, std::span<const StepPlan> steps);
 
 // Throws Error(argument) if a plan cannot be executed on a picture of this size.
 void check_plan(const ViewPlan& plan, int32_t height, int32_t width);

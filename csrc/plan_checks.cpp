@@ -108,7 +108,11 @@ void check_recipe(std::span<const ViewSpec> recipe) {
   }
 }
 
-void check_deep(std::span<const ViewSpec> recipe) {
+void check_deep(std::span<const ViewSpec> recipe, const StepRecipe& steps) {
+  PL_CHECK(
+      steps.count() == 0, Fault::argument,
+      "a gray picture of 16 bits can be cropped, resized and flipped alone, and the recipe has further steps: give "
+      "recipe.override(then=()), or pack the picture with 8 bits");
   for (size_t i = 0; i < recipe.size(); ++i) {
     const ViewSpec& v = recipe[i];
     const char* step = v.jitter_probability > 0.0      ? "jitter"
@@ -123,10 +127,11 @@ void check_deep(std::span<const ViewSpec> recipe) {
   }
 }
 
-void check_deep(const ViewPlan& plan) {
+void check_deep(const ViewPlan& plan, std::span<const StepPlan> steps) {
   const bool still =
       std::all_of(std::begin(plan.jitter_order), std::end(plan.jitter_order), [](int8_t step) { return step < 0; });
-  PL_CHECK(still && !plan.grayscale && plan.blur_sigma == 0.0f && plan.solarize_threshold < 0, Fault::argument,
+  PL_CHECK(steps.empty() && still && !plan.grayscale && plan.blur_sigma == 0.0f && plan.solarize_threshold < 0,
+           Fault::argument,
            "plan: a gray picture of 16 bits can be cropped, resized and flipped alone, without jitter, grayscale, blur "
            "and solarize");
 }

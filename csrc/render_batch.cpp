@@ -15,9 +15,9 @@
 namespace pass_loader {
 namespace {
 
-void check_deep(std::span<const ViewSpec> recipe, const cpu::OutputForm& form) {
-  pass_loader::check_deep(recipe);
-  PL_CHECK(form.element != cpu::Element::uint8, Fault::argument,
+void check_deep(const Setup& setup) {
+  pass_loader::check_deep(setup.recipe, setup.steps);
+  PL_CHECK(setup.form().element != cpu::Element::uint8, Fault::argument,
            "uint8 output would cut a gray picture of 16 bits to 8: ask for float32, float16 or bfloat16");
 }
 
@@ -41,12 +41,13 @@ void RenderBatch::clear(int64_t slot) {
                 pixels * static_cast<size_t>(form.channels) * cpu::bytes_of(form.element));
     if (!request_.heatmaps.empty()) std::memset(request_.heatmaps[view].slot(slot), 0, pixels * sizeof(float));
   }
-  if (request_.plans != nullptr) std::fill_n(request_.plans + slot * views, views, ViewPlan{});
+  if (request_.plans.memory != nullptr) request_.plans.clear(slot * views, views);
 }
 
 int64_t RenderBatch::render_sample(int64_t slot, WorkingMemory& memory, StageClock& clock) const {
   const size_t views = setup_.recipe.size();
   memory.plans.resize(views);
+  memory.steps.resize(views * setup_.steps.count());
   int64_t pixels = 0;
   if (request_.companions.empty() || request_.companions[slot].view < 0) {
     pixels = render_original(slot, -1, memory, clock);
@@ -54,7 +55,9 @@ int64_t RenderBatch::render_sample(int64_t slot, WorkingMemory& memory, StageClo
     if (views > 1) pixels = render_original(slot, request_.companions[slot].view, memory, clock);
     pixels = std::max(pixels, render_companion(slot, memory, clock));
   }
-  if (request_.plans != nullptr) std::copy_n(memory.plans.begin(), views, request_.plans + slot * views);
+  if (request_.plans.memory != nullptr)
+    for (size_t view = 0; view < views; ++view)
+      request_.plans.write(slot * views + view, memory.plans[view], steps_of(view, memory));
   return pixels;
 }
 
@@ -101,13 +104,19 @@ ConstPlanes RenderBatch::decode(int64_t record, WorkingMemory& memory, StageCloc
     picture = cpu::to_gray(picture, memory.gray);
     clock.charge(Stage::grayscale);
   }
-  if (picture.deep) check_deep(setup_.recipe, setup_.form());
+  if (picture.deep) check_deep(setup_);
   return picture;
+}
+
+std::span<StepPlan> RenderBatch::steps_of(size_t view, WorkingMemory& memory) const {
+  return std::span(memory.steps).subspan(view * setup_.steps.count(), setup_.steps.count());
 }
 
 void RenderBatch::render_view(int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                               StageClock& clock) const {
-  const Planes pixels = cpu::render_view(picture, memory.plans[view], memory.scratch, clock);
+  const std::span<StepPlan> steps = steps_of(view, memory);
+  if (!steps.empty()) setup_.steps.plan(view, request_.samples[slot], setup_.recipe[view], steps);
+  const Planes pixels = cpu::render_view(picture, memory.plans[view], steps, memory.scratch, clock);
   const size_t source = request_.sources.empty() ? 0 : request_.sources[slot];
   cpu::normalize(pixels, setup_.normalizations[source], request_.views[view].slot(slot));
   clock.charge(Stage::normalize);

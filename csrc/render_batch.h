@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "draws.h"
@@ -30,7 +31,7 @@ struct Companion {
 struct RenderRequest {
   std::vector<SampleKey> samples;
   std::vector<Output> views;             // one a view, in the form of the engine's normalizations
-  ViewPlan* plans = nullptr;             // borrowed (samples, views), or null
+  PlanRows plans;                        // (samples, views)
   std::vector<uint16_t> sources;         // one a sample: which of the engine's normalizations; empty: always the first
   std::vector<Companion> companions;     // one a sample, or empty; empty if there are heatmaps
   std::vector<int64_t> heatmap_records;  // one a sample, of the engine's reader of heatmaps; empty: no heatmaps
@@ -53,6 +54,7 @@ class RenderBatch final : public Batch {
   int64_t render_companion(int64_t slot, WorkingMemory& memory, StageClock& clock) const;
 
   ConstPlanes decode(int64_t record, WorkingMemory& memory, StageClock& clock) const;
+  std::span<StepPlan> steps_of(size_t view, WorkingMemory& memory) const;
   void render_view(int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                    StageClock& clock) const;
   void render_heatmaps(int64_t slot, int32_t height, int32_t width, WorkingMemory& memory) const;

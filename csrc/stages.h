@@ -13,7 +13,7 @@ namespace pass_loader {
 // The stages in the order in which a sample goes through them. Python uses the same names.
 #define PL_STAGES(stage)                                                                                      \
   stage(read) stage(decode) stage(plan) stage(resize) stage(brightness_contrast) stage(saturation) stage(hue) \
-      stage(grayscale) stage(blur) stage(solarize) stage(normalize) stage(heatmap)
+      stage(grayscale) stage(blur) stage(solarize) stage(further) stage(normalize) stage(heatmap)
 
 #define PL_ENUMERATOR(name) name,
 #define PL_NAME(name) #name,

@@ -49,6 +49,55 @@ batch. The presets are those of published methods, as their official code runs t
 own is `Recipe(name, views=(ViewSpec(...), ...))`, and [one from your torchvision transform](from-torchvision.md)
 takes one line.
 
+## Further steps
+
+`ViewSpec.then` is a row of steps that run after the view's fixed ones, in any order. A `Step` has an op, a value (a
+number, a range, `OneOf` several values) and a probability; a `Choice` takes one of several rows of steps, decided
+together.
+
+```python
+from pass_loader import ViewSpec, recipes
+from pass_loader.recipes import Choice, Step
+
+ViewSpec(224, (0.08, 1.0), then=recipes.rand_augment(224))
+ViewSpec(224, then=(Step("vertical_flip", probability=0.5), Step("rotate", (-30, 30), resample="bilinear")))
+ViewSpec(224, then=(Choice(((Step("invert"),), (Step("equalize"), Step("sharpness", (0.1, 1.9))), ()), 0.8),))
+```
+
+| op | value | as |
+|---|---|---|
+| `autocontrast`, `equalize`, `invert` | - | Pillow's `ImageOps` |
+| `posterize` | bits that stay, 0 to 8 | `ImageOps.posterize`; 0 bits are black, where Pillow 13 raises |
+| `solarize` | threshold, 0 to 256 | `ImageOps.solarize` |
+| `solarize_add` | what is added to values below 128 | timm |
+| `brightness`, `contrast`, `saturation`, `sharpness` | factor | `ImageEnhance` |
+| `desaturate` | 1 - the factor of saturation | timm |
+| `hue` | turns | torchvision |
+| `grayscale` | - | `convert("L")` |
+| `blur`, `blur_below` | sigma; half the end of its range from 0.1 | `ImageFilter.GaussianBlur` |
+| `kernel_blur` | sigma, with `taps=` | torchvision's `GaussianBlur` |
+| `flip`, `vertical_flip` | - | `ImageOps.mirror`, `flip` |
+| `quarter_turn` | 1, 2 or 3, counterclockwise, of a square view | `Image.transpose` |
+| `rotate` | degrees, counterclockwise | `Image.rotate` |
+| `shear_x`, `shear_y` | factor | `Image.transform` with `(1, value, 0, 0, 1, 0)` or `(1, 0, 0, value, 1, 0)` |
+| `translate_x`, `translate_y` | pixels | the same with `(1, 0, value, 0, 1, 0)` |
+| `translate_x_share`, `translate_y_share` | a share of the side | the same |
+| `affine` | `Affine`: ranges of degrees, translate, scale and shear | torchvision's `RandomAffine` |
+
+Steps that move pixels take `resample="nearest"`, `"bilinear"`, `"bicubic"` or `"random"` (one of the last two, drawn)
+and `fill=`, a colour, of which gray views take the luma. A view keeps its size.
+
+| function | policy |
+|---|---|
+| `rand_augment(size)`, `trivial_augment_wide()`, `auto_augment(size, policy=)` | torchvision's, with its magnitudes |
+| `timm_rand_augment("rand-m9-mstd0.5-inc1")` | timm's, with its strings |
+| `timm_auto_augment("original-mstd0.5")` | timm's v0, v0r, original, originalr, and 3a of 3-Augment |
+| `timm_step(name)` | one of timm's operations |
+
+`dataset.plan(record)["steps"]` holds the decided steps of each view, `recipes.describe(steps)` says them in
+words. timm's `create_transform` fills with the mean's bytes: `fill=(124, 116, 104)`. On a GPU a recipe with further
+steps is refused, and so are heatmaps and pictures of 16 bits with one.
+
 ## Batches
 
 A batch has the structure of the method's script, which `Recipe.batch` names. `views` is the list of views, each a

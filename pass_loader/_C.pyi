@@ -19,6 +19,13 @@ class Header(TypedDict):
 
 view_spec_dtype: np.dtype[Any]  # csrc/recipe.h
 view_plan_dtype: np.dtype[Any]  # csrc/plan.h
+step_spec_dtype: np.dtype[Any]
+step_plan_dtype: np.dtype[Any]
+step_values: int  # that a StepSpec holds
+
+# Returns view_plan_dtype, and with steps the field "steps" of so many after it.
+def plan_dtype(steps: int) -> np.dtype[Any]: ...
+
 plan_version: int
 max_draws: int  # csrc/draws.h
 
@@ -44,10 +51,13 @@ class Decoder:  # for tests and benchmarks; keeps its memory from picture to pic
 def jpeg_to_dct(file: bytes, zstd: bool = False, max_scans: int = 0) -> bytes | None: ...
 def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same record with zstd frames or without
 def dct_to_jpeg(record: bytes) -> bytes: ...
-def check_recipe(recipe: np.ndarray) -> None: ...
+
+# Returns how many steps a plan has room for. steps: rows of step_spec_dtype.
+def check_recipe(recipe: np.ndarray, steps: np.ndarray | None = None) -> int: ...
 def plan_views(
-    recipe: np.ndarray, *, seed: int, epoch: int, record: int, draw: int = 0, height: int, width: int
-) -> np.ndarray: ...  # (views,) view_plan_dtype
+    recipe: np.ndarray, *, seed: int, epoch: int, record: int, draw: int = 0, height: int, width: int,
+    steps: np.ndarray | None = None,
+) -> np.ndarray: ...  # (views,) of plan_dtype  # fmt: skip
 def draw_companions(
     seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, companions: np.ndarray, views: int,
     probability: float,
@@ -109,6 +119,7 @@ class Engine:
         heatmaps: ShardReader | None = None,  # where the heatmap_records of batches are read
         max_pixels: int = ...,  # limits of every picture
         max_scans: int = 0,
+        steps: np.ndarray | None = None,  # the recipe's rows of step_spec_dtype
     ) -> None: ...
     def submit(
         self,
@@ -118,7 +129,7 @@ class Engine:
         # One for each view, written in place: (N, channels, height, width), or with channels_last (N, height, width,
         # channels), of the element's type (bfloat16 as uint16)
         views: list[np.ndarray],
-        plans: np.ndarray | None = None,  # (N, views), written in place
+        plans: np.ndarray | None = None,  # (N, views) of the recipe's plan_dtype, written in place
         sources: np.ndarray | None = None,  # (N,) uint16: whose mean and std; None: the first's for all
         heatmap_records: np.ndarray | None = None,  # (N,) int64
         heatmaps: list[np.ndarray] = [],  # one for each view, or none: (N, 1, height, width) float32, written in place

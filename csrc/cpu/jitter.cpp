@@ -200,7 +200,7 @@ void blend_all(const ViewPixels& view, float from, float factor) {
 
 void brightness(const ViewPixels& view, float factor) { blend_all(view, 0.0f, factor); }
 
-void contrast(const ViewPixels& view, float factor) {
+float mean_luma(const ViewPixels& view) {
   uint64_t sum = 0;
   if (view.channels == 1) {
     sum_plane(view.pixels, view.count, sum);
@@ -209,8 +209,10 @@ void contrast(const ViewPixels& view, float factor) {
     sum_luma(c.r, c.g, c.b, view.count, sum);
   }
   double mean = static_cast<double>(sum) / static_cast<double>(view.count);
-  blend_all(view, static_cast<float>(static_cast<int>(mean + 0.5)), factor);
+  return static_cast<float>(static_cast<int>(mean + 0.5));
 }
+
+void contrast(const ViewPixels& view, float factor) { blend_all(view, mean_luma(view), factor); }
 
 void saturation(const ViewPixels& view, float factor) {
   if (view.channels == 1) return;  // each pixel equals its L

@@ -19,8 +19,10 @@ struct ViewPixels {
 
 // Pillow's ImageEnhance, which uses Image.blend: in1 + factor * (in2 - in1) in float32, clipped and truncated.
 void brightness(const ViewPixels& view, float factor);
-void contrast(const ViewPixels& view, float factor);    // around int(mean of L + 0.5)
+void contrast(const ViewPixels& view, float factor);    // around mean_luma
 void saturation(const ViewPixels& view, float factor);  // around each pixel's L
+
+float mean_luma(const ViewPixels& view);  // int(mean of L + 0.5)
 
 // torchvision's adjust_hue on PIL images: the hue byte of HSV is shifted by (int)((double)turns * 255) modulo 256.
 void hue(const ViewPixels& view, float turns);

@@ -74,7 +74,8 @@ void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
 
 }  // namespace
 
-Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch, StageClock& clock) {
+Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, std::span<const StepPlan> steps,
+                   RenderScratch& scratch, StageClock& clock) {
   Planes view = crop_and_resize(picture, plan, scratch);
   clock.charge(Stage::resize);
   if (view.deep) return view;
@@ -83,6 +84,7 @@ Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, RenderScrat
   step_if(plan.grayscale, Stage::grayscale, clock, [&] { grayscale(pixels); });
   step_if(plan.blur_sigma > 0.0f, Stage::blur, clock, [&] { blur(pixels, view, plan, scratch); });
   step_if(plan.solarize_threshold >= 0, Stage::solarize, clock, [&] { solarize(pixels, plan.solarize_threshold); });
+  step_if(!steps.empty(), Stage::further, clock, [&] { view = run_steps(view, scratch.view, steps, scratch.steps); });
   return view;
 }
 

@@ -11,7 +11,7 @@ def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
     """Execute plan rows on a picture.
 
     pixels: (height, width, 3) uint8 RGB, or gray of (height, width, 1), uint8 or uint16. plan: rows of
-    pass_loader.plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of the same type.
-    Raises ValueError where a plan cannot be executed.
+    pass_loader.plan_dtype or a recipe's plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of
+    the same type. Raises ValueError where a plan cannot be executed.
     """
     return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))

@@ -328,7 +328,7 @@ class Samples:
         return self._packs.attribution(records)
 
     def plan(self, record: int, epoch: int = 0, draw: int = 0) -> np.ndarray:
-        """Return (views,) rows of pass_loader.plan_dtype: the decided numbers of every view. Another draw gives other
+        """Return (views,) rows of recipe.plan_dtype: the decided numbers of every view. Another draw gives other
         views. Raises IndexError for a record that is not in the pack, ValueError for an epoch or draw out of range."""
         _check_record(record)
         height, width = self.pack.size_of(record)
@@ -337,12 +337,13 @@ class Samples:
         if height < 1 or width < 1:
             raise self.error(record, "record", f"the index says that the picture is {height} x {width}")
         key = {"seed": self.seed, "epoch": epoch, "record": record, "draw": draw}
-        plans = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)
+        rows, steps = self.recipe.rows(), self.recipe.step_rows()
+        plans = _C.plan_views(rows, **key, height=height, width=width, steps=steps)
         companion = self.companion(record, epoch, draw)
         if companion is not None:
             height, width = self.pack.size_of(companion.record)
             view = companion.view
-            plans[view] = _C.plan_views(self.recipe.rows(), **key, height=height, width=width)[view]
+            plans[view] = _C.plan_views(rows, **key, height=height, width=width, steps=steps)[view]
         return plans
 
     def companion(self, record: int, epoch: int = 0, draw: int = 0) -> Companion | None:

@@ -35,6 +35,7 @@ def check_samples(samples: Samples) -> None:
     missing = {
         "a recipe of one channel": samples.recipe.channels != 3,
         "heatmaps": samples.heatmaps is not None,
+        "a recipe with further steps (then)": samples.recipe.step_rows() is not None,
         "companions": samples.pairs is not None,
         "mean and std that differ between packs": len({(source.mean, source.std) for source in sources}) > 1,
     }

@@ -81,7 +81,8 @@ class PlanRenderer:
         executed on its picture, RuntimeError where CUDA refuses.
         """
         if plans.dtype != _C.view_plan_dtype:
-            raise ValueError(f"plans are of {plans.dtype}, want rows of pass_loader.plan_dtype")
+            more = ": further steps are rendered on the CPU alone" if "steps" in (plans.dtype.names or ()) else ""
+            raise ValueError(f"plans are of {plans.dtype}, want rows of pass_loader.plan_dtype{more}")
         stream = torch.cuda.current_stream(self.device).cuda_stream
         self._native.render(
             np.ascontiguousarray(pictures, np.int64), np.ascontiguousarray(plans),

@@ -81,4 +81,6 @@ def _check(datasets: Sequence[ShardDataset]) -> None:
 
 
 def _views(recipe: Recipe) -> tuple[object, ...]:
-    return recipe.rows().tobytes(), recipe.batch, recipe.masks, recipe.companion, recipe.channels
+    steps = recipe.step_rows()
+    further = b"" if steps is None else steps.tobytes()
+    return recipe.rows().tobytes(), further, recipe.batch, recipe.masks, recipe.companion, recipe.channels

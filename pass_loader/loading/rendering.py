@@ -163,10 +163,10 @@ class Renderer:
             self.reader, recipe.rows(), samples.seed, table, half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
             heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
-            **limits(max_pixels, max_scans),
+            **limits(max_pixels, max_scans), steps=recipe.step_rows(),
         )  # fmt: skip
         self._busy_s = 0.0
-        self._channels = recipe.channels
+        self._channels, self._plan_dtype = recipe.channels, recipe.plan_dtype
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
             self._groups.setdefault((view.height, view.width), []).append(index)
@@ -187,7 +187,7 @@ class Renderer:
                 for index, view, place in zip(members, self._apart(tensor), array):
                     views[index], arrays[index] = view, place
             heatmaps = self._heatmaps(len(keys))
-        plans = np.zeros((len(keys), len(views)), dtype=_C.view_plan_dtype) if with_plans else None
+        plans = np.zeros((len(keys), len(views)), dtype=self._plan_dtype) if with_plans else None
         return self._start(keys, views, arrays, plans, *heatmaps)
 
     def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:

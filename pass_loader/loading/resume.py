@@ -114,6 +114,9 @@ def identity(samples: Samples) -> dict[str, Any]:
     recipe = samples.recipe
     numbers = (recipe.mean, recipe.std, recipe.batch, recipe.masks, *([recipe.companion] if recipe.companion else []))
     parts = [recipe.rows().tobytes(), repr(numbers).encode()]
+    steps = recipe.step_rows()
+    if steps is not None:
+        parts.append(steps.tobytes())
     if recipe.channels != 3:
         parts.append(b"%d" % recipe.channels)
     sources = [(source.mean, source.std) for source in samples.normalized_recipes()]

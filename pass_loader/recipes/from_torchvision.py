@@ -17,11 +17,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .torchvision_steps import KNOWN, RANDOM, Step, is_foreign_step, noise, steps_of, torchvision_name
+from .steps import Then
+from .torchvision_steps import KNOWN, RANDOM, TransformStep, is_foreign_step, noise, steps_of, torchvision_name
 
-# A flip may come anywhere after the crop: it moves pixels, and every later step gives the mirrored picture's bytes.
-_ORDER = ("crop", "jitter", "grayscale", "blur", "solarize", "to tensor", "to float", "normalize")
-_ORDER_IN_WORDS = "RandomResizedCrop, ColorJitter, grayscale, blur, solarize, ToTensor, Normalize"
+_ORDER = ("crop", "to tensor", "to float", "normalize")  # between the first two, steps on pictures in any order
+_FIXED = (
+    "jitter",
+    "grayscale",
+    "blur",
+    "solarize",
+)  # a recipe's fixed steps, in their order; a flip may stand anywhere
+_ON_TENSORS = "there it works on a tensor, whose pixels are not PIL's; put it in front"
 _NEEDED = {
     "crop": "no RandomResizedCrop, with which a recipe's view begins; for Resize, CenterCrop take recipes.evaluate()",
     "to tensor": "no ToTensor, nor ToImage or PILToTensor: the views would not come from PIL pictures as tensors",
@@ -142,40 +148,60 @@ def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
     try:
         steps = [step for step in steps_of(pipeline) if step.probability > 0]
         _check_order(steps)
-        fields: dict[str, Any] = {}
-        for step in steps:
-            fields |= step.fields
-            if step.kind in RANDOM:
-                fields[step.kind] = step.probability
+        fields = _fields(steps)
         norm = fields.pop("mean", (0.0, 0.0, 0.0)), fields.pop("std", (1.0, 1.0, 1.0))
         return {"flip": 0.0, **fields}, norm
     except ValueError as error:
         raise ValueError(f"view {number}: {error}") from error.__cause__
 
 
-def _check_order(steps: list[Step]) -> None:
-    """Raise where the steps, executed in a recipe's order, would give other bytes."""
-    last: Step | None = None  # but for the flip
-    seen: dict[str, Step] = {}
+def _fields(steps: list[TransformStep]) -> dict[str, Any]:
+    """Return the fields of the view, and mean and std.
+
+    Steps in a recipe's fixed order are its fixed steps. From the first that is not on, all are further steps, but for a
+    flip that nothing before it tells from one after the crop.
+    """
+    fields: dict[str, Any] = {}
+    then: list[Then] = []
+    last, moved = -1, False
+    size = next(_sides(step.fields["size"]) for step in steps if step.kind == "crop")
+    for step in steps:
+        if step.kind == "flip" and "flip" not in fields and not moved:
+            fields["flip"] = step.probability
+        elif step.kind in _FIXED and not then and _FIXED.index(step.kind) > last:
+            last = _FIXED.index(step.kind)
+            fields |= {**step.fields, step.kind: step.probability}
+        elif step.kind in (*RANDOM, "further"):
+            more = step.then(size)
+            moved = moved or any(one.moves for one in more)
+            then += more
+        else:
+            fields |= step.fields
+    return {**fields, "then": tuple(then)} if then else fields
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def _check_order(steps: list[TransformStep]) -> None:
+    """Raise where a step stands before the crop or after ToTensor, and where one that a recipe needs is missing."""
+    seen: dict[str, TransformStep] = {}
+    last: TransformStep | None = None  # of _ORDER
     if all(step.kind != "crop" for step in steps):
         raise ValueError(_NEEDED["crop"])
     for step in steps:
         if step.kind in seen:
-            first = seen[step.kind].shown
-            raise ValueError(f"{step.shown} stands after {first}: a recipe has each step once ({_ORDER_IN_WORDS})")
-        if step.kind == "flip" and "crop" not in seen:
-            raise ValueError(f"{step.shown} stands before the crop; put it after it, where it gives the same views")
-        if step.kind != "flip":
-            if last and _ORDER.index(step.kind) < _ORDER.index(last.kind):
-                raise ValueError(f"{step.shown} stands after {last.shown}: {_why_not_after(last)}")
-            last = step
-        seen[step.kind] = step
+            raise ValueError(f"{step.shown} stands after {seen[step.kind].shown}: a recipe has that step once")
+        if step.kind not in _ORDER:
+            if "crop" not in seen:
+                raise ValueError(f"{step.shown} stands before the crop; put it after it, where it works on the view")
+            if last is not None and last.kind != "crop" and step.kind != "flip":  # which moves pixels alone
+                raise ValueError(f"{step.shown} stands after {last.shown}: {_ON_TENSORS}")
+            continue
+        if last and _ORDER.index(step.kind) < _ORDER.index(last.kind):
+            raise ValueError(f"{step.shown} stands after {last.shown}: {_ON_TENSORS}")
+        seen[step.kind] = last = step
     for kind, missing in _NEEDED.items():
         if kind not in seen:
             raise ValueError(missing)
-
-
-def _why_not_after(last: Step) -> str:
-    if _ORDER.index(last.kind) >= _ORDER.index("to tensor"):
-        return "there it works on a tensor, whose pixels are not PIL's; put it in front"
-    return f"that gives other pixels than a recipe's order, which is {_ORDER_IN_WORDS}, and a flip anywhere"

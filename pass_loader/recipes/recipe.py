@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import numbers
 import operator
+import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +17,7 @@ import PIL
 from .. import _C
 from .batches import BATCHES, BatchStructure
 from .masks import Masks
+from .steps import Then, rows_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -24,6 +27,7 @@ _ABSENT = (1.0, 0.0)  # an empty range: the native side takes the step for absen
 _JITTER_STEPS = ("brightness", "contrast", "saturation", "hue")
 _RESIZE_ORDER = {13: 0, 12: 1}
 _UNUSUAL = ("resize_short", "via", "box_of", "blur_kernel")  # printed where some view has other than the default
+_LINE = 120  # characters of a printed line
 Range = tuple[float, float]
 ChannelValues = float | tuple[float, ...]  # one number for all channels, or one a channel
 Size = int | tuple[int, int]
@@ -46,6 +50,8 @@ class ViewSpec:
     via: a first resize of the crop box, before the one to `size` (gram-teacher crops).
     box_of: the number of an earlier view whose crop box and flip this one shares.
     blur_kernel: 0 is PIL's GaussianBlur; an odd number is torchvision's with so many taps.
+    then: further steps (Step) and choices between them (Choice), which run after solarize in this order. Published
+        policies are functions that return such rows: recipes.rand_augment and others.
     """
 
     size: Size  # pixels: a side, or (height, width)
@@ -67,6 +73,7 @@ class ViewSpec:
     via: Size | None = None
     box_of: int | None = None
     blur_kernel: int = 0
+    then: tuple[Then, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("size", "via"):
@@ -74,6 +81,7 @@ class ViewSpec:
                 _sides(name, getattr(self, name))
         for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
             object.__setattr__(self, name, _range(name, getattr(self, name)))
+        object.__setattr__(self, "then", tuple(self.then))
         if self.jitter and not any(getattr(self, name) for name in _JITTER_STEPS):
             ranges = "brightness, contrast, saturation or hue, each (low, high)"
             raise ValueError(f"jitter={self.jitter} has nothing to do: give it {ranges}")
@@ -175,7 +183,10 @@ class Recipe:
             raise ValueError("companion: a heatmap goes with the original's picture, and a companion has none")
         if self.companion and any(view.box_of is not None for view in self.views):
             raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
-        _C.check_recipe(self.rows())
+        steps = self.step_rows()
+        if steps is not None and self.structure.heatmaps:
+            raise ValueError("then: a heatmap goes with a view that is cropped, resized and flipped, and no more")
+        _C.check_recipe(self.rows(), steps)
 
     @classmethod
     def from_torchvision(cls, transform: Any, *, name: str | None = None, batch: str | None = None) -> Recipe:
@@ -216,6 +227,16 @@ class Recipe:
                 rows[name][index] = value
         return rows
 
+    def step_rows(self) -> np.ndarray | None:
+        """Return the views' further steps as rows of a structured dtype, as `rows`; None where there are none."""
+        return rows_of([view.then for view in self.views], self.channels)
+
+    @property
+    def plan_dtype(self) -> np.dtype[Any]:
+        """The type of a plan's row: pass_loader.plan_dtype, and where views have further steps the field "steps" after
+        it, so many as the longest row of them."""
+        return _C.plan_dtype(_C.check_recipe(self.rows(), self.step_rows()))
+
     def roles(self) -> list[str]:
         """Return the role of each view: "gram" (a gram teacher's) where it has another view's box, "local" where it is
         smaller than the first view, else "global"."""
@@ -255,7 +276,8 @@ class Recipe:
     def __str__(self) -> str:
         columns = [
             f.name for f in dataclasses.fields(ViewSpec)
-            if f.name not in _UNUSUAL or any(getattr(view, f.name) != f.default for view in self.views)
+            if f.name != "then"
+            and (f.name not in _UNUSUAL or any(getattr(view, f.name) != f.default for view in self.views))
         ]  # fmt: skip
         groups: list[tuple[ViewSpec, list[int]]] = []
         for index, view in enumerate(self.views):
@@ -268,6 +290,10 @@ class Recipe:
         widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
         lines.insert(0, f"{self.name}: {len(self.views)} views, batch {self.batch}   {self.source}")
+        for name, (view, _) in zip(heads[1:], groups):
+            for one, count in _runs(view.then):
+                text = f"view {name} then: " + (f"{count} times " if count > 1 else "") + str(one)
+                lines += textwrap.wrap(text, _LINE, subsequent_indent="    ", break_on_hyphens=False)
         if self.masks is not None:
             lines.append(f"masks {self.masks}")
         if self.companion:
@@ -318,6 +344,11 @@ def _range(name: str, values: Any) -> Range | None:
         low, high = (-strength, strength) if name == "hue" else (max(0.0, 1 - strength), 1 + strength)
         hint = f"; ColorJitter({name}={strength:g}) of torchvision is ({low:g}, {high:g})"
     raise ValueError(f"{name} is {values!r}, want a range (low, high){hint}")
+
+
+def _runs(then: tuple[Then, ...]) -> list[tuple[Then, int]]:
+    """Return the further steps, equal neighbours as one with their number."""
+    return [(one, len(list(same))) for one, same in itertools.groupby(then)]
 
 
 def _show(value: Any) -> str:

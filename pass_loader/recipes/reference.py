@@ -6,11 +6,16 @@ Every step is the call that the official scripts reach through torchvision's tra
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from .recipe import _RESIZE_ORDER, Recipe, installed_pillow
+from .steps import OPS
+
+_OP_NAMES = {number: name for name, number in OPS.items()} | {18: "affine"}
+_TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
 def decode(data: bytes, channels: int = 3) -> Image.Image:
@@ -29,7 +34,7 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
 
     picture: RGB, L or I;16, full resolution. Returns (out_height, out_width, 3 or 1) uint8, of I;16 uint16, before
     normalisation. Pillow has no other step than the first three for I;16.
-    Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize.
+    Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize, then those in plan["steps"].
     """
     view = _crop_and_resize(picture, plan)
     if plan["flip"]:
@@ -51,7 +56,48 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
         view = view.filter(ImageFilter.GaussianBlur(radius=float(plan["blur_sigma"])))
     if plan["solarize_threshold"] >= 0:
         view = ImageOps.solarize(view, threshold=int(plan["solarize_threshold"]))
+    for step in plan["steps"] if "steps" in (plan.dtype.names or ()) else ():
+        if step["op"] == 0:
+            break
+        view = _further(view, step)
     return np.asarray(view).reshape(view.height, view.width, -1)
+
+
+def _further(view: Image.Image, step: np.void) -> Image.Image:
+    """Execute one further step. A gray view stays in mode L."""
+    op = _OP_NAMES[int(step["op"])]
+    factor, level = float(step["factor"]), int(step["level"])
+    if op == "affine":
+        fill = tuple(int(value) for value in step["fill"])
+        resample = Image.Resampling(int(step["resample"]))
+        matrix = [float(value) for value in step["matrix"][:6]]
+        return view.transform(
+            view.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill[0] if view.mode == "L" else fill
+        )
+    if op == "solarize_add":
+        return view.point([min(255, x + level) if x < 128 else x for x in range(256)] * len(view.getbands()))
+    if op == "posterize" and level == 0:  # Pillow 13 raises
+        return Image.new(view.mode, view.size)
+    if op == "kernel_blur":
+        return _kernel_blur(view, level, factor) if factor > 0 else view
+    calls: dict[str, Callable[[], Image.Image]] = {
+        "autocontrast": lambda: ImageOps.autocontrast(view),
+        "equalize": lambda: ImageOps.equalize(view),
+        "invert": lambda: ImageOps.invert(view),
+        "posterize": lambda: ImageOps.posterize(view, level),
+        "solarize": lambda: ImageOps.solarize(view, level),
+        "brightness": lambda: ImageEnhance.Brightness(view).enhance(factor),
+        "contrast": lambda: ImageEnhance.Contrast(view).enhance(factor),
+        "saturation": lambda: ImageEnhance.Color(view).enhance(factor),
+        "sharpness": lambda: ImageEnhance.Sharpness(view).enhance(factor),
+        "hue": lambda: _shift_hue(view, factor),
+        "grayscale": lambda: Image.merge(view.mode, [view.convert("L")] * len(view.getbands())),
+        "blur": lambda: view.filter(ImageFilter.GaussianBlur(radius=factor)),
+        "flip": lambda: ImageOps.mirror(view),
+        "vertical_flip": lambda: ImageOps.flip(view),
+        "quarter_turn": lambda: view.transpose(_TURNS[level]),
+    }
+    return calls[op]()
 
 
 def render_sample(

@@ -17,23 +17,57 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from .steps import Choice, Step, Then, any_order, one_of, together
+from .torchvision_further import NAMES, Further, Sides, further_of, timm_further_of, timm_name
+
 RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
 _INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3: "bicubic"}  # ints: PIL's Resampling
 
 
 @dataclass(frozen=True)
-class Step:
-    kind: str  # one of RANDOM, "crop", "to tensor", "to float", "normalize"
+class TransformStep:
+    kind: str  # one of RANDOM, "further", "crop", "to tensor", "to float", "normalize"
     shown: str  # the class's name, for messages
     probability: float = 1.0
     fields: dict[str, Any] = field(default_factory=dict)  # of the ViewSpec; mean and std of the Recipe
+    further: Further | None = None  # of kind "further"
+
+    def then(self, size: Sides) -> list[Then]:
+        """Return it as further steps of a view of this size. Raises ValueError where it is none."""
+        if self.further is not None:
+            return [*self.further(size)]
+        p, fields = self.probability, self.fields
+        if self.kind == "jitter":
+            ranges = {name: limits for name, limits in fields.items() if limits is not None}
+            orders = any_order([[Step(name, limits)] for name, limits in ranges.items()])
+            return [dataclasses.replace(orders, probability=p)]
+        if self.kind == "blur" and fields.get("blur_kernel"):
+            return [Step("kernel_blur", fields["blur_sigma"], p, taps=fields["blur_kernel"])]
+        values = {
+            "flip": None, "grayscale": None, "blur": fields.get("blur_sigma"),
+            "solarize": fields.get("solarize_threshold"),
+        }  # fmt: skip
+        if self.kind not in values:
+            raise ValueError(f"{self.shown} stands inside another transform: a recipe has that step once, for the view")
+        return [Step(self.kind, values[self.kind], p)]
 
 
-def steps_of(transform: Any) -> Iterator[Step]:
+def steps_of(transform: Any) -> Iterator[TransformStep]:
     """Yield the elementary steps, in their order."""
     name = torchvision_name(transform)
     if name == "RandomApply":
         yield from _applied(transform)
+    elif name == "RandomChoice":
+        rows = [[*steps_of(one)] for one in transform.transforms]
+        weights = transform.p
+        yield TransformStep("further", name, further=lambda size: (one_of(_all_then(rows, size), weights),))
+    elif name == "RandomOrder":
+        rows = [[*steps_of(one)] for one in transform.transforms]
+        yield TransformStep("further", name, further=lambda size: (any_order(_all_then(rows, size)),))
+    elif name in NAMES:
+        yield TransformStep("further", name, further=further_of(transform, name))
+    elif (timms := timm_name(transform)) is not None:
+        yield TransformStep("further", f"timm's {timms}", further=timm_further_of(transform))
     elif name in ("Compose", "Sequential"):
         for inner in transform if name == "Sequential" else transform.transforms:
             yield from steps_of(inner)
@@ -46,18 +80,28 @@ def steps_of(transform: Any) -> Iterator[Step]:
         raise ValueError(f"{name or type(transform).__name__} is not a step that a recipe has; {KNOWN}")
 
 
-def _applied(transform: Any) -> list[Step]:
-    """Return RandomApply's steps. All run together with probability p; a single one with its own times p."""
+def _applied(transform: Any) -> list[TransformStep]:
+    """Return RandomApply's steps. A single one has its own probability times p; several are decided together."""
     inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     p = float(transform.p)
     if p >= 1 or not inner:
         return inner
-    if len(inner) > 1:
+    for step in inner:
+        if step.kind not in (*RANDOM, "further"):
+            raise ValueError(f"RandomApply(p={p}) around {step.shown}: a recipe has that step always")
+    if len(inner) > 1 or inner[0].kind == "further":
+
+        def decided_together(size: Sides) -> tuple[Choice]:
+            return (dataclasses.replace(together(one for step in inner for one in step.then(size)), probability=p),)
+
         names = " and ".join(step.shown for step in inner)
-        raise ValueError(f"RandomApply(p={p}) around {names} decides once for all of them; a recipe decides for each")
-    if inner[0].kind not in RANDOM:
-        raise ValueError(f"RandomApply(p={p}) around {inner[0].shown}: a recipe has that step always")
+        return [TransformStep("further", f"RandomApply around {names}", further=decided_together)]
     return [dataclasses.replace(inner[0], probability=inner[0].probability * p)]
+
+
+def _all_then(rows: list[list[TransformStep]], size: Sides) -> list[list[Then]]:
+    """Return each row as further steps of a view of this size."""
+    return [[one for step in row if step.probability > 0 for one in step.then(size)] for row in rows]
 
 
 def torchvision_name(transform: Any) -> str | None:
@@ -76,7 +120,7 @@ def torchvision_name(transform: Any) -> str | None:
     return None
 
 
-def _crop(transform: Any) -> list[Step]:
+def _crop(transform: Any) -> list[TransformStep]:
     mode = getattr(transform.interpolation, "value", transform.interpolation)
     if mode not in _INTERPOLATION:
         raise ValueError(f"RandomResizedCrop's interpolation is {mode!r}, want bilinear or bicubic")
@@ -89,24 +133,24 @@ def _crop(transform: Any) -> list[Step]:
         "ratio": _pair(transform.ratio),
         "interpolation": _INTERPOLATION[mode],
     }
-    return [Step("crop", "", fields=fields)]
+    return [TransformStep("crop", "", fields=fields)]
 
 
-def _jitter(transform: Any) -> list[Step]:
+def _jitter(transform: Any) -> list[TransformStep]:
     names = ("brightness", "contrast", "saturation", "hue")
     ranges = {name: None if getattr(transform, name) is None else _pair(getattr(transform, name)) for name in names}
-    return [Step("jitter", "", fields=ranges)] if any(ranges.values()) else []
+    return [TransformStep("jitter", "", fields=ranges)] if any(ranges.values()) else []
 
 
-def _grayscale(transform: Any) -> list[Step]:
+def _grayscale(transform: Any) -> list[TransformStep]:
     channels = getattr(transform, "num_output_channels", 3)
     if channels != 3:
         raise ValueError(f"Grayscale gives {channels} channel, and views have 3: give num_output_channels=3")
-    return [Step("grayscale", "", float(getattr(transform, "p", 1.0)))]
+    return [TransformStep("grayscale", "", float(getattr(transform, "p", 1.0)))]
 
 
-def _solarize(transform: Any) -> list[Step]:
-    return [Step("solarize", "", float(transform.p), {"solarize_threshold": _threshold(transform.threshold)})]
+def _solarize(transform: Any) -> list[TransformStep]:
+    return [TransformStep("solarize", "", float(transform.p), {"solarize_threshold": _threshold(transform.threshold)})]
 
 
 def _threshold(value: float) -> int:
@@ -114,16 +158,16 @@ def _threshold(value: float) -> int:
     return min(max(math.ceil(value), 0), 256)
 
 
-def _to_float(transform: Any) -> list[Step]:
+def _to_float(transform: Any) -> list[TransformStep]:
     if str(transform.dtype) != "torch.float32" or not getattr(transform, "scale", True):
         scale = f", scale={transform.scale}" if hasattr(transform, "scale") else ""
         raise ValueError(
             f"{type(transform).__name__} has dtype {transform.dtype}{scale}; views are float32 of [0, 1], normalized"
         )
-    return [Step("to float", "")]
+    return [TransformStep("to float", "")]
 
 
-def _normalize(transform: Any) -> list[Step]:
+def _normalize(transform: Any) -> list[TransformStep]:
     fields = {}
     for name in ("mean", "std"):
         value = getattr(transform, name)
@@ -131,27 +175,27 @@ def _normalize(transform: Any) -> list[Step]:
         if len(numbers) not in (1, 3):
             raise ValueError(f"Normalize's {name} has {len(numbers)} numbers, want 3 or 1")
         fields[name] = tuple(numbers * 3)[:3]
-    return [Step("normalize", "", fields=fields)]
+    return [TransformStep("normalize", "", fields=fields)]
 
 
-def _kernel_blur(transform: Any) -> list[Step]:
+def _kernel_blur(transform: Any) -> list[TransformStep]:
     taps = set(transform.kernel_size)
     if len(taps) > 1:
         raise ValueError(f"GaussianBlur(kernel_size={transform.kernel_size}): a recipe's kernel is a square")
-    return [Step("blur", "", fields={"blur_sigma": _pair(transform.sigma), "blur_kernel": int(taps.pop())})]
+    return [TransformStep("blur", "", fields={"blur_sigma": _pair(transform.sigma), "blur_kernel": int(taps.pop())})]
 
 
-_READ: dict[str, Callable[[Any], list[Step]]] = {
+_READ: dict[str, Callable[[Any], list[TransformStep]]] = {
     "RandomResizedCrop": _crop,
-    "RandomHorizontalFlip": lambda transform: [Step("flip", "", float(transform.p))],
+    "RandomHorizontalFlip": lambda transform: [TransformStep("flip", "", float(transform.p))],
     "ColorJitter": _jitter,
     "RandomGrayscale": _grayscale,
     "Grayscale": _grayscale,
     "RandomSolarize": _solarize,
     "GaussianBlur": _kernel_blur,
-    "ToTensor": lambda _: [Step("to tensor", ""), Step("to float", "")],
-    "ToImage": lambda _: [Step("to tensor", "")],
-    "PILToTensor": lambda _: [Step("to tensor", "")],
+    "ToTensor": lambda _: [TransformStep("to tensor", ""), TransformStep("to float", "")],
+    "ToImage": lambda _: [TransformStep("to tensor", "")],
+    "PILToTensor": lambda _: [TransformStep("to tensor", "")],
     "ToDtype": _to_float,
     "ConvertImageDtype": _to_float,
     "Normalize": _normalize,
@@ -160,9 +204,9 @@ _READ: dict[str, Callable[[Any], list[Step]]] = {
     "ToPureTensor": lambda _: [],
 }
 KNOWN = (
-    "known are torchvision's Compose, RandomApply, "
-    + ", ".join(_READ)
-    + ", and the official repositories' blur and solarize classes"
+    "known are torchvision's Compose, RandomApply, RandomChoice, RandomOrder, "
+    + ", ".join((*_READ, *NAMES))
+    + ", timm's RandAugment and AutoAugment, and the official repositories' blur and solarize classes"
 )
 
 
@@ -174,7 +218,7 @@ def is_foreign_step(transform: Any) -> bool:
     return "blur" in name or "solari" in name
 
 
-def _foreign_step(transform: Any) -> Step:
+def _foreign_step(transform: Any) -> TransformStep:
     """Read a blur or solarize class as the official repositories define them.
 
     A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
@@ -189,7 +233,7 @@ def _foreign_step(transform: Any) -> Step:
         threshold = _threshold(getattr(transform, "threshold", 128))
         levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
         _prove(transform, forced, gate, levels, ImageOps.solarize(levels, threshold), "PIL's ImageOps.solarize")
-        return Step("solarize", name, probability, {"solarize_threshold": threshold})
+        return TransformStep("solarize", name, probability, {"solarize_threshold": threshold})
     sigma = 1.25
     if hasattr(transform, "radius_min") and hasattr(transform, "radius_max"):
         limits = _pair((transform.radius_min, transform.radius_max))
@@ -203,7 +247,7 @@ def _foreign_step(transform: Any) -> Step:
     picture = noise()
     blurred = picture.filter(ImageFilter.GaussianBlur(sigma))
     _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
-    return Step("blur", name, probability, {"blur_sigma": limits})
+    return TransformStep("blur", name, probability, {"blur_sigma": limits})
 
 
 def _prove(

@@ -23,7 +23,7 @@ from torchvision import transforms
 
 from pass_loader import ShardDataset, drop_in, recipes
 from pass_loader.loading import loader
-from pass_loader.recipes import torchvision_steps
+from pass_loader.recipes import torchvision_further, torchvision_steps
 
 from ..helpers import official_classes as official
 
@@ -195,19 +195,30 @@ def test_ranks(pack: Path, rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(found, torch.stack([dataset.sample(index, 1)[2] for index in list(order)[:10]]))
 
 
-def test_moco_v1_is_refused(pack: Path) -> None:
+def test_moco_v1(pack: Path) -> None:
     """The script's branch without --aug-plus grays before it jitters."""
     steps = official.mocov2_steps()
     v1 = [steps[0], steps[2], transforms.ColorJitter(0.4, 0.4, 0.4, 0.4), *steps[4:]]
-    with pytest.raises(ValueError, match="ColorJitter stands after RandomGrayscale"):
-        drop_in.image_folder(pack, official.TwoCropsTransform(transforms.Compose(v1)))
+    dataset = drop_in.image_folder(pack, official.TwoCropsTransform(transforms.Compose(v1)))
+    for view in dataset.recipe.views:
+        assert view.grayscale == 0.2 and view.jitter == 0 and view.flip == 0.5
+        assert [{step.op for option in choice.options for step in option} for choice in view.then] == [
+            {"brightness", "contrast", "saturation", "hue"}
+        ]
 
 
 def test_every_step_is_in_the_table() -> None:
     """What is translated is no longer listed as refused."""
     table, refused = TRANSFORMS.split("## What is refused")
     silent = {"Identity", "RGB", "ToPureTensor"}
-    for name in (*torchvision_steps._READ, "Compose", "RandomApply"):
+    for name in (
+        *torchvision_steps._READ,
+        *torchvision_further.NAMES,
+        "Compose",
+        "RandomApply",
+        "RandomChoice",
+        "RandomOrder",
+    ):
         assert name in silent or f"`{name}" in table, name
     assert not re.search(r"`GaussianBlur\(", refused)
 

@@ -9,10 +9,12 @@ from PIL import Image
 
 from pass_loader import _C, Recipe, render_plan
 from pass_loader.recipes import installed_pillow, reference
+from pass_loader.recipes.steps import OPS
 
 from .compare import assert_pixels_equal
 from .levels import every_level
 
+PLAN_OPS = {**OPS, "affine": 18}
 INSTALLED_ORDER = {13: 0, 12: 1}[installed_pillow()]
 
 
@@ -47,6 +49,20 @@ def plan_of(height: int, width: int, **fields: object) -> np.ndarray:
         row[f"resize_{side}"] = fields.get(f"resize_{side}", row[f"crop_{side}"])
         row[f"out_{side}"] = fields.get(f"out_{side}", row[f"resize_{side}"])
     return row
+
+
+def with_steps(row: np.ndarray, *steps: dict[str, object]) -> np.ndarray:
+    """Return a plan row with these further steps, each by its fields; the op by its name in the plan."""
+    found = np.zeros(1, dtype=_C.plan_dtype(len(steps)))
+    for name in row.dtype.names or ():
+        found[name] = row[name]
+    for place, step in enumerate(steps):
+        for name, value in {**step, "op": PLAN_OPS[str(step["op"])]}.items():
+            if name == "matrix":
+                found["steps"][0, place][name][:6] = value
+            else:
+                found["steps"][0, place][name] = value
+    return found
 
 
 def check(pixels: np.ndarray, plans: np.ndarray) -> None:

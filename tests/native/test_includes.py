@@ -34,6 +34,7 @@ MAY_INCLUDE = {
     "plan": SMALL,
     "masks": SMALL,
     "plan_checks": {"plan"} | SMALL,
+    "plan_steps": {"plan"} | SMALL,
 } | {name: SMALL for name in SMALL}
 
 

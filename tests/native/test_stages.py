@@ -19,7 +19,7 @@ from ..helpers.packs import flip_a_bit
 
 
 STAGES = ["read", "decode", "plan", "resize", "brightness_contrast", "saturation", "hue", "grayscale", "blur",
-          "solarize", "normalize", "heatmap"]  # fmt: skip
+          "solarize", "further", "normalize", "heatmap"]  # fmt: skip
 ALWAYS = {"read", "decode", "plan", "resize", "normalize"}
 
 
@@ -43,6 +43,7 @@ def renderer_of(pack: Path, recipe: Recipe, threads: int = 1) -> Renderer:
         ({"grayscale": 1.0}, {"grayscale"}),
         ({"blur": 1.0}, {"blur"}),
         ({"solarize": 1.0}, {"solarize"}),
+        ({"then": (recipes.Step("invert"),)}, {"further"}),
     ],
     ids=lambda value: "-".join(value) or "none",
 )

@@ -73,7 +73,7 @@ void answer(const Case& c, jpeg::Decoder& decoder, cpu::RenderScratch& scratch) 
   StageClock clock(times);
   for (const ViewPlan& plan : plans) {
     check_plan(plan, picture.height, picture.width);
-    const Planes view = cpu::render_view(picture, plan, scratch, clock);
+    const Planes view = cpu::render_view(picture, plan, {}, scratch, clock);
     write_pixels(view);
     std::vector<float> values(size_t{3} * view.height * view.width);
     cpu::normalize(view, normalization, values.data());

@@ -1,0 +1,175 @@
+#include "cpu/points.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "isa.h"
+#include "pixels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace pass_loader::cpu {
+namespace {
+
+// Looks each of `count` bytes up, and those after them up to a whole tile.
+void look_up_base(uint8_t* pixels, size_t count, const uint8_t* table) {
+  for (size_t i = 0; i < count; ++i) pixels[i] = table[pixels[i]];
+}
+
+#if defined(__x86_64__)
+// A shuffle looks up 16 entries, and gives 0 for an index whose high bit is set: 16 shuffles, one for each high nibble.
+PL_TARGET_AVX2 void look_up_avx2(uint8_t* pixels, size_t count, const uint8_t* table) {
+  const __m256i bias = _mm256_set1_epi8(0x70), next = _mm256_set1_epi8(0x10);
+  for (size_t i = 0; i < count; i += 32) {
+    __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + i)), found = _mm256_setzero_si256();
+    for (int k = 0; k < 16; ++k) {
+      const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * k));
+      found = _mm256_or_si256(found, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(part), _mm256_adds_epu8(x, bias)));
+      x = _mm256_sub_epi8(x, next);
+    }
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(pixels + i), found);
+  }
+}
+
+PL_TARGET_AVX512 void look_up_avx512(uint8_t* pixels, size_t count, const uint8_t* table) {
+  const __m512i bias = _mm512_set1_epi8(0x70), next = _mm512_set1_epi8(0x10);
+  for (size_t i = 0; i < count; i += kTile) {
+    __m512i x = _mm512_loadu_si512(pixels + i), found = _mm512_setzero_si512();
+    for (int k = 0; k < 16; ++k) {
+      const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * k));
+      found = _mm512_or_si512(found, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(part), _mm512_adds_epu8(x, bias)));
+      x = _mm512_sub_epi8(x, next);
+    }
+    _mm512_storeu_si512(pixels + i, found);
+  }
+}
+
+PL_TARGET_VBMI void look_up_avx512vbmi(uint8_t* pixels, size_t count, const uint8_t* table) {
+  const __m512i t0 = _mm512_loadu_si512(table), t1 = _mm512_loadu_si512(table + 64);
+  const __m512i t2 = _mm512_loadu_si512(table + 128), t3 = _mm512_loadu_si512(table + 192);
+  for (size_t i = 0; i < count; i += kTile) {
+    const __m512i x = _mm512_loadu_si512(pixels + i);
+    const __m512i low = _mm512_permutex2var_epi8(t0, x, t1), high = _mm512_permutex2var_epi8(t2, x, t3);
+    _mm512_storeu_si512(pixels + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
+  }
+}
+#endif
+PL_DISPATCH(look_up, (uint8_t* pixels, size_t count, const uint8_t* table), (pixels, count, table), look_up)
+
+// Four counters for each value, so that equal neighbours do not wait for each other.
+Histogram histogram_of(const uint8_t* pixels, size_t count) {
+  uint32_t parts[4][256] = {};
+  size_t i = 0;
+  for (; i + 4 <= count; i += 4)
+    for (size_t k = 0; k < 4; ++k) ++parts[k][pixels[i + k]];
+  for (; i < count; ++i) ++parts[0][pixels[i]];
+  Histogram sums;
+  for (size_t v = 0; v < 256; ++v) sums[v] = parts[0][v] + parts[1][v] + parts[2][v] + parts[3][v];
+  return sums;
+}
+
+uint8_t clipped(int value) { return static_cast<uint8_t>(std::clamp(value, 0, 255)); }
+
+// ImageOps.autocontrast without cutoff, in Python's floats.
+PointTable autocontrast_table(const Histogram& histogram) {
+  PointTable table;
+  std::iota(table.begin(), table.end(), uint8_t{0});
+  int low = 0, high = 255;
+  while (low < 255 && histogram[low] == 0) ++low;
+  while (high > 0 && histogram[high] == 0) --high;
+  if (high <= low) return table;
+  const double scale = 255.0 / (high - low), offset = -low * scale;
+  for (int i = 0; i < 256; ++i) table[i] = clipped(static_cast<int>(i * scale + offset));
+  return table;
+}
+
+// ImageOps.equalize: the last value that occurs does not count, and a table's numbers above 255 are clipped.
+PointTable equalize_table(const Histogram& histogram) {
+  PointTable table;
+  std::iota(table.begin(), table.end(), uint8_t{0});
+  uint64_t sum = 0;
+  uint32_t last = 0;
+  int values = 0;
+  for (uint32_t count : histogram)
+    if (count != 0) sum += count, last = count, ++values;
+  const uint64_t step = (sum - last) / 255;
+  if (values <= 1 || step == 0) return table;
+  uint64_t n = step / 2;
+  for (int i = 0; i < 256; ++i) {
+    table[i] = static_cast<uint8_t>(std::min<uint64_t>(n / step, 255));
+    n += histogram[i];
+  }
+  return table;
+}
+
+}  // namespace
+
+template <typename Map>
+void Points::each(const Map& map) {
+  for (int c = 0; c < view_.channels; ++c)
+    for (int i = 0; i < 256; ++i) tables_[c][i] = map(pending_ ? tables_[c][i] : i);
+  pending_ = true;
+}
+
+template <typename Table>
+void Points::by_histogram(const Table& table_of) {
+  if (!counted_)
+    for (int c = 0; c < view_.channels; ++c)
+      histograms_[c] = histogram_of(view_.pixels + c * view_.plane_stride, view_.count);
+  counted_ = true;
+  for (int c = 0; c < view_.channels; ++c) {
+    if (!pending_) {
+      tables_[c] = table_of(histograms_[c]);
+      continue;
+    }
+    Histogram now{};
+    for (int i = 0; i < 256; ++i) now[tables_[c][i]] += histograms_[c][i];
+    const PointTable next = table_of(now);
+    for (uint8_t& value : tables_[c]) value = next[value];
+  }
+  pending_ = true;
+}
+
+void Points::autocontrast() { by_histogram(autocontrast_table); }
+void Points::equalize() { by_histogram(equalize_table); }
+
+void Points::invert() {
+  each([](int x) { return static_cast<uint8_t>(255 - x); });
+}
+
+void Points::posterize(int bits) {
+  each([mask = 255 << (8 - bits)](int x) { return static_cast<uint8_t>(x & mask); });
+}
+
+void Points::solarize(int threshold) {
+  each([threshold](int x) { return static_cast<uint8_t>(solarized(x, threshold)); });
+}
+
+void Points::solarize_add(int amount) {
+  each([amount](int x) { return clipped(x < 128 ? x + amount : x); });
+}
+
+void Points::brightness(float factor) {
+  each([factor](int x) { return blend(0.0f, static_cast<float>(x), factor); });
+}
+
+void Points::contrast(float factor) {
+  apply();
+  each([mean = mean_luma(view_), factor](int x) { return blend(mean, static_cast<float>(x), factor); });
+}
+
+void Points::apply() {
+  if (!pending_) return;
+  for (int c = 0; c < view_.channels; ++c)
+    look_up(view_.pixels + c * view_.plane_stride, view_.count, tables_[c].data());
+  pending_ = counted_ = false;
+}
+
+void Points::look_at(const ViewPixels& view) {
+  view_ = view;
+  pending_ = counted_ = false;
+}
+
+}  // namespace pass_loader::cpu
