@@ -85,7 +85,7 @@ struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
            const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
            const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_,
-           int64_t max_pixels, int max_scans, const py::object& steps)
+           int64_t max_pixels, int max_scans, const py::object& steps, size_t read_ahead, size_t read_ahead_bytes)
       : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
     const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
     Setup setup{reader.cast<PyShardReader&>().reader,
@@ -94,7 +94,9 @@ struct PyEngine {
                 seed,
                 normalizations_of(table, half, mean, std, element_of(element), channels_last),
                 second,
-                limits_of(max_pixels, max_scans)};
+                limits_of(max_pixels, max_scans),
+                read_ahead,
+                read_ahead_bytes};
     PL_CHECK(setup.form().channels == 3 || !setup.steps.has_colour(), Fault::argument,
              "a further step fills with a colour, and views have one channel");
     PL_CHECK(second == nullptr || setup.steps.count() == 0, Fault::argument,
@@ -112,6 +114,11 @@ struct PyEngine {
     const ThreadTimes times = engine->thread_times();
     return {1e-9 * static_cast<double>(times.busy_ns), 1e-9 * static_cast<double>(times.idle_ns)};
   }
+  py::dict read_ahead_counts() const {
+    const ReadAheadCounts counts = engine->read_ahead().counts();
+    return py::dict("from_ring"_a = counts.from_ring, "late"_a = counts.late, "cached"_a = counts.cached,
+                    "left"_a = counts.left, "readers"_a = counts.readers, "latency_s"_a = counts.latency_s);
+  }
   ~PyEngine() {
     WithoutGil without_gil;
     engine.reset();
@@ -119,6 +126,34 @@ struct PyEngine {
   py::object reader, heatmaps;  // keep the columns alive
   std::unique_ptr<Engine> engine;
 };
+
+// Records that an engine reads ahead. It keeps the engine alive.
+struct PyAnnounced {
+  py::object engine;
+  Announced announced;
+};
+
+// others: companions, or None; or records of the heatmaps if there is a reader of those. -1 for none.
+std::unique_ptr<PyAnnounced> announce(const py::object& self, const Array<int64_t>& records, const py::object& others) {
+  const Engine& engine = *self.cast<PyEngine&>().engine;
+  const Setup& setup = engine.setup();
+  auto made = std::make_unique<PyAnnounced>(PyAnnounced{self, {}});
+  made->announced.samples = engine.read_ahead().announce(*setup.reader, column(records));
+  if (!others.is_none()) {
+    const auto second = others.cast<Array<int64_t>>();
+    const ShardReader& reader = setup.heatmaps == nullptr ? *setup.reader : *setup.heatmaps;
+    made->announced.others = engine.read_ahead().announce(reader, column(second));
+  }
+  return made;
+}
+
+// Returns what was announced to this very engine; nothing for None.
+Announced announced_to(const py::object& engine, const py::object& announced) {
+  if (announced.is_none()) return {};
+  const auto& given = announced.cast<PyAnnounced&>();
+  PL_CHECK(given.engine.is(engine), Fault::argument, "the records were announced to another engine");
+  return given.announced;
+}
 
 // A batch in work. It keeps the engine alive, and the arrays that are written to. If it is destroyed before it is done,
 // it first stops all writing.
@@ -237,7 +272,8 @@ void add_sources(RenderRequest& request, const Setup& setup, const py::object& s
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, const py::list& views, const py::object& plans,
                                 const py::object& sources, const py::object& heatmap_records, const py::list& heatmaps,
-                                const py::object& companions, const py::object& companion_views) {
+                                const py::object& companions, const py::object& companion_views,
+                                const py::object& announced) {
   const Engine& engine = *self.cast<PyEngine&>().engine;
   const Setup& setup = engine.setup();
   RenderRequest request{};
@@ -255,6 +291,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
              Fault::argument, "want plans of shape (records, views), rows of plan_dtype(%zu)", steps);
     request.plans = {static_cast<uint8_t*>(rows.mutable_data()), steps};
   }
+  request.announced = announced_to(self, announced);
   if (!sources.is_none()) add_sources(request, setup, sources);
   add_heatmaps(request, setup, heatmap_records, heatmaps);
   PL_CHECK(companions.is_none() || heatmaps.empty(), Fault::argument,
@@ -270,7 +307,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
 // lies; `files`, (N,) int64 or None, says which of them lie there as files.
 std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                 const Array<uint32_t>& epochs, Array<uint8_t> arena, Array<int64_t> pictures,
-                                Array<ViewPlan> plans, const py::object& files) {
+                                Array<ViewPlan> plans, const py::object& files, const py::object& announced) {
   const Engine& engine = *self.cast<PyEngine&>().engine;
   const Setup& setup = engine.setup();
   DecodeRequest request{};
@@ -285,6 +322,7 @@ std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& re
   request.arena = arena.mutable_data(), request.arena_bytes = static_cast<size_t>(arena.size());
   request.pictures = reinterpret_cast<ArenaPicture*>(pictures.mutable_data());
   request.plans = plans.mutable_data();
+  request.announced = announced_to(self, announced);
   py::list written;
   written.append(arena);
   written.append(pictures);
@@ -340,18 +378,23 @@ void bind_loading(py::module_& m) {
       .def("wait", &PyBatch::wait, "seconds"_a = 1e9)
       .def_property_readonly("done", [](const PyBatch& self) { return self.batch->is_done(); })
       .def_readonly("plans", &PyBatch::plans);
+  py::class_<PyAnnounced>(m, "Announced");
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
                     const Array<float>&, const Array<float>&, int, const std::string&, bool, const std::vector<int>&,
-                    py::object, int64_t, int, const py::object&>(),
+                    py::object, int64_t, int, const py::object&, size_t, size_t>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none(),
-           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "steps"_a = py::none())
+           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "steps"_a = py::none(),
+           "read_ahead"_a = 0, "read_ahead_bytes"_a = 0)
+      .def("announce", &announce, "records"_a.noconvert(), "others"_a = py::none())
+      .def("read_ahead_counts", &PyEngine::read_ahead_counts)
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
            "sources"_a = py::none(), "heatmap_records"_a = py::none(), "heatmaps"_a = py::list(),
-           "companions"_a = py::none(), "companion_views"_a = py::none())
+           "companions"_a = py::none(), "companion_views"_a = py::none(), "announced"_a = py::none())
       .def("decode", &decode, "records"_a.noconvert(), "draws"_a.noconvert(), "epochs"_a.noconvert(),
-           "arena"_a.noconvert(), "pictures"_a.noconvert(), "plans"_a.noconvert(), "files"_a = py::none())
+           "arena"_a.noconvert(), "pictures"_a.noconvert(), "plans"_a.noconvert(), "files"_a = py::none(),
+           "announced"_a = py::none())
       .def("stage_times", &PyEngine::stage_times)
       .def("thread_times", &PyEngine::thread_times);
   py::class_<BufferPool, std::shared_ptr<BufferPool>>(m, "BufferPool")

@@ -46,7 +46,8 @@ void DecodeBatch::clear(int64_t slot) {
 // Returns the picture's pixels, or 0 if there was no room. The header says whether there is before anything is decoded.
 int64_t DecodeBatch::decode_sample(int64_t slot, WorkingMemory& memory, StageClock& clock) {
   const SampleKey& key = request_.samples[slot];
-  const std::span<const uint8_t> bytes = setup_.reader->read(key.record, memory.bytes);
+  const ReadAhead::Loan ahead = take(request_.announced.samples, slot);
+  const std::span<const uint8_t> bytes = ahead.read(*setup_.reader, key.record, memory.bytes);
   clock.charge(Stage::read);
   const PictureHeader header = read_header(bytes, setup_.limits);
   PL_CHECK(header.bits == 8, Fault::argument, "gray of 16 bits is rendered on the CPU alone: take device=\"cpu\"");

@@ -32,6 +32,7 @@ struct DecodeRequest {
   // (samples,), or null. Before: 0 where pixels are wanted, else a plain JPEG may go into the arena as it is, for a GPU
   // to decode. After: the file's bytes; 0 if the arena holds pixels, or the sample has failed.
   int64_t* files = nullptr;
+  Announced announced;  // by slots
 };
 
 class DecodeBatch final : public Batch {

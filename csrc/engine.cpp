@@ -6,11 +6,15 @@ namespace pass_loader {
 
 struct Engine::State {
   State(Setup made_of, int threads, const std::vector<int>& cpus)
-      : setup(std::move(made_of)), workers(Pool::workers(threads)), pool(threads, cpus) {}
+      : setup(std::move(made_of)),
+        workers(Pool::workers(threads)),
+        read_ahead(setup.read_ahead_records, setup.read_ahead_bytes),
+        pool(threads, cpus) {}
 
   const Setup setup;
   std::vector<Worker> workers;
-  Pool pool;  // the last member: its threads are gone before their memory is
+  ReadAhead read_ahead;
+  Pool pool;  // the last member: its threads are gone, and their batches, before what they use is
 };
 
 Engine::Engine(Setup setup, int threads, const std::vector<int>& cpus) {
@@ -25,6 +29,7 @@ Engine::~Engine() {
 
 const Setup& Engine::setup() const { return state_->setup; }
 Pool& Engine::pool() const { return state_->pool; }
+ReadAhead& Engine::read_ahead() const { return state_->read_ahead; }
 Worker& Engine::worker(size_t number) const { return state_->workers[number]; }
 
 StageTotals Engine::stage_times() const {

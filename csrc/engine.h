@@ -14,6 +14,7 @@
 #include "image.h"
 #include "plan.h"
 #include "pool.h"
+#include "read_ahead.h"
 #include "shard.h"
 #include "stages.h"
 
@@ -25,9 +26,10 @@ struct Setup {
   std::vector<ViewSpec> recipe;
   StepRecipe steps;  // of the recipe
   uint64_t seed;
-  std::vector<cpu::Normalization> normalizations;  // one a source of records, at least one, all of one form
-  std::shared_ptr<const ShardReader> heatmaps;     // null: no batch has heatmaps
-  Limits limits;                                   // of every picture
+  std::vector<cpu::Normalization> normalizations;       // one a source of records, at least one, all of one form
+  std::shared_ptr<const ShardReader> heatmaps;          // null: no batch has heatmaps
+  Limits limits;                                        // of every picture
+  size_t read_ahead_records = 0, read_ahead_bytes = 0;  // see ReadAhead; 0: nothing is read ahead
 
   // If it has one channel, pictures become gray when they are decoded.
   const cpu::OutputForm& form() const { return normalizations.front().form; }
@@ -83,6 +85,7 @@ class Engine {
 
   const Setup& setup() const;
   Pool& pool() const;
+  ReadAhead& read_ahead() const;
   Worker& worker(size_t number) const;
 
   // Summed over the threads since the engine was made. May be called while they work.

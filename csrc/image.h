@@ -25,6 +25,9 @@ constexpr size_t kTile = kMemoryAlign;  // bytes: kernels work in tiles and may 
 
 inline constexpr size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
+// Bytes that hold so many and the tiles that may be touched past them.
+inline constexpr size_t padded_bytes(size_t bytes) { return round_up(bytes, kTile) + 2 * kTile; }
+
 // Memory that grows and never shrinks, so that the steady state allocates nothing. Growing loses the contents. A whole
 // tile past the requested count may be read and written.
 template <typename T>
@@ -45,7 +48,7 @@ class Scratch {
   }
 
   T* need(size_t count) {
-    size_t bytes = round_up(count * sizeof(T), kTile) + 2 * kTile;
+    size_t bytes = padded_bytes(count * sizeof(T));
     if (bytes > bytes_) grow(bytes);
 #ifdef PASS_LOADER_ASAN  // what was not asked for this time is out of bounds
     ASAN_UNPOISON_MEMORY_REGION(memory_, bytes);

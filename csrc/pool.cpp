@@ -93,6 +93,9 @@ Pool::Pool(int threads, const std::vector<int>& cpus) {
   } catch (const std::system_error& error) {
     stop();
     fail(Fault::io, "cannot start thread %zu of %d: %s", state_->threads.size() + 1, threads, error.what());
+  } catch (const std::bad_alloc&) {
+    stop();
+    fail(Fault::io, "cannot start thread %zu of %d: out of memory", state_->threads.size() + 1, threads);
   } catch (const Error&) {
     stop();
     throw;

@@ -1,4 +1,4 @@
-// Threads and the queue of batches: the only file with threads. A pool knows how many samples a batch has and that they
+// Threads that make samples, and the queue of batches. A pool knows how many samples a batch has and that they
 // can be made one by one; what making a sample means is the business of the classes derived from Batch.
 #pragma once
 #include <atomic>

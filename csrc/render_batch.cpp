@@ -65,7 +65,7 @@ int64_t RenderBatch::render_sample(int64_t slot, WorkingMemory& memory, StageClo
 int64_t RenderBatch::render_original(int64_t slot, int32_t without_view, WorkingMemory& memory,
                                      StageClock& clock) const {
   const SampleKey& key = request_.samples[slot];
-  const ConstPlanes picture = decode(key.record, memory, clock);
+  const ConstPlanes picture = decode(key.record, take(request_.announced.samples, slot), memory, clock);
   plan_views(setup_.recipe, key, picture.height, picture.width, memory.plans);
   clock.charge(Stage::plan);
   for (size_t view = 0; view < setup_.recipe.size(); ++view)
@@ -82,7 +82,7 @@ int64_t RenderBatch::render_original(int64_t slot, int32_t without_view, Working
 int64_t RenderBatch::render_companion(int64_t slot, WorkingMemory& memory, StageClock& clock) const {
   const Companion& companion = request_.companions[slot];
   try {
-    const ConstPlanes picture = decode(companion.record, memory, clock);
+    const ConstPlanes picture = decode(companion.record, take(request_.announced.others, slot), memory, clock);
     const auto view = static_cast<size_t>(companion.view);
     plan_view(setup_.recipe, view, request_.samples[slot], picture.height, picture.width, memory.plans);
     clock.charge(Stage::plan);
@@ -95,8 +95,9 @@ int64_t RenderBatch::render_companion(int64_t slot, WorkingMemory& memory, Stage
 }
 
 // Returns the picture with as many channels as the views have.
-ConstPlanes RenderBatch::decode(int64_t record, WorkingMemory& memory, StageClock& clock) const {
-  const std::span<const uint8_t> bytes = setup_.reader->read(record, memory.bytes);
+ConstPlanes RenderBatch::decode(int64_t record, const ReadAhead::Loan& ahead, WorkingMemory& memory,
+                                StageClock& clock) const {
+  const std::span<const uint8_t> bytes = ahead.read(*setup_.reader, record, memory.bytes);
   clock.charge(Stage::read);
   ConstPlanes picture = memory.decoder.decode(bytes, setup_.limits);
   clock.charge(Stage::decode);
@@ -124,7 +125,8 @@ void RenderBatch::render_view(int64_t slot, size_t view, const ConstPlanes& pict
 
 // Uses the decoder again: the picture's own views are done.
 void RenderBatch::render_heatmaps(int64_t slot, int32_t height, int32_t width, WorkingMemory& memory) const {
-  const std::span<const uint8_t> bytes = setup_.heatmaps->read(request_.heatmap_records[slot], memory.bytes);
+  const ReadAhead::Loan ahead = take(request_.announced.others, slot);
+  const std::span<const uint8_t> bytes = ahead.read(*setup_.heatmaps, request_.heatmap_records[slot], memory.bytes);
   const ConstPlanes heatmap = cpu::to_gray(memory.decoder.decode(bytes, setup_.limits), memory.gray);
   PL_CHECK(heatmap.height == height && heatmap.width == width, Fault::record,
            "its heatmap is %d x %d (height x width), the picture %d x %d: they share a crop box", heatmap.height,

@@ -36,6 +36,7 @@ struct RenderRequest {
   std::vector<Companion> companions;     // one a sample, or empty; empty if there are heatmaps
   std::vector<int64_t> heatmap_records;  // one a sample, of the engine's reader of heatmaps; empty: no heatmaps
   std::vector<Output> heatmaps;          // one a view, (samples, out_height, out_width) float32; empty: no heatmaps
+  Announced announced;                   // by slots
 };
 
 // The slots of a sample that fails hold zeros, its plans too.
@@ -53,7 +54,7 @@ class RenderBatch final : public Batch {
   int64_t render_original(int64_t slot, int32_t without_view, WorkingMemory& memory, StageClock& clock) const;
   int64_t render_companion(int64_t slot, WorkingMemory& memory, StageClock& clock) const;
 
-  ConstPlanes decode(int64_t record, WorkingMemory& memory, StageClock& clock) const;
+  ConstPlanes decode(int64_t record, const ReadAhead::Loan& ahead, WorkingMemory& memory, StageClock& clock) const;
   std::span<StepPlan> steps_of(size_t view, WorkingMemory& memory) const;
   void render_view(int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                    StageClock& clock) const;

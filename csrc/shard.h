@@ -51,6 +51,20 @@ class ShardReader {
   // buffer. Throws Error(argument) for a record out of range, Error(io), or Error(record) if the CRC does not match.
   std::span<const uint8_t> read(int64_t record, Scratch<uint8_t>& buffer) const;
 
+  // For reading ahead: none of these throws, and none says why something is not possible. `read` does.
+
+  // Returns the record's bytes, -1 if the packs or the index do not have it.
+  int64_t length_of(int64_t record) const noexcept;
+  // Reads a record that has a length, unchecked. Returns false if that fails.
+  bool read_into(int64_t record, uint8_t* bytes) const noexcept;
+  // Returns true if these are the record's bytes by their CRC.
+  bool matches(int64_t record, std::span<const uint8_t> bytes) const noexcept;
+  enum class Cached : uint8_t { yes, no, unknown };
+  // Asks for the record's first and last byte.
+  Cached in_page_cache(int64_t record) const noexcept;
+  // Lets the kernel read the record into the page cache, without waiting for it.
+  void will_need(int64_t record) const noexcept;
+
  private:
   struct Opened;
   struct Part {  // one pack
@@ -58,13 +72,24 @@ class ShardReader {
     size_t first_shard, shards;
     IndexColumns index;
   };
+  struct Place {  // as the index says
+    size_t shard;
+    int64_t offset, length;
+  };
+  struct Kept {
+    std::atomic<int> descriptor{-1};  // -1: none
+    std::atomic<int64_t> bytes{0};    // of the file, when it was opened
+  };
+  const Part& part_of(int64_t record) const { return parts_[pack_of(record)]; }
+  uint32_t crc_of(int64_t record) const;
+  Place place_of(int64_t record) const;  // of a record that the packs have. Throws Error(record)
   Opened open(size_t shard) const;
   bool reopen(size_t shard) const;  // returns true if the descriptor that is kept now has the file at the path
-  std::span<const uint8_t> read_bytes(size_t shard, int64_t offset, int64_t length, Scratch<uint8_t>& buffer) const;
+  std::span<const uint8_t> read_bytes(const Place& place, Scratch<uint8_t>& buffer) const;
 
-  std::vector<std::string> paths_;                   // the paths of all packs
-  std::vector<Part> parts_;                          // at least one
-  std::unique_ptr<std::atomic<int>[]> descriptors_;  // those that are kept, a shard each; -1: none
+  std::vector<std::string> paths_;  // the paths of all packs
+  std::vector<Part> parts_;         // at least one
+  std::unique_ptr<Kept[]> kept_;    // a shard each
 };
 
 }  // namespace pass_loader

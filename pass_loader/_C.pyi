@@ -120,7 +120,12 @@ class Engine:
         max_pixels: int = ...,  # limits of every picture
         max_scans: int = 0,
         steps: np.ndarray | None = None,  # the recipe's rows of step_spec_dtype
+        read_ahead: int = 0,  # records that are announced and not yet taken; 0: none is read ahead
+        read_ahead_bytes: int = 0,  # of those that are read and not yet taken
     ) -> None: ...
+    # Has records read ahead: those of samples, (N,) int64, and of companions or heatmaps, -1 for none
+    def announce(self, records: np.ndarray, others: np.ndarray | None = None) -> Announced: ...
+    def read_ahead_counts(self) -> dict[str, float]: ...  # csrc/read_ahead.h
     def submit(
         self,
         records: np.ndarray,  # (N,) int64
@@ -137,6 +142,7 @@ class Engine:
         # int32, -1 for none
         companions: np.ndarray | None = None,
         companion_views: np.ndarray | None = None,
+        announced: Announced | None = None,  # what `announce` gave for the same records
     ) -> PendingBatch: ...
     def decode(
         self,
@@ -151,6 +157,7 @@ class Engine:
         # (N,) int64, written in place. Before: not 0 if a plain JPEG may go into the arena as it is. After: the file's
         # bytes; 0 if the arena holds pixels
         files: np.ndarray | None = None,
+        announced: Announced | None = None,
     ) -> PendingBatch: ...
     def thread_times(self) -> tuple[float, float]: ...  # seconds busy and idle, of all threads
     def stage_times(self) -> dict[str, float]: ...  # seconds in each stage (csrc/stages.h), and "samples"
@@ -158,6 +165,9 @@ class Engine:
 class Section:
     def __enter__(self) -> None: ...
     def __exit__(self, *error: object) -> None: ...
+
+class Announced:
+    """Records that an engine reads ahead, until this dies."""
 
 class BufferPool:
     def __init__(self, keep: int) -> None: ...

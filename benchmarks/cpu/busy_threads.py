@@ -1,7 +1,8 @@
 """The share of their time that threads are busy, by threads and batch size: python -m benchmarks.cpu.busy_threads
 
 Reads sleep ten times as long as a DINO sample of an ImageNet photograph takes, and views are tiny, so that two cores
-show what 64 do. Batches may take as many bytes as DINO's would. The bar is 0.95 by the loader's own count.
+show what 64 do. Nothing is read ahead, and there may be as many batches as of DINO's. The bar is 0.95 by the loader's
+own count.
 """
 
 from __future__ import annotations
@@ -43,18 +44,18 @@ def make_pack(folder: Path, records: int = 4096) -> Path:
     return folder / "pack"
 
 
-def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned_share: bool) -> dict[str, float]:
+def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned: bool) -> dict[str, float]:
     """Load for so many seconds after as many of warming up."""
     from pass_loader import DataLoader, ShardDataset, recipes
-    from pass_loader.loading.depth import BYTES_A_THREAD, sample_bytes
+    from pass_loader.loading.depth import bounds, sample_bytes
 
     dino = recipes.dino()
     recipe = dino.override(size=8, jitter=0.0, blur=0.0, grayscale=0.0, solarize=0.0)
-    share = sample_bytes(recipe, 4, False) / sample_bytes(dino, 4, False)
-    room = int(BYTES_A_THREAD * threads * share) // (2 if pinned_share else 1)
+    samples = bounds(2, threads, None, None, pinned, sample_bytes(dino, 4, False)).samples
+    room = samples * sample_bytes(recipe, 4, False)
     positions = np.random.default_rng(0).integers(0, 4096, 2_000_000).tolist()
     loader = DataLoader(ShardDataset(pack, recipe), batch_size, sampler=positions, num_workers=threads, drop_last=True,
-                        prefetch_bytes=room)  # fmt: skip
+                        prefetch_bytes=room, read_ahead=0)  # fmt: skip
     batches = iter(loader)
     seen = []
     for _ in range(2):

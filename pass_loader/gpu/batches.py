@@ -78,6 +78,7 @@ class DeviceSubmitted(Submitted):
         self._part = self._left[:0]  # slots that are being decoded
         self._rows = self._plans = self._lengths = np.empty(0)  # of the part
         self._as_file = np.full(len(keys), renderer.stream.files is not None)  # slots that a GPU may decode
+        self.announced: Any = None
         self._chunk: Chunk | None = None
         self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
         self._failures: list[Failure] = []
@@ -105,8 +106,9 @@ class DeviceSubmitted(Submitted):
             self._rows = np.zeros((len(self._part), 5), np.int64)
             self._plans = np.zeros((len(self._part), self._all_plans.shape[1]), _C.view_plan_dtype)
             self.pending = self._renderer.decode(
-                self._asked.at(self._part), self._chunk, self._rows, self._plans, self._lengths
-            )
+                self._asked.at(self._part), self._chunk, self._rows, self._plans, self._lengths,
+                self.announced if len(self._part) == len(self._asked) else None,
+            )  # fmt: skip
         return True
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
@@ -210,9 +212,10 @@ class DeviceRenderer(Renderer):
         self._under_way: list[weakref.ref[DeviceSubmitted]] = []
         self.lock = threading.RLock()
 
-    def submit(self, keys: Keys, with_plans: bool = False) -> DeviceSubmitted:
+    def submit(self, keys: Keys, with_plans: bool = False, announced: Any = None) -> DeviceSubmitted:
         plans = np.zeros((len(keys), len(self.samples.recipe.views)), _C.view_plan_dtype)
         batch = DeviceSubmitted(self, keys, plans, with_plans)
+        batch.announced = announced
         with self.lock:
             self._under_way = [weakref.ref(other) for other in [*self._waiting(), batch]]
             for other in self._waiting():
@@ -225,9 +228,9 @@ class DeviceRenderer(Renderer):
         return batch.again(slot, keys)
 
     def decode(
-        self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, lengths: np.ndarray
+        self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, lengths: np.ndarray, announced: Any
     ) -> _C.PendingBatch:
-        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans, lengths)
+        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans, lengths, announced)
 
     def render(
         self, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray, views: list[torch.Tensor]

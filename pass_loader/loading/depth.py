@@ -1,14 +1,18 @@
-"""How far the loader works ahead of its consumer: batches in work, under a bound in bytes."""
+"""How far the loader works ahead of its consumer: batches in work and records to be read, under one bound in bytes."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
 from ..recipes.recipe import Recipe
 
-BYTES_A_THREAD = 64 << 20  # of batches in work beside two
+BYTES_A_THREAD = 64 << 20  # of batches in work beside two, and of records that are read ahead
+RECORDS_A_THREAD = 128  # read ahead: a thread takes 50 in the 50 ms of a slow read
+RECORDS_SHARE = 4  # one part in so many of the bytes is for records
 SAMPLES_A_THREAD = 32  # in work beside two batches: the slowest pictures of ImageNet cost 21 times the mean
+LARGE_BATCHES = 4096  # samples of two batches: the usual ones have fewer
 IDLE = 0.02  # share of the threads' time that may be lost to waiting for batches
 
 
@@ -20,25 +24,46 @@ def sample_bytes(recipe: Recipe, item_bytes: int, heatmaps: bool) -> int:
 
 @dataclass(frozen=True)
 class Bounds:
-    """least: batches in work in any case. samples: in work beside the first two batches."""
+    """least: batches in work in any case. samples: in work beside the first two batches. records, record_bytes: read
+    ahead of those in work."""
 
     least: int
     samples: int
+    records: int
+    record_bytes: int
+
+    def within(self, samples: int) -> Bounds:
+        """Return bounds by which no more than so many samples are drawn beside two batches."""
+        in_work = min(self.samples, samples)
+        return dataclasses.replace(self, samples=in_work, records=min(self.records, samples - in_work))
+
+    @property
+    def announced(self) -> int:
+        """The most records that are announced to readers at a time: those in work too, and a second one a sample."""
+        return 2 * (self.records + self.samples + LARGE_BATCHES) if self.records else 0
 
     def most(self, batch_size: int) -> int:
         """Return the most batches in work, all of this size."""
         return max(self.least, 2 + self.samples // batch_size) if self.samples else self.least
 
 
-def bounds(least: int, threads: int, prefetch_bytes: int | None, pinned: bool, bytes_a_sample: int) -> Bounds:
-    """Return what a loader may have in work.
+def bounds(
+    least: int, threads: int, prefetch_bytes: int | None, read_ahead: int | None, pinned: bool, bytes_a_sample: int
+) -> Bounds:
+    """Return how far a loader may work ahead.
 
-    prefetch_bytes: of batches beside two; None takes BYTES_A_THREAD for each thread, and half of that for pinned
-    memory, which torch rounds up to a power of two.
+    prefetch_bytes: of batches beside two and of records; None takes BYTES_A_THREAD for each thread. Batches in pinned
+    memory, which torch rounds up to a power of two, get half of it. read_ahead: records; None takes RECORDS_A_THREAD
+    for each thread.
     """
+    if read_ahead is None:
+        read_ahead = RECORDS_A_THREAD * threads
     if prefetch_bytes is None:
-        prefetch_bytes = BYTES_A_THREAD * threads // (2 if pinned else 1)
-    return Bounds(least, min(prefetch_bytes // max(1, bytes_a_sample), SAMPLES_A_THREAD * threads))
+        prefetch_bytes = BYTES_A_THREAD * max(1, threads)
+    record_bytes = prefetch_bytes // RECORDS_SHARE if read_ahead else 0
+    batch_bytes = prefetch_bytes // 2 if pinned else prefetch_bytes - record_bytes
+    samples = min(batch_bytes // max(1, bytes_a_sample), SAMPLES_A_THREAD * threads)
+    return Bounds(least, samples, read_ahead if record_bytes else 0, record_bytes)
 
 
 class Depth:

@@ -61,6 +61,16 @@ class Begun:
     settings: Settings
 
 
+class Coming(NamedTuple):
+    """A batch that is drawn and not yet in work."""
+
+    drawn: DrawnBatch
+    asked: Keys  # what the engine is asked for
+    removed: list[Failure]
+    renderer: Renderer  # to which it was announced
+    announced: Any
+
+
 class UnderWay(NamedTuple):
     """A batch in work."""
 
@@ -82,7 +92,7 @@ class BatchIterator(Generic[Batch]):
         self._begin, self._faults, self._meter = begin, faults, meter
         self._has_begun = False
         self._under_way: deque[UnderWay] = deque()
-        self._coming: deque[DrawnBatch | Exception] = deque()  # an error takes the place of the batch that it prevented
+        self._coming: deque[Coming | Exception] = deque()  # an error takes the place of the batch that it prevented
         self._samples_under_way = self._samples_coming = 0
         self._all_drawn = False
         self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
@@ -127,7 +137,7 @@ class BatchIterator(Generic[Batch]):
         self._drawn, self._renderer = begun.drawn, begun.renderer
         self._progress, self._settings = begun.progress, begun.settings
         self._has_begun = True
-        self._noted_at = time.perf_counter()
+        self._noted_at: float | None = None
 
     def _next_batch(self) -> Submitted:
         self.skip_failed()
@@ -165,11 +175,11 @@ class BatchIterator(Generic[Batch]):
         depth = self._settings.depth
         while True:
             following = self._coming[0] if self._coming else None
-            if isinstance(following, DrawnBatch) and depth.allows(
-                len(self._under_way), self._beside_two(self._samples_under_way + len(following.keys))
+            if isinstance(following, Coming) and depth.allows(
+                len(self._under_way), self._beside_two(self._samples_under_way + len(following.asked))
             ):
                 self._coming.popleft()
-                self._samples_coming -= len(following.keys)
+                self._samples_coming -= len(following.asked)
                 self._submit(following)
             elif not self._has_enough_drawn() and self._draw():
                 continue
@@ -179,14 +189,13 @@ class BatchIterator(Generic[Batch]):
     def _has_enough_drawn(self) -> bool:
         bounds = self._settings.depth.bounds
         drawn = len(self._under_way) + len(self._coming)
-        return drawn >= bounds.least and (
-            self._beside_two(self._samples_under_way + self._samples_coming) >= bounds.samples
-        )
+        samples = self._beside_two(self._samples_under_way + self._samples_coming)
+        return drawn >= bounds.least and samples >= bounds.samples + bounds.records
 
     def _beside_two(self, samples: int) -> int:
         """Return what is left of so many samples, under way and coming, without those of the first two batches."""
         first = (len(batch.keys) for batch, *_ in itertools.islice(self._under_way, 2))
-        second = (len(drawn.keys) for drawn in itertools.islice(self._coming, 2) if isinstance(drawn, DrawnBatch))
+        second = (len(coming.asked) for coming in itertools.islice(self._coming, 2) if isinstance(coming, Coming))
         return max(0, samples - sum(itertools.islice(itertools.chain(first, second), 2)))
 
     def _wait(self, batch: Submitted, removed: list[Failure]) -> list[Failure]:
@@ -202,23 +211,25 @@ class BatchIterator(Generic[Batch]):
         now = time.perf_counter()
         if self._coming or not self._all_drawn:  # at the end of an epoch nothing is left to be worked on
             self._meter.idle_s += idle_s
-        if self._coming:
+        if self._coming and self._noted_at is not None:  # before the first batch threads had nothing
             self._settings.depth.note(idle_s, self._settings.threads * (now - self._noted_at))
         self._meter.busy_s += renderer.busy_since_then()
         self._noted_at = now
 
-    def _submit(self, drawn: DrawnBatch) -> None:
-        keys = drawn.keys
-        removed: list[Failure] = []
-        asked = keys
-        if drawn.gone.any():  # the engine is given a number that no record has
-            removed = [(int(slot), "record", REMOVED) for slot in np.flatnonzero(drawn.gone)]
-            asked = Keys(np.where(drawn.gone, -1, keys.records), keys.draws, keys.epochs)
+    def _submit(self, coming: Coming) -> None:
         renderer = self._renderer()
-        batch = renderer.submit(asked, self._settings.with_plans)
-        batch.keys = keys
-        self._under_way.append(UnderWay(batch, removed, drawn, renderer))
-        self._samples_under_way += len(keys)
+        announced = coming.announced if coming.renderer is renderer else None
+        batch = renderer.submit(coming.asked, self._settings.with_plans, announced)
+        batch.keys = coming.drawn.keys
+        self._under_way.append(UnderWay(batch, coming.removed, coming.drawn, renderer))
+        self._samples_under_way += len(coming.asked)
+
+    def _announce(self, drawn: DrawnBatch) -> Coming:
+        """Let the records be read ahead. The engine is given a number that no record has in place of a removed one."""
+        keys, removed = drawn.keys, [(int(slot), "record", REMOVED) for slot in np.flatnonzero(drawn.gone)]
+        asked = Keys(np.where(drawn.gone, -1, keys.records), keys.draws, keys.epochs) if removed else keys
+        renderer = self._renderer()
+        return Coming(drawn, asked, removed, renderer, renderer.announce(asked))
 
     def _draw(self) -> bool:
         """Draw one more batch. Returns False where there is none. An error is raised when its turn comes."""
@@ -233,7 +244,7 @@ class BatchIterator(Generic[Batch]):
         if drawn is None:
             self._all_drawn = True
             return False
-        self._coming.append(drawn)
+        self._coming.append(self._announce(drawn))
         self._samples_coming += len(drawn.keys)
         return True
 

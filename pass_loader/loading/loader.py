@@ -24,7 +24,7 @@ from ..keys import check_epoch
 from ..pack.limits import limits
 from .arguments import check_device, check_samplers, refuse
 from .dataset import ShardDataset
-from .depth import Bounds, Depth, bounds, sample_bytes
+from .depth import Depth, bounds, sample_bytes
 from .drawing import NONE_GONE, Drawing, EndlessDrawing, EpochDrawing
 from .faults import Faults
 from .foreign import ForeignDrawing
@@ -52,8 +52,10 @@ class DataLoader(Generic[Batch]):
         Without a sampler the order is that of torch's DistributedSampler with seed 0, or with the generator's seed.
     num_workers: threads; 0 renders in the calling thread.
     prefetch_factor: how many batches the loader (not a worker) renders ahead at least; 2 unless given.
-    prefetch_bytes: of batches in work beside two, for threads that would wait else; None: 64 MiB a thread, half of that
-        for pinned memory (docs/loader.md, "Busy threads").
+    prefetch_bytes: of batches in work beside two, for threads that would wait else, and of records that are read ahead;
+        None: 64 MiB a thread, of which pinned batches get half (docs/loader.md, "Busy threads").
+    read_ahead: how many records are read ahead of those in work; None: 128 a thread; 0: none (docs/loader.md, "Reading
+        ahead").
     collate_fn: called with a list of samples as a map dataset gives them, (list of views, label). None gives the
         recipe's structure without a copy.
     persistent_workers, in_order, pin_memory_device: accepted. Threads persist, batches come in order and memory is
@@ -130,6 +132,7 @@ class DataLoader(Generic[Batch]):
         max_pixels: int | None = None,
         max_scans: int | None = None,
         prefetch_bytes: int | None = None,
+        read_ahead: int | None = None,
     ):
         if not isinstance(dataset, ShardDataset):
             raise TypeError(
@@ -153,10 +156,12 @@ class DataLoader(Generic[Batch]):
         self.prefetch_factor = 2 if prefetch_factor is None else operator.index(prefetch_factor)
         for name, value, least in (("batch_size", batch_size or 0, 1), ("num_workers", self.num_workers, 0),
                                    ("prefetch_factor", self.prefetch_factor, 1), ("timeout", timeout, 0),
-                                   ("prefetch_bytes", prefetch_bytes or 0, 0)):  # fmt: skip
+                                   ("prefetch_bytes", prefetch_bytes or 0, 0),
+                                   ("read_ahead", read_ahead or 0, 0)):  # fmt: skip
             if value < least:
                 raise ValueError(f"{name} is {value}, want at least {least}")
         self.prefetch_bytes = None if prefetch_bytes is None else operator.index(prefetch_bytes)
+        self.read_ahead = None if read_ahead is None else operator.index(read_ahead)
         self.collate_fn, self.timeout = collate_fn, timeout
         self.pin_memory, self.pin_memory_device = pin_memory, pin_memory_device
         self._pinning = Pinning()
@@ -348,12 +353,13 @@ class DataLoader(Generic[Batch]):
     def _get_depth(self) -> Depth:
         """Return how many batches are in work. What was found good is kept from epoch to epoch."""
         least = self.prefetch_factor if self.num_workers > 0 else 1
+        size = sample_bytes(self.dataset.recipe, self.dtype.itemsize, self.dataset.heatmaps is not None)
+        pinned = self._pinning.device is not None
+        found = bounds(least, self.num_workers, self.prefetch_bytes, self.read_ahead, pinned, size)
         if self._gpu() is not None:  # its arena has a part for each batch
-            found = Bounds(least, 0)
-        else:
-            size = sample_bytes(self.dataset.recipe, self.dtype.itemsize, self.dataset.heatmaps is not None)
-            pinned = self._pinning.device is not None
-            found = bounds(least, self.num_workers, self.prefetch_bytes, pinned, size)
+            found = dataclasses.replace(found, samples=0)
+        if self._drawing.endless:  # a pass begins when it is drawn, and serves what is live then
+            found = found.within(len(self.dataset) // 4)
         if self._depth is None or self._depth.bounds != found:
             self._depth = Depth(found, self.batch_size or 1)
         return self._depth
@@ -373,6 +379,7 @@ class DataLoader(Generic[Batch]):
             renderer = make(
                 self.dataset, self.num_workers, batch_size=self.batch_size or 1, dtype=self.dtype,
                 channels_last=self.channels_last, cpus=self.cpus, max_pixels=self.max_pixels, max_scans=self.max_scans,
+                read_ahead=self._get_depth().bounds.announced, read_ahead_bytes=self._get_depth().bounds.record_bytes,
             )  # fmt: skip
             kept = self._renderer = (os.getpid(), renderer)
         return kept[1]
@@ -445,6 +452,7 @@ class DataLoader(Generic[Batch]):
         host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
         return statistics(
             self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
-            threads=self.num_workers, depth=self._depth, errors=self._faults.count, device_bytes=there, nvjpeg=nvjpeg,
+            threads=self.num_workers, depth=self._depth, errors=self._faults.count,
+            read_ahead=renderer.read_ahead_counts() if renderer else None, device_bytes=there, nvjpeg=nvjpeg,
             pinned_bytes=host + self._pinning.bytes, blocks=self._drawing.blocks,
         )  # fmt: skip

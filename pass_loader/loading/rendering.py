@@ -131,7 +131,8 @@ class Renderer:
     Pageable memory comes from a pool and returns to it when the last tensor of a batch dies; pinned memory is torch's,
     whose allocator recycles it safely. keep: how many unused pageable buffers are kept. Every buffer has room for the
     largest batch so far, so that a smaller last batch takes one of the same size. cpus: thread i runs on cpus[i % len]
-    alone. max_pixels, max_scans: limits of every picture; None for the defaults (docs/loader.md).
+    alone. max_pixels, max_scans: limits of every picture; None for the defaults (docs/loader.md). read_ahead,
+    read_ahead_bytes: records that are announced and not yet read by who renders them, and the memory for them.
     """
 
     def __init__(
@@ -147,6 +148,8 @@ class Renderer:
         cpus: Sequence[int] = (),
         max_pixels: int | None = None,
         max_scans: int | None = None,
+        read_ahead: int = 0,
+        read_ahead_bytes: int = 0,
     ):
         self.samples = samples
         self.reader = samples.reader
@@ -163,9 +166,11 @@ class Renderer:
             self.reader, recipe.rows(), samples.seed, table, half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
             heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
-            **limits(max_pixels, max_scans), steps=recipe.step_rows(),
+            read_ahead=read_ahead, read_ahead_bytes=read_ahead_bytes, steps=recipe.step_rows(),
+            **limits(max_pixels, max_scans),
         )  # fmt: skip
         self._busy_s = 0.0
+        self._reads_ahead = read_ahead > 0
         self._channels, self._plan_dtype = recipe.channels, recipe.plan_dtype
         self._groups: dict[tuple[int, int], list[int]] = {}  # views of one size lie in one allocation
         for index, view in enumerate(recipe.views):
@@ -175,8 +180,22 @@ class Renderer:
             raise ValueError(f"batch {recipe.batch!r} has its views on the channels: channels_last is not possible")
         self._pool = _C.BufferPool(keep * (len(self._groups) + (samples.heatmaps is not None)))
 
-    def submit(self, keys: Keys, with_plans: bool = False) -> Submitted:
-        """Start to render these samples into fresh memory."""
+    def announce(self, keys: Keys) -> Any:
+        """Have the records of these samples read ahead. Returns what `submit` is to be given with them.
+
+        Reading stops when that is dropped.
+        """
+        if not self._reads_ahead:
+            return None
+        samples, others = self.samples, None
+        if (drawn := samples.draw_companions(keys)) is not None:
+            others = np.where(drawn["view"] >= 0, drawn["record"], -1)
+        elif samples.heatmaps is not None:
+            others = samples.heatmaps.records_of(keys.records)
+        return self._engine.announce(keys.records, others)
+
+    def submit(self, keys: Keys, with_plans: bool = False, announced: Any = None) -> Submitted:
+        """Start to render these samples into fresh memory. announced: what `announce` returned for them."""
         count = len(self.samples.recipe.views)
         arrays: list[np.ndarray] = [np.empty(0)] * count
         with _C.Section():
@@ -188,7 +207,7 @@ class Renderer:
                     views[index], arrays[index] = view, place
             heatmaps = self._heatmaps(len(keys))
         plans = np.zeros((len(keys), len(views)), dtype=self._plan_dtype) if with_plans else None
-        return self._start(keys, views, arrays, plans, *heatmaps)
+        return self._start(keys, views, arrays, plans, *heatmaps, announced)
 
     def _shape(self, views: int, samples: int, size: tuple[int, int]) -> list[int]:
         """Return the shape of the memory for views of one size: view after view, or on the channels sample after
@@ -219,15 +238,16 @@ class Renderer:
 
     def _start(
         self, keys: Keys, views: list[torch.Tensor], arrays: list[np.ndarray], plans: np.ndarray | None,
-        heatmaps: list[torch.Tensor], heatmap_arrays: list[np.ndarray],
+        heatmaps: list[torch.Tensor], heatmap_arrays: list[np.ndarray], announced: Any = None,
     ) -> Submitted:  # fmt: skip
         samples, records = self.samples, keys.records
         drawn = samples.draw_companions(keys)
         theirs = None if samples.heatmaps is None else samples.heatmaps.records_of(records)
-        companions = () if drawn is None else tuple(np.ascontiguousarray(drawn[name]) for name in ("record", "view"))
+        companions = None if drawn is None else np.ascontiguousarray(drawn["record"])
+        views_of_them = None if drawn is None else np.ascontiguousarray(drawn["view"])
         pending = self._engine.submit(
             records, keys.draws, keys.epochs, arrays, plans, samples.sources_of(records), theirs, heatmap_arrays,
-            *companions,
+            companions, views_of_them, announced,
         )  # fmt: skip
         return Submitted(samples, keys, views, arrays, plans, pending, heatmaps, heatmap_arrays, drawn)
 
@@ -257,6 +277,10 @@ class Renderer:
         Stages are in the order in which a sample meets them (csrc/stages.h). Take the difference of two readings.
         """
         return self._engine.stage_times()
+
+    def read_ahead_counts(self) -> dict[str, Any]:
+        """Return what became of the records that were asked for since the start (csrc/read_ahead.h)."""
+        return self._engine.read_ahead_counts()
 
     def thread_times(self) -> ThreadTimes:
         """Return what all threads together have done since the start."""

@@ -26,23 +26,37 @@ def test_bytes_of_a_sample() -> None:
 
 
 @pytest.mark.parametrize("threads,pinned,batch_size,most", [
-    (8, False, 64, 6), (16, False, 64, 10), (64, False, 64, 34), (64, True, 64, 18), (64, False, 256, 10),
-    (64, True, 256, 6), (1, False, 64, 2), (0, False, 64, 2),
+    (8, False, 64, 5), (16, False, 64, 8), (32, False, 64, 14), (64, False, 64, 26), (64, True, 64, 18),
+    (64, False, 256, 8), (64, True, 256, 6), (1, False, 64, 2), (0, False, 64, 2),
 ])  # fmt: skip
 def test_the_default_room_holds_what_dino_needs(threads: int, pinned: bool, batch_size: int, most: int) -> None:
-    found = bounds(2, threads, None, pinned, sample_bytes(recipes.dino(), 4, False))
+    found = bounds(2, threads, None, None, pinned, sample_bytes(recipes.dino(), 4, False))
     assert found.most(batch_size) == most
+    assert found.records == 128 * threads and found.record_bytes == (16 << 20 if found.records else 0) * threads
 
 
 def test_given_bytes_are_kept_to() -> None:
-    """Also for pinned memory; but never more samples than threads can use."""
-    assert bounds(2, 4, 1000, True, 100) == Bounds(2, 10)
-    assert bounds(5, 4, 0, False, 100).most(1) == 5
-    assert bounds(2, 4, 10**12, False, 100) == Bounds(2, 128)
+    """Batches and records share them. Never more samples than threads can use."""
+    assert bounds(2, 4, 1000, None, False, 100) == Bounds(2, 7, 512, 250)
+    assert bounds(2, 4, 1000, 0, False, 100) == Bounds(2, 10, 0, 0)
+    assert bounds(2, 4, 1000, 33, True, 100) == Bounds(2, 5, 33, 250)
+    assert bounds(5, 4, 0, None, False, 100) == Bounds(5, 0, 0, 0)
+    assert bounds(2, 4, 10**12, 0, False, 100) == Bounds(2, 128, 0, 0)
+
+
+def test_an_endless_order_is_drawn_a_quarter_of_a_pass_ahead(tiny: Path) -> None:
+    """Because a pass serves what is live when it is drawn."""
+    assert Bounds(2, 100, 50, 9).within(120) == Bounds(2, 100, 20, 9)
+    assert Bounds(2, 100, 50, 9).within(30) == Bounds(2, 30, 0, 9)
+    loader = DataLoader(ShardDataset(tiny, TINY), 2, shuffle=True, infinite=True, num_workers=4)
+    iterator = iter(loader)
+    next(iterator)
+    drawn = len(iterator._under_way) + len(iterator._coming)
+    assert 2 * drawn <= 2 * 2 + len(loader.dataset) // 4 + 2
 
 
 def test_depth_grows_only_where_threads_wait() -> None:
-    depth = Depth(Bounds(2, 100), 10)
+    depth = Depth(Bounds(2, 100, 0, 0), 10)
     for _ in range(50):
         depth.note(idle_s=0.01, thread_s=1.0)
     assert depth.batches == 2
@@ -54,7 +68,7 @@ def test_depth_grows_only_where_threads_wait() -> None:
 
 
 def test_a_batch_too_large_for_the_room_waits() -> None:
-    depth = Depth(Bounds(2, 100), 10)
+    depth = Depth(Bounds(2, 100, 0, 0), 10)
     depth.batches = depth.most
     assert depth.allows(1, 10**9) and depth.allows(2, 100)
     assert not depth.allows(2, 101) and not depth.allows(12, 0)
@@ -68,7 +82,7 @@ def batches_of(loader: DataLoader, count: int) -> list[Any]:
 def test_bytes_bound_the_batches_in_work(tiny: Path) -> None:
     """Kills: a bound that counts batches; one that forgets the size of the batch that comes."""
     size = sample_bytes(TINY, 4, False)
-    loader = DataLoader(ShardDataset(tiny, TINY), 4, num_workers=2, prefetch_bytes=11 * size)
+    loader = DataLoader(ShardDataset(tiny, TINY), 4, num_workers=2, prefetch_bytes=11 * size, read_ahead=0)
     iterator = iter(loader)
     depth = loader._get_depth()
     assert depth.most == 4
@@ -96,14 +110,15 @@ def test_a_sampler_is_asked_for_a_fixed_number(tiny: Path, grown: int) -> None:
     """However many batches are in work. Kills: samples that are drawn when there is work for them."""
     dataset = ShardDataset(tiny, TINY)
     sampler = Asked(len(dataset))
-    loader = DataLoader(dataset, 4, sampler=sampler, num_workers=1, prefetch_bytes=12 * sample_bytes(TINY, 4, False))
+    room = 16 * sample_bytes(TINY, 4, False)
+    loader = DataLoader(dataset, 4, sampler=sampler, num_workers=1, prefetch_bytes=room, read_ahead=8)
     loader._get_depth().batches = grown
     iterator = iter(loader)
     seen = []
     for _ in range(4):
         next(iterator)
         seen.append(sampler.times)
-    assert seen == [20, 24, 28, 32]
+    assert seen == [28, 32, 36, 40]
 
 
 class Stateful(Asked):
@@ -198,7 +213,7 @@ def test_a_slow_consumer_is_told(tiny: Path) -> None:
 SLOW = """
 import sys
 from pass_loader import DataLoader, ShardDataset, recipes
-loader = DataLoader(ShardDataset(sys.argv[1], recipes.mocov2(size=8)), 4, num_workers=8)
+loader = DataLoader(ShardDataset(sys.argv[1], recipes.mocov2(size=8)), 4, num_workers=8, read_ahead=0)
 for _ in loader:
     pass
 found = loader.stats()
@@ -220,7 +235,7 @@ def test_more_batches_keep_threads_busy(tiny: Path, tmp_path: Path) -> None:
         "d = ShardDataset(sys.argv[1], recipes.mocov2(size=8))\n"
         "order = np.random.default_rng(0).integers(0, len(d), 16 * 300).tolist()\n"
         "def found(**how):\n"
-        "    loader = DataLoader(d, 8, sampler=order, num_workers=16, **how)\n"
+        "    loader = DataLoader(d, 8, sampler=order, num_workers=16, read_ahead=0, **how)\n"
         "    for _ in loader: pass\n"
         "    return loader.stats()\n"
         "two, more = found(prefetch_bytes=0), found()\n"

@@ -75,7 +75,7 @@ print("both")
 
 FIELDS = {"batches", "samples", "seconds", "samples_per_second", "views_per_second", "data_wait", "stage_seconds",
           "errors", "private_bytes", "pinned_bytes", "device_bytes", "nvjpeg", "blocks", "advice", "busy",
-          "batches_ahead", "batches_ahead_most"}  # fmt: skip
+          "batches_ahead", "batches_ahead_most", "read_ahead"}  # fmt: skip
 
 
 def test_statistics(pack: Path) -> None:
@@ -109,7 +109,7 @@ def test_advice_in_the_clear_cases(waited: float, threads: int, words: str) -> N
 
     meter = Meter(batches=10, samples=100, waited_s=waited, worked_s=1 - waited)
     stages = {"read": 1.0, "decode": 2.0, "samples": 100}
-    found = statistics(meter, stages, views=3, threads=threads, depth=None, errors=2, pinned_bytes=7)
+    found = statistics(meter, stages, views=3, threads=threads, depth=None, read_ahead=None, errors=2, pinned_bytes=7)
     assert re.fullmatch(words + ".*", found["advice"]) and found["data_wait"] == pytest.approx(waited)
     assert found["stage_seconds"] == {"read": 1.0, "decode": 2.0}
     assert found["errors"] == 2 and found["pinned_bytes"] == 7

@@ -117,6 +117,9 @@ int64_t storm(int threads, std::mt19937& random, std::chrono::steady_clock::time
     }
   }
   for (Submitted& one : queue) pool.cancel(*one.batch);
+  const ThreadTimes first = pool.times(), second = pool.times();  // threads are idle, or about to be
+  want(first.busy_ns >= 0 && first.idle_ns >= 0, "threads take their time");
+  want(second.busy_ns + second.idle_ns >= first.busy_ns, "what was busy has been so");
   return number;
 }
 

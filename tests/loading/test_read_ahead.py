@@ -1,0 +1,171 @@
+"""Reading ahead: the same batches and errors, on storage that is slow, cached, failing, removed or exchanged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.cpu.busy_threads import compile_shim
+from pass_loader import DataLoader, RecordError, ShardDataset, recipes
+from pass_loader.pack import remove
+from pass_loader.pack.reader import Pack
+
+from ..helpers.packs import flip_a_bit
+
+ROOT = Path(__file__).parents[2]
+TINY = recipes.mocov2(size=8)
+
+# Prints a digest of all batches, the error that ended them, and what became of the records.
+CODE = """
+import hashlib, json, os, sys
+import numpy as np
+import pass_loader
+from pass_loader import DataLoader, ShardDataset, recipes
+from tests.helpers.recipes import WITH_HEATMAPS
+
+def tensors(batch):
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
+    return [batch] if hasattr(batch, "numpy") else [tensor for part in parts for tensor in tensors(part)]
+
+how, path, others, *numbers = sys.argv[1:]
+read_ahead, threads, cut_at = map(int, numbers)
+recipe = {"plain": recipes.dino(local_crops=2, global_size=32, local_size=16), "heatmaps": WITH_HEATMAPS,
+          "companions": recipes.genview(size=16)}[how]
+dataset = ShardDataset(path, recipe, seed=3, **({} if how == "plain" else {how: others}))
+order = np.random.default_rng(0).permutation(np.arange(120) % len(dataset)).tolist()
+loader = DataLoader(dataset, 4, sampler=order, num_workers=threads, read_ahead=read_ahead)
+digest, batches, said = hashlib.sha256(), iter(loader), ""
+for number in range(30):
+    if number == cut_at:
+        os.truncate(dataset.pack.tar_paths()[0], 5000)
+    try:
+        batch = next(batches)
+    except (pass_loader.RecordError, pass_loader.ShardError) as error:
+        said = str(error)
+        break
+    for tensor in tensors(batch):
+        digest.update(tensor.numpy().tobytes())
+print(json.dumps([digest.hexdigest(), said, loader.stats()["read_ahead"]]))
+"""
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+def loaded(shim: Path, pack: Path, read_ahead: int, *, ms: str = "3", threads: int = 2, cut_at: int = -1,
+           how: str = "plain", others: Path | str = "") -> tuple[str, str, dict[str, Any]]:  # fmt: skip
+    command = [sys.executable, "-c", CODE, how, str(pack), str(others), str(read_ahead), str(threads), str(cut_at)]
+    environment = {**os.environ, "LD_PRELOAD": str(shim), "SLOW_READS": ms}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    digest, said, counts = json.loads(done.stdout)
+    return digest, said, counts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [0, 2])
+def test_batches_are_the_same(shim: Path, pack: Path, threads: int) -> None:
+    """Kills: a ticket of another sample; bytes that are given back before they are decoded."""
+    alone, _, none = loaded(shim, pack, 0, threads=threads)
+    ahead, said, counts = loaded(shim, pack, 64, threads=threads)
+    assert alone == ahead and said == ""
+    assert none["from_ring"] == none["readers"] == 0
+    assert counts["from_ring"] > 50 and counts["readers"] > 1 and counts["latency_s"] > 0.002
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["heatmaps", "companions"])
+def test_second_records_are_read_ahead_too(
+    shim: Path, heatmap_packs: tuple[Path, Path], companion_packs: tuple[Path, Path], how: str
+) -> None:
+    """Kills: a heatmap's ticket for the picture; companions that are not announced."""
+    pictures, others = heatmap_packs if how == "heatmaps" else companion_packs
+    alone, *_ = loaded(shim, pictures, 0, how=how, others=others)
+    ahead, said, counts = loaded(shim, pictures, 64, how=how, others=others)
+    assert alone == ahead and said == ""
+    read = counts["from_ring"] + counts["left"] + counts["cached"]
+    assert read == 240 if how == "heatmaps" else 120 < read <= 240
+    assert counts["from_ring"] > 120 if how == "heatmaps" else counts["from_ring"] > 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ms", ["0", "3"])
+def test_a_bad_record_is_told_in_the_same_words(shim: Path, pack: Path, tmp_path: Path, ms: str) -> None:
+    damaged = shutil.copytree(pack, tmp_path / "pack")
+    flip_a_bit(Pack(damaged), 5)
+    alone, words, _ = loaded(shim, damaged, 0, ms=ms)
+    ahead, same, _ = loaded(shim, damaged, 64, ms=ms)
+    assert words == same and "the bytes were changed" in words and alone == ahead
+
+
+@pytest.mark.slow
+def test_failing_storage_is_told_in_the_same_words(shim: Path, pack: Path, tmp_path: Path) -> None:
+    """A shard that is cut off in mid-epoch. Kills: a reader that reports an error, or swallows one."""
+    said = []
+    for read_ahead in (0, 64):
+        copy = shutil.copytree(pack, tmp_path / f"{read_ahead}" / "pack")
+        *_, words, _ = loaded(shim, copy, read_ahead, cut_at=4)
+        said.append(words)
+    assert all("it was cut off or replaced" in words for words in said)
+
+
+def test_a_warm_cache_is_left_to_the_threads(tiny: Path) -> None:
+    loader = DataLoader(ShardDataset(tiny, TINY), 4, num_workers=2)
+    for _ in range(3):
+        for _ in loader:
+            pass
+    counts = loader.stats()["read_ahead"]
+    assert counts["from_ring"] <= 16 and counts["cached"] + counts["left"] + counts["from_ring"] == 3 * len(
+        loader.dataset
+    )
+
+
+@pytest.mark.slow
+def test_threads_and_announcements_end_with_the_loader(tiny: Path) -> None:
+    before = len(os.listdir("/proc/self/task"))
+    for _ in range(5):
+        loader = DataLoader(ShardDataset(tiny, TINY), 4, num_workers=2)
+        batches = iter(loader)
+        next(batches)
+        assert len(os.listdir("/proc/self/task")) > before + 2
+        del batches
+        assert len([*loader]) == len(loader)
+        del loader
+    assert len(os.listdir("/proc/self/task")) == before
+
+
+def test_it_can_be_switched_off(tiny: Path) -> None:
+    for how in ({"read_ahead": 0}, {"prefetch_bytes": 0}, {"num_workers": 0}):
+        loader = DataLoader(ShardDataset(tiny, TINY), 4, **{"num_workers": 1, **how})
+        for _ in loader:
+            pass
+        assert not any(loader.stats()["read_ahead"].values())
+    with pytest.raises(ValueError, match="read_ahead is -1"):
+        DataLoader(ShardDataset(tiny, TINY), 4, read_ahead=-1)
+
+
+def test_a_removed_record_is_not_read(tiny: Path, tmp_path: Path) -> None:
+    """It is announced as none, and stays a bad record in its epoch."""
+    copy = shutil.copytree(tiny, tmp_path / "pack")
+    how: dict[str, Any] = {"shuffle": True, "num_workers": 1, "return_info": True}
+    loader = DataLoader(ShardDataset(copy, TINY), 4, **how)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    *_, info = next(batches)
+    remove(copy, [info["ids"][0]], reason="test")
+    resumed = DataLoader(ShardDataset(copy, TINY), 4, **how)
+    resumed.load_state_dict(state)
+    batches = iter(resumed)
+    with pytest.raises(RecordError, match="it was removed from the pack"):
+        next(batches)
+    assert sum(1 for _ in batches) == len(loader) - 2

@@ -1,0 +1,170 @@
+// Records announced, taken by several threads and dropped at random, under ThreadSanitizer: read_ahead_storm SECONDS
+// SEED FILE. Reads are slow, fail or are cut short at random, and the page cache has what it likes. Prints what became
+// of the records; aborts where a promise of csrc/read_ahead.h is broken.
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "crc32c.h"
+#include "error.h"
+#include "read_ahead.h"
+
+using namespace pass_loader;
+
+namespace {
+
+std::atomic<uint32_t> calls{0};
+std::atomic<int> slowness_us{0};
+std::atomic<bool> nothing_is_cached{false};
+
+void want(bool condition, const char* what) {
+  if (condition) return;
+  std::fprintf(stderr, "broken: %s\n", what);
+  std::abort();
+}
+
+}  // namespace
+
+// In place of the C library's.
+extern "C" ssize_t pread(int file, void* bytes, size_t size, off_t offset) {
+  const uint32_t call = calls++;
+  if (slowness_us > 0) ::usleep(static_cast<useconds_t>(call * 2654435761u % static_cast<uint32_t>(slowness_us)));
+  if (call % 97 == 0 && size > 1) size /= 2;  // as the system may do
+  return ::syscall(SYS_pread64, file, bytes, size, offset);
+}
+
+extern "C" ssize_t preadv2(int, const struct iovec*, int, off_t, int) {
+  if (!nothing_is_cached && calls++ % 3 == 0) return 1;
+  errno = nothing_is_cached || calls % 5 != 0 ? EAGAIN : EOPNOTSUPP;
+  return -1;
+}
+
+namespace {
+
+struct Shards {
+  std::vector<int32_t> shard;
+  std::vector<int64_t> offset, length;
+  std::vector<uint32_t> crc;
+  std::unique_ptr<ShardReader> reader;
+};
+
+// Every seventh record cannot be read: the file ends too soon. Every eleventh has other bytes than the index says.
+bool is_good(int64_t record) { return record % 7 != 0 && record % 11 != 0; }
+
+std::unique_ptr<Shards> write_shards(const char* path, std::mt19937& random) {
+  auto made = std::make_unique<Shards>();
+  std::FILE* file = std::fopen(path, "wb");
+  want(file != nullptr, "the file can be written");
+  int64_t end = 0;
+  for (int64_t record = 0; record < 500; ++record) {
+    std::vector<uint8_t> bytes(1 + random() % 3000 + (record % 50 == 1 ? 40000 : 0));
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random());
+    std::fwrite(bytes.data(), 1, bytes.size(), file);
+    made->shard.push_back(0);
+    made->offset.push_back(record % 7 == 0 ? int64_t{1} << 40 : end);
+    made->length.push_back(static_cast<int64_t>(bytes.size()));
+    made->crc.push_back(crc32c(bytes) + (record % 11 == 0));
+    end += static_cast<int64_t>(bytes.size());
+  }
+  std::fclose(file);
+  made->reader = std::make_unique<ShardReader>(
+      std::vector<PackFiles>{{{path}, {made->shard, made->offset, made->length, made->crc}}});
+  return made;
+}
+
+struct Batch {
+  std::vector<int64_t> records;
+  std::shared_ptr<const ReadAhead::Announcement> announced;
+  std::atomic<size_t> next{0};
+};
+
+// One life. Takes batches in order, by several threads, and drops some of them half taken.
+void storm(const Shards& shards, std::mt19937& random, ReadAheadCounts& total) {
+  slowness_us = random() % 2 ? static_cast<int>(random() % 3000) : 0;
+  nothing_is_cached = random() % 2 != 0;
+  ReadAhead ahead(1 + random() % 300, size_t{1} << (13 + random() % 6));
+  const auto pause_us = random() % 3 * 300;
+  std::mutex mutex;
+  std::deque<std::shared_ptr<Batch>> queue;
+  bool ended = false;
+  const auto take_all = [&](unsigned seed) {
+    std::mt19937 own(seed);
+    Scratch<uint8_t> buffer;
+    while (true) {
+      std::shared_ptr<Batch> batch;
+      {
+        std::lock_guard lock(mutex);
+        if (queue.empty() && ended) return;
+        if (!queue.empty()) batch = queue.front();
+      }
+      if (batch == nullptr) {
+        std::this_thread::yield();
+        continue;
+      }
+      const size_t index = batch->next++;
+      if (index >= batch->records.size() || own() % 64 == 0) {  // worked through, or dropped half taken
+        batch->next = batch->records.size();
+        std::lock_guard lock(mutex);
+        if (!queue.empty() && queue.front() == batch) queue.pop_front();
+        continue;
+      }
+      const int64_t record = batch->records[index];
+      if (pause_us > 0) ::usleep(static_cast<useconds_t>(pause_us));  // as long as rendering takes
+      const ReadAhead::Loan loan = take(batch->announced, static_cast<int64_t>(index));
+      try {
+        const auto bytes = loan.read(*shards.reader, record, buffer);
+        want(record >= 0 && is_good(record), "a bad record is an error");
+        want(static_cast<int64_t>(bytes.size()) == shards.length[record] && crc32c(bytes) == shards.crc[record],
+             "a record has its own bytes");
+      } catch (const Error&) {
+        want(record < 0 || !is_good(record), "a good record is no error");
+      }
+    }
+  };
+  std::vector<std::thread> takers;
+  for (unsigned i = 0; i < 1 + random() % 4; ++i) takers.emplace_back(take_all, static_cast<unsigned>(random()));
+  for (int number = 0; number < 40; ++number) {
+    auto batch = std::make_shared<Batch>();
+    for (size_t i = random() % 40; i-- > 0;) batch->records.push_back(static_cast<int64_t>(random() % 501) - 1);
+    batch->announced = ahead.announce(*shards.reader, batch->records);
+    if (random() % 8 == 0) continue;  // never asked for
+    std::lock_guard lock(mutex);
+    queue.push_back(std::move(batch));
+  }
+  {
+    std::lock_guard lock(mutex);
+    ended = true;
+    if (random() % 4 == 0) queue.clear();
+  }
+  for (std::thread& taker : takers) taker.join();
+  const ReadAheadCounts counts = ahead.counts();
+  total.from_ring += counts.from_ring, total.late += counts.late, total.cached += counts.cached;
+  total.left += counts.left, total.readers += counts.readers;
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  want(count == 4, "usage: read_ahead_storm SECONDS SEED FILE");
+  std::mt19937 random(static_cast<unsigned>(std::atoi(arguments[2])));
+  const auto shards = write_shards(arguments[3], random);
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::atoi(arguments[1]));
+  ReadAheadCounts total;
+  while (std::chrono::steady_clock::now() < end) storm(*shards, random, total);
+  std::printf("%lld from the ring, %lld late, %lld cached, %lld left, %d readers\n",
+              static_cast<long long>(total.from_ring), static_cast<long long>(total.late),
+              static_cast<long long>(total.cached), static_cast<long long>(total.left), total.readers);
+}
