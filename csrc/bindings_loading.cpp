@@ -385,8 +385,8 @@ void bind_loading(py::module_& m) {
                     py::object, int64_t, int, const py::object&, size_t, size_t>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none(),
-           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "steps"_a = py::none(),
-           "read_ahead"_a = 0, "read_ahead_bytes"_a = 0)
+           "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "steps"_a = py::none(), "read_ahead"_a = 0,
+           "read_ahead_bytes"_a = 0)
       .def("announce", &announce, "records"_a.noconvert(), "others"_a = py::none())
       .def("read_ahead_counts", &PyEngine::read_ahead_counts)
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),
