@@ -167,9 +167,4 @@ void Points::apply() {
   pending_ = counted_ = false;
 }
 
-void Points::look_at(const ViewPixels& view) {
-  view_ = view;
-  pending_ = counted_ = false;
-}
-
 }  // namespace pass_loader::cpu

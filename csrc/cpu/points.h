@@ -28,8 +28,8 @@ class Points {
 
   // Writes what is pending into the pixels.
   void apply();
-  // The pixels have changed, or lie elsewhere. Nothing is pending.
-  void look_at(const ViewPixels& view);
+  // The pixels lie elsewhere. Nothing may be pending.
+  void look_at(const ViewPixels& view) { view_ = view; }
 
  private:
   template <typename Map>

@@ -171,6 +171,14 @@ def test_structures() -> None:
     assert jitter.probability == 0.8 and len(jitter.options) == 24 and len(jitter.options[0]) == 5
 
 
+def test_ranges_of_random_affine() -> None:
+    transform = v1.RandomAffine((1, 2), (0.1, 0.2), (0.9, 1.1), (3, 4, 5, 6), InterpolationMode.BILINEAR, (7, 8, 9))
+    affine = recipes.Affine((1, 2), (0.1, 0.2), (0.9, 1.1), (3, 4, 5, 6))
+    assert recipe_of(v1, transform).views[0].then == (Step("affine", affine, 1.0, "bilinear", (7, 8, 9)),)
+    (step,) = recipe_of(v2, v2.RandomAffine(30, shear=10)).views[0].then
+    assert step == Step("affine", recipes.Affine((-30, 30), shear=(-10, 10, 0, 0)))
+
+
 def test_timms_objects() -> None:
     timm = pytest.importorskip("timm.data.auto_augment")
     hparams = {"img_mean": (124, 116, 104), "interpolation": 3}

@@ -129,12 +129,13 @@ def test_every_operation_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     """For levels forced by a gauss that returns them. Kills: another chain of factors, a level that is not clipped."""
     timm = timm_ops()
     rng = random.Random(0)
-    levels = [0.0, 0.3, 4.999, 5.0, 9.0, 10.0, 12.0, -1.0, *(rng.uniform(0, 10) for _ in range(8))]
+    usual = [0.0, 0.3, 4.999, 5.0, 9.0, 10.0, 12.0, -1.0, *(rng.uniform(0, 10) for _ in range(8))]
+    levels = [*((level, None) for level in usual), (13.7, 20), (20.0, 20)]
     for name in timm.NAME_TO_OP:
-        for level, coin in [(level, coin) for level in levels for coin in (0.2, 0.9)]:
-            step = policies.timm_step(name, magnitude=max(level, 0.0), fill=(124, 116, 104), resample="bicubic",
-                                      translate_const=100)  # fmt: skip
-            op = timm.AugmentOp(name, prob=1.0, magnitude=level, hparams=dict(HPARAMS))
+        for (level, mmax), coin in [(level, coin) for level in levels for coin in (0.2, 0.9)]:
+            step = policies.timm_step(name, magnitude=max(level, 0.0), mmax=mmax, fill=(124, 116, 104),
+                                      resample="bicubic", translate_const=100)  # fmt: skip
+            op = timm.AugmentOp(name, prob=1.0, magnitude=level, hparams={**HPARAMS, "magnitude_max": mmax})
             monkeypatch.setattr(timm.random, "random", lambda coin=coin: coin)
             monkeypatch.setattr(timm.random, "uniform", lambda low, high: high)
             value = step.value
@@ -286,6 +287,12 @@ def test_rotations_are_pillows() -> None:
             want = np.asarray(Image.fromarray(pixels).rotate(angle, Image.Resampling.BICUBIC, fillcolor=(9, 8, 7)))
             found = run(Step("rotate", 0.0, resample="bicubic", fill=(9, 8, 7)), angle, Image.fromarray(pixels))
             assert_pixels_equal(found, want, angle)
+
+
+def test_gray_views_are_filled_with_the_colours_luma() -> None:
+    recipe = dataclasses.replace(recipe_of(Step("rotate", 10.0, fill=(124, 116, 104))), channels=1, mean=0.5, std=0.5)
+    luma = Image.new("RGB", (1, 1), (124, 116, 104)).convert("L").getpixel((0, 0))
+    assert drawn(recipe, 1)[0, 0]["fill"].tolist() == [luma] * 3 and luma not in (124, 116, 104)
 
 
 # Combining
