@@ -25,6 +25,7 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(SAVED, tmp_path_factory.mktemp("saved") / "saved"))
 
 
+@pytest.mark.filterwarnings("ignore:order=.blocks.")
 @pytest.mark.parametrize("name", CASES)
 def test_states_go_on(packs: Path, name: str) -> None:
     assert next_batches(CASES[name](packs), 2) == STATES[name]["begun"]
