@@ -209,6 +209,9 @@ def test_options_and_signs_are_drawn_evenly() -> None:
     assert_shares(pairs, {(a, b): 1 / 64 for a in range(8) for b in range(8)})
     signs = Counter(row[0]["matrix"][1].item() for row in drawn(recipe_of(Step("shear_x", OneOf((0.25, -0.25)))), 2000))
     assert_shares(signs, {0.25: 0.5, -0.25: 0.5})
+    level = Step("shear_x", Level(5.0, scale=0.5, sign=0))
+    signs = Counter(row[0]["matrix"][1].item() for row in drawn(recipe_of(level), 2000))
+    assert_shares(signs, {0.25: 0.5, -0.25: 0.5})
 
 
 def test_weights_and_probabilities() -> None:
