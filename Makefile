@@ -141,6 +141,8 @@ tester = $(if $(wildcard $(VENV)/.built),$(bin)/python,build/wheels/venv/bin/pyt
 wheels: build/wheels/venv/.installed
 	@$(call need,nasm,nasm)
 	@$(call need,g++,g++)
+	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu))
+	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,qemu-aarch64-static,qemu-user-static))
 	rm -f dist/*.whl
 	build/wheels/venv/bin/python -m wheels.build --out dist --processors $(PROCESSORS) --pythons $(PYTHONS)
 	PASS_LOADER_WHEELS=dist $(tester) -m pytest -q --noconftest tests/test_wheels.py

@@ -162,7 +162,7 @@ def test_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
     """Pack, verify, preview, render 50 samples as Pillow does, at every level, with no compiler on the PATH."""
     _, abi, processor = parts(wheel)
     if processor != os.uname().machine:
-        pytest.skip(f"this machine is no {processor}: run it under QEMU")
+        pytest.skip(f"this machine is no {processor}")
     python = interpreter(abi)
     if python is None:
         pytest.skip(f"this machine has no Python for {abi}")
@@ -194,6 +194,21 @@ def test_with_torch(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PATH": str(tmp_path / "bin")}
     assert str(tmp_path / "site") in run_scenario([sys.executable], tmp_path, environment, [])
+
+
+@each
+def test_under_emulation(wheel: Path, tmp_path: Path) -> None:
+    """A wheel for aarch64 with Debian's Python for it, under QEMU."""
+    _, abi, processor = parts(wheel)
+    if processor == os.uname().machine:
+        pytest.skip("this machine runs it itself")
+    emulated = pytest.importorskip("wheels.emulated", reason="needs what `make wheels` installs")
+    python = emulated.emulated_python(wheel, abi, ROOT / "build/wheels/emulated")
+    if python is None:
+        pytest.skip(f"Debian has no Python for {abi} and {processor}, or this machine no QEMU")
+    (tmp_path / "bin").mkdir()
+    environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    assert "aarch64" in run_scenario([python], tmp_path, environment, ["torch", "pandas"])
 
 
 def run_scenario(python: list[str | Path], root: Path, environment: dict[str, str], absent: list[str]) -> str:

@@ -1,7 +1,7 @@
 """GCC, linking against an old glibc: the compilers of a processor, and the stand-ins for glibc that they link against.
 
-GCC compiles, because the kernels are shaped for its vectoriser (benchmarks/README.md). Symbols of glibc carry the
-version that the linker finds, so the linker must find an old one: zig writes such libraries, which hold names alone.
+GCC compiles, as in the builds that the benchmarks measure. Symbols of glibc carry the version that the linker finds, so
+the linker must find an old one: zig writes such libraries, which hold names alone.
 """
 
 from __future__ import annotations
