@@ -54,7 +54,8 @@ def _unpack(version: str, architecture: str, folder: Path, root: Path) -> None:
     (archives / "partial").mkdir(parents=True, exist_ok=True)
     command = apt(folder, "deb", (SUITES[version],), architecture)
     options = ["-o", f"Dir::Cache::archives={archives}", "-o", "Dir::State::status=/dev/null"]
-    run([*command, *options, "install", "-y", "--download-only", "--no-install-recommends", f"python{version}"])
+    wanted = [f"python{version}", "libstdc++6"]  # numpy and pyarrow need the second
+    run([*command, *options, "install", "-y", "--download-only", "--no-install-recommends", *wanted])
     root.mkdir(exist_ok=True)
     for name in ("bin", "lib", "lib64", "sbin"):  # as Debian has them since its release 12
         (root / "usr" / name).mkdir(parents=True, exist_ok=True)
