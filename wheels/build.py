@@ -8,6 +8,7 @@ suffice.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 import os
 import re
@@ -18,11 +19,11 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from distutils.core import run_setup
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pybind11
-from setuptools.modified import newer_group
 
 from .headers import TAGS, defines_of, headers_of
 from .licences import licences_of, with_licences, write_wheel
@@ -72,20 +73,17 @@ class Builder:
     def compile(self, objects: dict[Path, list[Any]]) -> None:
         """Run commands that make objects. objects: {object: command, its source last}.
 
-        An object is kept while its command is the same and neither its source nor a header is newer.
+        An object is kept while its command, its source and all headers are the same.
         """
-        headers = [*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh")]
 
         def one(made: Path) -> None:
             words = [*objects[made][:-1], "-o", made.with_suffix(".part.o"), "-c", objects[made][-1]]
-            source, told = objects[made][-1], made.with_suffix(".command")
-            seen = [path for path in headers if "bindings" in source or "bindings" not in path.name]
-            fresh = told.exists() and told.read_text() == repr(words) and made.exists()
-            if not fresh or newer_group([ROOT / source, *seen], str(made)):
+            state, told = f"{words}\n{_digest(objects[made][-1])}\n", made.with_suffix(".made_of")
+            if not (made.exists() and told.exists() and told.read_text() == state):
                 made.parent.mkdir(parents=True, exist_ok=True)
                 run(words, cwd=ROOT)
                 words[-3].rename(made)
-                told.write_text(repr(words))
+                told.write_text(state)
 
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(one, objects))
@@ -139,6 +137,14 @@ class Builder:
         texts[f"{dist_info.name}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: pass-loader\n{tag_lines}".encode()
         write_wheel(made, with_licences(texts, licences_of(self.third_party / "licenses")))
         return made
+
+
+@cache
+def _digest(source: str) -> str:
+    """Return a digest of a source and of the headers that it may include: of bindings_*.h in bindings alone."""
+    headers = sorted([*ROOT.glob("csrc/**/*.h"), *ROOT.glob("csrc/**/*.cuh")])
+    seen = [path for path in headers if "bindings" in source or "bindings" not in path.name]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in [ROOT / source, *seen])).hexdigest()
 
 
 CUDART = "libcudart_static.a"
