@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.cpu.busy_threads import compile_shim
 from pass_loader.pack import convert
 
 pytestmark = pytest.mark.slow
@@ -21,17 +22,18 @@ BATCHES = 32  # the engine's queue, a std::deque, takes a new block every 32 bat
 RECORDS = 2
 
 CODE = """
-import ctypes, json, os, sys
+import ctypes, json, os, sys, time
 import numpy as np
 from pass_loader import _C, ShardDataset, recipes
 from pass_loader.loading.rendering import Renderer
 from pass_loader.keys import Keys
 
 pack, how, threads, batches, records = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-counter = ctypes.CDLL(os.environ["LD_PRELOAD"])
+counter = ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])
 counter.object_name.restype, counter.object_calls.restype = ctypes.c_char_p, ctypes.c_long
 recipe = recipes.dino().override(grayscale=0.5, blur=0.5, solarize=0.5)
-renderer = Renderer(ShardDataset(pack, recipe), threads, batch_size=2 * records)
+ahead = {"read_ahead": 64, "read_ahead_bytes": 1 << 22} if how == "read-ahead" else {}
+renderer = Renderer(ShardDataset(pack, recipe), threads, batch_size=2 * records, **ahead)
 
 arena = np.empty(8_000_000, np.uint8)
 
@@ -42,7 +44,11 @@ def render(size):
         failures = renderer._engine.decode(batch, *np.zeros((2, size), np.uint32), arena, pictures, plans).wait()
         assert (pictures[:, 0] >= 0).all()
         return failures
-    return renderer.submit(Keys(batch, *np.zeros((2, size), np.uint32))).wait()
+    keys = Keys(batch, *np.zeros((2, size), np.uint32))
+    announced = renderer.announce(keys)
+    if announced is not None:
+        time.sleep(0.02)  # so that they are read ahead
+    return renderer.submit(keys, announced=announced).wait()
 
 def count(size):
     render(size)  # buffers grow to what these very samples need
@@ -57,6 +63,7 @@ found = {}
 for isa in _C.supported_isas():
     _C.set_isa(isa)
     found[isa] = [count(records), count(2 * records)]
+assert how != "read-ahead" or renderer.read_ahead_counts()["from_ring"] > batches
 json.dump(found, sys.stdout)
 """
 
@@ -72,7 +79,7 @@ def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("how", ["render", "decode", "dct-zstd"])
+@pytest.mark.parametrize("how", ["render", "decode", "dct-zstd", "read-ahead"])
 @pytest.mark.parametrize("threads", [0, 1])
 def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int, how: str, tmp_path: Path) -> None:
     """The same batches with twice the samples make no more calls; those of a batch are printed (pytest -rP)."""
@@ -81,6 +88,8 @@ def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int, how: st
         pack = tmp_path / how
     command = [sys.executable, "-c", CODE, str(pack), how, str(threads), str(BATCHES), str(RECORDS)]
     environment = {**os.environ, "LD_PRELOAD": str(counter)}
+    if how == "read-ahead":  # the page cache has nothing, so that the ring is used
+        environment |= {"LD_PRELOAD": f"{counter}:{compile_shim(tmp_path)}", "SLOW_READS": "3"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     for isa, (small, large) in json.loads(done.stdout).items():
         per_sample = {name: (large[name] - small.get(name, 0)) / (BATCHES * RECORDS) for name in large}
@@ -91,6 +100,6 @@ def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int, how: st
             )
         ours = next(name for name in small if Path(name).name.startswith("_C."))
         assert small[ours] >= BATCHES, "a batch is known to allocate: the count does not work"
-        assert per_sample[ours] == 0, (isa, small[ours], large[ours])
+        assert per_sample[ours] <= 0, (isa, small[ours], large[ours])  # fewer: readers that started late
         others = {name for name, calls in per_sample.items() if calls > 0.1}  # Python's arenas come when they come
         assert not {name for name in others if not Path(name).name.startswith(MAY_ALLOCATE_PER_SAMPLE)}, per_sample
