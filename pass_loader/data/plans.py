@@ -14,4 +14,9 @@ def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
     pass_loader.plan_dtype or a recipe's plan_dtype, one or more. Returns a list of (out_height, out_width, 3 or 1) of
     the same type. Raises ValueError where a plan cannot be executed.
     """
-    return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(np.atleast_1d(plan)))
+    rows = np.atleast_1d(plan)
+    steps = rows.dtype["steps"].shape[0] if "steps" in (rows.dtype.names or ()) else 0
+    wanted = _C.plan_dtype(steps)
+    if rows.dtype.names == wanted.names:  # np.concatenate gives a type without the padding
+        rows = rows.astype(wanted, copy=False)
+    return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(rows))
