@@ -30,7 +30,10 @@ def measure(pack: str, *, threads: int, samples: int, epochs: int, drop_last: bo
 
     dataset = pass_loader.ShardDataset(pack, pass_loader.recipes.dino())
     positions = [index % len(dataset) for index in range(samples)]
-    loader = pass_loader.DataLoader(dataset, 64, sampler=positions, num_workers=threads, drop_last=drop_last)
+    # Two batches in work, however busy the machine is.
+    loader = pass_loader.DataLoader(
+        dataset, 64, sampler=positions, num_workers=threads, drop_last=drop_last, prefetch_bytes=0
+    )
     first, batch_bytes, private = None, 0, []
     for _ in range(epochs):
         for views, labels in loader:

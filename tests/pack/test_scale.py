@@ -152,7 +152,7 @@ def test_a_missing_index_is_rebuilt_with_a_bar(tiny: Path, tmp_path: Path) -> No
     assert (copy / "index.arrow").read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", ["num_workers=0", "num_workers=2, on_error='replace'"])
+@pytest.mark.parametrize("arguments", ["num_workers=0", "num_workers=2, prefetch_bytes=0, on_error='replace'"])
 def test_memory_of_a_hundred_epochs(tiny: Path, arguments: str) -> None:
     """Flat from the fifth epoch on, iterators left off included: less than one batch more."""
     found = child(
