@@ -178,9 +178,9 @@ class BatchIterator(Generic[Batch]):
             if isinstance(following, Coming) and depth.allows(
                 len(self._under_way), self._beside_two(self._samples_under_way + len(following.asked))
             ):
-                self._coming.popleft()
-                self._samples_coming -= len(following.asked)
                 self._submit(following)
+                self._coming.popleft()  # not before: what could not be submitted comes again
+                self._samples_coming -= len(following.asked)
             elif not self._has_enough_drawn() and self._draw():
                 continue
             else:

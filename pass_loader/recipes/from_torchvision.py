@@ -17,16 +17,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from .policies import sides_of
 from .steps import Then
 from .torchvision_steps import KNOWN, RANDOM, TransformStep, is_foreign_step, noise, steps_of, torchvision_name
 
 _ORDER = ("crop", "to tensor", "to float", "normalize")  # between the first two, steps on pictures in any order
-_FIXED = (
-    "jitter",
-    "grayscale",
-    "blur",
-    "solarize",
-)  # a recipe's fixed steps, in their order; a flip may stand anywhere
+_FIXED = ("jitter", "grayscale", "blur", "solarize")  # a recipe's steps, in their order; a flip may stand anywhere
 _ON_TENSORS = "there it works on a tensor, whose pixels are not PIL's; put it in front"
 _NEEDED = {
     "crop": "no RandomResizedCrop, with which a recipe's view begins; for Resize, CenterCrop take recipes.evaluate()",
@@ -164,7 +160,7 @@ def _fields(steps: list[TransformStep]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     then: list[Then] = []
     last, moved = -1, False
-    size = next(_sides(step.fields["size"]) for step in steps if step.kind == "crop")
+    size = next(sides_of(step.fields["size"]) for step in steps if step.kind == "crop")
     for step in steps:
         if step.kind == "flip" and "flip" not in fields and not moved:
             fields["flip"] = step.probability
@@ -178,10 +174,6 @@ def _fields(steps: list[TransformStep]) -> dict[str, Any]:
         else:
             fields |= step.fields
     return {**fields, "then": tuple(then)} if then else fields
-
-
-def _sides(size: Any) -> tuple[int, int]:
-    return size if isinstance(size, tuple) else (size, size)
 
 
 def _check_order(steps: list[TransformStep]) -> None:

@@ -22,6 +22,11 @@ Policy = tuple[Then, ...]
 # _augmentation_space of AutoAugment (234-251), RandAugment (321-338) and TrivialAugmentWide (406-423).
 
 
+def sides_of(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return the height and width of a view whose size is given as ViewSpec takes it."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
 def linspace(start: float, end: float, count: int) -> list[float]:
     """Return torch.linspace's float32 numbers: step by step from both ends, each with one rounding."""
     first, last = np.float32(start), np.float32(end)
@@ -112,12 +117,11 @@ def rand_augment(
 ) -> Policy:
     """Return torchvision's RandAugment. size: of the view, which scales translations. v2: that of transforms.v2,
     some of whose thresholds of solarize are one higher."""
-    sides = size if isinstance(size, tuple) else (size, size)
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(f"magnitude is {magnitude}, want [0, {num_magnitude_bins})")
     options = [
         (_torchvision_step(name, values[magnitude : magnitude + 1], signed, interpolation, fill),)
-        for name, (values, signed) in _space(num_magnitude_bins, sides, v2).items()
+        for name, (values, signed) in _space(num_magnitude_bins, sides_of(size), v2).items()
     ]
     return (Choice(tuple(options)),) * num_ops
 
@@ -182,7 +186,7 @@ def auto_augment(
     rand_augment."""
     if policy not in _AUTO_AUGMENT:
         raise ValueError(f"policy is {policy!r}, want one of {', '.join(_AUTO_AUGMENT)}")
-    space = _space(10, size if isinstance(size, tuple) else (size, size), v2)
+    space = _space(10, sides_of(size), v2)
     options = []
     for parts in _lines(_AUTO_AUGMENT[policy]):
         steps = []

@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from .recipe import _RESIZE_ORDER, Recipe, installed_pillow
-from .steps import OPS
+from .steps import OP_NAMES
 
-_OP_NAMES = {number: name for name, number in OPS.items()} | {18: "affine"}
 _TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
@@ -65,7 +64,7 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
 
 def _further(view: Image.Image, step: np.void) -> Image.Image:
     """Execute one further step. A gray view stays in mode L."""
-    op = _OP_NAMES[int(step["op"])]
+    op = OP_NAMES[int(step["op"])]
     factor, level = float(step["factor"]), int(step["level"])
     if op == "affine":
         fill = tuple(int(value) for value in step["fill"])

@@ -22,7 +22,7 @@ OPS = {
     "translate_x": 66, "translate_y": 67, "translate_x_share": 68, "translate_y_share": 69, "rotate": 70,
     "affine": 71, "desaturate": 72, "blur_below": 73,
 }  # fmt: skip
-_NAMES = {number: name for name, number in OPS.items()} | {18: "affine"}
+OP_NAMES = {number: name for name, number in OPS.items()} | {18: "affine"}  # of decided steps
 MOVING = {"flip", "vertical_flip", "quarter_turn", "rotate", "affine"} | {
     f"{op}_{axis}" for op in ("shear", "translate") for axis in "xy"
 } | {"translate_x_share", "translate_y_share"}  # fmt: skip
@@ -297,7 +297,7 @@ def describe(steps: np.ndarray) -> list[str]:
     """Return the decided steps of a view, (K,) of a plan's "steps", in words."""
     shown = []
     for step in steps[steps["op"] > 0]:
-        name = _NAMES[int(step["op"])]
+        name = OP_NAMES[int(step["op"])]
         if name == "affine":
             matrix = " ".join(f"{value:.4g}" for value in step["matrix"][:6])
             shown.append(f"affine {matrix}")

@@ -15,6 +15,7 @@ import pytest
 from benchmarks.cpu.busy_threads import compile_shim
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.loading.depth import Bounds, Depth, bounds, sample_bytes
+from pass_loader.loading.rendering import Renderer
 
 TINY = recipes.mocov2(size=8)
 
@@ -244,3 +245,24 @@ def test_more_batches_keep_threads_busy(tiny: Path, tmp_path: Path) -> None:
     )
     environment = {**os.environ, "LD_PRELOAD": str(compile_shim(tmp_path)), "SLOW_READS": "x10"}
     subprocess.run([sys.executable, "-c", code, str(tiny)], env=environment, check=True)
+
+
+def test_a_batch_that_cannot_be_submitted_comes_again(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without memory for a batch, `next` raises; the next call gives that very batch."""
+    loader: Any = DataLoader(ShardDataset(tiny, TINY), 10, num_workers=2, return_info=True)
+    want = [info["records"].tolist() for *_, info in loader]
+    submit, calls = Renderer.submit, iter(range(100))
+
+    def without_memory(self: Renderer, *given: Any) -> Any:
+        if next(calls) in (0, 3):
+            raise MemoryError("no room")
+        return submit(self, *given)
+
+    monkeypatch.setattr(Renderer, "submit", without_memory)
+    iterator, found, failed = iter(loader), [], 0
+    while len(found) < len(want):
+        try:
+            found.append(next(iterator)[-1]["records"].tolist())
+        except MemoryError:
+            failed += 1
+    assert found == want and failed == 2 and next(iterator, None) is None
