@@ -44,7 +44,7 @@ def make_pack(folder: Path, records: int = 4096) -> Path:
     return folder / "pack"
 
 
-def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned: bool) -> dict[str, float]:
+def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned: bool, two: bool) -> dict[str, float]:
     """Load for so many seconds after as many of warming up."""
     from pass_loader import DataLoader, ShardDataset, recipes
     from pass_loader.loading.depth import bounds, sample_bytes
@@ -52,7 +52,7 @@ def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned: bo
     dino = recipes.dino()
     recipe = dino.override(size=8, jitter=0.0, blur=0.0, grayscale=0.0, solarize=0.0)
     samples = bounds(2, threads, None, None, pinned, sample_bytes(dino, 4, False)).samples
-    room = samples * sample_bytes(recipe, 4, False)
+    room = 0 if two else samples * sample_bytes(recipe, 4, False)
     positions = np.random.default_rng(0).integers(0, 4096, 2_000_000).tolist()
     loader = DataLoader(ShardDataset(pack, recipe), batch_size, sampler=positions, num_workers=threads, drop_last=True,
                         prefetch_bytes=room, read_ahead=0)  # fmt: skip
@@ -77,11 +77,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=6.0)
     parser.add_argument("--pinned", action="store_true", help="half the bytes, as pinned loaders take")
+    parser.add_argument("--two", action="store_true", help="two batches in work and no more")
     parser.add_argument("--case", nargs=3, metavar=("PACK", "THREADS", "BATCH"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.case:
         pack, threads, batch = given.case
-        print(json.dumps(measure(pack, int(threads), int(batch), given.seconds, given.pinned)))
+        print(json.dumps(measure(pack, int(threads), int(batch), given.seconds, given.pinned, given.two)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -89,7 +90,9 @@ def main() -> None:
         pack = make_pack(folder)
         for threads, batch in CASES:
             command = [sys.executable, "-m", "benchmarks.cpu.busy_threads", "--seconds", str(given.seconds)]
-            command += ["--pinned"] * given.pinned + ["--case", str(pack), str(threads), str(batch)]
+            command += (
+                ["--pinned"] * given.pinned + ["--two"] * given.two + ["--case", str(pack), str(threads), str(batch)]
+            )
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found = json.loads(done.stdout)
             verdict = "met" if found["busy"] >= BAR else "missed"
