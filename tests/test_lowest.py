@@ -12,6 +12,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -24,6 +26,7 @@ def floors() -> dict[str, str]:
     return dict(re.findall(r'"(\w+)>=([\d.]+)"', ", ".join(needed))) | {"python": python[1]}
 
 
+@pytest.mark.slow
 def test_a_plain_install(tmp_path: Path) -> None:
     script = ROOT / "tests/helpers/plain_install.py"
     command = [sys.executable, str(script), str(tmp_path)]

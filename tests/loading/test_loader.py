@@ -180,6 +180,7 @@ def test_foreign_samplers(dataset: ShardDataset) -> None:
     assert sum(len(labels) for _, labels in endless) == 3
 
 
+@pytest.mark.slow
 def test_a_held_batch_is_never_overwritten(dataset: ShardDataset) -> None:
     """Kills: a ring that reuses buffers by counting. Also memory that came from a part of a batch only."""
     loader = DataLoader(dataset, 4, shuffle=True, num_workers=2, prefetch_factor=1)

@@ -10,6 +10,8 @@ import pytest
 
 from ..helpers.corpus import jpeg, noise
 
+pytestmark = pytest.mark.slow  # each starts processes
+
 ROOT = Path(__file__).parents[2]
 REPETITIONS = 10
 

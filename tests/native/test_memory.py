@@ -41,6 +41,7 @@ print(found)
 """
 
 
+@pytest.mark.slow
 def test_a_new_loader_each_epoch(pack: Path) -> None:
     """Flat from the fifth on. Kills: memory from the heap, in whose holes the next loader's does not fit."""
     command = [sys.executable, "-c", ANEW, str(pack)]

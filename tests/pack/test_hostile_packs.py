@@ -75,6 +75,7 @@ def test_files_that_are_none(tmp_path: Path, name: str, what: str) -> None:
         assert samples is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pack.json", "removed.jsonl", "locations.json", "finished"])
 def test_files_of_many_gigabytes(tmp_path: Path, name: str) -> None:
     """Kills: what is read whole without a look at its size."""
