@@ -195,6 +195,7 @@ def _empty_header() -> bytes:
     return header.tobuf(tarfile.PAX_FORMAT, "utf-8")
 
 
+_MOST_UNPACKED = 1 << 30  # bytes of a shard's table in memory, beside 20 times its file's
 _EMPTY_HEADER = _empty_header()  # of no name and no byte
 _EMPTY_SUM = int(_EMPTY_HEADER[148:154], 8)
 
@@ -249,14 +250,23 @@ def fresh(path: Path) -> Path:
     return path
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file, or some columns of it. Raises PackError where it is missing or damaged."""
+def read_table(path: Path, rows: int, columns: list[str] | None = None) -> pa.Table:
+    """Read a Parquet file, or some columns of it.
+
+    rows: how many it must have. Raises PackError where it is missing or damaged, has another number of rows, or would
+    unpack to far more bytes than any shard's table has.
+    """
     check_regular(path)
     try:
         with pq.ParquetFile(path, page_checksum_verification=True) as file:  # pq.read_table imports pandas
             missing = set(columns or ()) - {*file.schema_arrow.names}
             if missing:
                 raise KeyError(f"it has no column {', '.join(sorted(missing))}")
+            if file.metadata.num_rows != rows:
+                raise ValueError(f"it has {file.metadata.num_rows} rows, the manifest says {rows}")
+            unpacked = sum(file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups))
+            if unpacked > _MOST_UNPACKED + 20 * path.stat().st_size:
+                raise ValueError(f"it unpacks to {unpacked:,} bytes, which no table of a shard does")
             table = file.read(columns)
             table.validate(full=True)  # text that is not UTF-8 shows itself now, not when somebody wants it
             _check_columns(table)

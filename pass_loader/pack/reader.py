@@ -264,12 +264,10 @@ class Pack:
         columns.
         """
         path = self.path / self.shards[shard]["table"]
-        table = read_table(path, columns)
+        table = read_table(path, self.shards[shard]["records"], columns)
         wanted = [*TABLE_SCHEMA.names, *self.manifest.get("metadata", [])] if columns is None else []
         if lacking := {*wanted} - {*table.schema.names}:
             raise PackError(f"{path} has no column {', '.join(sorted(lacking))}")
-        if table.num_rows != self.shards[shard]["records"]:
-            raise PackError(f"{path} has {table.num_rows} rows, the manifest says {self.shards[shard]['records']}")
         return table
 
     def _read_table(self, shard: int) -> pa.Table:
@@ -349,9 +347,8 @@ def index_from_tables(root: Path, shards: list[dict[str, Any]]) -> pa.Table:
     """Make the index's columns from the shards' Parquet files, with a bar on stderr where that takes time."""
     names = [name for name in INDEX_SCHEMA.names if name != "shard"]
     bar = tqdm(shards, desc=f"{root}: rebuilding {INDEX}", unit="shard", delay=1)
-    return pa.concat_tables(
-        [index_rows(read_table(root / shard["table"], names), number) for number, shard in enumerate(bar)]
-    )
+    tables = (read_table(root / shard["table"], shard["records"], names) for shard in bar)
+    return pa.concat_tables([index_rows(table, number) for number, table in enumerate(tables)])
 
 
 def index_rows(table: pa.Table, shard: int) -> pa.Table:

@@ -172,7 +172,8 @@ def _contradictions(root: Path, manifest: dict[str, Any], log: Log, begin: int) 
     """
     wrong = []
     for shard, lines in log.by_shard(manifest, begin).items():
-        table = read_table(root / manifest["shards"][shard]["table"], ["id"])
+        of_shard = manifest["shards"][shard]
+        table = read_table(root / of_shard["table"], of_shard["records"], ["id"])
         wrong += wrong_ids(log, lines, table.column("id"))
     return [message for _, message in sorted(wrong)]
 

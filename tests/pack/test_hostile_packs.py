@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pass_loader import PackError, RecordError, Samples, recipes
-from pass_loader.pack import Pack, build, remove, verify
+from pass_loader.pack import Pack, build, layout, remove, verify
 from pass_loader.pack.reader import write_index
 
 from ..helpers import bad_packs
@@ -95,6 +96,26 @@ def test_files_of_many_gigabytes(tmp_path: Path, name: str) -> None:
         with pytest.raises(PackError, match=f"{name} has more than .* bytes, which no file of this name has"):
             Pack(root)
         assert verify(root)
+
+
+@pytest.mark.parametrize(
+    ("words", "more"),
+    [
+        ("has 3000 rows, the manifest says 3", lambda table: pa.concat_tables([table] * 1000)),
+        (r"unpacks to 3,.* bytes, which no", lambda table: table.append_column("x", pa.array(["\0" * 1_000_000] * 3))),
+    ],
+)
+def test_tables_that_unpack_to_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, more: Callable[[pa.Table], pa.Table]
+) -> None:
+    """Kills: a table that is read before its footer is looked at."""
+    root = Path(shutil.copytree(SAVED, tmp_path / "pack"))
+    path = root / "shard-00000.parquet"
+    pq.write_table(more(pq.read_table(path).slice(0, 3)), path, compression="zstd", use_dictionary=False)
+    monkeypatch.setattr(layout, "_MOST_UNPACKED", 1 << 20)
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *arguments: pytest.fail("it is read"))
+    with pytest.raises(PackError, match=f"shard-00000.parquet: it {words}"):
+        layout.read_table(path, 3)
 
 
 def test_lines_without_end(tmp_path: Path) -> None:
