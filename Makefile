@@ -9,7 +9,8 @@
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
-# make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this one
+# make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this
+#             one; QUICK=1: without the CUDA extension, and with fewer tests
 # make lowest   the package with the lowest versions that pyproject.toml allows, then with the newest
 # Everything happens in .venv, made when missing. TORCH= chooses another torch.
 SHELL := /bin/bash
@@ -21,6 +22,7 @@ PYTHON_LOWEST ?= $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/p
 PILLOW12 ?= pillow==12.3.0
 PYTHONS ?= cp310 cp311 cp312 cp313 cp313t cp314 cp314t
 PROCESSORS ?= x86_64
+QUICK ?=
 DATA ?=
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
@@ -43,6 +45,7 @@ long: setup $(VENV)/pillow12/.installed
 	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long"
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 	$(MAKE) sanitize aarch64
+	PASS_LOADER_LONG=1 $(MAKE) wheels PROCESSORS="x86_64 aarch64"
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
 test: setup $(VENV)/pillow12/.installed
@@ -144,8 +147,9 @@ wheels: build/wheels/venv/.installed
 	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu))
 	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,qemu-aarch64-static,qemu-user-static))
 	rm -f dist/*.whl
-	build/wheels/venv/bin/python -m wheels.build --out dist --processors $(PROCESSORS) --pythons $(PYTHONS)
-	PASS_LOADER_WHEELS=dist $(tester) -m pytest -q --noconftest tests/test_wheels.py
+	build/wheels/venv/bin/python -m wheels.build --out dist --processors $(PROCESSORS) --pythons $(PYTHONS) \
+	  $(if $(QUICK),--no-cuda)
+	PASS_LOADER_WHEELS=dist PASS_LOADER_WHEELS_QUICK=$(QUICK) $(tester) -m pytest -q --noconftest tests/test_wheels.py
 
 build/wheels/venv/.installed: pyproject.toml
 	$(PYTHON) -m venv build/wheels/venv

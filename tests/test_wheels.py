@@ -1,7 +1,9 @@
 """The wheels of `make wheels`: what is in them, what they ask of a machine, and that they work where nothing else is.
 
 PASS_LOADER_WHEELS names their folder; without it there is nothing to test. A wheel is installed and run for each Python
-that this machine has.
+that this machine has, and so are the tests of pixels that need no torch: those of `make check`, on 3.11 (and under
+PASS_LOADER_LONG=1 everywhere) those of `make test`. PASS_LOADER_WHEELS_QUICK=1: those of `make check` everywhere, and
+the wheels have no CUDA extension.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -22,12 +25,16 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDER = os.environ.get("PASS_LOADER_WHEELS")
 WHEELS = sorted((ROOT / FOLDER).glob("*.whl")) if FOLDER else []
+QUICK = bool(os.environ.get("PASS_LOADER_WHEELS_QUICK"))
+MODULES = ("_C",) if QUICK else ("_C", "_cuda")
 MOST_BYTES = 10_000_000
 GLIBC = (2, 28)
 SYSTEM = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1"}
 LINKER = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
 LICENCES = ["LICENSE", "third_party/NOTICE", "libjpeg-turbo-3", "libpng-1.6", "zlib-1.3", "zstd-1.5", "pybind11-"]
 MADE_BY = [str(ROOT), str(Path.home()), "/tmp/", "/usr/include", "/usr/lib/gcc", "/usr/local", "site-packages"]
+FOR_TESTS = ["pytest", "hypothesis", "scikit-learn"]  # what the tests of pixels import
+LONG = os.environ.get("PASS_LOADER_LONG", "0") != "0"
 SCENARIO = ROOT / "tests/helpers/wheel_scenario.py"
 
 pytestmark = [
@@ -64,19 +71,20 @@ def readelf(*words: object) -> str:
 
 @each
 def test_names(wheel: Path) -> None:
-    """The tag is that of the metadata and of the extensions' names; `_cuda` is there; nothing but the package is."""
+    """The tag is that of the metadata and of the extensions' names; the package is there, and nothing else."""
     python, abi, processor = parts(wheel)
     files = unpacked(wheel)
     (info,) = {name.split("/")[0] for name in files if ".dist-info/" in name}
     told = email.message_from_bytes(files[f"{info}/WHEEL"])
     assert told["Root-Is-Purelib"] == "false" and told["Tag"] == f"{python}-{abi}-manylinux_2_28_{processor}"
     suffix = f"cpython-{abi[2:]}-{processor}-linux-gnu.so"
-    extensions = {f"pass_loader/_C.{suffix}", f"pass_loader/_cuda.{suffix}"}
     sources = {path for path in (ROOT / "pass_loader").rglob("*") if path.suffix in (".py", ".pyi", ".typed")}
-    ours = {str(path.relative_to(ROOT)) for path in sources}
-    assert {name for name in files if ".dist-info/" not in name} == ours | extensions
-    stale = [name for name in ours if files[name] != (ROOT / name).read_bytes()]
-    assert not stale, f"made from other sources: {stale}"
+    ours = {str(path.relative_to(ROOT)): path.read_bytes() for path in sources}
+    theirs = {name: text for name, text in files.items() if ".dist-info/" not in name}
+    extensions = {name for name in theirs if name.endswith(".so")}
+    other = [name for name in sorted(ours.keys() | theirs.keys() - extensions) if ours.get(name) != theirs.get(name)]
+    assert not other, f"the wheel was made from other sources, `make wheels` makes it again: {other}"
+    assert extensions == {f"pass_loader/{module}.{suffix}" for module in MODULES}
 
 
 @each
@@ -131,8 +139,8 @@ def test_nothing_tells_where_it_was_built(wheel: Path) -> None:
 @each
 def test_kernels_of_every_generation(wheel: Path, libraries: list[Path]) -> None:
     dump = shutil.which("cuobjdump")
-    if dump is None:
-        pytest.skip("no cuobjdump here")
+    if dump is None or "_cuda" not in MODULES:
+        pytest.skip("no cuobjdump here, or nothing for it")
     (cuda,) = [path for path in libraries if path.name.startswith("_cuda")]
     told = subprocess.run([dump, "--list-elf", "--list-ptx", cuda], check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"\.(sm_\d+)\.cubin", told)) == {"sm_80", "sm_90", "sm_100", "sm_120"}
@@ -157,34 +165,61 @@ def interpreter(abi: str) -> str | None:
     return None
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, dict[str, str]]]:
+    """Install a wheel in an empty environment. Returns its Python, and the variables to run it with."""
+
+    @cache
+    def install(wheel: Path) -> tuple[Path, dict[str, str]]:
+        _, abi, processor = parts(wheel)
+        if processor != os.uname().machine:
+            pytest.skip(f"this machine is no {processor}")
+        found = interpreter(abi)
+        if found is None:
+            pytest.skip(f"this machine has no Python for {abi}")
+        place = tmp_path_factory.mktemp(abi)
+        python = place / "venv/bin/python"
+        subprocess.run([found, "-m", "venv", place / "venv"], check=True)
+        (place / "bin").mkdir()
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PASS_", "CUDA"))
+        }
+        environment["PATH"] = f"{place}/venv/bin:{place}/bin"
+        pip_install(python, environment, wheel)
+        return python, environment
+
+    return install
+
+
+def pip_install(python: Path, environment: dict[str, str], *what: str | Path) -> None:
+    pip = [python, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--only-binary=:all:"]
+    subprocess.run([*pip, *what], env=environment, cwd=python.parent, check=True)
+
+
 @each
-def test_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
+def test_in_an_empty_environment(
+    wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, str]]], tmp_path: Path
+) -> None:
     """Pack, verify, preview, render 50 samples as Pillow does, at every level, with no compiler on the PATH."""
-    _, abi, processor = parts(wheel)
-    if processor != os.uname().machine:
-        pytest.skip(f"this machine is no {processor}")
-    python = interpreter(abi)
-    if python is None:
-        pytest.skip(f"this machine has no Python for {abi}")
-    place = tmp_path / "venv"
-    subprocess.run([python, "-m", "venv", place], check=True)
-    (tmp_path / "bin").mkdir()
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PASS_", "CUDA"))
-    }
-    environment["PATH"] = f"{place}/bin:{tmp_path}/bin"
-    pip = [str(place / "bin/python"), "-m", "pip", "-q", "--disable-pip-version-check", "install"]
-    subprocess.run([*pip, "--only-binary=:all:", wheel], env=environment, cwd=tmp_path, check=True)
-    told = run_scenario([place / "bin/python"], tmp_path, environment, ["torch", "pandas", "pybind11"])
-    assert str(place) in told
+    python, environment = installed(wheel)
+    told = run_scenario([python], tmp_path, environment, ["torch", "pandas", "pybind11"])
+    assert str(python.parents[1]) in told
     (tmp_path / "plain").mkdir()
     script = ROOT / "tests/helpers/plain_install.py"
-    subprocess.run([place / "bin/python", script, tmp_path / "plain"], env=environment, cwd=tmp_path, check=True)
+    subprocess.run([python, script, tmp_path / "plain"], env=environment, cwd=tmp_path, check=True)
+
+
+@each
+def test_pixels(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, str]]], tmp_path: Path) -> None:
+    """The tests of pixels, with the wheel in place of the checkout, and without torch."""
+    python, environment = installed(wheel)
+    pip_install(python, environment, *FOR_TESTS)
+    run_tests_of_pixels([python], tmp_path, environment, all_of_them=LONG or (parts(wheel)[1] == "cp311" and not QUICK))
 
 
 @each
 def test_with_torch(wheel: Path, tmp_path: Path) -> None:
-    """The same, and DINO batches, with this environment's torch."""
+    """DINO batches, with this environment's torch."""
     _, abi, processor = parts(wheel)
     own = f"cp{sys.version_info[0]}{sys.version_info[1]}"
     if abi != own or processor != os.uname().machine or importlib.util.find_spec("torch") is None:
@@ -203,12 +238,13 @@ def test_with_debians_python(wheel: Path, tmp_path: Path) -> None:
     if processor == os.uname().machine and interpreter(abi) is not None:
         pytest.skip("this machine has that Python")
     debian = pytest.importorskip("wheels.debian_python", reason="needs what `make wheels` installs")
-    python = debian.python_with(wheel, abi, processor, ROOT / "build/wheels/debian")
+    python = debian.python_with([wheel, *FOR_TESTS], abi, processor, ROOT / "build/wheels/debian")
     if python is None:
         pytest.skip(f"Debian has no Python for {abi}, or this machine no QEMU")
     (tmp_path / "bin").mkdir()
     environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     assert processor in run_scenario([python], tmp_path, environment, ["torch", "pandas"])
+    run_tests_of_pixels([python], tmp_path, environment, all_of_them=LONG)
 
 
 def run_scenario(python: list[str | Path], root: Path, environment: dict[str, str], absent: list[str]) -> str:
@@ -218,3 +254,20 @@ def run_scenario(python: list[str | Path], root: Path, environment: dict[str, st
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
     return done.stdout
+
+
+def run_tests_of_pixels(python: list[str | Path], root: Path, environment: dict[str, str], all_of_them: bool) -> None:
+    """Run the tests that are marked oracle, in a folder where pass_loader is not."""
+    checkout = root / "checkout"
+    for name in ("tests", "benchmarks", "docs"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "pyproject.toml", checkout / "pyproject.toml")
+    rooms = sorted((checkout / "tests/native").glob("test_*.py"))
+    files = [path for path in rooms if "pytest.mark.oracle" in path.read_text()]
+    marked = "oracle and not long" if all_of_them else "oracle and not long and not slow"
+    command = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *files]
+    done = subprocess.run(list(map(str, command)), env=environment, cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) > 900, done.stdout
+    print(f"{marked}: {done.stdout.splitlines()[-1]}")

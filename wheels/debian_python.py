@@ -17,8 +17,8 @@ LOADERS = {"x86_64": "lib64/ld-linux-x86-64.so.2", "aarch64": "lib/ld-linux-aarc
 GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
 
 
-def python_with(wheel: Path, tag: str, processor: str, folder: Path) -> Path | None:
-    """Return a command that runs Debian's Python for a wheel, with the wheel and what it needs installed.
+def python_with(wanted: list[str | Path], tag: str, processor: str, folder: Path) -> Path | None:
+    """Return a command that runs Debian's Python of a wheel's tag, with `wanted`, as pip takes it, installed.
 
     folder: where Debian's packages are unpacked; kept for later calls. None where Debian has no such Python, or this
     machine no QEMU for its processor. Raises SystemExit where a package cannot be had.
@@ -35,7 +35,7 @@ def python_with(wheel: Path, tag: str, processor: str, folder: Path) -> Path | N
     target = [f"--platform=manylinux_{glibc}_{processor}" for glibc in GLIBC]
     target += [f"--platform=manylinux2014_{processor}", f"--python-version={version}", "--only-binary=:all:"]
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--target", site, *target]
-    run([*pip, wheel])
+    run([*pip, *wanted])
     # Its sys.executable is this command, so that it can start itself.
     if native:
         libraries = f"{root}/usr/lib/{processor}-linux-gnu"

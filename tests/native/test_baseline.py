@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pass_loader import BadPictureError, DataLoader, ShardDataset, _C, recipes
+from pass_loader import BadPictureError, _C, recipes
 from pass_loader.recipes import reference
 from pass_loader.pack import build
 
@@ -27,6 +27,7 @@ from ..helpers.jpegwriter import (
     sparse,
     write_jpeg,
 )
+from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch
 
 
 pytestmark = [pytest.mark.oracle, pytest.mark.hostile]
@@ -240,6 +241,7 @@ def test_tables_of_the_third_component(isa: str) -> None:
             check(write_jpeg(8, 48, components), blue == red, (field, blue))
 
 
+@needs_torch
 def test_tables_of_the_picture_before(tmp_path: Path) -> None:
     """Kills: tables that are kept for a picture that has others. The engine's thread decodes with one decoder."""
     pictures = [write_jpeg(8, 48, [Component(blocks, np.full(64, 30), dc=DC_TWINS[dc], ac=AC_TWINS[ac])])

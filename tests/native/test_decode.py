@@ -16,6 +16,7 @@ from pass_loader.recipes import reference
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import bomb, decodable, jpeg, many_scans, noise, position_coded, refused
 from ..helpers.trials import trials
+from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch
 
 
 pytestmark = [pytest.mark.oracle, pytest.mark.hostile]
@@ -155,10 +156,11 @@ def without_tables(data: bytes, marker: int) -> bytes:
     return bytes(out) + data[at:]
 
 
+@needs_torch
 def test_a_picture_owes_nothing_to_the_one_before(tmp_path: Path) -> None:
     """Kills: a decompressor that keeps tables. A motion-JPEG frame has no Huffman tables: Pillow takes the standard's,
     whatever was decoded before; one without quantisation tables is refused."""
-    from pass_loader import DataLoader, RecordError, ShardDataset, recipes
+    from pass_loader import RecordError, recipes
     from pass_loader.pack import build
 
     other = jpeg(noise(40, 40), optimize=True, quality=30)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from pass_loader import DataLoader, RecordError, Samples, ShardDataset, _C, recipes, render_plan
+from pass_loader import RecordError, Samples, _C, recipes, render_plan
 from pass_loader.recipes import reference
 from pass_loader.pack import build
 from pass_loader.data.preview import preview
@@ -23,11 +22,12 @@ from ..helpers.plans import plan_of
 from ..helpers.pngwriter import png
 from ..helpers.recipes import hostile
 from ..helpers.trees import write_tree
+from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch, torch
 
 
 pytestmark = pytest.mark.oracle
 RECIPE = recipes.mae_thorax(size=48)
-HALVES = (torch.float16, torch.bfloat16)
+HALVES = () if torch is None else (torch.float16, torch.bfloat16)
 
 
 def check(pixels: np.ndarray, plan: np.ndarray) -> np.ndarray:
@@ -85,6 +85,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "pack"
 
 
+@needs_torch
 @pytest.mark.parametrize("channels", [1, 3])
 def test_batches(pack: Path, channels: int, isa: str) -> None:
     """Values of 16 bits beside those of 8 in one batch. Kills: a division by 65536, one channel of three written."""
@@ -102,6 +103,7 @@ def test_batches(pack: Path, channels: int, isa: str) -> None:
     assert len(np.unique(views[0].numpy())) > 1000, "more values than 8 bits have"
 
 
+@needs_torch
 @pytest.mark.slow
 def test_every_value_in_every_type(tmp_path: Path) -> None:
     """Kills: a half type's rounding, its subnormal numbers, what is beyond its range."""
@@ -122,6 +124,7 @@ def test_every_value_in_every_type(tmp_path: Path) -> None:
                 assert torch.equal(found.view(bits), wanted), (mean, std, dtype, level)
 
 
+@needs_torch
 def test_a_recipe_that_does_not_fit_raises_whatever_the_policy(pack: Path) -> None:
     """Kills: 16 bits cut to 8 for a step's sake, a picture that is replaced because the recipe does not fit it."""
     for recipe, words in ((recipes.mocov2(size=24), r"view 0 has jitter: give recipe.override\(jitter=0.0\)"),

@@ -12,8 +12,10 @@ from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import position_coded
 from ..helpers.levels import every_level
 from ..helpers.plans import draw
+from ..helpers.with_torch import needs_torch
 
 
+@needs_torch
 @pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("size", [(375, 500), (500, 375), (256, 256), (31, 33), (300, 17), (257, 999), (1000, 1)])

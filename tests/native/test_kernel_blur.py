@@ -12,11 +12,13 @@ from pass_loader import _C, Recipe, ViewSpec, render_plan
 from ..helpers.corpus import noise, position_coded
 from ..helpers.levels import every_level
 from ..helpers.plans import check, plan_of
+from ..helpers.with_torch import needs_torch
 
 
 pytestmark = pytest.mark.oracle
 
 
+@needs_torch
 @pytest.mark.slow
 @pytest.mark.parametrize("taps", [3, 5, 7, 9, 23])
 @pytest.mark.parametrize("size", [(12, 12), (15, 40), (16, 40), (40, 13), (65, 33), (96, 96)])
@@ -28,6 +30,7 @@ def test_equal_bytes(taps: int, size: tuple[int, int]) -> None:
             check(pixels, plan_of(*size, blur_sigma=sigma, blur_kernel=taps))
 
 
+@needs_torch
 def test_flat_and_extreme_areas() -> None:
     """Kills: a sum of weights above 1 that leaves the byte."""
     steps = (np.random.default_rng(1).integers(0, 2, (40, 40, 3)) * 255).astype(np.uint8)
@@ -36,6 +39,7 @@ def test_flat_and_extreme_areas() -> None:
             check(pixels, plan_of(40, 40, blur_sigma=sigma, blur_kernel=9))
 
 
+@needs_torch
 @pytest.mark.slow
 def test_against_torchvision() -> None:
     """transforms and transforms.v2 on PIL pictures. MKL's float exp is off by one in the last place of every hundredth

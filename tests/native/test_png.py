@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.pictures import photographs
-from pass_loader import BadPictureError, DataLoader, RecordError, Samples, ShardDataset, _C, recipes
+from pass_loader import BadPictureError, RecordError, Samples, _C, recipes
 from pass_loader.recipes import reference
 from pass_loader.pack import Pack, build, convert, export, info, verify
 from pass_loader.data.preview import preview
@@ -34,6 +34,7 @@ from ..helpers.pngwriter import (
 )
 from ..helpers.trees import write_tree
 from ..helpers.trials import trials
+from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch
 
 
 pytestmark = [pytest.mark.oracle, pytest.mark.hostile]
@@ -246,6 +247,7 @@ def test_commands(pack: Path, files: dict[str, bytes], tmp_path: Path) -> None:
             convert(pack, tmp_path / "no", codec)
 
 
+@needs_torch
 def test_damaged_ones_are_found(files: dict[str, bytes], tmp_path: Path) -> None:
     """A cut-off file at packing, a wrong bit in the pixels by decode, both with words."""
     data = files["a/gray.png"]
@@ -262,6 +264,7 @@ def test_damaged_ones_are_found(files: dict[str, bytes], tmp_path: Path) -> None
         list(DataLoader(dataset, 2, num_workers=1))
 
 
+@needs_torch
 def test_batches(pack: Path, isa: str) -> None:
     """Views of PNGs and JPEGs in one batch equal Pillow's."""
     dataset = ShardDataset(pack, recipes.mae_thorax(size=32), seed=3)

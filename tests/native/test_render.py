@@ -7,7 +7,6 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -21,10 +20,19 @@ from ..helpers.corpus import every_colour, noise, position_coded
 from ..helpers.levels import every_level
 from ..helpers.plans import check, plan_of
 from ..helpers.trials import trials
+from ..helpers.with_torch import needs_torch, torch
 
 
 pytestmark = pytest.mark.oracle
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in sorted(recipes.PRESETS) if name != "dino"]
+
+
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    """The oracle makes torchvision's blur with torch."""
+    with_kernel = any(view.blur_kernel for view in recipes.PRESETS[name]().views)
+    return [pytest.mark.slow, *([needs_torch] if with_kernel else [])]
+
+
+SLOW = [pytest.param(name, marks=marks(name)) for name in sorted(recipes.PRESETS) if name != "dino"]
 
 
 @pytest.mark.parametrize("name", ["dino", *SLOW])
@@ -167,6 +175,7 @@ def test_any_plan(data: st.DataObject) -> None:
     check(noise(height, width), data.draw(plans(height, width)))
 
 
+@needs_torch
 def test_normalize_equals_torchvision() -> None:
     """Kills: x * (1 / 255), a multiply-add in place of minus and divide."""
     from benchmarks.torchvision_cpu import torchvision  # noqa: F401
@@ -184,6 +193,7 @@ def test_normalize_equals_torchvision() -> None:
         assert np.array_equal(reference.normalize(pixels, recipe), want.numpy())
 
 
+@needs_torch
 def test_steps_equal_torchvisions_functional_ops() -> None:
     """The reference itself, against the functions that the official transforms call."""
     from benchmarks.torchvision_cpu import torchvision  # noqa: F401

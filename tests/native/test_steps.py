@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.pictures import photographs
-from pass_loader import DataLoader, Samples, ShardDataset, ViewSpec, _C, recipes, render_plan
+from pass_loader import Samples, ViewSpec, _C, recipes, render_plan
 from pass_loader.pack import build
 from pass_loader.recipes import Step, reference
 
@@ -20,6 +20,7 @@ from ..helpers.corpus import jpeg, noise, position_coded
 from ..helpers.plans import check, plan_of, with_steps
 from ..helpers.trees import write_tree
 from ..helpers.trials import trials
+from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch
 
 
 pytestmark = pytest.mark.oracle
@@ -87,9 +88,13 @@ def test_rows_of_point_steps() -> None:
         check(rng.choice(pictures(40, 47)), with_steps(plan_of(40, 47), *steps))
 
 
-def test_quarter_turns_and_kernel_blur() -> None:
+def test_quarter_turns() -> None:
     for level in (1, 2, 3):
         check_all(33, 33, {"op": "quarter_turn", "level": level})
+
+
+@needs_torch
+def test_kernel_blur() -> None:
     check_all(33, 40, {"op": "kernel_blur", "level": 7, "factor": 1.1}, {"op": "equalize"})
 
 
@@ -148,6 +153,7 @@ def mixed_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "pack"
 
 
+@needs_torch
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [3, 1])
 def test_batches_plans_and_replay(mixed_pack: Path, channels: int) -> None:
