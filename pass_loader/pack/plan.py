@@ -31,7 +31,7 @@ TASK_BYTES = 16 << 30
 
 
 @dataclass(frozen=True)
-class Part:
+class TaskPart:
     """A source, by its place in the plan, or of a tar the members that begin in [start, end); None: up to its end."""
 
     source: int
@@ -83,7 +83,7 @@ class Plan:
     stamps: list[list[Any]]
     sizes: list[int]
     classes: list[list[str]]
-    tasks: list[list[Part]]
+    tasks: list[list[TaskPart]]
     metadata_stamp: list[Any] | None
     metadata_columns: list[str]
     checked_md5: list[str]
@@ -113,7 +113,7 @@ class Plan:
             raise ValueError(f"index is {index}: {known}")
         return range(index, index + 1) if of is None else range(index, count, of)
 
-    def sources_of(self, task: int) -> list[tuple[Part, Source]]:
+    def sources_of(self, task: int) -> list[tuple[TaskPart, Source]]:
         """Open a task's sources.
 
         Raises PackError for one that is not as it was when the plan was made; one that `has_files` is not checked.
@@ -127,7 +127,7 @@ class Plan:
             found.append((part, source))
         return found
 
-    def check(self, part: Part, stamp: list[Any]) -> None:
+    def check(self, part: TaskPart, stamp: list[Any]) -> None:
         """Raise PackError where a source has another stamp than the plan says."""
         if stamp != self.stamps[part.source]:
             raise PackError(
@@ -158,7 +158,7 @@ class Plan:
         """Read a directory's plan. Raises PackError where there is none."""
         try:
             found = json.loads((root / PLAN).read_bytes())
-            tasks = [[Part(**part) for part in parts] for parts in found.pop("tasks")]
+            tasks = [[TaskPart(**part) for part in parts] for parts in found.pop("tasks")]
             return cls(tasks=tasks, **found)
         except (OSError, ValueError, TypeError, KeyError) as error:
             why = getattr(error, "strerror", None) or error
@@ -173,7 +173,8 @@ def make_plan(paths: Sequence[str | Path], chosen: Chosen) -> Plan:
     """Return the plan of packing these sources.
 
     Sources in a row are a task up to `task_bytes`; a tar that is larger is cut into parts, a task each, which takes a
-    walk over its headers; other large sources are a task each. A shuffled packing is one task. Raises PackError for unusable sources.
+    walk over its headers; other large sources are a task each. A shuffled packing is one task. Raises PackError for
+    unusable sources.
     """
     sources = open_sources(paths, chosen.naming)
     if chosen.options.in_place:
@@ -213,21 +214,21 @@ def make_plan(paths: Sequence[str | Path], chosen: Chosen) -> Plan:
     return Plan(command, stamps, sizes, classes, tasks, metadata_stamp, metadata_columns, checked)
 
 
-def _tasks(sources: list[Source], sizes: list[int], chosen: Chosen) -> list[list[Part]]:
+def _tasks(sources: list[Source], sizes: list[int], chosen: Chosen) -> list[list[TaskPart]]:
     if chosen.shuffle is not None:  # an order of all entries, which takes a list of all
-        return [[Part(place) for place in range(len(sources))]]
-    tasks: list[list[Part]] = []
+        return [[TaskPart(place) for place in range(len(sources))]]
+    tasks: list[list[TaskPart]] = []
     filled = 0
     for place, (source, size) in enumerate(zip(sources, sizes)):
         if size > chosen.task_bytes and isinstance(source, TarSource):
             cuts = source.cuts(chosen.task_bytes)
-            tasks += [[Part(place, start, end)] for start, end in zip([0, *cuts], [*cuts, None])]
+            tasks += [[TaskPart(place, start, end)] for start, end in zip([0, *cuts], [*cuts, None])]
             filled = chosen.task_bytes
         elif tasks and filled + size <= chosen.task_bytes:
-            tasks[-1].append(Part(place))
+            tasks[-1].append(TaskPart(place))
             filled += size
         else:
-            tasks.append([Part(place)])
+            tasks.append([TaskPart(place)])
             filled = size
     return tasks
 

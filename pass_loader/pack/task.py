@@ -22,7 +22,7 @@ from .foreign import stamp
 from .layout import publish, temporary_of
 from .metadata import Seen
 from .own_columns import own_name
-from .plan import Part, Plan
+from .plan import Plan, TaskPart
 from .report import Refusal
 from .shards import Shard, ShardWriter, fingerprint, refusal
 from .source import Entry, EntryFile, Listing, Source
@@ -134,7 +134,7 @@ class Task:
         if group:
             yield place, group
 
-    def _entries(self) -> Iterator[tuple[Part, Entry]]:
+    def _entries(self) -> Iterator[tuple[TaskPart, Entry]]:
         """Yield what may be packed; what the listing shows to be no picture is refused."""
         sources = self.plan.sources_of(self.number)
         for _, source in sources:
@@ -152,11 +152,11 @@ class Task:
                     self._refuse(refusal(entry, reason))
             self._beside.update(source.beside)
 
-    def _shuffled(self) -> Iterator[tuple[Part, Entry]]:
+    def _shuffled(self) -> Iterator[tuple[TaskPart, Entry]]:
         """Yield the same in a keyed order, when all are listed; last those whose id came before, as they are listed."""
         seen = Seen()
         sources: list[Source] = []
-        parts: list[Part] = []
+        parts: list[TaskPart] = []
         first, later = EntryFile(self.root, sources), EntryFile(self.root, sources)
         for part, entry in self._entries():
             if not sources or sources[-1] is not entry.source:
@@ -170,7 +170,7 @@ class Task:
         for entry in later:
             yield parts[sources.index(entry.source)], entry
 
-    def _listed(self, part: Part, source: Source) -> Iterator[Entry]:
+    def _listed(self, part: TaskPart, source: Source) -> Iterator[Entry]:
         listing = Listing(source)
         try:
             for entry in source.entries():

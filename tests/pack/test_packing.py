@@ -40,7 +40,7 @@ def test_build_killed_anywhere(tmp_path: Path) -> None:
     want = contents(whole / "pack")
     assert len(left) > 50 and verify(whole / "pack") == []
     assert sorted(want) == sorted(
-        [f"shard-00000-{i:03d}.{suffix}" for i in range(4) for suffix in ("tar", "parquet")]
+        [f"shard-00000-{i:03d}.{suffix}" for i in range(3) for suffix in ("tar", "parquet")]
         + ["pack.json", "index.arrow", "refused.jsonl"]
     )
     kept = 0
