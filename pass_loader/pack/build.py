@@ -120,7 +120,7 @@ def plan(sources: Sequence[str | Path], out: str | Path, **options: Any) -> int:
     sources; tasks that are done, and whose sources did not change, stay done. Raises PackError as `build` does.
     """
     made = make_plan(sources, _chosen(**options))
-    with workplace(Path(out), made.paths, made.command, made.inputs(), last=False) as before:
+    with workplace(Path(out), made.paths, made.command, made.inputs, last=False) as before:
         if before is None:
             made.save(Path(out))
     return len(made.tasks)
@@ -225,7 +225,7 @@ def _pack(
     root = Path(out)
     _check_workers(workers)
     made = make_plan(paths, chosen)
-    with workplace(root, made.paths, made.command, made.inputs()) as before:
+    with workplace(root, made.paths, made.command, made.inputs) as before:
         if before is not None:
             return Report.of_dict(before)
         made.save(root)

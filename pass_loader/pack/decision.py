@@ -66,7 +66,7 @@ def drop_repeated(root: Path, plan: Plan, names: list[str], workers: int) -> Non
                 same = np.flatnonzero(why == 1)
                 own, other = ids[row + same], ids[first[same] - 1]
                 apart = {way: int(np.count_nonzero(own[f"{way}_id"] != other[f"{way}_id"])) for way in IDS}
-                pending.append(pool.submit(_rewrite, root, name, why, apart, plan.inputs(), plan.options.gps))
+                pending.append(pool.submit(_rewrite, root, name, why, apart, plan.inputs, plan.options.gps))
             row += count
         for future in pending:
             future.result()

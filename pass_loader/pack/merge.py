@@ -32,7 +32,7 @@ def merge_tasks(root: Path, plan: Plan, notes: list[Note], workers: int) -> Repo
     finish = Finish(root, plan, with_pictures, own, foreign, table)
     shards, pack_id = finish.tables(report)
     _delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
-    complete(root, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs())
+    complete(root, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
     return report
 
 

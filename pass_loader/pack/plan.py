@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class Plan:
     metadata_columns: list[str]
     checked_md5: list[str]
 
-    @property
+    @cached_property
     def paths(self) -> list[Path]:
         return [Path(path) for path in self.command["sources"]]
 
@@ -138,7 +139,11 @@ class Plan:
     def digest_of(self, task: int) -> str:
         """Return a digest of what a task is made of: equal for equal sources, parts and options."""
         parts = [[self.stamps[part.source], asdict(part)] for part in self.tasks[task]]
-        return _digest([self.command, parts])
+        return _digest([self._command_digest, parts])
+
+    @cached_property
+    def _command_digest(self) -> str:
+        return _digest(self.command)
 
     def bytes_of(self, task: int) -> int:
         """Return about how many bytes a task reads."""
@@ -146,8 +151,9 @@ class Plan:
             (self.sizes[part.source] if part.end is None else part.end) - part.start for part in self.tasks[task]
         )
 
+    @cached_property
     def inputs(self) -> str:
-        """Return a digest of all sources as they were when the plan was made."""
+        """A digest of all sources as they were when the plan was made."""
         return _digest([self.stamps, self.metadata_stamp, [[asdict(part) for part in parts] for parts in self.tasks]])
 
     def save(self, root: Path) -> None:

@@ -6,7 +6,9 @@ every run writes the same bytes, under temporary names of its own, and what is p
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,11 +71,12 @@ class Task:
     def __init__(self, root: Path, plan: Plan, number: int, progress: Callable[[int], None]):
         self.root, self.plan, self.number, self.progress = root, plan, number, progress
         self.note = Note(plan.digest_of(number))
-        self._inputs = plan.inputs()
+        self._inputs = plan.inputs
         self._writer = ShardWriter(root, plan.options, progress)
         self._refused = temporary_of(refused_path(root, number))
         self._refused_file: TextIO | None = None
         self._beside: Counter[str] = Counter()
+        self._lock = _lock(root, number)
 
     def shards(self) -> Iterator[Callable[[], Shard]]:
         """Yield, in order, functions that write a shard each, or find it where it was written before."""
@@ -97,12 +100,19 @@ class Task:
         else:
             refused_path(self.root, self.number).unlink(missing_ok=True)
         publish(*files)
+        self._unlock()
 
     def close(self) -> None:
         """Delete what a task that did not come to its end has left; its shards are kept for the next run."""
         if self._refused_file is not None:
             self._refused_file.close()
             self._refused.unlink(missing_ok=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     def _shard(self, name: str, place: int, entries: list[Entry]) -> Callable[[], Shard]:
         def write() -> Shard:
@@ -190,6 +200,24 @@ class Task:
         self._refused_file.write(refused.line())
 
 
+def _lock(root: Path, task: int) -> int:
+    """Share a task's lock, and return its descriptor.
+
+    Nobody else has it: then no other run of the task is alive, and what killed ones left is deleted.
+    """
+    descriptor = os.open(root / f"{task_name(task)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    else:
+        for pattern in (f"shard-{task:05d}-*.tmp", f"{task_name(task)}.*.tmp"):
+            for path in root.glob(pattern):
+                path.unlink(missing_ok=True)
+    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    return descriptor
+
+
 class _Kinds:
     """What the sources of a task say of their pictures must go together: checked when they are listed."""
 
@@ -264,7 +292,7 @@ def _bad_id(id: str) -> str | None:
 
 def done(root: Path, plan: Plan, task: int) -> Note | None:
     """Return the note of a task that is done, with all that it wrote in place, else None."""
-    note, inputs = Note.load(root, plan, task), plan.inputs()
+    note, inputs = Note.load(root, plan, task), plan.inputs
     whole = note is not None and all(Shard.find(root, name, inputs=inputs) is not None for name in note.shards)
     return note if whole else None
 

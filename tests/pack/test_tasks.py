@@ -16,6 +16,8 @@ import pytest
 from pass_loader import PackError
 from pass_loader.cli.main import main
 from pass_loader.pack import Pack, build, index, merge, plan, shard, verify
+from pass_loader.pack.plan import Plan
+from pass_loader.pack.task import Task
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.crash import crashes
@@ -179,6 +181,24 @@ def test_a_packing_of_an_earlier_version(tmp_path: Path) -> None:
             command()
     with pytest.raises(PackError, match="holds no plan"):
         merge(write_tree(tmp_path / "empty", {"x": b""}))
+
+
+def test_what_killed_runs_leave_is_deleted_by_the_next(tmp_path: Path) -> None:
+    """Of the same task, where no run of it is alive: else many kills would fill the disk."""
+    sources = sources_of(tmp_path)
+    out = tmp_path / "pack"
+    plan(sources, out, **OPTIONS)
+    left = {"shard-00001-000.tar.0123456789ab.tmp": b"x", "task-00001.json.0123456789ab.tmp": b"x"}
+    other = {"shard-00002-000.rows.0123456789ab.tmp": b"x"}
+    write_tree(out, left | other)
+    running = Task(out, Plan.load(out), 1, lambda _: None)
+    write_tree(out, left)
+    shard(out, 1)
+    assert {path.name for path in out.glob("*.tmp")} == {*left, *other}
+    running.close()
+    (out / "task-00001.json").unlink()
+    shard(out, 1)
+    assert {path.name for path in out.glob("*.tmp")} == {*other}
 
 
 def tasks_and_merge(root: Path) -> None:
