@@ -73,18 +73,18 @@ _KINDS = ("progressive", "gray", "cmyk", "exif_rotated", "transcoded", "dct", "p
 
 
 def kind_of(picture: Picture) -> int:
-    """Return what a report counts of a picture: a bit for each of _KINDS."""
-    found = {
-        "progressive": picture.progressive,
-        "gray": picture.components == 1,
-        "cmyk": picture.components == 4,
-        "exif_rotated": picture.exif_rotated,
-        "transcoded": picture.transcoded,
-        "dct": picture.codec == "dct",
-        "png": picture.codec == "png",
-        "deep": picture.bits == 16,
-    }
-    return sum(found[name] << bit for bit, name in enumerate(_KINDS))
+    """Return what a report counts of a picture: a bit for each of _KINDS, the first the lowest."""
+    codec, components = picture.codec, picture.components
+    return (
+        picture.progressive
+        | (components == 1) << 1
+        | (components == 4) << 2
+        | picture.exif_rotated << 3
+        | picture.transcoded << 4
+        | (codec == "dct") << 5
+        | (codec == "png") << 6
+        | (picture.bits == 16) << 7
+    )
 
 
 @dataclass

@@ -184,7 +184,8 @@ class Task:
         listing = Listing(source)
         try:
             for entry in source.entries():
-                listing.add(entry)
+                if source.has_files:
+                    listing.add(entry)
                 yield entry
         except OSError as error:
             raise PackError(
