@@ -165,10 +165,10 @@ def test_what_is_taken_out_depends_on_all_inputs(tmp_path: Path) -> None:
                      for n in range(2))  # fmt: skip
     (tmp_path / "m.csv").write_text("hash,x\na,1\na,2\n")
     with pytest.raises(PackError, match="more than once"):
-        build([first, second], tmp_path / "pack", metadata=tmp_path / "m.csv", task_bytes=1)
+        build([first, second], tmp_path / "pack", metadata=tmp_path / "m.csv", task_bytes=10_240)
     tar_of(first, {"0.jpg": jpeg(noise(8, 9))})
     (tmp_path / "m.csv").write_text("hash,x\na,1\n")
-    report = build([first, second], tmp_path / "pack", metadata=tmp_path / "m.csv", task_bytes=1)
+    report = build([first, second], tmp_path / "pack", metadata=tmp_path / "m.csv", task_bytes=10_240)
     assert report.pictures == 3 and report.same_id == 0
     assert Pack(tmp_path / "pack").record_of("a") == 1
 
