@@ -25,6 +25,7 @@ from ..helpers.trees import contents, tar_of, write_tree
 from ..helpers.trials import trials
 
 OPTIONS = {"shard_bytes": 4100, "task_bytes": 12_000}
+LARGER = {"shard_bytes": 16_000, "task_bytes": 40_000}
 
 
 def sources_of(root: Path) -> list[Path]:
@@ -203,7 +204,7 @@ def test_what_killed_runs_leave_is_deleted_by_the_next(tmp_path: Path) -> None:
 
 def tasks_and_merge(root: Path) -> None:
     out = root / "pack"
-    count = plan(three(root), out, on_duplicate="first", shard_bytes=4100, task_bytes=12_000)
+    count = plan(three(root), out, on_duplicate="first", **LARGER)
     for number in range(count):
         shard(out, number, workers=1)
     merge(out, workers=1)
@@ -220,14 +221,14 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     sources_of(tmp_path / "start")
     *left, whole = crashes("tests.pack.test_tasks:tasks_and_merge", tmp_path / "start", tmp_path / "killed")
     want = contents(whole / "pack")
-    assert len(left) > 100 and verify(whole / "pack") == []
+    assert len(left) > 50 and verify(whole / "pack") == []
     for number, root in enumerate(left):
         for path in (root / "pack").glob("*.tmp"):
             path.write_bytes(path.read_bytes()[:100])
         if number % 2:
             tasks_and_merge(root)
         else:
-            build(three(root), root / "pack", on_duplicate="first", **OPTIONS)
+            build(three(root), root / "pack", on_duplicate="first", **LARGER)
         assert contents(root / "pack") == want, root
 
 
