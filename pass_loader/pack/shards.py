@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from . import arrow
 from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
 from .layout import append_member, deleted_on_error, end_tar, member_name, publish, temporary_of
@@ -247,7 +248,7 @@ class ShardWriter:
 
 
 def _table(rows: dict[str, list[Any]]) -> pa.Table:
-    return pa.table([pa.array(rows[field.name], field.type) for field in ROWS_SCHEMA], schema=ROWS_SCHEMA)
+    return pa.table([arrow.column(rows[field.name], field.type) for field in ROWS_SCHEMA], schema=ROWS_SCHEMA)
 
 
 def _other_ids(name: str) -> tuple[int, int]:
