@@ -41,7 +41,7 @@ class Finish:
         self.root, self.plan, self.names, self.own, self.foreign = root, plan, names, own, foreign
         self.metadata = metadata
         self.classes = self._classes()
-        self._class_names = arrow.strings([json.dumps(name) for name in self.classes])
+        self._label_of = {json.dumps(name): number for number, name in enumerate(self.classes)}
         if metadata is not None and (clash := set(own.types) & set(metadata.columns)):
             raise PackError(f"the sources and {metadata.path} both have the columns {sorted(clash)}; rename them")
 
@@ -103,9 +103,7 @@ class Finish:
     def _table(self, shard: Shard, first: int, report: Report) -> pa.Table:
         rows = shard.rows
         records = arrow.numbers(np.arange(first, first + len(shard), dtype=np.int64))
-        classes = pc.index_in(rows.column("class_name"), value_set=self._class_names)
-        label = pc.fill_null(pc.coalesce(classes, rows.column("label")), pa.scalar(-1, pa.int32()))
-        made = {"record": records, "label": label}
+        made = {"record": records, "label": self._labels(rows)}
         columns = [made[name] if name in made else rows.column(name) for name in TABLE_SCHEMA.names]
         table = pa.table(columns, schema=TABLE_SCHEMA).combine_chunks()
         if self.metadata is not None:
@@ -117,6 +115,17 @@ class Finish:
             for name, column in self.own.columns(own_rows(rows, self.plan.options.gps)).items():
                 table = table.append_column(name, column)
         return table
+
+    def _labels(self, rows: pa.Table) -> pa.Array:
+        """Return each row's number of its class, or its source's own number; -1 where it has none."""
+        names, numbers = rows.column("class_name"), rows.column("label")
+        if names.null_count == numbers.null_count == len(rows):
+            return arrow.numbers(np.full(len(rows), -1, np.int32))
+        values = [
+            self._label_of[name] if name is not None else -1 if number is None else number
+            for name, number in zip(names.to_pylist(), numbers.to_pylist())
+        ]
+        return arrow.numbers(np.array(values, np.int32))
 
     def _path(self, source: int) -> Path:
         return self.plan.paths[source]
@@ -142,7 +151,8 @@ class Finish:
 def _identity_lines(table: pa.Table) -> Iterator[memoryview]:
     """Yield id, length, CRC and label of each record as lines: what the pack's id is a digest of."""
     columns = [table.column(name).cast(pa.string()) for name in ("id", "length", "crc32c", "label")]
-    lines = pc.binary_join_element_wise(pc.binary_join_element_wise(*columns, "\t"), "", "\n")
+    nothing, tab, newline = arrow.strings(["", "\t", "\n"])  # pa.scalar imports pandas
+    lines = pc.binary_join_element_wise(pc.binary_join_element_wise(*columns, tab), nothing, newline)
     for chunk in lines.chunks:
         _, ends, text = chunk.buffers()
         end = np.frombuffer(ends, np.int32)[chunk.offset + len(chunk)]

@@ -47,7 +47,7 @@ def test_the_whole_chain(tmp_path: Path, file: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pack.json", "removed.jsonl", "index.arrow", "shard-00000-000.parquet", "shard-00000-000.tar"]
+    "name", ["pack.json", "removed.jsonl", "index.arrow", "shard-00000.parquet", "shard-00000.tar"]
 )
 @pytest.mark.parametrize("what", ["fifo", "zero", "folder", "text"])
 def test_files_that_are_none(tmp_path: Path, name: str, what: str) -> None:
@@ -68,9 +68,9 @@ def test_files_that_are_none(tmp_path: Path, name: str, what: str) -> None:
         samples = Samples(root, recipes.mae(size=8))
     except PackError as error:
         assert name in str(error)
-    if name == "shard-00000-000.tar":
+    if name == "shard-00000.tar":
         assert samples is not None
-        with pytest.raises(RecordError, match="shard-00000-000.tar, record 0"):
+        with pytest.raises(RecordError, match="shard-00000.tar, record 0"):
             samples.render(0)
     else:
         assert samples is None
@@ -182,13 +182,13 @@ def test_a_compressed_index(tmp_path: Path, compression: str) -> None:
 
 def test_values_of_tables_that_nobody_can_read(tmp_path: Path) -> None:
     root = Path(shutil.copytree(SAVED, tmp_path / "pack"))
-    table = pq.read_table(root / "shard-00000-000.parquet")
+    table = pq.read_table(root / "shard-00000.parquet")
     for name, values in (("id", ["a", None]), ("codec", ["jpeg", "raw"]), ("when", [0, 2**62])):
         rows = len(table)
         type = pa.timestamp("us") if name == "when" else pa.string()
         column = pa.array([values[0]] * (rows - 1) + [values[1]], type)
         place = table.schema.get_field_index(name)
         changed = table.append_column(name, column) if place < 0 else table.set_column(place, name, column)
-        pq.write_table(changed, root / "shard-00000-000.parquet")
-        with pytest.raises(PackError, match="shard-00000-000.parquet"):
+        pq.write_table(changed, root / "shard-00000.parquet")
+        with pytest.raises(PackError, match="shard-00000.parquet"):
             Pack(root).row(rows - 1)
