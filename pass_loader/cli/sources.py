@@ -1,4 +1,4 @@
-"""`pass-pack build`, `index`, `locate`, `convert` and `export`, as commands."""
+"""`pass-pack build`, `index`, `plan`, `shard`, `merge`, `locate`, `convert` and `export`, as commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import recipes
-from ..pack.build import ON_DUPLICATE, TRANSCODE, build, index
+from ..pack.build import build, index, merge, plan, planned_bytes, shard
 from ..pack.convert import convert
 from ..pack.export import FORMATS, export
 from ..pack.foreign import locate
 from ..pack.layout import JPEG_CODECS
+from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
 from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
@@ -58,30 +59,39 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def add_source_commands(commands: Any) -> None:
     make = commands.add_parser("build", help="pack pictures; run again, it goes on where it was cut off")
-    make.add_argument(
-        "sources", nargs="+", type=Path, metavar="SOURCE",
-        help="a tar (PASS's, WebDataset's), a folder of classes, a zip, Hugging Face's Parquet, a .txt list of paths",
-    )  # fmt: skip
+    _add_sources(make)
     _add_packing(make)
-    make.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
-    make.add_argument(
-        "--transcode", nargs="?", const="jpeg", default=False, choices=TRANSCODE[1:],
-        help="turn other formats into JPEG, quality 95, 4:4:4, or into PNG without loss; without a word: jpeg",
-    )  # fmt: skip
-    make.add_argument(
-        "--allow-empty", action="store_true", help="class folders without pictures are classes, not an error"
-    )
-    make.add_argument(
-        "--shuffle", type=at_least(0), default=None, metavar="SEED",
-        help="pack in an order that this number decides: reads all over the sources",
-    )  # fmt: skip
-    _add_codec(make, default="jpeg")
+    _add_workers(make)
+    _add_strict(make)
+    _add_writing(make)
     make.set_defaults(run=_build)
 
     refer = commands.add_parser("index", help="a pack that refers to tars where they lie; nothing is copied")
     refer.add_argument("sources", nargs="+", type=Path, metavar="TAR")
     _add_packing(refer)
+    _add_workers(refer)
+    _add_strict(refer)
     refer.set_defaults(run=_index)
+
+    begin = commands.add_parser("plan", help="begin a pack on many machines: what its tasks are")
+    _add_sources(begin)
+    _add_packing(begin)
+    _add_writing(begin)
+    begin.add_argument("--in-place", action="store_true", help="refer to the tars where they lie, as `index` does")
+    begin.set_defaults(run=_plan)
+
+    part = commands.add_parser("shard", help="run tasks of a plan, on any machine")
+    part.add_argument("pack", type=Path, metavar="PACK")
+    part.add_argument("--index", required=True, type=at_least(0), metavar="I", help="the task; the first is 0")
+    part.add_argument("--of", type=at_least(1), default=None, metavar="N", help="every N-th task from the I-th on")
+    _add_workers(part)
+    part.set_defaults(run=_shard)
+
+    together = commands.add_parser("merge", help="make a pack of what the tasks have left, when all are done")
+    together.add_argument("out", type=Path, metavar="PACK")
+    _add_workers(together)
+    _add_strict(together)
+    together.set_defaults(run=_merge)
 
     where = commands.add_parser("locate", help="find the moved tars of a pack that `index` made")
     where.add_argument("pack", type=Path, metavar="PACK")
@@ -115,6 +125,13 @@ def add_limits(parser: argparse.ArgumentParser, pixels: str, scans: str) -> None
     )  # fmt: skip
 
 
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "sources", nargs="+", type=Path, metavar="SOURCE",
+        help="a tar (PASS's, WebDataset's), a folder of classes, a zip, Hugging Face's Parquet, a .txt list of paths",
+    )  # fmt: skip
+
+
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, type=Path, metavar="PACK", help="the pack's directory: new, or of a packing cut off")
@@ -124,7 +141,6 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--image-key", metavar="SUFFIX", help="the picture of WebDataset samples that hold several: image.jpg")
     add("--class-folders", action="store_true", help="read tars as folders are read: the first folder is the class")
     add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
-    add("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
     add("--decode", action="store_true", help="prove every picture by decoding it")
     add(
         "--on-duplicate", choices=ON_DUPLICATE, default="keep",
@@ -132,7 +148,35 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add("--md5", action="store_true", help="check PASS's files against the published sums first")
     add_limits(parser, "refuse larger pictures", "refuse JPEGs with more scans")
-    add("--strict", action="store_true", help="exit with 1 where anything was refused")
+    add(
+        "--task-bytes", type=size_in_bytes, default=TASK_BYTES, metavar="SIZE",
+        help="of the sources that make a task; a larger tar is cut (16GiB)",
+    )  # fmt: skip
+
+
+def _add_writing(parser: argparse.ArgumentParser) -> None:
+    """Add the options of what is copied into the pack."""
+    parser.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
+    parser.add_argument(
+        "--transcode", nargs="?", const="jpeg", default=False, choices=TRANSCODE[1:],
+        help="turn other formats into JPEG, quality 95, 4:4:4, or into PNG without loss; without a word: jpeg",
+    )  # fmt: skip
+    parser.add_argument(
+        "--allow-empty", action="store_true", help="class folders without pictures are classes, not an error"
+    )
+    parser.add_argument(
+        "--shuffle", type=at_least(0), default=None, metavar="SEED",
+        help="pack in an order that this number decides: reads all over the sources",
+    )  # fmt: skip
+    _add_codec(parser, default="jpeg")
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+
+
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where anything was refused")
 
 
 def _add_codec(parser: argparse.ArgumentParser, default: str | None = None) -> None:
@@ -148,7 +192,6 @@ def _packing(options: argparse.Namespace) -> dict[str, Any]:
         "metadata": options.metadata,
         "key": options.key,
         "gps": not options.no_gps,
-        "workers": options.workers,
         "id": options.id,
         "image_key": options.image_key,
         "class_folders": options.class_folders,
@@ -157,7 +200,13 @@ def _packing(options: argparse.Namespace) -> dict[str, Any]:
         "md5": options.md5,
         "max_pixels": options.max_pixels,
         "max_scans": options.max_scans,
+        "task_bytes": options.task_bytes,
     }
+
+
+def _writing(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("shard_bytes", "transcode", "allow_empty", "shuffle", "codec")
+    return {name: getattr(options, name) for name in names}
 
 
 def _done(options: argparse.Namespace, report: Report) -> int:
@@ -168,17 +217,32 @@ def _done(options: argparse.Namespace, report: Report) -> int:
 def _build(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
-            options.sources, options.out, shard_bytes=options.shard_bytes, transcode=options.transcode,
-            allow_empty=options.allow_empty,
-            codec=options.codec, shuffle=options.shuffle, progress=progress, **_packing(options),
+            options.sources, options.out, workers=options.workers, progress=progress, **_packing(options),
+            **_writing(options),
         )  # fmt: skip
     return _done(options, report)
 
 
 def _index(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "indexed") as progress:
-        report = index(options.sources, options.out, progress=progress, **_packing(options))
+        report = index(options.sources, options.out, workers=options.workers, progress=progress, **_packing(options))
     return _done(options, report)
+
+
+def _plan(options: argparse.Namespace) -> int:
+    tasks = plan(options.sources, options.out, in_place=options.in_place, **_packing(options), **_writing(options))
+    print(f"{tasks} tasks")
+    return 0
+
+
+def _shard(options: argparse.Namespace) -> int:
+    with ProgressBar(planned_bytes(options.pack, options.index, options.of), "packed") as progress:
+        shard(options.pack, options.index, options.of, workers=options.workers, progress=progress)
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    return _done(options, merge(options.out, workers=options.workers))
 
 
 def _locate(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .attribution import attribution
-from .build import build, index
+from .build import build, index, merge, plan, shard
 from .convert import convert
 from .export import export
 from .foreign import locate
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Pack", "attribution", "bench", "build", "convert", "creator_name", "date_taken", "diff", "export", "index", "info",
-    "locate", "preview", "purge", "remove", "restore", "verify",
+    "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "verify",
 ]  # fmt: skip
 
 _ABOVE = {"bench": "..loading.bench", "preview": "..data.preview"}  # they render views, which a pack knows nothing of

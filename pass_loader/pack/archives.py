@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import shlex
@@ -10,11 +11,12 @@ import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from ..errors import PackError
 from .source import PLAIN, Entry, Naming, Source, html_hint, id_and_class
 from .source_file import SourceFile
-from .webdataset import SampleGrouping, UnclearSampleError, is_foreign
+from .webdataset import SampleGrouping, UnclearSampleError, is_foreign, key_of
 
 _BLOCK = tarfile.BLOCKSIZE
 _CHECKED = 1000  # entries of a tar that are looked at before anything is packed
@@ -28,14 +30,37 @@ class TarSource(Source):
     WebDataset's: files in a row with the same key are a sample (webdataset.py). A .cls, .json or .txt of it gives its
     picture label (a whole number) and metadata, and the id is the key, folder included; in a tar that `export` wrote,
     the id that it had. With class_folders every file is read as a folder's would be.
+
+    start, end: bytes of the tar; the members whose headers begin there are the source. None: the tar's end.
     """
 
-    def __init__(self, path: Path, naming: Naming = PLAIN):
+    def __init__(self, path: Path, naming: Naming = PLAIN, start: int = 0, end: int | None = None):
         super().__init__(path, naming)
         self._file = SourceFile(path)
+        self._start, self._end = start, end
 
     def size(self) -> int:
-        return self.path.stat().st_size
+        return (self.path.stat().st_size if self._end is None else self._end) - self._start
+
+    def cuts(self, part_bytes: int) -> list[int]:
+        """Return the bytes at which the tar may be cut into parts of `part_bytes` and little more.
+
+        A cut lies before a member, and never inside a sample. A tar with headers that hold for all that follows is not
+        cut, and of a damaged one nothing after the damage.
+        """
+        found: list[int] = []
+        key, last = "", self._start
+        with contextlib.suppress(PackError, tarfile.TarError, ValueError, OSError, RecursionError, MemoryError):
+            for member in members(self.path):
+                if member.follows_global:
+                    return []
+                if "." not in member.name.rpartition("/")[2] or is_foreign(member.name):
+                    continue
+                before, key = key, key_of(member.name)
+                if key != before and member.begin - last >= part_bytes:
+                    found.append(member.begin)
+                    last = member.begin
+        return found
 
     def read(self, entry: Entry) -> bytes:
         data = self._file.pread(entry.length, entry.offset)
@@ -69,7 +94,7 @@ class TarSource(Source):
 
     def _files(self) -> Iterator[Entry]:
         try:
-            for name, offset, length, problem in members(self.path):
+            for _, name, offset, length, problem, _ in members(self.path, self._start, self._end):
                 path = PurePosixPath(name)
                 id, class_name = name.rpartition("/")[2].split(".")[0], None
                 if self.naming.class_folders:
@@ -102,20 +127,32 @@ def in_words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
-def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
-    """Yield (name, offset of the data, length, why it is no file or None) of a tar's members but folders, in order.
+class Member(NamedTuple):
+    """A member of a tar. begin, offset: bytes, of its first header and of its data. problem: why it is no file."""
 
+    begin: int
+    name: str
+    offset: int
+    length: int
+    problem: str | None = None
+    follows_global: bool = False  # after a Pax header that holds for all that follow
+
+
+def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[Member]:
+    """Yield a tar's members but folders, in order.
+
+    start, end: those alone whose headers begin there; `start` is the beginning of one. None: up to the tar's end.
     Raises PackError where the tar is cut off or damaged, and whatever tarfile raises. Headers of plain files are read
     here, ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
     """
     with tarfile.open(path, "r:") as tar, open(path, "rb", buffering=0) as file:
-        offset = 0
-        while True:
+        offset = start
+        while end is None or offset < end:
             header = os.pread(file.fileno(), _BLOCK, offset)
             plain = None if tar.pax_headers else _plain_header(header)  # global Pax headers may say otherwise
             if plain is not None:
                 name, length = plain
-                yield name, offset + _BLOCK, length, None
+                yield Member(offset, name, offset + _BLOCK, length)
                 offset += _BLOCK + -(-length // _BLOCK) * _BLOCK
                 continue
             tar.members = []  # type: ignore[attr-defined]  # else every header is kept
@@ -133,7 +170,8 @@ def members(path: Path) -> Iterator[tuple[str, int, int, str | None]]:
                     "download it again"
                 )
             if not member.isdir():
-                yield member.name, member.offset_data, member.size, _tar_problem(member)
+                whole = bool(tar.pax_headers)
+                yield Member(offset, member.name, member.offset_data, member.size, _tar_problem(member), whole)
             offset = following
 
 

@@ -7,6 +7,7 @@ it is not: `to_pandas_dtype` of pyarrow before 26.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,26 +15,36 @@ import pyarrow as pa
 
 def numbers(values: np.ndarray, valid: np.ndarray | None = None) -> pa.Array:
     """Return a one-dimensional array of numbers as an Arrow array. valid: bool, null where it is false."""
-    bits = None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
-    buffers = [bits, pa.py_buffer(np.ascontiguousarray(values))]
+    buffers = [_bits(valid), pa.py_buffer(np.ascontiguousarray(values))]
     return pa.Array.from_buffers(pa.from_numpy_dtype(values.dtype), len(values), buffers)
 
 
-def strings(values: Sequence[str]) -> pa.Array:
-    """Return strings as an Arrow array. Raises OverflowError for 2 GiB and more of them."""
+def strings(values: Sequence[str], valid: np.ndarray | None = None) -> pa.Array:
+    """Return strings as an Arrow array. valid: bool, null where it is false.
+
+    Raises OverflowError for 2 GiB and more of them.
+    """
     encoded = [value.encode() for value in values]
     ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     if ends[-1] >= 1 << 31:
         raise OverflowError(f"{ends[-1]} bytes in one array of strings")
-    buffers = [None, pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
+    buffers = [_bits(valid), pa.py_buffer(ends.astype(np.int32)), pa.py_buffer(b"".join(encoded))]
     return pa.Array.from_buffers(pa.string(), len(encoded), buffers)
 
 
-def column(values: Sequence[str] | Sequence[int], type: pa.DataType) -> pa.Array:
-    """Return strings or numbers, none missing, as an Arrow array of this type."""
+def column(values: Sequence[Any], type: pa.DataType) -> pa.Array:
+    """Return strings, bytes of one length or numbers as an Arrow array of this type, None as null."""
+    valid = np.array([value is not None for value in values], bool) if None in values else None
     if type == pa.string():
-        return strings(values)  # type: ignore[arg-type]
-    return numbers(np.array(values, dtype_of(type)))
+        return strings([value or "" for value in values], valid)
+    if pa.types.is_fixed_size_binary(type):
+        joined = b"".join(value or bytes(type.byte_width) for value in values)
+        return pa.Array.from_buffers(type, len(values), [_bits(valid), pa.py_buffer(joined)])
+    return numbers(np.array([value or 0 for value in values], dtype_of(type)), valid)
+
+
+def _bits(valid: np.ndarray | None) -> pa.Buffer | None:
+    return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))
 
 
 def dtype_of(type: pa.DataType) -> np.dtype:

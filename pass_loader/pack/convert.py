@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
-from . import arrow
 from .columns import IndexColumns
 from .cores import usable_cores
 from .inspect import Picture, codec_of, encoded
@@ -28,6 +27,7 @@ from .shards import Options, Shard, ShardWriter, fingerprint
 from .source import Entry, Source
 from .workplace import complete, workplace
 
+_PLACES = ("offset", "length", "width", "height", "codec", "crc32c")  # what conversion changes of a row
 _ERASED = Picture(b"", 0, 0, 0, False, False)
 
 
@@ -98,7 +98,7 @@ def convert(
         read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
         writer = _Writer(root, options, progress or (lambda _: None))
         _write_shards(writer, _PackSource(pack), workers or usable_cores())
-        return _finish(root, pack, codec, plan)
+        return _finish(root, pack, codec)
 
 
 def _write_shards(writer: _Writer, records: _PackSource, workers: int) -> None:
@@ -157,13 +157,13 @@ class _Writer(ShardWriter):
 
     def keep_or_write(self, number: int, entries: list[Entry]) -> None:
         """Write a shard, unless a run that was cut off has written it."""
-        listed = fingerprint(entries)
-        if Shard.find(self.root, number, listed) is None:
-            self.write(number, entries, listed)
+        listed, name = fingerprint(entries), _stem(number)
+        if Shard.find(self.root, name, listed) is None:
+            self.write(name, entries, listed)
         else:
             self.progress(sum(entry.length for entry in entries))
 
-    def _picture(self, entry: Entry, reject: Callable[[Entry, Picture | None], str | None]) -> Picture:
+    def _picture(self, entry: Entry) -> Picture:
         if entry.length == 0:
             return _ERASED
         data = entry.read()
@@ -182,17 +182,18 @@ class _Writer(ShardWriter):
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
 
 
-def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Converted:
+def _finish(root: Path, pack: Pack, codec: str) -> Converted:
     """Write tables, index, the log of removals and the manifest, from the rows that the shards have left."""
     manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": [], "crc32c": {}}
     index = IndexColumns(root)
     for number in range(len(pack.shards)):
-        shard = Shard.load(root, number)
+        shard = Shard.load(root, _stem(number))
         table = _table(pack.table(number), shard)
-        tar, parquet = shard_names(number)
-        publish((write_table(table, root / parquet), root / parquet))
+        publish((write_table(table, root / shard.table), root / shard.table))
         index.append(index_rows(table, number))
-        manifest["shards"].append({"tar": tar, "table": parquet, "records": table.num_rows, "bytes": shard.tar_bytes})
+        manifest["shards"].append(
+            {"tar": shard.tar, "table": shard.table, "records": table.num_rows, "bytes": shard.tar_bytes}
+        )
     write_index(root / INDEX, index.table(), pack.pack_id)
     before, lengths = pack.column("length"), index.column("length")
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
@@ -203,18 +204,23 @@ def _finish(root: Path, pack: Pack, codec: str, plan: dict[str, Any]) -> Convert
     dct, jpeg, png = (int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png"))
     erased_in_all = int((~whole).sum())
     done = Converted(codec, dct, jpeg, png, erased_in_all, int(before[whole].sum()), int(lengths.sum()))
-    complete(root, plan, asdict(done), manifest)
+    complete(root, asdict(done), manifest)
     return done
+
+
+def _stem(number: int) -> str:
+    return Path(shard_names(number)[0]).stem
 
 
 def _table(table: pa.Table, shard: Shard) -> pa.Table:
     """Return the old table with the new places, lengths and codecs; a removed record keeps number and id alone."""
-    erased = pc.equal(arrow.column(shard.columns["length"], pa.int64()), 0)
+    rows = shard.rows.combine_chunks()
+    erased = pc.equal(rows.column("length"), 0)
     for place, field in enumerate(table.schema):
         if field.name in ("record", "id"):
             continue
-        if field.name in shard.columns and field.name not in ("label", "metadata", "class_name", "digest"):
-            column = arrow.column(shard.columns[field.name], field.type)
+        if field.name in _PLACES:
+            column = rows.column(field.name)
         else:
             nothing = pa.scalar(-1 if field.name == "label" else None, field.type)
             column = pc.if_else(erased, nothing, table.column(place))

@@ -1,12 +1,12 @@
 """The pack on disk: names and schemas. docs/format.md is the page for people.
 
-pack.json            manifest; its rename is the commit point of every change
-shard-00000.tar      plain uncompressed tar of the pictures
-shard-00000.parquet  one row a record: where it is, what it is, who made it
-index.arrow          the fixed-width columns of all records, memory-mapped; derived from the Parquet files
-refused.jsonl        one line a file that was not packed; missing where there was none
-removed.jsonl        one line a removal, restoration or purge; lines are only ever added, each with a check
-finished             for the command that made the pack, should it be run again; no part of the pack
+pack.json                manifest; its rename is the commit point of every change
+shard-00000-000.tar      plain uncompressed tar of the pictures. The numbers: of a task, and of a shard in it
+shard-00000-000.parquet  one row a record: where it is, what it is, who made it
+index.arrow              the fixed-width columns of all records, memory-mapped; derived from the Parquet files
+refused.jsonl            one line a file that was not packed; missing where there was none
+removed.jsonl            one line a removal, restoration or purge; lines are only ever added, each with a check
+finished                 for the command that made the pack, should it be run again; no part of the pack
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 import tarfile
 import time
@@ -31,11 +32,14 @@ from .direct import DirectWriter
 
 MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl", "refused.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
+PLAN = "plan.json"  # while a pack is made: its tasks (plan.py)
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 FINISHED = "finished"  # what becomes of it: of the command that made the pack, a digest and the report
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)  # of flock
 _READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+_SHARD = re.compile(r"shard-\d{5,}(-\d{3,})?(-r\d+)?\.(tar|parquet)")
+_PURGED = re.compile(r"shard-\d{5,}-r\d+\.parquet")
 SUFFIX = {"jpeg": ".jpg", "dct": ".dct", "png": ".png"}  # of a member's name, by codec
 
 # Of a shard's Parquet file; the metadata's columns follow. label: -1 where there is none.
@@ -89,12 +93,27 @@ def member_name(id: str, codec: str) -> str:
 
 
 def shard_names(number: int, revision: int = 0) -> tuple[str, str]:
-    """Return the names of a shard's tar and table.
+    """Return the names of a shard's tar and table, by its place in the pack, as `convert` and `purge` give them.
 
-    revision: the pack's when the shard was last written; 0: by `build`.
+    revision: the pack's when `purge` wrote the shard; 0: it was not.
     """
     stem = f"shard-{number:05d}" + (f"-r{revision}" if revision else "")
     return f"{stem}.tar", f"{stem}.parquet"
+
+
+def shard_files(root: Path) -> list[str]:
+    """Return the names of the tars and tables of shards in a directory."""
+    return [path.name for path in root.iterdir() if _SHARD.fullmatch(path.name)]
+
+
+def written_by_purge(table: str) -> bool:
+    """Return whether `purge` wrote a shard, by its table's name."""
+    return _PURGED.fullmatch(table) is not None
+
+
+def temporary_of(path: Path) -> Path:
+    """Return a temporary name for a file that several processes may write at a time."""
+    return path.with_name(f"{path.name}.{os.urandom(6).hex()}.tmp")
 
 
 def index_name(revision: int) -> str:
@@ -102,14 +121,17 @@ def index_name(revision: int) -> str:
 
 
 @contextlib.contextmanager
-def locked(root: Path, wait_s: float = 10) -> Iterator[None]:
-    """Hold the pack's lock, which every change takes. Raises PackError where another process keeps it."""
+def locked(root: Path, wait_s: float = 10, shared: bool = False) -> Iterator[None]:
+    """Hold the pack's lock, which every change takes. Raises PackError where another process keeps it.
+
+    shared: hold it together with others who share it.
+    """
     descriptor = os.open(root, os.O_RDONLY)
     try:
         deadline = time.monotonic() + wait_s
         while True:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:

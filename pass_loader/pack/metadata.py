@@ -46,11 +46,7 @@ class Metadata:
 
     def __init__(self, path: str | Path, key: str, scratch: Path, gps: bool = True):
         self.path, self.key = Path(path), key
-        names = column_names(self.path, key)
-        clash = [name for name in names if name != key and name in TABLE_SCHEMA.names]
-        if clash:
-            raise PackError(f"{path}: the columns {clash} have names that a pack uses itself; rename them")
-        kept = [name for name in names if name == key or gps or name.lower() not in GPS_NAMES]
+        kept = [key, *columns_of(self.path, key, gps)]
         self._rows = Numbering()
         self._scratch = scratch / METADATA_SCRATCH
         self._first = [0]  # row of each batch, and the end
@@ -211,24 +207,11 @@ class Seen:
     def __init__(self) -> None:
         self._database = sqlite3.connect("", check_same_thread=False)
         self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
-        self._database.execute("create table seen (key blob primary key, a int, b int) without rowid")
+        self._database.execute("create table seen (key blob primary key) without rowid")
 
     def is_new(self, key: str | bytes) -> bool:
         """Return True where the key has not come before; from now on it has."""
         return self._database.execute("insert or ignore into seen (key) values (?)", (key,)).rowcount == 1
-
-    def first(self, key: str, a: int, b: int) -> tuple[int, int] | None:
-        """Return the two numbers that the key came with first; None where it is new."""
-        if self._database.execute("insert or ignore into seen values (?, ?, ?)", (key, a, b)).rowcount == 1:
-            return None
-        found: tuple[int, int] = self._database.execute("select a, b from seen where key = ?", (key,)).fetchone()
-        return found
-
-    def __contains__(self, key: str | bytes) -> bool:
-        return self._database.execute("select 1 from seen where key = ?", (key,)).fetchone() is not None
-
-    def discard(self, key: str | bytes) -> None:
-        self._database.execute("delete from seen where key = ?", (key,))
 
 
 def creator_name(text: str) -> str:
@@ -265,6 +248,18 @@ def _as_text(column: Any, key: str) -> Any:
     if pa.types.is_nested(column.type):
         raise ValueError(f"its column {key!r} holds {column.type}; ids are text or whole numbers")
     return column.cast(pa.string())
+
+
+def columns_of(path: Path, key: str, gps: bool) -> list[str]:
+    """Return the names of a table's columns that go into a pack.
+
+    gps: False leaves those of coordinates out. Raises PackError for names that a pack uses.
+    """
+    names = [name for name in column_names(path, key) if name != key]
+    clash = [name for name in names if name in TABLE_SCHEMA.names]
+    if clash:
+        raise PackError(f"{path}: the columns {clash} have names that a pack uses itself; rename them")
+    return [name for name in names if gps or name.lower() not in GPS_NAMES]
 
 
 def column_names(path: Path, key: str) -> list[str]:

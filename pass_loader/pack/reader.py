@@ -31,8 +31,8 @@ from .layout import (
     deleted_on_error,
     publish,
     read_table,
-    shard_names,
     stamp_of,
+    written_by_purge,
 )
 from .manifest import read_manifest
 from .removed_log import generation_of, read_log
@@ -93,7 +93,7 @@ class Pack:
 
     def _set_removed(self, removed: np.ndarray) -> None:
         for shard, (first, end) in enumerate(zip(self.first_record, self.first_record[1:])):
-            if self.shards[shard]["table"] != shard_names(shard)[1]:  # a purge wrote it
+            if written_by_purge(self.shards[shard]["table"]):
                 # A purged record has no bytes any more, whatever the log says.
                 purged = int(first) + np.flatnonzero(self.column("length")[first:end] == 0)
                 removed = np.union1d(removed, purged)

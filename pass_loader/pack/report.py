@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import shutil
@@ -11,6 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
+from . import arrow
 from .inspect import Picture
 from .layout import REFUSED, fresh, publish
 
@@ -28,31 +33,33 @@ class Refusal:
     def __str__(self) -> str:
         return f"{self.file} (id {self.id}): {self.reason}"
 
+    def line(self) -> str:
+        """Return the refusal as a line of refused.jsonl."""
+        return json.dumps(asdict(self)) + "\n"
+
 
 class Refusals:
-    """All refusals of a packing, in nameless files, so that memory does not grow with them.
-
-    First those that the listing shows, then shard by shard: an order that the number of workers does not change.
-    """
+    """All refusals of a packing, in a nameless file, so that memory does not grow with them."""
 
     def __init__(self, root: Path):
         self._root = root
-        self._listed, self._judged = (tempfile.TemporaryFile("w+", dir=root, encoding="ascii") for _ in range(2))
-
-    def add_listed(self, refusal: Refusal) -> None:
-        self._listed.write(_line(refusal))
+        self._file = tempfile.TemporaryFile("w+", dir=root, encoding="ascii")
 
     def add(self, refusals: Iterable[Refusal]) -> None:
-        self._judged.writelines(map(_line, refusals))
+        self._file.writelines(refusal.line() for refusal in refusals)
+
+    def add_file(self, path: Path) -> None:
+        """Add the lines of a file, if there is one."""
+        with contextlib.suppress(FileNotFoundError), open(path, encoding="ascii") as file:
+            shutil.copyfileobj(file, self._file)
 
     def save(self, report: Report) -> None:
         """Write all of them to refused.jsonl, if any; put the first KEPT and their number into the report."""
         path = self._root / REFUSED
         temporary = path.with_name(path.name + ".tmp")
         with open(fresh(temporary), "w+", encoding="ascii") as file:
-            for part in (self._listed, self._judged):
-                part.seek(0)
-                shutil.copyfileobj(part, file)
+            self._file.seek(0)
+            shutil.copyfileobj(self._file, file)
             file.seek(0)
             report.refused = [Refusal(**json.loads(line)) for line in itertools.islice(file, KEPT)]
             report.refused_count = len(report.refused) + sum(1 for _ in file)
@@ -62,8 +69,22 @@ class Refusals:
             temporary.unlink()
 
 
-def _line(refusal: Refusal) -> str:
-    return json.dumps(asdict(refusal)) + "\n"
+_KINDS = ("progressive", "gray", "cmyk", "exif_rotated", "transcoded", "dct", "png", "deep")  # counts of a report
+
+
+def kind_of(picture: Picture) -> int:
+    """Return what a report counts of a picture: a bit for each of _KINDS, the first the lowest."""
+    codec, components = picture.codec, picture.components
+    return (
+        picture.progressive
+        | (components == 1) << 1
+        | (components == 4) << 2
+        | picture.exif_rotated << 3
+        | picture.transcoded << 4
+        | (codec == "dct") << 5
+        | (codec == "png") << 6
+        | (picture.bits == 16) << 7
+    )
 
 
 @dataclass
@@ -92,34 +113,13 @@ class Report:
     ids_apart: dict[str, int] = field(default_factory=dict)  # of same_id: those that another --id keeps apart
     hints: list[str] = field(default_factory=list)  # what a person should look at
 
-    def count(self, picture: Picture) -> None:
-        self.pictures += 1
-        self.bytes += len(picture.data)
-        self.progressive += picture.progressive
-        self.gray += picture.components == 1
-        self.cmyk += picture.components == 4
-        self.exif_rotated += picture.exif_rotated
-        self.transcoded += picture.transcoded
-        self.dct += picture.codec == "dct"
-        self.png += picture.codec == "png"
-        self.deep += picture.bits == 16
-
-    def add(self, other: Report) -> None:
-        """Add the counts of another report, and the counts alone."""
-        for name in (
-            "pictures",
-            "bytes",
-            "progressive",
-            "gray",
-            "cmyk",
-            "exif_rotated",
-            "transcoded",
-            "dct",
-            "png",
-            "deep",
-            "same_id",
-        ):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+    def add(self, rows: pa.Table) -> None:
+        """Count pictures, rows of shards.ROWS_SCHEMA."""
+        self.pictures += rows.num_rows
+        self.bytes += int(arrow.to_numpy(rows.column("length")).sum())
+        kinds = arrow.to_numpy(rows.column("kind"))
+        for bit, name in enumerate(_KINDS):
+            setattr(self, name, getattr(self, name) + int(np.count_nonzero(kinds & (1 << bit))))
 
     @classmethod
     def of_dict(cls, content: dict[str, Any]) -> Report:

@@ -3,26 +3,53 @@ so that a packing that was cut off goes on after the last whole shard."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from zlib import crc32
+
+import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from . import arrow
 from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
-from .layout import append_member, end_tar, fresh, member_name, publish, shard_names
-from .report import Refusal, Report
-from .source import MAX_PICTURE_BYTES, Entry, Source
+from .layout import append_member, deleted_on_error, end_tar, member_name, publish, temporary_of
+from .own_columns import OwnColumns
+from .report import Refusal, kind_of
+from .source import IDS, MAX_PICTURE_BYTES, Entry, Naming, Source
 
-# Of Shard.columns. label: the source's number or None; class_name: or its name. They become labels when all are known.
-_COLUMNS = ("id", "offset", "length", "width", "height", "codec", "crc32c", "label", "class_name", "metadata",
-            "digest")  # fmt: skip
+# A shard's rows, while its pack is made. kind: report.kind_of. label: the source's number; class_name: or its name, as
+# JSON. They become labels when all are known. metadata: the source's own, a JSON object. file: as a refusal names it.
+# key: of the id, equal for equal ids alone. path_id, stem_id: CRCs of what `--id path` and `--id stem` would give.
+# digest: of the picture's bytes, equal for equal ones alone; null where repeated ones are kept.
+ROWS_SCHEMA = pa.schema(
+    [
+        ("id", pa.string()),
+        ("offset", pa.int64()),
+        ("length", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("codec", pa.string()),
+        ("kind", pa.uint8()),
+        ("crc32c", pa.uint32()),
+        ("label", pa.int32()),
+        ("class_name", pa.string()),
+        ("metadata", pa.string()),
+        ("file", pa.string()),
+        ("key", pa.binary(16)),
+        ("path_id", pa.uint32()),
+        ("stem_id", pa.uint32()),
+        ("digest", pa.binary(16)),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -36,64 +63,91 @@ class Options:
     in_place: bool = False  # the source's tars are the pack's; nothing is copied
     max_pixels: int | None = None  # see limits.limits
     max_scans: int | None = None
+    gps: bool = True  # False: the sources' own coordinates are left out
 
     def as_plan(self) -> dict[str, Any]:
-        """Return what a run that was cut off must agree on; limits that were not given are left out."""
+        """Return what all runs of a packing must agree on; limits that were not given are left out."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass
 class Shard:
-    """A shard that is being written: its rows and its part of the report.
+    """What is known of a shard that was written, in a file of rows beside its tar.
 
-    number: in the order of writing; shards without pictures have no files. tar_bytes: size of its finished tar.
+    name: of its files without suffix; a shard without pictures has no tar. made_of: the fingerprint of its entries.
+    tar_bytes: of its tar. source: which of the plan's sources its tar is, in place. same_id: how many of the refused
+    had an id that came before; ids_apart: how many of those another choice of ids keeps apart. repeats_of: the digest
+    of the inputs by which repeated pictures were taken out; "": none was.
     """
 
-    number: int
-    columns: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in _COLUMNS})
-    report: Report = field(default_factory=Report)
+    name: str
+    rows: pa.Table
+    made_of: str
     tar_bytes: int = 0
-    source: int | None = None  # whose tar it is, in place
+    source: int | None = None
+    own: OwnColumns = field(default_factory=OwnColumns)
+    refused: list[Refusal] = field(default_factory=list)
+    same_id: int = 0
+    ids_apart: dict[str, int] = field(default_factory=dict)
+    repeats_of: str = ""
 
     def __len__(self) -> int:
-        return len(self.columns["id"])
+        return self.rows.num_rows
 
-    def save(self, root: Path, entries: str) -> tuple[Path, Path]:
+    @property
+    def tar(self) -> str:
+        return f"{self.name}.tar"
+
+    @property
+    def table(self) -> str:
+        return f"{self.name}.parquet"
+
+    def save(self, root: Path) -> tuple[Path, Path]:
         """Write the rows; return their temporary name and their name."""
-        content = {**vars(self), "entries": entries, "report": asdict(self.report)}
-        path = _rows_path(root, self.number)
-        temporary = path.with_name(path.name + ".tmp")
-        fresh(temporary).write_text(json.dumps(content, default=str), encoding="ascii")
+        path = root / f"{self.name}.rows"
+        temporary = temporary_of(path)
+        about = {name: value for name, value in vars(self).items() if name not in ("name", "rows")}
+        about |= {"refused": [asdict(refusal) for refusal in self.refused], "own": asdict(self.own)}
+        rows = self.rows.replace_schema_metadata({"shard": json.dumps(about)})
+        with deleted_on_error(temporary):
+            with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, rows.schema) as writer:
+                writer.write_table(rows)
         return temporary, path
 
     @classmethod
-    def load(cls, root: Path, number: int) -> Shard:
-        return cls._of(json.loads(_rows_path(root, number).read_bytes()))
-
-    @classmethod
-    def find(cls, root: Path, number: int, entries: str) -> Shard | None:
-        """Return the shard that an earlier packing wrote whole of the same entries, or None."""
+    def load(cls, root: Path, name: str) -> Shard:
+        """Read a shard's rows, by a memory map. Raises PackError where they are missing or damaged."""
+        path = root / f"{name}.rows"
         try:
-            content = json.loads(_rows_path(root, number).read_bytes())
-        except FileNotFoundError:
-            return None
-        shard = cls._of(content)
-        if content["entries"] != entries:
-            return None
-        if len(shard) and shard.source is None:
-            tar = root / shard_names(number)[0]
-            if not tar.exists() or tar.stat().st_size != shard.tar_bytes:
-                return None
-        return shard
+            rows = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+            about = json.loads(rows.schema.metadata[b"shard"])
+            about["refused"] = [Refusal(**refusal) for refusal in about["refused"]]
+            about["own"] = OwnColumns(**about["own"])
+            return cls(name, rows.replace_schema_metadata(None), **about)
+        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+            raise PackError(f"{path} cannot be read ({error}): run its task again") from None
 
     @classmethod
-    def _of(cls, content: dict[str, Any]) -> Shard:
-        report = Report.of_dict(content["report"])
-        return cls(content["number"], content["columns"], report, content["tar_bytes"], content["source"])
+    def find(cls, root: Path, name: str, made_of: str | None = None, inputs: str = "") -> Shard | None:
+        """Return a shard that was written whole of the same entries before, or None.
 
+        made_of: the entries' fingerprint; None: any. inputs: a digest of all that is packed: what was taken out of a
+        shard because it came before may not come before among other inputs.
+        """
+        if not (root / f"{name}.rows").exists():
+            return None
+        try:
+            shard = cls.load(root, name)
+        except PackError:
+            return None
+        same = made_of in (None, shard.made_of) and shard.repeats_of in ("", inputs)
+        return shard if same and shard._is_whole(root) else None
 
-def _rows_path(root: Path, number: int) -> Path:
-    return (root / shard_names(number)[0]).with_suffix(".rows")
+    def _is_whole(self, root: Path) -> bool:
+        if not len(self) or self.source is not None:
+            return True
+        tar = root / self.tar
+        return tar.exists() and tar.stat().st_size == self.tar_bytes
 
 
 def fingerprint(entries: list[Entry]) -> str:
@@ -122,77 +176,92 @@ class ShardWriter:
     def __init__(self, root: Path, options: Options, progress: Callable[[int], None]):
         self.root, self.options, self.progress = root, options, progress
 
-    def write(
-        self,
-        number: int,
-        entries: list[Entry],
-        listed: str,
-        reject: Callable[[Entry, Picture | None], str | None] = lambda entry, picture: None,
-        source: int | None = None,
-    ) -> Shard:
+    def write(self, name: str, entries: list[Entry], listed: str, source: int | None = None) -> Shard:
         """Write a shard of these entries.
 
-        listed: the entries' fingerprint. reject: called with None before an entry is read, and with its picture before
-        it is packed; returns a reason why not, or None. source: place in the list of sources of the tar that holds the
-        entries, for a pack in place.
+        listed: the entries' fingerprint. source: which of the plan's sources is the tar that holds them, in place.
         """
-        shard = Shard(number, source=source)
-        path = self.root / shard_names(number)[0]
-        temporary = path.with_name(path.name + ".tmp")
-        with DirectWriter(temporary) as file:
-            for entry in entries:
-                try:
-                    picture = self._picture(entry, reject)
-                except (BadPictureError, OSError) as error:
-                    shard.report.refused.append(refusal(entry, _reason(error, entry)))
-                else:
-                    self._pack(file, shard, entry, picture)
-                self.progress(entry.length)
-            end_tar(file)
-        if len(shard) and source is None:
-            shard.tar_bytes = temporary.stat().st_size
-            publish((temporary, path), shard.save(self.root, listed))  # with its rows, a tar is a whole shard
-        else:
-            temporary.unlink()
-            publish(shard.save(self.root, listed))
+        rows: dict[str, list[Any]] = {column: [] for column in ROWS_SCHEMA.names}
+        refused: list[Refusal] = []
+        path = self.root / f"{name}.tar"
+        temporary = temporary_of(path)
+        try:
+            with DirectWriter(temporary) as file:
+                for entry in entries:
+                    try:
+                        picture = self._picture(entry)
+                    except (BadPictureError, OSError) as error:
+                        refused.append(refusal(entry, _reason(error, entry)))
+                    else:
+                        for column, value in self._pack(file, entry, picture).items():
+                            rows[column].append(value)
+                    self.progress(entry.length)
+                end_tar(file)
+            shard = Shard(name, _table(rows), listed, source=source, refused=refused)
+            shard.own = OwnColumns.of(shard.rows, self.options.gps)
+            if len(shard) and source is None:
+                shard.tar_bytes = temporary.stat().st_size
+                publish((temporary, path), shard.save(self.root))  # with its rows, a tar is a whole shard
+            else:
+                temporary.unlink()
+                publish(shard.save(self.root))
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
         return shard
 
-    def _picture(self, entry: Entry, reject: Callable[[Entry, Picture | None], str | None]) -> Picture:
-        reason = reject(entry, None)
-        if reason is None and entry.length > MAX_PICTURE_BYTES:
-            reason = f"its {entry.length:,} bytes are more than a picture has ({MAX_PICTURE_BYTES:,})"
-        if reason is None:
-            chosen = self.options
-            picture = inspect(entry.read(), chosen.transcode, chosen.decode, chosen.max_pixels, chosen.max_scans)
-            picture = encoded(picture, chosen.codec, chosen.max_scans)
-            reason = reject(entry, picture)
-        if reason is not None:
-            raise BadPictureError(reason)
-        return picture
+    def _picture(self, entry: Entry) -> Picture:
+        if entry.length > MAX_PICTURE_BYTES:
+            raise BadPictureError(f"its {entry.length:,} bytes are more than a picture has ({MAX_PICTURE_BYTES:,})")
+        chosen = self.options
+        picture = inspect(entry.read(), chosen.transcode, chosen.decode, chosen.max_pixels, chosen.max_scans)
+        return encoded(picture, chosen.codec, chosen.max_scans)
 
-    def _pack(self, file: DirectWriter, shard: Shard, entry: Entry, picture: Picture) -> None:
+    def _pack(self, file: DirectWriter, entry: Entry, picture: Picture) -> dict[str, Any]:
+        """Append a picture; return its row."""
         if self.options.in_place:
             offset = entry.offset
         elif not picture.data:  # removed before it was converted: a row without a member
             offset = 0
         else:
             offset = append_member(file, member_name(entry.id, picture.codec), picture.data)
-        row = {
+        path_id, stem_id = _other_ids(entry.name)
+        return {
             "id": entry.id,
             "offset": offset,
             "length": len(picture.data),
             "width": picture.width,
             "height": picture.height,
             "codec": picture.codec,
+            "kind": kind_of(picture),
             "crc32c": _C.crc32c(picture.data),
             "label": entry.label,
-            "class_name": entry.class_name,
-            "metadata": entry.metadata,
-            "digest": digest_of(picture.data).hex() if self.options.on_duplicate != "keep" else None,
+            "class_name": json.dumps(entry.class_name) if entry.class_name is not None else None,
+            "metadata": json.dumps(entry.metadata, default=str) if entry.metadata is not None else None,
+            "file": _file(entry),
+            "key": digest_of(entry.id.encode()),
+            "path_id": path_id,
+            "stem_id": stem_id,
+            "digest": digest_of(picture.data) if self.options.on_duplicate != "keep" else None,
         }
-        for name, value in row.items():
-            shard.columns[name].append(value)
-        shard.report.count(picture)
+
+
+def _table(rows: dict[str, list[Any]]) -> pa.Table:
+    return pa.table([arrow.column(rows[field.name], field.type) for field in ROWS_SCHEMA], schema=ROWS_SCHEMA)
+
+
+def _other_ids(name: str) -> tuple[int, int]:
+    """Return CRCs of the ids that IDS would give. Names that need no parsing cost a tenth."""
+    if "./" in name or "//" in name or name.endswith(("/", ".")):
+        path = PurePosixPath(name)
+        ids = [Naming(way).id_of(path) for way in IDS]
+    else:
+        base = name[name.rfind("/") + 1 :]
+        dot = base.rfind(".")
+        ids = [name, base[:dot] if dot > 0 else base]
+    first, second = (crc32(id.encode("utf-8", "surrogateescape")) for id in ids)
+    return first, second
 
 
 def digest_of(data: bytes) -> bytes:
@@ -201,11 +270,16 @@ def digest_of(data: bytes) -> bytes:
 
 
 def refusal(entry: Entry, reason: str) -> Refusal:
-    file, id = (
-        text.encode("utf-8", "backslashreplace").decode()  # names need not be UTF-8
-        for text in (f"{entry.source.name}: {entry.name}", entry.id)
-    )
-    return Refusal(file, id, reason)
+    return Refusal(_file(entry), _shown(entry.id), reason)
+
+
+def _file(entry: Entry) -> str:
+    return _shown(f"{entry.source.name}: {entry.name}")
+
+
+def _shown(text: str) -> str:
+    """Return a name as text: it need not be UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 _FAILING = (errno.EIO, errno.EREMOTEIO, errno.ESTALE, errno.ETIMEDOUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 import tempfile
@@ -70,7 +71,7 @@ class EntryFile:
     def append(self, entry: Entry) -> None:
         """Add an entry, before the first one is read again."""
         values = [getattr(entry, name) for name in _ENTRY_FIELDS]
-        row = json.dumps([self._sources.index(entry.source), *values], default=str)  # as Shard.save
+        row = json.dumps([self._sources.index(entry.source), *values], default=str)
         self._begins.write(struct.pack("<q", self._file.tell()))
         self._file.write(row.encode("ascii") + b"\n")
         self._count += 1
@@ -102,17 +103,22 @@ class Source(ABC):
     """Where pictures come from.
 
     `entries` lists in a fixed order, so that equal input gives equal packs. `read` is called by any number of threads.
-    at_random: entries may be read in any order, each at the price of its own bytes.
+    at_random: entries may be read in any order, each at the price of its own bytes. has_files: its entries are files
+    of their own, and only a listing of them tells whether it is as it was.
     """
 
     at_random = True
+    has_files = False
 
     def __init__(self, path: Path, naming: Naming = PLAIN):
         self.path, self.naming = path, naming
         self.beside: Counter[str] = Counter()  # files that were passed over when the entries were listed, by suffix
 
+    def check_quickly(self) -> None:  # noqa: B027
+        """Raise PackError, when the plan is made, for what would not be packed as it is meant."""
+
     def check(self) -> None:  # noqa: B027
-        """Raise PackError, before anything is packed, for what would not be packed as it is meant."""
+        """Raise PackError, before anything of a task is packed, for what would not be packed as it is meant."""
 
     @property
     def name(self) -> str:
@@ -127,6 +133,15 @@ class Source(ABC):
         status = self.path.stat()
         return [str(self.path.resolve()), status.st_size, status.st_mtime_ns]
 
+    def survey(self) -> tuple[int, list[Any]]:
+        """Return `size()`, and what changes whenever an entry does, as far as that shows without reading them."""
+        if not self.has_files:
+            return self.size(), self.stamp()
+        listing = Listing(self)
+        for entry in self.entries():
+            listing.add(entry)
+        return listing.survey()
+
     @abstractmethod
     def size(self) -> int:
         """Return about how many bytes will be read, for a progress bar."""
@@ -136,6 +151,20 @@ class Source(ABC):
 
     @abstractmethod
     def read(self, entry: Entry) -> bytes: ...
+
+
+class Listing:
+    """Adds up the entries of a source while they are listed; gives what `survey` does."""
+
+    def __init__(self, source: Source):
+        self._source, self._digest, self._size = source, hashlib.sha256(), 0
+
+    def add(self, entry: Entry) -> None:
+        self._size += entry.length
+        self._digest.update(f"{entry.length} {entry.name!a}\n".encode())
+
+    def survey(self) -> tuple[int, list[Any]]:
+        return self._size, [str(self._source.path.resolve()), self._digest.hexdigest()]
 
 
 def id_and_class(path: PurePosixPath) -> tuple[str, str | None]:

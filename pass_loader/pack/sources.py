@@ -22,10 +22,12 @@ class FolderSource(Source):
     path below the root without its suffix. A table metadata.csv (.jsonl, .parquet) in the root is no picture: give it
     as metadata."""
 
+    has_files = True
+
     def __init__(self, path: Path, naming: Naming = PLAIN):
         super().__init__(path.resolve(), naming)
 
-    def check(self) -> None:
+    def check_quickly(self) -> None:
         """Raise PackError for class folders without a picture's suffix, as ImageFolder does."""
         if self.naming.allow_empty:
             return
@@ -59,7 +61,7 @@ class FolderSource(Source):
                 yield Entry(self, str(relative), self.naming.id_of(posix) or id, class_name, 0, length, problem)
 
     def size(self) -> int:
-        return sum(entry.length for entry in self.entries())
+        return self.survey()[0]
 
     def read(self, entry: Entry) -> bytes:
         return (self.path / entry.name).read_bytes()
@@ -86,6 +88,8 @@ class ListSource(Source):
     """A text file of paths, one a line, below the folder that holds it or absolute. The id is the path as it stands
     there without its suffix; there are no labels."""
 
+    has_files = True
+
     def entries(self) -> Iterator[Entry]:
         with open(self.path, encoding="utf-8", errors="surrogateescape") as lines:
             for line in lines:
@@ -96,7 +100,7 @@ class ListSource(Source):
                     yield Entry(self, name, id.lstrip("/"), None, 0, length, problem)
 
     def size(self) -> int:
-        return sum(entry.length for entry in self.entries())
+        return self.survey()[0]
 
     def read(self, entry: Entry) -> bytes:
         return (self.path.parent / entry.name).read_bytes()
@@ -132,10 +136,11 @@ def _holds_pictures(folder: Path) -> bool:
 
 def open_sources(paths: Sequence[str | Path], naming: Naming = PLAIN) -> list[Source]:
     """Open sources of any kind. Raises PackError for what is no source, with what it seems to be and the remedy."""
-    return [_open_source(Path(path), naming) for path in paths]
+    return [open_source(Path(path), naming) for path in paths]
 
 
-def _open_source(path: Path, naming: Naming) -> Source:
+def open_source(path: Path, naming: Naming = PLAIN, start: int = 0, end: int | None = None) -> Source:
+    """Open a source as `open_sources` does. start, end: of a tar those members alone whose headers begin there."""
     if path.is_dir():
         _refuse_pack(path)
         return FolderSource(path, naming)
@@ -151,7 +156,7 @@ def _open_source(path: Path, naming: Naming) -> Source:
     if magic == b"PAR1":
         return ParquetSource(path)
     if magic and is_tar(path):
-        return TarSource(path, naming)
+        return TarSource(path, naming, start, end)
     if is_zip(path):
         return ZipSource(path, naming)
     if path.suffix == ".txt" and magic and not html_hint(path):

@@ -245,7 +245,7 @@ class _Check:
 
 
 def _members(path: Path) -> dict[str, tuple[int, int]]:
-    return {name: (offset, length) for name, offset, length, _ in members(path)}
+    return {member.name: (member.offset, member.length) for member in members(path)}
 
 
 def _readable(tar: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +18,27 @@ from .manifest import write_manifest
 from .metadata import METADATA_SCRATCH
 from .plain_json import plain_json
 
+_TASK_FILES = r"shard-\d{5,}(-\d{3,})?\.(tar|rows)|task-\d{5,}\.(json|refused|lock)|plan\.json"
 _OURS = re.compile(
-    r"shard-\d{5,}\.(tar|parquet|rows)(\.tmp)?|index\.arrow.*|pack\.json\.tmp|(un)?finished(\.tmp)?|"
-    r"locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|" + METADATA_SCRATCH
+    rf"({_TASK_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|index\.arrow.*|pack\.json\.tmp|"
+    rf"(un)?finished(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|{METADATA_SCRATCH}"
 )
+_KEPT = re.compile(rf"{_TASK_FILES}|unfinished")  # by a packing that goes on
+_SCRATCH = re.compile(rf".*\.(rows|tmp)|task-\d{{5,}}\.(json|refused|lock)|plan\.json|{METADATA_SCRATCH}")
 _MOST_BYTES = 64 << 20  # of a mark, which holds a report with 1,000 refusals
-_KEPT = re.compile(r"shard-\d{5,}\.(tar|rows)|unfinished")  # by a packing that goes on
+_FORMAT = 2  # of the files of an unfinished packing
 
 
 @contextlib.contextmanager
 def workplace(
-    root: Path, sources: list[Path], plan: dict[str, Any], inputs: Callable[[], str] = str
+    root: Path, sources: list[Path], plan: dict[str, Any], inputs: str = "", last: bool = True
 ) -> Iterator[dict[str, Any] | None]:
     """Hold the directory, made if missing, for this process alone.
 
     Yields the report of the same packing where it is finished already or was cut off after its last step, else None.
-    plan: what is packed and how; leftovers of another plan are not used. inputs: called where a finished pack is found;
-    compared with what `complete` was given. sources: must lie apart from the directory. Deletes nothing but what an
-    unfinished packing left.
+    plan: what is packed and how; leftovers of another plan are not used. inputs: of a finished pack compared with what
+    `complete` was given. sources: must lie apart from the directory. last: the pack is made when this ends. Deletes
+    nothing but what an unfinished packing left.
     """
     for source in sources:
         inside, around = source.resolve(), root.resolve()
@@ -46,28 +49,64 @@ def workplace(
         make_directory(root, exist_ok=True)
         stack.enter_context(locked(root, wait_s=0))
         before = _begin(root, _digest(plan), inputs)
-        try:
+        with _room_for_tables():
             yield before
-        except sqlite3.OperationalError as error:
-            if "full" not in str(error):
-                raise
-            raise PackError(
-                f"no space is left for the temporary tables of ids that SQLite keeps ({error}): make room in /var/tmp, "
-                "or let the variable SQLITE_TMPDIR name a folder that has it, then run the same command again"
-            ) from None
-        _clear(root)
+        if last or before is not None:
+            _clear(root)
+
+
+@contextlib.contextmanager
+def begun(root: Path, shared: bool = False) -> Iterator[dict[str, Any] | None]:
+    """Hold a directory in which `pass-pack plan` began a pack.
+
+    shared: together with others who share it. Yields the report of the pack where it is finished, else None. Raises
+    PackError where nothing was begun.
+    """
+    if not root.is_dir():
+        raise PackError(f"{root} is no directory: `pass-pack plan SOURCE... --out {root}` begins a pack there")
+    with changing(root), locked(root, shared=shared):
+        marked, packed = (root / UNFINISHED).exists(), (root / MANIFEST).exists()
+        if not marked and not packed:
+            raise PackError(f"{root} holds no plan: `pass-pack plan SOURCE... --out {root}` begins a pack there")
+        if marked and not packed:
+            _check_format(root, _read(root / UNFINISHED))
+        with _room_for_tables():
+            yield _read(root / (UNFINISHED if marked else FINISHED)).get("report", {}) if packed else None
+        if not shared and (root / MANIFEST).exists():
+            _clear(root)
+
+
+@contextlib.contextmanager
+def _room_for_tables() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "full" not in str(error):
+            raise
+        raise PackError(
+            f"no space is left for the temporary tables of ids that SQLite keeps ({error}): make room in /var/tmp, "
+            "or let the variable SQLITE_TMPDIR name a folder that has it, then run the same command again"
+        ) from None
+
+
+def _check_format(root: Path, mark: dict[str, Any]) -> None:
+    if mark.get("format") != _FORMAT:
+        raise PackError(
+            f"in {root} lies an unfinished packing of another version of pass-loader: delete the directory and run the "
+            "command again, or finish it with that version"
+        )
 
 
 def _digest(plan: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
-def _begin(root: Path, plan: str, inputs: Callable[[], str]) -> dict[str, Any] | None:
+def _begin(root: Path, plan: str, inputs: str) -> dict[str, Any] | None:
     found = [path.name for path in root.iterdir()]
     marked, packed = UNFINISHED in found, MANIFEST in found
     if packed and not marked:
         done = _read(root / FINISHED)
-        if done.get("plan") == plan and done.get("inputs") == inputs():
+        if done.get("plan") == plan and done.get("inputs") == inputs:
             return done["report"]
         raise PackError(f"{root} is already a pack, of other sources or other options; give another --out")
     for name in found:
@@ -80,6 +119,8 @@ def _begin(root: Path, plan: str, inputs: Callable[[], str]) -> dict[str, Any] |
         raise PackError(f"{root} is already a pack, of other sources or other options; give another --out")
     if packed:
         return before["report"]
+    if before and any(name.endswith(".tar") for name in found):
+        _check_format(root, before)
     if before and not goes_on and any(name.endswith(".tar") for name in found):
         raise PackError(
             f"in {root} lies an unfinished packing of other sources, or with other options: run the command that "
@@ -92,7 +133,7 @@ def _begin(root: Path, plan: str, inputs: Callable[[], str]) -> dict[str, Any] |
         if (root / UNFINISHED).is_symlink():
             (root / UNFINISHED).unlink()
         (root / UNFINISHED).touch()
-        write_durably(root / UNFINISHED, json.dumps({"plan": plan}).encode())
+        write_durably(root / UNFINISHED, json.dumps({"plan": plan, "format": _FORMAT}).encode())
     return None
 
 
@@ -105,14 +146,12 @@ def _read(mark: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def complete(
-    root: Path, plan: dict[str, Any], report: dict[str, Any], manifest: dict[str, Any], inputs: str = ""
-) -> None:
+def complete(root: Path, report: dict[str, Any], manifest: dict[str, Any], inputs: str = "") -> None:
     """Write the manifest, the last step, which makes the files a pack.
 
     report: of JSON's types. inputs: equal for equal sources.
     """
-    done = {"plan": _digest(plan), "inputs": inputs, "report": report}
+    done = _read(root / UNFINISHED) | {"inputs": inputs, "report": report}
     write_durably(root / UNFINISHED, json.dumps(done).encode())
     write_manifest(root, manifest)
 
@@ -120,7 +159,7 @@ def complete(
 def _clear(root: Path) -> None:
     """Delete, after the last step, what only a packing that goes on needs, the mark last."""
     for path in root.iterdir():
-        if path.suffix == ".rows" or path.name == METADATA_SCRATCH or path.name.endswith(".tmp"):
+        if _SCRATCH.fullmatch(path.name):
             path.unlink()
     if (root / UNFINISHED).exists():  # should a failing machine bring it back, the same command takes it away again
         os.replace(root / UNFINISHED, root / FINISHED)

@@ -112,11 +112,11 @@ def test_strict_and_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "already a pack" in capsys.readouterr().err
     assert main(["info", str(tmp_path)]) == 1
     assert "is not a pack" in capsys.readouterr().err
-    (tmp_path / "1" / "shard-00000.tar").unlink()
+    (tmp_path / "1" / "shard-00000-000.tar").unlink()
     assert main(["verify", str(tmp_path / "1")]) == 1
     assert "1 problems" in capsys.readouterr().out
     assert main(["preview", str(tmp_path / "1"), "--out", str(tmp_path / "x.png")]) == 1
-    assert "shard-00000.tar, record 0, id a: cannot open the shard" in capsys.readouterr().err
+    assert "shard-00000-000.tar, record 0, id a: cannot open the shard" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text,want", [("1GiB", 1 << 30), ("500MB", 500_000_000), ("1.5k", 1500), ("77", 77)])

@@ -40,13 +40,13 @@ from .pngwriter import png
 from .sealing import make_old
 from .trees import tar_of, write_tree
 
-TABLE, TAR, LOCATIONS = "shard-00000.parquet", "shard-00000.tar", "locations.json"
+TABLE, TAR, LOCATIONS = "shard-00000-000.parquet", "shard-00000-000.tar", "locations.json"
 FILES = (MANIFEST, REMOVED, INDEX, TABLE, LOCATIONS)
 _VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 255, 2**31 - 1, 2**31, -(2**31) - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64,
     10**40, 0.5, float("nan"), float("inf"), -float("inf"), "", "0", "x", "..", ".", "/", "a/b", "\0", "a\0b", "\ud800",
     "\udfff\ud800", "é", "%", "\n", "x" * 5000, [], {}, [[]], [1], ["\ud800"], {"a": 1}, "jpeg", "dct",
-    "shard-00000.tar", "pack.json", "index.arrow", "shard-00000.parquet",
+    "shard-00000-000.tar", "pack.json", "index.arrow", "shard-00000-000.parquet",
 ]  # fmt: skip
 _NUMBERS = [0, 1, -1, 2, 3, 7, 100, 255, 2**15, 2**31 - 1, -(2**31), 2**31, 2**32 - 1, 2**40, 2**63 - 1, -(2**63)]
 

@@ -98,11 +98,11 @@ def test_storage_that_fails_is_logged(
     build([write_tree(tmp_path / "in", {"a.jpg": jpeg(noise(9, 9))})], tmp_path / "pack", workers=1)
     monkeypatch.setattr(faults, "IO_RETRIES_S", (0.0, 0.0))
     loader = DataLoader(ShardDataset(tmp_path / "pack", TINY), 1)
-    (tmp_path / "pack" / "shard-00000.tar").unlink()
+    (tmp_path / "pack" / "shard-00000-000.tar").unlink()
     with caplog.at_level(logging.INFO, logger="pass_loader"), pytest.raises(OSError):
         list(loader)
     told = [record for record in caplog.records if "reading once more" in record.getMessage()]
-    assert len(told) == 2 and all("shard-00000.tar, record 0, id a" in record.getMessage() for record in told)
+    assert len(told) == 2 and all("shard-00000-000.tar, record 0, id a" in record.getMessage() for record in told)
 
 
 def test_what_a_loader_decides_is_logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

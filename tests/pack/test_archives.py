@@ -56,7 +56,7 @@ def test_headers_read(format: int, headers: dict[str, str] | None, tmp_path: Pat
                     assert format == tarfile.USTAR_FORMAT, "too long for it"
     with tarfile.open(path) as tar:
         want = [(m.name, m.offset_data, m.size, m.isfile()) for m in tar if not m.isdir()]
-    found = [(name, offset, length, problem is None) for name, offset, length, problem in members(path)]
+    found = [(m.name, m.offset, m.length, m.problem is None) for m in members(path)]
     assert found == want and len(found) > 20
 
 
@@ -71,7 +71,7 @@ def test_a_damaged_header_is_no_member(tmp_path: Path) -> None:
         damaged[place] ^= 0x10
         (tmp_path / "t.tar").write_bytes(damaged)
         try:
-            names = [name for name, *_ in members(tmp_path / "t.tar")]
+            names = [member.name for member in members(tmp_path / "t.tar")]
         except ValueError as error:
             assert "cut off or damaged" in str(error)
         else:

@@ -334,4 +334,4 @@ def test_more_shards_than_open_files(tmp_path: Path) -> None:
     assert len(Pack(tmp_path / "pack").shards) == 300
     done = subprocess.run([sys.executable, "-c", MANY_SHARDS, tmp_path / "pack"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "shard-00000.tar" in done.stdout and "as many files open as it may, 1024; allow more" in done.stdout
+    assert "shard-00000-000.tar" in done.stdout and "as many files open as it may, 1024; allow more" in done.stdout

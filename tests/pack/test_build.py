@@ -86,7 +86,7 @@ def test_folder_classes_become_labels(tmp_path: Path) -> None:
     assert pack.classes == ["ant", "zebra"]
     labels = {pack.id_of(r): int(pack.column("label")[r]) for r in range(4)}
     assert labels == {"no_class": -1, "ant/0": 0, "ant/deep/er.2": 0, "zebra/1": 1}
-    assert "ant/deep/er%2E2.jpg" in members_of(tmp_path / "pack" / "shard-00000.tar")
+    assert "ant/deep/er%2E2.jpg" in members_of(tmp_path / "pack" / "shard-00000-000.tar")
 
 
 def test_mixed_sources_and_duplicates(tmp_path: Path, pass_files: tuple[Path, Path]) -> None:
@@ -106,7 +106,7 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path, pass_files: tuple[Path, P
         build([pass_files[0]], out, metadata=pass_files[1], shard_bytes=500_000, workers=workers)
         contents.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert contents[0] == contents[1]
-    assert {"pack.json", "index.arrow", "shard-00000.tar", "shard-00000.parquet"} <= set(contents[0])
+    assert {"pack.json", "index.arrow", "shard-00000-000.tar", "shard-00000-000.parquet"} <= set(contents[0])
     assert not any(name.endswith(".tmp") for name in contents[0])
     assert max(len(data) for name, data in contents[0].items() if name.endswith(".tar")) <= 500_000 + 10_240
 
@@ -239,11 +239,11 @@ def test_destinations(tmp_path: Path, pass_files: tuple[Path, Path]) -> None:
     with pytest.raises(PackError, match="thesis.doc"):
         build([pass_files[0]], out)
     (out / "thesis.doc").rename(tmp_path / "thesis.doc")
-    write_tree(out, {"shard-00000.tar": b"a WebDataset of somebody"})
-    with pytest.raises(PackError, match="it holds shard-00000.tar"):
+    write_tree(out, {"shard-00000-000.tar": b"a WebDataset of somebody"})
+    with pytest.raises(PackError, match="it holds shard-00000-000.tar"):
         build([pass_files[0]], out)
-    assert (out / "shard-00000.tar").exists(), "only our own unfinished packing is deleted"
-    write_tree(out, {"unfinished": b"", "shard-00000.tar.tmp": b"half", "shard-00099.tar": b"of a packing cut off"})
+    assert (out / "shard-00000-000.tar").exists(), "only our own unfinished packing is deleted"
+    write_tree(out, {"unfinished": b"", "shard-00000-000.tar.tmp": b"half", "shard-00099.tar": b"of a packing cut off"})
     with pytest.raises(PackError, match="not finished"):
         Pack(out)
     write_tree(out, {"shard-notes.txt": b"mine"})

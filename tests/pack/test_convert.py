@@ -127,7 +127,7 @@ def test_zstd_there_and_back(pack: Path, tmp_path: Path) -> None:
     build([mixed(tmp_path)], tmp_path / "built", codec="dct-zstd")
     build([tmp_path / "in"], tmp_path / "plain")
     convert(tmp_path / "plain", tmp_path / "converted", "dct-zstd")
-    tars = [(tmp_path / name / "shard-00000.tar").read_bytes() for name in ("built", "converted")]
+    tars = [(tmp_path / name).read_bytes() for name in ("built/shard-00000-000.tar", "converted/shard-00000.tar")]
     assert tars[0] == tars[1]
 
 
@@ -301,10 +301,10 @@ def test_killed_anywhere(tmp_path: Path) -> None:
 
 
 def test_another_run_does_not_go_on(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def stops(self: ShardWriter, number: int, *rest: object) -> object:
-        if number >= 1:
+    def stops(self: ShardWriter, name: str, *rest: object) -> object:
+        if name != "shard-00000":
             raise KeyboardInterrupt
-        return write(self, number, *rest)  # type: ignore[arg-type]
+        return write(self, name, *rest)  # type: ignore[arg-type]
 
     write = ShardWriter.write
     monkeypatch.setattr(ShardWriter, "write", stops)
@@ -314,7 +314,7 @@ def test_another_run_does_not_go_on(pack: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(PackError, match="unfinished packing of other sources, or with other options"):
         convert(pack, tmp_path / "new", "jpeg")
     with pytest.raises(PackError, match="unfinished"):
-        build([pack / "shard-00000.tar"], tmp_path / "new")
+        build([pack / "shard-00000-000.tar"], tmp_path / "new")
     convert(pack, tmp_path / "new", "dct")
     assert verify(tmp_path / "new", decode=True) == []
 

@@ -142,7 +142,8 @@ def test_links_in_the_way_of_a_packing(tmp_path: Path) -> None:
     victim, root = tmp_path / "victim", tmp_path / "pack"
     victim.write_text("mine")
     root.mkdir()
-    names = ["shard-00000.tar", "shard-00000.rows", "shard-00000.parquet", "refused.jsonl", "pack.json", "finished"]
+    names = [f"shard-00000-000.{suffix}" for suffix in ("tar", "rows", "parquet")]
+    names += ["refused.jsonl", "pack.json", "finished"]
     for name in ["unfinished", "metadata.scratch", *names, *(f"{name}.tmp" for name in [*names, "unfinished"])]:
         if name not in ("pack.json", "finished"):
             (root / name).symlink_to(victim if name != "unfinished" else tmp_path / "new")

@@ -26,7 +26,7 @@ def tars(pass_files: tuple[Path, Path], tmp_path: Path) -> list[Path]:
     folder.mkdir()
     first = Path(shutil.copy(pass_files[0], folder / "PASS.0.tar"))
     build([write_tree(tmp_path / "more", {f"m{i}.jpg": jpeg(noise(9, 9, i)) for i in range(3)})], tmp_path / "p")
-    return [first, Path(shutil.copy(tmp_path / "p" / "shard-00000.tar", folder / "PASS.1.tar"))]
+    return [first, Path(shutil.copy(tmp_path / "p" / "shard-00000-000.tar", folder / "PASS.1.tar"))]
 
 
 def test_reads_out_of_the_tars(tars: list[Path], tmp_path: Path, pass_files: tuple[Path, Path]) -> None:
@@ -49,7 +49,7 @@ def test_reads_out_of_the_tars(tars: list[Path], tmp_path: Path, pass_files: tup
 def test_in_place_is_the_same_on_any_number_of_workers(tars: list[Path], tmp_path: Path) -> None:
     for workers in (1, 4):
         index(tars, tmp_path / str(workers), workers=workers)
-    for name in ("pack.json", "index.arrow", "shard-00001.parquet"):
+    for name in ("pack.json", "index.arrow", "shard-00000-001.parquet"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
     assert str(tmp_path) not in (tmp_path / "1" / "pack.json").read_text(), "no paths of the machine"
 
@@ -113,7 +113,7 @@ def test_purge_leaves_foreign_tars_alone(tars: list[Path], tmp_path: Path, pass_
     gone = tars[0].read_bytes()[(row := Pack(out).row(4))["offset"] :][: row["length"]]
     for path in (tmp_path / "own").iterdir():
         assert gone not in path.read_bytes()
-    assert picture in (tmp_path / "own" / "shard-00000.tar").read_bytes(), "the search finds what is there"
+    assert picture in (tmp_path / "own" / "shard-00000-000.tar").read_bytes(), "the search finds what is there"
 
 
 def test_what_cannot_be_read_in_place(tars: list[Path], tmp_path: Path) -> None:

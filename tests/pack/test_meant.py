@@ -325,7 +325,7 @@ def test_what_does_not_go_together_ends_early(tmp_path: Path) -> None:
     )):  # fmt: skip
         with pytest.raises(PackError, match=words):
             build([names, second], tmp_path / str(number), metadata=table, shard_bytes=1)
-        assert not (tmp_path / str(number) / "shard-00001.tar").exists()
+        assert not (tmp_path / str(number) / "shard-00000-001.tar").exists()
 
 
 def test_what_was_said_is_kept(tmp_path: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 from pathlib import Path
 
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import Pack, build, report
+from pass_loader.pack import Pack, build, report, task
 from pass_loader.cli.main import main
 from pass_loader.pack.report import Refusal
 from pass_loader.pack.sources import Entry
@@ -19,7 +18,6 @@ from ..helpers.corpus import jpeg, noise
 from ..helpers.trees import contents, tar_of, write_tree
 
 
-BUILD = importlib.import_module("pass_loader.pack.build")  # the package's own name is the function's
 COUNT = 200
 
 
@@ -39,7 +37,7 @@ def refused_by(pack: Path) -> list[Refusal]:
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(BUILD, "_SHARD_RECORDS", 10)
+    monkeypatch.setattr(task, "SHARD_RECORDS", 10)
     monkeypatch.setattr(report, "KEPT", 7)
     alive = 0
 
@@ -60,7 +58,7 @@ def test_memory_does_not_grow_with_refusals(tmp_path: Path, monkeypatch: pytest.
 def test_every_refusal_stays_findable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same order and to the same byte on any number of workers; no file where nothing was refused."""
     sources = sources_of(tmp_path)
-    monkeypatch.setattr(BUILD, "_SHARD_RECORDS", 50)
+    monkeypatch.setattr(task, "SHARD_RECORDS", 50)
     for workers in (1, 4):
         build(sources, tmp_path / f"{workers}", workers=workers)
     found = refused_by(tmp_path / "1")

@@ -36,7 +36,7 @@ def rewrite(path: Path, **columns: object) -> None:
 def test_verify_finds_what_is_wrong(copy: Path) -> None:
     assert verify(copy) == []
     pack = Pack(copy)
-    shard, table = copy / "shard-00000.tar", copy / "shard-00000.parquet"
+    shard, table = copy / "shard-00000-000.tar", copy / "shard-00000-000.parquet"
     row = pack.row(1)
     whole = shard.read_bytes(), table.read_bytes()
 
@@ -52,9 +52,9 @@ def test_verify_finds_what_is_wrong(copy: Path) -> None:
     changed = bytearray(whole[0])
     changed[row["offset"] + row["length"] // 2] ^= 1
     shard.write_bytes(changed)
-    assert f"shard-00000.tar, record 1, id {row['id']}: CRC32C" in problems()
+    assert f"shard-00000-000.tar, record 1, id {row['id']}: CRC32C" in problems()
     shard.write_bytes(whole[0][: row["offset"] + 100])
-    assert "shard-00000.tar" in problems()
+    assert "shard-00000-000.tar" in problems()
     shard.unlink()
     assert "No such file" in problems()
     for column, change in (("offset", lambda v: v + 512), ("length", lambda v: v - 1), ("id", "other")):
@@ -85,8 +85,8 @@ def test_index_is_rebuilt_when_missing(copy: Path) -> None:
         with pytest.raises(PackError, match="delete it to have it rebuilt"):
             Pack(copy)
     (copy / "index.arrow").unlink()
-    (copy / "shard-00000.parquet").write_bytes(b"junk")
-    assert "shard-00000.parquet" in "".join(verify(copy))
+    (copy / "shard-00000-000.parquet").write_bytes(b"junk")
+    assert "shard-00000-000.parquet" in "".join(verify(copy))
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,7 @@ def test_out_is_a_file(tmp_path: Path, copy: Path) -> None:
     tree = write_tree(tmp_path / "in", {"1.jpg": jpeg(noise(9, 9)), "file": b""})
     for out in (tree / "file", tree / "file" / "below"):
         with pytest.raises(PackError, match="give another --out"):
-            build([copy / "shard-00000.tar"], out)
+            build([copy / "shard-00000-000.tar"], out)
         with pytest.raises(PackError, match="give another --out"):
             export(copy, out, "folder")
 

@@ -120,14 +120,16 @@ def test_a_linked_shard_is_not_purged(small: Path, tmp_path: Path) -> None:
     """A link's deletion leaves the bytes where it points to."""
     remove(small, ["id0"], reason="x")
     away = small.parent / "away.tar"
-    (small / "shard-00000.tar").rename(away)
-    (small / "shard-00000.tar").symlink_to(away)
+    (small / "shard-00000-000.tar").rename(away)
+    (small / "shard-00000-000.tar").symlink_to(away)
     before = contents(small)
-    with pytest.raises(PackError, match="shard-00000.tar is a link to .*away.tar.*its bytes would stay there.*move it"):
+    with pytest.raises(
+        PackError, match="shard-00000-000.tar is a link to .*away.tar.*its bytes would stay there.*move it"
+    ):
         purge(small)
     assert contents(small) == before
-    (small / "shard-00000.tar").unlink()
-    away.rename(small / "shard-00000.tar")
+    (small / "shard-00000-000.tar").unlink()
+    away.rename(small / "shard-00000-000.tar")
     assert purge(small).records == 1
 
 
@@ -169,7 +171,7 @@ def test_purge_erases_and_keeps(small: Path) -> None:
     late = Samples(small, RECIPE)
     assert late.read(9) == before[9]
     generation = samples.pack.generation
-    other = contents(small)["shard-00003.tar"]
+    other = contents(small)["shard-00000-003.tar"]
     remove(small, [f"id{i}" for i in GONE], reason="asked")
     assert any(before[0] in data for data in contents(small).values()), "the search finds bytes"
     assert purge(small).records == 5
@@ -181,7 +183,7 @@ def test_purge_erases_and_keeps(small: Path) -> None:
         rows = {row["record"]: row for row in pq.read_table(table).to_pylist()}
         assert all(rows[r]["unickname"] == (None if r in GONE else f"creator-{r}") for r in rows)
     assert verify(small) == []
-    assert contents(small)["shard-00003.tar"] == other, "a shard without removed records stays as it is"
+    assert contents(small)["shard-00000-003.tar"] == other, "a shard without removed records stays as it is"
     opened = Samples(small, RECIPE)
     assert opened.pack.pack_id == samples.pack.pack_id and len(opened) == 5 and opened.pack.records == 10
     assert [opened.id_of(r) for r in range(10)] == [f"id{i}" for i in range(10)]
@@ -222,7 +224,7 @@ def test_purge_twice(small: Path) -> None:
     remove(small, ["id1", "id9"], reason="y")
     assert purge(small).shards == 2 and verify(small) == []
     assert sorted(p.name for p in small.glob("*.tar")) == [
-        "shard-00000-r2.tar", "shard-00001.tar", "shard-00002.tar", "shard-00003.tar", "shard-00004-r2.tar",
+        "shard-00000-001.tar", "shard-00000-002.tar", "shard-00000-003.tar", "shard-00000-r2.tar", "shard-00004-r2.tar",
     ]  # fmt: skip
     assert sorted(p.name for p in small.glob("index*")) == ["index-r2.arrow"]
     log = [json.loads(line) for line in (small / "removed.jsonl").read_text().splitlines()]
@@ -277,10 +279,10 @@ def test_purge_killed_anywhere(small: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_shard_stops_a_purge(small: Path) -> None:
     remove(small, ["id0"], reason="x")
-    tar = small / "shard-00000.tar"
+    tar = small / "shard-00000-000.tar"
     tar.write_bytes(tar.read_bytes()[:1500])
     before = contents(small)
-    with pytest.raises(PackError, match="shard-00000.tar is cut off: record 1, id id1"):
+    with pytest.raises(PackError, match="shard-00000-000.tar is cut off: record 1, id id1"):
         purge(small)
     assert contents(small) == before
     (small / "purging").write_text(json.dumps({"revision": 1, "old": ["../x"], "new": [], "records": []}))
@@ -314,7 +316,7 @@ def test_versions(small: Path, tmp_path: Path) -> None:
     assert list(done.changed) == ["id2", "id6"]
     found = diff(small, newer)
     assert (found.gone, found.common, found.removed, found.added) == ([], 7, 1, 1)
-    pq.write_table(pq.read_table(small / "shard-00000.parquet", columns=["id"]), tmp_path / "t.parquet")
+    pq.write_table(pq.read_table(small / "shard-00000-000.parquet", columns=["id"]), tmp_path / "t.parquet")
     assert len(diff(small, tmp_path / "t.parquet", key="id").gone) == 5
     with pytest.raises(PackError, match="is it the right file"):
         remove(small, not_in=tmp_path / "t.parquet", key="id", reason="x")

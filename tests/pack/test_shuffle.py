@@ -67,10 +67,10 @@ def test_a_packing_that_was_cut_off(classes: Path, tmp_path: Path, monkeypatch: 
     packed(classes, tmp_path / "whole", shuffle=7)
     write = ShardWriter.write
 
-    def failing(self: ShardWriter, number: int, *given: object, **named: object) -> object:
-        if number == 3:
+    def failing(self: ShardWriter, name: str, *given: object, **named: object) -> object:
+        if name == "shard-00000-003":
             raise PackError("cut off")
-        return write(self, number, *given, **named)  # type: ignore[arg-type]
+        return write(self, name, *given, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(ShardWriter, "write", failing)
     with pytest.raises(PackError, match="cut off"):

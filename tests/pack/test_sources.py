@@ -244,11 +244,11 @@ def test_export_is_whole_or_absent(full: Path, tmp_path: Path) -> None:
     os.makedirs(tmp_path / "there")
     with pytest.raises(PackError, match="there exists"):
         export(full, tmp_path / "there", "folder")
-    tar = full / "shard-00000.tar"
+    tar = full / "shard-00000-000.tar"
     data = bytearray(tar.read_bytes())
     data[Pack(full).row(0)["offset"] + 40] ^= 1
     tar.write_bytes(data)
-    with pytest.raises(PackError, match="shard-00000.tar, record 0, id ant/100%: CRC32C"):
+    with pytest.raises(PackError, match="shard-00000-000.tar, record 0, id ant/100%: CRC32C"):
         export(full, tmp_path / "out", "webdataset")
     assert not (tmp_path / "out").exists()
     with pytest.raises(PackError, match="out.unfinished exists"):

@@ -88,11 +88,13 @@ def flipped(path: Path, bits: Iterable[int]) -> Iterator[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
+@pytest.mark.parametrize(
+    "name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000-000.parquet"]
+)
 def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
     """Of the two large files one bit of each byte; the CRC that finds one finds its neighbours."""
     whole = (tiny / name).read_bytes()
-    large = name in ("index.arrow", "shard-00000.parquet")
+    large = name in ("index.arrow", "shard-00000-000.parquet")
     bits = [8 * byte + (byte % 8) for byte in range(len(whole))] if large else range(8 * len(whole))
     assert verify(tiny, workers=1) == []
     missed = [bit for bit in flipped(tiny / name, bits) if not verify(tiny, workers=1)]
@@ -102,7 +104,7 @@ def test_every_flipped_bit_is_found(tiny: Path, name: str) -> None:
 @pytest.mark.slow
 def test_flipped_bits_of_a_tar(tiny: Path) -> None:
     """A bit of a member's header, or one after the picture, is found where it changes what is read."""
-    shard = tiny / "shard-00000.tar"
+    shard = tiny / "shard-00000-000.tar"
 
     def read() -> list[object]:
         with tarfile.open(shard) as tar:
@@ -124,7 +126,9 @@ def test_a_field_of_the_index_that_nobody_reads(tiny: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000.parquet"])
+@pytest.mark.parametrize(
+    "name", ["removed.jsonl", "pack.json", "refused.jsonl", "index.arrow", "shard-00000-000.parquet"]
+)
 def test_every_truncation_is_found(tiny: Path, name: str) -> None:
     whole = (tiny / name).read_bytes()
     for length in range(0, len(whole), 1 if name in ("removed.jsonl", "pack.json", "refused.jsonl") else 13):
@@ -206,7 +210,7 @@ def test_lines_after_those_that_are_counted_hold(pack: Path) -> None:
     assert purge(pack).records == 2 and verify(pack) == [] and read_manifest(pack)["removed"]["lines"] == 6
 
 
-@pytest.mark.parametrize("name", ["shard-00001.parquet", "index.arrow", "refused.jsonl"])
+@pytest.mark.parametrize("name", ["shard-00000-001.parquet", "index.arrow", "refused.jsonl"])
 def test_a_change_does_not_hide_damage(pack: Path, name: str) -> None:
     """CRCs are computed of files that were written, and taken over of all others."""
     whole = (pack / name).read_bytes()

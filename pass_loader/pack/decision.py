@@ -1,0 +1,150 @@
+"""What the shards of all tasks decide together: which pictures with an id or bytes that came before are left out.
+
+The first in the plan's order stays. A shard that holds one that goes is written again without it, from its own tar.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from .. import _C
+from ..errors import PackError
+from . import arrow
+from .direct import DirectWriter
+from .layout import append_member, deleted_on_error, end_tar, member_name, publish, sync_directory, temporary_of
+from .own_columns import OwnColumns
+from .plan import Plan
+from .repeats import FileArray, Firsts
+from .report import Refusal
+from .shards import Shard
+from .source import IDS
+
+SAME_ID, SAME_BYTES = "its id was packed before", "its bytes were packed before"
+
+
+def drop_repeated(root: Path, plan: Plan, names: list[str], workers: int) -> None:
+    """Take out of the shards, which are named in the plan's order, the pictures with an id or bytes that came before.
+
+    Raises PackError where the plan's on_duplicate is "error" and there is one.
+    """
+    on_duplicate = plan.options.on_duplicate
+    counts = [len(Shard.load(root, name)) for name in names]
+    total = sum(counts)
+    by_id = Firsts(root, total)
+    by_bytes = Firsts(root, total) if on_duplicate != "keep" else None
+    columns = [f"{way}_id" for way in IDS]
+    ids = FileArray(root, np.dtype([(column, "<u4") for column in columns]), total).array
+    row = 0
+    for name, count in zip(names, counts):
+        rows = Shard.load(root, name).rows
+        by_id.add(rows.column("key"))
+        if by_bytes is not None:
+            by_bytes.add(rows.column("digest"))
+        for column in columns:
+            ids[column][row : row + count] = arrow.to_numpy(rows.column(column))
+        row += count
+    first_id = by_id.sort()
+    reasons = FileArray(root, np.dtype(np.uint8), total).array  # 0: it stays; 1: same id; 2: same bytes
+    if by_bytes is None:
+        np.not_equal(first_id, 0, out=reasons, casting="unsafe")
+    else:
+        _judge(root, first_id, by_bytes.sort(), reasons)
+    row = 0
+    with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
+        pending = []
+        for name, count in zip(names, counts):
+            why, first = np.array(reasons[row : row + count]), np.array(first_id[row : row + count])
+            if why.any():
+                if on_duplicate == "error":
+                    raise _first_of(Shard.load(root, name), why)
+                same = np.flatnonzero(why == 1)
+                own, other = ids[row + same], ids[first[same] - 1]
+                apart = {way: int(np.count_nonzero(own[f"{way}_id"] != other[f"{way}_id"])) for way in IDS}
+                pending.append(pool.submit(_rewrite, root, name, why, apart, plan.inputs, plan.options.gps))
+            row += count
+        for future in pending:
+            future.result()
+
+
+def _judge(root: Path, first_id: np.ndarray, first_bytes: np.ndarray, reasons: np.ndarray) -> None:
+    """Go through the rows that are not the first with their id and bytes: whether one stays depends on those before."""
+    has_id, has_bytes = (FileArray(root, np.dtype(bool), len(reasons)).array for _ in range(2))  # of a first: is taken
+    step = 1 << 20
+    for start in range(0, len(reasons), step):
+        chunk = slice(start, start + step)
+        unclear = (first_id[chunk] != 0) | (first_bytes[chunk] != 0)
+        has_id[chunk] = has_bytes[chunk] = ~unclear
+    for start in range(0, len(reasons), step):
+        chunk = slice(start, start + step)
+        for row in (start + np.flatnonzero((first_id[chunk] != 0) | (first_bytes[chunk] != 0))).tolist():
+            id, bytes_ = (int(first[row]) - 1 if first[row] else row for first in (first_id, first_bytes))
+            if has_id[id]:
+                reasons[row] = 1
+            elif has_bytes[bytes_]:
+                reasons[row] = 2
+            else:
+                has_id[id] = has_bytes[bytes_] = True
+
+
+def _first_of(shard: Shard, why: np.ndarray) -> PackError:
+    place = int(np.flatnonzero(why)[0])
+    refused = _refusals(shard, why)[0]
+    return PackError(f"{refused.file} (id {shard.rows.column('id')[place]}): {refused.reason} "
+                     "(--on-duplicate first leaves it out)")  # fmt: skip
+
+
+def _refusals(shard: Shard, why: np.ndarray) -> list[Refusal]:
+    gone = shard.rows.take(arrow.numbers(np.flatnonzero(why)))
+    reasons = [SAME_ID if reason == 1 else SAME_BYTES for reason in why[why != 0]]
+    return [
+        Refusal(file, id, reason)
+        for file, id, reason in zip(gone.column("file").to_pylist(), gone.column("id").to_pylist(), reasons)
+    ]
+
+
+def _rewrite(root: Path, name: str, why: np.ndarray, apart: dict[str, int], inputs: str, gps: bool) -> None:
+    """Write a shard again without the rows that go.
+
+    Its rows are deleted first: cut off here, the shard counts as not written, and its task runs again.
+    """
+    old = Shard.load(root, name)
+    new = replace(old, rows=old.rows.take(arrow.numbers(np.flatnonzero(why == 0))), repeats_of=inputs)
+    new.own = OwnColumns.of(new.rows, gps)
+    new.refused = [*old.refused, *_refusals(old, why)]
+    new.same_id += int(np.count_nonzero(why == 1))
+    new.ids_apart = {way: count + old.ids_apart.get(way, 0) for way, count in apart.items()}
+    path = root / old.tar
+    files: list[tuple[Path, Path]] = []
+    if old.source is None and len(new):
+        temporary = temporary_of(path)
+        with deleted_on_error(temporary):
+            with open(path, "rb") as tar, DirectWriter(temporary) as file:
+                new.rows = _copy(tar.fileno(), path, file, new.rows)
+        new.tar_bytes = temporary.stat().st_size
+        files = [(temporary, path)]
+    temporary, rows = new.save(root)
+    rows.unlink()
+    sync_directory(root)
+    if old.source is None and not len(new):
+        path.unlink()
+    publish(*files, (temporary, rows))
+
+
+def _copy(descriptor: int, path: Path, file: DirectWriter, rows: pa.Table) -> pa.Table:
+    """Append the members of these rows; return the rows with their new offsets."""
+    places = zip(*(rows.column(name).to_pylist() for name in ("id", "codec", "offset", "length", "crc32c")))
+    offsets = []
+    for id, codec, offset, length, crc in places:
+        data = os.pread(descriptor, length, offset)
+        if len(data) != length or _C.crc32c(data) != crc:
+            raise PackError(f"{path} is not as it was written: {id} is damaged; delete it and run its task again")
+        offsets.append(append_member(file, member_name(id, codec), data))
+    end_tar(file)
+    place = rows.schema.get_field_index("offset")
+    return rows.set_column(place, "offset", arrow.numbers(np.array(offsets, np.int64)))

@@ -1,0 +1,68 @@
+"""The last part of a packing, when all tasks are done: what only all of them together decide, and what that makes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from ..errors import PackError
+from .decision import drop_repeated
+from .finish import Finish
+from .layout import shard_files
+from .metadata import Metadata
+from .own_columns import OwnColumns
+from .plan import Plan
+from .report import Refusals, Report
+from .shards import Shard
+from .task import Note, refused_path
+from .workplace import complete
+
+
+def merge_tasks(root: Path, plan: Plan, notes: list[Note], workers: int) -> Report:
+    """Make the pack of what the tasks have left. Hold the directory. notes: of all tasks, in order."""
+    drop_repeated(root, plan, [name for note in notes for name in note.shards], workers)
+    report = Report(without_metadata=None if plan.metadata is None else 0, checked_md5=plan.checked_md5)
+    own = OwnColumns()
+    with_pictures = _collect(root, notes, report, own)
+    if not with_pictures:
+        raise PackError(f"no picture could be packed:\n{report}")
+    foreign = {int(source): stamp for note in notes for source, stamp in note.foreign.items()}
+    table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
+    finish = Finish(root, plan, with_pictures, own, foreign, table)
+    shards, pack_id = finish.tables(report)
+    _delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
+    complete(root, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
+    return report
+
+
+def _collect(root: Path, notes: list[Note], report: Report, own: OwnColumns) -> list[str]:
+    """Put what was refused into the report and refused.jsonl, and what sources say into `own`.
+
+    Returns the names of the shards with pictures.
+    """
+    refusals = Refusals(root)
+    beside: Counter[str] = Counter()
+    apart: Counter[str] = Counter()
+    found = []
+    for task, note in enumerate(notes):
+        beside.update(note.beside)
+        refusals.add_file(refused_path(root, task))
+        for name in note.shards:
+            shard = Shard.load(root, name)
+            refusals.add(shard.refused)
+            report.same_id += shard.same_id
+            apart.update(shard.ids_apart)
+            own.merge(shard.own)
+            if len(shard):
+                found.append(name)
+    report.beside, report.ids_apart = dict(beside), dict(+apart)
+    refusals.save(report)
+    return found
+
+
+def _delete_others(root: Path, kept: set[str]) -> None:
+    """Delete shards of an earlier plan: its sources changed, and it had more of them."""
+    for name in shard_files(root):
+        if name not in kept:
+            (root / name).unlink()
