@@ -250,6 +250,7 @@ def test_with_debians_python(wheel: Path, tmp_path: Path) -> None:
 def run_scenario(python: list[str | Path], root: Path, environment: dict[str, str], absent: list[str]) -> str:
     (root / "run").mkdir()
     command = [*python, SCENARIO, root / "run", *absent]
+    environment = environment | {"PASS_LOADER_LONG": "1" if LONG else "0"}
     done = subprocess.run([str(word) for word in command], env=environment, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)

@@ -24,6 +24,7 @@ from pass_loader import Samples, _C, recipes
 from pass_loader.recipes import reference
 
 SAMPLES = 50
+STORMS = 40 if os.environ.get("PASS_LOADER_LONG", "0") != "0" else 1
 
 
 def write_pictures(folder: Path) -> None:
@@ -96,7 +97,7 @@ def check_threads(pack: Path) -> None:
         try:
             start.wait()
             assert shared[0][0].wait() == [] and bytes_of(shared[0][1]) == want[3]
-            for turn in range(SAMPLES):
+            for turn in range(SAMPLES * STORMS):
                 record = (turn * 7 + number) % SAMPLES
                 batch, views = submit(record)
                 decoder.decode(samples.read(record))
