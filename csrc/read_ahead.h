@@ -54,6 +54,8 @@ class ReadAhead::Loan {
   Loan(Loan&& other) noexcept : state_(other.state_), ticket_(other.ticket_) { other.ticket_ = nullptr; }
   ~Loan();
 
+  bool is_empty() const { return ticket_ == nullptr; }
+
   // As ShardReader::read, of the same record. The bytes are in the ring or in `buffer`.
   std::span<const uint8_t> read(const ShardReader& reader, int64_t record, Scratch<uint8_t>& buffer) const;
 

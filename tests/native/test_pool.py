@@ -42,7 +42,8 @@ def test_batches_are_cancelled_and_dropped_at_random(tmp_path: Path) -> None:
 
 def test_records_are_announced_taken_and_dropped_at_random(tmp_path: Path) -> None:
     """Kills: room that is used again too early; a reader that writes for a dropped batch into another's room; a wait
-    for a read that nobody begins; bytes whose CRC does not fit; a failed read that is an error of its own."""
+    for a read that nobody begins; bytes whose CRC does not fit; a failed read that is an error of its own; a failed
+    read that is handed on; a record lent twice; tickets or room that are not given back; another record's ticket."""
     said = run_storm(tmp_path, "read_ahead_storm", ["read_ahead", "shard", "crc32c", "isa"], str(tmp_path / "a.tar"))
     from_ring, late, cached, left, readers = (int(said[place]) for place in (0, 4, 6, 8, 10))
     assert min(from_ring, late, cached, left, readers) > 5, said
