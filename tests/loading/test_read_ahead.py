@@ -24,27 +24,38 @@ TINY = recipes.mocov2(size=8)
 
 # Prints a digest of all batches, the error that ended them, and what became of the records.
 CODE = """
-import hashlib, json, os, sys
+import gc, hashlib, json, os, sys
 import numpy as np
 import pass_loader
 from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader.pack import purge, remove
 from tests.helpers.recipes import WITH_HEATMAPS
 
 def tensors(batch):
     parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
     return [batch] if hasattr(batch, "numpy") else [tensor for part in parts for tensor in tensors(part)]
 
-how, path, others, *numbers = sys.argv[1:]
-read_ahead, threads, cut_at = map(int, numbers)
+how, path, others, *numbers, options = sys.argv[1:]
+read_ahead, threads, cut_at, purge_at, fork_at = map(int, numbers)
 recipe = {"plain": recipes.dino(local_crops=2, global_size=32, local_size=16), "heatmaps": WITH_HEATMAPS,
           "companions": recipes.genview(size=16)}[how]
 dataset = ShardDataset(path, recipe, seed=3, **({} if how == "plain" else {how: others}))
 order = np.random.default_rng(0).permutation(np.arange(120) % len(dataset)).tolist()
-loader = DataLoader(dataset, 4, sampler=order, num_workers=threads, read_ahead=read_ahead)
+loader = DataLoader(dataset, 4, sampler=order, num_workers=threads, read_ahead=read_ahead, **json.loads(options))
 digest, batches, said = hashlib.sha256(), iter(loader), ""
 for number in range(30):
     if number == cut_at:
         os.truncate(dataset.pack.tar_paths()[0], 5000)
+    if number == purge_at:  # the epoch ends here, with records of it in the ring
+        gone = sorted(set(order[4 * number : 4 * number + 8]))
+        remove(path, dataset.pack.ids(np.array(gone)), reason="test")
+        purge(path)
+        order[:] = [position % (len(dataset) - len(gone)) for position in order]
+        batches = iter(loader)
+    if number == fork_at and os.fork() == 0:
+        del batches, loader
+        gc.collect()
+        os._exit(0)
     try:
         batch = next(batches)
     except (pass_loader.RecordError, pass_loader.ShardError) as error:
@@ -52,7 +63,10 @@ for number in range(30):
         break
     for tensor in tensors(batch):
         digest.update(tensor.numpy().tobytes())
-print(json.dumps([digest.hexdigest(), said, loader.stats()["read_ahead"]]))
+counts = loader.stats()["read_ahead"]
+if fork_at >= 0:
+    assert os.wait()[1] == 0, "the child ends as it should"
+print(json.dumps([digest.hexdigest(), said, counts]))
 """
 
 
@@ -62,8 +76,11 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def loaded(shim: Path, pack: Path, read_ahead: int, *, ms: str = "3", threads: int = 2, cut_at: int = -1,
-           how: str = "plain", others: Path | str = "") -> tuple[str, str, dict[str, Any]]:  # fmt: skip
-    command = [sys.executable, "-c", CODE, how, str(pack), str(others), str(read_ahead), str(threads), str(cut_at)]
+           purge_at: int = -1, fork_at: int = -1, how: str = "plain", others: Path | str = "",
+           **options: Any) -> tuple[str, str, dict[str, Any]]:  # fmt: skip
+    """Run CODE. Returns the digest of its batches, the error that ended them, and what became of the records."""
+    numbers = map(str, (read_ahead, threads, cut_at, purge_at, fork_at))
+    command = [sys.executable, "-c", CODE, how, str(pack), str(others), *numbers, json.dumps(options)]
     environment = {**os.environ, "LD_PRELOAD": str(shim), "SLOW_READS": ms}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -116,6 +133,35 @@ def test_failing_storage_is_told_in_the_same_words(shim: Path, pack: Path, tmp_p
         *_, words, _ = loaded(shim, copy, read_ahead, cut_at=4)
         said.append(words)
     assert all("it was cut off or replaced" in words for words in said)
+
+
+@pytest.mark.slow
+def test_after_a_purge(shim: Path, pack: Path, tmp_path: Path) -> None:
+    """In mid-epoch: what was announced is dropped, and the shards are other files. Kills: tickets of the last epoch."""
+    found = []
+    for read_ahead in (0, 64):
+        copy = shutil.copytree(pack, tmp_path / f"{read_ahead}" / "pack")
+        found.append(loaded(shim, copy, read_ahead, purge_at=10))
+    assert found[0][:2] == found[1][:2] and found[0][1] == ""
+    assert found[1][2]["from_ring"] > 50
+
+
+@pytest.mark.slow
+def test_a_child_of_a_process_that_reads_ahead(shim: Path, pack: Path) -> None:
+    """Kills: a child that waits for threads that it does not have."""
+    alone, *_ = loaded(shim, pack, 0)
+    ahead, said, counts = loaded(shim, pack, 64, fork_at=10)
+    assert alone == ahead and said == "" and counts["from_ring"] > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefetch_bytes", [1, 40_000, 400_000])
+def test_a_ring_that_is_small(shim: Path, pack: Path, prefetch_bytes: int) -> None:
+    """Down to one without room for any record. Kills: bytes of a record over those of another; a wait without end."""
+    alone, *_ = loaded(shim, pack, 0)
+    ahead, said, counts = loaded(shim, pack, 64, prefetch_bytes=prefetch_bytes)
+    assert alone == ahead and said == ""
+    assert counts["left"] > 0 if prefetch_bytes > 1 else counts["from_ring"] == 0
 
 
 def test_a_warm_cache_is_left_to_the_threads(tiny: Path) -> None:

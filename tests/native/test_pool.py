@@ -1,5 +1,5 @@
-"""The promises of csrc/pool.h and csrc/read_ahead.h under sanitizers: the storms in tests/native/pool with these files and
-what they need, no pictures."""
+"""The promises of csrc/pool.h and csrc/read_ahead.h under sanitizers: the storms in tests/native/pool with these files
+and what they need, no pictures."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_batches_are_cancelled_and_dropped_at_random(tmp_path: Path) -> None:
 def test_records_are_announced_taken_and_dropped_at_random(tmp_path: Path, sanitizer: str) -> None:
     """Kills: room that is used again too early; a reader that writes for a dropped batch into another's room; a wait
     for a read that nobody begins; bytes whose CRC does not fit; a failed read that is an error of its own; a failed
-    read that is handed on; a record lent twice; tickets or room that are not given back; another record's ticket; bytes beyond
-    the ring's end."""
+    read that is handed on; a record lent twice; tickets or room that are not given back; another record's ticket;
+    bytes beyond the ring's end."""
     sources = ["read_ahead", "shard", "crc32c", "isa"]
     said = run_storm(tmp_path, "read_ahead_storm", sanitizer, sources, str(tmp_path / "a.tar"))
     from_ring, late, cached, left, readers = (int(said[place]) for place in (0, 4, 6, 8, 10))
