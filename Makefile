@@ -7,6 +7,7 @@
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
+# make ray    packing on a Ray cluster on this machine, 200 workers killed at random
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
 # make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this
@@ -30,7 +31,7 @@ sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu cs
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 
-.PHONY: setup demo check test long lint docs bench sanitize fuzz cuda aarch64 wheels lowest print-lowest clean
+.PHONY: setup demo check test long lint docs bench sanitize fuzz ray cuda aarch64 wheels lowest print-lowest clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -43,6 +44,7 @@ check: setup
 # More random trials of each kind (tests/helpers/trials.py), then what has targets of its own.
 long: setup $(VENV)/pillow12/.installed
 	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long"
+	$(MAKE) ray
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 	$(MAKE) sanitize aarch64
 	PASS_LOADER_LONG=1 $(MAKE) wheels PROCESSORS="x86_64 aarch64"
@@ -125,6 +127,10 @@ cuda: setup
 	for tool in memcheck racecheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
 	  $(bin)/python -m pytest -q -m cuda tests/native/test_cuda_kernels.py || exit 1; done
 
+# Packing on a Ray cluster of this machine, workers killed at random. Its tests are skipped where Ray is not installed.
+ray: setup $(VENV)/ray/.installed
+	PASS_LOADER_LONG=1 PYTHONPATH=$(CURDIR)/$(VENV)/ray $(bin)/python -m pytest -q tests/pack/test_ray.py
+
 aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
 	@$(call need,qemu-aarch64-static,qemu-user-static)
@@ -206,6 +212,10 @@ $(VENV)/.built: $(VENV)/.installed $(sources)
 # Pillow 12 beside the installed 13, for the tests that say so.
 $(VENV)/pillow12/.installed: $(VENV)/.installed
 	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow12 "$(PILLOW12)"
+	touch $@
+
+$(VENV)/ray/.installed: $(VENV)/.installed
+	$(bin)/pip install -q --upgrade --target $(VENV)/ray "$$(sed -n 's/^ray = \["\([^"]*\)"\].*/\1/p' pyproject.toml)"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built

@@ -15,6 +15,7 @@ from ..pack.export import FORMATS, export
 from ..pack.foreign import locate
 from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
+from ..pack.ray_runner import RUNNERS
 from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
@@ -62,6 +63,7 @@ def add_source_commands(commands: Any) -> None:
     _add_sources(make)
     _add_packing(make)
     _add_workers(make)
+    _add_runner(make)
     _add_strict(make)
     _add_writing(make)
     make.set_defaults(run=_build)
@@ -70,6 +72,7 @@ def add_source_commands(commands: Any) -> None:
     refer.add_argument("sources", nargs="+", type=Path, metavar="TAR")
     _add_packing(refer)
     _add_workers(refer)
+    _add_runner(refer)
     _add_strict(refer)
     refer.set_defaults(run=_index)
 
@@ -175,6 +178,16 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
 
 
+def _add_runner(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runner", choices=RUNNERS, default="local",
+        help="run the tasks here, or on a Ray cluster that sees the same files; there --workers are a task's (local)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ray-address", default=None, metavar="ADDRESS", help="of the cluster; default: RAY_ADDRESS, or one here"
+    )
+
+
 def _add_strict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="exit with 1 where anything was refused")
 
@@ -209,6 +222,10 @@ def _writing(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
+def _running(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("workers", "runner", "ray_address")}
+
+
 def _done(options: argparse.Namespace, report: Report) -> int:
     print(f"{options.out}: {report}")
     return 1 if options.strict and report.refused else 0
@@ -217,15 +234,15 @@ def _done(options: argparse.Namespace, report: Report) -> int:
 def _build(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
-            options.sources, options.out, workers=options.workers, progress=progress, **_packing(options),
-            **_writing(options),
+            options.sources, options.out, progress=progress, **_packing(options), **_writing(options),
+            **_running(options),
         )  # fmt: skip
     return _done(options, report)
 
 
 def _index(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "indexed") as progress:
-        report = index(options.sources, options.out, workers=options.workers, progress=progress, **_packing(options))
+        report = index(options.sources, options.out, progress=progress, **_packing(options), **_running(options))
     return _done(options, report)
 
 

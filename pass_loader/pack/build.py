@@ -6,6 +6,7 @@ machines, and however often it was cut off.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..errors import PackError
 from .cores import usable_cores
 from .merge import merge_tasks
 from .plan import TASK_BYTES, Chosen, Plan, make_plan
+from .ray_runner import RUNNERS, run_on_ray
 from .report import Report
 from .shards import Options
 from .source import Naming
@@ -43,6 +45,8 @@ def build(
     max_scans: int | None = None,
     shuffle: int | None = None,
     task_bytes: int = TASK_BYTES,
+    runner: str = "local",
+    ray_address: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
@@ -65,7 +69,9 @@ def build(
     refused; None for the defaults (docs/packing.md). shuffle: a seed from 0 on: pack in an order that it decides, a
     keyed permutation of the list of entries, for order="blocks"; each picture is still read once, but from all over the
     sources, which Parquet files do not allow. task_bytes: how many bytes of sources make a task
-    (docs/clusters.md). progress: called with the bytes of each entry done.
+    (docs/clusters.md). runner: "local" runs them here, "ray" on a Ray cluster that sees the same
+    files, at `ray_address` (ray_runner.run_on_ray); `workers` are then the threads of a task, and the CPUs that it asks
+    for; None: one. progress: called with the bytes of each entry done; on Ray, of each task.
 
     It is the same as `plan`, `shard` of every task, and `merge`, to the byte. Cut off at any moment, the same call goes
     on after the last whole shard, to the same bytes in the end; when it is done, the same call of the same sources
@@ -78,7 +84,7 @@ def build(
         on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, shuffle=shuffle,
         task_bytes=task_bytes,
     )  # fmt: skip
-    return _pack(sources, out, chosen, workers, progress)
+    return _pack(sources, out, chosen, workers, runner, ray_address, progress)
 
 
 def index(
@@ -98,6 +104,8 @@ def index(
     max_pixels: int | None = None,
     max_scans: int | None = None,
     task_bytes: int = TASK_BYTES,
+    runner: str = "local",
+    ray_address: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Make a pack that refers to tars where they lie: nothing is copied, records are read out of them.
@@ -109,7 +117,7 @@ def index(
         on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, task_bytes=task_bytes,
         in_place=True,
     )  # fmt: skip
-    return _pack(sources, out, chosen, workers, progress)
+    return _pack(sources, out, chosen, workers, runner, ray_address, progress)
 
 
 def plan(sources: Sequence[str | Path], out: str | Path, **options: Any) -> int:
@@ -220,18 +228,38 @@ def _pack(
     out: str | Path,
     chosen: Chosen,
     workers: int | None,
+    runner: str,
+    ray_address: str | None,
     progress: Callable[[int], None] | None,
 ) -> Report:
     root = Path(out)
     _check_workers(workers)
+    if runner not in RUNNERS:
+        raise ValueError(f"runner is {runner!r}, want one of {RUNNERS}")
+    if ray_address is not None and runner != "ray":
+        raise ValueError("ray_address is for runner='ray'")
     made = make_plan(paths, chosen)
-    with workplace(root, made.paths, made.command, made.inputs) as before:
+    with workplace(root, made.paths, made.command, made.inputs, last=runner == "local") as before:
         if before is not None:
             return Report.of_dict(before)
         made.save(root)
-        _run(root, made, range(len(made.tasks)), workers, progress)
-        notes = [note for number in range(len(made.tasks)) if (note := Note.load(root, made, number)) is not None]
-        return merge_tasks(root, made, notes, workers or usable_cores())
+        if runner == "local":
+            _run(root, made, range(len(made.tasks)), workers, progress)
+            notes = [note for number in range(len(made.tasks)) if (note := Note.load(root, made, number)) is not None]
+            return merge_tasks(root, made, notes, workers or usable_cores())
+    _run_on_ray(root, made, workers or 1, ray_address, progress or (lambda _: None))
+    return merge(root)
+
+
+def _run_on_ray(root: Path, made: Plan, cpus: int, address: str | None, progress: Callable[[int], None]) -> None:
+    """Run those tasks that are not done."""
+    left = _not_done(root, made, range(len(made.tasks)), progress)
+    calls = [(os.path.abspath(root), number, cpus) for number in left]
+    run_on_ray(_shard, calls, address=address, cpus=cpus, done=lambda place: progress(made.bytes_of(left[place])))
+
+
+def _shard(root: str, number: int, workers: int) -> None:
+    shard(root, number, workers=workers)
 
 
 def _run(
@@ -239,13 +267,17 @@ def _run(
 ) -> None:
     """Run those tasks that are not done."""
     tell = progress or (lambda _: None)
+    run_tasks(root, made, _not_done(root, made, numbers, tell), workers or usable_cores(), tell)
+
+
+def _not_done(root: Path, made: Plan, numbers: Iterable[int], progress: Callable[[int], None]) -> list[int]:
     left = []
     for number in numbers:
         if done(root, made, number) is None:
             left.append(number)
         else:
-            tell(made.bytes_of(number))
-    run_tasks(root, made, left, workers or usable_cores(), tell)
+            progress(made.bytes_of(number))
+    return left
 
 
 def _check_workers(workers: int | None) -> None:

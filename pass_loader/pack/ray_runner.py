@@ -1,0 +1,99 @@
+"""Tasks on a Ray cluster: started, and started again where their worker or node was lost.
+
+A task is a call of a function whose arguments say all; it may run twice without harm. Of Ray, Core alone is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..errors import PackError
+from ..version import __version__
+
+RUNNERS = ("local", "ray")
+_RETRIES = 10  # of a task whose worker or node was lost
+
+
+def run_on_ray(
+    function: Callable[..., Any],
+    calls: Sequence[tuple[Any, ...]],
+    *,
+    address: str | None = None,
+    cpus: int = 1,
+    done: Callable[[int], None] = lambda _: None,
+) -> list[Any]:
+    """Call an importable function with each of these arguments on a Ray cluster; return what the calls returned.
+
+    address: of the cluster; None: what RAY_ADDRESS names, or one that runs on this machine, or one that is started
+    here. A cluster that the program is connected to is used as it is. cpus: how many a call asks for. At most twice as
+    many calls as the cluster has room for are handed to it at a time. done: called with the place of each call that has
+    returned. Raises what a call raised, and PackError where Ray is missing, is not reached, or lost a call too often;
+    the other calls are cancelled then.
+    """
+    ray = _imported()
+    results = [None] * len(calls)
+    waiting = iter(enumerate(calls))
+    running: dict[Any, int] = {}
+    with _connected(ray, address):
+        call = ray.remote(num_cpus=cpus, max_retries=_RETRIES)(_call)
+        try:
+            while True:
+                room = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)) // cpus)
+                for place, arguments in itertools.islice(waiting, max(0, room - len(running))):
+                    running[call.remote(__version__, function, arguments)] = place
+                if not running:
+                    return results
+                for reference in ray.wait([*running], num_returns=1)[0]:
+                    place = running[reference]
+                    results[place] = ray.get(reference)
+                    del running[reference]
+                    done(place)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, Exception) else error) from None
+        except ray.exceptions.RayError as error:
+            raise PackError(
+                f"Ray gave a task up ({type(error).__name__}: {error}): a task is begun {_RETRIES + 1} times at most. "
+                "See why its workers or nodes were lost; the same command goes on"
+            ) from None
+        finally:
+            for reference in running:
+                with contextlib.suppress(ray.exceptions.RayError):
+                    ray.cancel(reference)
+
+
+def _call(version: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    if version != __version__:
+        raise PackError(
+            f"pass-loader is {__version__} on {socket.gethostname()}, and {version} where the command runs: install "
+            "the same on every node"
+        )
+    return function(*arguments)
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError:
+        raise PackError("Ray is not installed: `pip install 'pass-loader[ray]'`, on every node") from None
+    return ray
+
+
+@contextlib.contextmanager
+def _connected(ray: Any, address: str | None) -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read where a cluster is started
+    try:
+        ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="warning")
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise PackError(f"no Ray cluster is reached at {address or 'the default address'}: {error}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,188 @@
+"""Packing on a Ray cluster that is started here: the bytes of `build`, whoever is killed on the way."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pass_loader import PackError
+from pass_loader.pack import build, index, plan, shard, verify
+from pass_loader.pack import ray_runner
+from pass_loader.pack.plan import Plan
+
+from ..helpers.corpus import jpeg, noise
+from ..helpers.trees import contents, tar_of
+from ..helpers.trials import trials
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'pass-loader[ray]'")
+pytestmark = pytest.mark.slow
+
+OPTIONS = {"shard_bytes": 20_000, "task_bytes": 30_000, "on_duplicate": "first"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment() -> Iterator[None]:
+    """No reports, no token in the home directory; the workers import this package and these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_AUTH_MODE", "disabled")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+        yield
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """A cluster of one node with two CPUs, to which the test is connected."""
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    yield ray
+    ray.shutdown()
+
+
+def sources_of(root: Path, tars: int) -> list[Path]:
+    """Write small tars; bytes and ids come again between them."""
+    found = []
+    for number in range(tars):
+        pictures = {f"{number}-{i}.jpg": jpeg(noise(64, 64, 100 * number + i)) for i in range(6)}
+        again = {"same.jpg": jpeg(noise(64, 64, 100 * number + 50)), f"copy{number}.jpg": jpeg(noise(64, 64, number))}
+        found.append(tar_of(root / f"{number:02d}.tar", pictures | again))
+    return found
+
+
+def workers() -> list[int]:
+    """Return the processes below this one that run a task of ours."""
+    parents, names = {}, {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            status = (path / "stat").read_text()
+            names[int(path.name)] = (path / "cmdline").read_bytes()
+        except OSError:
+            continue
+        parents[int(path.name)] = int(status.rpartition(")")[2].split()[1])
+    found = []
+    for process, name in names.items():
+        above: int | None = process
+        while above not in (None, os.getpid()):
+            above = parents.get(above)  # type: ignore[arg-type]
+        if above is not None and name.startswith(b"ray::_call"):
+            found.append(process)
+    return found
+
+
+class Killer:
+    """Kills a worker of this process's cluster at random, until `count` were killed or it is left."""
+
+    def __init__(self, count: int, seed: int):
+        self.killed, self._count, self._dice = 0, count, random.Random(seed)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Killer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while self.killed < self._count and not self._over.wait(self._dice.random() * 0.05):
+            if found := workers():
+                os.kill(self._dice.choice(found), signal.SIGKILL)
+                self.killed += 1
+
+
+def test_workers_are_killed(tmp_path: Path, cluster: Any) -> None:
+    """At random, 20 of them in all: the same bytes, and the same report."""
+    sources = sources_of(tmp_path, 24)
+    report = build(sources, tmp_path / "built", **OPTIONS)
+    assert report.same_id and verify(tmp_path / "built") == []
+    want, killed, trial = contents(tmp_path / "built"), 0, 0
+    while killed < trials(20, 200):
+        seen: list[int] = []
+        with Killer(8, trial) as killer:
+            assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **OPTIONS) == report
+        assert contents(tmp_path / f"{trial}") == want
+        assert sum(seen) == sum(path.stat().st_size for path in sources) and len(seen) > 10
+        killed += killer.killed
+        trial += 1
+        assert trial < 100, "nothing was there to be killed"
+    assert build(sources, tmp_path / "0", runner="ray", **OPTIONS) == report, "it is the pack of that command"
+
+
+def test_a_node_is_lost(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    sources = sources_of(tmp_path, 12)
+    report = build(sources, tmp_path / "built", **OPTIONS)
+    nodes = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        other = nodes.add_node(num_cpus=1)
+        done: list[int] = []
+
+        def progress(count: int) -> None:
+            done.append(count)
+            if len(done) == 4:
+                nodes.remove_node(other, allow_graceful=False)
+
+        how = {"runner": "ray", "ray_address": nodes.address, "progress": progress}
+        assert build(sources, tmp_path / "pack", **how, **OPTIONS) == report
+        assert len(done) > 8
+        assert contents(tmp_path / "pack") == contents(tmp_path / "built")
+        assert not ray.is_initialized()
+    finally:
+        nodes.shutdown()
+
+
+def test_the_command_is_killed(tmp_path: Path) -> None:
+    """It starts a cluster of its own; run again, it goes on."""
+    sources = sources_of(tmp_path, 8)
+    index(sources, tmp_path / "built", task_bytes=30_000)
+    command = [
+        sys.executable, "-m", "pass_loader.cli.main", "index", *map(str, sources), "--out", str(tmp_path / "pack"),
+        "--task-bytes", "30000", "--runner", "ray",
+    ]  # fmt: skip
+    with subprocess.Popen(command) as killed:
+        deadline = time.monotonic() + 60
+        while not [*(tmp_path / "pack").glob("task-*.json")] and killed.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed.kill()
+    assert len([*(tmp_path / "pack").glob("task-*.json")]) < 8
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert contents(tmp_path / "pack") == contents(tmp_path / "built")
+
+
+def test_errors_of_tasks(tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrive as they are raised; what was done is kept."""
+    sources = sources_of(tmp_path, 4)
+    sources[2].write_bytes(sources[2].read_bytes()[:4000])
+    with pytest.raises(PackError, match="02.tar is .* cut off or damaged") as caught:
+        build(sources, tmp_path / "pack", runner="ray", **OPTIONS)
+    assert "Traceback" not in str(caught.value)
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_runner, "__version__", "0.0.1")
+        with pytest.raises(PackError, match="and 0.0.1 where the command runs: install the same on every node"):
+            build(sources[:1], tmp_path / "other", runner="ray", **OPTIONS)
+    monkeypatch.setattr(ray_runner, "_RETRIES", 1)
+    with pytest.raises(PackError, match="Ray gave a task up .* begun 2 times"):
+        ray_runner.run_on_ray(os._exit, [(1,)])
+
+
+def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was planned is kept, for any runner."""
+    sources = sources_of(tmp_path, 1)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(PackError, match="no Ray cluster is reached at auto"):
+        build(sources, tmp_path / "pack", runner="ray", ray_address="auto")
+    shard(tmp_path / "pack", 0)
+    assert len(Plan.load(tmp_path / "pack").tasks) == plan(sources, tmp_path / "pack") == 1
