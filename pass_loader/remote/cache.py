@@ -33,6 +33,7 @@ UNIT = 16 << 10  # bytes
 ABSENT, USED, KEPT, RESERVED, NEEDED = 0, 1, 2, 254, 255
 _TABLE = ".units"
 _OLD_S = 3600  # packs that nobody has opened or begun an epoch of for so long are dropped first
+_DEAD_S = 120  # what a process has reserved for so long it does not fetch any more
 _SHARE = 64  # one part in so many of the bound is dropped at a time
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -57,11 +58,18 @@ class Blocks:
             raise PackError(f"{path} in the cache has another size than the shard: delete {path.parent}")
         self.units = _mapped(table, np.uint8)
         self.pins = np.zeros(count, np.uint16)
+        self._pinning = threading.Lock()
+        self.reserved = np.zeros(0, np.int64), time.monotonic()  # by others, as seen then
 
     def unit_range(self, offset: int, length: int) -> tuple[int, int]:
         """Return the first unit of these bytes and the one after the last."""
         begin, end = max(0, offset), min(self.size, offset + length)
         return begin // UNIT, max(begin // UNIT, -(-end // UNIT))
+
+    def pin(self, first: int, end: int, times: int) -> None:
+        """Count samples that need these units."""
+        with self._pinning:
+            self.pins[first:end] += np.uint16(times % 65536)
 
     def has(self, first: int, end: int) -> bool:
         units = self.units[first:end]
@@ -77,6 +85,15 @@ class Blocks:
                 view, offset = view[done:], offset + done
         finally:
             os.close(descriptor)
+
+    def in_flight(self) -> np.ndarray:
+        """Return the units that somebody seems to fetch: those that were not reserved for _DEAD_S already."""
+        now = np.flatnonzero(self.units == RESERVED)
+        before, since = self.reserved
+        if time.monotonic() - since < _DEAD_S:
+            return now
+        self.reserved = now, time.monotonic()
+        return np.setdiff1d(now, before)
 
     def drop(self, places: np.ndarray) -> None:
         """Forget these units, sorted. With the cache's lock."""
@@ -179,19 +196,19 @@ class Cache:
         urgent: take it from them, as somebody waits; they will be fetched again.
         """
         with self.locked():
-            blocks.pins[first:end] += urgent  # not from these
+            blocks.pin(first, end, 2)  # until `settle`, no room comes from these
             absent = np.flatnonzero(blocks.units[first:end] == ABSENT) + first
-            has_room = self.make_room(len(absent), urgent)
-            blocks.pins[first:end] -= urgent
-            if not has_room:
+            if not self.make_room(len(absent), urgent):
+                blocks.pin(first, end, -2)
                 return False
             blocks.units[absent] = RESERVED
             self.add(len(absent))
             return True
 
     def settle(self, blocks: Blocks, first: int, end: int, *, fetched: bool) -> None:
-        """Mark reserved units as there, or give them back."""
+        """Mark units that `reserve` has reserved as there, or give them back."""
         with self.locked():
+            blocks.pin(first, end, -2)
             units = blocks.units[first:end]
             if fetched:
                 lost = np.flatnonzero(units == ABSENT) + first  # somebody needed the room meanwhile
@@ -235,6 +252,8 @@ class Cache:
         except (OSError, PackError):
             return 0
         chosen = np.isin(blocks.units, values) & (blocks.pins < pins)
+        if RESERVED in values:
+            chosen[blocks.in_flight()] = False
         places = np.flatnonzero(chosen)[:most]
         blocks.drop(places)
         return len(places)

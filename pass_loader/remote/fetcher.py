@@ -58,6 +58,7 @@ class Awaited:
         self._fetcher, self.pieces = fetcher, pieces
         self.errors: list[PieceError] = []
         self.left = False  # done, or nobody waits any more
+        self.asked = 0  # pieces that are queued or being fetched
         self.stuck_since = math.inf  # there is no room, though all was dropped that nobody waits for
         self.pins = 0  # of each piece, which stays in the cache: one; two where somebody waits
 
@@ -145,7 +146,7 @@ class Fetcher:
     def _pin(self, coming: Awaited) -> None:
         coming.pins += 1
         for piece in coming.pieces:
-            piece.blocks.pins[piece.first : piece.end] += 1
+            piece.blocks.pin(piece.first, piece.end, 1)
             self.cache.pinned += piece.end - piece.first
 
     def wait_for(self, coming: Awaited, timeout: float) -> None:
@@ -154,20 +155,20 @@ class Fetcher:
         if coming.ready:
             return
         began = time.monotonic()
-        again = began + _URGENT_S
+        urgent = began + _URGENT_S
         try:
             while not coming.ready:
                 now = time.monotonic()
                 if now - began > timeout:
                     raise TimeoutError(f"no samples from {self.store.address} within timeout={timeout:g} s")
                 self._let_go_dropped()
-                if now >= again:  # samples to come have taken the room, or another process has
-                    if coming.pins == 1:
-                        with self._lock:
-                            self._pin(coming)
-                    self.ask_again(coming)
-                    again = now + _OTHERS_S
                 with self._lock:
+                    if now >= urgent and coming.pins == 1:  # samples to come have taken the room
+                        self._pin(coming)
+                    if not coming.asked:  # somebody has dropped what was there
+                        self._ask(
+                            [one for one in coming.pieces if not one.blocks.has(one.first, one.end)], coming, True
+                        )
                     self._arrived.wait(_POLL_S)
         finally:
             self.waited_s += time.monotonic() - began
@@ -176,7 +177,7 @@ class Fetcher:
         with self.cache.locked(), self._lock:
             for piece in pieces if times else ():
                 pins, units = piece.blocks.pins[piece.first : piece.end], piece.blocks.units[piece.first : piece.end]
-                pins -= times
+                piece.blocks.pin(piece.first, piece.end, -times)
                 self.cache.pinned -= times * (piece.end - piece.first)
                 units[(units == NEEDED) & (pins == 0)] = KEPT
                 if used:
@@ -208,6 +209,7 @@ class Fetcher:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _ask(self, pieces: list[Piece], coming: Awaited, alone: bool) -> None:
+        coming.asked += len(pieces)
         for piece in pieces:
             heapq.heappush(self._queue, (0.0, next(self._numbers), piece, coming, alone))
         for _ in range(min(len(self._queue) - self._idle, MOST_THREADS - len(self._threads))):
@@ -230,6 +232,8 @@ class Fetcher:
                 _, number, piece, coming, alone = heapq.heappop(self._queue)
                 run = None if coming.left else self._run_of(piece, alone)
                 if run is None:
+                    coming.asked -= 1
+                    self._arrived.notify_all()
                     continue
                 units = self._units(piece.blocks, run)
                 if not self._fetching.isdisjoint(units):
@@ -243,7 +247,9 @@ class Fetcher:
                 later = None
             with self._lock:
                 self._fetching -= units
-                if later is not None:
+                if later is None:
+                    coming.asked -= 1
+                else:
                     heapq.heappush(self._queue, (time.monotonic() + later, number, piece, coming, alone))
                 self._arrived.notify_all()
 
@@ -276,6 +282,7 @@ class Fetcher:
         first, end = run
         if (piece.blocks.units[first:end] == RESERVED).all() and not self._is_stale(piece.blocks, first):
             return _POLL_S  # another process is about it
+        seen = self.cache.full
         if not self.cache.reserve(piece.blocks, first, end):
             first, end = piece.first, piece.end
             if not self.cache.reserve(piece.blocks, first, end, urgent=coming.pins > 1):
@@ -286,7 +293,7 @@ class Fetcher:
         except OSError as error:
             if isinstance(error, StoreError) or error.errno not in _NO_SPACE:
                 raise
-            self._disk_is_full(end - first, coming)
+            self._disk_is_full(end - first, coming, seen)
             return _POLL_S
         coming.stuck_since = math.inf
         return None
@@ -319,13 +326,17 @@ class Fetcher:
         finally:
             self.cache.settle(blocks, first, end, fetched=fetched)
 
-    def _disk_is_full(self, units: int, coming: Awaited) -> None:
-        """Lower the bound to what the disk has room for. Raises StoreError where that is too little."""
+    def _disk_is_full(self, units: int, coming: Awaited, seen: int) -> None:
+        """Lower the bound to what the disk has room for. Raises StoreError where that is too little.
+
+        seen: how often the disk was full when the room was reserved: another thread may have lowered the bound since.
+        """
         cache = self.cache
         with cache.locked():
-            cache.full += 1
-            cache.limit = min(cache.limit, cache.used_bytes)
-            cache.shrink(units, 2 * units, coming.pins > 1)
+            if cache.full == seen:
+                cache.full += 1
+                cache.limit = min(cache.limit, cache.used_bytes)
+                cache.shrink(units, 2 * units, coming.pins > 1)
         self._note_stuck(coming)
 
 

@@ -187,5 +187,5 @@ def _check_length(content: Any, want: int) -> None:
 
 def _words(error: BaseException) -> str:
     """Return what an error says, in one line that is not endless."""
-    text = " ".join(str(error).split())
+    text = " ".join(str(error).split("Debug source")[0].split())
     return text if len(text) <= 300 else f"{text[:300]} ..."
