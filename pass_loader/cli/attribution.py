@@ -12,15 +12,15 @@ from .. import recipes
 from ..data.samples import Samples
 from ..errors import PackError
 from ..pack.attribution import CHANGES, FORMATS, attribution
-from ..pack.reader import Pack
 from ..pack.removal import ids_of_file, listed
+from .packs import add_pack, opened
 
 
 def add_attribution_command(commands: Any) -> None:
     credit = commands.add_parser(
         "attribution", help="creator, licence and changes of every picture; exit with 1 where one is not known"
     )
-    credit.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(credit)
     credit.add_argument("--ids", type=Path, metavar="FILE", help="of these ids only, one a line")
     credit.add_argument(
         "--batch", type=Path, metavar="STATE",
@@ -37,7 +37,7 @@ def add_attribution_command(commands: Any) -> None:
 
 def _attribution(options: argparse.Namespace) -> int:
     ids = ids_of_file(options.ids) if options.ids else None
-    pack, records = Pack(options.pack), None
+    pack, records = opened(options), None
     if options.batch is not None:
         from ..loading.replay import read_state, records_of_last_batch  # needs torch, the command without it does not
 

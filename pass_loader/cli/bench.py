@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
 from typing import Any
 
 from .. import _C, recipes
 from ..loading.bench import BATCH_SIZE, bench
-from ..pack.reader import Pack
+from .packs import add_pack, opened
 from .sources import add_recipe, at_least
 
 
 def add_bench_command(commands: Any) -> None:
     speed = commands.add_parser("bench", help="samples a second on this machine, and the share of each stage")
-    speed.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(speed)
     add_recipe(speed)
     speed.add_argument("--threads", type=at_least(1), metavar="N", help="beside one thread; default: one a core")
     speed.add_argument(
@@ -25,7 +24,7 @@ def add_bench_command(commands: Any) -> None:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    pack, recipe = Pack(options.pack), recipes.named(options.recipe)
+    pack, recipe = opened(options), recipes.named(options.recipe)
     cores = len(os.sched_getaffinity(0))
     print(
         f"{options.pack}: {len(pack):,} live records, mean {pack.column('length').mean() / 1e3:,.0f} kB; "

@@ -18,6 +18,7 @@ from ..pack.versions import info
 from ..version import __version__
 from .attribution import add_attribution_command
 from .bench import add_bench_command
+from .packs import add_fetch_command, add_pack, opened
 from .progress import ProgressBar
 from .removal import add_removal_commands
 from .sources import add_limits, add_recipe, add_source_commands, at_least, with_formats
@@ -42,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
 
     add_source_commands(commands)
     facts = commands.add_parser("info", help="what a pack holds, and which version of PASS it is")
-    facts.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(facts)
     facts.add_argument(
         "--metadata", type=Path, metavar="TABLE", help="prove the version: compare the ids with its pass_metadata.csv"
     )
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     facts.set_defaults(run=_info)
 
     check = commands.add_parser("verify", help="check every byte of a pack; exit with 1 where something is wrong")
-    check.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(check)
     check.add_argument("--decode", action="store_true", help="prove every live picture by decoding it")
     check.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
     add_limits(check, "with --decode, report larger pictures", "with --decode, report JPEGs with more scans")
@@ -59,13 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_verify)
 
     sheet = commands.add_parser("preview", help="a contact sheet of samples and their views")
-    sheet.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(sheet)
     add_recipe(sheet)
     sheet.add_argument("--out", required=True, type=Path, metavar="FILE.png")
     sheet.add_argument("--count", type=at_least(1), default=4, metavar="N", help="samples (%(default)s)")
     sheet.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
     sheet.add_argument("--epoch", type=at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
+    add_fetch_command(commands)
     add_removal_commands(commands)
     add_attribution_command(commands)
     add_bench_command(commands)
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _info(options: argparse.Namespace) -> int:
-    facts = info(options.pack, options.metadata, key=options.key)
+    facts = info(opened(options), options.metadata, key=options.key)
     if options.json:
         print(json.dumps(facts, indent=1))
         return 0
@@ -118,12 +120,13 @@ def _version(facts: dict[str, Any]) -> str:
 
 def _verify(options: argparse.Namespace) -> int:
     try:
-        total = int(Pack(options.pack).column("length").sum())
+        pack: Pack | str = opened(options)
+        total = int(pack.column("length").sum())  # type: ignore[union-attr]
     except PackError:
-        total = 0  # verify says what is wrong
+        pack, total = options.pack, 0  # verify says what is wrong
     with ProgressBar(total, "checked") as progress:
         found = verify(
-            options.pack, decode=options.decode, workers=options.workers, max_pixels=options.max_pixels,
+            pack, decode=options.decode, workers=options.workers, max_pixels=options.max_pixels,
             max_scans=options.max_scans, progress=progress,
         )  # fmt: skip
     if options.json:
@@ -137,7 +140,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _preview(options: argparse.Namespace) -> int:
     preview(
-        options.pack, recipes.named(options.recipe), options.out, count=options.count, seed=options.seed,
+        opened(options), recipes.named(options.recipe), options.out, count=options.count, seed=options.seed,
         epoch=options.epoch,
     )  # fmt: skip
     print(options.out)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,21 +15,11 @@ from ..pack.foreign import locate
 from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
 from ..pack.ray_runner import RUNNERS
-from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
 from ..pack.sources import open_sources
+from .packs import add_pack, opened, size_in_bytes
 from .progress import ProgressBar
-
-_UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30}
-
-
-def size_in_bytes(text: str) -> int:
-    """Read a size such as '1GiB', '500MB' or '1000000'. Raises argparse.ArgumentTypeError for another text."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", text.strip().upper())
-    if match is None or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a size; want for example 1GiB, 500MB, 1000000")
-    return int(float(match[1]) * _UNITS[match[2]])
 
 
 def with_formats(arguments: list[str]) -> list[str]:
@@ -102,7 +91,7 @@ def add_source_commands(commands: Any) -> None:
     where.set_defaults(run=_locate)
 
     other = commands.add_parser("convert", help="the same records in another codec, as a new pack")
-    other.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(other)
     other.add_argument("--out", required=True, type=Path, metavar="NEW", help="a directory: new, or of a run cut off")
     _add_codec(other)
     other.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
@@ -110,7 +99,7 @@ def add_source_commands(commands: Any) -> None:
     other.set_defaults(run=_convert)
 
     out = commands.add_parser("export", help="the live records in another format")
-    out.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(out)
     out.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
     out.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     out.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
@@ -278,7 +267,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _write(options: argparse.Namespace, verb: str, write: Callable[..., object], **how: Any) -> int:
-    pack = Pack(options.pack)
+    pack = opened(options)
     with ProgressBar(int(pack.column("length").sum()), verb) as progress:
         done = write(pack, options.out, progress=progress, **how)
     print(f"{options.out}: {done}")

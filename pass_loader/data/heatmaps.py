@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,13 @@ class Heatmaps:
         if self._opened is None or self._opened[0] != revisions:
             self._opened = (revisions, _C.ShardReader.of_packs([pack.open_reader() for pack in self.packs]))
         return self._opened[1]
+
+    def split(self, records: np.ndarray) -> Iterator[tuple[Pack, np.ndarray]]:
+        """Yield each pack with those of these records that lie there, in its own numbers."""
+        ends = np.cumsum([pack.records for pack in self.packs])
+        for pack, end in zip(self.packs, ends.tolist()):
+            begin = end - pack.records
+            yield pack, records[(records >= begin) & (records < end)] - begin
 
     def records_of(self, records: np.ndarray) -> np.ndarray:
         """Return (N,) int64: the heatmaps' records of these pictures."""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import operator
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,19 @@ from ..keys import Keys, check_draw, check_epoch, check_seed
 from ..pack.attribution import Attribution
 from ..pack.layout import TABLE_SCHEMA
 from ..pack.reader import Pack
+from ..pack.remote import RemotePack
 from ..pack.several import Packs
 from ..recipes.recipe import ChannelValues, Recipe
+from ..remote.address import is_url
 from .blocks import BlockSizes
 from .companions import NO_COMPANION, Companion, Companions, Pairs
+from .fetching import Fetching
 from .heatmaps import Heatmaps
 from .labels import Labels, labels_from
 from .live import ConcatLive, Generation, Live, Served, chosen_records, digest_of
 from .weights import MixedLive, Mixture
+
+MOST_FETCHED_AHEAD = 1 << 17  # records
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,15 @@ class Part:
         labels: Labels | None,
         companions: str | Path | Pack | Companions | None,
         heatmaps: str | Path | Pack | None,
+        store: Mapping[str, Any],
     ) -> Part:
-        """Open what the arguments of `Samples` name, and look everything up."""
-        opened = pack if isinstance(pack, Pack) else Pack(pack)
+        """Open what the arguments of `Samples` name, and look everything up. store: its arguments for packs in
+        stores."""
+        opened = pack if isinstance(pack, Pack) else Pack(pack, **store)
+        if isinstance(companions, str) and is_url(companions):
+            companions = Pack(companions, **store)
+        if isinstance(heatmaps, str) and is_url(heatmaps):
+            heatmaps = Pack(heatmaps, **store)
         own_labels = labels_from(opened, labels)
         pairs = None
         if companions is not None:
@@ -91,6 +102,7 @@ class Samples:
         Companions). Their records are numbered after those of the pack, for `read`, `decode` and `id_of`.
     mean, std: the pack's own, in place of the recipe's.
     heatmaps: a pack with a picture of the same id and size for each that is served; the batch is "view_heatmap_labels".
+    cache, cache_bytes, storage_options: of packs in stores that are named by URLs here, see Pack.
 
     Raises PackError, ValueError, TypeError, KeyError or IndexError for arguments that do not fit together.
     """
@@ -112,6 +124,9 @@ class Samples:
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
         heatmaps: str | Path | Pack | None = None,
+        cache: str | Path | None = None,
+        cache_bytes: int | str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ):
         if not isinstance(recipe, Recipe):
             raise TypeError(
@@ -122,7 +137,8 @@ class Samples:
         if mean is not None or std is not None:
             mean, std = recipe.mean if mean is None else mean, recipe.std if std is None else std
             recipe = dataclasses.replace(recipe, mean=mean, std=std)
-        part = Part.of(pack, recipe, records, ids, labels, companions, heatmaps)
+        store = {"cache": cache, "cache_bytes": cache_bytes, "storage_options": storage_options}
+        part = Part.of(pack, recipe, records, ids, labels, companions, heatmaps, store)
         self._set_up([part], seed, is_several=part.companions is not None)
 
     def _set_up(self, parts: list[Part], seed: int, *, is_several: bool, mixture: Mixture | None = None) -> None:
@@ -144,6 +160,8 @@ class Samples:
         self._part_of_pack = np.array([*range(len(parts)), *(number for number, _ in with_companions)], np.uint16)
         heatmaps = [part.heatmaps for part in parts if part.heatmaps is not None]
         self.heatmaps = Heatmaps.together(heatmaps) if heatmaps else None
+        beside = [] if self.heatmaps is None else self.heatmaps.packs
+        self._is_remote = any(pack.remote is not None for pack in [*opened, *beside])
         self._opened: tuple[Any, _C.ShardReader] | None = None  # for a revision of the packs
         self.serve(self._live_now())
 
@@ -192,6 +210,13 @@ class Samples:
         means = [_mean_record_bytes(part.pack) for part in self.parts]
         mixed = isinstance(live, MixedLive)
         sizes = BlockSizes.of(means, shares, block_bytes, window_bytes, lanes, mixed=mixed)
+        for pack in (part.pack for part in self.parts):
+            if pack.remote is not None and pack.remote.address.cache_bytes // 2 < min(window_bytes, _bytes_of(pack)):
+                raise ValueError(
+                    f"order='blocks': a window of {window_bytes:,} bytes is more than half of the cache of "
+                    f"{pack.place}, {pack.remote.address.cache_bytes:,} bytes: give a smaller window_bytes or a larger "
+                    "cache_bytes"
+                )
         for number, part in enumerate(lives):
             block = sizes.block[number] if isinstance(sizes.block, tuple) else sizes.block
             if part.chosen is not None and len(part) > block:
@@ -297,7 +322,48 @@ class Samples:
         """Return the record's bytes as packed, checked against their CRC. Raises RecordError, ShardError."""
         self.check_live(record)
         with self.named(record):
-            return self.reader.read(record)
+            pack, own = self._packs.own(record)
+            return pack.read(own, lambda: self.reader.read(record))
+
+    def fetching(self, keys: Keys) -> Fetching | None:
+        """Begin to fetch what these samples need; None where all packs lie in directories.
+
+        keys: records below 0 are no samples.
+        """
+        if not self._is_remote:
+            return None
+        records = keys.records
+        if (drawn := self.draw_companions(keys)) is not None:
+            records = np.concatenate([records, drawn["record"][drawn["view"] >= 0]])
+        coming = []
+        for part, _, own in self._packs.split(records[records >= 0]):
+            coming.append((self._packs.packs[part], int(self._packs.first_record[part]), own))
+        if self.heatmaps is not None:
+            theirs = self.heatmaps.records_of(keys.records[keys.records >= 0])
+            coming += [(pack, -1, own) for pack, own in self.heatmaps.split(theirs)]
+        return Fetching(coming, self.error)
+
+    def _remotes(self) -> dict[str, RemotePack]:
+        """Return what reads packs in stores, by their URLs."""
+        packs = [*self._packs.packs, *([] if self.heatmaps is None else self.heatmaps.packs)]
+        return {pack.place: pack.remote for pack in packs if pack.remote is not None}
+
+    def fetched_ahead(self) -> int | None:
+        """Return how many records to fetch ahead of those in work; None where all packs lie in directories."""
+        if not self._is_remote:
+            return None
+        ahead = min(remote.ahead_bytes for remote in self._remotes().values())
+        mean = max(1.0, max(_bytes_of(pack) / pack.records for pack in self._packs.packs))
+        return min(MOST_FETCHED_AHEAD, int(ahead / mean) + 1)
+
+    def remote_counts(self) -> dict[str, Any] | None:
+        """Return sums of what was fetched from stores (RemotePack.counts); None where no pack lies there."""
+        several = [remote.counts() for remote in self._remotes().values()] if self._is_remote else []
+        if not several:
+            return None
+        sums = {name: sum(one[name] for one in several) for name in several[0]}
+        caches = {remote.address.cache: one["cache_bytes"] for remote, one in zip(self._remotes().values(), several)}
+        return sums | {"cache_bytes": sum(caches.values())}
 
     def check_live(self, record: int) -> None:
         """Raise IndexError for a record that is not in the pack, RecordError for a removed one."""
@@ -410,13 +476,17 @@ class Samples:
 
 def _mean_record_bytes(pack: Pack) -> float:
     """Return the bytes of the tars over the number of records, removed ones included."""
-    total = sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values())
+    total = _bytes_of(pack)
     if total <= 0:
         raise PackError(
             f"{pack.path}: its manifest does not tell the bytes of its shards, which order='blocks' needs: take "
             "order='permute', or make the pack anew"
         )
     return total / pack.records
+
+
+def _bytes_of(pack: Pack) -> int:
+    return sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values())
 
 
 def _check_record(record: Any) -> None:

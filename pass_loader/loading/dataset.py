@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..data.samples import Samples
 from ..keys import MAX_DRAWS, Keys, check_draw, check_epoch
 from ..pack.reader import Pack
 from ..recipes.recipe import ChannelValues, Recipe
-from .faults import ATTEMPTS, replacement
+from .faults import ATTEMPTS, replacement, settled
 from .ranks import Occasions, agree_on_generation, initialized_rank
 from .rendering import Renderer, Submitted
 from .sampler import Position
@@ -46,6 +46,9 @@ class ShardDataset(Samples, IterableDataset):
         Pack, or a `Companions`, which says how ids and scales are found. The recipe's `companion` says how often.
     mean, std: the pack's own, in place of the recipe's: one number, or one a channel.
     heatmaps: a pack with a picture of the same id and size for each that is served, see recipes.mae_thorax.
+    cache, cache_bytes, storage_options: for packs in stores ("s3://bucket/pack", "https://..."), of which each may be
+        one: the folder of the cache, by default in the user's cache directory; what it may hold, an int or "200GB", by
+        default 50 GB; configuration of obstore (docs/where-packs-lie.md).
 
     Raises PackError where a directory is no pack, ValueError, TypeError, KeyError or IndexError for arguments that do
     not fit together.
@@ -64,10 +67,13 @@ class ShardDataset(Samples, IterableDataset):
         mean: ChannelValues | None = None,
         std: ChannelValues | None = None,
         heatmaps: str | Path | Pack | None = None,
+        cache: str | Path | None = None,
+        cache_bytes: int | str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
     ):
         super().__init__(
             pack, recipe, seed=seed, records=records, ids=ids, labels=labels, companions=companions, mean=mean,
-            std=std, heatmaps=heatmaps,
+            std=std, heatmaps=heatmaps, cache=cache, cache_bytes=cache_bytes, storage_options=storage_options,
         )  # fmt: skip
         self._begin()
 
@@ -202,8 +208,14 @@ class ShardDataset(Samples, IterableDataset):
     def _rendered_alone(self, record: int, epoch: int, draw: int) -> Submitted:
         if self._alone is None or self._alone[0] != os.getpid() or self._alone[1].reader is not self.reader:
             self._alone = (os.getpid(), Renderer(self, threads=0, keep=0))
-        submitted = self._alone[1].submit(Keys.of(record, draw, epoch))
-        submitted.raise_first(submitted.wait())
+        keys = Keys.of(record, draw, epoch)
+        fetching = self.fetching(keys)
+        if fetching is not None:
+            fetching.wait()
+        submitted = self._alone[1].submit(keys)
+        submitted.raise_first(settled(submitted, submitted.wait(), self._alone[1]))
+        if fetching is not None:
+            fetching.done()
         return submitted
 
     def _item(self, record: int, draw: int, epoch: int) -> Any:

@@ -37,10 +37,14 @@ class Bounds:
         in_work = min(self.samples, samples)
         return dataclasses.replace(self, samples=in_work, records=min(self.records, samples - in_work))
 
+    def fetching(self, records: int) -> Bounds:
+        """Return bounds for packs in stores: so many records are fetched ahead, none is read ahead."""
+        return dataclasses.replace(self, records=max(self.records, records), record_bytes=0)
+
     @property
     def announced(self) -> int:
         """The most records that are announced to readers at a time: those in work too, and a second one a sample."""
-        return 2 * (self.records + self.samples + LARGE_BATCHES) if self.records else 0
+        return 2 * (self.records + self.samples + LARGE_BATCHES) if self.record_bytes else 0
 
     def most(self, batch_size: int) -> int:
         """Return the most batches in work, all of this size."""

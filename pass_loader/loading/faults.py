@@ -19,6 +19,8 @@ from .rendering import Failure, Renderer, Submitted
 _LOG = logging.getLogger(__name__)
 POLICIES = ("raise", "replace", "skip")
 IO_RETRIES_S = (0.05, 0.5)  # pauses before reading once more from storage that failed
+FETCH_ATTEMPTS = 5  # to render a record of a store's cache, fetched anew before each
+WRONG_BYTES = "CRC32C is"  # begins what is said of them (csrc/shard.cpp)
 IN_A_ROW = 100  # failures without a good sample between them: the data are broken, not a picture
 ATTEMPTS = 16  # replacements tried for one slot
 KEPT_ERRORS = 10_000
@@ -43,7 +45,7 @@ class Faults:
 
     def settle(self, batch: Submitted, failures: Sequence[Failure], renderer: Renderer, live: Served) -> None:
         """Make all valid slots of a batch hold good samples; others are replaced, or dropped under "skip"."""
-        failures = _retried(batch, failures, renderer)
+        failures = settled(batch, failures, renderer)
         if not failures:
             self._in_a_row = 0
             return
@@ -83,8 +85,11 @@ class Faults:
             other = int(drawn[0])
             if batch.samples.pack.is_removed(np.array(other)):
                 continue
+            fetching = batch.samples.fetching(Keys.of(other, draw, epoch))
+            if fetching is not None:
+                fetching.wait()
             again = renderer.resubmit(batch, slot, Keys.of(other, draw, epoch))
-            failed = _retried(again, again.wait(), renderer)
+            failed = settled(again, again.wait(), renderer)
             if not failed:
                 batch.replace(slot, again)
                 return
@@ -105,8 +110,35 @@ def replacement(seed: int, epoch: int, record: int, attempt: int, count: int) ->
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") % count
 
 
-def _retried(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
-    """Read again where the storage failed; return all other failures. Raises ShardError where it fails again."""
+def _mended(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
+    """Fetch records anew whose bytes in the cache of a store are wrong; return all other failures.
+
+    Another process may have dropped them meanwhile, so this may happen more than once. Raises ShardError.
+    """
+    left = [failure for failure in failures if not _is_wrong(failure)]
+    for slot, fault, message in (failure for failure in failures if _is_wrong(failure)):
+        keys = batch.keys.at(np.array([slot]))
+        fetching = batch.samples.fetching(keys)
+        again: list[Failure] = [(slot, fault, message)]
+        for _ in range(FETCH_ATTEMPTS):
+            if fetching is None:
+                break
+            fetching.mend()
+            again = renderer.resubmit(batch, slot, keys).wait()
+            if not again or not _is_wrong(again[0]):
+                break
+        left += [(slot, fault, message) for _, fault, message in again]
+    return sorted(left)
+
+
+def _is_wrong(failure: Failure) -> bool:
+    return failure[1] == "record" and failure[2].startswith(WRONG_BYTES)
+
+
+def settled(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
+    """Read or fetch again where the storage failed; return all other failures. Raises ShardError where it fails
+    again."""
+    failures = _mended(batch, failures, renderer)
     lasting = [failure for failure in failures if failure[1] != "io"]
     for slot, _, cause in (failure for failure in failures if failure[1] == "io"):
         error = batch.samples.error(int(batch.keys.records[slot]), "io", cause)

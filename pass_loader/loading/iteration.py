@@ -13,6 +13,7 @@ from typing import Any, Generic, NamedTuple
 import numpy as np
 from typing_extensions import TypeVar
 
+from ..data.fetching import Fetching
 from ..keys import BatchKey, Keys
 from .depth import Depth
 from .drawing import DrawnBatch
@@ -20,6 +21,7 @@ from .faults import Faults
 from .rendering import Failure, Renderer, Submitted
 from .resume import Progress
 
+DRAWN_A_TURN = 1 << 14  # samples: a pack in a store has up to 131,072 fetched ahead, whose drawing takes a second
 REMOVED = "it was removed from the pack after this epoch had begun (on_error='replace' goes on without it)"
 
 
@@ -69,6 +71,7 @@ class Coming(NamedTuple):
     removed: list[Failure]
     renderer: Renderer  # to which it was announced
     announced: Any
+    fetching: Fetching | None  # what has to be there before
 
 
 class UnderWay(NamedTuple):
@@ -78,6 +81,7 @@ class UnderWay(NamedTuple):
     removed: list[Failure]
     drawn: DrawnBatch
     renderer: Renderer
+    fetching: Fetching | None  # what stays until it is done
 
 
 class BatchIterator(Generic[Batch]):
@@ -95,6 +99,7 @@ class BatchIterator(Generic[Batch]):
         self._coming: deque[Coming | Exception] = deque()  # an error takes the place of the batch that it prevented
         self._samples_under_way = self._samples_coming = 0
         self._all_drawn = False
+        self._turns = 0
         self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
         self._left_at: float | None = None
         self._lock = threading.RLock()
@@ -151,7 +156,7 @@ class BatchIterator(Generic[Batch]):
                 raise error
             self._progress.finished = True
             raise StopIteration
-        batch, removed, drawn, renderer = self._under_way[0]
+        batch, removed, drawn, renderer, fetching = self._under_way[0]
         failures = self._wait(batch, removed)
         self._note_threads(renderer, renderer.thread_times().idle_s - idle_s if starved else 0.0)
         self._under_way.popleft()
@@ -162,6 +167,9 @@ class BatchIterator(Generic[Batch]):
         except BaseException:
             self._failed = (size, drawn)
             raise
+        finally:
+            if fetching is not None:
+                fetching.done()
         step = self._progress.position // (self._settings.step or 1)
         batch.key = BatchKey(batch.samples.seed, self._progress.epoch, step, self._settings.rank)
         self._hand_out(size, drawn)
@@ -172,12 +180,10 @@ class BatchIterator(Generic[Batch]):
 
         How many are drawn does not depend on time: a sampler that is not ours is asked for the same number in each run.
         """
-        depth = self._settings.depth
+        self._turns += 1
         while True:
             following = self._coming[0] if self._coming else None
-            if isinstance(following, Coming) and depth.allows(
-                len(self._under_way), self._beside_two(self._samples_under_way + len(following.asked))
-            ):
+            if isinstance(following, Coming) and self._may_begin(following):
                 self._submit(following)
                 self._coming.popleft()  # not before: what could not be submitted comes again
                 self._samples_coming -= len(following.asked)
@@ -186,17 +192,32 @@ class BatchIterator(Generic[Batch]):
             else:
                 return
 
+    def _may_begin(self, following: Coming) -> bool:
+        """Return whether a batch may be in work now. One that is not fetched is waited for if no other is in work."""
+        samples = self._beside_two(self._samples_under_way + len(following.asked))
+        if not self._settings.depth.allows(len(self._under_way), samples):
+            return False
+        if following.fetching is not None and not self._under_way:
+            self._fetch(following.fetching)
+        return following.fetching is None or following.fetching.ready
+
     def _has_enough_drawn(self) -> bool:
         bounds = self._settings.depth.bounds
         drawn = len(self._under_way) + len(self._coming)
         samples = self._beside_two(self._samples_under_way + self._samples_coming)
-        return drawn >= bounds.least and samples >= bounds.samples + bounds.records
+        return drawn >= bounds.least and samples >= min(bounds.samples + bounds.records, self._turns * DRAWN_A_TURN)
 
     def _beside_two(self, samples: int) -> int:
         """Return what is left of so many samples, under way and coming, without those of the first two batches."""
         first = (len(batch.keys) for batch, *_ in itertools.islice(self._under_way, 2))
         second = (len(coming.asked) for coming in itertools.islice(self._coming, 2) if isinstance(coming, Coming))
         return max(0, samples - sum(itertools.islice(itertools.chain(first, second), 2)))
+
+    def _fetch(self, fetching: Fetching) -> None:
+        try:
+            fetching.wait(self._settings.timeout)
+        except TimeoutError:
+            raise RuntimeError(f"DataLoader timed out after {self._settings.timeout:g} seconds") from None
 
     def _wait(self, batch: Submitted, removed: list[Failure]) -> list[Failure]:
         try:
@@ -221,7 +242,7 @@ class BatchIterator(Generic[Batch]):
         announced = coming.announced if coming.renderer is renderer else None
         batch = renderer.submit(coming.asked, self._settings.with_plans, announced)
         batch.keys = coming.drawn.keys
-        self._under_way.append(UnderWay(batch, coming.removed, coming.drawn, renderer))
+        self._under_way.append(UnderWay(batch, coming.removed, coming.drawn, renderer, coming.fetching))
         self._samples_under_way += len(coming.asked)
 
     def _announce(self, drawn: DrawnBatch) -> Coming:
@@ -229,7 +250,9 @@ class BatchIterator(Generic[Batch]):
         keys, removed = drawn.keys, [(int(slot), "record", REMOVED) for slot in np.flatnonzero(drawn.gone)]
         asked = Keys(np.where(drawn.gone, -1, keys.records), keys.draws, keys.epochs) if removed else keys
         renderer = self._renderer()
-        return Coming(drawn, asked, removed, renderer, renderer.announce(asked))
+        fetching = renderer.samples.fetching(asked)
+        announced = None if fetching is not None else renderer.announce(asked)
+        return Coming(drawn, asked, removed, renderer, announced, fetching)
 
     def _draw(self) -> bool:
         """Draw one more batch. Returns False where there is none. An error is raised when its turn comes."""

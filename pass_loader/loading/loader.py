@@ -356,6 +356,8 @@ class DataLoader(Generic[Batch]):
         size = sample_bytes(self.dataset.recipe, self.dtype.itemsize, self.dataset.heatmaps is not None)
         pinned = self._pinning.device is not None
         found = bounds(least, self.num_workers, self.prefetch_bytes, self.read_ahead, pinned, size)
+        if (records := self.dataset.fetched_ahead()) is not None:
+            found = found.fetching(records)
         if self._gpu() is not None:  # its arena has a part for each batch
             found = dataclasses.replace(found, samples=0)
         if self._drawing.endless:  # a pass begins when it is drawn, and serves what is live then
@@ -446,7 +448,9 @@ class DataLoader(Generic[Batch]):
         batches_ahead_most: in work now, and at most. stage_seconds: of all threads. errors. private_bytes: of the
         process. pinned_bytes: of batches that the loader or somebody else holds, or of decoded pictures on their way to
         a GPU. device_bytes: held there beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). blocks: the
-        numbers of order="blocks", or None. advice: a line of words.
+        numbers of order="blocks", or None. remote: of packs in stores: bytes and requests, retries, hits and misses in
+        the cache, waited_s: seconds that `next` waited for them, cache_bytes: in the folder now; or None. advice: a
+        line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
         host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
@@ -455,4 +459,5 @@ class DataLoader(Generic[Batch]):
             threads=self.num_workers, depth=self._depth, errors=self._faults.count,
             read_ahead=renderer.read_ahead_counts() if renderer else None, device_bytes=there, nvjpeg=nvjpeg,
             pinned_bytes=host + self._pinning.bytes, blocks=self._drawing.blocks,
+            remote=self.dataset.remote_counts(),
         )  # fmt: skip

@@ -10,6 +10,7 @@ from .iteration import Meter
 
 STARVED, FED = 0.10, 0.02  # shares of time waited for data above and below which the advice is clear
 IDLE = 0.10  # share of the threads' time in such waits, above which they lack batches
+FETCHING = 0.5  # share of the waiting that was for a store, above which that is the limit
 READING = 0.5  # share of the time that threads are busy, above which storage is the limit
 
 
@@ -26,6 +27,7 @@ def statistics(
     device_bytes: int = 0,
     nvjpeg: dict[str, Any] | None = None,
     blocks: dict[str, Any] | None = None,
+    remote: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the fields of DataLoader.stats."""
     seconds = meter.waited_s + meter.worked_s
@@ -49,7 +51,8 @@ def statistics(
         "device_bytes": device_bytes,
         "nvjpeg": nvjpeg,
         "blocks": blocks,
-        "advice": _advice(meter, data_wait, stages, threads, depth),
+        "remote": remote,
+        "advice": _advice(meter, data_wait, stages, threads, depth, remote),
     }
 
 
@@ -63,12 +66,22 @@ def private_bytes() -> int:
     return sum(int(line.split()[1]) * 1024 for line in private)
 
 
-def _advice(meter: Meter, data_wait: float, stages: dict[str, float], threads: int, depth: Depth | None) -> str:
+def _advice(
+    meter: Meter, data_wait: float, stages: dict[str, float], threads: int, depth: Depth | None,
+    remote: dict[str, Any] | None,
+) -> str:  # fmt: skip
     if meter.batches < 2:
         return "nothing measured so far"
     if data_wait < FED:
         return f"consumer-bound: {data_wait:.0%} of the time waited for data; a faster loader would change nothing"
     bound, words = _limit(meter, stages, threads, depth)
+    if remote is not None and remote["waited_s"] > FETCHING * meter.waited_s:
+        share = remote["waited_s"] / meter.waited_s
+        bound = "storage-bound"
+        words = (
+            f"{share:.0%} of that for the store, which sent {remote['bytes']:,} bytes: a pack that fits into "
+            "cache_bytes is fetched once; for a larger one order='blocks' fetches less"
+        )
     kind = bound if data_wait > STARVED else "balanced"
     return f"{kind}: {data_wait:.0%} of the time waited for data; {words}"
 

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def convert(
     options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
     given = {name: value for name, value in options.as_plan().items() if name.startswith("max_")}
     plan = {
-        "convert": str(pack.path.resolve()),
+        "convert": str(pack.path.resolve()) if pack.remote is None else pack.place,
         "pack": [pack.pack_id, pack.revision, pack.generation],
         "codec": codec,
         **given,
@@ -147,7 +148,7 @@ class _PackSource(Source):
 
     def read(self, entry: Entry) -> bytes:
         try:
-            return self.reader.read(entry.offset)
+            return self.pack.read(entry.offset, partial(self.reader.read, entry.offset))
         except (OSError, ValueError) as error:
             raise PackError(f"{self.pack.shard_name(entry.offset)}, {entry.name}, id {entry.id}: {error}") from None
 

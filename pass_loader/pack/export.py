@@ -107,7 +107,7 @@ class _Records:
         for record in records.tolist():
             row = self.pack.row(record)
             try:
-                data = self.reader.read(record)
+                data = self.pack.read(record, partial(self.reader.read, record))
                 if row["codec"] == "dct":
                     data, row["codec"] = _C.dct_to_jpeg(data), "jpeg"
             except (OSError, ValueError) as error:

@@ -73,10 +73,16 @@ def read_manifest(root: Path) -> dict[str, Any]:
     path = root / MANIFEST
     try:
         content = read_whole(path, _MOST_BYTES)
-        manifest = plain_json(content)
     except (FileNotFoundError, NotADirectoryError):
         hint = "its packing was not finished" if (root / UNFINISHED).exists() else "`pass-pack build` makes one"
         raise PackError(f"{root} is not a pack: it has no {MANIFEST} ({hint})") from None
+    return manifest_of(path, content)
+
+
+def manifest_of(path: Path | str, content: bytes) -> dict[str, Any]:
+    """Return the manifest that these bytes are, as `read_manifest`. path: for messages."""
+    try:
+        manifest = plain_json(content)
     except ValueError as error:
         if isinstance(error, PackError):
             raise
@@ -85,7 +91,7 @@ def read_manifest(root: Path) -> dict[str, Any]:
         raise PackError(f"{path} is not a manifest of a pass-loader pack")
     if manifest.get("format_version") not in (_UNCHECKED_VERSION, FORMAT_VERSION):
         raise PackError(
-            f"{root} has format version {manifest.get('format_version')!r}, this pass-loader reads "
+            f"{path} has format version {manifest.get('format_version')!r}, this pass-loader reads "
             f"{_UNCHECKED_VERSION} and {FORMAT_VERSION}"
         )
     _check_crc(path, manifest, content)
@@ -101,7 +107,7 @@ def has_checks(manifest: dict[str, Any]) -> bool:
     return manifest["format_version"] != _UNCHECKED_VERSION
 
 
-def _check_crc(path: Path, manifest: dict[str, Any], content: bytes) -> None:
+def _check_crc(path: Path | str, manifest: dict[str, Any], content: bytes) -> None:
     checked = has_checks(manifest)
     if not checked and not {"crc32c", "removed"} & manifest.keys():
         return
@@ -117,7 +123,7 @@ def _crc_without(content: bytes, begin: int, end: int) -> int:
     return _C.crc32c(content[end:], _C.crc32c(content[:begin] + b"0"))
 
 
-def _check_fields(path: Path, manifest: dict[str, Any]) -> None:
+def _check_fields(path: Path | str, manifest: dict[str, Any]) -> None:
     """Check types and sums. Raises PackError, TypeError, KeyError or AttributeError."""
     _want(manifest["pack_id"], str, "pack_id")
     _want(manifest.get("codec", ""), str, "codec")

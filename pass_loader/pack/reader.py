@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +16,9 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from .. import _C
-from ..errors import PackError
+from ..errors import BadPictureError, PackError
+from ..remote.address import Address, is_url
+from ..remote.fetcher import Awaited
 from . import arrow
 from .foreign import find
 from .layout import (
@@ -35,6 +36,7 @@ from .layout import (
     written_by_purge,
 )
 from .manifest import read_manifest
+from .remote import Place, RemotePack
 from .removed_log import generation_of, read_log
 
 _BESIDE_COLUMNS_BYTES = 8 << 10  # of the index: its schema, twice, and padding; about 2 KB
@@ -46,16 +48,41 @@ class Pack:
     What is live is read at opening and by `refresh`, at no other time: a loader refreshes between epochs.
     pack_id: the same for the life of a pack. revision: how often it was purged; index and paths belong to one revision.
     generation: an integer that is equal for equal sets of removed records, 0 where none is removed.
-    Raises PackError where the directory is no pack or contradicts itself.
+    path: its directory, or a URL (s3://, gs://, az://, http://, https://, hf://datasets/...). A pack in a store is read
+        through a cache, and the attribute `path` is its folder there (docs/where-packs-lie.md).
+    cache, cache_bytes, storage_options: of a pack in a store: the folder of the cache, by default in the user's cache
+        directory; what it may hold, an int or text such as "200GB", by default 50 GB; configuration of obstore.
+    remote: what reads a pack in a store; None for one in a directory.
+
+    Raises PackError where the directory is no pack or contradicts itself, ShardError where a store fails.
     """
 
     index: pa.Table
 
-    def __init__(self, path: str | Path):
-        self.path = _checked_path(path)
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        cache: str | Path | None = None,
+        cache_bytes: int | str | None = None,
+        storage_options: Mapping[str, Any] | None = None,
+    ):
+        self.remote: RemotePack | None = None
+        if isinstance(path, str) and is_url(path):
+            self.remote = RemotePack(Address.of(path, cache, cache_bytes, storage_options))
+            self.path = self.remote.folder
+        elif cache is not None or cache_bytes is not None or storage_options is not None:
+            raise ValueError(f"{path} is a directory: cache, cache_bytes and storage_options are for packs in stores")
+        else:
+            self.path = _checked_path(path)
         self.revision = -1  # nothing is loaded yet
+        self._sync()
         stamps = self._stamps_now()
         self._load(read_manifest(self.path), stamps)
+
+    def _sync(self) -> None:
+        if self.remote is not None:
+            self.path = self.remote.sync()
 
     def _load(self, manifest: dict[str, Any], stamps: list[Any]) -> None:
         """Read the log, and the index where the revision is another one than before. All or nothing.
@@ -66,10 +93,14 @@ class Pack:
         while True:
             revision = manifest.get("revision", 0)
             try:
+                if self.remote is not None:
+                    self.remote.index()
+                    self.remote.tables_of_log()
                 index = self.index if revision == self.revision else _open_index(self.path, manifest)
                 removed = read_log(self.path, manifest).removed()
                 break
             except PackError:
+                self._sync()
                 manifest = read_manifest(self.path)
                 if manifest.get("revision", 0) == revision:
                     raise
@@ -108,6 +139,7 @@ class Pack:
         is damaged; the pack then stays as it was.
         """
         before = self.generation, self.revision
+        self._sync()
         stamps = self._stamps_now()
         if stamps == self._stamps:
             return False
@@ -130,15 +162,67 @@ class Pack:
         """Return True where the pack was purged since it was opened or refreshed: its paths and columns are out of
         date."""
         try:
+            self._sync()
             return read_manifest(self.path).get("revision", 0) != self.revision
         except (PackError, OSError):  # the caller has an error of its own to raise
             return False
 
     def __repr__(self) -> str:
-        return f"Pack({str(self.path)!r}: {len(self)} live of {self.records} records, {len(self.shards)} shards)"
+        return f"Pack({self.place!r}: {len(self)} live of {self.records} records, {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopened, (self.path, self.removed, self.generation)
+        if self.remote is None:
+            return _reopened, (self.path, {}, self.removed, self.generation)
+        address = self.remote.address
+        given = {"cache": address.cache, "cache_bytes": address.cache_bytes, "storage_options": dict(address.options)}
+        return _reopened, (address.url, given, self.removed, self.generation)
+
+    @property
+    def place(self) -> str:
+        """Where the pack lies: its directory or URL."""
+        return str(self.path if self.remote is None else self.remote.address)
+
+    def coming(self, records: Iterable[int]) -> Awaited | None:
+        """Begin to fetch records that will be read; None where the pack lies in a directory."""
+        if self.remote is None:
+            return None
+        numbers = np.fromiter(records, np.int64)
+        columns = [self.column(name)[numbers].tolist() for name in ("shard", "offset", "length")]
+        tars = [shard["tar"] for shard in self.shards]
+        return self.remote.coming(
+            Place(record, tars[shard], offset, length)
+            for record, shard, offset, length in zip(numbers.tolist(), *columns)
+        )
+
+    def mend(self, record: int) -> None:
+        """Fetch a record of a pack in a store anew, where its bytes in the cache are not those that were packed.
+
+        Raises OSError where those in the store are not either, or it fails.
+        """
+        assert self.remote is not None
+        self.remote.mend(self._place_of(record), int(self.column("crc32c")[record]))
+
+    def read(self, record: int, read: Callable[[], bytes]) -> bytes:
+        """Return what `read` returns, the bytes of this record. They are fetched before where the pack lies in a store.
+
+        Raises BadPictureError for bytes that were changed, OSError.
+        """
+        coming = self.coming([record])
+        if coming is None:
+            return read()
+        try:
+            coming.wait()
+            try:
+                return read()
+            except BadPictureError:
+                self.mend(record)
+                return read()
+        finally:
+            coming.done(used=True)
+
+    def _place_of(self, record: int) -> Place:
+        shard, offset, length = (int(self.column(name)[record]) for name in ("shard", "offset", "length"))
+        return Place(int(record), self.shards[shard]["tar"], offset, length)
 
     @property
     def records(self) -> int:
@@ -207,6 +291,8 @@ class Pack:
     def tar_paths(self) -> list[str]:
         """Return the path of each shard's tar. Raises PackError where tars that the pack refers to are not found."""
         foreign = find(self.path, self.shards) if any("foreign" in shard for shard in self.shards) else {}
+        if self.remote is not None:
+            return [str(self.remote.shard(shard["tar"])) for shard in self.shards]
         return [str(foreign.get(shard["tar"], self.path / shard["tar"])) for shard in self.shards]
 
     def row(self, record: int) -> dict[str, Any]:
@@ -263,7 +349,8 @@ class Pack:
         columns: None for all. Raises PackError where it has another number of rows than the manifest says, or lacks
         columns.
         """
-        path = self.path / self.shards[shard]["table"]
+        name = self.shards[shard]["table"]
+        path = self.path / name if self.remote is None else self.remote.file(name)
         table = read_table(path, self.shards[shard]["records"], columns)
         wanted = [*TABLE_SCHEMA.names, *self.manifest.get("metadata", [])] if columns is None else []
         if lacking := {*wanted} - {*table.schema.names}:
@@ -284,8 +371,6 @@ def _checked_path(path: str | Path) -> Path:
         raise TypeError(
             "a pack is one directory: for several give pass_loader.ConcatDataset a ShardDataset for each of them"
         )
-    if isinstance(path, str) and re.match(r"[a-z0-9]+://", path):
-        raise PackError(f"{path} is no path: packs are read from a file system; copy the pack or mount where it lies")
     place = Path(path)
     if place.is_file():
         raise PackError(
@@ -295,9 +380,9 @@ def _checked_path(path: str | Path) -> Path:
     return place
 
 
-def _reopened(path: Path, removed: np.ndarray, generation: int) -> Pack:
+def _reopened(path: str | Path, given: dict[str, Any], removed: np.ndarray, generation: int) -> Pack:
     """Open a pack in another process, with the live records of the first: they change between epochs only."""
-    pack = Pack(path)
+    pack = Pack(path, **given)
     pack.removed, pack.generation, pack._stamps = removed, generation, []
     return pack
 

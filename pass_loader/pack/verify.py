@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from ..remote.address import is_url
 from . import arrow
 from .archives import TarSource, members
 from .cores import usable_cores
@@ -53,7 +54,7 @@ class Verification(list[str]):
 
 
 def verify(
-    path: str | Path,
+    path: str | Path | Pack,
     *,
     decode: bool = False,
     workers: int | None = None,
@@ -63,6 +64,7 @@ def verify(
 ) -> Verification:
     """Check every file of a pack, and the files against each other.
 
+    path: a pack in a store is fetched into its cache, a shard a thread at a time, which has to have room for them.
     decode: prove every live picture by decoding it. workers: threads; None: one a core. max_pixels, max_scans: a live
     picture of more is a problem, with `decode`; None for the defaults (docs/packing.md). progress: called with the
     bytes checked. Raises nothing, but ValueError for such a limit out of range: what is wrong stands in the result.
@@ -71,7 +73,7 @@ def verify(
     began = time.monotonic()
     found = Verification()
     try:
-        _verify(Path(path), found, most if decode else None, workers or usable_cores(), progress or (lambda _: None))
+        _verify(path, found, most if decode else None, workers or usable_cores(), progress or (lambda _: None))
     except Exception as error:  # whatever a damaged file makes a library raise
         found.append(_said(error))
     found.seconds = round(time.monotonic() - began, 3)
@@ -79,9 +81,14 @@ def verify(
 
 
 def _verify(
-    root: Path, found: Verification, decode: dict[str, int] | None, workers: int, progress: Callable[[int], None]
+    path: str | Path | Pack, found: Verification, decode: dict[str, int] | None, workers: int,
+    progress: Callable[[int], None],
 ) -> None:  # fmt: skip
     """decode: the limits of decoding; None: nothing is decoded."""
+    opened = Pack(path) if isinstance(path, str) and is_url(path) else path if isinstance(path, Pack) else None
+    if opened is not None and opened.remote is not None:
+        opened.remote.files()
+    root = Path(path) if opened is None else opened.path  # type: ignore[arg-type]
     manifest = read_manifest(root)
     if not has_checks(manifest):
         found.notes.append(
@@ -92,7 +99,7 @@ def _verify(
         found.append(problem)
     index_differs = _crc_problem(root, manifest.get("index", INDEX), manifest)
     try:
-        pack = Pack(root)
+        pack = opened or Pack(root)
     except Exception:
         found += filter(None, [index_differs])
         raise
@@ -218,6 +225,9 @@ class _Check:
 
     def _tar(self, shard: int, table: pa.Table, result: _Result) -> None:
         tar_name = self.pack.shards[shard]["tar"]
+        remote = self.pack.remote
+        if remote is not None:
+            remote.bring(tar_name, 0, remote.size_of(tar_name))
         check_regular(Path(self.paths[shard]))
         foreign = "foreign" in self.pack.shards[shard]
         in_tar = {} if foreign else _members(self.paths[shard])

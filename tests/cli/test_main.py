@@ -19,7 +19,7 @@ import pass_loader
 from pass_loader import _C
 from pass_loader.cli import progress
 from pass_loader.cli.main import main
-from pass_loader.cli.sources import size_in_bytes
+from pass_loader.cli.packs import size_in_bytes
 from pass_loader.cli.progress import ProgressBar
 from pass_loader.pack.reader import Pack
 

@@ -1,0 +1,47 @@
+"""The argument PACK of commands that read a pack: a directory or a URL, with the options of its cache; and `fetch`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..pack.fetch import fetch
+from ..pack.reader import Pack
+from ..remote.address import bytes_of, is_url
+from .progress import ProgressBar
+
+
+def size_in_bytes(text: str) -> int:
+    """Read a size such as '1GiB', '500MB' or '1000000'. Raises argparse.ArgumentTypeError for another text."""
+    try:
+        return bytes_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_pack(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pack", metavar="PACK", help="a directory, or a URL: s3://, gs://, az://, https://, hf://")
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="of a URL: the folder of the cache")
+    parser.add_argument("--cache-bytes", type=size_in_bytes, metavar="SIZE", help="what it may hold; default: 50GB")
+
+
+def opened(options: argparse.Namespace) -> Pack:
+    """Open the pack that the options name."""
+    if not is_url(options.pack):
+        return Pack(Path(options.pack), cache=options.cache, cache_bytes=options.cache_bytes)
+    return Pack(options.pack, cache=options.cache, cache_bytes=options.cache_bytes)
+
+
+def add_fetch_command(commands: Any) -> None:
+    whole = commands.add_parser("fetch", help="bring a whole pack from a store into a cache, for use without a network")
+    add_pack(whole)
+    whole.set_defaults(run=_fetch)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    pack = opened(options)
+    with ProgressBar(sum(shard.get("bytes", 0) for shard in pack.shards), "fetched") as progress:
+        fetched = fetch(pack, progress=progress)
+    print(f"{pack.place}: {fetched:,} bytes in {pack.path}")
+    return 0

@@ -1,0 +1,287 @@
+"""A pack in a store: its files as they come into the cache, and its records when they are asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import _C
+from ..errors import PackError
+from ..remote.address import Address
+from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, touch, units_of
+from ..remote.fetcher import BLOCK_UNITS, Awaited, Fetcher, Piece
+from ..remote.store import Store, StoreError, Unchanged
+from .layout import INDEX, MANIFEST, REFUSED, REMOVED, write_durably
+from .manifest import has_checks, manifest_of
+from .plain_json import plain_json
+
+_LOG = logging.getLogger(__name__)
+WHOLE = "whole"  # stands in the folder of an edition of which `pass-pack fetch` has fetched everything
+_BESIDE = 0.01  # of the shards' bytes: for tables and the index
+_MOST_SHARE = 2  # one part in so many of the cache is needed by samples to come, at the most
+_AHEAD_SHARE = 4  # one part in so many is fetched ahead
+
+
+class Place(NamedTuple):
+    """Where a record lies. offset, length: bytes."""
+
+    record: int
+    shard: str
+    offset: int
+    length: int
+
+
+class RemotePack:
+    """What `Pack` needs of a pack that lies in a store.
+
+    folder: of the cache, with the metadata files of the pack's present edition. An edition is all of a manifest but
+    for the removals: another revision, codec or content under the same URL has a folder of its own.
+    Raises PackError where there is no pack, ImportError without obstore.
+    """
+
+    def __init__(self, address: Address):
+        self.address = address
+        self.store = Store(address)
+        self.cache = Cache.at(address.cache, address.cache_bytes)
+        self.folder = Path()
+        self._etags: dict[str, str | None] = {}
+        self._contents: dict[str, bytes | None] = {}
+        self._pack_id: str | None = None
+        self._fetcher: Fetcher | None = None
+
+    def sync(self, again: bool = True) -> Path:
+        """Bring pack.json and removed.jsonl up to date; return the folder of the edition that they are of.
+
+        again: what is damaged is fetched a second time. Without a connection a pack that `pass-pack fetch` has fetched
+        is taken as it was then.
+        """
+        try:
+            content = self._current(MANIFEST)
+            if content is None:
+                raise PackError(f"{self.address} is not a pack: it has no {MANIFEST} (`pass-pack build` makes one)")
+            log = self._current(REMOVED)
+        except StoreError as error:
+            return self._as_fetched(error)
+        try:
+            manifest = manifest_of(f"{self.address}{MANIFEST}", content)
+        except PackError:
+            if not again:
+                raise
+            self._etags.clear()
+            return self.sync(again=False)
+        if self._pack_id not in (None, manifest["pack_id"]):
+            raise PackError(f"{self.address} is another pack than the one that was opened")
+        self._pack_id = manifest["pack_id"]
+        folder = self.address.folder / edition_of(manifest)
+        with self.cache.locked():
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, found in ((REMOVED, log), (MANIFEST, content)):
+                self._put(folder / name, found or b"") if found is not None else (folder / name).unlink(missing_ok=True)
+            if folder != self.folder:
+                self._adopt(folder, manifest)
+            self._begin_epoch()
+        touch(folder)
+        return self.folder
+
+    def _current(self, name: str) -> bytes | None:
+        """Return an object as it is now, None where there is none."""
+        try:
+            self._contents[name], self._etags[name] = self.store.whole(name, self._etags.get(name))
+        except Unchanged:
+            pass
+        except FileNotFoundError:
+            self._contents[name] = self._etags[name] = None
+        return self._contents[name]
+
+    def _put(self, path: Path, content: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if path.read_bytes() == content:
+                return
+        self.cache.room_for_file(len(content), path.name)
+        if path.exists():
+            self.cache.add(-units_of(path.stat().st_size))
+        write_durably(path, content)
+
+    def _adopt(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Move on to an edition. Of earlier revisions of the pack nothing stays in the cache, as they were purged."""
+        self.folder, self._manifest = folder, manifest
+        self._fetcher = None
+        self._sizes = {shard["tar"]: shard.get("foreign", shard).get("bytes", 0) for shard in manifest["shards"]}
+        for other in self.address.folder.iterdir():
+            if other != folder and _revision(other, manifest["pack_id"]) < manifest.get("revision", 0):
+                self.cache.forget(other)
+
+    def _begin_epoch(self) -> None:
+        """What was used in the last epoch is needed again."""
+        for path, blocks in self.cache.blocks.items():
+            if path.parent == self.folder:
+                blocks.units[blocks.units == USED] = KEPT
+
+    def _as_fetched(self, error: StoreError) -> Path:
+        whole = [path.parent for path in self.address.folder.glob(f"*/{WHOLE}")]
+        if self.folder in whole:
+            return self.folder
+        if len(whole) != 1:
+            raise PackError(f"{error}") from None
+        manifest = manifest_of(str(whole[0] / MANIFEST), (whole[0] / MANIFEST).read_bytes())
+        _LOG.warning("%s cannot be reached (%s): taken as `pass-pack fetch` found it", self.address, error)
+        self._pack_id = manifest["pack_id"]
+        with self.cache.locked():
+            self._adopt(whole[0], manifest)
+        touch(whole[0])
+        return self.folder
+
+    def file(self, name: str) -> Path:
+        """Return the path of a file of metadata, fetched where it is missing and checked by the manifest.
+
+        It does not exist where the pack has none.
+        """
+        path = self.folder / name
+        if path.exists():
+            return path
+        for attempt in (1, 2):
+            try:
+                content, _ = self.store.whole(name)
+            except FileNotFoundError:
+                return path
+            except StoreError as error:
+                raise PackError(str(error)) from None
+            want = self._manifest.get("crc32c", {}).get(name)
+            if not has_checks(self._manifest) or _C.crc32c(content) == want:
+                break
+            if attempt == 2:
+                raise PackError(
+                    f"{self.address}{name} is not the file that {MANIFEST} tells of: its CRC32C is another one. It is "
+                    "being published anew, or was changed"
+                )
+        with self.cache.locked():
+            if not path.exists():
+                self._put(path, content)
+        return path
+
+    def files(self) -> None:
+        """Fetch every file of metadata."""
+        for shard in self._manifest["shards"]:
+            self.file(shard["table"])
+        self.file(self._manifest.get("index", INDEX))
+        if REFUSED in self._manifest.get("crc32c", {}):
+            self.file(REFUSED)
+
+    def index(self) -> None:
+        """Fetch the index, or where the pack has none, the tables that it is made from."""
+        if not self.file(self._manifest.get("index", INDEX)).exists():
+            self.files()
+
+    def tables_of_log(self) -> None:
+        """Fetch the tables that lines of the log are compared with: where it has more than the manifest counts."""
+        log = self._contents.get(REMOVED) or b""
+        if log.count(b"\n") != self._manifest.get("removed", {"lines": 0})["lines"]:
+            for shard in self._manifest["shards"]:
+                self.file(shard["table"])
+
+    def shard(self, name: str) -> Path:
+        """Return the path of a shard's sparse file."""
+        return self._blocks(name).path
+
+    def _blocks(self, name: str) -> Blocks:
+        if self._sizes[name] <= 0:
+            raise PackError(f"{self.address}: its {MANIFEST} does not tell the bytes of {name}; make the pack anew")
+        return self.cache.open(self.folder / name, self._sizes[name])
+
+    @property
+    def fetcher(self) -> Fetcher:
+        if self._fetcher is None:
+            whole = sum(self._sizes.values()) <= self.address.cache_bytes // _MOST_SHARE
+            self._fetcher = Fetcher(self.store, self.cache, whole)
+        return self._fetcher
+
+    @property
+    def ahead_bytes(self) -> int:
+        """The bytes of records that may be fetched ahead."""
+        return self.address.cache_bytes // _AHEAD_SHARE
+
+    def _piece(self, place: Place) -> Piece:
+        blocks = self._blocks(place.shard)
+        return Piece(blocks, place.shard, *blocks.unit_range(place.offset, place.length), place.record)
+
+    def coming(self, places: Iterable[Place]) -> Awaited:
+        """Begin to fetch records."""
+        return self.fetcher.announce([self._piece(place) for place in places if place.length > 0])
+
+    def size_of(self, tar: str) -> int:
+        return self._blocks(tar).size
+
+    def check_fits(self, tars: list[str]) -> None:
+        """Raise PackError where these shards do not fit into the cache together, beside what else it has to hold."""
+        total = sum(self._blocks(tar).size for tar in tars) * (1 + _BESIDE)
+        if total > self.address.cache_bytes:
+            raise PackError(
+                f"{self.address}: {total:,.0f} bytes are needed at a time, and the cache may hold "
+                f"{self.address.cache_bytes:,}: raise cache_bytes (--cache-bytes)"
+            )
+
+    def bring(self, tar: str, offset: int, length: int) -> None:
+        """Fetch bytes of a shard, and wait for them. Raises StoreError."""
+        step = BLOCK_UNITS * UNIT
+        pieces = [Place(-1, tar, at, min(step, offset + length - at)) for at in range(offset, offset + length, step)]
+        coming = self.coming(pieces)
+        try:
+            coming.wait()
+        finally:
+            coming.done(used=False)
+
+    def mend(self, place: Place, crc: int) -> None:
+        """Fetch a record anew where its bytes in the cache have another CRC32C than this.
+
+        Raises OSError where they have it in the store too, or the store fails.
+        """
+        with self.cache.locked():
+            if self._crc_of(place) == crc:  # somebody had dropped it, and has fetched it since
+                return
+            self.fetcher.fetch_now(self._piece(place))
+            if (found := self._crc_of(place)) != crc:
+                raise OSError(
+                    f"{self.address}{place.shard} was fetched twice, and its bytes have the CRC32C {found:08x}, the "
+                    f"index says {crc:08x}: the object was changed or damaged, or is being published anew"
+                )
+
+    def _crc_of(self, place: Place) -> int:
+        with open(self.shard(place.shard), "rb") as file:
+            return _C.crc32c(os.pread(file.fileno(), place.length, place.offset))
+
+    def counts(self) -> dict[str, Any]:
+        """Return what was fetched since the start."""
+        fetcher = self.fetcher
+        return {
+            "bytes": self.store.bytes,
+            "requests": self.store.requests,
+            "retries": self.store.retries,
+            "hits": fetcher.hits,
+            "misses": fetcher.misses,
+            "waited_s": fetcher.waited_s,
+            "cache_bytes": self.cache.used_bytes,
+        }
+
+
+def edition_of(manifest: dict[str, Any]) -> str:
+    """Return the name of what a manifest tells, but for removals."""
+    checks = {name: crc for name, crc in manifest.get("crc32c", {}).items() if name != MANIFEST}
+    told = {**{name: value for name, value in manifest.items() if name != "removed"}, "crc32c": checks}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _revision(folder: Path, pack_id: str) -> float:
+    """Return the revision of that pack which a folder of the cache has; infinity where it is of another pack."""
+    try:
+        manifest = plain_json((folder / MANIFEST).read_bytes())
+        return manifest.get("revision", 0) if manifest["pack_id"] == pack_id else np.inf
+    except (OSError, ValueError, KeyError, AttributeError):
+        return np.inf

@@ -1,0 +1,356 @@
+"""Brings what samples to come need into the cache, in the order in which they need it, many requests at a time."""
+
+from __future__ import annotations
+
+import atexit
+import collections
+import errno
+import heapq
+import itertools
+import math
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cache import ABSENT, KEPT, NEEDED, RESERVED, UNIT, USED, Blocks, Cache
+from .store import Store, StoreError
+
+MOST_THREADS = 32
+BLOCK_UNITS = (8 << 20) // UNIT  # of a request, at the most
+_GAP_UNITS = 4  # between units that are needed: cheaper to read than to ask twice
+_RECORD_BY_RECORD = 4  # calls of `announce` at the start, whose samples are waited for
+_PINNED_SHARE = 2  # one part in so many of the bound is for samples to come
+_URGENT_S = 0.5  # waited for
+_OTHERS_S = 2.0  # so long another process may take for what it has reserved
+_POLL_S = 0.05
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_STUCK_S = 5.0
+_EXIT_S = 2.0
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Bytes of a shard that one sample needs. name: of the object. record: for messages."""
+
+    blocks: Blocks
+    name: str
+    first: int
+    end: int  # in units
+    record: int = -1
+
+
+class PieceError(StoreError):
+    """A piece could not be fetched. record: which one needs it."""
+
+    def __init__(self, record: int, cause: str):
+        super().__init__(cause)
+        self.record = record
+
+
+class Awaited:
+    """Pieces that samples to come need: they are being fetched, and stay in the cache until `done`."""
+
+    def __init__(self, fetcher: Fetcher, pieces: list[Piece]):
+        self._fetcher, self.pieces = fetcher, pieces
+        self.errors: list[PieceError] = []
+        self.left = False  # done, or nobody waits any more
+        self.asked = 0  # pieces that are queued or being fetched
+        self.stuck_since = math.inf  # there is no room, though all was dropped that nobody waits for
+        self.pins = 0  # of each piece, which stays in the cache: one; two where somebody waits
+
+    @property
+    def ready(self) -> bool:
+        """True where all of it is there, or an error waits to be raised."""
+        return bool(self.errors) or all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces)
+
+    def wait(self, timeout: float = math.inf) -> None:
+        """Wait until all of it is there. Raises PieceError, TimeoutError. Another call tries again."""
+        self._fetcher.wait_for(self, timeout)
+        if self.errors:
+            error, self.errors = self.errors[0], []
+            self._fetcher.ask_again(self)
+            raise error
+
+    def done(self, used: bool) -> None:
+        """Let go of the pieces. used: they were needed, and are not needed again in this epoch."""
+        if not self.left:
+            self.left = True
+            self._fetcher.let_go(self.pieces, used, self.pins)
+
+    def __del__(self) -> None:
+        if not self.left:  # any lock may be held by this very thread
+            self.left = True
+            self._fetcher.dropped.append((self.pieces, self.pins))
+
+
+class Fetcher:
+    """Fetches pieces of one pack's shards, on threads that start when they are needed.
+
+    hits, misses: pieces that were there, and that were not, when they were announced. waited_s: of callers, for pieces.
+    whole: everything that the pack has has room in the cache, so that a wider gap is read too.
+    """
+
+    def __init__(self, store: Store, cache: Cache, whole: bool):
+        self.store, self.cache = store, cache
+        self.hits = self.misses = 0
+        self.waited_s = 0.0
+        self.dropped: collections.deque[tuple[list[Piece], int]] = collections.deque()  # nobody waits any more
+        self._gap = BLOCK_UNITS // 8 if whole else _GAP_UNITS
+        self._lock = threading.Lock()  # guards what follows
+        self._work, self._arrived = threading.Condition(self._lock), threading.Condition(self._lock)
+        self._queue: list[tuple[float, int, Piece, Awaited, bool]] = []  # not before; number; piece; for; by itself
+        self._numbers = itertools.count()
+        self._waiting: collections.deque[weakref.ref[Awaited]] = collections.deque()  # announced, not begun
+        self._begun = 0
+        self._idle = 0
+        self._threads: list[threading.Thread] = []
+        self._stopping = False
+        atexit.register(_stop, weakref.ref(self))
+        self._fetching: set[tuple[int, int]] = set()  # (id of blocks, unit)
+        self._reserved: dict[tuple[int, int], float] = {}  # by another process, since when
+
+    def announce(self, pieces: Sequence[Piece]) -> Awaited:
+        """Begin to fetch what is missing. Keep what this returns until the pieces were used."""
+        self._let_go_dropped()
+        coming = Awaited(self, list(pieces))
+        with self._lock:
+            self._waiting.append(weakref.ref(coming))
+            self._begin_waiting()
+        return coming
+
+    def _begin_waiting(self) -> None:
+        """Begin with as many announcements as the cache has room for beside what it keeps."""
+        most = self.cache.limit // UNIT // _PINNED_SHARE
+        while self._waiting and self.cache.pinned < most:
+            if (coming := self._waiting.popleft()()) is not None and not coming.left:
+                self._begin(coming)
+
+    def _begin(self, coming: Awaited) -> None:
+        if coming.pins:
+            return
+        self._pin(coming)
+        missing = [piece for piece in coming.pieces if not piece.blocks.has(piece.first, piece.end)]
+        self.misses += len(missing)
+        self.hits += len(coming.pieces) - len(missing)
+        self._begun += 1
+        self._ask(missing, coming, self._begun <= _RECORD_BY_RECORD)
+
+    def ask_again(self, coming: Awaited) -> None:
+        with self._lock:
+            self._ask([piece for piece in coming.pieces if not piece.blocks.has(piece.first, piece.end)], coming, True)
+
+    def _pin(self, coming: Awaited) -> None:
+        coming.pins += 1
+        for piece in coming.pieces:
+            piece.blocks.pin(piece.first, piece.end, 1)
+            self.cache.pinned += piece.end - piece.first
+
+    def wait_for(self, coming: Awaited, timeout: float) -> None:
+        with self._lock:
+            self._begin(coming)
+        if coming.ready:
+            return
+        began = time.monotonic()
+        urgent = began + _URGENT_S
+        try:
+            while not coming.ready:
+                now = time.monotonic()
+                if now - began > timeout:
+                    raise TimeoutError(f"no samples from {self.store.address} within timeout={timeout:g} s")
+                self._let_go_dropped()
+                with self._lock:
+                    if now >= urgent and coming.pins == 1:  # samples to come have taken the room
+                        self._pin(coming)
+                    if not coming.asked:  # somebody has dropped what was there
+                        self._ask(
+                            [one for one in coming.pieces if not one.blocks.has(one.first, one.end)], coming, True
+                        )
+                    self._arrived.wait(_POLL_S)
+        finally:
+            self.waited_s += time.monotonic() - began
+
+    def let_go(self, pieces: list[Piece], used: bool, times: int) -> None:
+        with self.cache.locked(), self._lock:
+            for piece in pieces if times else ():
+                pins, units = piece.blocks.pins[piece.first : piece.end], piece.blocks.units[piece.first : piece.end]
+                piece.blocks.pin(piece.first, piece.end, -times)
+                self.cache.pinned -= times * (piece.end - piece.first)
+                units[(units == NEEDED) & (pins == 0)] = KEPT
+                if used:
+                    units[(units == KEPT) & (pins == 0)] = USED
+            self._begin_waiting()
+            self._work.notify_all()
+
+    def _let_go_dropped(self) -> None:
+        while self.dropped:
+            pieces, times = self.dropped.popleft()
+            self.let_go(pieces, False, times)
+
+    def fetch_now(self, piece: Piece) -> None:
+        """Fetch a piece anew in this thread, whatever is there. Raises StoreError, FileNotFoundError."""
+        with self.cache.locked():
+            units = piece.blocks.units[piece.first : piece.end]
+            piece.blocks.drop(np.flatnonzero(units != ABSENT) + piece.first)
+            if not self.cache.reserve(piece.blocks, piece.first, piece.end):
+                raise StoreError(f"{piece.name}: the cache has no room for {(piece.end - piece.first) * UNIT:,} bytes")
+            self._bring(piece, piece.first, piece.end)
+
+    def stop(self, wait_s: float) -> None:
+        """End the threads, as soon as their requests have."""
+        with self._lock:
+            self._stopping = True
+            self._work.notify_all()
+        deadline = time.monotonic() + wait_s
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _ask(self, pieces: list[Piece], coming: Awaited, alone: bool) -> None:
+        coming.asked += len(pieces)
+        for piece in pieces:
+            heapq.heappush(self._queue, (0.0, next(self._numbers), piece, coming, alone))
+        for _ in range(min(len(self._queue) - self._idle, MOST_THREADS - len(self._threads))):
+            self._threads.append(threading.Thread(target=self._run, name="pass-loader-fetch", daemon=True))
+            self._threads[-1].start()
+        self._work.notify(len(pieces))
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._queue or self._queue[0][0] > time.monotonic():
+                    if self._stopping:
+                        return
+                    self._idle += 1
+                    soon = self._queue[0][0] - time.monotonic() if self._queue else None
+                    self._work.wait(None if soon is None else max(0.001, soon))
+                    self._idle -= 1
+                if self._stopping:
+                    return
+                _, number, piece, coming, alone = heapq.heappop(self._queue)
+                run = None if coming.left else self._run_of(piece, alone)
+                if run is None:
+                    coming.asked -= 1
+                    self._arrived.notify_all()
+                    continue
+                units = self._units(piece.blocks, run)
+                if not self._fetching.isdisjoint(units):
+                    heapq.heappush(self._queue, (time.monotonic() + 0.01, number, piece, coming, alone))
+                    continue
+                self._fetching |= units
+            try:
+                later = self._fetch(piece, run, coming)
+            except Exception as error:
+                coming.errors.append(PieceError(piece.record, str(error)))
+                later = None
+            with self._lock:
+                self._fetching -= units
+                if later is None:
+                    coming.asked -= 1
+                else:
+                    heapq.heappush(self._queue, (time.monotonic() + later, number, piece, coming, alone))
+                self._arrived.notify_all()
+
+    def _run_of(self, piece: Piece, alone: bool) -> tuple[int, int] | None:
+        """Return which units to fetch for a piece: those that it lacks, and neighbours in its block of 8 MiB that other
+        samples to come lack. None where it lacks nothing."""
+        units = piece.blocks.units
+        absent = np.flatnonzero(
+            (units[piece.first : piece.end] == ABSENT) | (units[piece.first : piece.end] == RESERVED)
+        )
+        if not len(absent):
+            return None
+        first, end = piece.first + int(absent[0]), piece.first + int(absent[-1]) + 1
+        if alone:
+            return first, end
+        begin = first // BLOCK_UNITS * BLOCK_UNITS
+        until = max(end, min(begin + BLOCK_UNITS, len(units)))
+        before, after = (units[begin:first] == ABSENT)[::-1], units[end:until] == ABSENT
+        pins = piece.blocks.pins
+        first -= _reach(before, pins[begin:first][::-1] > 0, self._gap)
+        end += _reach(after, pins[end:until] > 0, self._gap)
+        return first, end
+
+    def _units(self, blocks: Blocks, run: tuple[int, int]) -> set[tuple[int, int]]:
+        return {(id(blocks), unit) for unit in range(*run)}
+
+    def _fetch(self, piece: Piece, run: tuple[int, int], coming: Awaited) -> float | None:
+        """Fetch units. Returns the seconds after which to look again, where that is not possible now."""
+        self._let_go_dropped()
+        first, end = run
+        if (piece.blocks.units[first:end] == RESERVED).all() and not self._is_stale(piece.blocks, first):
+            return _POLL_S  # another process is about it
+        seen = self.cache.full
+        if not self.cache.reserve(piece.blocks, first, end):
+            first, end = piece.first, piece.end
+            if not self.cache.reserve(piece.blocks, first, end, urgent=coming.pins > 1):
+                self._note_stuck(coming)
+                return _POLL_S  # until samples are done with
+        try:
+            self._bring(piece, first, end)
+        except OSError as error:
+            if isinstance(error, StoreError) or error.errno not in _NO_SPACE:
+                raise
+            self._disk_is_full(end - first, coming, seen)
+            return _POLL_S
+        coming.stuck_since = math.inf
+        return None
+
+    def _note_stuck(self, coming: Awaited) -> None:
+        """Raise StoreError where somebody waits, and there has been no room for long."""
+        if coming.pins < 2:
+            return
+        coming.stuck_since = min(coming.stuck_since, time.monotonic())
+        if time.monotonic() - coming.stuck_since > _STUCK_S:
+            raise StoreError(
+                f"the cache folder {self.cache.root} holds {self.cache.used_bytes:,} bytes and has no room for the "
+                f"samples of one batch, as cache_bytes is too small or the disk is full: raise cache_bytes, make room "
+                "there, or give another cache="
+            )
+
+    def _is_stale(self, blocks: Blocks, unit: int) -> bool:
+        """Return True where what is reserved has been so for long: its process has died, or is slow."""
+        with self._lock:
+            since = self._reserved.setdefault((id(blocks), unit), time.monotonic())
+            return time.monotonic() - since > _OTHERS_S
+
+    def _bring(self, piece: Piece, first: int, end: int) -> None:
+        blocks = piece.blocks
+        fetched = False
+        try:
+            content = self.store.range(piece.name, first * UNIT, min(end * UNIT, blocks.size))
+            blocks.write(first, content)
+            fetched = True
+        finally:
+            self.cache.settle(blocks, first, end, fetched=fetched)
+
+    def _disk_is_full(self, units: int, coming: Awaited, seen: int) -> None:
+        """Lower the bound to what the disk has room for. Raises StoreError where that is too little.
+
+        seen: how often the disk was full when the room was reserved: another thread may have lowered the bound since.
+        """
+        cache = self.cache
+        with cache.locked():
+            if cache.full == seen:
+                cache.full += 1
+                cache.limit = min(cache.limit, cache.used_bytes)
+                cache.shrink(units, 2 * units, coming.pins > 1)
+        self._note_stuck(coming)
+
+
+def _reach(absent: np.ndarray, wanted: np.ndarray, gap: int) -> int:
+    """Return how many units from the first one on to read too: up to the last that is wanted, all of them absent, with
+    no more than `gap` between two that are wanted."""
+    whole = len(absent) if absent.all() else int(np.argmin(absent))
+    places = np.flatnonzero(wanted[:whole])
+    wide = np.flatnonzero(np.diff(places, prepend=-1) > gap + 1)
+    places = places[: wide[0]] if len(wide) else places
+    return int(places[-1]) + 1 if len(places) else 0
+
+
+def _stop(fetcher: weakref.ref[Fetcher]) -> None:
+    """At the end of the process: a thread that comes back from a request to an interpreter that is gone would abort."""
+    if (found := fetcher()) is not None:
+        found.stop(_EXIT_S)

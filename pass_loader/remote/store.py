@@ -1,0 +1,191 @@
+"""Reads and writes objects through obstore, with retries, time-outs and errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from .address import Address
+
+ATTEMPTS = 7  # of a request, the first one included
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 8.0  # doubled after each attempt; a random part of it is waited
+_TIMEOUTS = {"timeout": "60s", "connect_timeout": "10s"}  # of a request and of its connection
+_CLIENT_OPTIONS = {
+    "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "default_headers",
+    "http1_only", "http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle",
+    "http2_max_frame_size", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host", "proxy_url", "timeout",
+    "user_agent",
+}  # fmt: skip
+
+_used_by: int | None = None  # the process whose threads serve obstore
+Answer = TypeVar("Answer")
+
+
+class StoreError(OSError):
+    """A store failed, after all attempts. The message names the object and the cause."""
+
+
+class Changed(StoreError):
+    """An object is not the one that a write was meant to replace."""
+
+
+class Unchanged(Exception):
+    """An object has the ETag that the caller knows."""
+
+
+class Store:
+    """The objects below one URL. May be called by any number of threads.
+
+    requests, bytes: of objects and ranges that were read, since the start. retries: attempts that failed.
+    """
+
+    def __init__(self, address: Address):
+        self.address = address
+        self.requests = self.bytes = self.retries = 0
+        self._count = threading.Lock()
+        self._opened: Any = None
+        self._obstore()
+
+    def whole(self, name: str, known: str | None = None) -> tuple[bytes, str | None]:
+        """Return an object's bytes and its ETag.
+
+        Raises FileNotFoundError, StoreError, and Unchanged where its ETag is `known`.
+        """
+
+        def read(obstore: Any, store: Any) -> tuple[bytes, str | None]:
+            found = obstore.get(store, name, options={"if_none_match": known} if known else {})
+            content = bytes(found.bytes())
+            _check_length(content, found.meta["size"])
+            return content, found.meta.get("e_tag")
+
+        content, etag = self._tried(name, read)
+        self._note(len(content))
+        return content, etag
+
+    def range(self, name: str, begin: int, end: int) -> Any:
+        """Return the bytes from `begin` to `end` of an object, as a buffer. Raises FileNotFoundError, StoreError."""
+
+        def read(obstore: Any, store: Any) -> Any:
+            content = obstore.get_range(store, name, start=begin, end=end)
+            _check_length(content, end - begin)
+            return content
+
+        content = self._tried(name, read)
+        self._note(end - begin)
+        return content
+
+    def write(self, name: str, content: bytes, etag: str | None) -> None:
+        """Write an object in place of the one with this ETag; None: where there is none.
+
+        Raises Changed where another one is there, StoreError for a store that cannot be written to.
+        """
+        if self.address.scheme in ("http", "https", "hf"):
+            raise StoreError(f"{self.address} can only be read: change the pack where it was made, and publish it anew")
+        mode = "create" if etag is None else {"e_tag": etag}
+        self._tried(name, lambda obstore, store: obstore.put(store, name, content, mode=mode))
+
+    def _note(self, size: int) -> None:
+        with self._count:
+            self.requests += 1
+            self.bytes += size
+
+    def _tried(self, name: str, ask: Callable[[Any, Any], Answer]) -> Answer:
+        """Ask until there is an answer, ATTEMPTS times at most."""
+        obstore = self._obstore()
+        errors = obstore.exceptions
+        pause, renewed = _FIRST_PAUSE_S, False
+        for attempt in range(1, ATTEMPTS + 1):
+            store = self._store(obstore)
+            try:
+                return ask(obstore, store)
+            except errors.NotModifiedError:
+                raise Unchanged from None
+            except (errors.PreconditionError, errors.AlreadyExistsError):
+                raise Changed(f"{self.address}{name} was changed by somebody else meanwhile") from None
+            except (errors.NotFoundError, FileNotFoundError):
+                raise FileNotFoundError(f"{self.address}{name} does not exist") from None
+            except errors.NotSupportedError as error:
+                raise StoreError(
+                    f"{self.address}{name}: the server sends no ranges of files, or has no conditional writes: "
+                    f"{_words(error)}"
+                ) from None
+            except (errors.UnauthenticatedError, errors.PermissionDeniedError, PermissionError) as error:
+                if renewed:  # credentials that had expired were read anew, and are refused too
+                    raise StoreError(
+                        f"{self.address}{name}: access was denied: {_words(error)}; give credentials by the usual "
+                        "environment variables or storage_options="
+                    ) from None
+                renewed, self._opened = True, None
+            except (errors.BaseError, OSError, ValueError, RuntimeError) as error:
+                with self._count:
+                    self.retries += 1
+                if attempt == ATTEMPTS:
+                    raise StoreError(
+                        f"{self.address}{name} could not be read or written in {ATTEMPTS} attempts, the last one: "
+                        f"{_words(error)}"
+                    ) from None
+                time.sleep(random.uniform(pause / 2, pause))
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+        raise AssertionError
+
+    def _obstore(self) -> Any:
+        """Return the library. Raises ImportError where it is missing, RuntimeError in a forked process."""
+        global _used_by
+        try:
+            import obstore
+            import obstore.store
+        except ImportError:
+            raise ImportError(
+                f"{self.address}: reading packs from stores needs obstore: pip install 'pass-loader[remote]'"
+            ) from None
+        if _used_by is None:
+            _used_by = os.getpid()
+        elif _used_by != os.getpid():
+            raise RuntimeError(
+                f"{self.address}: this process was forked after its parent had read from a store, whose threads it "
+                'does not have. Give torch\'s DataLoader multiprocessing_context="forkserver" (or "spawn"); '
+                "pass_loader.DataLoader needs no worker processes"
+            )
+        return obstore
+
+    def _store(self, obstore: Any) -> Any:
+        if self._opened is None:
+            self._opened = _open(obstore, self.address)
+        return self._opened
+
+
+def _open(obstore: Any, address: Address) -> Any:
+    url, given = address.endpoint(), dict(address.options)
+    provider = given.pop("credential_provider", None)
+    client = {**_TIMEOUTS, **{name: given.pop(name) for name in list(given) if name.lower() in _CLIENT_OPTIONS}}
+    retries = {"max_retries": 0}  # ours
+    if url.startswith("http://") or any(str(value).startswith("http://") for value in given.values()):
+        client.setdefault("allow_http", True)
+    if any(value.startswith("http://") for name, value in os.environ.items() if name.upper().endswith("_ENDPOINT_URL")):
+        client.setdefault("allow_http", True)
+    if url.startswith(("http://", "https://")):
+        if given:
+            raise ValueError(f"{address}: storage_options {sorted(given)} are not for a web server")
+        if address.scheme == "hf" and (token := os.environ.get("HF_TOKEN")):
+            client.setdefault("default_headers", {"authorization": f"Bearer {token}"})
+        return obstore.store.HTTPStore.from_url(url, client_options=client, retry_config=retries)
+    more = {} if provider is None else {"credential_provider": provider}
+    with contextlib.suppress(AttributeError):
+        return obstore.store.from_url(url, config=given, client_options=client, retry_config=retries, **more)
+    raise ValueError(f"{address}: this obstore has no such store")
+
+
+def _check_length(content: Any, want: int) -> None:
+    if len(content) != want:
+        raise ConnectionError(f"{len(content):,} bytes came, {want:,} were asked for")
+
+
+def _words(error: BaseException) -> str:
+    """Return what an error says, in one line that is not endless."""
+    text = " ".join(str(error).split("Debug source")[0].split())
+    return text if len(text) <= 300 else f"{text[:300]} ..."

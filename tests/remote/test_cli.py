@@ -1,0 +1,86 @@
+"""Commands on a pack that lies on a web server, and `pass-pack fetch`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pass_loader.cli.main import main
+from pass_loader.pack import Pack
+from pass_loader.remote.cache import Cache
+
+from ..helpers.object_server import ObjectServer, serving
+from ..helpers.packs import flip_a_bit
+from ..helpers.remote import RECIPE, digest
+
+
+def output_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main([str(argument) for argument in arguments]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_commands_say_the_same(
+    pack: Path, server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url, cache = server.url + "pack", ["--cache", str(tmp_path / "cache")]
+    for command in ("info", "attribution"):
+        assert output_of(capsys, command, url, *cache) == output_of(capsys, command, pack)
+    assert "everything is as it was packed: 23 records" in output_of(capsys, "verify", url, "--decode", *cache)
+    for command in (["export", "--format", "folder"], ["convert", "--codec", "dct"], ["preview"]):
+        for number, where in enumerate(([url, *cache], [str(pack)])):
+            output_of(capsys, command[0], *where, *command[1:], "--out", tmp_path / f"{command[0]}-{number}")
+        mine, theirs = (tmp_path / f"{command[0]}-{number}" for number in (0, 1))
+        for path in theirs.rglob("*") if theirs.is_dir() else [theirs]:
+            if path.is_file() and path.name != "finished":
+                assert (mine / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path
+
+
+def test_verify_finds_what_is_wrong_in_the_store(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(pack, tmp_path / "served" / "pack")
+    flip_a_bit(Pack(tmp_path / "served" / "pack"), 6)
+    with serving(tmp_path / "served") as server:
+        assert main(["verify", server.url + "pack", "--cache", str(tmp_path / "cache")]) == 1
+    assert "record 6, " in (found := capsys.readouterr().out) and "1 problems" in found
+
+
+def test_fetch_serves_without_a_network(
+    pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: a shard of which a part is missing; an opening that needs the store."""
+    from pass_loader import ShardDataset
+
+    monkeypatch.setattr("pass_loader.remote.store._FIRST_PAUSE_S", 0.001)
+    cache = tmp_path / "cache"
+    with serving(pack.parent) as server:
+        url = server.url + "pack"
+        assert main(["fetch", url, "--cache", str(cache), "--cache-bytes", "1.05MB"]) == 1
+        assert "raise cache_bytes (--cache-bytes)" in capsys.readouterr().err
+        output_of(capsys, "fetch", url, "--cache", cache)
+    monkeypatch.setattr(Cache, "_known", {})
+    assert digest(ShardDataset(url, RECIPE, cache=cache)) == digest(ShardDataset(pack, RECIPE))
+
+
+def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        (["info", "ftp://server/pack"], "packs are read from s3://"),
+        (["info", str(tmp_path), "--cache", "x"], "is a directory: cache, cache_bytes"),
+        (["info", "http://"], "names no bucket or server"),
+        (["info", "hf://spaces/a/b"], "want hf://datasets/OWNER/NAME"),
+        (["fetch", str(tmp_path)], "is not a pack"),
+    ):
+        assert main(arguments) == 1
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_without_obstore() -> None:
+    code = "import sys; sys.modules['obstore'] = None; from pass_loader.cli.main import main; sys.exit(main())"
+    done = subprocess.run([sys.executable, "-c", code, "info", "s3://bucket/pack"], capture_output=True, text=True)
+    assert done.returncode == 1 and "pip install 'pass-loader[remote]'" in done.stderr

@@ -1,0 +1,141 @@
+"""S3 by moto, the hub's URLs, forked processes, credentials: what stands between a URL and bytes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader as TorchLoader
+
+from pass_loader import PackError, ShardDataset, ShardError
+from pass_loader.pack import Pack
+from pass_loader.remote.address import Address, bytes_of, shown
+from pass_loader.remote.store import Changed, Store, StoreError
+
+from ..helpers.object_server import ObjectServer, serving
+from ..helpers.remote import RECIPE, digest
+
+MOTO = """
+import sys
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "aws_region": "us-east-1"}
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, Any]]:
+    """Options of a server that speaks S3, with an empty bucket, `bucket`."""
+    server = subprocess.Popen([sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None and server.stdin is not None
+    url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="id",
+                          aws_secret_access_key="secret")  # fmt: skip
+    client.create_bucket(Bucket="bucket")
+    yield {**KEYS, "aws_endpoint": url, "client": client}
+    server.stdin.close()
+    server.stdout.close()
+    server.wait()
+
+
+@pytest.mark.slow
+def test_a_pack_in_s3(pack: Path, s3: dict[str, Any], tmp_path: Path) -> None:
+    options = dict(s3)
+    client = options.pop("client")
+    for path in pack.iterdir():
+        client.upload_file(str(path), "bucket", f"packs/p/{path.name}")
+    dataset = ShardDataset("s3://bucket/packs/p", RECIPE, cache=tmp_path, storage_options=options)
+    assert digest(dataset) == digest(ShardDataset(pack, RECIPE))
+    with pytest.raises(PackError, match="s3://bucket/packs/none/ is not a pack"):
+        Pack("s3://bucket/packs/none", cache=tmp_path, storage_options=options)
+
+
+@pytest.mark.slow
+def test_conditional_writes(s3: dict[str, Any], tmp_path: Path) -> None:
+    """Kills: a write over what somebody else has written."""
+    options = {name: value for name, value in s3.items() if name != "client"}
+    store = Store(Address.of("s3://bucket/w", tmp_path, None, options))
+    store.write("a", b"1", None)
+    with pytest.raises(Changed):
+        store.write("a", b"2", None)
+    content, etag = store.whole("a")
+    assert content == b"1"
+    store.write("a", b"2", etag)
+    with pytest.raises(Changed):
+        store.write("a", b"3", etag)
+    assert store.whole("a")[0] == b"2"
+
+
+def test_web_servers_are_not_written_to(server: ObjectServer, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="can only be read"):
+        Store(Address.of(server.url + "pack", tmp_path)).write("a", b"", None)
+
+
+def test_the_hub(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "served" / "datasets" / "me" / "set" / "resolve"
+    place.mkdir(parents=True)
+    (place / "v1").symlink_to(pack.parent)
+    (place / "main").symlink_to(pack.parent)
+    with serving(tmp_path / "served") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        for url in ("hf://datasets/me/set/pack", "hf://datasets/me/set@v1/pack/"):
+            assert Pack(url, cache=tmp_path / "cache").records == 23
+        with pytest.raises(PackError, match="is not a pack"):
+            Pack("hf://datasets/me/set@v2/pack/", cache=tmp_path / "cache")
+
+
+def test_a_server_without_ranges(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Kills: the first bytes of a shard taken for those of a record."""
+    server.ranges = False
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path)
+    with pytest.raises(ShardError, match="the server sends no ranges of files"):
+        dataset.read(3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_worker_processes(pack: Path, server: ObjectServer, tmp_path: Path, method: str) -> None:
+    """obstore does not survive a fork: words in place of a process that hangs."""
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path)
+    dataset.set_epoch(1)
+    loader = TorchLoader(dataset, None, num_workers=2, multiprocessing_context=method)
+    if method == "fork":
+        with pytest.raises(RuntimeError, match='multiprocessing_context="forkserver"'):
+            list(loader)
+        return
+    local = ShardDataset(pack, RECIPE)
+    local.set_epoch(1)
+    for mine, theirs in zip(loader, TorchLoader(local, None, num_workers=2)):
+        assert all(map(torch.equal, mine[0], theirs[0]))
+
+
+def test_a_fork_that_reads_nothing(server: ObjectServer, tmp_path: Path) -> None:
+    """A forked process may end, and drop what it has copied."""
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path)
+    dataset.read(0)
+    child = multiprocessing.get_context("fork").Process(target=len, args=(dataset,))
+    child.start()
+    child.join(20)
+    assert child.exitcode == 0
+
+
+def test_addresses(tmp_path: Path) -> None:
+    assert [bytes_of(size) for size in (7, "7", "64MB", "1GiB", "1.5 kb")] == [7, 7, 64_000_000, 1 << 30, 1500]
+    one, other = (Address.of(url, tmp_path) for url in ("https://user:word@host/a/b", "https://user:word@host/a/b/"))
+    assert one == other and one.folder == other.folder
+    assert str(one) == shown(one.url) == "https://host/a/b/" and "word" not in str(one.folder)
+    assert Address.of("s3://a/b-c", tmp_path).folder != Address.of("s3://a-b/c", tmp_path).folder
+    with pytest.raises(ValueError, match="is not a size"):
+        Address.of("s3://a/b", tmp_path, "many")
