@@ -9,13 +9,13 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 PACKAGE, TESTS = ROOT / "pass_loader", ROOT / "tests"
 
-# cli, gpu -> loading -> data -> {pack -> remote, recipes} -> {keys, errors, permutation}. A room may import itself and
-# these.
+# cli, gpu -> loading -> data -> {pack -> remote, recipes} -> {keys, errors, permutation}. pack knows the version
+# too. A room may import itself and these.
 BELOW: dict[str, set[str]] = {"errors": {"_C"}, "keys": {"_C"}, "permutation": set()}
 BELOW["version"] = set()
 BELOW["remote"] = {"errors"}
 BELOW["recipes"] = {"errors", "keys", "permutation", "_C"}
-BELOW["pack"] = {"remote"} | BELOW["recipes"]
+BELOW["pack"] = {"remote", "version"} | BELOW["recipes"]
 BELOW["data"] = {"pack", "recipes"} | BELOW["pack"]
 BELOW["loading"] = {"data"} | BELOW["data"]
 BELOW["cli"] = {"loading", "version"} | BELOW["loading"]

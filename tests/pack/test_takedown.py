@@ -425,12 +425,13 @@ def _refuse(*arguments: object) -> None:
 
 
 def test_verify_raises_nothing(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*arguments: object) -> None:
-        raise RuntimeError("a library's own")
+    class Broken:
+        def __init__(self, *arguments: object):
+            raise RuntimeError("a library's own")
 
     for name in ("read_manifest", "wrong_ids", "index_rows", "members", "Pack"):
         with monkeypatch.context() as patch:
-            patch.setattr(sys.modules["pass_loader.pack.verify"], name, broken)
+            patch.setattr(sys.modules["pass_loader.pack.verify"], name, Broken)
             assert "a library's own" in "".join(verify(pack)), name
     assert verify(pack / "nowhere") and verify(pack / "pack.json") and verify("\0")
 
