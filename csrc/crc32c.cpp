@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
+#elif defined(__aarch64__)
+#include <arm_acle.h>
 #endif
 
 namespace pass_loader {
@@ -52,6 +54,16 @@ __attribute__((target("sse4.2"))) uint32_t crc_sse42(uint32_t crc, const uint8_t
   for (; count > 0; --count, ++bytes) crc = _mm_crc32_u8(crc, *bytes);
   return crc;
 }
+#elif defined(__aarch64__)
+__attribute__((target("+crc"))) uint32_t crc_arm(uint32_t crc, const uint8_t* bytes, size_t count) {
+  for (; count >= 8; count -= 8, bytes += 8) {
+    uint64_t word;
+    std::memcpy(&word, bytes, 8);
+    crc = __crc32cd(crc, word);
+  }
+  for (; count > 0; --count, ++bytes) crc = __crc32cb(crc, *bytes);
+  return crc;
+}
 #endif
 
 }  // namespace
@@ -59,6 +71,8 @@ __attribute__((target("sse4.2"))) uint32_t crc_sse42(uint32_t crc, const uint8_t
 uint32_t crc32c(std::span<const uint8_t> bytes, uint32_t before) {
 #if defined(__x86_64__)
   if (current_isa() != Isa::base) return ~crc_sse42(~before, bytes.data(), bytes.size());
+#elif defined(__aarch64__)
+  if (current_isa() != Isa::base && has_crc32()) return ~crc_arm(~before, bytes.data(), bytes.size());
 #endif
   return ~crc_portable(~before, bytes.data(), bytes.size());
 }

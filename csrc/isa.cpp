@@ -5,10 +5,18 @@
 
 #include "error.h"
 
+#if defined(__aarch64__) && defined(__linux__)
+#include <sys/auxv.h>
+#endif
+
 namespace pass_loader {
 namespace {
 
+#if defined(__aarch64__)
+constexpr const char* kNames[] = {"base", "neon"};
+#else
 constexpr const char* kNames[] = {"base", "avx2", "avx512", "avx512vbmi"};
+#endif
 
 Isa best_isa() {
 #if defined(__x86_64__)
@@ -19,8 +27,12 @@ Isa best_isa() {
     return bytes ? Isa::avx512vbmi : Isa::avx512;
   }
   if (__builtin_cpu_supports("x86-64-v3")) return Isa::avx2;
-#endif
   return Isa::base;
+#elif defined(__aarch64__)
+  return Isa::neon;
+#else
+  return Isa::base;
+#endif
 }
 
 Isa parse(const std::string& name) {
@@ -44,6 +56,22 @@ std::atomic<Isa>& chosen() {
 Isa current_isa() { return chosen().load(std::memory_order_relaxed); }
 void set_isa(const std::string& name) { chosen().store(parse(name)); }
 std::string isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
+
+#if defined(__aarch64__)
+// Linux's numbers of these features (arch/arm64/include/uapi/asm/hwcap.h). Every Mac has both.
+namespace {
+bool has_feature([[maybe_unused]] unsigned long bit) {
+#if defined(__linux__)
+  static const unsigned long features = getauxval(AT_HWCAP);
+  return (features & bit) != 0;
+#else
+  return true;
+#endif
+}
+}  // namespace
+bool has_byte_dots() { return has_feature(1ul << 20); }
+bool has_crc32() { return has_feature(1ul << 7); }
+#endif
 
 std::vector<std::string> supported_isas() { return {kNames, kNames + static_cast<int>(best_isa()) + 1}; }
 

@@ -6,14 +6,24 @@
 
 namespace pass_loader {
 
+#if defined(__aarch64__)
+// neon is every aarch64. Where the processor has dot products of bytes and CRC-32C, it uses them.
+enum class Isa : int { base = 0, neon = 1 };
+#else
 // avx2 is x86-64-v3, avx512 x86-64-v4; avx512vbmi adds byte permutes and byte dot products (Ice Lake, Zen 4 and later).
 enum class Isa : int { base = 0, avx2 = 1, avx512 = 2, avx512vbmi = 3 };
+#endif
 
 // Returns the level in force: the best that this machine has, or PASS_LOADER_ISA, or the last choice of set_isa.
 Isa current_isa();
 void set_isa(const std::string& name);  // throws Error(argument) for a level that this machine lacks; "best" undoes it
 std::string isa_name(Isa isa);
 std::vector<std::string> supported_isas();
+
+#if defined(__aarch64__)
+bool has_byte_dots();  // FEAT_DotProd
+bool has_crc32();      // FEAT_CRC32
+#endif
 
 }  // namespace pass_loader
 
@@ -38,10 +48,16 @@ std::vector<std::string> supported_isas();
     static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_avx2, stem##_avx512, stem##_avx512vbmi}; \
     by_level[static_cast<int>(current_isa())] args;                                                                    \
   }
+#elif defined(__aarch64__)
+// The compiler vectorises every body for aarch64: base and neon differ where neon is written by hand.
+#define PL_LEVELS(name, params, args) \
+  void name params { name##_body args; }
+#define PL_DISPATCH(name, params, args, stem)                                        \
+  void name params {                                                                 \
+    static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_neon}; \
+    by_level[static_cast<int>(current_isa())] args;                                  \
+  }
 #else
-#define PL_TARGET_AVX2
-#define PL_TARGET_AVX512
-#define PL_TARGET_VBMI
 #define PL_LEVELS(name, params, args) \
   void name params { name##_body args; }
 #define PL_DISPATCH(name, params, args, stem) \

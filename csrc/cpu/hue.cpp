@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace pass_loader::cpu {
@@ -70,6 +72,18 @@ PL_INLINE void shift_hue_body(uint8_t* red, uint8_t* green, uint8_t* blue, size_
   }
 }
 
+#if defined(__x86_64__) || defined(__aarch64__)
+// Bit k % 8 of byte k / 8 is set if the whole quotient k falls short.
+struct FallsShortBits {
+  uint8_t of[32];
+};
+constexpr FallsShortBits kFallsShortBits = [] {
+  FallsShortBits bits{};
+  for (int k = 0; k < 256; ++k) bits.of[k / 8] |= static_cast<uint8_t>(kFallsShort[k] << k % 8);
+  return bits;
+}();
+#endif
+
 #if defined(__x86_64__)
 // Computes the same quotients in 16-bit lanes: an estimate is the floor or one less, and the remainder tells which.
 //
@@ -120,16 +134,6 @@ PL_TARGET_AVX2 PL_INLINE HueWords hue_quotients(__m256i distance, __m256i chroma
   out.saturation = _mm256_add_epi16(_mm256_add_epi16(floor, one), _mm256_cmpgt_epi16(value, left));
   return out;
 }
-
-// Bit k % 8 of byte k / 8 is set if the whole quotient k falls short.
-struct FallsShortBits {
-  uint8_t of[32];
-};
-constexpr FallsShortBits kFallsShortBits = [] {
-  FallsShortBits bits{};
-  for (int k = 0; k < 256; ++k) bits.of[k / 8] |= static_cast<uint8_t>(kFallsShort[k] << k % 8);
-  return bits;
-}();
 
 PL_TARGET_AVX2 PL_INLINE __m256i table_of(const uint8_t* sixteen) {
   return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
@@ -256,6 +260,103 @@ PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* 
 void shift_hue_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table) {
   shift_hue_body(r, g, b, count, table);
 }
+#if defined(__aarch64__)
+// The way of the AVX2 kernel above, with quotients as in pixels.h: a correctly rounded division, truncated. A quotient
+// is whole if its product is the dividend. Where a divisor is 0 the quotient does not matter.
+PL_INLINE uint16x8_t floor_of_quotients(uint16x8_t dividend, uint16x8_t divisor) {
+  auto floats = [](uint16x4_t words) { return vcvtq_f32_u32(vmovl_u16(words)); };
+  const float32x4_t low = vdivq_f32(floats(vget_low_u16(dividend)), floats(vget_low_u16(divisor)));
+  const float32x4_t high = vdivq_f32(floats(vget_high_u16(dividend)), floats(vget_high_u16(divisor)));
+  return vuzp1q_u16(vreinterpretq_u16_u32(vcvtq_u32_f32(low)), vreinterpretq_u16_u32(vcvtq_u32_f32(high)));
+}
+
+PL_INLINE uint8x16_t low_bytes(uint16x8_t low, uint16x8_t high) {
+  return vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+}
+
+struct HueBytes {
+  uint8x16_t hue, saturation, value;
+};
+
+PL_INLINE uint8x16_t falls_short(uint8x16_t k) {
+  const uint8x16x2_t table = vld1q_u8_x2(kFallsShortBits.of);
+  const uint8x16_t bits = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+  return vtstq_u8(vqtbl2q_u8(table, vshrq_n_u8(k, 3)), vqtbl1q_u8(bits, vandq_u8(k, vdupq_n_u8(7))));
+}
+
+PL_INLINE HueBytes rgb_to_hsv_neon(uint8x16_t r, uint8x16_t g, uint8x16_t b) {
+  const uint8x16_t value = vmaxq_u8(r, vmaxq_u8(g, b)), chroma = vsubq_u8(value, vminq_u8(r, vminq_u8(g, b)));
+  const uint8x16_t is_red = vceqq_u8(r, value), is_green = vceqq_u8(g, value);
+  const uint8x16_t ahead = vbslq_u8(is_red, g, vbslq_u8(is_green, b, r));
+  const uint8x16_t behind = vbslq_u8(is_red, b, vbslq_u8(is_green, r, g));
+  const uint8x16_t sector = vbicq_u8(vbslq_u8(is_green, vdupq_n_u8(85), vdupq_n_u8(170)), is_red);
+  const uint8x16_t distance = vabdq_u8(ahead, behind);
+  uint16x8_t quotient[2], whole[2], saturation[2];
+  for (int half = 0; half < 2; ++half) {
+    auto part = [half](uint8x16_t v) { return half ? vget_high_u8(v) : vget_low_u8(v); };
+    const uint16x8_t dividend = vmull_u8(part(distance), vdup_n_u8(85));
+    const uint16x8_t divisor = vaddl_u8(part(chroma), part(chroma));
+    quotient[half] = floor_of_quotients(dividend, divisor);
+    whole[half] = vceqq_u16(vmulq_u16(quotient[half], divisor), dividend);
+    saturation[half] = floor_of_quotients(vmull_u8(part(chroma), vdup_n_u8(255)), vmovl_u8(part(value)));
+  }
+  const uint8x16_t all_whole = low_bytes(whole[0], whole[1]);
+  // As in the AVX2 kernel: the floor of a negative quotient, then round the circle.
+  const uint8x16_t back = vcltq_u8(ahead, behind);
+  uint8x16_t hue = vsubq_u8(veorq_u8(low_bytes(quotient[0], quotient[1]), back), vandq_u8(back, all_whole));
+  hue = vaddq_u8(vaddq_u8(hue, sector), vandq_u8(back, is_red));
+  hue = vaddq_u8(hue, vandq_u8(all_whole, falls_short(hue)));
+  return {hue, low_bytes(saturation[0], saturation[1]), value};
+}
+
+// Returns 85 - w for the channel whose ramps are `steps` from their feet, where w = 2 steps - 1.
+PL_INLINE uint8x16_t kept_of(uint8x16_t steps) {
+  return vminq_u8(vqsubq_u8(vdupq_n_u8(86), vqaddq_u8(steps, steps)), vdupq_n_u8(85));
+}
+
+// What the three channels of 8 pixels share.
+struct ValueWords {
+  uint8x8_t saturation;
+  uint16x8_t gray_part;  // (255 - s) 85
+  uint16x8_t value;
+  uint16x8_t share;  // 65536 / 21675 of the value
+};
+
+PL_INLINE ValueWords value_words(uint8x8_t saturation, uint8x8_t value) {
+  const uint16x8_t words = vmovl_u8(value);
+  const uint16x8_t share = vmlaq_n_u16(vshrq_n_u16(vmulq_n_u16(words, 6), 8), words, 3);  // 774 v / 256
+  return {saturation, vmull_u8(vmvn_u8(saturation), vdup_n_u8(85)), words, share};
+}
+
+// v (21675 - s w) / 21675, rounded: 21675 - s w = s (85 - w) + (255 - s) 85. The estimate is off by less than a third.
+PL_INLINE uint16x8_t channel_words(const ValueWords& v, uint8x8_t kept) {
+  const uint16x8_t part = vmlal_u8(v.gray_part, v.saturation, kept);
+  const uint32x4_t low = vmull_u16(vget_low_u16(v.share), vget_low_u16(part)), high = vmull_high_u16(v.share, part);
+  const uint16x8_t near = vuzp2q_u16(vreinterpretq_u16_u32(low), vreinterpretq_u16_u32(high));
+  const uint16x8_t rest = vmlsq_n_u16(vmulq_u16(v.value, part), near, 21675);
+  const uint16x8_t above = vcgtq_s16(vreinterpretq_s16_u16(rest), vdupq_n_s16(21675 / 2));
+  return vsubq_u16(near, above);
+}
+
+PL_INLINE uint8x16_t channel_bytes(const ValueWords (&v)[2], uint8x16_t kept) {
+  return low_bytes(channel_words(v[0], vget_low_u8(kept)), channel_words(v[1], vget_high_u8(kept)));
+}
+
+void shift_hue_neon(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count, const HueTable& table) {
+  const uint8x16_t shift = vdupq_n_u8(table.shift), half_sixth = vdupq_n_u8(42);
+  for (size_t at = 0; at < count; at += 16) {
+    const HueBytes in = rgb_to_hsv_neon(vld1q_u8(red + at), vld1q_u8(green + at), vld1q_u8(blue + at));
+    const uint8x16_t hue = vaddq_u8(in.hue, shift);
+    const ValueWords v[2] = {value_words(vget_low_u8(in.saturation), vget_low_u8(in.value)),
+                             value_words(vget_high_u8(in.saturation), vget_high_u8(in.value))};
+    const uint8x16_t red_steps = vminq_u8(vqsubq_u8(hue, half_sixth), vqsubq_u8(vdupq_n_u8(213), hue));
+    vst1q_u8(red + at, channel_bytes(v, kept_of(red_steps)));
+    const uint8x16_t from_green = vabdq_u8(hue, vdupq_n_u8(85)), from_blue = vabdq_u8(hue, vdupq_n_u8(170));
+    vst1q_u8(green + at, channel_bytes(v, kept_of(vqsubq_u8(from_green, half_sixth))));
+    vst1q_u8(blue + at, channel_bytes(v, kept_of(vqsubq_u8(from_blue, half_sixth))));
+  }
+}
+#endif
 PL_DISPATCH(shift_hue, (uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table),
             (r, g, b, count, table), shift_hue)
 

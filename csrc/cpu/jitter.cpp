@@ -5,12 +5,15 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/look_up_neon.h"
 #include "image.h"
 #include "isa.h"
 #include "pixels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace pass_loader::cpu {
@@ -172,6 +175,56 @@ PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t
   }
 }
 #define saturate_avx512vbmi saturate_avx512
+#endif
+#if defined(__aarch64__)
+void blend_with_constant_neon(uint8_t* pixels, size_t count, float from, float factor) {
+  alignas(16) uint8_t table[256];
+  for (int i = 0; i < 256; ++i) table[i] = blend(from, static_cast<float>(i), factor);
+  look_up_in_registers(pixels, count, table);
+}
+
+// Blends 16 pixels of a channel with their gray: truncates, then clips by two saturating narrowings. |factor| <= 1e6
+// keeps the values inside int32.
+PL_INLINE uint8x16_t blend_with_gray(uint8x16_t pixels, uint8x16_t gray, const float32x4_t (&gray_floats)[4],
+                                     float32x4_t factor) {
+  const int16x8_t away[2] = {vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(pixels), vget_low_u8(gray))),
+                             vreinterpretq_s16_u16(vsubl_high_u8(pixels, gray))};
+  int32x4_t values[4];
+  for (int k = 0; k < 4; ++k) {
+    const int32x4_t part = k % 2 ? vmovl_high_s16(away[k / 2]) : vmovl_s16(vget_low_s16(away[k / 2]));
+    values[k] = vcvtq_s32_f32(vaddq_f32(gray_floats[k], vmulq_f32(factor, vcvtq_f32_s32(part))));
+  }
+  const int16x8_t low = vqmovn_high_s32(vqmovn_s32(values[0]), values[1]);
+  const int16x8_t high = vqmovn_high_s32(vqmovn_s32(values[2]), values[3]);
+  return vqmovun_high_s16(vqmovun_s16(low), high);
+}
+
+void saturate_neon(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
+  const float32x4_t all_factor = vdupq_n_f32(factor);
+  const uint16x8_t weight[3] = {vdupq_n_u16(19595), vdupq_n_u16(38470), vdupq_n_u16(7471)};
+  for (size_t i = 0; i < count; i += 16) {
+    uint8_t* const planes[3] = {r + i, g + i, b + i};
+    uint8x16_t pixels[3];
+    uint32x4_t sums[4];
+    for (int c = 0; c < 3; ++c) {
+      pixels[c] = vld1q_u8(planes[c]);
+      for (int half = 0; half < 2; ++half) {
+        const uint16x8_t words = half ? vmovl_high_u8(pixels[c]) : vmovl_u8(vget_low_u8(pixels[c]));
+        const uint16x4_t low = vget_low_u16(words), of_low = vget_low_u16(weight[c]);
+        sums[2 * half] = c == 0 ? vmull_u16(low, of_low) : vmlal_u16(sums[2 * half], low, of_low);
+        sums[2 * half + 1] =
+            c == 0 ? vmull_high_u16(words, weight[c]) : vmlal_high_u16(sums[2 * half + 1], words, weight[c]);
+      }
+    }
+    float32x4_t gray_floats[4];
+    for (int k = 0; k < 4; ++k) sums[k] = vrshrq_n_u32(sums[k], 16);
+    for (int k = 0; k < 4; ++k) gray_floats[k] = vcvtq_f32_u32(sums[k]);
+    const uint16x8_t low = vuzp1q_u16(vreinterpretq_u16_u32(sums[0]), vreinterpretq_u16_u32(sums[1]));
+    const uint16x8_t high = vuzp1q_u16(vreinterpretq_u16_u32(sums[2]), vreinterpretq_u16_u32(sums[3]));
+    const uint8x16_t gray = vuzp1q_u8(vreinterpretq_u8_u16(low), vreinterpretq_u8_u16(high));
+    for (int c = 0; c < 3; ++c) vst1q_u8(planes[c], blend_with_gray(pixels[c], gray, gray_floats, all_factor));
+  }
+}
 #endif
 PL_DISPATCH(blend_with_constant, (uint8_t* pixels, size_t count, float from, float factor),
             (pixels, count, from, factor), blend_with_constant)

@@ -55,7 +55,7 @@ void compute_plane_base(const uint8_t* in, size_t count, const Channel& channel,
   look_up_plane(in, count, channel, element, out);
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 PL_INLINE void compute_floats(const uint8_t* in, size_t count, const Channel& channel, Element element, void* out) {
   const Channel c = channel;  // a copy, which no store can change: the loops vectorise
   if (element == Element::float32) {
@@ -67,6 +67,9 @@ PL_INLINE void compute_floats(const uint8_t* in, size_t count, const Channel& ch
   }
 }
 
+#endif
+
+#if defined(__x86_64__)
 PL_TARGET_AVX2 void compute_float16(const uint8_t* in, size_t count, const Channel& channel, uint16_t* out) {
   const Channel c = channel;
   size_t i = 0;
@@ -89,6 +92,11 @@ PL_COMPUTE_PLANE(PL_TARGET_AVX2, avx2)
 PL_COMPUTE_PLANE(PL_TARGET_AVX512, avx512)
 PL_COMPUTE_PLANE(PL_TARGET_VBMI, avx512vbmi)
 #undef PL_COMPUTE_PLANE
+#elif defined(__aarch64__)
+void compute_plane_neon(const uint8_t* in, size_t count, const Channel& channel, Element element, void* out) {
+  if (element == Element::float16) return look_up_plane(in, count, channel, element, out);
+  compute_floats(in, count, channel, element, out);
+}
 #endif
 
 PL_DISPATCH(compute_plane, (const uint8_t* in, size_t count, const Channel& channel, Element element, void* out),

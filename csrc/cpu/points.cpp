@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numeric>
 
+#include "cpu/look_up_neon.h"
 #include "isa.h"
 #include "pixels.h"
 
@@ -55,6 +56,9 @@ PL_TARGET_VBMI void look_up_avx512vbmi(uint8_t* pixels, size_t count, const uint
     _mm512_storeu_si512(pixels + i, _mm512_mask_blend_epi8(_mm512_movepi8_mask(x), low, high));
   }
 }
+#endif
+#if defined(__aarch64__)
+void look_up_neon(uint8_t* pixels, size_t count, const uint8_t* table) { look_up_in_registers(pixels, count, table); }
 #endif
 PL_DISPATCH(look_up, (uint8_t* pixels, size_t count, const uint8_t* table), (pixels, count, table), look_up)
 

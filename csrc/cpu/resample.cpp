@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "cpu/resample_avx2.h"
+#include "cpu/resample_neon.h"
 #include "cpu/resample_vbmi.h"
 #include "cpu/transpose.h"
 #include "isa.h"
@@ -116,8 +117,12 @@ void resample(const ConstPlanes& picture, const ResampleRequest& request, const 
   ConstPlanes crop = from_row(picture, request.crop_y, request.crop_height);
   crop.pixels += request.crop_x;
   crop.width = request.crop_width;
+#if defined(__aarch64__)
+  if (current_isa() == Isa::neon && resample_neon(crop, out, request.vertical_first, scratch)) return;
+#elif defined(__x86_64__)
   if (current_isa() == Isa::avx512vbmi && !request.vertical_first && resample_avx512vbmi(crop, out, scratch)) return;
   if (current_isa() >= Isa::avx2 && resample_avx2(crop, out, request.vertical_first, scratch)) return;
+#endif
   if (request.vertical_first) {
     vertical_then_horizontal(crop, out, scratch);
   } else {

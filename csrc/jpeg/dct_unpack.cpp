@@ -9,6 +9,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace pass_loader::jpeg {
@@ -146,7 +148,7 @@ bool unpack_base(RowStreams& row, size_t blocks, int lanes, int16_t* coefficient
   return unpack(row, blocks, lanes, coefficients, BaseKernel{});
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 // Moves the k-th of 8 values in the low bytes to the place of the k-th set bit. Other places become 0.
 struct ExpandTable {
   alignas(64) uint64_t of[256];
@@ -161,6 +163,78 @@ constexpr ExpandTable kExpand = [] {
   return table;
 }();
 
+#endif
+
+#if defined(__aarch64__)
+struct NeonKernel {
+  static PL_INLINE uint64_t spread(uint8_t flags, const uint8_t* masks) {
+    return vget_lane_u64(vreinterpret_u64_u8(expand_8(masks, flags)), 0);
+  }
+
+  static PL_INLINE uint8x8_t expand_8(const uint8_t* from, unsigned mask) {
+    return vtbl1_u8(vld1_u8(from), vcreate_u8(kExpand.of[mask]));
+  }
+
+  // Makes a byte of ones for each bit that is set.
+  static PL_INLINE uint8x16_t bytes_of_bits(uint8x8_t bits, uint8x16_t places) {
+    const uint8x16_t bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+    return vtstq_u8(vqtbl1q_u8(vcombine_u8(bits, bits), places), bit);
+  }
+
+  // Byte k of the result is the number of bits in the mask's bytes before byte k.
+  static PL_INLINE uint64_t bits_before(uint64_t mask) {
+    const uint64_t counts = vget_lane_u64(vreinterpret_u64_u8(vcnt_u8(vcreate_u8(mask))), 0);
+    return counts * 0x0101010101010101 << 8;
+  }
+
+  // Gives each of the 16 low places of `mask` the next value of `from`, or 0. before: bits_before, from this place on.
+  static PL_INLINE uint8x16_t expand_16(const uint8_t* from, uint64_t mask, uint64_t before) {
+    return vcombine_u8(expand_8(from + (before & 255), mask & 255),
+                       expand_8(from + (before >> 8 & 255), mask >> 8 & 255));
+  }
+
+  static PL_INLINE void values(RowStreams& row, const Block& b, int row_stride, int16_t* out, uint64_t& wide) {
+    alignas(16) uint8_t nibbles[64 + 32], packed[64 + 16];
+    const uint8x16_t one = vdupq_n_u8(1);
+    for (int at = 0; at < b.larger_count; at += 32) {
+      const uint8x16_t pairs = vld1q_u8(row.nibbles.next + at / 2);
+      const uint8x16x2_t split = {vaddq_u8(vandq_u8(pairs, vdupq_n_u8(15)), one), vsraq_n_u8(one, pairs, 4)};
+      vst2q_u8(nibbles + at, split);
+    }
+    const uint64_t larger_before = bits_before(b.larger), before = bits_before(b.mask);
+    const uint8x8_t signs = vcreate_u8(b.signs);
+    uint8x16_t places = vcombine_u8(vdup_n_u8(0), vdup_n_u8(1));
+    for (int at = 0; at < b.count; at += 16, places = vaddq_u8(places, vdupq_n_u8(2))) {
+      uint8x16_t size = vaddq_u8(expand_16(nibbles, b.larger >> at, larger_before >> at), one);
+      const uint8x16_t is_longer = vceqq_u8(size, vdupq_n_u8(17));
+      if (vmaxvq_u8(is_longer) != 0) {
+        const unsigned longer = bits_of_bytes(is_longer);
+        const uint8x16_t bytes = expand_16(row.bytes.next, longer, bits_before(longer));
+        row.bytes.next += std::popcount(longer);
+        wide |= static_cast<uint64_t>(bits_of_bytes(vcgeq_u8(bytes, vdupq_n_u8(kWide)))) << at;
+        size = vaddq_u8(size, bytes);
+      }
+      const uint8x16_t negative = bytes_of_bits(signs, places);
+      vst1q_u8(packed + at, vsubq_u8(veorq_u8(size, negative), negative));
+    }
+    for (int r = 0; r < 8; ++r) {
+      const uint8x8_t bytes = expand_8(packed + (before >> 8 * r & 255), b.mask >> 8 * r & 255);
+      vst1q_s16(out + r * row_stride, vmovl_s8(vreinterpret_s8_u8(bytes)));
+    }
+  }
+
+  static PL_INLINE unsigned bits_of_bytes(uint8x16_t bytes) {
+    const uint8x16_t bits = vandq_u8(bytes, vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201)));
+    return vaddv_u8(vget_low_u8(bits)) | static_cast<unsigned>(vaddv_u8(vget_high_u8(bits))) << 8;
+  }
+};
+
+bool unpack_neon(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients) {
+  return unpack(row, blocks, lanes, coefficients, NeonKernel{});
+}
+#endif
+
+#if defined(__x86_64__)
 struct Avx2Kernel {
   PL_TARGET_AVX2 static inline uint64_t spread(uint8_t flags, const uint8_t* masks) {
     return static_cast<uint64_t>(_mm_cvtsi128_si64(expand_8(masks, flags)));
@@ -275,6 +349,9 @@ PL_TARGET_VBMI bool unpack_avx512vbmi(RowStreams& row, size_t blocks, int lanes,
 bool unpack_row(RowStreams row, size_t blocks, int lanes, int16_t* coefficients) {
 #if defined(__x86_64__)
   constexpr decltype(&unpack_base) by_level[] = {unpack_base, unpack_avx2, unpack_avx512, unpack_avx512vbmi};
+  return by_level[static_cast<int>(current_isa())](row, blocks, lanes, coefficients);
+#elif defined(__aarch64__)
+  constexpr decltype(&unpack_base) by_level[] = {unpack_base, unpack_neon};
   return by_level[static_cast<int>(current_isa())](row, blocks, lanes, coefficients);
 #else
   return unpack_base(row, blocks, lanes, coefficients);

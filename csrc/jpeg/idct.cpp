@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace pass_loader::jpeg {
@@ -117,11 +119,119 @@ bool idct_base(const int16_t* coefficients, size_t groups, const int16_t* quanti
 }
 #endif
 
+#if defined(__aarch64__)
+// sum + a * x + b * y, for the low or the high halves of two rows.
+template <bool high>
+PL_INLINE int32x4_t add_products(int32x4_t sum, int16x8_t x, int a, int16x8_t y, int b) {
+  const int16x8_t of_x = vdupq_n_s16(static_cast<int16_t>(a)), of_y = vdupq_n_s16(static_cast<int16_t>(b));
+  if (high) return vmlal_high_s16(vmlal_high_s16(sum, x, of_x), y, of_y);
+  return vmlal_s16(vmlal_s16(sum, vget_low_s16(x), vget_low_s16(of_x)), vget_low_s16(y), vget_low_s16(of_y));
+}
+template <bool high>
+PL_INLINE int32x4_t products(int16x8_t x, int a, int16x8_t y, int b) {
+  const int16x8_t of_x = vdupq_n_s16(static_cast<int16_t>(a)), of_y = vdupq_n_s16(static_cast<int16_t>(b));
+  if (high) return vmlal_high_s16(vmull_high_s16(x, of_x), y, of_y);
+  return vmlal_s16(vmull_s16(vget_low_s16(x), vget_low_s16(of_x)), vget_low_s16(y), vget_low_s16(of_y));
+}
+
+// The rows that a pass needs, and sums of them that wrap around.
+struct PassInput {
+  int16x8_t row[8], sum04, difference04, sum73, sum51;
+};
+
+// Makes one pass down half of the columns, without the last shift.
+template <bool high>
+PL_INLINE void half_pass(const PassInput& in, int32x4_t rounding, int32x4_t (&out)[8]) {
+  auto shifted_up = [](int16x8_t v) {
+    return high ? vshll_high_n_s16(v, kConstBits) : vshll_n_s16(vget_low_s16(v), kConstBits);
+  };
+  const int16x8_t(&row)[8] = in.row;
+  const int32x4_t tmp0 = vaddq_s32(shifted_up(in.sum04), rounding);
+  const int32x4_t tmp1 = vaddq_s32(shifted_up(in.difference04), rounding);
+  const int32x4_t tmp3 = products<high>(row[2], kF0_541 + kF0_765, row[6], kF0_541);
+  const int32x4_t tmp2 = products<high>(row[2], kF0_541, row[6], kF0_541 - kF1_847);
+  const int32x4_t even[4] = {vaddq_s32(tmp0, tmp3), vaddq_s32(tmp1, tmp2), vsubq_s32(tmp1, tmp2),
+                             vsubq_s32(tmp0, tmp3)};
+  const int32x4_t z3 = products<high>(in.sum73, kF1_175 - kF1_961, in.sum51, kF1_175);
+  const int32x4_t z4 = products<high>(in.sum73, kF1_175, in.sum51, kF1_175 - kF0_390);
+  const int32x4_t odd[4] = {add_products<high>(z4, row[7], -kF0_899, row[1], kF1_501 - kF0_899),
+                            add_products<high>(z3, row[5], -kF2_562, row[3], kF3_072 - kF2_562),
+                            add_products<high>(z4, row[5], kF2_053 - kF2_562, row[3], -kF2_562),
+                            add_products<high>(z3, row[7], kF0_298 - kF0_899, row[1], -kF0_899)};
+  for (int k = 0; k < 4; ++k) {
+    out[k] = vaddq_s32(even[k], odd[k]);
+    out[7 - k] = vsubq_s32(even[k], odd[k]);
+  }
+}
+
+// Makes one pass down the columns. The second pass leaves its values shifted by 16 bits, two less than it has to.
+template <bool second>
+PL_INLINE void neon_pass(int16x8_t (&row)[8]) {
+  constexpr int kShift = second ? kConstBits + kPass1Bits + 3 : kConstBits - kPass1Bits;
+  PassInput in;
+  for (int k = 0; k < 8; ++k) in.row[k] = row[k];
+  in.sum04 = vaddq_s16(row[0], row[4]), in.difference04 = vsubq_s16(row[0], row[4]);
+  in.sum73 = vaddq_s16(row[7], row[3]), in.sum51 = vaddq_s16(row[5], row[1]);
+  int32x4_t low[8], high[8];
+  half_pass<false>(in, vdupq_n_s32(1 << (kShift - 1)), low);
+  half_pass<true>(in, vdupq_n_s32(1 << (kShift - 1)), high);
+  for (int k = 0; k < 8; ++k)
+    row[k] = second
+                 ? vuzp2q_s16(vreinterpretq_s16_s32(low[k]), vreinterpretq_s16_s32(high[k]))
+                 : vqshrn_high_n_s32(vqshrn_n_s32(low[k], kConstBits - kPass1Bits), high[k], kConstBits - kPass1Bits);
+}
+
+PL_INLINE void neon_transpose(int16x8_t (&row)[8]) {
+  int32x4_t a[8];
+  int64x2_t b[8];
+  for (int k = 0; k < 8; k += 2) {
+    a[k] = vreinterpretq_s32_s16(vtrn1q_s16(row[k], row[k + 1]));
+    a[k + 1] = vreinterpretq_s32_s16(vtrn2q_s16(row[k], row[k + 1]));
+  }
+  for (int k = 0; k < 8; k += 4)
+    for (int i = 0; i < 2; ++i) {
+      b[k + i] = vreinterpretq_s64_s32(vtrn1q_s32(a[k + i], a[k + i + 2]));
+      b[k + i + 2] = vreinterpretq_s64_s32(vtrn2q_s32(a[k + i], a[k + i + 2]));
+    }
+  for (int k = 0; k < 4; ++k) {
+    row[k] = vreinterpretq_s16_s64(vtrn1q_s64(b[k], b[k + 4]));
+    row[k + 4] = vreinterpretq_s16_s64(vtrn2q_s64(b[k], b[k + 4]));
+  }
+}
+
+bool idct_neon(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out,
+               size_t row_stride) {
+  int16x8_t factors[8];
+  for (int r = 0; r < 8; ++r) factors[r] = vld1q_s16(quantization + 8 * r);
+  uint16x8_t large = vdupq_n_u16(0);
+  for (size_t group = 0; group < groups; ++group, coefficients += kBlockValues, out += 8) {
+    int16x8_t row[8];
+    for (int r = 0; r < 8; ++r) row[r] = vmulq_s16(vld1q_s16(coefficients + 8 * r), factors[r]);
+    large = vmaxq_u16(large, vreinterpretq_u16_s16(vaddq_s16(row[0], vdupq_n_s16(8192))));
+    neon_pass<false>(row);
+    neon_transpose(row);
+    neon_pass<true>(row);
+    neon_transpose(row);
+    for (int r = 0; r < 8; r += 2) {
+      const int8x16_t two = vqshrn_high_n_s16(vqshrn_n_s16(row[r], 2), row[r + 1], 2);
+      const uint8x16_t bytes = veorq_u8(vreinterpretq_u8_s8(two), vdupq_n_u8(0x80));
+      uint8_t* to = out + static_cast<size_t>(r) * row_stride;
+      vst1_u8(to, vget_low_u8(bytes));
+      vst1_u8(to + row_stride, vget_high_u8(bytes));
+    }
+  }
+  return vmaxvq_u16(large) < 16384;
+}
+#endif
+
 }  // namespace
 
 Idct current_idct() {
 #if defined(__x86_64__)
   constexpr Idct by_level[] = {{1, idct_base}, {2, idct_avx2}, {4, idct_avx512}, {4, idct_avx512}};
+  return by_level[static_cast<int>(current_isa())];
+#elif defined(__aarch64__)
+  constexpr Idct by_level[] = {{1, idct_base}, {1, idct_neon}};
   return by_level[static_cast<int>(current_isa())];
 #else
   return {1, idct_base};

@@ -30,9 +30,13 @@ KEY = np.dtype([("seed", "u8"), ("epoch", "u4"), ("record", "i8"), ("draw", "u4"
 FLAGS = ["-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno"]
 
 
+# A level, and the processor that QEMU plays. The last one has no dot products of bytes.
+MACHINES = [("base", "max"), ("neon", "max"), ("neon", "cortex-a72")]
+
+
 @pytest.fixture(scope="session")
-def check(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command that runs tests/native/aarch64/check.cpp."""
+def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The emulator and tests/native/aarch64/check.cpp, compiled."""
     compiler = shutil.which("aarch64-linux-gnu-g++")
     emulator = shutil.which("qemu-aarch64-static") or shutil.which("qemu-aarch64")
     archives = ["usr/lib/aarch64-linux-gnu/libjpeg.a", "usr/lib/aarch64-linux-gnu/libzstd.a"]
@@ -51,6 +55,14 @@ def check(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     link = ["-static", *(library / one for one in archives), "-pthread", "-o", program]
     subprocess.run([*compile_all, ROOT / "tests/native/aarch64/check.cpp", *sources, *link], check=True)
     return [str(emulator), str(program)]
+
+
+@pytest.fixture(params=MACHINES, ids="-".join)
+def check(program: list[str], request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The command that runs check.cpp at one level on one processor."""
+    level, processor = request.param
+    monkeypatch.setenv("PASS_LOADER_ISA", level)
+    return [program[0], "-cpu", processor, program[1]]
 
 
 class Answers:

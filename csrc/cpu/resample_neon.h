@@ -1,0 +1,11 @@
+// The resize at level neon, for the usual requests: up to 20 taps for an output.
+#pragma once
+#include "cpu/resample.h"
+
+namespace pass_loader::cpu {
+
+// Returns false, and does nothing, if the request is not one of the usual, or the processor has no dot products of
+// bytes. The weights have been made. Reads up to two tiles past the end of a row of `crop`.
+bool resample_neon(const ConstPlanes& crop, const Planes& out, bool vertical_first, ResampleScratch& scratch);
+
+}  // namespace pass_loader::cpu
