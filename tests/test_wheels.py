@@ -244,7 +244,8 @@ def test_with_debians_python(wheel: Path, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     assert processor in run_scenario([python], tmp_path, environment, ["torch", "pandas"])
-    run_tests_of_pixels([python], tmp_path, environment, all_of_them=LONG)
+    if processor == os.uname().machine:  # Pillow's wheel for aarch64 rounds differently (docs/exactness.md)
+        run_tests_of_pixels([python], tmp_path, environment, all_of_them=LONG)
 
 
 def run_scenario(python: list[str | Path], root: Path, environment: dict[str, str], absent: list[str]) -> str:
