@@ -23,7 +23,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMostReaders = 512;
 constexpr size_t kGroup = 32;      // tickets that are looked at in one turn
-constexpr double kFastS = 0.001;   // reads that take less are left to the kernel's own reading ahead
+constexpr double kFastS = 0.002;   // reads that take less are left to the kernel's own reading ahead
 constexpr int kFirstReads = 16;    // reads that tell how fast the storage is
 constexpr uint64_t kSampled = 64;  // of fast storage, one record in so many is read here, to notice a change
 constexpr double kSpare = 1.25;    // readers beyond what the mean latency asks for

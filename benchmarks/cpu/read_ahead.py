@@ -64,11 +64,12 @@ def rate(pack: Path, threads: int, batches: int, read_ahead: int | None, *, cold
     given = iter(loader)
     for _ in range(batches // 10 + 10):
         next(given)
-    before, began = loader.stats()["samples"], time.perf_counter()
+    before, used, began = loader.stats()["samples"], time.process_time(), time.perf_counter()
     for _ in range(batches):
         next(given)
-    took = time.perf_counter() - began
-    return (loader.stats()["samples"] - before) / took, loader.stats()["read_ahead"]
+    took, used = time.perf_counter() - began, time.process_time() - used
+    done = loader.stats()["samples"] - before
+    return done / took, loader.stats()["read_ahead"] | {"cpu_ms_a_sample": round(1000 * used / done, 4)}
 
 
 def in_a_process(shim: Path, pack: Path, threads: int, batches: int, ms: float | None, read_ahead: int | None = None,

@@ -149,7 +149,7 @@ void keeps_room_that_is_written(const Shards& shards) {
 
 // One life. Takes batches in order, by several threads, and drops some of them half taken.
 void storm(const Shards& shards, std::mt19937& random, ReadAheadCounts& total) {
-  slowness_us = random() % 2 ? static_cast<int>(random() % 3000) : 0;
+  slowness_us = random() % 2 ? static_cast<int>(random() % 6000) : 0;
   nothing_is_cached = random() % 2 != 0;
   ReadAhead ahead(1 + random() % 300, size_t{1} << (13 + random() % 6));
   const auto pause_us = random() % 3 * 300;
