@@ -126,6 +126,11 @@ def locked(root: Path, wait_s: float = 10, shared: bool = False) -> Iterator[Non
 
     shared: hold it together with others who share it.
     """
+    if re.match(r"[a-z0-9]{2,}:/[^/]", str(root)):  # of a Path that was a URL
+        raise PackError(
+            f"{root} was a URL, and packs in stores are not changed there: change the pack in its directory, then "
+            "publish it anew (docs/where-packs-lie.md)"
+        )
     descriptor = os.open(root, os.O_RDONLY)
     try:
         deadline = time.monotonic() + wait_s

@@ -74,6 +74,7 @@ def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "http://"], "names no bucket or server"),
         (["info", "hf://spaces/a/b"], "want hf://datasets/OWNER/NAME"),
         (["fetch", str(tmp_path)], "is not a pack"),
+        (["remove", "s3://bucket/pack", "x", "--reason", "y"], "packs in stores are not changed there"),
     ):
         assert main(arguments) == 1
         assert words in capsys.readouterr().err
