@@ -62,7 +62,7 @@ def run_on_ray(
             ) from None
         finally:
             for reference in running:
-                with contextlib.suppress(ray.exceptions.RayError):
+                with contextlib.suppress(ray.exceptions.RayError, TypeError):  # TypeError: its owner is gone
                     ray.cancel(reference)
 
 

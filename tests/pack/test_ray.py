@@ -43,7 +43,7 @@ def environment() -> Iterator[None]:
 @pytest.fixture
 def cluster() -> Iterator[Any]:
     """A cluster of one node with two CPUs, to which the test is connected."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
     yield ray
     ray.shutdown()
 
@@ -149,7 +149,7 @@ def test_the_command_is_killed(tmp_path: Path) -> None:
     index(sources, tmp_path / "built", task_bytes=30_000)
     command = [
         sys.executable, "-m", "pass_loader.cli.main", "index", *map(str, sources), "--out", str(tmp_path / "pack"),
-        "--task-bytes", "30000", "--runner", "ray",
+        "--task-bytes", "30000", "--runner", "ray", "--ray-address", "local",
     ]  # fmt: skip
     with subprocess.Popen(command) as killed:
         deadline = time.monotonic() + 60
