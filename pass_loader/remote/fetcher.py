@@ -28,7 +28,7 @@ _URGENT_S = 0.5  # waited for
 _OTHERS_S = 2.0  # so long another process may take for what it has reserved
 _POLL_S = 0.05
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_STUCK_S = 5.0
+_STUCK_S = 20.0  # without room: longer than a loaded machine takes for a batch
 _EXIT_S = 2.0
 
 

@@ -288,6 +288,7 @@ def test_a_full_disk(pack: Path, server: ObjectServer, tmp_path: Path, monkeypat
         write(blocks, first, content)
 
     monkeypatch.setattr(caches.Blocks, "write", limited)
+    monkeypatch.setattr("pass_loader.remote.fetcher._STUCK_S", 120.0)
     dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path)
     assert digest(dataset, epochs=2) == digest(ShardDataset(pack, RECIPE), epochs=2)
     assert dataset.pack.remote.cache.full > 0
