@@ -110,7 +110,7 @@ def _column(pack: Pack, given: str | None, usual: tuple[str, ...], what: str) ->
         if name in columns:
             return name
     raise PackError(
-        f"{pack.path} has no column of {what}: its metadata has {columns or 'no columns'}; "
+        f"{pack.place} has no column of {what}: its metadata has {columns or 'no columns'}; "
         + (f"{given!r} is none of them" if given is not None else "build it with --metadata, or name the column")
     )
 
@@ -125,7 +125,7 @@ def _wanted(pack: Pack, records: Sequence[int] | np.ndarray | None, ids: Sequenc
     if ids is not None:
         found = pack.records_of(ids)
         if (found < 0).any():
-            raise PackError(f"{pack.path} has no record with these ids: {listed(np.array(ids)[found < 0].tolist())}")
+            raise PackError(f"{pack.place} has no record with these ids: {listed(np.array(ids)[found < 0].tolist())}")
         wanted = np.concatenate([wanted, found])
     return np.unique(wanted)
 

@@ -126,7 +126,7 @@ def locked(root: Path, wait_s: float = 10, shared: bool = False) -> Iterator[Non
 
     shared: hold it together with others who share it.
     """
-    if re.match(r"[a-z0-9]{2,}:/[^/]", str(root)):  # of a Path that was a URL
+    if _was_url(root):
         raise PackError(
             f"{root} was a URL, and packs in stores are not changed there: change the pack in its directory, then "
             "publish it anew (docs/where-packs-lie.md)"
@@ -175,8 +175,15 @@ def changing(root: Path, then: str = "") -> Iterator[None]:
         raise
 
 
+def _was_url(path: Path) -> bool:
+    """Return whether a Path was made from a URL, whose two slashes it has made one."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/[^/]", str(path)) is not None
+
+
 def make_directory(path: Path, exist_ok: bool = False) -> None:
-    """Make a directory with those above it. Raises PackError where a file stands in the way."""
+    """Make a directory with those above it. Raises PackError for a URL, and where a file stands in the way."""
+    if _was_url(path):
+        raise PackError(f"{path} was a URL, and nothing is written to stores: give a directory, then copy it there")
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except (FileExistsError, NotADirectoryError) as error:

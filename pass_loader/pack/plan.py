@@ -157,18 +157,22 @@ class Plan:
         return _digest([self.stamps, self.metadata_stamp, [[asdict(part) for part in parts] for parts in self.tasks]])
 
     def save(self, root: Path) -> None:
-        write_durably(root / PLAN, json.dumps(asdict(self)).encode())
+        told = asdict(self)
+        write_durably(root / PLAN, json.dumps({**told, "digest": _digest(told)}).encode())
 
     @classmethod
     def load(cls, root: Path) -> Plan:
-        """Read a directory's plan. Raises PackError where there is none."""
+        """Read a directory's plan. Raises PackError where there is none, or another than was saved."""
         try:
             found = json.loads((root / PLAN).read_bytes())
+            digest = found.pop("digest")
+            if digest != _digest(found):
+                raise ValueError("it was changed after it was made")
             tasks = [[TaskPart(**part) for part in parts] for parts in found.pop("tasks")]
             return cls(tasks=tasks, **found)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = getattr(error, "strerror", None) or error
-            raise PackError(f"{root / PLAN} cannot be read ({why}): `pass-pack plan` makes it") from None
+            raise PackError(f"{root / PLAN} cannot be read ({why}): run the same `pass-pack plan` again") from None
 
 
 def _digest(value: Any) -> str:

@@ -194,7 +194,13 @@ class RemotePack:
     def _blocks(self, name: str) -> Blocks:
         if self._sizes[name] <= 0:
             raise PackError(f"{self.address}: its {MANIFEST} does not tell the bytes of {name}; make the pack anew")
-        return self.cache.open(self.folder / name, self._sizes[name])
+        try:
+            return self.cache.open(self.folder / name, self._sizes[name])
+        except (OSError, OverflowError, MemoryError) as error:
+            raise PackError(
+                f"{self.folder / name} of {self._sizes[name]:,} bytes cannot be made ({error}): where the cache's "
+                f"folder was deleted or its disk is full, start again; else {self.address}{MANIFEST} tells a wrong size"
+            ) from None
 
     @property
     def fetcher(self) -> Fetcher:

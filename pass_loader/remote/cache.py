@@ -100,13 +100,16 @@ class Blocks:
         if not len(places):
             return
         self.units[places] = ABSENT
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        self.cache.add(-len(places))
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # the folder was deleted
+            return
         try:
             for run in np.split(places, np.flatnonzero(np.diff(places) != 1) + 1):
                 _punch(descriptor, int(run[0]) * UNIT, len(run) * UNIT)
         finally:
             os.close(descriptor)
-        self.cache.add(-len(places))
 
 
 class Cache:
@@ -282,7 +285,7 @@ class Cache:
         return list(self.root.glob(f"*/*/*{_TABLE}"))
 
     def _counted(self) -> int:
-        return sum(_counted_in(folder) for folder in self.root.iterdir() if folder.is_dir())
+        return sum(_counted_in(folder) for folder in self.root.glob("*") if folder.is_dir())
 
 
 def touch(folder: Path) -> None:

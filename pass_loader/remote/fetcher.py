@@ -321,7 +321,12 @@ class Fetcher:
         fetched = False
         try:
             content = self.store.range(piece.name, first * UNIT, min(end * UNIT, blocks.size))
-            blocks.write(first, content)
+            try:
+                blocks.write(first, content)
+            except FileNotFoundError:
+                raise StoreError(
+                    f"the cache folder {self.cache.root} was deleted while it was in use: start the job again"
+                ) from None
             fetched = True
         finally:
             self.cache.settle(blocks, first, end, fetched=fetched)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -112,7 +113,8 @@ class Store:
             except errors.NotSupportedError as error:
                 raise StoreError(
                     f"{self.address}{name}: the server sends no ranges of files, or has no conditional writes: "
-                    f"{_words(error)}"
+                    f"{_words(error)}. Take a server that has them (nginx, Apache, an object store; not Python's "
+                    "http.server), or copy the pack to a disk"
                 ) from None
             except (errors.UnauthenticatedError, errors.PermissionDeniedError, PermissionError) as error:
                 if renewed:  # credentials that had expired were read anew, and are refused too
@@ -186,6 +188,6 @@ def _check_length(content: Any, want: int) -> None:
 
 
 def _words(error: BaseException) -> str:
-    """Return what an error says, in one line that is not endless."""
-    text = " ".join(str(error).split("Debug source")[0].split())
+    """Return what an error says, in one line that is not endless and tells no password of a URL."""
+    text = re.sub(r"(?<=://)[^\s/]*@", "", " ".join(str(error).split("Debug source")[0].split()))
     return text if len(text) <= 300 else f"{text[:300]} ..."

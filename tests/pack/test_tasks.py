@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -258,3 +261,30 @@ def test_processes_killed_at_random(tmp_path: Path) -> None:
         merge(out)
         assert contents(out) == contents(tmp_path / "built")
         shutil.rmtree(out)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda told: told["tasks"][0][0].update(source=10**30),
+        lambda told: told["tasks"][0][0].update(source="../x"),
+        lambda told: told["command"].update(metadata={}),
+        lambda told: told["command"]["sources"].append(None),
+        lambda told: told["tasks"].pop(),
+        lambda told: told.pop("sizes"),
+        lambda told: told.pop("digest"),
+    ],
+)
+def test_a_plan_that_was_edited(tmp_path: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Kills: a raw error of a wrong type; a pack of fewer tasks than were planned."""
+    tree = write_tree(tmp_path / "tree", {"a/1.jpg": jpeg(noise(16, 16, 1))})
+    plan([tree], tmp_path / "pack")
+    told = json.loads((tmp_path / "pack" / "plan.json").read_bytes())
+    edit(told)
+    (tmp_path / "pack" / "plan.json").write_text(json.dumps(told))
+    for run in (lambda: shard(tmp_path / "pack", 0), lambda: merge(tmp_path / "pack")):
+        with pytest.raises(PackError, match="run the same `pass-pack plan` again"):
+            run()
+    plan([tree], tmp_path / "pack")
+    shard(tmp_path / "pack", 0)
+    assert merge(tmp_path / "pack").pictures == 1

@@ -75,9 +75,18 @@ def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "hf://spaces/a/b"], "want hf://datasets/OWNER/NAME"),
         (["fetch", str(tmp_path)], "is not a pack"),
         (["remove", "s3://bucket/pack", "x", "--reason", "y"], "packs in stores are not changed there"),
+        (["build", str(tmp_path), "--out", "s3://bucket/new"], "nothing is written to stores"),
     ):
         assert main(arguments) == 1
         assert words in capsys.readouterr().err
+    assert not Path("s3:").exists()
+
+
+def test_export_writes_to_no_store(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a folder named `s3:` in the current directory."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(pack), "--format", "folder", "--out", "s3://bucket/new"]) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

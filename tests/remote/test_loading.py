@@ -20,6 +20,8 @@ import torch
 from pass_loader import ConcatDataset, DataLoader, PackError, ShardDataset, ShardError, recipes
 from pass_loader.pack import Pack, build, remove
 from pass_loader.remote import cache as caches
+from pass_loader.remote.fetcher import Piece
+from pass_loader.remote.store import StoreError
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.object_server import FAULTS, ObjectServer, serving
@@ -311,3 +313,17 @@ def test_small_units_of_large_packs_are_read_together(tmp_path: Path, monkeypatc
         assert 3 <= len(ranges) < 300, "of 400 records"
         sizes = [int(end) - int(begin) + 1 for begin, end in (wanted[6:].split("-") for wanted in ranges)]
         assert max(sizes) >= 8 * caches.UNIT
+
+
+def test_a_cache_that_is_deleted_while_it_is_used(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Kills: a raw FileNotFoundError; a change that was cut off, and is counted anew in a folder that is gone."""
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
+    dataset.read(0)
+    remote = dataset.pack.remote
+    assert remote is not None
+    shutil.rmtree(tmp_path / "cache")
+    remote.cache._used[0] = 1
+    name = dataset.pack.shards[0]["tar"]
+    [blocks] = (found for path, found in remote.cache.blocks.items() if path.name == name)
+    with pytest.raises(StoreError, match="was deleted while it was in use: start the job again"):
+        remote.fetcher.fetch_now(Piece(blocks, name, 0, 1))

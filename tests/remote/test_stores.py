@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader as TorchLoader
 
 from pass_loader import PackError, ShardDataset, ShardError
 from pass_loader.pack import Pack
+from pass_loader.pack.manifest import read_manifest, write_manifest
 from pass_loader.remote.address import Address, bytes_of, shown
 from pass_loader.remote.store import Changed, Store, StoreError
 
@@ -100,7 +102,7 @@ def test_a_server_without_ranges(pack: Path, server: ObjectServer, tmp_path: Pat
     """Kills: the first bytes of a shard taken for those of a record."""
     server.ranges = False
     dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path)
-    with pytest.raises(ShardError, match="the server sends no ranges of files"):
+    with pytest.raises(ShardError, match="the server sends no ranges of files.*copy the pack to a disk"):
         dataset.read(3)
 
 
@@ -139,3 +141,20 @@ def test_addresses(tmp_path: Path) -> None:
     assert Address.of("s3://a/b-c", tmp_path).folder != Address.of("s3://a-b/c", tmp_path).folder
     with pytest.raises(ValueError, match="is not a size"):
         Address.of("s3://a/b", tmp_path, "many")
+
+
+def test_passwords_are_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pass_loader.remote.store._FIRST_PAUSE_S", 0.001)
+    with pytest.raises(PackError, match="could not be read") as found:
+        Pack("http://user:secret@127.0.0.1:1/pack", cache=tmp_path)
+    assert "secret" not in str(found.value) and "user" not in str(found.value)
+
+
+@pytest.mark.parametrize("size", [1 << 62, 10**40])
+def test_a_manifest_that_tells_a_wrong_size(pack: Path, tmp_path: Path, size: int) -> None:
+    shutil.copytree(pack, tmp_path / "pack")
+    manifest = read_manifest(pack)
+    manifest["shards"][0]["bytes"] = size
+    write_manifest(tmp_path / "pack", manifest)
+    with serving(tmp_path) as server, pytest.raises(PackError, match="tells a wrong size"):
+        ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache").read(0)
