@@ -134,6 +134,7 @@ class Cache:
             with self._held():
                 _grow(root / "used", 16)
                 self._used = _mapped(root / "used", np.int64)
+                self._used[0] = 1  # the first change counts anew, whatever stands there
                 _punch(self._lock, 0, UNIT)  # shows now whether it can
         except OSError as error:
             raise PackError(
@@ -149,7 +150,9 @@ class Cache:
             if found is None:
                 found = cls._known[root] = cls(root, limit)
             found.limit = limit
-            return found
+        with found.locked():
+            found.make_room(0)
+        return found
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:

@@ -87,6 +87,18 @@ def test_a_cache_at_its_bound(pack: Path, server: ObjectServer, tmp_path: Path, 
     assert 0 < most <= bound
 
 
+def test_a_bound_that_is_lowered(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Also where the count of the folder is nonsense. Kills: a bound that is kept by the next fetch alone."""
+    cache = tmp_path / "cache"
+    digest(ShardDataset(server.url + "pack", RECIPE, cache=cache))
+    assert used_bytes(cache) > 1_200_000
+    (cache / "used").write_bytes((0).to_bytes(8, "little") + (10**15).to_bytes(8, "little"))
+    caches.Cache._known.pop(cache)  # as another process opens it
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=cache, cache_bytes=1_100_000)
+    assert 0 < used_bytes(cache) <= 1_100_000
+    assert digest(dataset) == digest(ShardDataset(pack, RECIPE))
+
+
 def test_a_window_beyond_half_of_the_cache(server: ObjectServer, tmp_path: Path) -> None:
     dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path, cache_bytes="2MB")
     with pytest.raises(ValueError, match="more than half of the cache"):
