@@ -1,4 +1,5 @@
-"""`pass-pack build`, `index`, `plan`, `shard`, `merge`, `locate`, `convert` and `export`, as commands."""
+"""`pass-pack build`, `index`, `plan`, `shard`, `merge`, `locate`, `convert`, `combine` and `export`, as
+commands."""
 
 from __future__ import annotations
 
@@ -9,17 +10,24 @@ from typing import Any
 
 from .. import recipes
 from ..pack.build import build, index, merge, plan, planned_bytes, shard
+from ..pack.combine import combine
 from ..pack.convert import convert
 from ..pack.export import FORMATS, export
 from ..pack.foreign import locate
 from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
 from ..pack.ray_runner import RUNNERS
+from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
 from ..pack.sources import open_sources
+from ..remote.address import is_url
 from .packs import add_pack, opened, size_in_bytes
 from .progress import ProgressBar
+
+_ON_DUPLICATE = (
+    "a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)"
+)
 
 
 def with_formats(arguments: list[str]) -> list[str]:
@@ -98,6 +106,17 @@ def add_source_commands(commands: Any) -> None:
     add_limits(other, "leave larger pictures as they are", "leave JPEGs with more scans as they are")
     other.set_defaults(run=_convert)
 
+    one = commands.add_parser("combine", help="packs made apart become one new pack")
+    one.add_argument("packs", nargs="+", metavar="PACK", help="a directory or a URL, in the order of their records")
+    one.add_argument("--out", required=True, type=Path, metavar="OUT", help="a directory: new, or of a run cut off")
+    one.add_argument(
+        "--prefix", action="append", metavar="TEXT",
+        help="put before the ids of a pack; give it once for each PACK, in their order, '' for none",
+    )  # fmt: skip
+    one.add_argument("--on-duplicate", choices=ON_DUPLICATE, default="keep", help=_ON_DUPLICATE)
+    _add_workers(one)
+    one.set_defaults(run=_combine)
+
     out = commands.add_parser("export", help="the live records in another format")
     add_pack(out)
     out.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
@@ -134,10 +153,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--class-folders", action="store_true", help="read tars as folders are read: the first folder is the class")
     add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
     add("--decode", action="store_true", help="prove every picture by decoding it")
-    add(
-        "--on-duplicate", choices=ON_DUPLICATE, default="keep",
-        help="a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)",
-    )  # fmt: skip
+    add("--on-duplicate", choices=ON_DUPLICATE, default="keep", help=_ON_DUPLICATE)
     add("--md5", action="store_true", help="check PASS's files against the published sums first")
     add_limits(parser, "refuse larger pictures", "refuse JPEGs with more scans")
     add(
@@ -260,6 +276,17 @@ def _locate(options: argparse.Namespace) -> int:
 def _convert(options: argparse.Namespace) -> int:
     limits = {"max_pixels": options.max_pixels, "max_scans": options.max_scans}
     return _write(options, "converted", convert, codec=options.codec, workers=options.workers, **limits)
+
+
+def _combine(options: argparse.Namespace) -> int:
+    packs = [Pack(place if is_url(place) else Path(place)) for place in options.packs]
+    with ProgressBar(sum(int(pack.column("length").sum()) for pack in packs), "combined") as progress:
+        done = combine(
+            packs, options.out, on_duplicate=options.on_duplicate, prefixes=options.prefix, workers=options.workers,
+            progress=progress,
+        )  # fmt: skip
+    print(f"{options.out}: {done}")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

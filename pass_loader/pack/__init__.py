@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .attribution import attribution
 from .build import build, index, merge, plan, shard
+from .combine import combine
 from .convert import convert
 from .export import export
 from .fetch import fetch
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from ..loading.bench import bench
 
 __all__ = [
-    "Pack", "attribution", "bench", "build", "convert", "creator_name", "date_taken", "diff", "export", "fetch",
-    "index", "info", "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "verify",
+    "Pack", "attribution", "bench", "build", "combine", "convert", "creator_name", "date_taken", "diff", "export",
+    "fetch", "index", "info", "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "verify",
 ]  # fmt: skip
 
 _ABOVE = {"bench": "..loading.bench", "preview": "..data.preview"}  # they render views, which a pack knows nothing of

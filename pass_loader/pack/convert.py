@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -98,16 +98,18 @@ def convert(
             return Converted(**before)
         read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
         writer = _Writer(root, options, progress or (lambda _: None))
-        _write_shards(writer, _PackSource(pack), workers or usable_cores())
+        shards = ((_stem(number), entries) for number, entries in enumerate(PackSource(pack).by_shard()))
+        write_shards(writer, shards, workers or usable_cores())
         return _finish(root, pack, codec)
 
 
-def _write_shards(writer: _Writer, records: _PackSource, workers: int) -> None:
+def write_shards(writer: CopyWriter, shards: Iterable[tuple[str, list[Entry]]], workers: int) -> None:
+    """Write shards, (name, entries) each, by threads, and leave those that a run that was cut off has written."""
     pending: deque[Future[None]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
         try:
-            for number, entries in enumerate(records.by_shard()):
-                pending.append(pool.submit(writer.keep_or_write, number, entries))
+            for name, entries in shards:
+                pending.append(pool.submit(writer.keep_or_write, name, entries))
                 if len(pending) > workers:
                     pending.popleft().result()
             while pending:
@@ -117,7 +119,7 @@ def _write_shards(writer: _Writer, records: _PackSource, workers: int) -> None:
                 future.cancel()
 
 
-class _PackSource(Source):
+class PackSource(Source):
     """A pack as a source. An entry's offset is its record, its length 0 where it was removed."""
 
     def __init__(self, pack: Pack):
@@ -153,32 +155,44 @@ class _PackSource(Source):
             raise PackError(f"{self.pack.shard_name(entry.offset)}, {entry.name}, id {entry.id}: {error}") from None
 
 
-class _Writer(ShardWriter):
-    """Writes shards, and refuses nothing: every record keeps its number."""
+class CopyWriter(ShardWriter):
+    """Writes records of packs as they were packed, and refuses none: what is not as it was packed is a PackError.
 
-    def keep_or_write(self, number: int, entries: list[Entry]) -> None:
+    inputs: a digest of all that is packed, where repeated pictures are taken out of shards.
+    """
+
+    inputs = ""
+
+    def keep_or_write(self, name: str, entries: list[Entry]) -> None:
         """Write a shard, unless a run that was cut off has written it."""
-        listed, name = fingerprint(entries), _stem(number)
-        if Shard.find(self.root, name, listed) is None:
+        listed = fingerprint(entries)
+        if Shard.find(self.root, name, listed, self.inputs) is None:
             self.write(name, entries, listed)
         else:
             self.progress(sum(entry.length for entry in entries))
 
     def _picture(self, entry: Entry) -> Picture:
-        if entry.length == 0:
-            return _ERASED
         data = entry.read()
         codec = codec_of(data)
         try:
             header = _C.read_header(data)
-            picture = Picture(data, header["height"], header["width"], header["components"], False, False, False, codec)
+            return Picture(data, header["height"], header["width"], header["components"], False, False, False, codec)
         except BadPictureError as error:
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
+
+
+class _Writer(CopyWriter):
+    """Writes shards in another codec: every record keeps its number."""
+
+    def _picture(self, entry: Entry) -> Picture:
+        if entry.length == 0:
+            return _ERASED
+        picture = super()._picture(entry)
         try:
-            _C.read_header(data, limits(self.options.max_pixels, None)["max_pixels"])
+            _C.read_header(picture.data, limits(self.options.max_pixels, None)["max_pixels"])
             return encoded(picture, self.options.codec, self.options.max_scans)
         except BadPictureError as error:
-            if codec != "dct":
+            if picture.codec != "dct":
                 return picture  # damaged inside, as it was packed
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
 

@@ -19,21 +19,20 @@ from . import arrow
 from .direct import DirectWriter
 from .layout import append_member, deleted_on_error, end_tar, member_name, publish, sync_directory, temporary_of
 from .own_columns import OwnColumns
-from .plan import Plan
 from .repeats import FileArray, Firsts
 from .report import Refusal
-from .shards import Shard
+from .shards import Options, Shard
 from .source import IDS
 
 SAME_ID, SAME_BYTES = "its id was packed before", "its bytes were packed before"
 
 
-def drop_repeated(root: Path, plan: Plan, names: list[str], workers: int) -> None:
-    """Take out of the shards, which are named in the plan's order, the pictures with an id or bytes that came before.
+def drop_repeated(root: Path, options: Options, inputs: str, names: list[str], workers: int) -> None:
+    """Take out of the shards, which are named in order, the pictures with an id or bytes that came before.
 
-    Raises PackError where the plan's on_duplicate is "error" and there is one.
+    inputs: a digest of all that is packed. Raises PackError where on_duplicate is "error" and there is one.
     """
-    on_duplicate = plan.options.on_duplicate
+    on_duplicate = options.on_duplicate
     counts = [len(Shard.load(root, name)) for name in names]
     total = sum(counts)
     by_id = Firsts(root, total)
@@ -66,7 +65,7 @@ def drop_repeated(root: Path, plan: Plan, names: list[str], workers: int) -> Non
                 same = np.flatnonzero(why == 1)
                 own, other = ids[row + same], ids[first[same] - 1]
                 apart = {way: int(np.count_nonzero(own[f"{way}_id"] != other[f"{way}_id"])) for way in IDS}
-                pending.append(pool.submit(_rewrite, root, name, why, apart, plan.inputs, plan.options.gps))
+                pending.append(pool.submit(_rewrite, root, name, why, apart, inputs, options.gps))
             row += count
         for future in pending:
             future.result()

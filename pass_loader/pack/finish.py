@@ -71,7 +71,7 @@ class Finish:
             index.append(index_rows(table, len(shards)))
             entry = {"tar": shard.tar, "table": shard.table, "records": table.num_rows, "bytes": shard.tar_bytes}
             shards.append(entry | self._foreign(shard))
-            for lines in _identity_lines(table):
+            for lines in identity_lines(table):
                 identity.update(lines)
         publish(*written)
         pack_id = identity.hexdigest()[:32]
@@ -148,7 +148,7 @@ class Finish:
         return sum(counts.values()) - len(counts)
 
 
-def _identity_lines(table: pa.Table) -> Iterator[memoryview]:
+def identity_lines(table: pa.Table) -> Iterator[memoryview]:
     """Yield id, length, CRC and label of each record as lines: what the pack's id is a digest of."""
     columns = [table.column(name).cast(pa.string()) for name in ("id", "length", "crc32c", "label")]
     nothing, tab, newline = arrow.strings(["", "\t", "\n"])  # pa.scalar imports pandas

@@ -106,6 +106,13 @@ def shard_files(root: Path) -> list[str]:
     return [path.name for path in root.iterdir() if _SHARD.fullmatch(path.name)]
 
 
+def delete_others(root: Path, kept: set[str]) -> None:
+    """Delete tars and tables of an earlier run, whose sources changed: it had more of them."""
+    for name in shard_files(root):
+        if name not in kept:
+            (root / name).unlink()
+
+
 def written_by_purge(table: str) -> bool:
     """Return whether `purge` wrote a shard, by its table's name."""
     return _PURGED.fullmatch(table) is not None

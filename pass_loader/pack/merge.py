@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import PackError
 from .decision import drop_repeated
 from .finish import Finish
-from .layout import shard_files
+from .layout import delete_others
 from .metadata import Metadata
 from .own_columns import OwnColumns
 from .plan import Plan
@@ -21,7 +21,7 @@ from .workplace import complete
 
 def merge_tasks(root: Path, plan: Plan, notes: list[Note], workers: int) -> Report:
     """Make the pack of what the tasks have left. Hold the directory. notes: of all tasks, in order."""
-    drop_repeated(root, plan, [name for note in notes for name in note.shards], workers)
+    drop_repeated(root, plan.options, plan.inputs, [name for note in notes for name in note.shards], workers)
     report = Report(without_metadata=None if plan.metadata is None else 0, checked_md5=plan.checked_md5)
     own = OwnColumns()
     with_pictures = _collect(root, notes, report, own)
@@ -31,7 +31,7 @@ def merge_tasks(root: Path, plan: Plan, notes: list[Note], workers: int) -> Repo
     table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
     finish = Finish(root, plan, with_pictures, own, foreign, table)
     shards, pack_id = finish.tables(report)
-    _delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
+    delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
     complete(root, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
     return report
 
@@ -59,10 +59,3 @@ def _collect(root: Path, notes: list[Note], report: Report, own: OwnColumns) -> 
     report.beside, report.ids_apart = dict(beside), dict(+apart)
     refusals.save(report)
     return found
-
-
-def _delete_others(root: Path, kept: set[str]) -> None:
-    """Delete shards of an earlier plan: its sources changed, and it had more of them."""
-    for name in shard_files(root):
-        if name not in kept:
-            (root / name).unlink()
