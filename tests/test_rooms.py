@@ -34,7 +34,6 @@ NEED_TORCH = {"loading", "gpu"}
 
 
 @cache
-@cache
 def modules() -> dict[str, Path]:
     """{"loading.loader": its file}: all modules of the package, without their common first name."""
     return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
