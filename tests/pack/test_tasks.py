@@ -53,6 +53,7 @@ def sources_of(root: Path) -> list[Path]:
     return [root / "large.tar", *(root / f"small{number}.tar" for number in range(6)), root / "in"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("on_duplicate", ["keep", "first"])
 def test_tasks_in_any_order_are_a_build(tmp_path: Path, on_duplicate: str) -> None:
     """In parallel, some twice, the sources' records in the order of the sources."""

@@ -63,6 +63,7 @@ def test_a_pack_is_fetched_once(pack: Path, server: ObjectServer, tmp_path: Path
     assert counts["misses"] == 0 and counts["hits"] == 46 and counts["waited_s"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["torch", "permute", "blocks"])
 def test_a_cache_at_its_bound(pack: Path, server: ObjectServer, tmp_path: Path, order: str) -> None:
     """Kills: room that is counted and not given back; data that are dropped while they are needed."""
@@ -146,6 +147,7 @@ def test_removals_come_with_the_next_epoch(pack: Path, tmp_path: Path) -> None:
         assert len([*loader]) == 5 and len(dataset) == 20
 
 
+@pytest.mark.slow
 def test_another_pack_under_the_same_name(pack: Path, tiny: Path, tmp_path: Path) -> None:
     """Kills: blocks of the old pack under the new one's name."""
     small = recipes.mocov2(size=8)
@@ -177,6 +179,7 @@ def test_a_damaged_object_is_fetched_again_and_then_an_error(pack: Path, tmp_pat
         assert dataset.read(5) == ShardDataset(pack, RECIPE).read(5)
 
 
+@pytest.mark.slow
 def test_what_is_damaged_in_the_cache_is_fetched_again(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
     """Power loss: blocks that are marked as there, and empty."""
     url = server.url + "pack"
@@ -291,6 +294,7 @@ def test_killed_loaders_leave_nothing(pack: Path, tmp_path: Path) -> None:
             assert int(found._used[1]) == found._counted()
 
 
+@pytest.mark.slow
 def test_a_full_disk(pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: an error where room can be made; a unit that is marked as there and was never written."""
     room = 800_000
@@ -312,6 +316,7 @@ def test_a_full_disk(pack: Path, server: ObjectServer, tmp_path: Path, monkeypat
         digest(dataset)
 
 
+@pytest.mark.slow
 def test_small_units_of_large_packs_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: a request for each record where neighbours are needed too."""
     files = {f"{number:03d}.jpg": jpeg(noise(90, 90, number)) for number in range(400)}
