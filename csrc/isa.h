@@ -42,12 +42,14 @@ bool has_crc32();      // FEAT_CRC32
   PL_TARGET_VBMI static void name##_avx512vbmi params { name##_body args; } \
   PL_DISPATCH(name, params, args, name)
 
-// Defines `void name params`, which calls stem_base, stem_avx2, ... written by hand.
+// Defines `void name params`, which calls stem_base, stem_avx2, ... written by hand. PL_DISPATCH_X86: of what has
+// levels on x86-64 alone.
 #define PL_DISPATCH(name, params, args, stem)                                                                          \
   void name params {                                                                                                   \
     static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_avx2, stem##_avx512, stem##_avx512vbmi}; \
     by_level[static_cast<int>(current_isa())] args;                                                                    \
   }
+#define PL_DISPATCH_X86 PL_DISPATCH
 #elif defined(__aarch64__)
 // The compiler vectorises every body for aarch64: base and neon differ where neon is written by hand.
 #define PL_LEVELS(name, params, args) \
@@ -57,9 +59,12 @@ bool has_crc32();      // FEAT_CRC32
     static constexpr decltype(&stem##_base) by_level[] = {stem##_base, stem##_neon}; \
     by_level[static_cast<int>(current_isa())] args;                                  \
   }
+#define PL_DISPATCH_X86(name, params, args, stem) \
+  void name params { stem##_base args; }
 #else
 #define PL_LEVELS(name, params, args) \
   void name params { name##_body args; }
 #define PL_DISPATCH(name, params, args, stem) \
   void name params { stem##_base args; }
+#define PL_DISPATCH_X86 PL_DISPATCH
 #endif

@@ -258,19 +258,13 @@ PL_TARGET_AVX2 void bicubic_row_avx2(const uint8_t* plane, ptrdiff_t pitch, cons
 #define bicubic_row_avx512 bicubic_row_avx2
 #define bicubic_row_avx512vbmi bicubic_row_avx2
 #endif
-#if defined(__aarch64__)
-#define bilinear_row_neon bilinear_row_base
-#endif
-PL_DISPATCH(bilinear_row,
-            (const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out),
-            (plane, pitch, p, count, fill, out), bilinear_row)
-#if defined(__aarch64__)
-#define bicubic_row_neon bicubic_row_base
-#endif
-PL_DISPATCH(bicubic_row,
-            (const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out,
-             Axes axes),
-            (plane, pitch, p, count, fill, out, axes), bicubic_row)
+PL_DISPATCH_X86(bilinear_row,
+                (const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out),
+                (plane, pitch, p, count, fill, out), bilinear_row)
+PL_DISPATCH_X86(bicubic_row,
+                (const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out,
+                 Axes axes),
+                (plane, pitch, p, count, fill, out, axes), bicubic_row)
 
 void interpolated(const ConstPlanes& view, const StepPlan& step, const Planes& out, AffineScratch& scratch) {
   const double* m = step.matrix;

@@ -150,11 +150,8 @@ PL_TARGET_AVX2 static inline void narrow_eight(__m256 v, uint8_t* to) {
 #include "cpu/kernel_blur_rows.h"
 #define plane_avx512vbmi plane_avx512
 #endif
-#if defined(__aarch64__)
-#define plane_neon plane_base
-#endif
-PL_DISPATCH(blur_plane, (const Plane& plane, Doubt doubt, uint32_t* doubtful, uint8_t* pixels),
-            (plane, doubt, doubtful, pixels), plane)
+PL_DISPATCH_X86(blur_plane, (const Plane& plane, Doubt doubt, uint32_t* doubtful, uint8_t* pixels),
+                (plane, doubt, doubtful, pixels), plane)
 
 }  // namespace
 

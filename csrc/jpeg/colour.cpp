@@ -171,11 +171,8 @@ PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g
 
 PL_LEVELS(cmyk_to_rgb, (const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b),
           (black, complemented, count, r, g, b))
-#if defined(__aarch64__)
-#define ycc_to_rgb_neon ycc_to_rgb_base
-#endif
-PL_DISPATCH(ycc_to_rgb, (uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count),
-            ycc_to_rgb)
+PL_DISPATCH_X86(ycc_to_rgb, (uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count),
+                ycc_to_rgb)
 
 void Upsampling::run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums,
                      uint8_t* out) const {

@@ -173,11 +173,8 @@ PL_PACK(PL_TARGET_AVX512, avx512, Plain)
 PL_PACK(PL_TARGET_VBMI, avx512vbmi, Vbmi)
 #endif
 #undef PL_PACK
-#if defined(__aarch64__)
-#define pack_neon pack_base
-#endif
-PL_DISPATCH(pack_at_level, (const int16_t* coefficients, size_t blocks, RowTargets* to, bool* writable),
-            (coefficients, blocks, to, writable), pack)
+PL_DISPATCH_X86(pack_at_level, (const int16_t* coefficients, size_t blocks, RowTargets* to, bool* writable),
+                (coefficients, blocks, to, writable), pack)
 
 }  // namespace
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..pack.fetch import fetch
 from ..pack.reader import Pack
-from ..remote.address import bytes_of, is_url
+from ..remote.address import as_path, bytes_of
 from .progress import ProgressBar
 
 
@@ -28,9 +28,7 @@ def add_pack(parser: argparse.ArgumentParser) -> None:
 
 def opened(options: argparse.Namespace) -> Pack:
     """Open the pack that the options name."""
-    if not is_url(options.pack):
-        return Pack(Path(options.pack), cache=options.cache, cache_bytes=options.cache_bytes)
-    return Pack(options.pack, cache=options.cache, cache_bytes=options.cache_bytes)
+    return Pack(as_path(options.pack), cache=options.cache, cache_bytes=options.cache_bytes)
 
 
 def add_fetch_command(commands: Any) -> None:

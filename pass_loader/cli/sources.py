@@ -1,5 +1,4 @@
-"""`pass-pack build`, `index`, `plan`, `shard`, `merge`, `locate`, `convert`, `combine` and `export`, as
-commands."""
+"""`pass-pack build`, `index`, `plan`, `shard`, `merge`, `locate`, `convert`, `combine`, `export`, as commands."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
 from ..pack.sources import open_sources
-from ..remote.address import is_url
+from ..remote.address import as_path
 from .packs import add_pack, opened, size_in_bytes
 from .progress import ProgressBar
 
@@ -279,7 +278,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _combine(options: argparse.Namespace) -> int:
-    packs = [Pack(place if is_url(place) else Path(place)) for place in options.packs]
+    packs = [Pack(as_path(place)) for place in options.packs]
     with ProgressBar(sum(int(pack.column("length").sum()) for pack in packs), "combined") as progress:
         done = combine(
             packs, options.out, on_duplicate=options.on_duplicate, prefixes=options.prefix, workers=options.workers,

@@ -479,7 +479,7 @@ def _mean_record_bytes(pack: Pack) -> float:
     total = _bytes_of(pack)
     if total <= 0:
         raise PackError(
-            f"{pack.path}: its manifest does not tell the bytes of its shards, which order='blocks' needs: take "
+            f"{pack.place}: its manifest does not tell the bytes of its shards, which order='blocks' needs: take "
             "order='permute', or make the pack anew"
         )
     return total / pack.records

@@ -105,8 +105,7 @@ def combine(
         united = _United(opened)
         removed = set().union(*map(_removed_ids, opened))
         sources = [_LiveRecords(pack, prefix, removed) for pack, prefix in zip(opened, given)]
-        writer = CopyWriter(root, options, progress or (lambda _: None))
-        writer.inputs = inputs
+        writer = CopyWriter(root, options, progress or (lambda _: None), inputs)
         names: list[str] = []
         write_shards(writer, _listed(sources, names), workers or usable_cores())
         drop_repeated(root, options, inputs, names, workers or usable_cores())

@@ -24,7 +24,7 @@ from .limits import limits
 from .manifest import read_manifest
 from .reader import Pack, index_rows, write_index
 from .removed_log import read_log
-from .shards import Options, Shard, ShardWriter, fingerprint
+from .shards import Options, Shard, ShardWriter
 from .source import Entry, Source
 from .workplace import complete, workplace
 
@@ -105,7 +105,7 @@ def convert(
 
 def write_shards(writer: CopyWriter, shards: Iterable[tuple[str, list[Entry]]], workers: int) -> None:
     """Write shards, (name, entries) each, by threads, and leave those that a run that was cut off has written."""
-    pending: deque[Future[None]] = deque()
+    pending: deque[Future[Shard]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
         try:
             for name, entries in shards:
@@ -156,20 +156,7 @@ class PackSource(Source):
 
 
 class CopyWriter(ShardWriter):
-    """Writes records of packs as they were packed, and refuses none: what is not as it was packed is a PackError.
-
-    inputs: a digest of all that is packed, where repeated pictures are taken out of shards.
-    """
-
-    inputs = ""
-
-    def keep_or_write(self, name: str, entries: list[Entry]) -> None:
-        """Write a shard, unless a run that was cut off has written it."""
-        listed = fingerprint(entries)
-        if Shard.find(self.root, name, listed, self.inputs) is None:
-            self.write(name, entries, listed)
-        else:
-            self.progress(sum(entry.length for entry in entries))
+    """Writes records of packs as they were packed, and refuses none: what is not as it was packed is a PackError."""
 
     def _picture(self, entry: Entry) -> Picture:
         data = entry.read()

@@ -171,10 +171,25 @@ def entry_bytes(entry: Entry) -> bytes:
 
 
 class ShardWriter:
-    """Writes shards into `root`, several at a time from several threads."""
+    """Writes shards into `root`, several at a time from several threads.
 
-    def __init__(self, root: Path, options: Options, progress: Callable[[int], None]):
-        self.root, self.options, self.progress = root, options, progress
+    inputs: a digest of all that is packed, as for `Shard.find`.
+    """
+
+    def __init__(self, root: Path, options: Options, progress: Callable[[int], None], inputs: str = ""):
+        self.root, self.options, self.progress, self.inputs = root, options, progress, inputs
+
+    def keep_or_write(self, name: str, entries: list[Entry], source: int | None = None) -> Shard:
+        """Return a shard of these entries, as a run that was cut off has written it, or written now.
+
+        source: as for `write`.
+        """
+        listed = fingerprint(entries)
+        shard = Shard.find(self.root, name, listed, self.inputs)
+        if shard is None:
+            return self.write(name, entries, listed, source)
+        self.progress(sum(entry.length for entry in entries))
+        return shard
 
     def write(self, name: str, entries: list[Entry], listed: str, source: int | None = None) -> Shard:
         """Write a shard of these entries.

@@ -13,6 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -26,7 +27,7 @@ from .metadata import Seen
 from .own_columns import own_name
 from .plan import Plan, TaskPart
 from .report import Refusal
-from .shards import Shard, ShardWriter, fingerprint, refusal
+from .shards import Shard, ShardWriter, refusal
 from .source import Entry, EntryFile, Listing, Source
 
 _TAR_BLOCK = 512
@@ -71,8 +72,7 @@ class Task:
     def __init__(self, root: Path, plan: Plan, number: int, progress: Callable[[int], None]):
         self.root, self.plan, self.number, self.progress = root, plan, number, progress
         self.note = Note(plan.digest_of(number))
-        self._inputs = plan.inputs
-        self._writer = ShardWriter(root, plan.options, progress)
+        self._writer = ShardWriter(root, plan.options, progress, plan.inputs)
         self._refused = temporary_of(refused_path(root, number))
         self._refused_file: TextIO | None = None
         self._beside: Counter[str] = Counter()
@@ -81,7 +81,9 @@ class Task:
     def shards(self) -> Iterator[Callable[[], Shard]]:
         """Yield, in order, functions that write a shard each, or find it where it was written before."""
         for number, (place, entries) in enumerate(self._groups()):
-            yield self._shard(f"shard-{self.number:05d}-{number:03d}", place, entries)
+            name = f"shard-{self.number:05d}-{number:03d}"
+            source = place if self.plan.options.in_place else None
+            yield partial(self._writer.keep_or_write, name, entries, source)
 
     def add(self, shard: Shard) -> None:
         """Take note of a shard that is written, in their order."""
@@ -113,17 +115,6 @@ class Task:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-    def _shard(self, name: str, place: int, entries: list[Entry]) -> Callable[[], Shard]:
-        def write() -> Shard:
-            listed = fingerprint(entries)
-            shard = Shard.find(self.root, name, listed, self._inputs)
-            if shard is None:
-                return self._writer.write(name, entries, listed, place if self.plan.options.in_place else None)
-            self.progress(sum(entry.length for entry in entries))
-            return shard
-
-        return write
 
     def _groups(self) -> Iterator[tuple[int, list[Entry]]]:
         """Yield the entries of each shard, and the source of the first, by the listed sizes alone."""
