@@ -99,7 +99,7 @@ def _verify(
         found.append(problem)
     index_differs = _crc_problem(root, manifest.get("index", INDEX), manifest)
     try:
-        pack = opened or Pack(root)
+        pack = opened if opened is not None else Pack(root)
     except Exception:
         found += filter(None, [index_differs])
         raise

@@ -10,12 +10,22 @@ from pathlib import Path
 import pytest
 
 from pass_loader.cli.main import main
-from pass_loader.pack import Pack
+from pass_loader.pack import Pack, remove, verify
 from pass_loader.remote.cache import Cache
 
 from ..helpers.object_server import ObjectServer, serving
 from ..helpers.packs import flip_a_bit
 from ..helpers.remote import RECIPE, digest
+
+
+def test_verify_a_pack_without_live_records(pack: Path, tmp_path: Path) -> None:
+    """Kills: an opened pack that counts as none because its length is 0."""
+    shutil.copytree(pack, tmp_path / "served" / "pack")
+    served = Pack(tmp_path / "served" / "pack")
+    remove(served.path, served.all_ids().to_pylist(), reason="test")
+    with serving(tmp_path / "served") as server:
+        opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+        assert len(opened) == 0 and verify(opened) == []
 
 
 def output_of(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
