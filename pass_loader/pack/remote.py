@@ -84,7 +84,10 @@ class RemotePack:
         with self.cache.locked():
             folder.mkdir(parents=True, exist_ok=True)
             for name, found in ((REMOVED, log), (MANIFEST, content)):
-                self._put(folder / name, found or b"") if found is not None else (folder / name).unlink(missing_ok=True)
+                if found is None:
+                    (folder / name).unlink(missing_ok=True)
+                else:
+                    self._put(folder / name, found)
             if folder != self.folder:
                 self._adopt(folder, manifest)
             self._begin_epoch()
