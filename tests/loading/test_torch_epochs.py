@@ -234,4 +234,5 @@ def test_nothing_is_left_and_copies_go_their_own_way() -> None:
     twin, other = copy.deepcopy(shared), pickle.loads(pickle.dumps(shared))
     assert shared.get() == twin.get() == other.get() and shared.get()[1:] == (5, (7, 8))
     twin.set(6, (0, 0))
-    assert shared.get()[1] == other.get()[1] == 5 and set(os.listdir("/dev/shm")) == before
+    assert shared.get()[1] == other.get()[1] == 5
+    assert set(os.listdir("/dev/shm")) <= before, "other programs may take theirs away meanwhile"
