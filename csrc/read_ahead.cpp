@@ -9,6 +9,7 @@
 #include <new>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <unistd.h>
@@ -22,13 +23,14 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr size_t kMostReaders = 512;
-constexpr size_t kGroup = 32;      // tickets that are looked at in one turn
-constexpr double kFastS = 0.002;   // reads that take less are left to the kernel's own reading ahead
-constexpr int kFirstReads = 16;    // reads that tell how fast the storage is
-constexpr uint64_t kSampled = 64;  // of fast storage, one record in so many is read here, to notice a change
-constexpr double kSpare = 1.25;    // readers beyond what the mean latency asks for
-constexpr double kHurry = 2;       // the same while records come too late
-constexpr double kLate = 0.02;     // share of late records above which that is so
+constexpr size_t kGroup = 32;        // tickets that are looked at in one turn
+constexpr uint64_t kRoomShare = 16;  // the scout sleeps until one part in so many of the tickets is given back
+constexpr double kFastS = 0.002;     // reads that take less are left to the kernel's own reading ahead
+constexpr int kFirstReads = 16;      // reads that tell how fast the storage is
+constexpr uint64_t kSampled = 64;    // of fast storage, one record in so many is read here, to notice a change
+constexpr double kSpare = 1.25;      // readers beyond what the mean latency asks for
+constexpr double kHurry = 2;         // the same while records come too late
+constexpr double kLate = 0.02;       // share of late records above which that is so
 constexpr auto kRatePeriod = std::chrono::milliseconds(20);
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
@@ -79,11 +81,13 @@ struct ReadAhead::State {
   Ticket& at(uint64_t number) { return tickets[number % tickets.size()]; }
 
   void look();
-  void place(Ticket& ticket, std::unique_lock<std::mutex>& lock);
+  bool place(Ticket& ticket);
+  void wait_for_room(Ticket& ticket, std::unique_lock<std::mutex>& lock);
+  void wake_readers(uint64_t queued, std::unique_lock<std::mutex>& lock);
   bool has_ring();
   bool has_room(size_t bytes, uint64_t& begin);
   void take_back();
-  void wake_scout();
+  void note_given_back(int64_t count);
   void read();
   void note_read(double latency);
   void start_readers();
@@ -106,7 +110,8 @@ struct ReadAhead::State {
   Clock::time_point rated = Clock::now();
   int64_t rated_taken = 0, rated_late = 0;
 
-  std::atomic<bool> scout_waits_for_room{false};
+  std::atomic<int64_t> scout_waits_for{
+      0};  // so many more tickets to be given back; 0 or less: it does not wait for room
   std::atomic<int64_t> from_ring{0}, late{0}, cached{0}, left{0};
 };
 
@@ -119,9 +124,10 @@ void ReadAhead::State::take_back() {
   next_read = std::max(next_read, given_back);
 }
 
-// To be called after a ticket was given back.
-void ReadAhead::State::wake_scout() {
-  if (!scout_waits_for_room) return;
+// To be called after tickets were given back. A thread that renders seldom has to wake the scout.
+void ReadAhead::State::note_given_back(int64_t count) {
+  if (scout_waits_for <= 0) return;
+  if (const int64_t before = scout_waits_for.fetch_sub(count); before <= 0 || before > count) return;
   std::lock_guard lock(mutex);
   work.notify_one();
 }
@@ -168,43 +174,59 @@ void ReadAhead::State::look() {
       }
     }
     lock.lock();
+    uint64_t queued = 0;
     for (uint64_t i = 0; i < count && !stopping; ++i) {
       Ticket& ticket = at(first + i);
-      if (ways[i] == Way::read)
-        place(ticket, lock);
-      else
+      if (ways[i] != Way::read) {
         ticket.change(Ticket::announced, ways[i] == Way::cached ? Ticket::cached : Ticket::unreadable);
+      } else if (!place(ticket)) {
+        wake_readers(std::exchange(queued, 0), lock);
+        wait_for_room(ticket, lock);
+      }
+      if (ticket.state == Ticket::queued) ++queued;
       ++looked_at;
     }
+    wake_readers(queued, lock);
   }
 }
 
-// Queues a ticket when the ring has room for it. Called with the lock, which it gives up while it waits.
-void ReadAhead::State::place(Ticket& ticket, std::unique_lock<std::mutex>& lock) {
+// Called with the lock, which it gives up: who is woken would have to wait for it.
+void ReadAhead::State::wake_readers(uint64_t queued, std::unique_lock<std::mutex>& lock) {
+  if (queued == 0) return;
+  if (readers.empty()) start_readers();
+  lock.unlock();
+  for (uint64_t i = 0; i < queued; ++i) queue.notify_one();
+  lock.lock();
+}
+
+// Queues a ticket, or leaves it to who takes it. Returns false where the ring has no room for it yet. Called with the
+// lock.
+bool ReadAhead::State::place(Ticket& ticket) {
   const size_t bytes = padded_bytes(ticket.length);
   if (bytes > ring_bytes / 2 || !has_ring()) {
     ticket.change(Ticket::announced, Ticket::unreadable);
-    return;
+    return true;
   }
-  uint64_t begin = 0;
   take_back();
-  while (!has_room(bytes, begin)) {
-    scout_waits_for_room = true;
-    take_back();
-    if (!has_room(bytes, begin)) work.wait(lock);
-    scout_waits_for_room = false;
-    if (stopping || ticket.state != Ticket::announced) return;
-    take_back();
-  }
+  uint64_t begin = 0;
+  if (!has_room(bytes, begin)) return ticket.state != Ticket::announced;
   ticket.bytes = ring + begin % ring_bytes;
   ticket.end = begin + bytes;
-  if (!ticket.change(Ticket::announced, Ticket::queued)) {  // taken meanwhile
+  if (ticket.change(Ticket::announced, Ticket::queued))
+    used_to = ticket.end;
+  else  // taken meanwhile
     ticket.end = 0;
-    return;
+  return true;
+}
+
+// Places a ticket as soon as there is room. Called with the lock, which it gives up while it waits.
+void ReadAhead::State::wait_for_room(Ticket& ticket, std::unique_lock<std::mutex>& lock) {
+  while (!stopping) {
+    scout_waits_for = static_cast<int64_t>((looked_at - given_back) / kRoomShare + 1);
+    if (place(ticket)) break;
+    work.wait(lock, [&] { return stopping || scout_waits_for <= 0; });
   }
-  used_to = ticket.end;
-  if (readers.empty()) start_readers();
-  queue.notify_one();
+  scout_waits_for = 0;
 }
 
 // Called with the lock. As many as the rate and the latency ask for (Little's law).
@@ -247,7 +269,7 @@ void ReadAhead::State::read() {
       ticket->state.notify_all();
     } else {  // abandoned
       ticket->state = Ticket::given_back;
-      wake_scout();
+      note_given_back(1);
     }
     lock.lock();
     note_read(latency);
@@ -296,14 +318,16 @@ ReadAhead::Announcement::Announcement(State& state, uint64_t first, size_t count
 
 ReadAhead::Announcement::~Announcement() {
   if (::getpid() != state_.owner) return;
+  int64_t given_back = 0;
   for (size_t i = 0; i < count_; ++i) {
     if (taken_[i]) continue;
     Ticket& ticket = state_.at(first_ + i);
     uint32_t now = ticket.state;
     while (!ticket.state.compare_exchange_weak(now, now == Ticket::reading ? Ticket::abandoned : Ticket::given_back)) {
     }
+    given_back += now != Ticket::reading;
   }
-  state_.wake_scout();
+  state_.note_given_back(given_back);
 }
 
 ReadAhead::Loan ReadAhead::Announcement::take(int64_t index) const {
@@ -324,7 +348,7 @@ ReadAhead::Loan ReadAhead::Announcement::take(int64_t index) const {
       return {&state_, &ticket};
     } else if (ticket.state.compare_exchange_weak(now, Ticket::given_back)) {
       ++(now == Ticket::cached ? state_.cached : state_.left);
-      state_.wake_scout();
+      state_.note_given_back(1);
       return {};
     }
   }
@@ -333,7 +357,7 @@ ReadAhead::Loan ReadAhead::Announcement::take(int64_t index) const {
 ReadAhead::Loan::~Loan() {
   if (ticket_ == nullptr) return;
   ticket_->state = Ticket::given_back;
-  state_->wake_scout();
+  state_->note_given_back(1);
 }
 
 std::span<const uint8_t> ReadAhead::Loan::read(const ShardReader& reader, int64_t record,
