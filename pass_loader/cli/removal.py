@@ -11,9 +11,9 @@ import numpy as np
 
 from ..errors import PackError
 from ..pack.purge import purge
-from ..pack.reader import Pack
 from ..pack.removal import ids_of_file, remove, restore
 from ..pack.versions import diff
+from .packs import add_pack, opened
 from .progress import ProgressBar
 
 
@@ -29,18 +29,18 @@ def add_removal_commands(commands: Any) -> None:
     undo.set_defaults(run=_restore)
 
     erase = commands.add_parser("purge", help="write shards anew without the removed pictures' bytes and metadata")
-    erase.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(erase)
     erase.set_defaults(run=_purge)
 
     compare = commands.add_parser("diff", help="which pictures of a pack a newer metadata table no longer has")
-    compare.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(compare)
     compare.add_argument("table", type=Path, metavar="TABLE", help="a CSV or Parquet file")
     compare.add_argument("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
     compare.set_defaults(run=_diff)
 
 
 def _add_ids(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("pack", type=Path, metavar="PACK")
+    add_pack(parser)
     parser.add_argument("id", nargs="*", metavar="ID")
     parser.add_argument("--ids", type=Path, metavar="FILE", help="a file of ids, one a line")
     parser.add_argument("--reason", required=True, metavar="TEXT", help="for the log; name the request")
@@ -56,7 +56,7 @@ def _remove(options: argparse.Namespace) -> int:
     if not ids and options.not_in is None:
         raise PackError("nothing to remove: give ids, --ids FILE or --not-in TABLE")
     done = remove(
-        options.pack, ids, reason=options.reason, not_in=options.not_in, key=options.key,
+        opened(options), ids, reason=options.reason, not_in=options.not_in, key=options.key,
         ignore_unknown=options.ignore_unknown,
     )  # fmt: skip
     print(f"{options.pack}: {done}")
@@ -67,24 +67,25 @@ def _restore(options: argparse.Namespace) -> int:
     ids = _ids(options)
     if not ids:
         raise PackError("nothing to restore: give ids or --ids FILE")
-    print(f"{options.pack}: {restore(options.pack, ids, reason=options.reason, ignore_unknown=options.ignore_unknown)}")
+    done = restore(opened(options), ids, reason=options.reason, ignore_unknown=options.ignore_unknown)
+    print(f"{options.pack}: {done}")
     return 0
 
 
 def _purge(options: argparse.Namespace) -> int:
-    pack = Pack(options.pack)
+    pack = opened(options)
     lengths, shards = pack.column("length"), pack.column("shard")
     affected = np.isin(shards, shards[pack.removed[lengths[pack.removed] > 0]])
     affected[pack.removed] = False
     with ProgressBar(int(lengths[affected].sum()), "kept") as progress:
-        done = purge(options.pack, progress=progress)
+        done = purge(pack, progress=progress)
     print(f"{options.pack}: {done}")
     return 0
 
 
 def _diff(options: argparse.Namespace) -> int:
     """Print the ids alone to standard output, so that they can go into a file for `remove --ids`."""
-    found = diff(options.pack, options.table, key=options.key)
+    found = diff(opened(options), options.table, key=options.key)
     for id in found.gone:
         print(id)
     print(

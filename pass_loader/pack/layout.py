@@ -134,10 +134,7 @@ def locked(root: Path, wait_s: float = 10, shared: bool = False) -> Iterator[Non
     shared: hold it together with others who share it.
     """
     if _was_url(root):
-        raise PackError(
-            f"{root} was a URL, and packs in stores are not changed there: change the pack in its directory, then "
-            "publish it anew (docs/where-packs-lie.md)"
-        )
+        raise PackError(f"{root} was a URL before it became a Path: give it as text")
     descriptor = os.open(root, os.O_RDONLY)
     try:
         deadline = time.monotonic() + wait_s

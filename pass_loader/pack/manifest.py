@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,25 +33,30 @@ _MOST_BYTES = 64 << 20  # of pack.json: 150,000 shards and more
 
 
 def write_manifest(root: Path, manifest: dict[str, Any]) -> None:
-    """Write pack.json durably, in the present format version.
+    """Write pack.json durably, in the present format version. manifest: as for `manifest_bytes`."""
+    write_durably(root / MANIFEST, manifest_bytes(manifest, root / MANIFEST, lambda name: root / name))
 
-    Takes over the CRCs that manifest["crc32c"] has of files which it still names, and computes those it lacks.
-    manifest["removed"] is the log's `counted`.
+
+def manifest_bytes(manifest: dict[str, Any], place: Path | str, path_of: Callable[[str], Path]) -> bytes:
+    """Return the bytes of pack.json, in the present format version.
+
+    Takes over the CRCs that manifest["crc32c"] has of files which it still names, and computes those it lacks, of the
+    files at `path_of` their names. manifest["removed"] is the log's `counted`. place: of pack.json, for messages.
     """
     known = manifest.get("crc32c", {})
     names = [*(shard["table"] for shard in manifest["shards"]), manifest.get("index", INDEX)]
-    if REFUSED in known or (not known and (root / REFUSED).exists()):
+    if REFUSED in known or (not known and path_of(REFUSED).exists()):
         names.append(REFUSED)
-    crcs = {name: known[name] if name in known else file_crc32c(root / name) for name in names}
+    crcs = {name: known[name] if name in known else file_crc32c(path_of(name)) for name in names}
     new = {**manifest, "format": FORMAT, "format_version": FORMAT_VERSION, "removed": manifest["removed"]}
     zeroed = _encoded(new | {"crc32c": crcs | {MANIFEST: 0}})
     content = _encoded(new | {"crc32c": crcs | {MANIFEST: _C.crc32c(zeroed)}})
     if len(content) > _MOST_BYTES:
         raise PackError(
-            f"{root / MANIFEST} would have {len(content):,} bytes, more than {_MOST_BYTES:,}: it names "
+            f"{place} would have {len(content):,} bytes, more than {_MOST_BYTES:,}: it names "
             f"{len(new['shards']):,} shards; pack into larger ones (--shard-bytes)"
         )
-    write_durably(root / MANIFEST, content)
+    return content
 
 
 def _encoded(manifest: dict[str, Any]) -> bytes:

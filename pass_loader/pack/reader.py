@@ -37,7 +37,7 @@ from .layout import (
 )
 from .manifest import read_manifest
 from .remote import Place, RemotePack
-from .removed_log import generation_of, read_log
+from .removed_log import Log, generation_of, read_log
 
 _BESIDE_COLUMNS_BYTES = 8 << 10  # of the index: its schema, twice, and padding; about 2 KB
 
@@ -149,6 +149,10 @@ class Pack:
         self._load(manifest, stamps)
         return before != (self.generation, self.revision)
 
+    def take(self, log: Log) -> None:
+        """Take what is removed from a log that was read since, of the same revision."""
+        self._set_removed(log.removed())
+
     def removed_at(self, generation: int) -> np.ndarray:
         """Return the records that were removed when the pack had this generation, sorted int64.
 
@@ -171,11 +175,19 @@ class Pack:
         return f"Pack({self.place!r}: {len(self)} live of {self.records} records, {len(self.shards)} shards)"
 
     def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (*self._opened_with(), self.removed, self.generation)
+
+    def _opened_with(self) -> tuple[str | Path, dict[str, Any]]:
         if self.remote is None:
-            return _reopened, (self.path, {}, self.removed, self.generation)
+            return self.path, {}
         address = self.remote.address
         given = {"cache": address.cache, "cache_bytes": address.cache_bytes, "storage_options": dict(address.options)}
-        return _reopened, (address.url, given, self.removed, self.generation)
+        return address.url, given
+
+    def reopened(self) -> Pack:
+        """Return the pack as it is now, opened anew."""
+        place, given = self._opened_with()
+        return Pack(place, **given)
 
     @property
     def place(self) -> str:

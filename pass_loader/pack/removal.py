@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import PackError
-from .layout import changing, locked
+from .changes import append
 from .reader import Pack
-from .removed_log import append_log
 from .versions import diff
 
 _SHOWN = 10  # ids that a message lists
@@ -45,7 +45,7 @@ class Removal:
 
 
 def remove(
-    path: str | Path,
+    path: str | Path | Pack,
     ids: Sequence[str] = (),
     *,
     reason: str,
@@ -55,6 +55,8 @@ def remove(
 ) -> Removal:
     """Take records out of a pack: loaders opened from now on do not serve them, running ones from their next epoch on.
 
+    path: a directory, a URL, or a pack that is open, which shows it from its next `refresh` on. In a store the log is
+    exchanged by conditional writes; where others change it at the same time, the change is made on what they wrote.
     ids: which; not_in: also those that this CSV or Parquet file does not have in its column `key`. reason: for the log.
     The bytes stay in the shards until `purge`; `restore` undoes. All or nothing, durable on return.
     Raises PackError for an id that the pack does not have, unless ignore_unknown; nothing is removed then. Also where
@@ -62,8 +64,8 @@ def remove(
     """
     if isinstance(ids, str):
         raise TypeError("ids is one string, want a sequence of them")
-    with changing(Path(path)), locked(Path(path)):
-        pack = Pack(path)
+
+    def decide(pack: Pack) -> tuple[Removal, list[dict[str, Any]]]:
         gone = diff(pack, not_in, key=key).gone if not_in is not None else []
         if len(gone) > len(pack) / 2:
             raise PackError(
@@ -73,21 +75,22 @@ def remove(
         done, records = _look_up(pack, "removed", [*ids, *gone], ignore_unknown)
         taken = pack.is_removed(records)
         _sort_out(done, list(zip(done.changed, records.tolist(), taken.tolist())))
-        _log(pack, done.changed, reason, restored=False)
         done.copies = _copies(pack, np.array(list(done.changed.values()), dtype=np.int64))
-        return done
+        return done, _entries(done, reason)
+
+    return append(path, decide)
 
 
-def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown: bool = False) -> Removal:
-    """Undo `remove`.
+def restore(path: str | Path | Pack, ids: Sequence[str], *, reason: str, ignore_unknown: bool = False) -> Removal:
+    """Undo `remove`. path: as there.
 
     Raises PackError for an id that the pack does not have, unless ignore_unknown, and for a purged one; nothing is
     restored then.
     """
     if isinstance(ids, str):
         raise TypeError("ids is one string, want a sequence of them")
-    with changing(Path(path)), locked(Path(path)):
-        pack = Pack(path)
+
+    def decide(pack: Pack) -> tuple[Removal, list[dict[str, Any]]]:
         done, records = _look_up(pack, "restored", ids, ignore_unknown)
         purged = [id for id, record in done.changed.items() if pack.is_purged(record)]
         if purged:
@@ -96,8 +99,9 @@ def restore(path: str | Path, ids: Sequence[str], *, reason: str, ignore_unknown
                 "the source to have them again"
             )
         _sort_out(done, list(zip(done.changed, records.tolist(), (~pack.is_removed(records)).tolist())))
-        _log(pack, done.changed, reason, restored=True)
-        return done
+        return done, [{**entry, "restored": True} for entry in _entries(done, reason)]
+
+    return append(path, decide)
 
 
 def ids_of_file(path: str | Path) -> list[str]:
@@ -139,9 +143,8 @@ def _sort_out(done: Removal, rows: list[tuple[str, int, bool]]) -> None:
     done.unchanged = [id for id, _, before in rows if before]
 
 
-def _log(pack: Pack, changed: dict[str, int], reason: str, restored: bool) -> None:
-    undo = {"restored": True} if restored else {}
-    append_log(pack.path, [{"id": id, "record": record, "reason": reason, **undo} for id, record in changed.items()])
+def _entries(done: Removal, reason: str) -> list[dict[str, Any]]:
+    return [{"id": id, "record": record, "reason": reason} for id, record in done.changed.items()]
 
 
 def _copies(pack: Pack, records: np.ndarray) -> list[str]:

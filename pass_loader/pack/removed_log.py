@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -126,12 +126,27 @@ class Log:
 def read_log(root: Path, manifest: dict[str, Any], all_ids: bool = False) -> Log:
     """Read removed.jsonl and hold it against its checks, those of `manifest`, and the ids of the tables.
 
-    manifest: of the pack, read before. all_ids: compare the ids of all lines with those of their records; else of those
-    lines alone that the manifest does not count, whose ids nobody compared when they were written or counted.
+    all_ids: as for `log_of`. Raises as it does.
+    """
+
+    def ids_of(shard: int) -> pa.ChunkedArray:
+        of_shard = manifest["shards"][shard]
+        return read_table(root / of_shard["table"], of_shard["records"], ["id"]).column("id")
+
+    return log_of(root / REMOVED, _content(root / REMOVED), manifest, ids_of, all_ids)
+
+
+def log_of(
+    path: Path, content: bytes, manifest: dict[str, Any], ids_of: Callable[[int], pa.ChunkedArray], all_ids: bool
+) -> Log:
+    """Return the log that these bytes are, held against its checks, those of `manifest`, and the ids of the tables.
+
+    path: for messages. manifest: of the pack, read before. ids_of: gives the ids of a shard. all_ids: compare the ids
+    of all lines with those of their records; else of those lines alone that the manifest does not count, whose ids
+    nobody compared when they were written or counted.
     Raises PackError where the log is not what was written, whole, or where id and record contradict each other.
     """
-    path = root / REMOVED
-    lines = _content(path).split(b"\n")
+    lines = content.split(b"\n")
     checked = has_checks(manifest)
     end = lines.pop()
     if end:
@@ -158,23 +173,23 @@ def read_log(root: Path, manifest: dict[str, Any], all_ids: bool = False) -> Log
     if end and unchecked < len(lines):
         raise PackError(f"{path}, line {len(lines)} (its last) is cut off before the end of the line; {_REMEDY}")
     log = Log(path, manifest["records"], lines, check, counted, unchecked)
-    wrong = _contradictions(root, manifest, log, 0 if all_ids else counted)
+    wrong = _contradictions(manifest, log, 0 if all_ids else counted, ids_of)
     if wrong:
         more = f", and {len(wrong) - _CONTRADICTIONS:,} more lines" if len(wrong) > _CONTRADICTIONS else ""
         raise PackError("; ".join(wrong[:_CONTRADICTIONS]) + more + f"; {_REMEDY}")
     return log
 
 
-def _contradictions(root: Path, manifest: dict[str, Any], log: Log, begin: int) -> list[str]:
+def _contradictions(
+    manifest: dict[str, Any], log: Log, begin: int, ids_of: Callable[[int], pa.ChunkedArray]
+) -> list[str]:
     """Return the messages of `wrong_ids` for all lines from index `begin` on, in order.
 
     Reads the ids of the shards whose records they name.
     """
     wrong = []
     for shard, lines in log.by_shard(manifest, begin).items():
-        of_shard = manifest["shards"][shard]
-        table = read_table(root / of_shard["table"], of_shard["records"], ["id"])
-        wrong += wrong_ids(log, lines, table.column("id"))
+        wrong += wrong_ids(log, lines, ids_of(shard))
     return [message for _, message in sorted(wrong)]
 
 

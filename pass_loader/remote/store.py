@@ -1,4 +1,4 @@
-"""Reads and writes objects through obstore, with retries, time-outs and errors in words."""
+"""Reads objects through obstore, with retries, time-outs and errors in words; `writing` writes them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _CLIENT_OPTIONS = {
     "http2_max_frame_size", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host", "proxy_url", "timeout",
     "user_agent",
 }  # fmt: skip
+_COPY = "copy_if_not_exists"
 
 _used_by: int | None = None  # the process whose threads serve obstore
 Answer = TypeVar("Answer")
@@ -79,16 +80,6 @@ class Store:
         content = self._tried(name, read)
         self._note(end - begin)
         return content
-
-    def write(self, name: str, content: bytes, etag: str | None) -> None:
-        """Write an object in place of the one with this ETag; None: where there is none.
-
-        Raises Changed where another one is there, StoreError for a store that cannot be written to.
-        """
-        if self.address.scheme in ("http", "https", "hf"):
-            raise StoreError(f"{self.address} can only be read: change the pack where it was made, and publish it anew")
-        mode = "create" if etag is None else {"e_tag": etag}
-        self._tried(name, lambda obstore, store: obstore.put(store, name, content, mode=mode))
 
     def _note(self, size: int) -> None:
         with self._count:
@@ -157,15 +148,16 @@ class Store:
 
     def _store(self, obstore: Any) -> Any:
         if self._opened is None:
-            self._opened = _open(obstore, self.address)
+            self._opened = opened(obstore, self.address)
         return self._opened
 
 
-def _open(obstore: Any, address: Address) -> Any:
+def opened(obstore: Any, address: Address, retries: int = 0) -> Any:
+    """Return obstore's object for the objects below a URL. retries: of the library, of one request."""
     url, given = address.endpoint(), dict(address.options)
     provider = given.pop("credential_provider", None)
+    retrying = {"max_retries": retries}
     client = {**_TIMEOUTS, **{name: given.pop(name) for name in list(given) if name.lower() in _CLIENT_OPTIONS}}
-    retries = {"max_retries": 0}  # ours
     if url.startswith("http://") or any(str(value).startswith("http://") for value in given.values()):
         client.setdefault("allow_http", True)
     if any(value.startswith("http://") for name, value in os.environ.items() if name.upper().endswith("_ENDPOINT_URL")):
@@ -175,10 +167,12 @@ def _open(obstore: Any, address: Address) -> Any:
             raise ValueError(f"{address}: storage_options {sorted(given)} are not for a web server")
         if address.scheme == "hf" and (token := os.environ.get("HF_TOKEN")):
             client.setdefault("default_headers", {"authorization": f"Bearer {token}"})
-        return obstore.store.HTTPStore.from_url(url, client_options=client, retry_config=retries)
+        return obstore.store.HTTPStore.from_url(url, client_options=client, retry_config=retrying)
+    if address.scheme == "s3" and not {name.lower().removeprefix("aws_") for name in [*given, *os.environ]} & {_COPY}:
+        given[_COPY] = "multipart"  # S3's own way, of several
     more = {} if provider is None else {"credential_provider": provider}
     with contextlib.suppress(AttributeError):
-        return obstore.store.from_url(url, config=given, client_options=client, retry_config=retries, **more)
+        return obstore.store.from_url(url, config=given, client_options=client, retry_config=retrying, **more)
     raise ValueError(f"{address}: this obstore has no such store")
 
 

@@ -84,7 +84,6 @@ def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "http://"], "names no bucket or server"),
         (["info", "hf://spaces/a/b"], "want hf://datasets/OWNER/NAME"),
         (["fetch", str(tmp_path)], "is not a pack"),
-        (["remove", "s3://bucket/pack", "x", "--reason", "y"], "packs in stores are not changed there"),
         (["build", str(tmp_path), "--out", "s3://bucket/new"], "nothing is written to stores"),
     ):
         assert main(arguments) == 1

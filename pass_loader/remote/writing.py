@@ -1,0 +1,152 @@
+"""Writes objects: whole, and under a condition, so that nobody overwrites what he has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..errors import PackError
+from .address import Address
+from .store import ATTEMPTS, Changed, Store, StoreError, opened
+
+PART_BYTES = 16 << 20  # of a large object, sent and fetched at a time
+_AT_ONCE = 4  # parts on their way
+_MOST_BYTES = 5 << 30  # that S3 copies in one request
+_READ_ONLY = ("http", "https", "hf")
+
+
+class Version(NamedTuple):
+    """What a store knows a state of an object by: an ETag, and with Google's a generation."""
+
+    e_tag: str | None
+    version: str | None
+
+
+class WritableStore(Store):
+    """The objects below one URL, to be read and written. Raises PackError where the store can only be read."""
+
+    def __init__(self, address: Address):
+        if address.scheme in _READ_ONLY:
+            raise PackError(f"{address} can only be read: change the pack where it was made, and publish it anew")
+        super().__init__(address)
+
+    def read(self, name: str) -> tuple[bytes, Version]:
+        """Return an object's bytes and version. Raises FileNotFoundError, StoreError."""
+
+        def get(obstore: Any, store: Any) -> tuple[bytes, Version]:
+            found = obstore.get(store, name)
+            return bytes(found.bytes()), _version_of(found.meta)
+
+        return self._tried(name, get)
+
+    def size_of(self, name: str) -> int | None:
+        """Return the bytes of an object, None where there is none. Raises StoreError."""
+        try:
+            return int(self._tried(name, lambda obstore, store: obstore.head(store, name)["size"]))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes, before: Version | None) -> Version:
+        """Write an object in place of the one with this version; None: where there is none. Returns the new version.
+
+        Raises Changed where another one is there, StoreError for a store that fails or has no conditional writes.
+        """
+        mode = "create" if before is None else {key: value for key, value in before._asdict().items() if value}
+        attempts = 0
+
+        def put(obstore: Any, store: Any) -> Version:
+            nonlocal attempts
+            attempts += 1
+            return _version_of(obstore.put(store, name, content, mode=mode, use_multipart=False))
+
+        try:
+            return self._tried(name, put)
+        except FileNotFoundError:
+            if before is None:
+                raise StoreError(f"{self.address}{name} cannot be written: there is no such bucket") from None
+            raise Changed(f"{self.address}{name} was deleted meanwhile") from None
+        except Changed:
+            if attempts == 1:
+                raise
+            return self._written_before(name, content)  # an attempt whose answer was lost may have written it
+
+    def _written_before(self, name: str, content: bytes) -> Version:
+        try:
+            found, version = self.read(name)
+        except FileNotFoundError:
+            found = None
+        if found != content:
+            raise Changed(f"{self.address}{name} was changed by somebody else meanwhile")
+        return version
+
+    def prove_conditions(self, name: str, content: bytes) -> None:
+        """Raise StoreError where the store writes whatever the condition. name, content: of an object that is there."""
+        mode = Version('"0"', "0")._asdict()
+        try:
+            self._tried(name, lambda obstore, store: obstore.put(store, name, content, mode=mode, use_multipart=False))
+        except Changed:
+            return
+        raise StoreError(
+            f"{self.address} has no conditional writes (If-Match): two commands at a time would undo each other's "
+            "changes. Change the pack in a directory, then publish it anew"
+        )
+
+    def delete(self, name: str) -> None:
+        """Delete an object, if there is one. Raises StoreError."""
+        try:
+            self._tried(name, lambda obstore, store: obstore.delete(store, name))
+        except FileNotFoundError:
+            pass
+
+    def download(self, name: str, path: Path) -> None:
+        """Write an object into a new file. Raises FileNotFoundError, StoreError, OSError of the file."""
+        size = self.size_of(name)
+        if size is None:
+            raise FileNotFoundError(f"{self.address}{name} does not exist")
+        with open(path, "xb") as file:
+            for begin in range(0, size, PART_BYTES):
+                file.write(self.range(name, begin, min(begin + PART_BYTES, size)))
+
+    def upload(self, path: Path, name: str, temporary: str) -> None:
+        """Write a file as an object, where there is none: it is there whole, or not at all.
+
+        temporary: the object that a large file becomes first, in parts; it is deleted in the end, and left where the
+        process dies. Raises Changed where an object of other bytes is there already, StoreError.
+        """
+        size = path.stat().st_size
+        if size > _MOST_BYTES:
+            raise PackError(f"{path.name} has {size:,} bytes, more than a store copies at once ({_MOST_BYTES:,})")
+        try:
+            if size <= PART_BYTES:
+                self.write(name, path.read_bytes(), None)
+                return
+            self._tried(temporary, lambda obstore, _: self._send(obstore, path, temporary))
+            try:
+                self._tried(name, lambda obstore, store: obstore.copy(store, temporary, name, overwrite=False))
+            except FileNotFoundError:  # another run of the same sends the same, and was faster
+                raise Changed(f"{self.address}{temporary} was deleted meanwhile") from None
+            finally:
+                self.delete(temporary)
+        except Changed:
+            if not self._is_same(name, path):
+                raise
+
+    def _send(self, obstore: Any, path: Path, name: str) -> None:
+        """Send a file in parts. Each of them is tried again by the library: the whole would seldom come through."""
+        sender = opened(obstore, self.address, ATTEMPTS - 1)
+        obstore.put(sender, name, path, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=_AT_ONCE)
+
+    def _is_same(self, name: str, path: Path) -> bool:
+        """Return whether an object has the bytes of a file."""
+        size = path.stat().st_size
+        if self.size_of(name) != size:
+            return False
+        with open(path, "rb") as file:
+            for begin in range(0, size, PART_BYTES):
+                if bytes(self.range(name, begin, min(begin + PART_BYTES, size))) != file.read(PART_BYTES):
+                    return False
+        return True
+
+
+def _version_of(meta: Any) -> Version:
+    return Version(meta.get("e_tag"), meta.get("version"))
