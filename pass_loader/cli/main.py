@@ -21,8 +21,9 @@ from .bench import add_bench_command
 from .packs import add_fetch_command, add_pack, opened
 from .progress import ProgressBar
 from .removal import add_removal_commands
-from .sources import add_limits, add_recipe, add_source_commands, at_least, with_formats
+from .sources import add_limits, add_recipe, add_source_commands, with_formats
 from .stats import add_stats_command
+from .tasks import add_tasks, at_least, of_share, tasks
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,7 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("verify", help="check every byte of a pack; exit with 1 where something is wrong")
     add_pack(check)
     check.add_argument("--decode", action="store_true", help="prove every live picture by decoding it")
-    check.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    add_tasks(check)
+    check.add_argument(
+        "--results", type=Path, metavar="DIR",
+        help="a folder for what the tasks find, from which the command goes on when it was cut off; deleted at the end",
+    )  # fmt: skip
     add_limits(check, "with --decode, report larger pictures", "with --decode, report JPEGs with more scans")
     check.add_argument("--json", action="store_true", help="for machines")
     check.set_defaults(run=_verify)
@@ -128,15 +133,15 @@ def _verify(options: argparse.Namespace) -> int:
         pack, total = options.pack, 0  # verify says what is wrong
     with ProgressBar(total, "checked") as progress:
         found = verify(
-            pack, decode=options.decode, workers=options.workers, max_pixels=options.max_pixels,
-            max_scans=options.max_scans, progress=progress,
+            pack, decode=options.decode, max_pixels=options.max_pixels, max_scans=options.max_scans,
+            results=options.results, progress=progress, **tasks(options),
         )  # fmt: skip
     if options.json:
         print(json.dumps(found.summary(), indent=1))
     else:
         for problem in found:
             print(problem)
-        print(f"{options.pack}: {found}")
+        print(f"{options.pack}{of_share(options)}: {found}")
     return 1 if found else 0
 
 

@@ -15,7 +15,6 @@ from ..pack.export import FORMATS, export
 from ..pack.foreign import locate
 from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
-from ..pack.ray_runner import RUNNERS
 from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
@@ -23,6 +22,7 @@ from ..pack.sources import open_sources
 from ..remote.address import as_path
 from .packs import add_pack, opened, size_in_bytes
 from .progress import ProgressBar
+from .tasks import add_runner, add_tasks, add_workers, at_least, of_share, running, tasks
 
 _ON_DUPLICATE = (
     "a picture whose bytes were packed under another id: keep it, pack the first only, or stop (%(default)s)"
@@ -38,15 +38,6 @@ def with_formats(arguments: list[str]) -> list[str]:
     ]
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    def integer(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is below {least}")
-        return int(text)
-
-    return integer
-
-
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", default="dino", metavar="NAME",
@@ -58,8 +49,8 @@ def add_source_commands(commands: Any) -> None:
     make = commands.add_parser("build", help="pack pictures; run again, it goes on where it was cut off")
     _add_sources(make)
     _add_packing(make)
-    _add_workers(make)
-    _add_runner(make)
+    add_workers(make)
+    add_runner(make)
     _add_strict(make)
     _add_writing(make)
     make.set_defaults(run=_build)
@@ -67,8 +58,8 @@ def add_source_commands(commands: Any) -> None:
     refer = commands.add_parser("index", help="a pack that refers to tars where they lie; nothing is copied")
     refer.add_argument("sources", nargs="+", type=Path, metavar="TAR")
     _add_packing(refer)
-    _add_workers(refer)
-    _add_runner(refer)
+    add_workers(refer)
+    add_runner(refer)
     _add_strict(refer)
     refer.set_defaults(run=_index)
 
@@ -83,12 +74,12 @@ def add_source_commands(commands: Any) -> None:
     part.add_argument("pack", type=Path, metavar="PACK")
     part.add_argument("--index", required=True, type=at_least(0), metavar="I", help="the task; the first is 0")
     part.add_argument("--of", type=at_least(1), default=None, metavar="N", help="every N-th task from the I-th on")
-    _add_workers(part)
+    add_workers(part)
     part.set_defaults(run=_shard)
 
     together = commands.add_parser("merge", help="make a pack of what the tasks have left, when all are done")
     together.add_argument("out", type=Path, metavar="PACK")
-    _add_workers(together)
+    add_workers(together)
     _add_strict(together)
     together.set_defaults(run=_merge)
 
@@ -101,7 +92,7 @@ def add_source_commands(commands: Any) -> None:
     add_pack(other)
     other.add_argument("--out", required=True, type=Path, metavar="NEW", help="a directory: new, or of a run cut off")
     _add_codec(other)
-    other.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
+    add_tasks(other)
     add_limits(other, "leave larger pictures as they are", "leave JPEGs with more scans as they are")
     other.set_defaults(run=_convert)
 
@@ -113,7 +104,7 @@ def add_source_commands(commands: Any) -> None:
         help="put before the ids of a pack; give it once for each PACK, in their order, '' for none",
     )  # fmt: skip
     one.add_argument("--on-duplicate", choices=ON_DUPLICATE, default="keep", help=_ON_DUPLICATE)
-    _add_workers(one)
+    add_workers(one)
     one.set_defaults(run=_combine)
 
     out = commands.add_parser("export", help="the live records in another format")
@@ -121,6 +112,7 @@ def add_source_commands(commands: Any) -> None:
     out.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
     out.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     out.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
+    add_tasks(out)
     out.set_defaults(run=_export)
 
 
@@ -178,20 +170,6 @@ def _add_writing(parser: argparse.ArgumentParser) -> None:
     _add_codec(parser, default="jpeg")
 
 
-def _add_workers(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--workers", type=at_least(1), default=None, metavar="N", help="threads; default: one a core")
-
-
-def _add_runner(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runner", choices=RUNNERS, default="local",
-        help="run the tasks here, or on a Ray cluster that sees the same files; there --workers are a task's (local)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--ray-address", default=None, metavar="ADDRESS", help="of the cluster; default: RAY_ADDRESS, or one here"
-    )
-
-
 def _add_strict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="exit with 1 where anything was refused")
 
@@ -226,10 +204,6 @@ def _writing(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in names}
 
 
-def _running(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("workers", "runner", "ray_address")}
-
-
 def _done(options: argparse.Namespace, report: Report) -> int:
     print(f"{options.out}: {report}")
     return 1 if options.strict and report.refused else 0
@@ -239,14 +213,14 @@ def _build(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
         report = build(
             options.sources, options.out, progress=progress, **_packing(options), **_writing(options),
-            **_running(options),
+            **running(options),
         )  # fmt: skip
     return _done(options, report)
 
 
 def _index(options: argparse.Namespace) -> int:
     with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "indexed") as progress:
-        report = index(options.sources, options.out, progress=progress, **_packing(options), **_running(options))
+        report = index(options.sources, options.out, progress=progress, **_packing(options), **running(options))
     return _done(options, report)
 
 
@@ -274,7 +248,7 @@ def _locate(options: argparse.Namespace) -> int:
 
 def _convert(options: argparse.Namespace) -> int:
     limits = {"max_pixels": options.max_pixels, "max_scans": options.max_scans}
-    return _write(options, "converted", convert, codec=options.codec, workers=options.workers, **limits)
+    return _write(options, "converted", convert, codec=options.codec, **limits)
 
 
 def _combine(options: argparse.Namespace) -> int:
@@ -295,6 +269,6 @@ def _export(options: argparse.Namespace) -> int:
 def _write(options: argparse.Namespace, verb: str, write: Callable[..., object], **how: Any) -> int:
     pack = opened(options)
     with ProgressBar(int(pack.column("length").sum()), verb) as progress:
-        done = write(pack, options.out, progress=progress, **how)
-    print(f"{options.out}: {done}")
+        done = write(pack, options.out, progress=progress, **how, **tasks(options))
+    print(f"{options.out}{of_share(options)}: {done}")
     return 0

@@ -9,6 +9,7 @@ from .attribution import attribution
 from .build import build, index, merge, plan, shard
 from .combine import combine
 from .convert import convert
+from .credits import write_attribution
 from .export import export
 from .fetch import fetch
 from .foreign import locate
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Pack", "attribution", "bench", "build", "combine", "convert", "creator_name", "date_taken", "diff", "export",
     "fetch", "index", "info", "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "stats",
-    "verify",
+    "verify", "write_attribution",
 ]  # fmt: skip
 
 # They draw or render pictures, which a pack knows nothing of.

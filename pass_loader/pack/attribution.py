@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import html
+import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -60,7 +61,14 @@ class Attribution:
         """Write the credits in one of FORMATS. Pictures without creator or licence are among them, marked."""
         if format not in FORMATS:
             raise ValueError(f"format is {format!r}, want one of {FORMATS}")
-        {"txt": _write_text, "csv": _write_csv, "html": _write_html, "json": _write_json}[format](self, file)
+        text = CreditText(format, self.changes)
+        file.write(text.begin(len(self)))
+        file.writelines(text.listed(self.without))
+        skipped = len(text.separator)
+        for part in text.credits(self.rows()):
+            file.write(part[skipped:])
+            skipped = 0
+        file.write(text.end())
 
     def rows(self) -> Iterator[dict[str, Any]]:
         for batch in self.table.to_batches(max_chunksize=4096):
@@ -83,8 +91,7 @@ def attribution(
     Face's, or plain ones. Raises PackError for unknown ids, or where the pack's metadata has no such columns.
     """
     pack = pack if isinstance(pack, Pack) else Pack(pack)
-    creator = _column(pack, creator, CREATOR_COLUMNS, "creators")
-    licence = _column(pack, licence, LICENCE_COLUMNS, "licences")
+    creator, licence = credit_columns(pack, creator, licence)
     wanted = _wanted(pack, records, ids)
     shards = np.searchsorted(pack.first_record, wanted, side="right") - 1
     parts = []
@@ -102,6 +109,11 @@ _SCHEMA = pa.schema(
         for name in ("id", "creator", "creator_as_given", "licence", "licence_as_given", "licence_url")
     ]
 )
+
+
+def credit_columns(pack: Pack, creator: str | None, licence: str | None) -> tuple[str, str]:
+    """Return the names of the metadata's columns of creators and of licences, given or found. Raises PackError."""
+    return _column(pack, creator, CREATOR_COLUMNS, "creators"), _column(pack, licence, LICENCE_COLUMNS, "licences")
 
 
 def _column(pack: Pack, given: str | None, usual: tuple[str, ...], what: str) -> str:
@@ -162,38 +174,69 @@ def _licence_url(name: str) -> str | None:
     return name if name.startswith(("https://", "http://")) else None
 
 
-def _write_text(credits: Attribution, file: TextIO) -> None:
-    file.write(f"{len(credits):,} pictures\n\nChanges: {credits.changes}\n\n")
-    for row in credits.rows():
-        licence = row["licence"] or "licence not known"
-        url = f", {row['licence_url']}" if row["licence_url"] and row["licence_url"] != licence else ""
-        file.write(f"{row['id']}: {row['creator'] or 'creator not known'}, {licence}{url}\n")
+@dataclass(frozen=True)
+class CreditText:
+    """Credits as text, in parts that come one after another: `begin`, `listed`, `credits`, `end`."""
+
+    format: str
+    changes: str
+
+    def begin(self, count: int) -> str:
+        """Return what comes before the credits of so many pictures."""
+        if self.format == "txt":
+            return f"{count:,} pictures\n\nChanges: {self.changes}\n\n"
+        if self.format == "csv":
+            return _line([*_SCHEMA.names, "changes"])
+        if self.format == "json":
+            return f'{{"changes": {json.dumps(self.changes)},\n'
+        return (
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Credits</title></head><body>\n'
+            f"<h1>Credits of {count:,} pictures</h1>\n<p>{html.escape(self.changes)}</p>\n"
+            "<table>\n<tr><th>id</th><th>creator</th><th>licence</th></tr>\n"
+        )
+
+    def listed(self, without: Iterable[str]) -> Iterator[str]:
+        """Yield the list of the pictures without creator or licence, which JSON alone has."""
+        if self.format == "json":
+            yield '"without": ['
+            for number, id in enumerate(without):
+                yield (", " if number else "") + json.dumps(id)
+            yield '],\n"credits": ['
+
+    @property
+    def separator(self) -> str:
+        """What every credit begins with, and the first of all must not."""
+        return "," if self.format == "json" else ""
+
+    def credits(self, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
+        """Yield the credits of rows, each after a `separator`."""
+        for row in rows:
+            if self.format == "json":
+                yield ",\n" + json.dumps(row, ensure_ascii=False)
+            elif self.format == "csv":
+                yield _line([*("" if value is None else value for value in row.values()), self.changes])
+            else:
+                yield _as_text(row) if self.format == "txt" else _as_html(row)
+
+    def end(self) -> str:
+        return {"json": "\n]}\n", "html": "</table>\n</body></html>\n"}.get(self.format, "")
 
 
-def _write_csv(credits: Attribution, file: TextIO) -> None:
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_SCHEMA.names, "changes"])
-    for row in credits.rows():
-        writer.writerow([*("" if value is None else value for value in row.values()), credits.changes])
+def _line(values: list[Any]) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
 
 
-def _write_json(credits: Attribution, file: TextIO) -> None:
-    file.write(f'{{"changes": {json.dumps(credits.changes)},\n"without": {json.dumps(credits.without)},\n"credits": [')
-    for number, row in enumerate(credits.rows()):
-        file.write((",\n" if number else "\n") + json.dumps(row, ensure_ascii=False))
-    file.write("\n]}\n")
+def _as_text(row: dict[str, Any]) -> str:
+    licence = row["licence"] or "licence not known"
+    url = f", {row['licence_url']}" if row["licence_url"] and row["licence_url"] != licence else ""
+    return f"{row['id']}: {row['creator'] or 'creator not known'}, {licence}{url}\n"
 
 
-def _write_html(credits: Attribution, file: TextIO) -> None:
-    file.write(
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Credits</title></head><body>\n'
-        f"<h1>Credits of {len(credits):,} pictures</h1>\n<p>{html.escape(credits.changes)}</p>\n"
-        "<table>\n<tr><th>id</th><th>creator</th><th>licence</th></tr>\n"
-    )
-    for row in credits.rows():
-        licence = html.escape(row["licence"] or "not known")
-        if row["licence_url"]:
-            licence = f'<a href="{html.escape(row["licence_url"])}">{licence}</a>'
-        creator = html.escape(row["creator"] or "not known")
-        file.write(f"<tr><td>{html.escape(row['id'])}</td><td>{creator}</td><td>{licence}</td></tr>\n")
-    file.write("</table>\n</body></html>\n")
+def _as_html(row: dict[str, Any]) -> str:
+    licence = html.escape(row["licence"] or "not known")
+    if row["licence_url"]:
+        licence = f'<a href="{html.escape(row["licence_url"])}">{licence}</a>'
+    creator = html.escape(row["creator"] or "not known")
+    return f"<tr><td>{html.escape(row['id'])}</td><td>{creator}</td><td>{licence}</td></tr>\n"

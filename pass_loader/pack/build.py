@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .cores import usable_cores
 from .merge import merge_tasks
 from .plan import TASK_BYTES, Chosen, Plan, make_plan
-from .ray_runner import RUNNERS, run_on_ray
+from .ray_runner import run_on_ray
 from .report import Report
+from .running import Running
 from .shards import Options
 from .source import Naming
 from .task import Note, done, half_done, run_tasks
@@ -148,14 +148,13 @@ def shard(
     how many tasks were to be run. workers: threads, a shard each; None: one a core. progress: called with the bytes of
     each entry done. Raises ValueError where there is no such task, and PackError for a source that changed since.
     """
-    root = Path(pack)
-    _check_workers(workers)
+    root, threads = Path(pack), Running(workers).threads
     with begun(root, shared=True) as before:
         if before is not None:
             return 0
         made = Plan.load(root)
         numbers = made.numbers(index, of)
-        _run(root, made, numbers, workers, progress)
+        _run(root, made, numbers, threads, progress)
         return len(numbers)
 
 
@@ -175,15 +174,14 @@ def merge(pack: str | Path, *, workers: int | None = None) -> Report:
     Returns the report, as `build` does; of a finished pack too. workers: threads; None: one a core. Raises PackError
     where tasks are not done, and as `build` does.
     """
-    root = Path(pack)
-    _check_workers(workers)
+    root, threads = Path(pack), Running(workers).threads
     with begun(root) as before:
         if before is not None:
             if not before:
                 raise PackError(f"{root} is a pack already")
             return Report.of_dict(before)
         made = Plan.load(root)
-        _run(root, made, half_done(root, made), workers, None)
+        _run(root, made, half_done(root, made), threads, None)
         notes = {number: done(root, made, number) for number in range(len(made.tasks))}
         missing = [str(number) for number, note in notes.items() if note is None]
         if missing:
@@ -192,7 +190,7 @@ def merge(pack: str | Path, *, workers: int | None = None) -> Report:
                 f"{len(missing):,} of the {len(made.tasks):,} tasks of {root} are not done: {shown}; `pass-pack shard "
                 f"{root} --index {missing[0]}` runs the first of them"
             )
-        return merge_tasks(root, made, [note for note in notes.values() if note is not None], workers or usable_cores())
+        return merge_tasks(root, made, [note for note in notes.values() if note is not None], threads)
 
 
 def _chosen(
@@ -233,41 +231,38 @@ def _pack(
     progress: Callable[[int], None] | None,
 ) -> Report:
     root = Path(out)
-    _check_workers(workers)
-    if runner not in RUNNERS:
-        raise ValueError(f"runner is {runner!r}, want one of {RUNNERS}")
-    if ray_address is not None and runner != "ray":
-        raise ValueError("ray_address is for runner='ray'")
+    how = Running(workers, runner, ray_address)
     made = make_plan(paths, chosen)
     with workplace(root, made.paths, made.command, made.inputs, last=runner == "local") as before:
         if before is not None:
             return Report.of_dict(before)
         made.save(root)
         if runner == "local":
-            _run(root, made, range(len(made.tasks)), workers, progress)
+            _run(root, made, range(len(made.tasks)), how.threads, progress)
             notes = [note for number in range(len(made.tasks)) if (note := Note.load(root, made, number)) is not None]
-            return merge_tasks(root, made, notes, workers or usable_cores())
-    _run_on_ray(root, made, workers or 1, ray_address, progress or (lambda _: None))
+            return merge_tasks(root, made, notes, how.threads)
+    _run_on_ray(root, made, how, progress or (lambda _: None))
     return merge(root)
 
 
-def _run_on_ray(root: Path, made: Plan, cpus: int, address: str | None, progress: Callable[[int], None]) -> None:
+def _run_on_ray(root: Path, made: Plan, how: Running, progress: Callable[[int], None]) -> None:
     """Run those tasks that are not done."""
     left = _not_done(root, made, range(len(made.tasks)), progress)
-    calls = [(os.path.abspath(root), number, cpus) for number in left]
-    run_on_ray(_shard, calls, address=address, cpus=cpus, done=lambda place: progress(made.bytes_of(left[place])))
+    calls = [(os.path.abspath(root), number, how.threads) for number in left]
+    run_on_ray(
+        _shard, calls, address=how.ray_address, cpus=how.threads,
+        done=lambda place: progress(made.bytes_of(left[place])),
+    )  # fmt: skip
 
 
 def _shard(root: str, number: int, workers: int) -> None:
     shard(root, number, workers=workers)
 
 
-def _run(
-    root: Path, made: Plan, numbers: Iterable[int], workers: int | None, progress: Callable[[int], None] | None
-) -> None:
+def _run(root: Path, made: Plan, numbers: Iterable[int], threads: int, progress: Callable[[int], None] | None) -> None:
     """Run those tasks that are not done."""
     tell = progress or (lambda _: None)
-    run_tasks(root, made, _not_done(root, made, numbers, tell), workers or usable_cores(), tell)
+    run_tasks(root, made, _not_done(root, made, numbers, tell), threads, tell)
 
 
 def _not_done(root: Path, made: Plan, numbers: Iterable[int], progress: Callable[[int], None]) -> list[int]:
@@ -278,8 +273,3 @@ def _not_done(root: Path, made: Plan, numbers: Iterable[int], progress: Callable
         else:
             progress(made.bytes_of(number))
     return left
-
-
-def _check_workers(workers: int | None) -> None:
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}: want at least 1")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from ..errors import PackError
 from . import arrow
 from .columns import IndexColumns
-from .convert import CopyWriter, PackSource, write_shards
+from .convert import CopyWriter, PackSource
 from .cores import usable_cores
 from .decision import drop_repeated
 from .finish import identity_lines
@@ -26,6 +27,7 @@ from .plan import ON_DUPLICATE
 from .reader import Pack, index_rows, write_index
 from .removed_log import counted_before_all, read_log
 from .report import Refusal, Refusals, Report
+from .running import in_order
 from .shards import Options, Shard, refusal
 from .source import Entry
 from .workplace import complete, workplace
@@ -107,7 +109,8 @@ def combine(
         sources = [_LiveRecords(pack, prefix, removed) for pack, prefix in zip(opened, given)]
         writer = CopyWriter(root, options, progress or (lambda _: None), inputs)
         names: list[str] = []
-        write_shards(writer, _listed(sources, names), workers or usable_cores())
+        shards = _listed(sources, names)
+        in_order((partial(writer.keep_or_write, *shard) for shard in shards), workers or usable_cores())
         drop_repeated(root, options, inputs, names, workers or usable_cores())
         return _finish(root, sources, united, names, inputs)
 

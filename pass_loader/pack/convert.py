@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,17 +17,18 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from . import arrow
 from .columns import IndexColumns
-from .cores import usable_cores
 from .inspect import Picture, codec_of, encoded
-from .layout import CODECS, INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
+from .layout import INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
 from .limits import limits
 from .manifest import read_manifest
 from .reader import Pack, index_rows, write_index
 from .removed_log import read_log
+from .running import Running, run, shard_bytes
 from .shards import Options, Shard, ShardWriter
 from .source import Entry, Source
-from .workplace import complete, workplace
+from .workplace import complete, joined, workplace
 
 _PLACES = ("offset", "length", "width", "height", "codec", "crc32c")  # what conversion changes of a row
 _ERASED = Picture(b"", 0, 0, 0, False, False)
@@ -43,6 +45,10 @@ class Converted:
     erased: int
     bytes_before: int
     bytes: int
+
+    def with_added(self, other: Converted) -> Converted:
+        names = ("dct", "jpeg", "png", "erased", "bytes_before", "bytes")
+        return replace(self, **{name: getattr(self, name) + getattr(other, name) for name in names})
 
     def __str__(self) -> str:
         left = f", left as JPEG because dct cannot represent them {self.jpeg:,}" if self.codec != "jpeg" else ""
@@ -64,6 +70,9 @@ def convert(
     workers: int | None = None,
     max_pixels: int | None = None,
     max_scans: int | None = None,
+    runner: str = "local",
+    ray_address: str | None = None,
+    share: tuple[int, int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Converted:
     """Write the records of a pack into the new pack `out`, in another codec.
@@ -75,7 +84,10 @@ def convert(
     same samples. Removed records keep number and id alone, as after `purge`: their bytes are not copied; `restore` them
     first to keep them.
     workers: threads, a shard each; None: one a core. max_pixels, max_scans: a picture of more is not decoded, but stays
-    as it is; None for the defaults (docs/packing.md). progress: called with the bytes of each record done.
+    as it is; None for the defaults (docs/packing.md). runner, ray_address: as of `build`; a task is a shard.
+    share: (index, of): convert every of-th shard from index on, count these alone and make no pack; any number of
+    machines may do so at a time, and the same call without a share then converts what is left and makes the pack.
+    progress: called with the bytes of each record done.
 
     Cut off at any moment, the same call goes on after the last whole shard. Every record's CRC is checked. Raises
     PackError for a record that is not as it was packed, or where `out` is in use.
@@ -83,6 +95,7 @@ def convert(
     pack = pack if isinstance(pack, Pack) else Pack(pack)
     if codec not in JPEG_CODECS:
         raise ValueError(f"codec is {codec!r}, want one of {JPEG_CODECS}")
+    how = Running(workers, runner, ray_address, share)
     root = Path(out)
     limits(max_pixels, max_scans)
     options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
@@ -93,30 +106,59 @@ def convert(
         "codec": codec,
         **given,
     }
-    with workplace(root, [pack.path], plan) as before:
+    place = partial(workplace, root, [pack.path], plan)
+    job = _Conversion(os.path.abspath(root), options)
+    counts = Converted(codec, 0, 0, 0, 0, 0, 0)
+
+    def add(other: Converted) -> None:
+        nonlocal counts
+        counts = counts.with_added(other)
+
+    def convert_shards() -> None:
+        read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
+        run(job, pack, range(len(pack.shards)), how, add, shard_bytes(pack), progress or (lambda _: None))
+
+    if share is not None or runner != "local":
+        with place(last=False, shared=share is not None) as before:
+            if before is not None:
+                return Converted(**before)
+            if share is not None:
+                convert_shards()
+                return counts
+        convert_shards()
+    with place() as before:
         if before is not None:
             return Converted(**before)
-        read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
-        writer = _Writer(root, options, progress or (lambda _: None))
-        shards = ((_stem(number), entries) for number, entries in enumerate(PackSource(pack).by_shard()))
-        write_shards(writer, shards, workers or usable_cores())
-        return _finish(root, pack, codec)
+        if runner == "local":
+            convert_shards()
+        return _finish(root, pack, counts)
 
 
-def write_shards(writer: CopyWriter, shards: Iterable[tuple[str, list[Entry]]], workers: int) -> None:
-    """Write shards, (name, entries) each, by threads, and leave those that a run that was cut off has written."""
-    pending: deque[Future[Shard]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
-        try:
-            for name, entries in shards:
-                pending.append(pool.submit(writer.keep_or_write, name, entries))
-                if len(pending) > workers:
-                    pending.popleft().result()
-            while pending:
-                pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+@dataclass(frozen=True)
+class _Conversion:
+    """The tasks of `convert`, a shard each; each returns counts of its shard."""
+
+    root: str
+    options: Options
+
+    def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[int], Converted]:
+        writer, source = _Writer(Path(self.root), self.options, progress), PackSource(pack)
+
+        def convert_shard(number: int) -> Converted:
+            shard = writer.keep_or_write(_stem(number), source.of_shard(number))
+            before = pack.column("length")[pack.first_record[number] : pack.first_record[number + 1]]
+            lengths = arrow.to_numpy(shard.rows.column("length"))
+            whole = lengths > 0
+            counted = Counter(shard.rows.column("codec").filter(pa.array(whole.tolist())).to_pylist())
+            return Converted(
+                self.options.codec, counted["dct"], counted["jpeg"], counted["png"],
+                erased=int((~whole).sum()), bytes_before=int(before[whole].sum()), bytes=int(lengths.sum()),
+            )  # fmt: skip
+
+        return convert_shard
+
+    def held(self) -> AbstractContextManager[object]:
+        return joined(Path(self.root))
 
 
 class PackSource(Source):
@@ -138,15 +180,17 @@ class PackSource(Source):
             yield from group
 
     def by_shard(self) -> Iterator[list[Entry]]:
-        lengths = self.pack.column("length").copy()
-        lengths[self.pack.removed] = 0
-        for shard in range(len(self.pack.shards)):
-            first = int(self.pack.first_record[shard])
-            ids = self.pack.table(shard, columns=["id"]).column("id").to_pylist()
-            yield [
-                Entry(self, f"record {record}", id, None, record, int(lengths[record]))
-                for record, id in enumerate(ids, first)
-            ]
+        return map(self.of_shard, range(len(self.pack.shards)))
+
+    def of_shard(self, shard: int) -> list[Entry]:
+        first, end = (int(record) for record in self.pack.first_record[shard : shard + 2])
+        removed = self.pack.is_removed(np.arange(first, end))
+        lengths = np.where(removed, 0, self.pack.column("length")[first:end]).tolist()
+        ids = self.pack.table(shard, columns=["id"]).column("id").to_pylist()
+        return [
+            Entry(self, f"record {record}", id, None, record, length)
+            for record, (id, length) in enumerate(zip(ids, lengths), first)
+        ]
 
     def read(self, entry: Entry) -> bytes:
         try:
@@ -184,9 +228,9 @@ class _Writer(CopyWriter):
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
 
 
-def _finish(root: Path, pack: Pack, codec: str) -> Converted:
+def _finish(root: Path, pack: Pack, done: Converted) -> Converted:
     """Write tables, index, the log of removals and the manifest, from the rows that the shards have left."""
-    manifest = {**pack.manifest, "codec": codec, "index": INDEX, "shards": [], "crc32c": {}}
+    manifest = {**pack.manifest, "codec": done.codec, "index": INDEX, "shards": [], "crc32c": {}}
     index = IndexColumns(root)
     for number in range(len(pack.shards)):
         shard = Shard.load(root, _stem(number))
@@ -197,15 +241,10 @@ def _finish(root: Path, pack: Pack, codec: str) -> Converted:
             {"tar": shard.tar, "table": shard.table, "records": table.num_rows, "bytes": shard.tar_bytes}
         )
     write_index(root / INDEX, index.table(), pack.pack_id)
-    before, lengths = pack.column("length"), index.column("length")
+    before = pack.column("length")
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
     manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed
     manifest["removed"] = _write_log(root, pack, erased)
-    whole = lengths > 0
-    codes = index.column("codec")[whole]
-    dct, jpeg, png = (int((codes == CODECS.index(name)).sum()) for name in ("dct", "jpeg", "png"))
-    erased_in_all = int((~whole).sum())
-    done = Converted(codec, dct, jpeg, png, erased_in_all, int(before[whole].sum()), int(lengths.sum()))
     complete(root, asdict(done), manifest)
     return done
 

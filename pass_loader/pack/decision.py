@@ -6,8 +6,9 @@ The first in the plan's order stays. A shard that holds one that goes is written
 from __future__ import annotations
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from .layout import append_member, deleted_on_error, end_tar, member_name, publi
 from .own_columns import OwnColumns
 from .repeats import FileArray, Firsts
 from .report import Refusal
+from .running import in_order
 from .shards import Options, Shard
 from .source import IDS
 
@@ -54,9 +56,9 @@ def drop_repeated(root: Path, options: Options, inputs: str, names: list[str], w
         np.not_equal(first_id, 0, out=reasons, casting="unsafe")
     else:
         _judge(root, first_id, by_bytes.sort(), reasons)
-    row = 0
-    with ThreadPoolExecutor(workers, thread_name_prefix="pass-pack") as pool:
-        pending = []
+
+    def rewrites() -> Iterator[Callable[[], None]]:
+        row = 0
         for name, count in zip(names, counts):
             why, first = np.array(reasons[row : row + count]), np.array(first_id[row : row + count])
             if why.any():
@@ -65,10 +67,10 @@ def drop_repeated(root: Path, options: Options, inputs: str, names: list[str], w
                 same = np.flatnonzero(why == 1)
                 own, other = ids[row + same], ids[first[same] - 1]
                 apart = {way: int(np.count_nonzero(own[f"{way}_id"] != other[f"{way}_id"])) for way in IDS}
-                pending.append(pool.submit(_rewrite, root, name, why, apart, inputs, options.gps))
+                yield partial(_rewrite, root, name, why, apart, inputs, options.gps)
             row += count
-        for future in pending:
-            future.result()
+
+    in_order(rewrites(), workers)
 
 
 def _judge(root: Path, first_id: np.ndarray, first_bytes: np.ndarray, reasons: np.ndarray) -> None:

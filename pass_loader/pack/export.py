@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import errno
+import itertools
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -19,10 +22,26 @@ import pyarrow.parquet as pq
 from .. import _C
 from ..errors import PackError
 from . import arrow
-from .layout import SUFFIX, TABLE_SCHEMA, append_member, changing, end_tar, make_directory, member_name, sync_directory
+from .layout import (
+    SUFFIX,
+    TABLE_SCHEMA,
+    append_member,
+    changing,
+    deleted_on_error,
+    end_tar,
+    make_directory,
+    member_name,
+    publish,
+    sync_directory,
+    temporary_of,
+)
 from .reader import Pack
+from .running import Running, known_as, run
+from .task_folder import delete_folder, keep, kept, task_folder
 
 FORMATS = ("folder", "webdataset", "parquet")
+_FILES = "files"  # in the folder of the tasks: what becomes the export
+_CHUNK = 1 << 20  # records looked at together
 _ROW_GROUP = 100  # pictures: some megabytes, as the `datasets` library has it
 
 
@@ -44,6 +63,10 @@ def export(
     format: str,
     *,
     shard_bytes: int = 1 << 30,
+    workers: int | None = None,
+    runner: str = "local",
+    ray_address: str | None = None,
+    share: tuple[int, int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the live records, with their metadata, into the new directory `out`; it appears when it is complete.
@@ -54,104 +77,233 @@ def export(
     00000.tar, ...: KEY.jpg, KEY.json (id and metadata) and, where there is a label, KEY.cls. "parquet":
     train-00000-of-00009.parquet, ...: image, id, label and metadata, with the features that `datasets` reads.
     Records of the codec "dct" become JPEGs again. shard_bytes: of packed pictures in a file, at the most but for one
-    larger. progress: called with the bytes of each record.
-    Every record's CRC is checked. Raises PackError where `out` exists or a record is not as it was packed.
+    larger. workers: threads, a file each; None: one a core. runner, ray_address: as of `build`; a task is a file, of
+    "folder" the pictures of a shard. share: (index, of): write every of-th of them from index on, and count these
+    alone; any number of machines may do so at a time, and the same call without a share then writes what is left.
+    progress: called with the bytes of each record.
+
+    Cut off at any moment, the same call goes on, from the folder `out`.unfinished. Every record's CRC is checked.
+    Raises PackError where `out` exists or a record is not as it was packed.
     """
     pack = pack if isinstance(pack, Pack) else Pack(pack)
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, want one of {FORMATS}")
+    how = Running(workers, runner, ray_address, share)
     out = Path(out)
-    temporary = out.with_name(out.name + ".unfinished")
-    for path in (out, temporary):
-        if path.exists():
-            raise PackError(f"{path} exists; give another --out, or delete it")
-    records = _Records(pack, progress or (lambda _: None))
-    writers: dict[str, Callable[[_Records, Path, int], None]] = {"folder": _folder, "webdataset": _webdataset}
-    write = writers.get(format) or partial(_parquet, schema=_schema(pack))  # a clash of names shows before any writing
-    with changing(out):
-        make_directory(temporary)
-        try:
-            write(records, temporary, shard_bytes)
-            temporary.rename(out)
-        except OSError:
-            shutil.rmtree(temporary, ignore_errors=True)  # a full disk is not left full
-            raise
-        sync_directory(out.parent)
-    return Exported(records.count, records.bytes, sum(path.is_file() for path in out.rglob("*")))
+    folder = out.with_name(f"{out.name}.unfinished")
+    if out.exists():
+        if not (folder / _FILES).exists():
+            delete_folder(folder)  # cut off when all was done
+        raise PackError(f"{out} exists; give another --out, or delete it")
+    named = _table_names(pack) if format == "folder" else {}
+    schema = _schema(pack) if format == "parquet" else None  # a clash of names shows before any writing
+    job = _Export(os.path.abspath(folder), format, tuple(named.items()), schema)
+    tasks = _tasks(pack, None if format == "folder" else shard_bytes)
+    records = size = files = 0
+
+    def add(found: list[int]) -> None:
+        nonlocal records, size, files
+        records, size = records + found[0], size + found[1]
+        files += found[0] if format == "folder" else 1
+
+    def bytes_of(task: _Task) -> int:
+        return int(_live_lengths(pack, task.first, task.end).sum())
+
+    command = {"export": known_as(pack), "format": format, "shard_bytes": shard_bytes}
+    with changing(out), task_folder(folder, command, shared=share is not None):
+        make_directory(job.files, exist_ok=True)
+        run(job, pack, tasks, how, add, bytes_of, progress or (lambda _: None))
+        if share is None:
+            if format == "folder":
+                _join_table(job, tasks)
+                files += 1
+            sync_directory(job.files)
+            job.files.rename(out)
+            sync_directory(out.parent)
+            delete_folder(folder)
+    return Exported(records, size, files)
+
+
+class _Task(NamedTuple):
+    """The records from `first` up to `end` as a file, or as pictures in the folder. of: how many tasks there are."""
+
+    number: int
+    first: int
+    end: int
+    of: int
+
+
+def _tasks(pack: Pack, file_bytes: int | None) -> list[_Task]:
+    """Return a task a file of live records of about so many bytes; None: a task a shard."""
+    first = pack.first_record.tolist() if file_bytes is None else [*_firsts(pack, file_bytes), pack.records]
+    return [_Task(number, *span, len(first) - 1) for number, span in enumerate(zip(first, first[1:]))]
+
+
+def _firsts(pack: Pack, file_bytes: int) -> list[int]:
+    """Return the first record of each file: a new one begins where the next live record would make it too large."""
+    firsts: list[int] = []
+    filled = file_bytes  # bytes of the file that grows; none does yet
+    for start in range(0, pack.records, _CHUNK):
+        ends = np.cumsum(_live_lengths(pack, start, min(start + _CHUNK, pack.records)))
+        begun, most = 0, max(file_bytes - filled, 0)  # bytes of the chunk before the file, and up to where it may grow
+        while (place := int(np.searchsorted(ends, most, "right"))) < len(ends):
+            firsts.append(start + place)
+            begun, filled = int(ends[place - 1]) if place else 0, 0
+            most = max(begun + file_bytes, int(ends[place]))
+        filled += int(ends[-1]) - begun
+    return firsts
+
+
+def _live_lengths(pack: Pack, first: int, end: int) -> np.ndarray:
+    """Return the bytes of each record, 0 where it was removed."""
+    return np.where(pack.is_removed(np.arange(first, end)), 0, pack.column("length")[first:end])
+
+
+@dataclass(frozen=True)
+class _Export:
+    """The tasks of `export`; each returns counts of its records and of their bytes.
+
+    folder: where the command keeps what is done. named: of a folder, the columns of metadata and their names there.
+    schema: of Parquet files.
+    """
+
+    folder: str
+    format: str
+    named: tuple[tuple[str, str], ...]
+    schema: pa.Schema | None
+
+    @property
+    def files(self) -> Path:
+        """What becomes the export when it is complete."""
+        return Path(self.folder) / _FILES
+
+    def part(self, task: _Task) -> Path:
+        """Return the part of metadata.csv that is of a task."""
+        return Path(self.folder) / f"metadata-{task.number:05d}.csv"
+
+    def held(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[_Task], list[int]]:
+        reader = pack.open_reader()
+        write = {"folder": self._pictures, "webdataset": self._tar, "parquet": self._table}[self.format]
+
+        def export_task(task: _Task) -> list[int]:
+            found = kept(Path(self.folder), task.number)
+            if found is not None:
+                progress(int(_live_lengths(pack, task.first, task.end).sum()))
+                return found
+            records = _Records(pack, reader, task, progress)
+            write(records, task)
+            return keep(Path(self.folder), task.number, None, [records.count, records.bytes])
+
+        return export_task
+
+    def _pictures(self, records: _Records, task: _Task) -> None:
+        path = temporary_of(self.part(task))
+        with open(path, "w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table, lineterminator="\n")
+            for row, metadata, data in records.rows():
+                name = _file_name(row["id"], row["codec"])
+                _write_picture(self.files / name, data, row["id"])
+                values = ("" if metadata[column] is None else metadata[column] for column, _ in self.named)
+                writer.writerow([name, row["id"], _class(records.pack, row), *values])
+        os.sync()  # many small files at a time
+        publish((path, self.part(task)))
+
+    def _tar(self, records: _Records, task: _Task) -> None:
+        name = f"{task.number:05d}.tar"
+        temporary = temporary_of(Path(self.folder) / name)
+        with deleted_on_error(temporary), open(temporary, "wb") as file:
+            for row, metadata, data in records.rows():
+                _write_sample(file, row, metadata, data)
+            end_tar(file)
+        publish((temporary, self.files / name))
+
+    def _table(self, records: _Records, task: _Task) -> None:
+        name = f"train-{task.number:05d}-of-{task.of:05d}.parquet"
+        temporary = temporary_of(Path(self.folder) / name)
+        with deleted_on_error(temporary):
+            with pq.ParquetWriter(temporary, self.schema, compression="none", use_dictionary=False) as writer:
+                _write_rows(writer, records, self.schema)
+        publish((temporary, self.files / name))
 
 
 class _Records:
-    """Reads the live records, in order."""
+    """Reads the live records of a task, in order."""
 
-    def __init__(self, pack: Pack, progress: Callable[[int], None]):
-        self.pack, self.progress = pack, progress
-        self.reader = pack.open_reader()
-        self.live = np.setdiff1d(np.arange(pack.records), pack.removed, assume_unique=True)
+    def __init__(self, pack: Pack, reader: _C.ShardReader, task: _Task, progress: Callable[[int], None]):
+        self.pack, self.reader, self.task, self.progress = pack, reader, task, progress
         self.count = self.bytes = 0
 
-    def groups(self, group_bytes: int) -> list[np.ndarray]:
-        """Yield the records that share a file."""
-        lengths = self.pack.column("length")[self.live]
-        groups: list[list[int]] = []
-        size = group_bytes
-        for record, length in zip(self.live.tolist(), lengths.tolist()):
-            if size + length > group_bytes or not groups:
-                groups.append([])
-                size = 0
-            groups[-1].append(record)
-            size += length
-        return [np.array(group) for group in groups if group]
-
-    def rows(self, records: np.ndarray) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes]]:
+    def rows(self) -> Iterator[tuple[dict[str, Any], dict[str, Any], bytes]]:
         """Yield (the pack's own columns, metadata, bytes) of each record."""
-        for record in records.tolist():
-            row = self.pack.row(record)
+        names = self.pack.manifest.get("metadata", [])
+        for row in self._table_rows():
+            record = row["record"]
             try:
                 data = self.pack.read(record, partial(self.reader.read, record))
                 if row["codec"] == "dct":
                     data, row["codec"] = _C.dct_to_jpeg(data), "jpeg"
             except (OSError, ValueError) as error:
                 raise PackError(f"{self.pack.shard_name(record)}, record {record}, id {row['id']}: {error}") from None
-            metadata = {name: row[name] for name in self.pack.manifest.get("metadata", [])}
             self.count += 1
             self.bytes += len(data)
-            yield {name: row[name] for name in TABLE_SCHEMA.names}, metadata, data
+            yield {name: row[name] for name in TABLE_SCHEMA.names}, {name: row[name] for name in names}, data
             self.progress(len(data))
 
-
-def _folder(records: _Records, out: Path, shard_bytes: int) -> None:
-    named = _table_names(records)
-    with open(out / "metadata.csv", "w", encoding="utf-8", newline="") as table:
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["file_name", "id", "class", *named.values()])
-        for row, metadata, data in records.rows(records.live):
-            name = _file_name(row["id"], row["codec"])
-            path = out / name
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
-            except OSError as error:
-                if error.errno != errno.ENAMETOOLONG:
-                    raise
-                raise PackError(
-                    f"the id {row['id'][:40]!r} ... of {len(row['id']):,} characters is too long for the name of a "
-                    "file: --format webdataset or parquet holds it"
-                ) from None
-            values = (metadata[column] for column in named)
-            writer.writerow([name, row["id"], _class(records.pack, row), *("" if v is None else v for v in values)])
+    def _table_rows(self) -> Iterator[dict[str, Any]]:
+        """Yield the records' rows of the Parquet files, each of which is read once."""
+        pack, first, end = self.pack, self.task.first, self.task.end
+        for shard in range(pack.shard_of(first), pack.shard_of(end - 1) + 1):
+            table, begin = pack.table(shard), int(pack.first_record[shard])
+            live = np.arange(max(first, begin), min(end, begin + table.num_rows))
+            live = live[~pack.is_removed(live)]
+            for start in range(0, len(live), _ROW_GROUP):
+                records = live[start : start + _ROW_GROUP]
+                try:
+                    rows = table.take(arrow.numbers(records - begin)).to_pylist()
+                except (ValueError, OverflowError):  # a date beyond 9999: which record has it?
+                    rows = [pack.row(record) for record in records.tolist()]
+                for record, row in zip(records.tolist(), rows):
+                    yield row | {"record": record}
 
 
-def _table_names(records: _Records) -> dict[str, str]:
+def _write_picture(path: Path, data: bytes, id: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise PackError(
+            f"the id {id[:40]!r} ... of {len(id):,} characters is too long for the name of a file: --format webdataset "
+            "or parquet holds it"
+        ) from None
+
+
+def _join_table(job: _Export, tasks: Sequence[_Task]) -> None:
+    """Write metadata.csv of its parts."""
+    with open(job.files / "metadata.csv", "w", encoding="utf-8", newline="") as whole:
+        csv.writer(whole, lineterminator="\n").writerow(["file_name", "id", "class", *(new for _, new in job.named)])
+        for task in tasks:
+            with open(job.part(task), encoding="utf-8", newline="") as part:
+                shutil.copyfileobj(part, whole)
+        whole.flush()
+        os.fsync(whole.fileno())
+
+
+def _table_names(pack: Pack) -> dict[str, str]:
     """Return the names that the metadata's columns get in metadata.csv.
 
     Columns that the table of an earlier export brought into the pack are left out where they repeat what is written.
     """
-    names = records.pack.manifest.get("metadata", [])
+    names = pack.manifest.get("metadata", [])
     named = {}
     for name in names:
         new = name
         if name in ("file_name", "class"):
-            if _written_anyway(records, name):
+            if _written_anyway(pack, name):
                 continue
             while new == name or new in names:
                 new = f"source_{new}"
@@ -159,8 +311,7 @@ def _table_names(records: _Records) -> dict[str, str]:
     return named
 
 
-def _written_anyway(records: _Records, name: str) -> bool:
-    pack = records.pack
+def _written_anyway(pack: Pack, name: str) -> bool:
     for shard in range(len(pack.shards)):
         rows = pack.table(shard, columns=["record", "id", "label", "codec", name])
         live = ~pack.is_removed(arrow.to_numpy(rows.column("record")))
@@ -184,14 +335,6 @@ def _class(pack: Pack, row: dict[str, Any]) -> str:
     return "" if label < 0 else pack.classes[label] if label < len(pack.classes) else str(label)
 
 
-def _webdataset(records: _Records, out: Path, shard_bytes: int) -> None:
-    for number, group in enumerate(records.groups(shard_bytes)):
-        with open(out / f"{number:05d}.tar", "wb") as file:
-            for row, metadata, data in records.rows(group):
-                _write_sample(file, row, metadata, data)
-            end_tar(file)
-
-
 def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any], data: bytes) -> None:
     suffix = SUFFIX[row["codec"]]
     key = member_name(row["id"], row["codec"]).removesuffix(suffix)
@@ -202,24 +345,21 @@ def _write_sample(file: BinaryIO, row: dict[str, Any], metadata: dict[str, Any],
         append_member(file, key + ".cls", str(row["label"]).encode())
 
 
-def _parquet(records: _Records, out: Path, shard_bytes: int, schema: pa.Schema) -> None:
-    groups, pack = records.groups(shard_bytes), records.pack
-    for number, group in enumerate(groups):
-        name = f"train-{number:05d}-of-{len(groups):05d}.parquet"
-        with pq.ParquetWriter(out / name, schema, compression="none", use_dictionary=False) as writer:
-            for start in range(0, len(group), _ROW_GROUP):
-                rows = []
-                for row, metadata, data in records.rows(group[start : start + _ROW_GROUP]):
-                    path = PurePosixPath(_file_name(row["id"], row["codec"])).name
-                    own = {"image": {"bytes": data, "path": path}, "id": row["id"], "label": row["label"]}
-                    rows.append({**metadata, **own})
-                try:
-                    table = pa.Table.from_pylist(rows, schema=schema)
-                except pa.ArrowException as error:
-                    raise PackError(
-                        f"{pack.path}: the metadata of its shards differ in their types ({error})"
-                    ) from None
-                writer.write_table(table)
+def _write_rows(writer: pq.ParquetWriter, records: _Records, schema: pa.Schema | None) -> None:
+    """Write the records in row groups."""
+    every = records.rows()
+    while group := [*itertools.islice(every, _ROW_GROUP)]:
+        rows = []
+        for row, metadata, data in group:
+            path = PurePosixPath(_file_name(row["id"], row["codec"])).name
+            own = {"image": {"bytes": data, "path": path}, "id": row["id"], "label": row["label"]}
+            rows.append({**metadata, **own})
+        try:
+            table = pa.Table.from_pylist(rows, schema=schema)
+        except pa.ArrowException as error:
+            place = records.pack.path
+            raise PackError(f"{place}: the metadata of its shards differ in their types ({error})") from None
+        writer.write_table(table)
 
 
 def _schema(pack: Pack) -> pa.Schema:

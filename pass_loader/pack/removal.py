@@ -14,7 +14,7 @@ from .changes import append
 from .reader import Pack
 from .versions import diff
 
-_SHOWN = 10  # ids that a message lists
+SHOWN = 10  # ids that a message lists
 
 
 @dataclass
@@ -32,9 +32,9 @@ class Removal:
 
     def __str__(self) -> str:
         lines = [f"{self.verb} {len(self.changed):,} records"]
-        lines += [f"  {id} (record {record})" for id, record in list(self.changed.items())[:_SHOWN]]
-        if len(self.changed) > _SHOWN:
-            lines.append(f"  and {len(self.changed) - _SHOWN:,} more; removed.jsonl lists them")
+        lines += [f"  {id} (record {record})" for id, record in list(self.changed.items())[:SHOWN]]
+        if len(self.changed) > SHOWN:
+            lines.append(f"  and {len(self.changed) - SHOWN:,} more; removed.jsonl lists them")
         if self.unchanged:
             lines.append(f"{self.verb} before, nothing done: {listed(self.unchanged)}")
         if self.unknown:
@@ -119,9 +119,11 @@ def ids_of_file(path: str | Path) -> list[str]:
     return [id.removesuffix("\r") for id in ids]
 
 
-def listed(ids: Iterable[str]) -> str:
+def listed(ids: Iterable[str], count: int | None = None) -> str:
+    """Return the first ids, and how many more there are. count: of all, where `ids` are the first of them."""
     ids = list(ids)
-    return ", ".join(ids[:_SHOWN]) + (f" and {len(ids) - _SHOWN:,} more" if len(ids) > _SHOWN else "")
+    count = len(ids) if count is None else count
+    return ", ".join(ids[:SHOWN]) + (f" and {count - SHOWN:,} more" if count > SHOWN else "")
 
 
 def _look_up(pack: Pack, verb: str, ids: Sequence[str], ignore_unknown: bool) -> tuple[Removal, np.ndarray]:

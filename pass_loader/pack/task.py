@@ -9,9 +9,8 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +26,7 @@ from .metadata import Seen
 from .own_columns import own_name
 from .plan import Plan, TaskPart
 from .report import Refusal
+from .running import in_order
 from .shards import Shard, ShardWriter, refusal
 from .source import Entry, EntryFile, Listing, Source
 
@@ -237,39 +237,34 @@ class _Kinds:
 
 def run_tasks(root: Path, plan: Plan, numbers: Iterable[int], workers: int, progress: Callable[[int], None]) -> None:
     """Run tasks here, up to `workers` shards at a time, of one task and of the next."""
-    pending: deque[tuple[Task, Future[Shard] | None]] = deque()  # None: the task has no more
-
-    def settle() -> None:
-        task, shard = pending.popleft()
-        if shard is None:
-            task.finish()
-            begun.remove(task)
-        else:
-            task.add(shard.result())
-
     begun: list[Task] = []
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pass-pack")
-    try:
+
+    def calls() -> Iterator[Callable[[], tuple[Task, Shard | None]]]:
         for number in numbers:
             task = Task(root, plan, number, progress)
             begun.append(task)
             for write in task.shards():
-                pending.append((task, pool.submit(write)))
-                while len(pending) > workers:
-                    settle()
-            pending.append((task, None))
-        while pending:
-            settle()
-    except PackError:
-        pending.clear()  # those that were begun are finished, and kept for the next run
-        raise
+                yield partial(_written, task, write)
+            yield partial(_written, task, lambda: None)
+
+    def take(written: tuple[Task, Shard | None]) -> None:
+        task, shard = written
+        if shard is not None:
+            task.add(shard)
+        else:
+            task.finish()
+            begun.remove(task)
+
+    try:
+        in_order(calls(), workers, take)
     finally:
-        for _, future in pending:
-            if future is not None:
-                future.cancel()
-        pool.shutdown()
         for task in begun:
             task.close()
+
+
+def _written(task: Task, write: Callable[[], Shard | None]) -> tuple[Task, Shard | None]:
+    """Return a task and a shard of it; None where it has no more."""
+    return task, write()
 
 
 def _bad_id(id: str) -> str | None:

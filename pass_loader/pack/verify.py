@@ -6,8 +6,8 @@ import io
 import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from ..errors import BadPictureError, PackError
 from ..remote.address import is_url
 from . import arrow
 from .archives import TarSource, members
-from .cores import usable_cores
-from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, check_regular, member_name
+from .layout import INDEX, INDEX_SCHEMA, PURGING, REFUSED, check_regular, member_name, stamp_of
 from .limits import limits
 from .manifest import file_crc32c, has_checks, read_manifest
 from .reader import Pack, index_rows
 from .removed_log import Log, read_log, wrong_ids
+from .running import Running, known_as, run, shard_bytes, spans
+from .task_folder import delete_folder, keep, kept, task_folder
 
 
 class Verification(list[str]):
@@ -38,6 +39,11 @@ class Verification(list[str]):
         self.records = self.live = self.removed = self.purged = self.decoded = self.bytes = 0
         self.seconds = 0.0
         self.notes: list[str] = []
+
+    def add(self, result: _Result) -> None:
+        self += result.problems
+        self.bytes += result.bytes
+        self.decoded += result.decoded
 
     def summary(self) -> dict[str, Any]:
         return {"ok": not self, "problems": list(self), **vars(self)}
@@ -60,20 +66,33 @@ def verify(
     workers: int | None = None,
     max_pixels: int | None = None,
     max_scans: int | None = None,
+    runner: str = "local",
+    ray_address: str | None = None,
+    results: str | Path | None = None,
+    share: tuple[int, int] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Verification:
     """Check every file of a pack, and the files against each other.
 
     path: a pack in a store is fetched into its cache, a shard a thread at a time, which has to have room for them.
     decode: prove every live picture by decoding it. workers: threads; None: one a core. max_pixels, max_scans: a live
-    picture of more is a problem, with `decode`; None for the defaults (docs/packing.md). progress: called with the
-    bytes checked. Raises nothing, but ValueError for such a limit out of range: what is wrong stands in the result.
+    picture of more is a problem, with `decode`; None for the defaults (docs/packing.md). runner, ray_address: as of
+    `build`; a task is a shard. results: a folder for what tasks have found, new or left by the same call; cut off, the
+    call goes on there, and when it is done it deletes the folder. share: (index, of): check every of-th shard from
+    index on alone, and keep in `results` what is found; any number of machines may do so at a time, and the same call
+    without a share then checks what is left and returns all. progress: called with the bytes checked.
+    Raises nothing, but ValueError for arguments that make no sense: what is wrong stands in the result.
     """
     most = limits(max_pixels, max_scans)
+    how = Running(workers, runner, ray_address, share)
+    if share is not None and results is None:
+        raise ValueError("a share of the tasks needs a folder for its results")
+    folder = os.path.abspath(results) if results is not None else None
+    job = _Checking(tuple(most.items()) if decode else None, folder)
     began = time.monotonic()
     found = Verification()
     try:
-        _verify(path, found, most if decode else None, workers or usable_cores(), progress or (lambda _: None))
+        _verify(path, found, job, how, progress or (lambda _: None))
     except Exception as error:  # whatever a damaged file makes a library raise
         found.append(_said(error))
     found.seconds = round(time.monotonic() - began, 3)
@@ -81,14 +100,35 @@ def verify(
 
 
 def _verify(
-    path: str | Path | Pack, found: Verification, decode: dict[str, int] | None, workers: int,
-    progress: Callable[[int], None],
-) -> None:  # fmt: skip
-    """decode: the limits of decoding; None: nothing is decoded."""
+    path: str | Path | Pack, found: Verification, job: _Checking, how: Running, progress: Callable[[int], None]
+) -> None:
     opened = Pack(path) if isinstance(path, str) and is_url(path) else path if isinstance(path, Pack) else None
     if opened is not None and opened.remote is not None:
         opened.remote.files()
     root = Path(path) if opened is None else opened.path  # type: ignore[arg-type]
+    pack = _opened(root, opened, found) if how.share is None else opened or Pack(root)
+    tasks = how.chosen(range(len(pack.shards) + len(_foreign(pack))))
+    if how.share is None:
+        found.records, found.live, found.removed = pack.records, len(pack), len(pack.removed)
+        found.purged = int((pack.column("length") == 0).sum())
+        if (root / PURGING).exists():
+            found.append(f"{PURGING} stands in the pack: a purge was cut off; run `pass-pack purge` again")
+        if has_checks(pack.manifest):
+            _note_log(read_log(root, pack.manifest), found)
+    else:
+        for first, end in spans(pack, tasks):
+            found.records += end - first
+            found.removed += int(np.diff(np.searchsorted(pack.removed, (first, end)))[0])
+            found.purged += int((pack.column("length")[first:end] == 0).sum())
+        found.live = found.records - found.removed
+    with job.place(pack, shared=how.share is not None):
+        run(job, pack, tasks, how, found.add, shard_bytes(pack), progress)
+    if how.share is None and job.results is not None:
+        delete_folder(Path(job.results))
+
+
+def _opened(root: Path, opened: Pack | None, found: Verification) -> Pack:
+    """Return the pack, once its manifest, index and refused.jsonl are checked."""
     manifest = read_manifest(root)
     if not has_checks(manifest):
         found.notes.append(
@@ -105,22 +145,7 @@ def _verify(
         raise
     if index_differs and _index_crc32c(pack) != file_crc32c(root / pack.manifest["index"]):
         found.append(f"{index_differs}; delete it to have it rebuilt")
-    paths = [Path(tar) for tar in pack.tar_paths()]
-    found.records, found.live, found.removed = pack.records, len(pack), len(pack.removed)
-    found.purged = int((pack.column("length") == 0).sum())
-    if (root / PURGING).exists():
-        found.append(f"{PURGING} stands in the pack: a purge was cut off; run `pass-pack purge` again")
-    log = read_log(root, pack.manifest)
-    if has_checks(pack.manifest):
-        _note_log(log, found)
-    check = _Check(pack, log, paths, decode, progress)
-    with ThreadPoolExecutor(workers) as pool:
-        for result in pool.map(check.shard, range(len(pack.shards))):
-            found += result.problems
-            found.bytes += result.bytes
-            found.decoded += result.decoded
-    for tar in {path: None for shard, path in zip(pack.shards, paths) if "foreign" in shard}:
-        found += _readable(tar)
+    return pack
 
 
 def _note_log(log: Log, found: Verification) -> None:
@@ -182,6 +207,53 @@ class _Result:
     problems: list[str] = field(default_factory=list)
     bytes: int = 0
     decoded: int = 0
+
+
+def _foreign(pack: Pack) -> list[Path]:
+    """Return the tars in place that a pack refers to, each once."""
+    paths = (path for shard, path in zip(pack.shards, pack.tar_paths()) if "foreign" in shard)
+    return [Path(path) for path in dict.fromkeys(paths)]
+
+
+@dataclass(frozen=True)
+class _Checking:
+    """The tasks of `verify`: each shard, by its number, and then each tar in place.
+
+    decode: the limits of decoding; None: nothing is decoded. results: the folder for what is found.
+    """
+
+    decode: tuple[tuple[str, int], ...] | None
+    results: str | None
+
+    def place(self, pack: Pack, shared: bool) -> AbstractContextManager[object]:
+        if self.results is None:
+            return nullcontext()
+        return task_folder(Path(self.results), {"verify": known_as(pack), "decode": self.decode}, shared)
+
+    def held(self) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[int], _Result]:
+        paths, foreign = [Path(tar) for tar in pack.tar_paths()], _foreign(pack)
+        decode = dict(self.decode) if self.decode is not None else None
+        check = _Check(pack, read_log(pack.path, pack.manifest), paths, decode, progress)
+        bytes_of = shard_bytes(pack)
+
+        def make(task: int) -> _Result:
+            return check.shard(task) if task < len(paths) else _check_whole(foreign[task - len(paths)])
+
+        def kept_or_made(task: int) -> _Result:
+            assert self.results is not None
+            shard = task < len(paths)
+            files = [pack.path / pack.shards[task]["table"], paths[task]] if shard else [foreign[task - len(paths)]]
+            stamp = [(stamp_of(path) or ())[1:] for path in files] if pack.remote is None else []  # no inode
+            found = kept(Path(self.results), task, stamp)
+            if found is None:
+                return _Result(**keep(Path(self.results), task, stamp, asdict(make(task))))
+            progress(bytes_of(task))
+            return _Result(**found)
+
+        return make if self.results is None else kept_or_made
 
 
 class _Check:
@@ -258,13 +330,14 @@ def _members(path: Path) -> dict[str, tuple[int, int]]:
     return {member.name: (member.offset, member.length) for member in members(path)}
 
 
-def _readable(tar: Path) -> Iterator[str]:
+def _check_whole(tar: Path) -> _Result:
     """Check that a foreign tar is whole, of which the pack knows some members only."""
     try:
         for _ in TarSource(tar).entries():
             pass
     except Exception as error:
-        yield f"{tar}: {_said(error)}"
+        return _Result([f"{tar}: {_said(error)}"])
+    return _Result()
 
 
 def _verify_picture(data: bytes, row: dict[str, Any], decode: dict[str, int] | None) -> Iterator[str]:

@@ -13,7 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import FINISHED, MANIFEST, UNFINISHED, changing, locked, make_directory, read_whole, write_durably
+from .layout import (
+    FINISHED,
+    MANIFEST,
+    UNFINISHED,
+    changing,
+    locked,
+    make_directory,
+    publish,
+    read_whole,
+    temporary_of,
+    write_durably,
+)
 from .manifest import write_manifest
 from .metadata import METADATA_SCRATCH
 from .plain_json import plain_json
@@ -21,7 +32,8 @@ from .plain_json import plain_json
 _TASK_FILES = r"shard-\d{5,}(-\d{3,})?\.(tar|rows)|task-\d{5,}\.(json|refused|lock)|plan\.json"
 _OURS = re.compile(
     rf"({_TASK_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|index\.arrow.*|pack\.json\.tmp|"
-    rf"(un)?finished(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|{METADATA_SCRATCH}"
+    rf"(un)?finished(\.[0-9a-f]{{12}})?(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|"
+    rf"{METADATA_SCRATCH}"
 )
 _KEPT = re.compile(rf"{_TASK_FILES}|unfinished")  # by a packing that goes on
 _SCRATCH = re.compile(rf".*\.(rows|tmp)|task-\d{{5,}}\.(json|refused|lock)|plan\.json|{METADATA_SCRATCH}")
@@ -31,14 +43,14 @@ _FORMAT = 2  # of the files of an unfinished packing
 
 @contextlib.contextmanager
 def workplace(
-    root: Path, sources: list[Path], plan: dict[str, Any], inputs: str = "", last: bool = True
+    root: Path, sources: list[Path], plan: dict[str, Any], inputs: str = "", last: bool = True, shared: bool = False
 ) -> Iterator[dict[str, Any] | None]:
-    """Hold the directory, made if missing, for this process alone.
+    """Hold the directory, made if missing, for this process alone, or `shared` with others that run the same plan.
 
     Yields the report of the same packing where it is finished already or was cut off after its last step, else None.
     plan: what is packed and how; leftovers of another plan are not used. inputs: of a finished pack compared with what
     `complete` was given. sources: must lie apart from the directory. last: the pack is made when this ends. Deletes
-    nothing but what an unfinished packing left.
+    nothing but what an unfinished packing left, and nothing at all where it is shared.
     """
     for source in sources:
         inside, around = source.resolve(), root.resolve()
@@ -47,11 +59,11 @@ def workplace(
     with contextlib.ExitStack() as stack:
         stack.enter_context(changing(root, "; it goes on after the last whole shard"))
         make_directory(root, exist_ok=True)
-        stack.enter_context(locked(root, wait_s=0))
-        before = _begin(root, _digest(plan), inputs)
+        stack.enter_context(locked(root, wait_s=0, shared=shared))
+        before = _begin(root, _digest(plan), inputs, tidy=not shared)
         with _room_for_tables():
             yield before
-        if last or before is not None:
+        if (last or before is not None) and not shared:
             _clear(root)
 
 
@@ -74,6 +86,15 @@ def begun(root: Path, shared: bool = False) -> Iterator[dict[str, Any] | None]:
             yield _read(root / (UNFINISHED if marked else FINISHED)).get("report", {}) if packed else None
         if not shared and (root / MANIFEST).exists():
             _clear(root)
+
+
+@contextlib.contextmanager
+def joined(root: Path) -> Iterator[None]:
+    """Hold a directory together with others that make parts of one pack. Raises PackError where none is being made."""
+    with begun(root, shared=True) as before:
+        if before is not None:
+            raise PackError(f"{root} is a pack already")
+        yield
 
 
 @contextlib.contextmanager
@@ -101,9 +122,10 @@ def _digest(plan: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(plan, sort_keys=True).encode()).hexdigest()
 
 
-def _begin(root: Path, plan: str, inputs: str) -> dict[str, Any] | None:
+def _begin(root: Path, plan: str, inputs: str, tidy: bool) -> dict[str, Any] | None:
+    """Mark the directory as the place of this plan. tidy: delete what an unfinished packing left and nobody needs."""
     found = [path.name for path in root.iterdir()]
-    marked, packed = UNFINISHED in found, MANIFEST in found
+    marked, packed = UNFINISHED in found or (root / UNFINISHED).exists(), MANIFEST in found  # it may just be begun
     if packed and not marked:
         done = _read(root / FINISHED)
         if done.get("plan") == plan and done.get("inputs") == inputs:
@@ -115,25 +137,28 @@ def _begin(root: Path, plan: str, inputs: str) -> dict[str, Any] | None:
     before = _read(root / UNFINISHED)
     goes_on = before.get("plan") == plan
     if packed and not goes_on:
-        _clear(root)
+        if tidy:
+            _clear(root)
         raise PackError(f"{root} is already a pack, of other sources or other options; give another --out")
     if packed:
         return before["report"]
     if before and any(name.endswith(".tar") for name in found):
         _check_format(root, before)
-    if before and not goes_on and any(name.endswith(".tar") for name in found):
+    if before and not goes_on and (not tidy or any(name.endswith(".tar") for name in found)):
         raise PackError(
             f"in {root} lies an unfinished packing of other sources, or with other options: run the command that "
             "began it to go on, or delete the directory"
         )
-    for name in found:
+    for name in found if tidy else []:
         if name != UNFINISHED and not (goes_on and _KEPT.fullmatch(name)):
             (root / name).unlink()
     if not goes_on:
         if (root / UNFINISHED).is_symlink():
             (root / UNFINISHED).unlink()
         (root / UNFINISHED).touch()
-        write_durably(root / UNFINISHED, json.dumps({"plan": plan, "format": _FORMAT}).encode())
+        temporary = temporary_of(root / UNFINISHED)
+        temporary.write_bytes(json.dumps({"plan": plan, "format": _FORMAT}).encode())
+        publish((temporary, root / UNFINISHED))
     return None
 
 

@@ -6,6 +6,8 @@ import io
 import tarfile
 from pathlib import Path
 
+from .sealing import undated
+
 
 def members_of(path: Path) -> dict[str, bytes]:
     """Read the files in a tar."""
@@ -25,6 +27,15 @@ def write_tree(root: Path, files: dict[str, bytes]) -> Path:
 def contents(root: Path) -> dict[str, bytes]:
     """Read the files in a folder without folders; of a pack not the note of the command that made it."""
     return {path.name: path.read_bytes() for path in root.iterdir() if path.name != "finished"}
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Read all files in and below a folder, or a file; of a pack not the note of the command, nor dates of removals."""
+    if root.is_file():
+        return {"": root.read_bytes()}
+    found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    found.pop("finished", None)
+    return undated(found) if "removed.jsonl" in found else found
 
 
 def tar_of(path: Path, members: dict[str, bytes]) -> Path:

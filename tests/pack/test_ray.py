@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import build, index, plan, shard, verify
-from pass_loader.pack import ray_runner
+from pass_loader.cli.main import main
+from pass_loader.pack import build, index, plan, ray_runner, remove, shard, verify
+from pass_loader.pack.export import FORMATS
 from pass_loader.pack.plan import Plan
 
 from ..helpers.corpus import jpeg, noise
-from ..helpers.trees import contents, tar_of
+from ..helpers.trees import contents, tar_of, tree
 from ..helpers.trials import trials
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'pass-loader[ray]'")
@@ -141,6 +142,38 @@ def test_a_node_is_lost(tmp_path: Path) -> None:
         assert not ray.is_initialized()
     finally:
         nodes.shutdown()
+
+
+def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Workers are killed: the same bytes and words as without Ray."""
+    sources = sources_of(tmp_path, 12)
+    (tmp_path / "m.csv").write_text("hash,unickname,licensename\n" + "".join(f"{n}-1,a,b\n" for n in range(12)))
+    build(sources, tmp_path / "pack", metadata=tmp_path / "m.csv", **OPTIONS)
+    remove(tmp_path / "pack", ["3-3"], reason="x")
+    pack, killed = str(tmp_path / "pack"), 0
+    for number, command in enumerate([
+        ["convert", pack, "--codec", "dct", "--out", "OUT"],
+        *(["export", pack, "--format", format, "--shard-bytes", "20000", "--out", "OUT"] for format in FORMATS),
+        ["attribution", pack, "--format", "json", "--out", "OUT"],
+        ["verify", pack, "--decode"],
+        ["verify", pack, "--decode", "--results", "OUT"],
+    ]):  # fmt: skip
+        want, out = tmp_path / f"{number}-want", tmp_path / f"{number}-out"
+        code = main([str(want) if word == "OUT" else word for word in command])
+        shown = capsys.readouterr()
+        with Killer(trials(1, 10), number) as killer:
+            runner = ["--runner", "ray", "--workers", str(1 + number % 2)]
+            assert main([str(out) if word == "OUT" else word for word in command] + runner) == code
+        found = capsys.readouterr()
+        said, want_said = found.out.replace("-out", "-want"), shown.out  # Ray has words of its own before
+        if command[0] == "verify":
+            said, want_said = said.rpartition(", ")[0], want_said.rpartition(", ")[0]
+            assert not out.exists()
+        assert said.endswith(want_said) and found.err.endswith(shown.err)
+        if command[0] != "verify":
+            assert tree(out) == tree(want) and not out.with_name(f"{out.name}.unfinished").exists()
+        killed += killer.killed
+    assert killed
 
 
 def test_the_command_is_killed(tmp_path: Path) -> None:

@@ -251,8 +251,8 @@ def test_export_is_whole_or_absent(full: Path, tmp_path: Path) -> None:
     with pytest.raises(PackError, match="shard-00000-000.tar, record 0, id ant/100%: CRC32C"):
         export(full, tmp_path / "out", "webdataset")
     assert not (tmp_path / "out").exists()
-    with pytest.raises(PackError, match="out.unfinished exists"):
-        export(full, tmp_path / "out", "webdataset")
+    with pytest.raises(PackError, match="out.unfinished lies what another command left"):
+        export(full, tmp_path / "out", "parquet")
     with pytest.raises(ValueError, match="format is 'lmdb'"):
         export(full, tmp_path / "x", "lmdb")
 
