@@ -26,7 +26,6 @@ constexpr std::array<bool, 256> kFallsShort = [] {
 // The index is 2 * floor(quotient), plus 1 where the quotient is not whole. The value is the shifted hue byte.
 struct HueTable {
   uint8_t shifted[512];
-  uint8_t falls_short[256];
   uint8_t shift;
 };
 
@@ -37,7 +36,6 @@ HueTable make_hue_table(int shift) {
     int hue = i / 2 - (i % 2 == 0 && kFallsShort[i / 2] ? 1 : 0);
     table.shifted[i] = static_cast<uint8_t>(hue + shift);
   }
-  for (int i = 0; i < 256; ++i) table.falls_short[i] = kFallsShort[i];
   return table;
 }
 
@@ -236,25 +234,149 @@ PL_TARGET_AVX2 void shift_hue_avx2(uint8_t* red, uint8_t* green, uint8_t* blue, 
   }
 }
 
-// Does the table's look-up by byte permutes: floor + shift, minus one where the quotient is whole and falls short.
-PL_TARGET_VBMI void shift_hue_avx512vbmi(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count,
-                                         const HueTable& table) {
-  __m512i falls_short[4];
-  for (int i = 0; i < 4; ++i) falls_short[i] = _mm512_loadu_si512(table.falls_short + 64 * i);
+// The same at 512 bits, with masks in place of bytes of ones.
+PL_TARGET_AVX512 PL_INLINE __m512i low_words(__m512i bytes) {
+  return _mm512_unpacklo_epi8(bytes, _mm512_setzero_si512());
+}
+PL_TARGET_AVX512 PL_INLINE __m512i high_words(__m512i bytes) {
+  return _mm512_unpackhi_epi8(bytes, _mm512_setzero_si512());
+}
+PL_TARGET_AVX512 PL_INLINE __m512 low_floats(__m512i words) {
+  return _mm512_cvtepi32_ps(_mm512_unpacklo_epi16(words, _mm512_setzero_si512()));
+}
+PL_TARGET_AVX512 PL_INLINE __m512 high_floats(__m512i words) {
+  return _mm512_cvtepi32_ps(_mm512_unpackhi_epi16(words, _mm512_setzero_si512()));
+}
+
+struct WideHueWords {
+  __m512i quotient;
+  __mmask32 whole;
+  __m512i saturation;
+};
+
+PL_TARGET_AVX512 PL_INLINE WideHueWords hue_quotients(__m512i distance, __m512i chroma, __m512i value) {
+  const __m512 all = _mm512_set1_ps(32768.0f * kBelow), most = _mm512_set1_ps(255.0f * kBelow);
+  __m512i reciprocal[2], estimate[2];
+  for (int half = 0; half < 2; ++half) {
+    const __m512 c = half ? high_floats(chroma) : low_floats(chroma);
+    const __m512 v = half ? high_floats(value) : low_floats(value);
+    reciprocal[half] = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_rcp14_ps(c), all));
+    estimate[half] = _mm512_cvttps_epi32(_mm512_mul_ps(_mm512_mul_ps(_mm512_rcp14_ps(v), c), most));
+  }
+  const __m512i one = _mm512_set1_epi16(1);
+  WideHueWords out;
+  const __m512i dividend = _mm512_mullo_epi16(distance, _mm512_set1_epi16(85));
+  const __m512i divisor = _mm512_add_epi16(chroma, chroma);
+  const __m512i near = _mm512_mulhi_epu16(dividend, _mm512_packus_epi32(reciprocal[0], reciprocal[1]));
+  const __m512i rest = _mm512_sub_epi16(dividend, _mm512_mullo_epi16(near, divisor));
+  out.quotient = _mm512_mask_add_epi16(near, _mm512_cmple_epi16_mask(divisor, rest), near, one);
+  out.whole = _mm512_cmpeq_epi16_mask(rest, divisor) | _mm512_testn_epi16_mask(rest, rest);
+  const __m512i floor = _mm512_packus_epi32(estimate[0], estimate[1]);
+  const __m512i times_255 = _mm512_sub_epi16(_mm512_slli_epi16(chroma, 8), chroma);
+  const __m512i left = _mm512_sub_epi16(times_255, _mm512_mullo_epi16(floor, value));
+  out.saturation = _mm512_mask_add_epi16(floor, _mm512_cmple_epi16_mask(value, left), floor, one);
+  return out;
+}
+
+PL_TARGET_AVX512 PL_INLINE __m512i wide_table_of(const uint8_t* sixteen) {
+  return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(sixteen)));
+}
+
+PL_TARGET_AVX512 PL_INLINE __mmask64 falls_short(__m512i k) {
+  const __m512i byte = _mm512_and_si512(_mm512_srli_epi16(k, 3), _mm512_set1_epi8(31));
+  const __m512i low =
+      _mm512_shuffle_epi8(wide_table_of(kFallsShortBits.of), _mm512_add_epi8(byte, _mm512_set1_epi8(112)));
+  const __m512i high =
+      _mm512_shuffle_epi8(wide_table_of(kFallsShortBits.of + 16), _mm512_sub_epi8(byte, _mm512_set1_epi8(16)));
+  const __m512i bit = _mm512_shuffle_epi8(_mm512_set1_epi64(static_cast<int64_t>(0x8040201008040201)),
+                                          _mm512_and_si512(k, _mm512_set1_epi8(7)));
+  return _mm512_test_epi8_mask(_mm512_or_si512(low, high), bit);
+}
+
+struct WideHueBytes {
+  __m512i hue, saturation, value;
+};
+
+PL_TARGET_AVX512 PL_INLINE WideHueBytes rgb_to_hsv_avx512(__m512i r, __m512i g, __m512i b) {
+  const __m512i value = _mm512_max_epu8(r, _mm512_max_epu8(g, b));
+  const __m512i chroma = _mm512_sub_epi8(value, _mm512_min_epu8(r, _mm512_min_epu8(g, b)));
+  const __mmask64 is_red = _mm512_cmpeq_epi8_mask(r, value), is_green = _mm512_cmpeq_epi8_mask(g, value);
+  const __m512i ahead = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(r, is_green, b), is_red, g);
+  const __m512i behind = _mm512_mask_mov_epi8(_mm512_mask_mov_epi8(g, is_green, r), is_red, b);
+  const __m512i sector = _mm512_maskz_mov_epi8(
+      ~is_red, _mm512_mask_mov_epi8(_mm512_set1_epi8(static_cast<char>(170)), is_green, _mm512_set1_epi8(85)));
+  const __m512i distance = _mm512_or_si512(_mm512_subs_epu8(ahead, behind), _mm512_subs_epu8(behind, ahead));
+  const WideHueWords low = hue_quotients(low_words(distance), low_words(chroma), low_words(value));
+  const WideHueWords high = hue_quotients(high_words(distance), high_words(chroma), high_words(value));
+  const __m512i quotient = _mm512_packus_epi16(low.quotient, high.quotient);
+  const __mmask64 whole =
+      _mm512_movepi8_mask(_mm512_packs_epi16(_mm512_movm_epi16(low.whole), _mm512_movm_epi16(high.whole)));
+  const __mmask64 back = _mm512_cmplt_epu8_mask(ahead, behind);
+  const __m512i ones = _mm512_set1_epi8(-1);
+  __m512i hue = _mm512_mask_sub_epi8(quotient, back, ones, quotient);
+  hue = _mm512_mask_sub_epi8(hue, back & whole, hue, ones);
+  hue = _mm512_add_epi8(hue, sector);
+  hue = _mm512_mask_add_epi8(hue, back & is_red, hue, ones);
+  hue = _mm512_mask_add_epi8(hue, whole & falls_short(hue), hue, ones);
+  return {hue, _mm512_packus_epi16(low.saturation, high.saturation), value};
+}
+
+PL_TARGET_AVX512 PL_INLINE __m512i kept_of(__m512i steps) {
+  return _mm512_min_epu8(_mm512_subs_epu8(_mm512_set1_epi8(86), _mm512_adds_epu8(steps, steps)), _mm512_set1_epi8(85));
+}
+
+struct WideValueWords {
+  __m512i saturation, value, share;
+};
+
+PL_TARGET_AVX512 PL_INLINE __m512i channel_words(const WideValueWords& v, __m512i kept_and_85) {
+  const __m512i part = _mm512_maddubs_epi16(v.saturation, kept_and_85);
+  const __m512i near = _mm512_mulhi_epu16(v.share, part);
+  const __m512i covered = _mm512_mullo_epi16(near, _mm512_set1_epi16(21675));
+  const __m512i rest = _mm512_sub_epi16(_mm512_mullo_epi16(v.value, part), covered);
+  return _mm512_mask_add_epi16(near, _mm512_cmpgt_epi16_mask(rest, _mm512_set1_epi16(21675 / 2)), near,
+                               _mm512_set1_epi16(1));
+}
+
+PL_TARGET_AVX512 PL_INLINE __m512i channel_bytes(const WideValueWords (&v)[2], __m512i kept) {
+  const __m512i all = _mm512_set1_epi8(85);
+  return _mm512_packus_epi16(channel_words(v[0], _mm512_unpacklo_epi8(kept, all)),
+                             channel_words(v[1], _mm512_unpackhi_epi8(kept, all)));
+}
+
+PL_TARGET_AVX512 PL_INLINE __m512i distance_to(__m512i hue, int from) {
+  const __m512i center = _mm512_set1_epi8(static_cast<char>(from));
+  return _mm512_or_si512(_mm512_subs_epu8(hue, center), _mm512_subs_epu8(center, hue));
+}
+
+PL_TARGET_AVX512 PL_INLINE void hsv_to_rgb_avx512(const WideHueBytes& in, __m512i& r, __m512i& g, __m512i& b) {
+  const __m512i grey = _mm512_xor_si512(in.saturation, _mm512_set1_epi8(-1)), zero = _mm512_setzero_si512();
+  const __m512i third = _mm512_set1_epi16(774);
+  const WideValueWords v[2] = {{_mm512_unpacklo_epi8(in.saturation, grey), low_words(in.value),
+                                _mm512_mulhi_epu16(_mm512_unpacklo_epi8(zero, in.value), third)},
+                               {_mm512_unpackhi_epi8(in.saturation, grey), high_words(in.value),
+                                _mm512_mulhi_epu16(_mm512_unpackhi_epi8(zero, in.value), third)}};
+  const __m512i half_sixth = _mm512_set1_epi8(42);
+  const __m512i red_end = _mm512_subs_epu8(_mm512_set1_epi8(static_cast<char>(213)), in.hue);
+  r = channel_bytes(v, kept_of(_mm512_min_epu8(_mm512_subs_epu8(in.hue, half_sixth), red_end)));
+  g = channel_bytes(v, kept_of(_mm512_subs_epu8(distance_to(in.hue, 85), half_sixth)));
+  b = channel_bytes(v, kept_of(_mm512_subs_epu8(distance_to(in.hue, 170), half_sixth)));
+}
+
+PL_TARGET_AVX512 void shift_hue_avx512(uint8_t* red, uint8_t* green, uint8_t* blue, size_t count,
+                                       const HueTable& table) {
   const __m512i shift = _mm512_set1_epi8(static_cast<char>(table.shift));
-  for (size_t at = 0; at < count; at += kLanes) {
-    alignas(64) uint8_t whole[kLanes], exact[kLanes], hue[kLanes], saturation[kLanes], value[kLanes];
-    rgb_to_hue_saturation(red + at, green + at, blue + at, whole, exact, saturation, value);
-    __m512i floor = _mm512_load_si512(whole);
-    __m512i low = _mm512_permutex2var_epi8(falls_short[0], floor, falls_short[1]);
-    __m512i high = _mm512_permutex2var_epi8(falls_short[2], floor, falls_short[3]);
-    __m512i less = _mm512_mask_blend_epi8(_mm512_movepi8_mask(floor), low, high);
-    less = _mm512_and_si512(less, _mm512_load_si512(exact));
-    _mm512_store_si512(hue, _mm512_sub_epi8(_mm512_add_epi8(floor, shift), less));
-    hsv_to_rgb(hue, saturation, value, red + at, green + at, blue + at);
+  for (size_t at = 0; at < count; at += 64) {
+    __m512i r = _mm512_loadu_si512(red + at), g = _mm512_loadu_si512(green + at), b = _mm512_loadu_si512(blue + at);
+    WideHueBytes hsv = rgb_to_hsv_avx512(r, g, b);
+    hsv.hue = _mm512_add_epi8(hsv.hue, shift);
+    hsv_to_rgb_avx512(hsv, r, g, b);
+    _mm512_storeu_si512(red + at, r);
+    _mm512_storeu_si512(green + at, g);
+    _mm512_storeu_si512(blue + at, b);
   }
 }
-#define shift_hue_avx512 shift_hue_avx2
+#define shift_hue_avx512vbmi shift_hue_avx512
 #endif
 
 void shift_hue_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, const HueTable& table) {

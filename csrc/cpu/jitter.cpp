@@ -152,8 +152,21 @@ void saturate_base(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float facto
   saturate_body(r, g, b, count, factor);
 }
 #if defined(__x86_64__)
+// As at avx512vbmi, with permutes of words: they look up a pair of bytes, of which a shift leaves the right one.
 PL_TARGET_AVX512 void blend_with_constant_avx512(uint8_t* pixels, size_t count, float from, float factor) {
-  blend_with_constant_body(pixels, count, from, factor);
+  alignas(64) uint8_t table[256];
+  for (int i = 0; i < 256; ++i) table[i] = blend(from, static_cast<float>(i), factor);
+  const __m512i t0 = _mm512_load_si512(table), t1 = _mm512_load_si512(table + 64);
+  const __m512i t2 = _mm512_load_si512(table + 128), t3 = _mm512_load_si512(table + 192);
+  const __m512i upper_half = _mm512_set1_epi16(128), odd = _mm512_set1_epi16(1);
+  for (size_t i = 0; i < count; i += 32) {
+    auto* const bytes = reinterpret_cast<__m256i*>(pixels + i);
+    const __m512i x = _mm512_cvtepu8_epi16(_mm256_loadu_si256(bytes)), pair = _mm512_srli_epi16(x, 1);
+    const __m512i low = _mm512_permutex2var_epi16(t0, pair, t1), high = _mm512_permutex2var_epi16(t2, pair, t3);
+    const __m512i both = _mm512_mask_mov_epi16(low, _mm512_test_epi16_mask(x, upper_half), high);
+    const __m512i shifted = _mm512_srlv_epi16(both, _mm512_slli_epi16(_mm512_and_si512(x, odd), 3));
+    _mm256_storeu_si256(bytes, _mm512_cvtepi16_epi8(shifted));
+  }
 }
 PL_TARGET_AVX512 void saturate_avx512(uint8_t* r, uint8_t* g, uint8_t* b, size_t count, float factor) {
   const __m512 all_factor = _mm512_set1_ps(factor);

@@ -20,7 +20,7 @@ namespace {
 // Between the passes four rows are interleaved: column x of rows 4k..4k+3 is one int32. So the horizontal pass writes
 // 16 columns of four rows as one register, and four taps of a column are one int32 for the vertical pass.
 constexpr int kGroup = 16;    // outputs side by side in a register of int32
-constexpr int kMaxQuads = 5;  // groups of four taps: 20 taps serve a bicubic reduction by 4.5
+constexpr int kMaxQuads = 8;  // groups of four taps: 32 taps serve a bicubic reduction by 7.5
 constexpr int kHalf = 1 << (kWeightBits - 1);
 
 struct HorizontalGroup {
@@ -81,7 +81,7 @@ PL_TARGET_VBMI inline __attribute__((always_inline)) __m512i horizontal_row(cons
   __m512i near = _mm512_loadu_si512(in), sum[3];
   __m512i far = wide ? _mm512_loadu_si512(in + 64) : near;
   for (int d = 0; d < 3; ++d) sum[d] = _mm512_setzero_si512();
-#pragma GCC unroll 5
+#pragma GCC unroll 8
   for (int quad = 0; quad < quads; ++quad) {
     __m512i taps = wide ? _mm512_permutex2var_epi8(near, index[quad], far) : _mm512_permutexvar_epi8(index[quad], near);
     for (int d = 0; d < 3; ++d) sum[d] = _mm512_dpbusd_epi32(sum[d], taps, digit[quad][d]);
@@ -115,6 +115,9 @@ constexpr HorizontalColumns kHorizontal[kMaxQuads][2] = {
     {horizontal_columns<3, false>, horizontal_columns<3, true>},
     {horizontal_columns<4, false>, horizontal_columns<4, true>},
     {horizontal_columns<5, false>, horizontal_columns<5, true>},
+    {horizontal_columns<6, false>, horizontal_columns<6, true>},
+    {horizontal_columns<7, false>, horizontal_columns<7, true>},
+    {horizontal_columns<8, false>, horizontal_columns<8, true>},
 };
 
 // Computes `blocks` x 16 columns of one output row from `between`. digits: three rows of `quads` int32.
