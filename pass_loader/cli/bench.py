@@ -9,7 +9,8 @@ from typing import Any
 from .. import _C, recipes
 from ..loading.bench import BATCH_SIZE, bench
 from .packs import add_pack, opened
-from .sources import add_recipe, at_least
+from .sources import add_recipe
+from .tasks import at_least
 
 
 def add_bench_command(commands: Any) -> None:
