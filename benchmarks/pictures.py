@@ -64,3 +64,19 @@ def write_pass(folder: Path, count: int, seed: int = 0) -> tuple[Path, Path]:
             tar.addfile(member, io.BytesIO(jpeg))
             rows.writerow([id, creator, LICENCE, "", "", ""])
     return tar_path, csv_path
+
+
+def write_pack(folder: Path, count: int, different: int = 192) -> Path:
+    """Pack `count` pictures in `folder`, so many different ones again and again; returns the pack's path."""
+    from pass_loader.pack import build
+
+    folder.mkdir(parents=True, exist_ok=True)
+    pictures = [jpeg for *_, jpeg in cuts(different)]
+    with tarfile.open(folder / "pictures.tar", "w") as tar:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{number:06d}.jpg")
+            member.size = len(pictures[number % different])
+            tar.addfile(member, io.BytesIO(pictures[number % different]))
+    build([folder / "pictures.tar"], folder / "pack")
+    (folder / "pictures.tar").unlink()
+    return folder / "pack"

@@ -174,7 +174,12 @@ std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buf
     if (!reopen(place.shard)) throw;
     bytes = read_bytes(place, buffer);
   }
-  const uint32_t crc = crc32c(bytes), want = crc_of(record);
+  const uint32_t want = crc_of(record);
+  uint32_t crc = crc32c(bytes);
+  if (crc != want && reopen(place.shard)) {
+    bytes = read_bytes(place, buffer);
+    crc = crc32c(bytes);
+  }
   PL_CHECK(crc == want, Fault::record, "CRC32C is %08x, the index says %08x: the bytes were changed", crc, want);
   return bytes;
 }

@@ -7,14 +7,14 @@ import os
 from typing import Any
 
 from .. import _C, recipes
-from ..loading.bench import BATCH_SIZE, bench
+from ..loading.bench import BATCH_SIZE, bench, limits
 from .packs import add_pack, opened
 from .sources import add_recipe
 from .tasks import at_least
 
 
 def add_bench_command(commands: Any) -> None:
-    speed = commands.add_parser("bench", help="samples a second on this machine, and the share of each stage")
+    speed = commands.add_parser("bench", help="samples a second on this machine, and what is the limit")
     add_pack(speed)
     add_recipe(speed)
     speed.add_argument("--threads", type=at_least(1), metavar="N", help="beside one thread; default: one a core")
@@ -27,8 +27,9 @@ def add_bench_command(commands: Any) -> None:
 def _bench(options: argparse.Namespace) -> int:
     pack, recipe = opened(options), recipes.named(options.recipe)
     cores = len(os.sched_getaffinity(0))
+    mean = sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values()) / pack.records
     print(
-        f"{options.pack}: {len(pack):,} live records, mean {pack.column('length').mean() / 1e3:,.0f} kB; "
+        f"{options.pack}: {len(pack):,} live records, mean {mean / 1e3:,.0f} kB; "
         f"{recipe.name}: {len(recipe.views)} views, float32, batches of {BATCH_SIZE}; level {_C.isa()}, {cores} cores",
         flush=True,
     )
@@ -45,4 +46,9 @@ def _bench(options: argparse.Namespace) -> int:
     lines["waiting"] = [f"{max(1 - sum(one.stages.values()), 0):.1%}" for one in found]
     for name, cells in lines.items():
         print(f"{name:20}" + "".join(f"{cell:>12}" for cell in cells))
+    alone = limits(pack, found[-1], options.seconds)
+    print("each by itself, samples/s:")
+    for name in ("storage", "decoding", "rendering"):
+        print(f"{name:20}{getattr(alone, name):>12,.0f}")
+    print(alone.words())
     return 0

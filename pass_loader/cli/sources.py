@@ -84,7 +84,7 @@ def add_source_commands(commands: Any) -> None:
     together.set_defaults(run=_merge)
 
     where = commands.add_parser("locate", help="find the moved tars of a pack that `index` made")
-    where.add_argument("pack", type=Path, metavar="PACK")
+    where.add_argument("pack", type=as_path, metavar="PACK")
     where.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="where the tars are now")
     where.set_defaults(run=_locate)
 

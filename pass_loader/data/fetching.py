@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..errors import RecordError, ShardError
+from ..pack.index_parts import AfterIndex
 from ..pack.reader import Pack
 from ..remote.fetcher import Awaited, PieceError
 
@@ -21,7 +22,7 @@ class Fetching:
 
     def __init__(self, parts: Sequence[tuple[Pack, int, np.ndarray]], error: Callable[[int, str, str], RecordError]):
         self._parts, self._error_of = parts, error
-        self._coming: list[tuple[Pack, int, Awaited]] = []
+        self._coming: list[tuple[Pack, int, Awaited | AfterIndex]] = []
         for pack, first, records in parts:
             coming = pack.coming(records.tolist())
             if coming is not None:

@@ -1,4 +1,4 @@
-"""`pass-pack bench`: samples a second on this machine and this pack, and the share of each stage."""
+"""`pass-pack bench`: samples a second on this machine and this pack, the share of each stage, and what is the limit."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import PackError
 from ..pack.reader import Pack
 from ..recipes.recipe import Recipe
+from .limits import Limits, limits_of
 
 BATCH_SIZE = 32
 
@@ -58,6 +59,15 @@ def bench(pack: str | Path | Pack, recipe: Recipe, threads: int, seconds: float)
     spent = {stage: after[stage] - before[stage] for stage in after}
     samples = spent.pop("samples")
     return Measured(threads, samples / elapsed, {name: took / (threads * elapsed) for name, took in spent.items()})
+
+
+def limits(pack: str | Path | Pack, measured: Measured, seconds: float) -> Limits:
+    """Measure storage by itself for so many seconds, and say what limits the loader that was measured.
+
+    Raises OSError where storage fails.
+    """
+    pack = pack if isinstance(pack, Pack) else Pack(pack)
+    return limits_of(pack, measured.stages, measured.samples_per_second, measured.threads, seconds)
 
 
 def _positions(live: int, seed: int = 0) -> Iterator[int]:

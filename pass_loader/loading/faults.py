@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
+import os
 import struct
 import time
 from collections import deque
@@ -21,6 +23,7 @@ POLICIES = ("raise", "replace", "skip")
 IO_RETRIES_S = (0.05, 0.5)  # pauses before reading once more from storage that failed
 FETCH_ATTEMPTS = 5  # to render a record of a store's cache, fetched anew before each
 WRONG_BYTES = "CRC32C is"  # begins what is said of them (csrc/shard.cpp)
+NO_FILE = f"cannot open the shard: {os.strerror(errno.ENOENT)}"
 IN_A_ROW = 100  # failures without a good sample between them: the data are broken, not a picture
 ATTEMPTS = 16  # replacements tried for one slot
 KEPT_ERRORS = 10_000
@@ -111,7 +114,7 @@ def replacement(seed: int, epoch: int, record: int, attempt: int, count: int) ->
 
 
 def _mended(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:
-    """Fetch records anew whose bytes in the cache of a store are wrong; return all other failures.
+    """Fetch records anew whose bytes in the cache of a store are wrong or gone; return all other failures.
 
     Another process may have dropped them meanwhile, so this may happen more than once. Raises ShardError.
     """
@@ -132,7 +135,8 @@ def _mended(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -
 
 
 def _is_wrong(failure: Failure) -> bool:
-    return failure[1] == "record" and failure[2].startswith(WRONG_BYTES)
+    """Return True for bytes that are not those that were packed, or whose file was deleted."""
+    return failure[2].startswith(WRONG_BYTES if failure[1] == "record" else NO_FILE)
 
 
 def settled(batch: Submitted, failures: Sequence[Failure], renderer: Renderer) -> list[Failure]:

@@ -21,7 +21,7 @@ from .faults import Faults
 from .rendering import Failure, Renderer, Submitted
 from .resume import Progress
 
-DRAWN_A_TURN = 1 << 14  # samples: a pack in a store has up to 131,072 fetched ahead, whose drawing takes a second
+DRAWN_A_TURN = 1 << 10  # samples: a pack in a store has up to 131,072 fetched ahead, whose drawing takes seconds
 REMOVED = "it was removed from the pack after this epoch had begun (on_error='replace' goes on without it)"
 
 
@@ -205,7 +205,7 @@ class BatchIterator(Generic[Batch]):
         bounds = self._settings.depth.bounds
         drawn = len(self._under_way) + len(self._coming)
         samples = self._beside_two(self._samples_under_way + self._samples_coming)
-        return drawn >= bounds.least and samples >= min(bounds.samples + bounds.records, self._turns * DRAWN_A_TURN)
+        return drawn >= bounds.least and samples >= bounds.samples + min(bounds.records, self._turns * DRAWN_A_TURN)
 
     def _beside_two(self, samples: int) -> int:
         """Return what is left of so many samples, under way and coming, without those of the first two batches."""

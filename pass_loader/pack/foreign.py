@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import _C
 from ..errors import PackError
+from ..remote.address import is_url
 from .layout import changing, read_whole, write_durably
 from .manifest import read_manifest
 from .plain_json import plain_json
@@ -52,8 +53,10 @@ def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | P
 def locate(root: str | Path, folders: Sequence[str | Path] = ()) -> dict[str, Path]:
     """Look for a pack's foreign tars in these folders, and remember where they are.
 
-    Raises PackError where some are not found, and for a pack that refers to no tars.
+    Raises PackError where some are not found, for a pack that refers to no tars, and for one in a store.
     """
+    if is_url(root):
+        raise PackError(f"{root}: a pack in a store refers to no tars of this machine; `locate` is for packs on disks")
     root = Path(root)
     shards = read_manifest(root)["shards"]
     if not any("foreign" in shard for shard in shards):

@@ -21,6 +21,7 @@ from ..remote.address import Address, is_url
 from ..remote.fetcher import Awaited
 from . import arrow
 from .foreign import find
+from .index_parts import AfterIndex
 from .layout import (
     CODECS,
     INDEX,
@@ -57,7 +58,8 @@ class Pack:
     Raises PackError where the directory is no pack or contradicts itself, ShardError where a store fails.
     """
 
-    index: pa.Table
+    _index: pa.Table
+    _begins: dict[str, int]  # where each column begins in the file of the index
 
     def __init__(
         self,
@@ -94,9 +96,11 @@ class Pack:
             revision = manifest.get("revision", 0)
             try:
                 if self.remote is not None:
-                    self.remote.index()
                     self.remote.tables_of_log()
-                index = self.index if revision == self.revision else _open_index(self.path, manifest)
+                if revision != self.revision:
+                    index, begins = self._open_index(manifest)
+                else:
+                    index, begins = self._index, self._begins
                 removed = read_log(self.path, manifest).removed()
                 break
             except PackError:
@@ -111,12 +115,32 @@ class Pack:
             self.classes: list[str] = manifest.get("classes", [])
             self.shards: list[dict[str, Any]] = manifest["shards"]
             self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
-            self.index = index
+            self._index, self._begins = index, begins
             self.revision = revision
+            self._parts = None if self.remote is None else self.remote.index_parts()
+            if self._parts is not None:
+                self._parts.columns = {
+                    name: (begin, _width(INDEX_SCHEMA.field(name).type)) for name, begin in begins.items()
+                }
             self._table = lru_cache(maxsize=4)(self._read_table)
             self._ids: pa.LargeStringArray | None = None
         self.manifest, self._stamps = manifest, stamps
         self._set_removed(removed)
+
+    def _open_index(self, manifest: dict[str, Any]) -> tuple[pa.Table, dict[str, int]]:
+        """Open the index. One in a cache that is damaged is fetched anew, once."""
+        if self.remote is None:
+            return _open_index(self.path, manifest)
+        self.remote.index()
+        try:
+            return _open_index(self.path, manifest)
+        except PackError:
+            self.remote.forget(manifest.get("index", INDEX))
+        self.remote.index()
+        try:
+            return _open_index(self.path, manifest)
+        except PackError as error:
+            raise PackError(f"{self.place}: the index was fetched anew, and still: {error}") from None
 
     def _stamps_now(self) -> list[Any]:
         """Return what changes whenever pack.json or the log does: both are exchanged whole."""
@@ -126,7 +150,7 @@ class Pack:
         for shard, (first, end) in enumerate(zip(self.first_record, self.first_record[1:])):
             if written_by_purge(self.shards[shard]["table"]):
                 # A purged record has no bytes any more, whatever the log says.
-                purged = int(first) + np.flatnonzero(self.column("length")[first:end] == 0)
+                purged = first + np.flatnonzero(self.values("length", np.arange(first, end)) == 0)
                 removed = np.union1d(removed, purged)
         self.removed = removed.astype(np.int64)
         self.generation = generation_of(self.removed)
@@ -194,17 +218,14 @@ class Pack:
         """Where the pack lies: its directory or URL."""
         return str(self.path if self.remote is None else self.remote.address)
 
-    def coming(self, records: Iterable[int]) -> Awaited | None:
+    def coming(self, records: Iterable[int]) -> Awaited | AfterIndex | None:
         """Begin to fetch records that will be read; None where the pack lies in a directory."""
         if self.remote is None:
             return None
-        numbers = np.fromiter(records, np.int64)
-        columns = [self.column(name)[numbers].tolist() for name in ("shard", "offset", "length")]
-        tars = [shard["tar"] for shard in self.shards]
-        return self.remote.coming(
-            Place(record, tars[shard], offset, length)
-            for record, shard, offset, length in zip(numbers.tolist(), *columns)
-        )
+        remote, numbers = self.remote, np.fromiter(records, np.int64)
+        if self._parts is None:
+            return remote.coming(self._places_of(numbers))
+        return self._parts.coming(numbers, lambda: remote.coming(self._places_of(numbers)))
 
     def mend(self, record: int) -> None:
         """Fetch a record of a pack in a store anew, where its bytes in the cache are not those that were packed.
@@ -212,7 +233,9 @@ class Pack:
         Raises OSError where those in the store are not either, or it fails.
         """
         assert self.remote is not None
-        self.remote.mend(self._place_of(record), int(self.column("crc32c")[record]))
+        numbers = np.array([record])
+        [place] = self._places_of(numbers)
+        self.remote.mend(place, int(self.values("crc32c", numbers)[0]))
 
     def read(self, record: int, read: Callable[[], bytes]) -> bytes:
         """Return what `read` returns, the bytes of this record. They are fetched before where the pack lies in a store.
@@ -226,15 +249,28 @@ class Pack:
             coming.wait()
             try:
                 return read()
-            except BadPictureError:
+            except (BadPictureError, OSError):  # somebody may have deleted the shard from the cache
                 self.mend(record)
                 return read()
         finally:
             coming.done(used=True)
 
-    def _place_of(self, record: int) -> Place:
-        shard, offset, length = (int(self.column(name)[record]) for name in ("shard", "offset", "length"))
-        return Place(int(record), self.shards[shard]["tar"], offset, length)
+    def read_from_store(self, record: int) -> bytes:
+        """Return the bytes of a record of a pack in a store, past its cache and unchecked. Raises OSError."""
+        assert self.remote is not None
+        [place] = self._places_of(np.array([record]))
+        return bytes(self.remote.store.range(place.shard, place.offset, place.offset + place.length))
+
+    def _places_of(self, records: np.ndarray) -> list[Place]:
+        """Return where records lie. Raises PackError where the index names a shard that the pack does not have."""
+        shards, offsets, lengths = (self.values(name, records).tolist() for name in ("shard", "offset", "length"))
+        tars = dict(enumerate(shard["tar"] for shard in self.shards))
+        try:
+            return [Place(*row) for row in zip(records.tolist(), map(tars.__getitem__, shards), offsets, lengths)]
+        except KeyError as error:
+            raise PackError(
+                f"{self.path / self.manifest.get('index', INDEX)} is damaged: it names shard {error}, of {len(tars)}"
+            ) from None
 
     @property
     def records(self) -> int:
@@ -254,23 +290,45 @@ class Pack:
 
     def is_purged(self, record: int) -> bool:
         """Return True where the record's bytes are gone for good."""
-        return int(self.column("length")[record]) == 0
+        return int(self.values("length", np.array([record]))[0]) == 0
+
+    @property
+    def index(self) -> pa.Table:
+        """The index: a row of INDEX_SCHEMA a record, memory-mapped. Of a large pack in a store it is fetched whole."""
+        for name in INDEX_SCHEMA.names if self._parts is not None else ():
+            self.column(name)
+        return self._index
 
     def column(self, name: str) -> np.ndarray:
-        """Return a column of the index, (records,): a read-only view of the memory map."""
+        """Return a column of the index, (records,): a read-only view of the memory map.
+
+        Of a large pack in a store the whole column is fetched: take `values` for a part of it.
+        """
         if name not in INDEX_SCHEMA.names:
             raise KeyError(
                 f"the index has no column {name!r}, it has {INDEX_SCHEMA.names}; ids and metadata stand in the tables: "
                 "pack.table(shard), pack.row(record)"
             )
-        return arrow.to_numpy(self.index.column(name).chunk(0))
+        if self._parts is not None:
+            self._parts.need_column(name)
+        return self._mapped(name)
+
+    def values(self, name: str, records: np.ndarray) -> np.ndarray:
+        """Return the values of records, (N,) integers, in a column of the index."""
+        if self._parts is not None:
+            self._parts.need([name], records)
+        return self._mapped(name)[records]
+
+    def _mapped(self, name: str) -> np.ndarray:
+        """Return a column as it lies in the file; of one that comes in parts, with zeros where it was not fetched."""
+        return arrow.to_numpy(self._index.column(name).chunk(0))
 
     def labels(self, records: np.ndarray) -> np.ndarray:
         """Return the labels of these records: int64, of their shape; -1 where there is none.
 
         Raises PackError for a label that none of the classes has.
         """
-        found = self.column("label")[records].astype(np.int64)
+        found = self.values("label", np.asarray(records)).astype(np.int64)
         if self.classes and (wrong := (found < -1) | (found >= len(self.classes))).any():
             raise PackError(
                 f"{self.path / self.manifest.get('index', INDEX)}: record {np.asarray(records)[wrong].flat[0]} has the "
@@ -282,14 +340,15 @@ class Pack:
     def size_of(self, record: int) -> tuple[int, int]:
         """Return (height, width) of a record in pixels."""
         self._check(record)
-        return int(self.column("height")[record]), int(self.column("width")[record])
+        height, width = (int(self.values(name, np.array([record]))[0]) for name in ("height", "width"))
+        return height, width
 
     def open_reader(self) -> _C.ShardReader:
-        """Return a reader of the records' bytes, of this revision.
+        """Return a reader of the records' bytes, of this revision. Of a pack in a store it reads what was fetched.
 
         Raises PackError where tars of an index are not found.
         """
-        return _C.ShardReader(self.tar_paths(), *map(self.column, ("shard", "offset", "length", "crc32c")))
+        return _C.ShardReader(self.tar_paths(), *map(self._mapped, ("shard", "offset", "length", "crc32c")))
 
     def shard_of(self, record: int) -> int:
         """Return the number of the shard that holds a record."""
@@ -363,7 +422,13 @@ class Pack:
         """
         name = self.shards[shard]["table"]
         path = self.path / name if self.remote is None else self.remote.file(name)
-        table = read_table(path, self.shards[shard]["records"], columns)
+        try:
+            table = read_table(path, self.shards[shard]["records"], columns)
+        except PackError:
+            if self.remote is None:
+                raise
+            self.remote.forget(name)  # damaged in the cache
+            table = read_table(self.remote.file(name), self.shards[shard]["records"], columns)
         wanted = [*TABLE_SCHEMA.names, *self.manifest.get("metadata", [])] if columns is None else []
         if lacking := {*wanted} - {*table.schema.names}:
             raise PackError(f"{path} has no column {', '.join(sorted(lacking))}")
@@ -399,8 +464,11 @@ def _reopened(path: str | Path, given: dict[str, Any], removed: np.ndarray, gene
     return pack
 
 
-def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
-    """Open the index in O(1) time and private memory: the columns stay on disk until they are touched."""
+def _open_index(root: Path, manifest: dict[str, Any]) -> tuple[pa.Table, dict[str, int]]:
+    """Open the index in O(1) time and private memory: the columns stay on disk until they are touched.
+
+    Returns it, and where in the file each column begins.
+    """
     shards, pack_id = manifest["shards"], manifest["pack_id"]
     path = root / manifest.get("index", INDEX)
     if not path.exists():
@@ -408,7 +476,7 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
         try:
             write_index(path, index, pack_id)
         except OSError:  # a pack that may only be read
-            return index.combine_chunks()
+            return index.combine_chunks(), {}
     check_regular(path)
     records = sum(shard["records"] for shard in shards)
     row_bytes = sum(map(_width, INDEX_SCHEMA.types))
@@ -427,13 +495,15 @@ def _open_index(root: Path, manifest: dict[str, Any]) -> pa.Table:
         raise PackError(f"{path} does not fit the manifest; delete it to have it rebuilt")
     if index.column(0).num_chunks != 1:
         raise PackError(f"{path} is not one record batch; delete it to have it rebuilt")
-    for column in index.columns:
+    begins = {}
+    for name, column in zip(INDEX_SCHEMA.names, index.columns):
         valid, values = column.chunk(0).buffers()
         if valid is not None or values is None or values.size < records * _width(column.type):
             raise PackError(f"{path} has a column of other than {records:,} numbers; delete it to have it rebuilt")
         if not 0 <= values.address - first < beside + records * row_bytes:
             raise PackError(f"{path} is compressed, and cannot be mapped; delete it to have it rebuilt")
-    return index
+        begins[name] = values.address - first
+    return index, begins
 
 
 def _width(type: pa.DataType) -> int:

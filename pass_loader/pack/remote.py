@@ -16,10 +16,11 @@ import numpy as np
 from .. import _C
 from ..errors import PackError
 from ..remote.address import Address
-from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, touch, units_of
+from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, is_sparse, touch, units_of
 from ..remote.fetcher import BLOCK_UNITS, Awaited, Fetcher, Piece
 from ..remote.store import Store, StoreError, Unchanged
-from .layout import INDEX, MANIFEST, REFUSED, REMOVED, write_durably
+from .index_parts import IndexParts
+from .layout import INDEX, INDEX_SCHEMA, MANIFEST, REFUSED, REMOVED, write_durably
 from .manifest import has_checks, manifest_of
 from .plain_json import plain_json
 
@@ -28,6 +29,8 @@ WHOLE = "whole"  # stands in the folder of an edition of which `pass-pack fetch`
 _BESIDE = 0.01  # of the shards' bytes: for tables and the index
 _MOST_SHARE = 2  # one part in so many of the cache is needed by samples to come, at the most
 _AHEAD_SHARE = 4  # one part in so many is fetched ahead
+_WHOLE_INDEX_BYTES = 64 << 20  # an index of more than that comes in parts; PASS has 62
+_ROW_BYTES = sum(type.bit_width // 8 for type in INDEX_SCHEMA.types)
 
 
 class Place(NamedTuple):
@@ -56,6 +59,8 @@ class RemotePack:
         self._contents: dict[str, bytes | None] = {}
         self._pack_id: str | None = None
         self._fetcher: Fetcher | None = None
+        self._index_parts: IndexParts | None = None
+        self._known: dict[str, Blocks] = {}  # of shards of this edition that were asked for
 
     def sync(self, again: bool = True) -> Path:
         """Bring pack.json and removed.jsonl up to date; return the folder of the edition that they are of.
@@ -116,7 +121,7 @@ class RemotePack:
     def _adopt(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Move on to an edition. Of earlier revisions of the pack nothing stays in the cache, as they were purged."""
         self.folder, self._manifest = folder, manifest
-        self._fetcher = None
+        self._fetcher, self._known = None, {}
         self._sizes = {shard["tar"]: shard.get("foreign", shard).get("bytes", 0) for shard in manifest["shards"]}
         for other in self.address.folder.iterdir():
             if other != folder and _revision(other, manifest["pack_id"]) < manifest.get("revision", 0):
@@ -149,6 +154,8 @@ class RemotePack:
         """
         path = self.folder / name
         if path.exists():
+            if is_sparse(path) and (parts := self.index_parts()) is not None and parts.path == path:
+                parts.fetch_whole()
             return path
         for attempt in (1, 2):
             try:
@@ -170,18 +177,60 @@ class RemotePack:
                 self._put(path, content)
         return path
 
+    def forget(self, name: str) -> None:
+        """Delete a file of metadata from the cache, so that it is fetched anew."""
+        self.cache.forget_file(self.folder / name)
+        self._index_parts = None
+
     def files(self) -> None:
-        """Fetch every file of metadata."""
+        """Fetch every file of metadata. Raises PackError where the index is not that of the manifest."""
         for shard in self._manifest["shards"]:
             self.file(shard["table"])
-        self.file(self._manifest.get("index", INDEX))
+        name = self._index_name
+        parts = self.index_parts()
+        if parts is None:
+            self.file(name)
+        elif parts.fetch_whole() != self._manifest.get("crc32c", {}).get(name) and has_checks(self._manifest):
+            self.forget(name)
+            raise PackError(f"{self.address}{name} is not the file that {MANIFEST} tells of: its CRC32C is another one")
         if REFUSED in self._manifest.get("crc32c", {}):
             self.file(REFUSED)
 
+    @property
+    def _index_name(self) -> str:
+        return self._manifest.get("index", INDEX)
+
     def index(self) -> None:
-        """Fetch the index, or where the pack has none, the tables that it is made from."""
-        if not self.file(self._manifest.get("index", INDEX)).exists():
+        """Fetch the index, or where the pack has none, the tables that it is made from. Of a large one only what is
+        needed to open it."""
+        if self.index_parts() is None and not self.file(self._index_name).exists():
             self.files()
+
+    def index_parts(self) -> IndexParts | None:
+        """Return the parts of an index that is too large to be fetched whole; None for another one."""
+        name = self._index_name
+        path = self.folder / name
+        if self._index_parts is not None and self._index_parts.path == path:
+            return self._index_parts
+        if self._manifest["records"] * _ROW_BYTES <= _WHOLE_INDEX_BYTES or (path.exists() and not is_sparse(path)):
+            return None
+        etag = None
+        try:
+            size, etag = self.store.about(name)
+        except FileNotFoundError:
+            return None
+        except StoreError as error:
+            if not path.exists():
+                raise PackError(str(error)) from None
+            size = path.stat().st_size
+        if path.exists() and path.stat().st_size > size:
+            self.forget(name)
+        blocks = self._blocks_of(name, size, checked=True)
+        try:
+            self._index_parts = IndexParts(self.fetcher, blocks, name, etag, self._manifest["records"])
+        except StoreError as error:
+            raise PackError(str(error)) from None
+        return self._index_parts
 
     def tables_of_log(self) -> None:
         """Fetch the tables that lines of the log are compared with: where it has more than the manifest counts."""
@@ -197,12 +246,15 @@ class RemotePack:
     def _blocks(self, name: str) -> Blocks:
         if self._sizes[name] <= 0:
             raise PackError(f"{self.address}: its {MANIFEST} does not tell the bytes of {name}; make the pack anew")
+        return self._blocks_of(name, self._sizes[name])
+
+    def _blocks_of(self, name: str, size: int, checked: bool = False) -> Blocks:
         try:
-            return self.cache.open(self.folder / name, self._sizes[name])
+            return self.cache.open(self.folder / name, size, checked)
         except (OSError, OverflowError, MemoryError) as error:
             raise PackError(
-                f"{self.folder / name} of {self._sizes[name]:,} bytes cannot be made ({error}): where the cache's "
-                f"folder was deleted or its disk is full, start again; else {self.address}{MANIFEST} tells a wrong size"
+                f"{self.folder / name} of {size:,} bytes cannot be made ({error}): where the cache's folder was "
+                f"deleted or its disk is full, start again; else {self.address}{MANIFEST} tells a wrong size"
             ) from None
 
     @property
@@ -218,7 +270,9 @@ class RemotePack:
         return self.address.cache_bytes // _AHEAD_SHARE
 
     def _piece(self, place: Place) -> Piece:
-        blocks = self._blocks(place.shard)
+        blocks = self._known.get(place.shard)
+        if blocks is None:
+            blocks = self._known[place.shard] = self._blocks(place.shard)
         return Piece(blocks, place.shard, *blocks.unit_range(place.offset, place.length), place.record)
 
     def coming(self, places: Iterable[Place]) -> Awaited:
@@ -236,6 +290,11 @@ class RemotePack:
                 f"{self.address}: {total:,.0f} bytes are needed at a time, and the cache may hold "
                 f"{self.address.cache_bytes:,}: raise cache_bytes (--cache-bytes)"
             )
+
+    def check_ranges(self) -> None:
+        """Raise StoreError where the store sends no ranges of files."""
+        with contextlib.suppress(FileNotFoundError):
+            self.store.range(self._manifest["shards"][0]["tar"], 0, 1)
 
     def bring(self, tar: str, offset: int, length: int) -> None:
         """Fetch bytes of a shard, and wait for them. Raises StoreError."""

@@ -105,6 +105,7 @@ def _verify(
     opened = Pack(path) if isinstance(path, str) and is_url(path) else path if isinstance(path, Pack) else None
     if opened is not None and opened.remote is not None:
         opened.remote.files()
+        opened.remote.check_ranges()
     root = Path(path) if opened is None else opened.path  # type: ignore[arg-type]
     pack = _opened(root, opened, found) if how.share is None else opened or Pack(root)
     tasks = how.chosen(range(len(pack.shards) + len(_foreign(pack))))

@@ -5,6 +5,8 @@ CACHE/used                   two int64: whether a change is under way; units tha
 CACHE/PACK/EDITION/NAME      metadata of a pack, whole files
 CACHE/PACK/EDITION/NAME.tar  a sparse file of the shard's size; holes where nothing was fetched
 CACHE/PACK/EDITION/NAME.tar.units   a byte for each unit of it, see ABSENT and the others
+CACHE/PACK/EDITION/index.arrow         of a large pack: sparse too, with such a table
+CACHE/PACK/EDITION/index.arrow.checks  the CRC32 of each unit of it that is there
 
 Nothing here outlives a crash in a harmful way: locks end with their process, a change that was cut off has the units
 counted anew, units that a dead process had reserved are dropped when room is needed, and what power loss has emptied
@@ -21,70 +23,151 @@ import mmap
 import os
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import PackError
 
 UNIT = 16 << 10  # bytes
-# Of a unit: not there; there, and used in this epoch; there, and not used; being fetched; there for a coming sample.
-ABSENT, USED, KEPT, RESERVED, NEEDED = 0, 1, 2, 254, 255
-_TABLE = ".units"
+# Of a unit: not there; there, and used in this epoch; there, and not used; there for good; being fetched; there for a
+# coming sample.
+ABSENT, USED, KEPT, FIXED, RESERVED, NEEDED = 0, 1, 2, 3, 254, 255
+_TABLE, _CHECKS = ".units", ".checks"
 _OLD_S = 3600  # packs that nobody has opened or begun an epoch of for so long are dropped first
 _DEAD_S = 120  # what a process has reserved for so long it does not fetch any more
+_KEPT_FILES = 128  # that a process keeps open for writing; many shards are opened for each write
 _SHARE = 64  # one part in so many of the bound is dropped at a time
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Blocks:
-    """A shard's sparse file and the table of its units.
+class _OpenFile:
+    """A file that is open for writing, and closed with the last reference. Raises OSError."""
 
-    pins: how often samples to come in this process need each unit, (units,) uint16.
+    def __init__(self, path: Path):
+        self.number = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "number"):
+            os.close(self.number)
+
+
+class Blocks:
+    """A sparse file of a pack and the table of its units.
+
+    pins: how often samples to come in this process need each unit, (units,) uint16. fetching: which ones a thread of
+    this process fetches.
+    checked: of a file whose bytes nothing else checks: each unit has its CRC32 here, which `has` compares when it
+        meets the unit for the first time. What it fetches stays.
     """
 
-    def __init__(self, cache: Cache, path: Path, size: int):
+    def __init__(self, cache: Cache, path: Path, size: int, checked: bool = False):
         self.cache, self.path, self.size = cache, path, size
         count = -(-size // UNIT)
-        table = path.with_name(path.name + _TABLE)
+        tables = [(path.with_name(path.name + _TABLE), count)]
+        if checked:
+            tables.append((path.with_name(path.name + _CHECKS), 4 * count))
         with cache.locked():
-            _grow(path, size)
-            if not table.exists():
-                _grow(table, count)
-                cache.add(units_of(count))
-        if table.stat().st_size != count or path.stat().st_size != size:
-            raise PackError(f"{path} in the cache has another size than the shard: delete {path.parent}")
-        self.units = _mapped(table, np.uint8)
+            for table, table_size in tables:
+                if not table.exists():
+                    _grow(table, table_size)
+                    cache.add(units_of(table_size))
+            self._map, self.units = _mapped(tables[0][0], np.uint8)
+            self.make_anew()
+            _grow(path, size)  # where it was cut; what is missing then has other checks
+        for file, file_size in [(path, size), *tables]:
+            if file.stat().st_size != file_size:
+                raise PackError(f"{file} in the cache has another size than the pack's: delete {path.parent}")
+        self._checks = _mapped(tables[1][0], np.uint32)[1] if checked else None
+        self._unseen = np.ones(count if checked else 0, bool)  # not compared yet
         self.pins = np.zeros(count, np.uint16)
+        self.fetching = np.zeros(count, bool)
+        self._file: _OpenFile | None = None
         self._pinning = threading.Lock()
         self.reserved = np.zeros(0, np.int64), time.monotonic()  # by others, as seen then
 
     def unit_range(self, offset: int, length: int) -> tuple[int, int]:
         """Return the first unit of these bytes and the one after the last."""
-        begin, end = max(0, offset), min(self.size, offset + length)
-        return begin // UNIT, max(begin // UNIT, -(-end // UNIT))
+        begin, end = max(0, offset) // UNIT, -(-(offset + length) // UNIT)
+        return begin, max(begin, min(end, len(self.units)))
 
     def pin(self, first: int, end: int, times: int) -> None:
         """Count samples that need these units."""
         with self._pinning:
             self.pins[first:end] += np.uint16(times % 65536)
 
+    @property
+    def there(self) -> int:
+        """What a unit becomes that was fetched."""
+        return NEEDED if self._checks is None else FIXED
+
     def has(self, first: int, end: int) -> bool:
+        """Return True where all of these units are there."""
+        units = self._map[first:end]
+        if ABSENT in units or RESERVED in units:
+            return False
+        return self._checks is None or self._is_as_fetched(first, end)
+
+    def _is_as_fetched(self, first: int, end: int) -> bool:
+        """Compare units with their checks. Power loss may have emptied those that another process has fetched."""
+        places = np.flatnonzero(self._unseen[first:end]) + first
+        if not len(places):
+            return True
+        assert self._checks is not None
+        with open(self.path, "rb") as file:
+            found = [zlib.crc32(os.pread(file.fileno(), UNIT, place * UNIT)) for place in places.tolist()]
+        right = self._checks[places] == found
+        self._unseen[places[right]] = False
+        self.units[places[~right]] = RESERVED  # by nobody who lives: it is fetched anew, and counts already
+        return bool(right.all())
+
+    def let_go(self, first: int, end: int, used: bool, times: int) -> None:
+        """Count samples that need these units no more. used: nor does anybody in this epoch. With the cache's lock."""
+        self.pin(first, end, -times)
+        pins, state = self.pins[first:end], self._map[first:end]
+        if used and not pins.any() and not (ABSENT in state or FIXED in state or RESERVED in state):
+            self._map[first:end] = bytes([USED]) * len(state)
+            return
         units = self.units[first:end]
-        return bool(((units != ABSENT) & (units != RESERVED)).all())
+        units[(units == NEEDED) & (pins == 0)] = KEPT
+        if used:
+            units[(units == KEPT) & (pins == 0)] = USED
 
     def write(self, first: int, content: bytes | memoryview) -> None:
         """Write bytes that begin with a unit. Raises OSError."""
         view, offset = memoryview(content), first * UNIT
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            while view:
-                done = os.pwrite(descriptor, view, offset)
-                view, offset = view[done:], offset + done
-        finally:
-            os.close(descriptor)
+        file = self._file
+        if file is None:
+            file = _OpenFile(self.path)
+            if len(self.cache.blocks) < _KEPT_FILES:
+                self._file = file
+        while view:
+            done = os.pwrite(file.number, view, offset)
+            view, offset = view[done:], offset + done
+        if self._checks is not None:
+            whole = memoryview(content)
+            for place, begin in enumerate(range(0, len(whole), UNIT)):
+                self._checks[first + place] = zlib.crc32(whole[begin : begin + UNIT])
+
+    def is_linked(self) -> bool:
+        """Return False where the file that `write` writes to was deleted."""
+        return self.path.exists() if self._file is None else os.fstat(self._file.number).st_nlink > 0
+
+    def make_anew(self) -> None:
+        """Make the file again where somebody has deleted it, with nothing in it. Raises FileNotFoundError where its
+        folder is gone too."""
+        with self.cache.locked():
+            self._file = None
+            if self.path.exists():
+                return
+            _grow(self.path, self.size)
+            lost = np.flatnonzero((self.units != ABSENT) & (self.units != RESERVED))
+            self.units[lost] = ABSENT
+            self.cache.add(-len(lost))
 
     def in_flight(self) -> np.ndarray:
         """Return the units that somebody seems to fetch: those that were not reserved for _DEAD_S already."""
@@ -133,7 +216,7 @@ class Cache:
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             with self._held():
                 _grow(root / "used", 16)
-                self._used = _mapped(root / "used", np.int64)
+                self._used = _mapped(root / "used", np.int64)[1]
                 self._used[0] = 1  # the first change counts anew, whatever stands there
                 _punch(self._lock, 0, UNIT)  # shows now whether it can
         except OSError as error:
@@ -188,12 +271,15 @@ class Cache:
     def used_bytes(self) -> int:
         return int(self._used[1]) * UNIT
 
-    def open(self, path: Path, size: int) -> Blocks:
-        """Return the blocks of a shard, its files made where they are missing."""
+    def open(self, path: Path, size: int, checked: bool = False) -> Blocks:
+        """Return the blocks of a file, made where it is missing."""
         with self._thread:
             found = self.blocks.get(path)
-            if found is None or not path.exists():
-                found = self.blocks[path] = Blocks(self, path, size)
+            if found is None:
+                checked = checked or path.with_name(path.name + _CHECKS).exists()
+                found = self.blocks[path] = Blocks(self, path, size, checked)
+            elif not path.exists():
+                found.make_anew()
             return found
 
     def reserve(self, blocks: Blocks, first: int, end: int, *, urgent: bool = False) -> bool:
@@ -218,7 +304,7 @@ class Cache:
             units = blocks.units[first:end]
             if fetched:
                 lost = np.flatnonzero(units == ABSENT) + first  # somebody needed the room meanwhile
-                units[units == RESERVED] = NEEDED
+                units[units == RESERVED] = blocks.there
                 blocks.drop(lost)
                 self.add(len(lost))
             else:
@@ -284,6 +370,15 @@ class Cache:
             folder.rmdir()
             self.add(-before)
 
+    def forget_file(self, path: Path) -> None:
+        """Delete a file of metadata with all that it counts for, where it is there."""
+        with self.locked():
+            for file in (path, *(path.with_name(path.name + suffix) for suffix in (_TABLE, _CHECKS))):
+                if file.exists():
+                    self.add(-_counted_for(file))
+                    file.unlink()
+            self.blocks.pop(path, None)
+
     def _tables(self) -> list[Path]:
         return list(self.root.glob(f"*/*/*{_TABLE}"))
 
@@ -306,15 +401,21 @@ def _touched(folder: Path) -> float:
 
 def _counted_in(folder: Path) -> int:
     """Return the units that count for a folder: of shards what is there, of other files their size."""
-    found = 0
-    for path in folder.rglob("*"):
-        if not path.is_file() or path.with_name(path.name + _TABLE).exists():
-            continue
-        size = path.stat().st_size
-        found += units_of(size)
-        if path.name.endswith(_TABLE) and size:
-            found += int(np.count_nonzero(_mapped(path, np.uint8)))
-    return found
+    return sum(_counted_for(path) for path in folder.rglob("*") if path.is_file())
+
+
+def _counted_for(path: Path) -> int:
+    """Return the units that count for a file: a sparse one's with its table."""
+    if is_sparse(path):
+        return 0
+    size = path.stat().st_size
+    there = int(np.count_nonzero(_mapped(path, np.uint8)[1])) if path.name.endswith(_TABLE) else 0
+    return units_of(size) + there
+
+
+def is_sparse(path: Path) -> bool:
+    """Return whether a file has a table of the units that are there."""
+    return path.with_name(path.name + _TABLE).exists()
 
 
 def units_of(size: int) -> int:
@@ -332,11 +433,13 @@ def _grow(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-def _mapped(path: Path, type: type) -> np.ndarray:
+def _mapped(path: Path, type: type) -> tuple[Any, np.ndarray]:
+    """Map a file; return the mapping, whose short slices are faster, and the same as an array."""
     with open(path, "rb+") as file:
         if not os.fstat(file.fileno()).st_size:
-            return np.zeros(0, type)
-        return np.frombuffer(mmap.mmap(file.fileno(), 0), type)
+            return b"", np.zeros(0, type)
+        mapped = mmap.mmap(file.fileno(), 0)
+        return mapped, np.frombuffer(mapped, type)
 
 
 def _punch(descriptor: int, offset: int, length: int) -> None:

@@ -11,15 +11,17 @@ import math
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from .cache import ABSENT, KEPT, NEEDED, RESERVED, UNIT, USED, Blocks, Cache
+from .cache import ABSENT, RESERVED, UNIT, Blocks, Cache
 from .store import Store, StoreError
 
-MOST_THREADS = 32
+MOST_THREADS, _LEAST_THREADS = 32, 4
+_INTERPRETER_S = 0.25e-3  # of the interpreter's lock, for a piece
 BLOCK_UNITS = (8 << 20) // UNIT  # of a request, at the most
 _GAP_UNITS = 4  # between units that are needed: cheaper to read than to ask twice
 _RECORD_BY_RECORD = 4  # calls of `announce` at the start, whose samples are waited for
@@ -27,20 +29,24 @@ _PINNED_SHARE = 2  # one part in so many of the bound is for samples to come
 _URGENT_S = 0.5  # waited for
 _OTHERS_S = 2.0  # so long another process may take for what it has reserved
 _POLL_S = 0.05
+_AT_A_TIME = 8  # pieces that a thread takes together
+_LOOKED_AT = 64  # for them
+_OTHER_THREADS_S = 0.01  # after which to look again for what another thread fetches
+_SETTLED_S = 0.02  # so long pieces that came may wait until others of their thread have come
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STUCK_S = 20.0  # without room: longer than a loaded machine takes for a batch
 _EXIT_S = 2.0
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Bytes of a shard that one sample needs. name: of the object. record: for messages."""
+class Piece(NamedTuple):
+    """Bytes of a file that one sample needs. name: of the object. record: for messages. etag: that it must have."""
 
     blocks: Blocks
     name: str
     first: int
     end: int  # in units
     record: int = -1
+    etag: str | None = None
 
 
 class PieceError(StoreError):
@@ -61,6 +67,7 @@ class Awaited:
         self.asked = 0  # pieces that are queued or being fetched
         self.stuck_since = math.inf  # there is no room, though all was dropped that nobody waits for
         self.pins = 0  # of each piece, which stays in the cache: one; two where somebody waits
+        self.then: Callable[[], None] | None = None  # called once, by any thread, when all of it is there
 
     @property
     def ready(self) -> bool:
@@ -87,6 +94,30 @@ class Awaited:
             self._fetcher.dropped.append((self.pieces, self.pins))
 
 
+@dataclass
+class _Asked:
+    """A piece that a thread fetches. number, alone: as it was queued. run: the units that nobody else is to fetch.
+    units: those that are fetched. again: it has to be fetched once more."""
+
+    number: int
+    piece: Piece
+    coming: Awaited
+    alone: bool
+    run: tuple[int, int]
+    units: tuple[int, int]
+    reserved: bool = False
+    again: bool = False
+    full_before: int = 0  # how often the disk was, when room was reserved
+    error: Exception | None = None
+
+    def attempt(self, call: Callable[[_Asked], None]) -> None:
+        """Call, and keep what it raises."""
+        try:
+            call(self)
+        except Exception as error:
+            self.error = error
+
+
 class Fetcher:
     """Fetches pieces of one pack's shards, on threads that start when they are needed.
 
@@ -110,17 +141,29 @@ class Fetcher:
         self._threads: list[threading.Thread] = []
         self._stopping = False
         atexit.register(_stop, weakref.ref(self))
-        self._fetching: set[tuple[int, int]] = set()  # (id of blocks, unit)
         self._reserved: dict[tuple[int, int], float] = {}  # by another process, since when
 
-    def announce(self, pieces: Sequence[Piece]) -> Awaited:
-        """Begin to fetch what is missing. Keep what this returns until the pieces were used."""
+    def announce(self, pieces: Sequence[Piece], then: Callable[[], None] | None = None) -> Awaited:
+        """Begin to fetch what is missing. Keep what this returns until the pieces were used.
+
+        then: called once, by any thread, when all of it is there. Such pieces are no samples'.
+        """
         self._let_go_dropped()
         coming = Awaited(self, list(pieces))
+        coming.then = then
         with self._lock:
             self._waiting.append(weakref.ref(coming))
             self._begin_waiting()
+        self._call_then(coming)
         return coming
+
+    def _call_then(self, coming: Awaited) -> None:
+        if coming.then is None or coming.left or coming.errors or not coming.ready:
+            return
+        with self._lock:
+            then, coming.then = coming.then, None
+        if then is not None:
+            then()
 
     def _begin_waiting(self) -> None:
         """Begin with as many announcements as the cache has room for beside what it keeps."""
@@ -136,7 +179,7 @@ class Fetcher:
         missing = [piece for piece in coming.pieces if not piece.blocks.has(piece.first, piece.end)]
         self.misses += len(missing)
         self.hits += len(coming.pieces) - len(missing)
-        self._begun += 1
+        self._begun += coming.then is None
         self._ask(missing, coming, self._begun <= _RECORD_BY_RECORD)
 
     def ask_again(self, coming: Awaited) -> None:
@@ -176,12 +219,8 @@ class Fetcher:
     def let_go(self, pieces: list[Piece], used: bool, times: int) -> None:
         with self.cache.locked(), self._lock:
             for piece in pieces if times else ():
-                pins, units = piece.blocks.pins[piece.first : piece.end], piece.blocks.units[piece.first : piece.end]
-                piece.blocks.pin(piece.first, piece.end, -times)
+                piece.blocks.let_go(piece.first, piece.end, used, times)
                 self.cache.pinned -= times * (piece.end - piece.first)
-                units[(units == NEEDED) & (pins == 0)] = KEPT
-                if used:
-                    units[(units == KEPT) & (pins == 0)] = USED
             self._begin_waiting()
             self._work.notify_all()
 
@@ -192,12 +231,18 @@ class Fetcher:
 
     def fetch_now(self, piece: Piece) -> None:
         """Fetch a piece anew in this thread, whatever is there. Raises StoreError, FileNotFoundError."""
+        blocks, first, end = piece.blocks, piece.first, piece.end
         with self.cache.locked():
-            units = piece.blocks.units[piece.first : piece.end]
-            piece.blocks.drop(np.flatnonzero(units != ABSENT) + piece.first)
-            if not self.cache.reserve(piece.blocks, piece.first, piece.end):
-                raise StoreError(f"{piece.name}: the cache has no room for {(piece.end - piece.first) * UNIT:,} bytes")
-            self._bring(piece, piece.first, piece.end)
+            self._make_anew(blocks)
+            blocks.drop(np.flatnonzero(blocks.units[first:end] != ABSENT) + first)
+            if not self.cache.reserve(blocks, first, end):
+                raise StoreError(f"{piece.name}: the cache has no room for {(end - first) * UNIT:,} bytes")
+            fetched = False
+            try:
+                self._bring(piece, first, end)
+                fetched = True
+            finally:
+                self.cache.settle(blocks, first, end, fetched=fetched)
 
     def stop(self, wait_s: float) -> None:
         """End the threads, as soon as their requests have."""
@@ -212,10 +257,19 @@ class Fetcher:
         coming.asked += len(pieces)
         for piece in pieces:
             heapq.heappush(self._queue, (0.0, next(self._numbers), piece, coming, alone))
-        for _ in range(min(len(self._queue) - self._idle, MOST_THREADS - len(self._threads))):
+        self._start_threads()
+        self._work.notify(len(pieces))
+
+    def _start_threads(self) -> None:
+        """Start as many threads as there is work for, and as the store's answers take time.
+
+        More threads than the time of an answer over that which each of them holds the interpreter's lock for it would
+        wait for that lock.
+        """
+        most = int(min(MOST_THREADS, max(_LEAST_THREADS, min(self.store.answered_s) / _INTERPRETER_S)))
+        for _ in range(min(len(self._queue) - self._idle, most - len(self._threads))):
             self._threads.append(threading.Thread(target=self._run, name="pass-loader-fetch", daemon=True))
             self._threads[-1].start()
-        self._work.notify(len(pieces))
 
     def _run(self) -> None:
         while True:
@@ -229,29 +283,35 @@ class Fetcher:
                     self._idle -= 1
                 if self._stopping:
                     return
-                _, number, piece, coming, alone = heapq.heappop(self._queue)
-                run = None if coming.left else self._run_of(piece, alone)
-                if run is None:
-                    coming.asked -= 1
-                    self._arrived.notify_all()
-                    continue
-                units = self._units(piece.blocks, run)
-                if not self._fetching.isdisjoint(units):
-                    heapq.heappush(self._queue, (time.monotonic() + 0.01, number, piece, coming, alone))
-                    continue
-                self._fetching |= units
-            try:
-                later = self._fetch(piece, run, coming)
-            except Exception as error:
-                coming.errors.append(PieceError(piece.record, str(error)))
-                later = None
-            with self._lock:
-                self._fetching -= units
-                if later is None:
-                    coming.asked -= 1
-                else:
-                    heapq.heappush(self._queue, (time.monotonic() + later, number, piece, coming, alone))
+                parts, there = self._take()
+            for coming in there:
+                self._call_then(coming)
+            if parts:
+                self._fetch(parts)
+
+    def _take(self) -> tuple[list[_Asked], list[Awaited]]:
+        """Take pieces from the queue that this thread fetches, one after another. Few where the queue is short: other
+        threads are to have some. Returns also for whom one was there already."""
+        most = max(1, min(_AT_A_TIME, len(self._queue) // MOST_THREADS))
+        parts: list[_Asked] = []
+        there: list[Awaited] = []
+        now = time.monotonic()
+        for _ in range(_LOOKED_AT):  # with the lock, which who settles what others fetch needs
+            if not self._queue or len(parts) == most or self._queue[0][0] > now:
+                break
+            _, number, piece, coming, alone = heapq.heappop(self._queue)
+            run = None if coming.left else self._run_of(piece, alone)
+            if run is None:
+                coming.asked -= 1
                 self._arrived.notify_all()
+                there.append(coming)
+            elif piece.blocks.fetching[slice(*run)].any():
+                heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, alone))
+            else:
+                piece.blocks.fetching[slice(*run)] = True
+                parts.append(_Asked(number, piece, coming, alone, run, run))
+                most = 1 if alone else most
+        return parts, there
 
     def _run_of(self, piece: Piece, alone: bool) -> tuple[int, int] | None:
         """Return which units to fetch for a piece: those that it lacks, and neighbours in its block of 8 MiB that other
@@ -273,30 +333,76 @@ class Fetcher:
         end += _reach(after, pins[end:until] > 0, self._gap)
         return first, end
 
-    def _units(self, blocks: Blocks, run: tuple[int, int]) -> set[tuple[int, int]]:
-        return {(id(blocks), unit) for unit in range(*run)}
-
-    def _fetch(self, piece: Piece, run: tuple[int, int], coming: Awaited) -> float | None:
-        """Fetch units. Returns the seconds after which to look again, where that is not possible now."""
+    def _fetch(self, parts: list[_Asked]) -> None:
+        """Fetch parts one after another. The cache's lock is taken for several together where they come fast."""
         self._let_go_dropped()
-        first, end = run
+        with self.cache.locked():
+            for part in parts:
+                part.full_before = self.cache.full
+                part.attempt(self._reserve)
+        self._settle([part for part in parts if not part.reserved])
+        done: list[_Asked] = []
+        since = time.monotonic()
+        for part in (part for part in parts if part.reserved):
+            part.attempt(self._bring_part)
+            done.append(part)
+            if time.monotonic() - since > _SETTLED_S:
+                self._settle(done)
+                done, since = [], time.monotonic()
+        self._settle(done)
+
+    def _bring_part(self, part: _Asked) -> None:
+        self._bring(part.piece, *part.units)
+
+    def _reserve(self, part: _Asked) -> None:
+        """Reserve room for a part, or for what its piece alone needs. With the cache's lock."""
+        piece, coming, (first, end) = part.piece, part.coming, part.run
         if (piece.blocks.units[first:end] == RESERVED).all() and not self._is_stale(piece.blocks, first):
-            return _POLL_S  # another process is about it
-        seen = self.cache.full
+            return  # another process is about it
         if not self.cache.reserve(piece.blocks, first, end):
-            first, end = piece.first, piece.end
+            part.units = first, end = piece.first, piece.end
             if not self.cache.reserve(piece.blocks, first, end, urgent=coming.pins > 1):
                 self._note_stuck(coming)
-                return _POLL_S  # until samples are done with
-        try:
-            self._bring(piece, first, end)
-        except OSError as error:
-            if isinstance(error, StoreError) or error.errno not in _NO_SPACE:
-                raise
-            self._disk_is_full(end - first, coming, seen)
-            return _POLL_S
-        coming.stuck_since = math.inf
-        return None
+                return  # until samples are done with
+        part.reserved = True
+
+    def _settle(self, parts: list[_Asked]) -> None:
+        """Mark what came as there, and say so to those who wait."""
+        if not parts:
+            return
+        with self.cache.locked():
+            for part in parts:
+                if part.reserved:
+                    self._settle_one(part)
+        with self._lock:
+            for part in parts:
+                part.piece.blocks.fetching[slice(*part.run)] = False
+                if part.error is not None:
+                    part.coming.errors.append(PieceError(part.piece.record, str(part.error)))
+                elif part.again or not part.reserved:
+                    later = time.monotonic() + _POLL_S
+                    heapq.heappush(self._queue, (later, part.number, part.piece, part.coming, part.alone))
+                    continue
+                else:
+                    part.coming.stuck_since = math.inf
+                part.coming.asked -= 1
+            self._start_threads()
+            self._arrived.notify_all()
+        for part in parts:
+            self._call_then(part.coming)
+
+    def _settle_one(self, part: _Asked) -> None:
+        blocks, error = part.piece.blocks, part.error
+        full = isinstance(error, OSError) and not isinstance(error, StoreError) and error.errno in _NO_SPACE
+        gone = error is None and not blocks.is_linked()  # somebody has deleted the file that was written to
+        self.cache.settle(blocks, *part.units, fetched=error is None and not gone)
+        if gone:
+            part.attempt(lambda part: self._make_anew(part.piece.blocks))
+        if full:
+            part.error = None
+            self._lower_bound(part)
+            part.attempt(lambda part: self._note_stuck(part.coming))
+        part.again = gone or full
 
     def _note_stuck(self, coming: Awaited) -> None:
         """Raise StoreError where somebody waits, and there has been no room for long."""
@@ -317,32 +423,30 @@ class Fetcher:
             return time.monotonic() - since > _OTHERS_S
 
     def _bring(self, piece: Piece, first: int, end: int) -> None:
-        blocks = piece.blocks
-        fetched = False
+        """Fetch units and write them. Raises OSError."""
+        content = self.store.range(piece.name, first * UNIT, min(end * UNIT, piece.blocks.size), piece.etag)
         try:
-            content = self.store.range(piece.name, first * UNIT, min(end * UNIT, blocks.size))
-            try:
-                blocks.write(first, content)
-            except FileNotFoundError:
-                raise StoreError(
-                    f"the cache folder {self.cache.root} was deleted while it was in use: start the job again"
-                ) from None
-            fetched = True
-        finally:
-            self.cache.settle(blocks, first, end, fetched=fetched)
+            piece.blocks.write(first, content)
+        except FileNotFoundError:
+            self._make_anew(piece.blocks)
+            piece.blocks.write(first, content)
 
-    def _disk_is_full(self, units: int, coming: Awaited, seen: int) -> None:
-        """Lower the bound to what the disk has room for. Raises StoreError where that is too little.
+    def _make_anew(self, blocks: Blocks) -> None:
+        try:
+            blocks.make_anew()
+        except FileNotFoundError:
+            raise StoreError(
+                f"the cache folder {self.cache.root} was deleted while it was in use: start the job again"
+            ) from None
 
-        seen: how often the disk was full when the room was reserved: another thread may have lowered the bound since.
-        """
-        cache = self.cache
-        with cache.locked():
-            if cache.full == seen:
-                cache.full += 1
-                cache.limit = min(cache.limit, cache.used_bytes)
-                cache.shrink(units, 2 * units, coming.pins > 1)
-        self._note_stuck(coming)
+    def _lower_bound(self, part: _Asked) -> None:
+        """Lower the bound to what the disk has room for, unless another thread has since this part was reserved. With
+        the cache's lock."""
+        cache, (first, end) = self.cache, part.units
+        if cache.full == part.full_before:
+            cache.full += 1
+            cache.limit = min(cache.limit, cache.used_bytes)
+            cache.shrink(end - first, 2 * (end - first), part.coming.pins > 1)
 
 
 def _reach(absent: np.ndarray, wanted: np.ndarray, gap: int) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import random
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -43,12 +45,14 @@ class Unchanged(Exception):
 class Store:
     """The objects below one URL. May be called by any number of threads.
 
-    requests, bytes: of objects and ranges that were read, since the start. retries: attempts that failed.
+    requests, bytes: of objects and ranges that were read, since the start. retries: attempts that failed. answered_s:
+    how long the last answers took.
     """
 
     def __init__(self, address: Address):
         self.address = address
         self.requests = self.bytes = self.retries = 0
+        self.answered_s: deque[float] = deque([math.inf], maxlen=32)
         self._count = threading.Lock()
         self._opened: Any = None
         self._obstore()
@@ -69,11 +73,22 @@ class Store:
         self._note(len(content))
         return content, etag
 
-    def range(self, name: str, begin: int, end: int) -> Any:
-        """Return the bytes from `begin` to `end` of an object, as a buffer. Raises FileNotFoundError, StoreError."""
+    def about(self, name: str) -> tuple[int, str | None]:
+        """Return an object's size in bytes and its ETag. Raises FileNotFoundError, StoreError."""
+        found = self._tried(name, lambda obstore, store: obstore.get(store, name, options={"range": (0, 1)}).meta)
+        return found["size"], found.get("e_tag")
+
+    def range(self, name: str, begin: int, end: int, etag: str | None = None) -> Any:
+        """Return the bytes from `begin` to `end` of an object, as a buffer.
+
+        etag: that the object must have. Raises FileNotFoundError, StoreError; Changed where it has another one.
+        """
 
         def read(obstore: Any, store: Any) -> Any:
-            content = obstore.get_range(store, name, start=begin, end=end)
+            if etag is None:
+                content = obstore.get_range(store, name, start=begin, end=end)
+            else:
+                content = obstore.get(store, name, options={"range": (begin, end), "if_match": etag}).bytes()
             _check_length(content, end - begin)
             return content
 
@@ -93,8 +108,11 @@ class Store:
         pause, renewed = _FIRST_PAUSE_S, False
         for attempt in range(1, ATTEMPTS + 1):
             store = self._store(obstore)
+            began = time.monotonic()
             try:
-                return ask(obstore, store)
+                answer = ask(obstore, store)
+                self.answered_s.append(time.monotonic() - began)
+                return answer
             except errors.NotModifiedError:
                 raise Unchanged from None
             except (errors.PreconditionError, errors.AlreadyExistsError):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 FAULTS = ("429", "503", "500", "cut", "short", "wrong", "stall", "reset")
 _STALL_S = 1.0  # longer than the time-outs of the tests
@@ -21,6 +22,7 @@ class ObjectServer(ThreadingHTTPServer):
     """Serves a folder on loopback.
 
     delay_s: before each answer. faults: of this share of the GETs one of `kinds` goes wrong, drawn by `seed`.
+    token: that requests have to have in the header of S3's temporary credentials, else they are refused.
     requests, sent: counts of GETs, and bytes of files in their bodies. faulty: of GETs that went wrong, by kind.
     """
 
@@ -33,6 +35,7 @@ class ObjectServer(ThreadingHTTPServer):
         self.delay_s = 0.0
         self.faults, self.kinds = 0.0, [*FAULTS]
         self.drawn = random.Random(0)
+        self.token: str | None = None
         self.ranges = True  # False: it sends whole files alone
         self.requests = self.sent = 0
         self.faulty: dict[str, int] = {}
@@ -72,10 +75,12 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self.close_connection = True
             return
+        if server.token not in (None, self.headers.get("x-amz-security-token")):
+            return self._refuse(403)
         if fault in ("429", "503", "500"):
             return self._refuse(int(fault))
         try:
-            file = open(server.root / self.path.lstrip("/"), "rb")  # noqa: SIM115
+            file = open(server.root / unquote(self.path).lstrip("/"), "rb")  # noqa: SIM115
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return self._refuse(404)
         with file:
@@ -83,6 +88,8 @@ class _Handler(BaseHTTPRequestHandler):
             etag = f'"{status.st_ino:x}-{status.st_mtime_ns:x}"'
             if self.headers.get("If-None-Match") == etag:
                 return self._refuse(304)
+            if self.headers.get("If-Match") not in (None, etag):
+                return self._refuse(412)
             size, begin, end = status.st_size, 0, status.st_size
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "") if server.ranges else "")
             if wanted:

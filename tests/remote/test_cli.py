@@ -77,6 +77,27 @@ def test_fetch_serves_without_a_network(
     assert digest(ShardDataset(url, RECIPE, cache=cache)) == digest(ShardDataset(pack, RECIPE))
 
 
+def test_verify_a_server_without_ranges(
+    pack: Path, server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Kills: the same line for every shard."""
+    server.ranges = False
+    assert len(Pack(pack).shards) > 1
+    assert main(["verify", server.url + "pack", "--cache", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    assert said.count("the server sends no ranges of files") == 1 and "1 problems" in said
+
+
+def test_diff_and_locate(pack: Path, server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = Pack(pack).all_ids().to_pylist()
+    (tmp_path / "new.csv").write_text("hash\n" + "\n".join(ids[5:]) + "\n")
+    url = server.url + "pack"
+    assert main(["diff", url, str(tmp_path / "new.csv"), "--cache", str(tmp_path / "cache")]) == 0
+    assert capsys.readouterr().out.split() == ids[:5]
+    assert main(["locate", url, str(tmp_path)]) == 1
+    assert "a pack in a store refers to no tars of this machine" in capsys.readouterr().err
+
+
 def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["info", "ftp://server/pack"], "packs are read from s3://"),

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from pass_loader.remote.store import StoreError
 from ..helpers.corpus import jpeg, noise
 from ..helpers.object_server import FAULTS, ObjectServer, serving
 from ..helpers.packs import flip_a_bit
+from ..helpers.recipes import WITH_HEATMAPS
 from ..helpers.remote import RECIPE, digest, digest_of
 from ..helpers.trees import write_tree
 from ..helpers.trials import trials
@@ -134,6 +136,22 @@ def test_companions(companion_packs: tuple[Path, Path], tmp_path: Path) -> None:
         local = ShardDataset(originals, recipe, companions=others)
         for mine, theirs in zip(DataLoader(remote, 4, shuffle=True), DataLoader(local, 4, shuffle=True)):
             assert _equal(mine, theirs)
+
+
+def test_heatmaps(heatmap_packs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Kills: a heatmap that is read before it is there."""
+    recipe = WITH_HEATMAPS
+    pictures, heatmaps = heatmap_packs
+    local = ShardDataset(pictures, recipe, heatmaps=heatmaps)
+    with serving(tmp_path / "served") as server:
+        for path, name in ((pictures, "pictures"), (heatmaps, "heatmaps")):
+            shutil.copytree(path, tmp_path / "served" / name)
+        for there in (server.url + "pictures", pictures):  # also heatmaps alone in a store
+            cache = {"cache": tmp_path / "cache"} if there is not pictures else {}
+            beside = Pack(server.url + "heatmaps", cache=tmp_path / "cache")
+            dataset = ShardDataset(there, recipe, heatmaps=beside, **cache)
+            for mine, theirs in zip(DataLoader(dataset, 4, shuffle=True), DataLoader(local, 4, shuffle=True)):
+                assert _equal(mine, theirs)
 
 
 def test_removals_come_with_the_next_epoch(pack: Path, tmp_path: Path) -> None:
@@ -330,6 +348,47 @@ def test_small_units_of_large_packs_are_read_together(tmp_path: Path, monkeypatc
         assert 3 <= len(ranges) < 300, "of 400 records"
         sizes = [int(end) - int(begin) + 1 for begin, end in (wanted[6:].split("-") for wanted in ranges)]
         assert max(sizes) >= 8 * caches.UNIT
+
+
+@pytest.mark.slow
+def test_a_shard_that_is_deleted_from_the_cache(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Also between two batches. Kills: an error without a way out; bytes of the file that is no more."""
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
+    local = digest(ShardDataset(pack, RECIPE), epochs=2)
+    loader = DataLoader(dataset, 4, shuffle=True, return_info=True, num_workers=2)
+    found = hashlib.sha256()
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        for views, labels, info in loader:
+            for tensor in (*views, labels, info["records"]):
+                found.update(tensor.numpy().tobytes())
+            for path in (tmp_path / "cache").rglob("*.tar"):
+                path.unlink()
+    assert found.hexdigest() == local
+    for path in (tmp_path / "cache").rglob("*.tar"):
+        path.unlink()
+    assert dataset.read(3) == ShardDataset(pack, RECIPE).read(3)
+    cache = dataset.pack.remote.cache
+    with cache.locked():
+        assert int(cache._used[1]) == cache._counted()
+
+
+@pytest.mark.slow
+def test_a_long_queue(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Kills: a thread that goes round and round in the queue while another one's units are on their way, and keeps the
+    lock that who lets go of samples waits for, with the cache's."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    used = opened.coming([22])
+    used.wait(30)
+    server.delay_s = 0.2
+    coming = [opened.coming([0] * 20_000), opened.coming(range(23))]
+    letting_go = threading.Thread(target=used.done, args=(True,), daemon=True)
+    letting_go.start()
+    letting_go.join(30)
+    assert not letting_go.is_alive()
+    for one in coming:
+        one.wait(30)
+        one.done(used=True)
 
 
 def test_a_cache_that_is_deleted_while_it_is_used(pack: Path, server: ObjectServer, tmp_path: Path) -> None:

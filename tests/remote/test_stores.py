@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader as TorchLoader
 
-from pass_loader import PackError, ShardDataset, ShardError
+from pass_loader import DataLoader, PackError, ShardDataset, ShardError
 from pass_loader.pack import Pack
 from pass_loader.pack.manifest import read_manifest, write_manifest
 from pass_loader.remote.address import Address, bytes_of, shown
@@ -117,6 +118,59 @@ def test_the_hub(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert Pack(url, cache=tmp_path / "cache").records == 23
         with pytest.raises(PackError, match="is not a pack"):
             Pack("hf://datasets/me/set@v2/pack/", cache=tmp_path / "cache")
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az", "s3"])
+def test_stand_ins(pack: Path, tmp_path: Path, scheme: str) -> None:
+    """Google's, Azure's and Amazon's requests, to a server that looks at their paths and ranges alone."""
+    (tmp_path / "account").mkdir()
+    (tmp_path / "account" / "box").symlink_to(pack.parent)
+    (tmp_path / "box").symlink_to(pack.parent)
+    with serving(tmp_path) as server:
+        place = server.url.rstrip("/")
+        options: dict[str, Any] = {
+            "gs": {"base_url": place, "skip_signature": True},
+            "az": {"endpoint": f"{place}/account", "account_name": "account", "account_key": "c2VjcmV0"},
+            "s3": {"endpoint": place, "access_key_id": "id", "secret_access_key": "secret", "region": "here"},
+        }[scheme]
+        url = f"{scheme}://box/pack"
+        dataset = ShardDataset(url, RECIPE, cache=tmp_path / "cache", storage_options=options)
+        assert digest(dataset) == digest(ShardDataset(pack, RECIPE))
+        assert any(ranges for _, ranges in server.log) and "/box/pack" in server.log[0][0]
+        with pytest.raises(PackError, match=f"{scheme}://box/none/ is not a pack"):
+            Pack(f"{scheme}://box/none", cache=tmp_path / "cache", storage_options=options)
+
+
+def test_credentials_that_expire(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """In the midst of an epoch. Kills: an error where new credentials are at hand; a wait for such as are refused."""
+    given: list[str] = []
+
+    def provider() -> dict[str, Any]:
+        given.append(f"token-{len(given)}")
+        return {"access_key_id": "id", "secret_access_key": "secret", "token": given[-1], "expires_at": None}
+
+    options = {"endpoint": server.url.rstrip("/"), "region": "here", "credential_provider": provider}
+    server.token = "token-0"
+    dataset = ShardDataset("s3://pack", RECIPE, cache=tmp_path, storage_options=options)
+    server.root = pack.parent
+    batches = iter(DataLoader(dataset, 4, shuffle=True, num_workers=1))
+    next(batches)
+    dataset.read(0)
+    server.token = f"token-{len(given)}"
+    remote = dataset.pack.remote
+    assert remote is not None
+    with remote.cache.locked():
+        for blocks in remote.cache.blocks.values():
+            blocks.drop(np.flatnonzero(blocks.units))
+    local = ShardDataset(pack, RECIPE)
+    assert [dataset.read(record) for record in range(23)] == [local.read(record) for record in range(23)]
+    assert len(given) >= 2
+    server.token = "another"
+    with remote.cache.locked():
+        for blocks in remote.cache.blocks.values():
+            blocks.drop(np.flatnonzero(blocks.units))
+    with pytest.raises(ShardError, match="access was denied.*give credentials by the usual environment variables"):
+        dataset.read(0)
 
 
 def test_a_server_without_ranges(pack: Path, server: ObjectServer, tmp_path: Path) -> None:

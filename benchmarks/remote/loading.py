@@ -1,0 +1,210 @@
+"""Loading from a web server on loopback, beside the server's own rate and beside a pack in a directory.
+
+python -m benchmarks.remote.loading [--rounds 5] [--write]
+
+Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or of what the server can send, whichever is
+less; with a full cache 0.98 of a directory; the cache never above its bound. The page cache holds the pack. Runs take
+turns, each in a process of its own; figures are medians, and a share is that of neighbours. `--write` puts the table
+into docs/where-packs-lie.md.
+
+Server, fetching and rendering share this machine's cores. One thread renders, so that the others are for them; with as
+many as there are cores, the share that is lost is what fetching takes from rendering.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ..pictures import write_pack
+from .server import serving
+
+PAGE = Path(__file__).parents[2] / "docs" / "where-packs-lie.md"
+BATCH = 32
+CONNECTIONS = 16
+RECIPES = ("dino", "evaluate")
+HEAD = (
+    "| recipe, threads | directory, samples/s | empty cache | full cache | kB/sample | CPU, ms/sample | first, ms | "
+    "first, empty, ms |"
+)
+
+
+def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None,
+               options: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
+    """Load an epoch. Returns samples, seconds from the first call on, those until the first batch, and counts."""
+    import torch
+
+    from pass_loader import DataLoader, ShardDataset, recipes
+
+    torch.set_num_threads(1)
+    began = time.perf_counter()
+    remote = {} if cache is None else {"cache": cache, "cache_bytes": cache_bytes or "50GB"}
+    dataset = ShardDataset(place, recipes.named(recipe), **remote)
+    opened = time.perf_counter()
+    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, rank=0, world_size=1, **options)
+    samples, first, most = 0, 0.0, 0
+    for batch in loader:
+        samples += len(batch[-1])
+        first = first or time.perf_counter()
+        if cache and cache_bytes and not samples // BATCH % 4:
+            most = max(most, disk_bytes(Path(cache)))
+    ended = time.perf_counter()
+    return {
+        "rate": samples / (ended - opened), "first_ms": 1000 * (first - began), "most_bytes": most,
+        "cpu_ms": 1000 * time.process_time() / samples, "remote": loader.stats()["remote"],
+    }  # fmt: skip
+
+
+def disk_bytes(cache: Path) -> int:
+    """Return what the disk gives to the shards in a cache."""
+    return sum(path.stat().st_blocks * 512 for path in cache.rglob("*.tar"))
+
+
+def in_a_process(place: str, recipe: str, threads: int, cache: Path | None = None, cache_bytes: int | None = None,
+                 **options: Any) -> dict[str, Any]:  # fmt: skip
+    """Return what `of_process` returns, from a process of its own."""
+    given = json.dumps([place, recipe, threads, str(cache) if cache else None, cache_bytes, options])
+    command = [sys.executable, "-m", "benchmarks.remote.loading", "--one", given]
+    return json.loads(subprocess.check_output(command, text=True))
+
+
+def received(url: str, ranges: list[tuple[str, int, int]]) -> float:
+    """Return the bytes a second at which ranges of files (name, begin, end) come over CONNECTIONS connections, as curl
+    would get them."""
+    host, port = url.split("/")[2].split(":")
+    left = iter(ranges)
+    guard = threading.Lock()
+
+    def read() -> None:
+        buffer = memoryview(bytearray(1 << 20))
+        with socket.create_connection((host, int(port))) as connection:
+            while True:
+                with guard:
+                    found = next(left, None)
+                if found is None:
+                    return
+                name, begin, end = found
+                connection.sendall(f"GET /{name} HTTP/1.1\r\nRange: bytes={begin}-{end - 1}\r\n\r\n".encode())
+                got = connection.recv_into(buffer)
+                missing = end - begin - (got - bytes(buffer[:got]).index(b"\r\n\r\n") - 4)
+                while missing:
+                    missing -= connection.recv_into(buffer, min(missing, len(buffer)))
+
+    began = time.perf_counter()
+    threads = [threading.Thread(target=read) for _ in range(CONNECTIONS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sum(end - begin for _, begin, end in ranges) / (time.perf_counter() - began)
+
+
+def server_rates(url: str, pack: Path) -> tuple[float, float]:
+    """Return the bytes a second of the server: in ranges of 8 MiB in order, and in records in a random order."""
+    import numpy as np
+
+    from pass_loader.pack import Pack
+
+    opened = Pack(pack)
+    columns = [opened.column(name).tolist() for name in ("shard", "offset", "length")]
+    names = [f"{pack.name}/{shard['tar']}" for shard in opened.shards]
+    records = [(names[shard], offset, offset + length) for shard, offset, length in zip(*columns)]
+    records = [records[place] for place in np.random.default_rng(0).permutation(len(records))]
+    step, large = 8 << 20, []
+    for name in names:
+        size = (pack.parent / name).stat().st_size
+        large += [(name, begin, min(size, begin + step)) for begin in range(0, size, step)]
+    return received(url, large), received(url, records)
+
+
+def shares(rounds: int, pack: Path, url: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
+    """Return the medians of so many rounds: a directory, an empty cache, a full one, in turns."""
+    found: dict[str, list[dict[str, Any]]] = {"directory": [], "empty": [], "full": []}
+    full, empty = folder / "full", folder / "empty"
+    in_a_process(url, recipe, threads, full)
+    for number in range(rounds):
+        turn = [*found][number % 3 :] + [*found][: number % 3]
+        for name in turn:
+            if name == "directory":
+                found[name].append(in_a_process(str(pack), recipe, threads))
+            else:
+                found[name].append(in_a_process(url, recipe, threads, full if name == "full" else empty))
+                shutil.rmtree(empty, ignore_errors=True)
+    shutil.rmtree(full)
+    middle = {name: statistics.median(run["rate"] for run in runs) for name, runs in found.items()}
+    share = {name: statistics.median(run["rate"] / local["rate"] for run, local in zip(found[name], found["directory"]))
+             for name in found}  # fmt: skip
+    first = {name: statistics.median(run["first_ms"] for run in runs) for name, runs in found.items()}
+    cpu = {name: statistics.median(run["cpu_ms"] for run in runs) for name, runs in found.items()}
+    last = found["empty"][-1]["remote"]
+    return {"rate": middle, "share": share, "first_ms": first, "cpu_ms": cpu, "remote": last}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pack", type=Path, nargs="?", help="of photographs; default: generated pictures")
+    parser.add_argument("--pictures", type=int, default=4000, help="of the generated pack (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--folder", type=Path, help="of the cache, a local disk (default: a temporary folder)")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        *others, options = json.loads(given.one)
+        print(json.dumps(of_process(*others, options)))
+        return
+    with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
+        folder = Path(temporary)
+        pack = given.pack or write_pack(folder / "pack", given.pictures)
+        with serving(pack.parent) as server:
+            report(given, pack.absolute(), server, folder)
+
+
+def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> None:
+    """Measure, print the table and what came of the bars, and write it into the page if that is asked for."""
+    url = f"{server}{pack.name}"
+    tars = sum(path.stat().st_size for path in pack.glob("*.tar"))
+    large, small = server_rates(server, pack)
+    print(f"the server: {large / 1e6:,.0f} MB/s in ranges of 8 MiB, {small / 1e6:,.0f} in records", flush=True)
+    lines = [HEAD, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for recipe in given.recipes:
+        for threads in given.threads:
+            found = shares(given.rounds, pack, url, folder, recipe, threads)
+            rate, share, first, cpu = (found[name] for name in ("rate", "share", "first_ms", "cpu_ms"))
+            sent = found["remote"]["bytes"] / given.pictures
+            lines.append(
+                f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['empty']:.2f} | {share['full']:.2f} | "
+                f"{sent / 1e3:,.0f} | {cpu['empty'] - cpu['directory']:.2f} | {first['directory']:,.0f} | "
+                f"{first['empty']:,.0f} |"
+            )
+            print(lines[-1], flush=True)
+            could = min(1.0, small * given.pictures / tars / rate["directory"])
+            for name, value, bar in (("empty", share["empty"] / could, 0.9), ("full", share["full"], 0.98)):
+                print(f"  {name} cache: {value:.3f}, bar {bar}: {'met' if value >= bar else 'missed'}", flush=True)
+    bound = tars // 4
+    bounded = in_a_process(url, given.recipes[0], given.threads[-1], folder / "bound", bound, order="blocks",
+                           block_bytes=8 << 20, window_bytes=bound // 2)  # fmt: skip
+    kept = "met" if bounded["most_bytes"] <= bound else "missed"
+    print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
+    if given.write:
+        text = PAGE.read_text()
+        place = re.search(r"(<!-- remote -->\n).*?(\n<!-- /remote -->)", text, re.S)
+        assert place, f"{PAGE} has no place for the table"
+        PAGE.write_text(text[: place.end(1)] + "\n".join(lines) + text[place.start(2) :])
+
+
+if __name__ == "__main__":
+    main()
