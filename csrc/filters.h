@@ -14,12 +14,14 @@ PL_BOTH double bilinear(double x) {
   return x < 1.0 ? 1.0 - x : 0.0;
 }
 
-PL_BOTH double bicubic(double x) {  // Keys, a = -0.5
+// Keys, a = -0.5. Each part is 0 at both ends of the other's range, so that their sum needs no choice between them.
+PL_BOTH double bicubic(double x) {
   constexpr double a = -0.5;
   x = x < 0.0 ? -x : x;
-  double inner = ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
-  double outer = (((x - 5.0) * x + 8.0) * x - 4.0) * a;
-  return x < 1.0 ? inner : x < 2.0 ? outer : 0.0;
+  const double near = x < 1.0 ? x : 1.0, below = x < 2.0 ? x : 2.0, far = below > 1.0 ? below : 1.0;
+  const double inner = ((a + 2.0) * near - (a + 3.0)) * near * near + 1.0;
+  const double outer = (((far - 5.0) * far + 8.0) * far - 4.0) * a;
+  return inner + outer;
 }
 
 struct Scaling {

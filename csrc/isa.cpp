@@ -58,19 +58,25 @@ void set_isa(const std::string& name) { chosen().store(parse(name)); }
 std::string isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
 #if defined(__aarch64__)
-// Linux's numbers of these features (arch/arm64/include/uapi/asm/hwcap.h). Every Mac has both.
-namespace {
-bool has_feature([[maybe_unused]] unsigned long bit) {
 #if defined(__linux__)
+// Linux's numbers of these features (arch/arm64/include/uapi/asm/hwcap.h).
+bool has_byte_dots() {
   static const unsigned long features = getauxval(AT_HWCAP);
-  return (features & bit) != 0;
-#else
-  return true;
-#endif
+  return (features & 1ul << 20) != 0;
 }
-}  // namespace
-bool has_byte_dots() { return has_feature(1ul << 20); }
-bool has_crc32() { return has_feature(1ul << 7); }
+bool has_mixed_dots() {
+  static const unsigned long features = getauxval(AT_HWCAP2);
+  return (features & 1ul << 13) != 0;
+}
+bool has_crc32() {
+  static const unsigned long features = getauxval(AT_HWCAP);
+  return (features & 1ul << 7) != 0;
+}
+#else  // every Mac has these, and those after the first generation mixed dots
+bool has_byte_dots() { return true; }
+bool has_mixed_dots() { return false; }
+bool has_crc32() { return true; }
+#endif
 #endif
 
 std::vector<std::string> supported_isas() { return {kNames, kNames + static_cast<int>(best_isa()) + 1}; }

@@ -21,8 +21,9 @@ std::string isa_name(Isa isa);
 std::vector<std::string> supported_isas();
 
 #if defined(__aarch64__)
-bool has_byte_dots();  // FEAT_DotProd
-bool has_crc32();      // FEAT_CRC32
+bool has_byte_dots();   // FEAT_DotProd
+bool has_mixed_dots();  // FEAT_I8MM: of unsigned and signed bytes
+bool has_crc32();       // FEAT_CRC32
 #endif
 
 }  // namespace pass_loader

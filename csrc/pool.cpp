@@ -8,9 +8,9 @@
 #include <system_error>
 #include <thread>
 
-#include <pthread.h>
-#include <sched.h>
 #include <unistd.h>
+
+#include "system_calls.h"
 
 namespace pass_loader {
 
@@ -85,8 +85,7 @@ struct Pool::State {
 
 Pool::Pool(int threads, const std::vector<int>& cpus) {
   PL_CHECK(threads >= 0 && threads <= 1024, Fault::argument, "%d threads, want [0, 1024]", threads);
-  for (int cpu : cpus)
-    PL_CHECK(cpu >= 0 && cpu < CPU_SETSIZE, Fault::argument, "CPU %d, want [0, %d)", cpu, CPU_SETSIZE);
+  for (int cpu : cpus) PL_CHECK(cpu >= 0 && cpu < kMaxCpus, Fault::argument, "CPU %d, want [0, %d)", cpu, kMaxCpus);
   state_ = std::make_unique<State>(threads);
   try {
     start(threads, cpus);
@@ -108,10 +107,7 @@ void Pool::start(int threads, const std::vector<int>& cpus) {
     std::thread& thread = state_->threads.emplace_back([this, i] { work(i); });
     if (cpus.empty()) continue;
     const int cpu = cpus[i % cpus.size()];
-    cpu_set_t allowed;
-    CPU_ZERO(&allowed);
-    CPU_SET(cpu, &allowed);
-    const int error = pthread_setaffinity_np(thread.native_handle(), sizeof allowed, &allowed);
+    const int error = run_on_cpu(thread.native_handle(), cpu);
     PL_CHECK(error == 0, Fault::argument, "cannot run a thread on CPU %d: %s", cpu, std::strerror(error));
   }
 }

@@ -9,11 +9,11 @@
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include "crc32c.h"
 #include "error.h"
+#include "system_calls.h"
 
 namespace pass_loader {
 namespace {
@@ -126,14 +126,14 @@ ShardReader::Opened ShardReader::open(size_t shard) const {
   return {file.descriptor, file.bytes, true};
 }
 
-// The file may have been moved away and put back, or its server may have been restarted. dup3 replaces the open file of
-// a descriptor in one step, while other threads read through it.
+// The file may have been moved away and put back, or its server may have been restarted. Other threads read through
+// the descriptor meanwhile.
 bool ShardReader::reopen(size_t shard) const {
   Kept& kept = kept_[shard];
   if (kept.descriptor < 0) return false;
   const File file = open_regular(paths_[shard]);
   if (file.descriptor < 0) return false;
-  const bool exchanged = ::dup3(file.descriptor, kept.descriptor, O_CLOEXEC) >= 0;
+  const bool exchanged = replace_file(file.descriptor, kept.descriptor);
   ::close(file.descriptor);
   if (exchanged) kept.bytes = file.bytes;
   return exchanged;
@@ -233,10 +233,8 @@ ShardReader::Cached ShardReader::in_page_cache(int64_t record) const noexcept {
   try {
     const Place place = place_of(record);
     const Opened file = open(place.shard);
-    uint8_t byte;
-    struct iovec part{&byte, 1};
     for (const int64_t at : {place.offset, place.offset + std::max<int64_t>(place.length, 1) - 1}) {
-      if (::preadv2(file.descriptor, &part, 1, at, RWF_NOWAIT) >= 0) continue;
+      if (readable_at_once(file.descriptor, at)) continue;
       return errno == EAGAIN ? Cached::no : Cached::unknown;
     }
     return Cached::yes;
@@ -248,7 +246,7 @@ ShardReader::Cached ShardReader::in_page_cache(int64_t record) const noexcept {
 void ShardReader::will_need(int64_t record) const noexcept {
   try {
     const Place place = place_of(record);
-    (void)::posix_fadvise(open(place.shard).descriptor, place.offset, place.length, POSIX_FADV_WILLNEED);
+    read_soon(open(place.shard).descriptor, place.offset, place.length);
   } catch (const std::exception&) {  // `read` tells
   }
 }

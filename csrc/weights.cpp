@@ -11,10 +11,12 @@ namespace {
 constexpr int kLanes = 8;  // outputs that are computed together; each lane adds its taps in Pillow's order
 
 // Makes the weights of kLanes outputs of the resize, from number `begin`. `unscaled` and `fixed` have kLanes values for
-// each tap. With `exact`, the weights in double replace `unscaled`.
-PL_INLINE void lane_weights_body(const Scaling& scaling, bool exact, int32_t begin, int32_t in_size, int32_t taps,
-                                 int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
-  const Scaling s = scaling;  // a copy, which no store below can change: the loops vectorise
+// each tap. With `exact`, the weights in double replace `unscaled`. `s` is a copy, which no store below can change, and
+// its filter a constant: the loops vectorise, and make no weights of the other filter.
+template <bool cubic>
+PL_INLINE void weights_by(Scaling s, bool exact, int32_t begin, int32_t in_size, int32_t taps, int32_t* first_out,
+                          int32_t* count_out, double* unscaled, int32_t* fixed) {
+  s.cubic = cubic;
   double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
   for (int i = 0; i < kLanes; ++i) {
     center[i] = centre_of(s, begin + i);
@@ -41,6 +43,15 @@ PL_INLINE void lane_weights_body(const Scaling& scaling, bool exact, int32_t beg
     for (int i = 0; i < kLanes; ++i) unscaled[t * kLanes + i] /= sum[i];
 }
 
+PL_INLINE void lane_weights_body(const Scaling& s, bool exact, int32_t begin, int32_t in_size, int32_t taps,
+                                 int32_t* first, int32_t* count, double* unscaled, int32_t* fixed) {
+  if (s.cubic) {
+    weights_by<true>(s, exact, begin, in_size, taps, first, count, unscaled, fixed);
+  } else {
+    weights_by<false>(s, exact, begin, in_size, taps, first, count, unscaled, fixed);
+  }
+}
+
 PL_LEVELS(lane_weights,
           (const Scaling& s, bool exact, int32_t begin, int32_t in_size, int32_t taps, int32_t* first, int32_t* count,
            double* unscaled, int32_t* fixed),
@@ -60,8 +71,7 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   weights.unscaled.resize(static_cast<size_t>(stride) * kLanes);
   weights.fixed.assign(static_cast<size_t>(stride) * kLanes, 0);
   if (request.exact) weights.exact.resize(static_cast<size_t>(request.out_size) * stride);
-  weights.input_begin = request.in_size;
-  weights.input_end = 0;
+  int32_t input_begin = request.in_size, input_end = 0;
   for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
     int32_t first[kLanes], count[kLanes];
     lane_weights(s, request.exact, request.offset + begin, request.in_size, taps, first, count, weights.unscaled.data(),
@@ -69,15 +79,19 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
     for (int i = 0; i < std::min(kLanes, request.out_size - begin); ++i) {
       const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;
       int32_t* to = &weights.weight[static_cast<size_t>(out) * stride];
-      for (int32_t t = 0; t < stride; ++t) to[t] = weights.fixed[t * kLanes + i];
+      const int32_t* from = &weights.fixed[i];
+      for (int32_t t = 0; t < stride; t += 4, from += 4 * kLanes)
+        for (int k = 0; k < 4; ++k) to[t + k] = from[k * kLanes];
       for (int32_t t = 0; t < count[i] && request.exact; ++t)
         weights.exact[static_cast<size_t>(out) * stride + t] = weights.unscaled[t * kLanes + i];
       weights.first[out] = first[i];
       weights.count[out] = count[i];
-      weights.input_begin = std::min(weights.input_begin, first[i]);
-      weights.input_end = std::max(weights.input_end, first[i] + count[i]);
+      input_begin = std::min(input_begin, first[i]);
+      input_end = std::max(input_end, first[i] + count[i]);
     }
   }
+  weights.input_begin = input_begin;
+  weights.input_end = input_end;
 }
 
 }  // namespace pass_loader

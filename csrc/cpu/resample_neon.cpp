@@ -4,6 +4,7 @@
 
 #if defined(__aarch64__)
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include <arm_neon.h>
@@ -15,8 +16,11 @@ namespace pass_loader::cpu {
 namespace {
 
 // sdot adds four products of signed bytes to each int32. A 22-bit weight with its sign is three signed base-256 digits,
-// w = d0 + 256 d1 + 65536 d2, so that three of them multiply four taps exactly. A byte is signed by taking 128 away
-// from it; 128 times the sum of an output's weights comes back with the rounding.
+// w = d0 + 256 d1 + 65536 d2, so that three of them multiply four taps exactly. A sum begins with the products of d0;
+// before the products of the next digit are added, its last 8 bits are shifted out, which changes no bit above them.
+//
+// A byte is signed by taking 128 away from it; 128 times the sum of an output's weights comes back with the rounding.
+// usdot, where the processor has it, takes the horizontal pass's bytes as they are.
 //
 // Between the passes four rows are interleaved: column x of rows 4k..4k+3 is one int32, of signed bytes. So the
 // horizontal pass writes 4 columns of four rows as one register, and four taps of a column are one int32 for the
@@ -36,21 +40,24 @@ struct HorizontalGroup {
   alignas(16) int8_t digit[kMaxQuads][3][16];
 };
 
-// Writes d0, d1 and d2 of `count` weights, each `stride` bytes after the other. Returns the weights' sum.
-int32_t split_digits(const int32_t* weight, int32_t count, int8_t* digits, size_t stride) {
-  int32_t sum = 0;
-  for (int32_t t = 0; t < count; ++t) {
-    const int32_t w = weight[t], low = static_cast<int8_t>(w), rest = (w - low) >> 8;
-    const int32_t middle = static_cast<int8_t>(rest);
-    digits[t] = static_cast<int8_t>(low);
-    digits[stride + t] = static_cast<int8_t>(middle);
-    digits[2 * stride + t] = static_cast<int8_t>((rest - middle) >> 8);
-    sum += w;
-  }
-  return sum;
+// Writes d0, d1 and d2 of 16 weights, each `stride` bytes after the other. The bytes of w + 0x808080 are d + 128.
+void split_digits(const int32x4_t (&weight)[4], int8_t* digits, size_t stride) {
+  uint16x8_t half[4];
+  for (int i = 0; i < 4; ++i)
+    half[i] = vreinterpretq_u16_s32(
+        veorq_s32(vaddq_s32(weight[i], vdupq_n_s32(0x808080)), vdupq_n_s32(static_cast<int32_t>(0x80808080))));
+  const uint8x16_t low[2] = {vreinterpretq_u8_u16(vuzp1q_u16(half[0], half[1])),
+                             vreinterpretq_u8_u16(vuzp1q_u16(half[2], half[3]))};
+  const uint8x16_t high[2] = {vreinterpretq_u8_u16(vuzp2q_u16(half[0], half[1])),
+                              vreinterpretq_u8_u16(vuzp2q_u16(half[2], half[3]))};
+  vst1q_s8(digits, vreinterpretq_s8_u8(vuzp1q_u8(low[0], low[1])));
+  vst1q_s8(digits + stride, vreinterpretq_s8_u8(vuzp2q_u8(low[0], low[1])));
+  vst1q_s8(digits + 2 * stride, vreinterpretq_s8_u8(vuzp1q_u8(high[0], high[1])));
 }
 
-constexpr int32_t start_of(int32_t sum_of_weights) { return 128 * sum_of_weights + (1 << (kWeightBits - 1)); }
+// What a sum begins with whose result is a byte, or a signed one. Of signed bytes: and 128 times the weights' sum.
+constexpr int32_t start_of(bool signed_result) { return (1 << (kWeightBits - 1)) - (signed_result ? 1 << 29 : 0); }
+static_assert(1 << 29 == 128 << kWeightBits);
 
 // Returns how many quads of taps of four neighbouring outputs fit into a window: 2, 1 or 0.
 int32_t quads_a_window(const AxisWeights& weights) {
@@ -63,47 +70,59 @@ int32_t quads_a_window(const AxisWeights& weights) {
   return spread + 8 <= kWindow ? 2 : spread + 4 <= kWindow ? 1 : 0;
 }
 
-// Fills the group of outputs from `begin`. The last output is repeated past the end.
-void fill_group(const AxisWeights& weights, int32_t begin, int32_t quads, HorizontalGroup& group) {
+// Fills the group of outputs from `begin`. The last output is repeated past the end. mixed: the bytes are not signed.
+void fill_group(const AxisWeights& weights, int32_t begin, int32_t quads, bool mixed, bool signed_result,
+                HorizontalGroup& group) {
   const int32_t last = static_cast<int32_t>(weights.first.size()) - 1;
   group.base = std::min(weights.first[begin], weights.first[std::min(begin + kGroup - 1, last)]);
+  const int32_t* weight[kGroup];
+  int32_t first[kGroup];
   for (int32_t i = 0; i < kGroup; ++i) {
-    const int32_t output = std::min(begin + i, last), from = weights.first[output] - group.base;
-    const int32_t* weight = &weights.weight[static_cast<size_t>(output) * weights.stride];
-    for (int32_t step = 0; step < 2; ++step)
-      for (int32_t t = 0; t < 4; ++t) group.index[step][4 * i + t] = static_cast<uint8_t>(from + 4 * step + t);
-    int32_t sum = 0;
-    for (int32_t quad = 0; quad < quads; ++quad)
-      sum += split_digits(weight + 4 * quad, 4, &group.digit[quad][0][4 * i], 16);
-    group.start[i] = start_of(sum);
+    const int32_t output = std::min(begin + i, last);
+    weight[i] = &weights.weight[static_cast<size_t>(output) * weights.stride];
+    first[i] = (weights.first[output] - group.base) * 0x01010101 + 0x03020100;  // four places as one int32
+  }
+  vst1q_u8(group.index[0], vreinterpretq_u8_s32(vld1q_s32(first)));
+  vst1q_u8(group.index[1], vaddq_u8(vreinterpretq_u8_s32(vld1q_s32(first)), vdupq_n_u8(4)));
+  int32x4_t sum[kGroup] = {};
+  for (int32_t quad = 0; quad < quads; ++quad) {
+    int32x4_t four[kGroup];
+    for (int i = 0; i < kGroup; ++i) {
+      four[i] = vld1q_s32(weight[i] + 4 * quad);
+      sum[i] = vaddq_s32(sum[i], four[i]);
+    }
+    split_digits(four, group.digit[quad][0], sizeof group.digit[quad][0]);
+  }
+  const int32x4_t sums = vpaddq_s32(vpaddq_s32(sum[0], sum[1]), vpaddq_s32(sum[2], sum[3]));
+  vst1q_s32(group.start, vmlaq_n_s32(vdupq_n_s32(start_of(signed_result)), sums, mixed ? 0 : 128));
+}
+
+// Adds to each sum four products of bytes, unsigned if `mixed`, and signed bytes.
+template <bool mixed>
+PL_TARGET_DOTS PL_INLINE void add_products(int32x4_t& sum, int8x16_t bytes, int8x16_t digits) {
+  if constexpr (mixed)  // no intrinsic: it is for functions that run on such processors alone
+    asm(".arch_extension i8mm\n\tusdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(bytes), "w"(digits));
+  else
+    sum = vdotq_s32(sum, bytes, digits);
+}
+
+// Clips 16 sums, which have kShift bits below the point, to bytes: unsigned ones, or signed ones.
+template <bool signed_result>
+PL_TARGET_DOTS PL_INLINE int8x16_t clipped(const int32x4_t (&sums)[4]) {
+  if constexpr (signed_result) {
+    const int16x8_t low = vqshrn_high_n_s32(vqshrn_n_s32(sums[0], kShift), sums[1], kShift);
+    const int16x8_t high = vqshrn_high_n_s32(vqshrn_n_s32(sums[2], kShift), sums[3], kShift);
+    return vqmovn_high_s16(vqmovn_s16(low), high);
+  } else {
+    const uint16x8_t low = vqshrun_high_n_s32(vqshrun_n_s32(sums[0], kShift), sums[1], kShift);
+    const uint16x8_t high = vqshrun_high_n_s32(vqshrun_n_s32(sums[2], kShift), sums[3], kShift);
+    return vreinterpretq_s8_u8(vqmovn_high_u16(vqmovn_u16(low), high));
   }
 }
 
-struct Sums {
-  int32x4_t of[3];
-};
-
-PL_TARGET_DOTS PL_INLINE Sums sums_from(int32x4_t start) { return {{start, vdupq_n_s32(0), vdupq_n_s32(0)}}; }
-PL_TARGET_DOTS PL_INLINE void add(Sums& sums, int8x16_t taps, const int8x16_t (&digit)[3]) {
-  for (int d = 0; d < 3; ++d) sums.of[d] = vdotq_s32(sums.of[d], taps, digit[d]);
-}
-// Combines the sums of the three digits. Clips below 0, and leaves kShift bits below the point.
-PL_TARGET_DOTS PL_INLINE int32x4_t total(const Sums& sums) {
-  return vmlaq_n_s32(vmlaq_n_s32(sums.of[0], sums.of[1], 1 << 8), sums.of[2], 1 << 16);
-}
-
-// Clips 16 totals to signed bytes.
-PL_TARGET_DOTS PL_INLINE int8x16_t signed_bytes(const int32x4_t (&totals)[4]) {
-  const uint16x8_t low = vqshrun_high_n_s32(vqshrun_n_s32(totals[0], 16), totals[1], 16);
-  const uint16x8_t high = vqshrun_high_n_s32(vqshrun_n_s32(totals[2], 16), totals[3], 16);
-  return vreinterpretq_s8_u8(vqshrn_high_n_u16(vqshrn_n_u16(low, kShift), high, kShift));
-}
-
-PL_TARGET_DOTS PL_INLINE int8x16_t toggled(int8x16_t bytes) { return veorq_s8(bytes, vdupq_n_s8(-128)); }
-
-// Computes one group of outputs for all rows of a plane: interleaved by four, as the vertical pass wants them, or rows
-// of bytes, as it is where this pass is the second. The last row is repeated past the end.
-template <int quads, int step, bool interleaved>
+// Computes one group of outputs for all rows of a plane: interleaved by four and signed, as the vertical pass wants
+// them, or rows of bytes, as it is where this pass is the second. The last row is repeated past the end.
+template <int quads, int step, bool mixed, bool interleaved>
 PL_TARGET_DOTS void horizontal_columns(const HorizontalGroup& group, const ConstPlanes& in, int plane, uint8_t* out,
                                        size_t out_stride) {
   int8x16_t digit[quads][3];
@@ -114,25 +133,26 @@ PL_TARGET_DOTS void horizontal_columns(const HorizontalGroup& group, const Const
   const int32x4_t start = vld1q_s32(group.start);
   alignas(16) static constexpr uint8_t kInterleave[16] = {0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15};
   const uint8x16_t interleave = vld1q_u8(kInterleave);
-  auto four_rows = [&](const uint8_t* from, size_t stride) PL_TARGET_DOTS {
-    int32x4_t totals[4];
-    for (int k = 0; k < 4; ++k, from += stride) {
-      Sums sums = sums_from(start);
-      int8x16_t window;
+  auto four_rows = [&](std::array<const uint8_t*, 4> row) PL_TARGET_DOTS {
+    int32x4_t sums[4];
+    for (int k = 0; k < 4; ++k) {
+      int8x16_t window, taps[quads];
       for (int quad = 0; quad < quads; ++quad) {
-        if (quad % step == 0) window = toggled(vreinterpretq_s8_u8(vld1q_u8(from + 4 * quad)));
-        add(sums, vqtbl1q_s8(window, index[quad % step]), digit[quad]);
+        if (quad % step == 0) window = vreinterpretq_s8_u8(vld1q_u8(row[k] + 4 * quad));
+        if (quad % step == 0 && !mixed) window = veorq_s8(window, vdupq_n_s8(-128));
+        taps[quad] = vqtbl1q_s8(window, index[quad % step]);
       }
-      totals[k] = total(sums);
+      sums[k] = start;
+      for (int d = 0; d < 3; ++d) {
+        if (d > 0) sums[k] = vshrq_n_s32(sums[k], 8);
+        for (int quad = 0; quad < quads; ++quad) add_products<mixed>(sums[k], taps[quad], digit[quad][d]);
+      }
     }
-    return signed_bytes(totals);
+    return clipped<interleaved>(sums);
   };
-  const uint8_t* from = in.row(plane, 0) + group.base;
-  int32_t y = 0;
-  for (; y + 4 <= in.height; y += 4, from += 4 * in.row_stride) {
-    const int8x16_t bytes = four_rows(from, in.row_stride);
+  auto write = [&](int8x16_t bytes) PL_TARGET_DOTS {
     if (interleaved) {
-      vst1q_s8(reinterpret_cast<int8_t*>(out), vqtbl1q_s8(toggled(bytes), interleave));
+      vst1q_s8(reinterpret_cast<int8_t*>(out), vqtbl1q_s8(bytes, interleave));
       out += out_stride;
     } else {
       const int32x4_t rows = vreinterpretq_s32_s8(bytes);
@@ -142,30 +162,29 @@ PL_TARGET_DOTS void horizontal_columns(const HorizontalGroup& group, const Const
       vst1q_lane_s32(reinterpret_cast<int32_t*>(out + 3 * out_stride), rows, 3);
       out += 4 * out_stride;
     }
-  }
-  if (y == in.height) return;
-  uint8_t last[4][16];  // by rows
-  for (int k = 0; k < 4; ++k, from += y + k < in.height ? in.row_stride : 0)
-    vst1q_s8(reinterpret_cast<int8_t*>(last[k]), four_rows(from, 0));
-  for (int k = 0; k < 4; ++k) {
-    if (interleaved)
-      for (int x = 0; x < kGroup; ++x) out[4 * x + k] = last[k][x] ^ 0x80;
-    else if (y + k < in.height)
-      std::memcpy(out + k * out_stride, last[k], kGroup);
-  }
+  };
+  const size_t stride = in.row_stride;
+  const uint8_t* from = in.row(plane, 0) + group.base;
+  int32_t left = in.height;
+  for (; left >= 4; left -= 4, from += 4 * stride)
+    write(four_rows({from, from + stride, from + 2 * stride, from + 3 * stride}));
+  if (left > 0)
+    write(four_rows({from, from + (left > 1 ? stride : 0), from + (left - 1) * stride, from + (left - 1) * stride}));
 }
 
 using HorizontalColumns = void (*)(const HorizontalGroup&, const ConstPlanes&, int, uint8_t*, size_t);
+template <int quads, bool interleaved>
+HorizontalColumns columns_with(int32_t step, bool mixed) {
+  if (step == 1)
+    return mixed ? horizontal_columns<quads, 1, true, interleaved> : horizontal_columns<quads, 1, false, interleaved>;
+  return mixed ? horizontal_columns<quads, 2, true, interleaved> : horizontal_columns<quads, 2, false, interleaved>;
+}
 template <bool interleaved>
-HorizontalColumns horizontal_columns_of(int32_t quads, int32_t step) {
-  constexpr HorizontalColumns by_quads[kMaxQuads][2] = {
-      {horizontal_columns<1, 1, interleaved>, horizontal_columns<1, 2, interleaved>},
-      {horizontal_columns<2, 1, interleaved>, horizontal_columns<2, 2, interleaved>},
-      {horizontal_columns<3, 1, interleaved>, horizontal_columns<3, 2, interleaved>},
-      {horizontal_columns<4, 1, interleaved>, horizontal_columns<4, 2, interleaved>},
-      {horizontal_columns<5, 1, interleaved>, horizontal_columns<5, 2, interleaved>},
-  };
-  return by_quads[quads - 1][step - 1];
+HorizontalColumns horizontal_columns_of(int32_t quads, int32_t step, bool mixed) {
+  constexpr HorizontalColumns (*by_quads[kMaxQuads])(int32_t, bool) = {
+      columns_with<1, interleaved>, columns_with<2, interleaved>, columns_with<3, interleaved>,
+      columns_with<4, interleaved>, columns_with<5, interleaved>};
+  return by_quads[quads - 1](step, mixed);
 }
 
 // The taps of one output row, on the grid of four rows of `between`.
@@ -177,11 +196,21 @@ struct VerticalTaps {
 
 void fill_vertical(const AxisWeights& weights, int32_t y, int32_t first_row, VerticalTaps& taps) {
   const int32_t from = weights.first[y] - first_row, count = weights.count[y];
+  const int32_t* weight = &weights.weight[static_cast<size_t>(y) * weights.stride];
   taps.first_quad = from / 4;
   taps.quads = (from + count - 1) / 4 - taps.first_quad + 1;
-  std::memset(taps.digit, 0, sizeof taps.digit);
-  taps.start = start_of(split_digits(&weights.weight[static_cast<size_t>(y) * weights.stride], count,
-                                     taps.digit[0] + from % 4, sizeof taps.digit[0]));
+  int32_t on_grid[32] = {};
+  int32x4_t sum = vdupq_n_s32(0);
+  for (int32_t t = 0; t < count; t += 4) {  // past `count` there are zeros
+    const int32x4_t four = vld1q_s32(weight + t);
+    sum = vaddq_s32(sum, four);
+    vst1q_s32(on_grid + from % 4 + t, four);
+  }
+  for (int32_t t = 0; t < 4 * taps.quads; t += 16)
+    split_digits(
+        {vld1q_s32(on_grid + t), vld1q_s32(on_grid + t + 4), vld1q_s32(on_grid + t + 8), vld1q_s32(on_grid + t + 12)},
+        taps.digit[0] + t, sizeof taps.digit[0]);
+  taps.start = start_of(false) + 128 * vaddvq_s32(sum);
 }
 
 // Computes one output row. Its tail runs over to a whole number of kColumns.
@@ -193,24 +222,29 @@ PL_TARGET_DOTS void vertical_row(const uint8_t* between, size_t quad_stride, con
   for (int d = 0; d < 3; ++d)
     for (int half = 0; half < 2; ++half) digit[d][half] = vld1q_s8(taps.digit[d] + 16 * half);
   for (int32_t x = 0; x < width; x += kColumns, between += 4 * kColumns, out += kColumns) {
-    Sums sums[4];
-    for (Sums& s : sums) s = sums_from(start);
-    const uint8_t* from = between;
-#pragma GCC unroll 6
-    for (int quad = 0; quad < quads; ++quad, from += quad_stride) {
-      const int8x16x4_t columns = vld1q_s8_x4(reinterpret_cast<const int8_t*>(from));
-      for (int i = 0; i < 4; ++i)
+    int32x4_t sums[4];
+    for (int pair = 0; pair < 4; pair += 2) {  // all taps of more columns do not fit into the registers
+      int8x16_t taps[quads][2];
+      const uint8_t* from = between + 16 * pair;
+      for (int quad = 0; quad < quads; ++quad, from += quad_stride)
+        for (int i = 0; i < 2; ++i) taps[quad][i] = vreinterpretq_s8_u8(vld1q_u8(from + 16 * i));
+      for (int i = 0; i < 2; ++i) {
+        int32x4_t sum = start;
         for (int d = 0; d < 3; ++d) {
-          const int8x16_t four = digit[d][quad / 4];
-          int32x4_t& sum = sums[i].of[d];
-          if (quad % 4 == 0) sum = vdotq_laneq_s32(sum, columns.val[i], four, 0);
-          if (quad % 4 == 1) sum = vdotq_laneq_s32(sum, columns.val[i], four, 1);
-          if (quad % 4 == 2) sum = vdotq_laneq_s32(sum, columns.val[i], four, 2);
-          if (quad % 4 == 3) sum = vdotq_laneq_s32(sum, columns.val[i], four, 3);
+          if (d > 0) sum = vshrq_n_s32(sum, 8);
+#pragma GCC unroll 6
+          for (int quad = 0; quad < quads; ++quad) {
+            const int8x16_t four = digit[d][quad / 4];
+            if (quad % 4 == 0) sum = vdotq_laneq_s32(sum, taps[quad][i], four, 0);
+            if (quad % 4 == 1) sum = vdotq_laneq_s32(sum, taps[quad][i], four, 1);
+            if (quad % 4 == 2) sum = vdotq_laneq_s32(sum, taps[quad][i], four, 2);
+            if (quad % 4 == 3) sum = vdotq_laneq_s32(sum, taps[quad][i], four, 3);
+          }
         }
+        sums[pair + i] = sum;
+      }
     }
-    const int32x4_t totals[4] = {total(sums[0]), total(sums[1]), total(sums[2]), total(sums[3])};
-    vst1q_s8(reinterpret_cast<int8_t*>(out), signed_bytes(totals));
+    vst1q_s8(reinterpret_cast<int8_t*>(out), clipped<false>(sums));
   }
 }
 
@@ -269,7 +303,7 @@ void vertical_then_horizontal(const ConstPlanes& crop, const Horizontal& horizon
   const int32_t rows = vertical.input_end - vertical.input_begin;
   const size_t in_stride = round_up(crop.width, kColumns), out_stride = round_up(out.width, kColumns);
   uint8_t* between = scratch.between.need(round_up(rows, 4) * in_stride);
-  uint8_t* reduced = scratch.padded.need(out.height * (in_stride + out_stride));
+  uint8_t* reduced = scratch.padded.need(out.height * in_stride + round_up(out.height, 4) * out_stride);
   uint8_t* padded = reduced + out.height * in_stride;
   for (int plane = 0; plane < out.channels; ++plane) {
     interleave_rows(crop.row(plane, vertical.input_begin), crop.row_stride, rows, crop.width, between, 4 * in_stride);
@@ -286,12 +320,14 @@ bool resample_neon(const ConstPlanes& crop, const Planes& out, bool vertical_fir
   const int32_t step = quads_a_window(across);
   const int32_t quads = (*std::max_element(across.count.begin(), across.count.end()) + 3) / 4;
   if (!has_byte_dots() || step == 0 || quads > kMaxQuads || down.stride / 4 > kMaxQuads) return false;
+  const bool mixed = has_mixed_dots();
   const int32_t groups = (out.width + kGroup - 1) / kGroup;
   auto* group = reinterpret_cast<HorizontalGroup*>(scratch.groups.need(groups * sizeof(HorizontalGroup)));
-  for (int32_t g = 0; g < groups; ++g) fill_group(across, kGroup * g, quads, group[g]);
+  for (int32_t g = 0; g < groups; ++g) fill_group(across, kGroup * g, quads, mixed, !vertical_first, group[g]);
   auto* taps = reinterpret_cast<VerticalTaps*>(scratch.columns.need(out.height * sizeof(VerticalTaps)));
   for (int32_t y = 0; y < out.height; ++y) fill_vertical(down, y, down.input_begin, taps[y]);
-  const auto columns = (vertical_first ? horizontal_columns_of<false> : horizontal_columns_of<true>)(quads, step);
+  const auto columns =
+      (vertical_first ? horizontal_columns_of<false> : horizontal_columns_of<true>)(quads, step, mixed);
   const auto run = vertical_first ? vertical_then_horizontal : horizontal_then_vertical;
   run(crop, {group, groups, columns}, taps, out, scratch);
   return true;

@@ -30,6 +30,16 @@ def test_conda_requires_what_pip_requires() -> None:
     assert re.findall(r"- (.*)", run[1].replace(" >=", ">=")) == re.findall(r'"(.*?)"', needed[1])
 
 
+def test_the_conda_recipe_is_one() -> None:
+    """rattler-build, which conda-forge builds with, reads and renders it. It refuses fields that it does not know."""
+    conda = pytest.importorskip("rattler_build")
+    recipe = conda.Stage0Recipe.from_file(str(ROOT / "recipe/recipe.yaml"))
+    stdlib = {"c_stdlib": ["sysroot"], "c_stdlib_version": ["2.28"]}
+    rendered = recipe.render(conda.VariantConfig({"python": ["3.11.* *_cpython", "3.13.* *_cp313"], **stdlib}))
+    found = [(one.recipe.package.name, str(one.recipe.package.version)) for one in rendered]
+    assert found == [("pass-loader", pass_loader.__version__)] * 2
+
+
 def test_commits_are_checked_by_the_linters_of_make_lint() -> None:
     extra = re.search(r"^lint = \[(.*)\]", (ROOT / "pyproject.toml").read_text(), re.M)
     assert extra is not None

@@ -38,7 +38,7 @@ from .bad_sources import damaged
 from .corpus import jpeg, noise
 from .pngwriter import png
 from .sealing import make_old
-from .trees import tar_of, write_tree
+from .trees import folder_in_memory, tar_of, write_tree
 
 TABLE, TAR, LOCATIONS = "shard-00000-000.parquet", "shard-00000-000.tar", "locations.json"
 FILES = (MANIFEST, REMOVED, INDEX, TABLE, LOCATIONS)
@@ -254,7 +254,7 @@ def gone_through(root: Path) -> str:
                 samples.render(record)
             except RecordError as error:
                 assert str(record) in str(error), error
-        with tempfile.TemporaryDirectory() as out:
+        with folder_in_memory() as out:
             export(pack, os.path.join(out, "out"), dice.choice(EXPORTS))
             convert(pack, os.path.join(out, "dct"), "dct", workers=1)
             assert {*os.listdir(out)} <= {"out", "dct"}, "nothing leaves its folder"
@@ -264,8 +264,13 @@ def gone_through(root: Path) -> str:
     return "served"
 
 
-def run(act: Callable[[Path], str], file: str, numbers: range, room: Path) -> tuple[dict[str, int], list[str]]:
-    """Act on packs of a kind in an empty directory: how often what became of them, and each that ended otherwise."""
+def run(act: Callable[[Path], str], file: str, numbers: range) -> tuple[dict[str, int], list[str]]:
+    """Act on packs of a kind: how often what became of them, and each that ended otherwise."""
+    with folder_in_memory() as room:
+        return _run(act, file, numbers, room)
+
+
+def _run(act: Callable[[Path], str], file: str, numbers: range, room: Path) -> tuple[dict[str, int], list[str]]:
     counts: dict[str, int] = {}
     found = []
     there: dict[str, bytes] = {}
@@ -297,12 +302,11 @@ if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     failed = 0
     for file in (FILES if what == "open" else (*FILES, TAR)) if chosen == "all" else [chosen]:
-        with tempfile.TemporaryDirectory() as name:
-            act = gone_through if what == "whole" else functools.partial(opened, file=file)
-            step = 10_000 if what == "open" else 1000
-            for begin in range(first, last, step):
-                counts, found = run(act, file, range(begin, min(begin + step, last)), Path(name))
-                print(what, file, begin, counts, *found[:10], sep="\n" if found else " ", flush=True)
-                failed += len(found)
+        act = gone_through if what == "whole" else functools.partial(opened, file=file)
+        step = 10_000 if what == "open" else 1000
+        for begin in range(first, last, step):
+            counts, found = run(act, file, range(begin, min(begin + step, last)))
+            print(what, file, begin, counts, *found[:10], sep="\n" if found else " ", flush=True)
+            failed += len(found)
     if failed:
         sys.exit(f"{failed} packs ended with an exception that nobody promised")

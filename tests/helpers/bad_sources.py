@@ -13,7 +13,6 @@ import os
 import random
 import sys
 import tarfile
-import tempfile
 import traceback
 import zipfile
 from collections.abc import Callable, Sequence
@@ -27,7 +26,7 @@ from pass_loader.pack import build
 
 from .corpus import jpeg, noise
 from .pngwriter import png
-from .trees import write_tree
+from .trees import folder_in_memory, write_tree
 
 _WORDS = [
     b"9" * 30, b"4294967296", b"-1", b"18446744073709551615", b"9223372036854775808", b"\\ud800", b"\xed\xa0\x80",
@@ -219,9 +218,9 @@ def run(kind: str, numbers: range) -> tuple[dict[str, int], list[str]]:
     fsync, os.fsync = os.fsync, lambda descriptor: None
     try:
         for number in numbers:
-            with tempfile.TemporaryDirectory() as root:
+            with folder_in_memory() as root:
                 try:
-                    ended = pack_number(kind, number, Path(root))
+                    ended = pack_number(kind, number, root)
                 except Exception as error:
                     ended = "raised"
                     where = traceback.extract_tb(error.__traceback__)[-1]

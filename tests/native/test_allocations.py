@@ -60,7 +60,7 @@ def count(size):
     return {name: number for name, number in calls.items() if number}
 
 found = {}
-for isa in _C.supported_isas():
+for isa in _C.supported_isas() if how in ("render", "dct-zstd") else ["best"]:  # the others run the same kernels
     _C.set_isa(isa)
     found[isa] = [count(records), count(2 * records)]
 assert how != "read-ahead" or renderer.read_ahead_counts()["from_ring"] > batches

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.trials import trials
 
 pytestmark = pytest.mark.slow  # each starts processes
 
@@ -143,7 +144,7 @@ threading.Thread(target=fill, daemon=True).start()
 for _ in range(3):
     ahead.get()
 """
-    for threads in ("0", "2") * 5:
+    for threads in ("0", "2") * trials(2, 20):
         command = [sys.executable, "-c", script, str(pack), threads]
         assert subprocess.run(command, cwd=ROOT, timeout=120).returncode == 0
 

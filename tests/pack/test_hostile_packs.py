@@ -29,19 +29,19 @@ SAVED = (
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", bad_packs.FILES)
-def test_opening(tmp_path: Path, file: str) -> None:
+def test_opening(file: str) -> None:
     """The first ones of each file; `make fuzz` goes on. By turns with checksums that fit, as one who makes packs to do
     harm has them, and without."""
-    counts, found = bad_packs.run(functools.partial(bad_packs.opened, file=file), file, range(2000), tmp_path)
+    counts, found = bad_packs.run(functools.partial(bad_packs.opened, file=file), file, range(2000))
     assert not found, "\n".join(found[:10])
     assert min(counts["error"], counts["opened"]) > 100, "all of it was tried"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("file", [*bad_packs.FILES, bad_packs.TAR])
-def test_the_whole_chain(tmp_path: Path, file: str) -> None:
+def test_the_whole_chain(file: str) -> None:
     """Open, verify, info, attribution, every record: 2,000 of all files together."""
-    counts, found = bad_packs.run(bad_packs.gone_through, file, range(trials(340, 20_000)), tmp_path)
+    counts, found = bad_packs.run(bad_packs.gone_through, file, range(trials(340, 20_000)))
     assert not found, "\n".join(found[:10])
     assert min(counts["error"], counts["served"]) > 20, "all of it was tried"
 
