@@ -19,6 +19,8 @@ struct Channel {
   const float* table;
   const uint16_t* half;
   float mean, std, std_reciprocal;
+  float scale, offset;
+  bool computable;
 };
 
 // Computes a / b by a reciprocal and one Newton step with fused multiply-adds. That is the correctly rounded quotient
@@ -34,10 +36,11 @@ PL_INLINE float compute(uint8_t byte, const Channel& c) {
   return divide(scaled - c.mean, c.std, c.std_reciprocal);
 }
 
-// Rounds a finite value to the nearest bfloat16, ties to even.
-PL_INLINE uint16_t to_bfloat16(float value) {
-  const uint32_t bits = std::bit_cast<uint32_t>(value);
-  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+// The nearest bfloat16 to (byte / 255 - mean) / std for nearly all means and deviations: Normalization checks them.
+// Ties are rounded up.
+PL_INLINE uint16_t compute_bfloat16(uint8_t byte, const Channel& c) {
+  const float value = __builtin_fmaf(static_cast<float>(byte), c.scale, c.offset);
+  return static_cast<uint16_t>((std::bit_cast<uint32_t>(value) + 0x8000) >> 16);
 }
 
 template <typename Value>
@@ -97,18 +100,22 @@ PL_TARGET_AVX512 PL_INLINE __m512 compute_sixteen(const uint8_t* in, const Chann
   return divide(_mm512_sub_ps(scaled, _mm512_set1_ps(c.mean)), c.std, c.std_reciprocal);
 }
 
-// As to_bfloat16, in the low halves.
-PL_TARGET_AVX2 PL_INLINE __m256i bfloat16_of(__m256 values) {
-  const __m256i bits = _mm256_castps_si256(values);
-  const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  return _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(bits, odd), _mm256_set1_epi32(0x7fff)), 16);
+// Sixteen values of compute_bfloat16: those of even places in the lower halves of the lanes, of odd ones in the upper.
+PL_TARGET_AVX2 PL_INLINE __m256i compute_bfloat16s(const uint8_t* in, const Channel& c) {
+  const __m256 scale = _mm256_set1_ps(c.scale), offset = _mm256_set1_ps(c.offset);
+  const __m256i words = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(in)));
+  const __m256i places[2] = {_mm256_and_si256(words, _mm256_set1_epi32(0xff)), _mm256_srli_epi32(words, 16)};
+  __m256i bits[2];
+  for (int i = 0; i < 2; ++i)
+    bits[i] = _mm256_add_epi32(_mm256_castps_si256(_mm256_fmadd_ps(_mm256_cvtepi32_ps(places[i]), scale, offset)),
+                               _mm256_set1_epi32(0x8000));
+  return _mm256_blend_epi16(_mm256_srli_epi32(bits[0], 16), bits[1], 0xaa);
 }
 
-PL_TARGET_AVX512 PL_INLINE __m256i bfloat16_of(__m512 values) {
-  const __m512i bits = _mm512_castps_si512(values);
-  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
-  return _mm512_cvtepi32_epi16(
-      _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(bits, odd), _mm512_set1_epi32(0x7fff)), 16));
+PL_TARGET_AVX2 PL_INLINE __m256i compute_float16s(const uint8_t* in, const Channel& c) {
+  const __m128i low = _mm256_cvtps_ph(compute_eight(in, c), _MM_FROUND_TO_NEAREST_INT);
+  const __m128i high = _mm256_cvtps_ph(compute_eight(in + 8, c), _MM_FROUND_TO_NEAREST_INT);
+  return _mm256_set_m128i(high, low);
 }
 
 // Returns how many values come before the first whose address is a multiple of 64.
@@ -116,6 +123,7 @@ size_t before_line(const void* out, size_t value_bytes) { return -reinterpret_ca
 
 PL_TARGET_AVX2 void compute_plane_avx2(const uint8_t* in, size_t count, const Channel& channel, Element element,
                                        void* out, bool past_caches) {
+  if (!channel.computable) return look_up_plane(in, count, channel, element, out);
   const Channel c = channel;
   const size_t first = std::min(count, before_line(out, bytes_of(element))), end = count - (count - first) % 16;
   if (element == Element::float32) {
@@ -128,56 +136,62 @@ PL_TARGET_AVX2 void compute_plane_avx2(const uint8_t* in, size_t count, const Ch
   }
   auto* halves = static_cast<uint16_t*>(out);
   look_up(in, first, c.half, halves);
-  for (size_t i = first; i < end; i += 16) {
-    const __m256 low = compute_eight(in + i, c), high = compute_eight(in + i + 8, c);
-    __m256i both;
-    if (element == Element::bfloat16)
-      both = _mm256_permute4x64_epi64(_mm256_packus_epi32(bfloat16_of(low), bfloat16_of(high)), 0b11011000);
-    else
-      both = _mm256_set_m128i(_mm256_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT),
-                              _mm256_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
-    store(halves + i, both, past_caches);
-  }
+  if (element == Element::bfloat16)
+    for (size_t i = first; i < end; i += 16) store(halves + i, compute_bfloat16s(in + i, c), past_caches);
+  else
+    for (size_t i = first; i < end; i += 16) store(halves + i, compute_float16s(in + i, c), past_caches);
   look_up(in + end, count - end, c.half, halves + end);
+}
+
+PL_TARGET_AVX512 void compute_floats_avx512(const uint8_t* in, size_t count, const Channel& channel, float* out,
+                                            bool past_caches) {
+  if (!channel.computable) return look_up(in, count, channel.table, out);
+  const Channel c = channel;
+  const size_t first = std::min(count, before_line(out, sizeof(float))), end = count - (count - first) % 16;
+  look_up(in, first, c.table, out);
+  for (size_t i = first; i < end; i += 16) store(out + i, _mm512_castps_si512(compute_sixteen(in + i, c)), past_caches);
+  look_up(in + end, count - end, c.table, out + end);
+}
+
+// The table's 256 words lie in eight registers, which permutes of 64 words look up.
+PL_TARGET_AVX512 void look_up_halves_avx512(const uint8_t* in, size_t count, const uint16_t* table, uint16_t* out,
+                                            bool past_caches) {
+  __m512i words[8];
+  for (int i = 0; i < 8; ++i) words[i] = _mm512_loadu_si512(table + 32 * i);
+  const __m512i bit_6 = _mm512_set1_epi16(64), bit_7 = _mm512_set1_epi16(128);
+  const size_t first = std::min(count, before_line(out, sizeof(uint16_t))), end = count - (count - first) % 32;
+  look_up(in, first, table, out);
+  for (size_t i = first; i < end; i += 32) {
+    const __m512i at = _mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + i)));
+    const __mmask32 odd = _mm512_test_epi16_mask(at, bit_6), upper = _mm512_test_epi16_mask(at, bit_7);
+    __m512i half[2];
+    for (int k = 0; k < 2; ++k)
+      half[k] = _mm512_mask_mov_epi16(_mm512_permutex2var_epi16(words[4 * k], at, words[4 * k + 1]), odd,
+                                      _mm512_permutex2var_epi16(words[4 * k + 2], at, words[4 * k + 3]));
+    store(out + i, _mm512_mask_mov_epi16(half[0], upper, half[1]), past_caches);
+  }
+  look_up(in + end, count - end, table, out + end);
 }
 
 PL_TARGET_AVX512 void compute_plane_avx512(const uint8_t* in, size_t count, const Channel& channel, Element element,
                                            void* out, bool past_caches) {
-  const Channel c = channel;
-  const size_t first = std::min(count, before_line(out, bytes_of(element))), end = count - (count - first) % 32;
-  if (element == Element::float32) {
-    auto* floats = static_cast<float*>(out);
-    look_up(in, first, c.table, floats);
-    for (size_t i = first; i < end; i += 16)
-      store(floats + i, _mm512_castps_si512(compute_sixteen(in + i, c)), past_caches);
-    look_up(in + end, count - end, c.table, floats + end);
-    return;
-  }
-  auto* halves = static_cast<uint16_t*>(out);
-  look_up(in, first, c.half, halves);
-  for (size_t i = first; i < end; i += 32) {
-    __m256i both[2];
-    for (int half = 0; half < 2; ++half) {
-      const __m512 values = compute_sixteen(in + i + 16 * half, c);
-      both[half] =
-          element == Element::bfloat16 ? bfloat16_of(values) : _mm512_cvtps_ph(values, _MM_FROUND_TO_NEAREST_INT);
-    }
-    store(halves + i, _mm512_inserti64x4(_mm512_castsi256_si512(both[0]), both[1], 1), past_caches);
-  }
-  look_up(in + end, count - end, c.half, halves + end);
+  if (element == Element::float32)
+    compute_floats_avx512(in, count, channel, static_cast<float*>(out), past_caches);
+  else
+    look_up_halves_avx512(in, count, channel.half, static_cast<uint16_t*>(out), past_caches);
 }
 #define compute_plane_avx512vbmi compute_plane_avx512
 #elif defined(__aarch64__)
 void compute_plane_neon(const uint8_t* in, size_t count, const Channel& channel, Element element, void* out,
                         bool /*past_caches*/) {
-  if (element == Element::float16) return look_up_plane(in, count, channel, element, out);
+  if (element == Element::float16 || !channel.computable) return look_up_plane(in, count, channel, element, out);
   const Channel c = channel;  // a copy, which no store can change: the loops vectorise
   if (element == Element::float32) {
     auto* floats = static_cast<float*>(out);
     for (size_t i = 0; i < count; ++i) floats[i] = compute(in[i], c);
   } else {
     auto* halves = static_cast<uint16_t*>(out);
-    for (size_t i = 0; i < count; ++i) halves[i] = to_bfloat16(compute(in[i], c));
+    for (size_t i = 0; i < count; ++i) halves[i] = compute_bfloat16(in[i], c);
   }
 }
 #endif
@@ -188,17 +202,16 @@ PL_DISPATCH(compute_plane,
             (in, count, channel, element, out, past_caches), compute_plane)
 
 Channel channel_of(const Normalization& n, size_t c) {
-  return {n.table[c].data(), n.half[c].data(), n.mean[c], n.std[c], n.std_reciprocal[c]};
+  return {n.table[c].data(),   n.half[c].data(), n.mean[c],   n.std[c],
+          n.std_reciprocal[c], n.scale[c],       n.offset[c], n.computable};
 }
 
 void convert_plane(const uint8_t* in, size_t count, const Normalization& n, size_t plane, void* out, bool past_caches) {
   const Element element = n.form.element;
   if (element == Element::uint8) {
     std::memcpy(out, in, count);
-  } else if (n.computable) {
-    compute_plane(in, count, channel_of(n, plane), element, out, past_caches);
   } else {
-    look_up_plane(in, count, channel_of(n, plane), element, out);
+    compute_plane(in, count, channel_of(n, plane), element, out, past_caches);
   }
 }
 
@@ -224,10 +237,13 @@ Normalization::Normalization(const OutputForm& of, const NormalizeTable& values,
     : form(of), table(values), half(halves), mean(means), std(stds), computable(true) {
   for (size_t c = 0; c < static_cast<size_t>(form.channels); ++c) {
     std_reciprocal[c] = 1.0f / std[c];
+    scale[c] = static_cast<float>(1.0 / (255.0 * std[c]));
+    offset[c] = static_cast<float>(-static_cast<double>(mean[c]) / std[c]);
     for (int byte = 0; byte < 256; ++byte) {
-      const float value = compute(static_cast<uint8_t>(byte), channel_of(*this, c));
-      computable &= value == table[c][byte];
-      if (form.element == Element::bfloat16) computable &= to_bfloat16(value) == half[c][byte];
+      const Channel channel = channel_of(*this, c);
+      computable &= form.element == Element::bfloat16
+                        ? compute_bfloat16(static_cast<uint8_t>(byte), channel) == half[c][byte]
+                        : compute(static_cast<uint8_t>(byte), channel) == table[c][byte];
     }
   }
 }

@@ -35,7 +35,9 @@ struct Normalization {
   NormalizeTable table;
   HalfTable half;
   std::array<float, 3> mean, std, std_reciprocal;
-  bool computable;  // arithmetic without divisions gives every value of the table exactly
+  std::array<float, 3> scale, offset;  // what one multiply-add takes
+  bool
+      computable;  // arithmetic gives every value of the table exactly: without divisions, bfloat16 by one multiply-add
 };
 
 // out: contiguous elements, (channels, height, width) or with channels_last (height, width, channels). A gray view
