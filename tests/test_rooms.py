@@ -27,6 +27,7 @@ BELOW["__init__"] = {"gpu", "loading", "version"} | BELOW["loading"]
 EXCEPTIONS = {
     ("loading.loader", "gpu.batches"): "the loader picks a GPU where one is named",
     ("pack.__init__", "data.preview"): "pass_loader.pack re-exports the function of each command",
+    ("pack.__init__", "data.stats"): "pass_loader.pack re-exports the function of each command",
     ("pack.__init__", "loading.bench"): "pass_loader.pack re-exports the function of each command",
     ("recipes.reference", "torch"): "the oracle normalises and blurs with torch, inside its functions",
 }

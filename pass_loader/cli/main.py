@@ -22,6 +22,7 @@ from .packs import add_fetch_command, add_pack, opened
 from .progress import ProgressBar
 from .removal import add_removal_commands
 from .sources import add_limits, add_recipe, add_source_commands, at_least, with_formats
+from .stats import add_stats_command
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
     sheet.add_argument("--epoch", type=at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
+    add_stats_command(commands)
     add_fetch_command(commands)
     add_removal_commands(commands)
     add_attribution_command(commands)

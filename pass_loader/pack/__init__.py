@@ -21,14 +21,17 @@ from .versions import diff, info
 
 if TYPE_CHECKING:
     from ..data.preview import preview
+    from ..data.stats import stats
     from ..loading.bench import bench
 
 __all__ = [
     "Pack", "attribution", "bench", "build", "combine", "convert", "creator_name", "date_taken", "diff", "export",
-    "fetch", "index", "info", "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "verify",
+    "fetch", "index", "info", "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "stats",
+    "verify",
 ]  # fmt: skip
 
-_ABOVE = {"bench": "..loading.bench", "preview": "..data.preview"}  # they render views, which a pack knows nothing of
+# They draw or render pictures, which a pack knows nothing of.
+_ABOVE = {"bench": "..loading.bench", "preview": "..data.preview", "stats": "..data.stats"}
 
 
 def __getattr__(name: str) -> Any:

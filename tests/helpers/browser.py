@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -55,6 +56,10 @@ class Browser:
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 700
         )
 
+    def colour_scheme(self, name: str) -> None:
+        """Show pages as somebody who prefers "light" or "dark" sees them."""
+        self._call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+
     def open(self, url: str) -> None:
         """Load a page; return when it has loaded."""
         failed = self._call("Page.navigate", url=url).get("errorText")
@@ -67,6 +72,14 @@ class Browser:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def picture(self, selector: str) -> bytes:
+        """Return an element of the page as a PNG."""
+        place = self.value(
+            "(({x, y, width, height}) => ({x: x + scrollX, y: y + scrollY, width, height, scale: 1}))"
+            f"(document.querySelector({selector!r}).getBoundingClientRect())"
+        )
+        return base64.b64decode(self._call("Page.captureScreenshot", captureBeyondViewport=True, clip=place)["data"])
 
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
         self._number += 1
