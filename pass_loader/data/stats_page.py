@@ -60,7 +60,7 @@ figcaption{font-size:.85rem}
 .of{font-weight:400;color:var(--muted);margin-left:.5em}
 .tiles{display:flex;flex-wrap:wrap;gap:.6rem;align-items:flex-start}
 .tiles figure{margin:0;max-width:10rem}
-.tiles img{display:block;max-width:100%;height:auto;background:var(--well)}
+.tiles img{display:block;max-width:100%;max-height:7.5rem;height:auto;background:var(--well)}
 .tiles figcaption{font-size:.72rem;line-height:1.3;margin-top:.2rem;overflow-wrap:anywhere;
 font-variant-numeric:tabular-nums}
 .groups{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1rem}
