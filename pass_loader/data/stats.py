@@ -27,8 +27,10 @@ SAMPLE = 2000
 PAGE, NUMBERS = "index.html", "report.json"
 PLOTS = ("sizes", "aspect-ratios", "bytes", "density", "qualities", "brightness", "contrast", "dates", "places")
 _FORMAT = 1  # of report.json
+_LEAST_CONTRAST = 0.02  # of pictures whose hashes are compared
 _GROUPS, _MEMBERS = 6, 4  # of pictures that look alike, on the page
 _MOST_DAMAGED = 100  # that are listed
+_REMOTE_WORKERS = 16  # they wait for the store
 
 
 def stats(
@@ -46,7 +48,8 @@ def stats(
     sample and seed give the same numbers.
     sample: how many pictures are decoded, drawn at random by `seed`; what needs pixels is said of these alone. Numbers
     of sizes, bytes, codecs, classes, equal bytes and metadata are of all.
-    workers: threads that decode; None: one a core. progress: called with bytes read, work_bytes() in all.
+    workers: threads that decode; None: one a core, and at least 16 where the pack lies in a store. progress: called
+    with bytes read, work_bytes() in all.
 
     Pictures that look alike are looked for within the sample where imagehash is installed. Damaged pictures are
     named in the report. Raises ImportError without matplotlib, PackError for a pack without live pictures, with a
@@ -65,7 +68,7 @@ def stats(
     step = progress or (lambda _: None)
 
     samples = Samples(pack, recipes.evaluate())  # any recipe: no view is rendered
-    pictures = Pictures(samples, workers or usable_cores())
+    pictures = Pictures(samples, workers or max(usable_cores(), 1 if pack.remote is None else _REMOTE_WORKERS))
     numbers = index_numbers(pack, step) | metadata_numbers(pack, step)
     chosen = drawn(samples, sample, seed)
     numbers |= _measured(pictures, chosen, step)
@@ -74,7 +77,7 @@ def stats(
     numbers = {
         "format": _FORMAT,
         "pack": {
-            "name": Path(pack.place).name or pack.place, "pack_id": pack.pack_id, "revision": pack.revision,
+            "name": _name_of(pack), "pack_id": pack.pack_id, "revision": pack.revision,
             "generation": pack.generation, "records": pack.records, "live": len(pack), "removed": len(pack.removed),
             "shards": len(pack.shards), "codec": pack.manifest.get("codec", "jpeg"),
         },
@@ -85,10 +88,14 @@ def stats(
     thumbnails = pictures.thumbnails(shown)
     damaged = sorted(pictures.damaged.values(), key=lambda one: one.record)
     numbers["damaged"] = [dataclasses.asdict(one) for one in damaged[:_MOST_DAMAGED]]
-    numbers["pictures"] = {str(record): _said(samples, record) for record in shown}
+    numbers["pictures"] = {str(record): _said(samples, record) for record in sorted(shown)}
     plots = plots_of(numbers)
     _write(folder, numbers, plots, page_of(numbers, plots, thumbnails))
     return numbers
+
+
+def _name_of(pack: Pack) -> str:
+    return Path(pack.place).name if pack.remote is not None else pack.path.resolve().name
 
 
 def work_bytes(pack: Pack, sample: int = SAMPLE, seed: int = 0) -> int:
@@ -142,8 +149,12 @@ def _shares(values: np.ndarray, up_to: float) -> dict[str, Any]:
 
 
 def _alike(pictures: Pictures, found: np.ndarray) -> dict[str, Any]:
-    """Return groups of pictures of the sample that look alike and differ in bytes: of equal ones the first counts."""
+    """Return groups of pictures of the sample that look alike and differ in bytes: of equal ones the first counts.
+
+    Pictures that are nearly of one colour are left out: their hashes say nothing.
+    """
     pack = pictures.samples.parts[0].pack
+    found = found[found["contrast"] >= _LEAST_CONTRAST]
     bytes_ = np.stack([pack.column(name)[found["record"]].astype(np.int64) for name in ("crc32c", "length")], 1)
     first = np.sort(np.unique(bytes_, axis=0, return_index=True)[1])
     records, hashes = found["record"][first], found["hash"][first]
@@ -151,6 +162,7 @@ def _alike(pictures: Pictures, found: np.ndarray) -> dict[str, Any]:
     return {
         "hash": "imagehash.phash, 64 bits",
         "most_different_bits": DISTANCE,
+        "least_contrast": _LEAST_CONTRAST,
         "groups": len(groups),
         "pictures": sum(map(len, groups)),
         "largest": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ TABLE_BYTES = 64  # of a record, that progress counts for its row of metadata
 DATE_COLUMNS = ("datetaken", "date_taken", "datetime", "date")
 PLACE_COLUMNS = (("latitude", "longitude"), ("gps_latitude", "gps_longitude"))
 _MOST_LICENCES = 10_000  # different ones that are counted by name
+_MOST_SIGNS = 200  # of a licence's name
 _DATE = r"^\d{4}[-:](0[1-9]|1[0-2])([-: T]|$)"  # PASS's, ISO 8601's, Exif's
 
 
@@ -57,10 +59,11 @@ def metadata_numbers(pack: Pack, progress: Callable[[int], None]) -> dict[str, A
 
 def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column as strings without blanks around them; null where it is empty or can be no text."""
-    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-        return pa.chunked_array([pa.nulls(len(column), pa.string())])
-    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+    if not (pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type)):
+        with contextlib.suppress(pa.ArrowException):  # lists, durations
+            text = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
+            return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.large_string()), text)
+    return pa.chunked_array([pa.nulls(len(column), pa.large_string())])
 
 
 class Licences:
@@ -69,7 +72,7 @@ class Licences:
         self._without = self._others = 0
 
     def add(self, column: pa.ChunkedArray) -> None:
-        for pair in pc.value_counts(_text(column)):
+        for pair in pc.value_counts(pc.utf8_slice_codeunits(_text(column), 0, _MOST_SIGNS)):
             name, count = pair["values"].as_py(), pair["counts"].as_py()
             if name is None:
                 self._without += count
@@ -109,10 +112,12 @@ class Dates:
         self._without = self._unread = 0
 
     def add(self, column: pa.ChunkedArray) -> None:
+        if pa.types.is_timestamp(column.type):
+            column = column.cast(pa.timestamp(column.type.unit))  # UTC: Arrow need not know the zone
         if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
             self._without += column.null_count
-            known = column.drop_null()
-            years, months = pc.year(known).to_pylist(), pc.month(known).to_pylist()
+            read = column.drop_null()
+            years, months = pc.year(read).to_pylist(), pc.month(read).to_pylist()
         else:
             text = _text(column)
             self._without += text.null_count
@@ -122,7 +127,9 @@ class Dates:
             years, months = (
                 pc.utf8_slice_codeunits(read, *place).cast(pa.int32()).to_pylist() for place in ((0, 4), (5, 7))
             )
-        self._months.update(zip(years, months))
+        possible = [pair for pair in zip(years, months) if 0 <= pair[0] <= 9999]
+        self._unread += len(years) - len(possible)
+        self._months.update(possible)
 
     def summary(self, column: str) -> dict[str, Any]:
         months = sorted(self._months.items())
@@ -171,5 +178,5 @@ def _degrees(column: pa.ChunkedArray) -> np.ndarray:
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         text = _text(column)
         is_number = pc.match_substring_regex(text, r"^[+-]?\d{1,3}(\.\d{1,20})?$")
-        column = pc.if_else(is_number, text, pa.scalar(None, pa.string()))
-    return arrow.to_numpy(pc.fill_null(column.cast(pa.float64()), float("nan")))
+        column = pc.if_else(is_number, text, pa.scalar(None, pa.large_string()))
+    return arrow.to_numpy(pc.fill_null(column.cast(pa.float64(), safe=False), float("nan")))

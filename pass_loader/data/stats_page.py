@@ -17,6 +17,7 @@ from .stats_plots import FONTS, PALETTE, Plot, short
 CONTACT = 48  # pictures of the contact sheet
 _MOST_SIGNS = 80  # of a text that a pack's author wrote
 _MOST_ROWS = 12  # of a table
+_TINY = 40  # points of the longer side that a picture has at least
 _EXTREMES = {
     "largest": "Largest",
     "smallest": "Smallest",
@@ -59,13 +60,14 @@ figcaption{font-size:.85rem}
 .of{font-weight:400;color:var(--muted);margin-left:.5em}
 .tiles{display:flex;flex-wrap:wrap;gap:.6rem;align-items:flex-start}
 .tiles figure{margin:0;max-width:10rem}
-.tiles img{display:block;max-width:100%;height:auto;background:var(--well)}
+.tiles img{display:block;max-width:100%;max-height:7.5rem;height:auto;background:var(--well)}
 .tiles figcaption{font-size:.72rem;line-height:1.3;margin-top:.2rem;overflow-wrap:anywhere;
 font-variant-numeric:tabular-nums}
 .groups{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,22rem),1fr));gap:1rem}
 .group{background:var(--well);padding:.75rem}
 .group h4{margin:0 0 .5rem;font-size:.85rem;font-weight:500;color:var(--muted)}
 .group .tiles figure{max-width:7.5rem}
+.tiles .tiny{image-rendering:pixelated}
 .scroll{overflow-x:auto;min-width:0}
 table{border-collapse:collapse;font-size:.84rem;margin:.75rem 0;font-variant-numeric:tabular-nums;
 min-width:min(100%,24rem)}
@@ -73,6 +75,7 @@ caption{text-align:left;padding-bottom:.3rem}
 th,td{text-align:right;padding:.28rem .7rem .28rem 0;border-top:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left;white-space:normal;overflow-wrap:anywhere;min-width:7rem;font-weight:400}
 thead th,thead td{border:0;font-weight:400;color:var(--muted)}
+.words th,.words td{text-align:left}
 td.bar{width:10rem;min-width:5rem}
 td.bar i{display:block;height:.55rem;background:var(--accent)}
 .note{border-left:3px solid var(--accent);padding:.1rem 0 .1rem .9rem;color:var(--ink)}
@@ -211,9 +214,9 @@ class _Page:
         if equal["groups"]:
             repeated = equal["pictures"] - equal["groups"]
             found += (
-                f"<p><b>{counted(repeated, 'picture')}</b>, {in_bytes(equal['repeated_bytes'])}, would be left "
-                f"out if each came once: {counted(equal['groups'], 'group')} with the same CRC-32C, length and size."
-                "</p>\n" + self._groups(equal["largest"])
+                f"<p><b>{counted(repeated, 'picture')}</b>, {in_bytes(equal['repeated_bytes'])}, repeat the "
+                f"bytes of another: {counted(equal['groups'], 'group')} with the same CRC-32C, length and size.</p>\n"
+                + self._groups(equal["largest"])
             )
         else:
             found += "<p>None: no two have the same CRC-32C, length and size.</p>\n"
@@ -226,7 +229,7 @@ class _Page:
             return found + f"<p>None: no two have {bits}.{few}</p>"
         return (
             f"{found}<p><b>{counted(like['pictures'], 'picture')}</b> in {counted(like['groups'], 'group')}, with "
-            f"other bytes and with {bits}. Plain pictures may have near hashes and not look alike.{few}</p>\n"
+            f"other bytes and with {bits}. Pictures without contrast are not compared.{few}</p>\n"
             + self._groups(like["largest"])
         )
 
@@ -291,7 +294,8 @@ class _Page:
             f'<p class="note"><b>{sample["damaged"]:,}</b> of {counted(sample["drawn"], "sampled picture")} cannot be '
             "read or decoded. These and others that were to be shown are listed. "
             "<code>pass-pack verify --decode</code> checks all.</p>\n"
-            '<div class="scroll" tabindex="0"><table><thead><tr><th scope="col">cause</th><th scope="col">record</th>'
+            '<div class="scroll" tabindex="0" role="region" aria-label="Damaged pictures"><table class="words">'
+            '<thead><tr><th scope="col">cause</th><th scope="col">record</th>'
             f'<th scope="col">id</th><th scope="col">shard</th></tr></thead><tbody>{cells}</tbody></table></div>\n'
         )
 
@@ -339,10 +343,12 @@ class _Page:
         if data is None:
             return f'<figure title="{title}"><figcaption>record {record} cannot be decoded</figcaption></figure>'
         with Image.open(io.BytesIO(data)) as picture:
-            width, height = (max(1, side // 2) for side in picture.size)  # two pixels a point, for sharp screens
+            scale = max(0.5, _TINY / max(picture.size))  # two pixels a point, for sharp screens
+            width, height = (max(1, round(side * scale)) for side in picture.size)
+            tiny = ' class="tiny"' if scale > 1 else ""
         caption = f"<figcaption>{caption}</figcaption>" if caption else ""
         return (
-            f'<figure title="{title}"><img width="{width}" height="{height}" alt="record {record}, {size}" '
+            f'<figure title="{title}"><img{tiny} width="{width}" height="{height}" alt="record {record}, {size}" '
             f'src="{_data("image/jpeg", data)}">{caption}</figure>'
         )
 
@@ -412,7 +418,8 @@ def _spreads(title: str, rows: dict[str, dict[str, Any]], text: Any) -> str:
         for name, spread in rows.items()
     )
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{title}</caption><thead><tr><td></td>{head}</tr></thead>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{title}"><table><caption>{title}</caption>'
+        f"<thead><tr><td></td>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>\n"
     )
 
@@ -428,7 +435,8 @@ def _bars(title: str, what: str, rows: Sequence[tuple[Any, int]], whole: int) ->
         for name, count in rows
     )
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{shown(title)}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{shown(title)}"><table>'
+        f"<caption>{shown(title)}</caption>"
         f'<thead><tr><th scope="col">{what}</th><th scope="col">pictures</th><th scope="col">share</th><td></td></tr>'
         f"</thead><tbody>{body}</tbody></table></div>\n"
     )

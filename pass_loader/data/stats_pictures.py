@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from .. import _C
-from ..errors import RecordError, ShardError
+from ..errors import BadPictureError, RecordError, ShardError
 from ..permutation import permute
 from .live import Live
 from .samples import Samples
@@ -108,8 +108,9 @@ class Pictures:
             except RecordError as error:
                 self._note(error)
                 return None
-            picture.thumbnail(THUMBNAIL, Image.Resampling.LANCZOS)
-            picture.save(out := io.BytesIO(), "JPEG", quality=80)
+            scale = min(1.0, *(most / side for most, side in zip(THUMBNAIL, picture.size)))
+            width, height = (max(1, round(side * scale)) for side in picture.size)
+            picture.resize((width, height), Image.Resampling.LANCZOS).save(out := io.BytesIO(), "JPEG", quality=80)
             return out.getvalue()
 
         new = [record for record in dict.fromkeys(records) if record not in self._thumbnails]
@@ -123,15 +124,21 @@ class Pictures:
                 yield from pool.map(function, records[first : first + _AT_ONCE])
 
     def _decoded(self, record: int) -> tuple[bytes, np.ndarray]:
+        """Return a record's bytes and pixels, of a large picture some of them. Raises RecordError."""
         data = self.samples.read(record)
-        height, width = self.samples.pack.size_of(record)
+        size = self.samples.pack.size_of(record)
         with self.samples.named(record):
-            if height * width <= _LARGE_PIXELS:
+            header = _C.read_header(data)
+            if (header["height"], header["width"]) != size:
+                raise BadPictureError(
+                    f"the picture is {header['height']} x {header['width']} (height x width), the index says "
+                    f"{size[0]} x {size[1]}"
+                )
+            if size[0] * size[1] <= _LARGE_PIXELS:
                 return data, _C.decode(data)
             with self._large:
-                pixels = _C.decode(data)
-                step = -(-max(height, width) // 4096)
-                return data, pixels[::step, ::step].copy()
+                step = -(-max(size) // 4096)
+                return data, _C.decode(data)[::step, ::step].copy()
 
     def _note(self, error: RecordError) -> None:
         if isinstance(error, ShardError) and self.samples.parts[0].pack.remote is not None:
@@ -195,7 +202,7 @@ def jpeg_coding(data: bytes) -> tuple[int, int]:
     distance = np.abs(_TABLES - tables[frame[8]]).sum(1)
     quality = 100 - int(np.argmin(distance[::-1]))  # of equal ones the best
     if frame[5] != 3 or len(frame) < 15:
-        return quality, 0
+        return quality, SAMPLINGS.index("one channel" if frame[5] == 1 else "other")
     factors = [(frame[place] >> 4, frame[place] & 15) for place in (7, 10, 13)]
     if factors[1] != factors[2] or 0 in factors[1]:
         return quality, SAMPLINGS.index("other")

@@ -145,13 +145,17 @@ def _log_bars(axes: Any, histogram: dict[str, Any], text: Callable[[float], str]
     first, end = max(0, used[0] - 1), min(len(counts), used[-1] + 2)
     _bars(axes, edges[first : end + 1], counts[first:end])
     low, high = edges[first], edges[end]
-    ticks = [base * 10.0**power for power in range(-3, 11) for base in (1, 2, 5)]
-    inside = [tick for tick in ticks if low <= np.log2(tick) <= high]
-    if len(inside) > 8:
-        inside = [tick for tick in inside if f"{tick:e}"[0] == "1"]
+    inside = _round_values(2**low, 2**high, 8)
     axes.set_xticks(np.log2(inside), [text(tick) for tick in inside])
     axes.set_xlim(low, high)
     axes.set_xlabel(label)
+
+
+def _round_values(low: float, high: float, most: int) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten in [low, high], or powers alone where there would be more than `most`."""
+    values = [base * 10.0**power for power in range(-3, 11) for base in (1, 2, 5)]
+    inside = [value for value in values if low <= value <= high]
+    return inside if len(inside) <= most else [value for value in inside if f"{value:e}"[0] == "1"]
 
 
 def _sizes(axes: Any, plane: dict[str, Any]) -> None:
@@ -161,10 +165,10 @@ def _sizes(axes: Any, plane: dict[str, Any]) -> None:
     extent = (places[0], places[-1], places[0], places[-1])
     axes.imshow(_shades(counts), origin="lower", extent=extent, interpolation="nearest", aspect="equal", zorder=2)
     axes.plot(extent[:2], extent[2:], color=MUTED, linewidth=0.7, linestyle=(0, (2, 3)), zorder=1)
-    ticks = [base * 10**power for power in range(6) for base in (1, 2, 5)] if is_log else None
-    for set_ticks in (axes.set_xticks, axes.set_yticks) if ticks else ():
-        inside = [tick for tick in ticks or () if edges[0] <= tick <= edges[-1]]
-        set_ticks(np.log2(inside), [short(tick) for tick in inside])
+    if is_log:
+        inside = _round_values(edges[0], edges[-1], 6)
+        for set_ticks in (axes.set_xticks, axes.set_yticks):
+            set_ticks(np.log2(inside), [short(tick) for tick in inside])
     axes.grid(True, axis="both")
     axes.set_xlabel("width, pixels")
     axes.set_ylabel("height, pixels")
@@ -208,31 +212,28 @@ def _percent(axes: Any, *, values: dict[str, Any], label: str) -> None:
 
 
 def _dates(axes: Any, months: list[dict[str, Any]]) -> None:
-    """Months where they span at most six years, else years; without the first and last 0.1 % where those are far."""
+    """Months where they span at most six years, else years, decades or centuries; without the first and last 0.1 %."""
     counts = np.array([month["pictures"] for month in months])
-    numbers = np.array([int(month["month"][:-3]) * 12 + int(month["month"][-2:]) - 1 for month in months])
+    numbers = np.array([int(month["month"][:4]) * 12 + int(month["month"][5:]) - 1 for month in months])
     below = np.cumsum(counts) / counts.sum()
     low, high = numbers[np.searchsorted(below, 0.001)], numbers[np.searchsorted(below, 0.999)]
     inside = (low <= numbers) & (numbers <= high)
-    by_month = high - low < 72
-    places = numbers[inside] if by_month else numbers[inside] // 12
+    kinds = {1: "month", 12: "year", 120: "decade", 1200: "century"}
+    unit = next(unit for unit in kinds if high // unit - low // unit < 72 or unit == 1200)
+    places = numbers[inside] // unit
     first = int(places[0])
     bars = np.bincount(places - first, counts[inside])
     axes.bar(first + np.arange(len(bars)), bars, 0.86, color=ACCENT, linewidth=0)
     _counts_axis(axes)
-    if by_month:
-        step = next(months for months in (1, 2, 3, 6, 12) if 12 * months >= len(bars) or months == 12)
-        ticks = range(-(-first // step) * step, first + len(bars), step)
-        axes.set_xticks(list(ticks), [f"{tick // 12}-{tick % 12 + 1:02d}" for tick in ticks])
-    else:
-        ticks = range(first, first + len(bars), max(1, -(-len(bars) // 16)))
-        axes.set_xticks(list(ticks), [str(tick) for tick in ticks])
-    left = int(counts[~inside].sum())
-    axes.set_xlabel("month taken" if by_month else "year taken")
-    if left:
-        axes.set_title(
-            f"{left:,} pictures with earlier or later dates are not drawn", fontsize=8, color=MUTED, loc="right"
-        )
+    step = next(step for step in (1, 2, 3, 6, 12) if 12 * step >= len(bars) or step == 12)
+    ticks = range(-(-first // step) * step, first + len(bars), step)
+    years = [tick * unit // 12 for tick in ticks]
+    axes.set_xticks([*ticks], [f"{year}-{tick % 12 + 1:02d}" if unit == 1 else f"{year}" + "s" * (unit > 12)
+                               for year, tick in zip(years, ticks)])  # fmt: skip
+    axes.set_xlabel(f"{kinds[unit]} taken")
+    if left := int(counts[~inside].sum()):
+        text = f"{left:,} with earlier or later dates not drawn"
+        axes.set_title(text, fontsize=8, color=MUTED, loc="right")
 
 
 def _map(axes: Any, cells: list[list[int]]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -16,7 +17,7 @@ from PIL import Image
 from pass_loader import Samples, recipes
 from pass_loader.data import stats_index, stats_pictures
 from pass_loader.data.stats_index import Least, Spread, binned, equal_bytes, index_numbers
-from pass_loader.data.stats_metadata import Dates, Licences, Places, metadata_numbers
+from pass_loader.data.stats_metadata import Creators, Dates, Licences, Places, metadata_numbers
 from pass_loader.data.stats_pictures import COLOURS, SAMPLINGS, Pictures, alike, drawn, jpeg_coding
 from pass_loader.errors import PackError
 from pass_loader.pack import Pack, build, remove
@@ -184,6 +185,33 @@ def test_dates() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.hostile
+def test_columns_of_any_type() -> None:
+    """What a Parquet file's columns may hold under these names is counted or has no value, and is no error."""
+    huge = 1 << 62
+    columns = [
+        pa.array([1, huge, -huge, None], pa.timestamp("s")), pa.array([1, None], pa.timestamp("us", "Mars/Base")),
+        pa.array([(1 << 31) - 1], pa.date32()), pa.array([1], pa.duration("s")), pa.array([[1]]), pa.array([b"\xff"]),
+        pa.array([None], pa.null()), pa.array([{"a": 1}]), pa.array([huge, -huge]), pa.array([], pa.string()),
+        pa.array(["x" * 100_000]), pa.array([float("inf"), 1e300]), pa.array(np.array([1.5], np.float16)),
+    ]  # fmt: skip
+    for column in columns:
+        values = pa.chunked_array([column])
+        for kind in (Dates, Licences, Creators):
+            counts = kind()
+            counts.add(values)
+            found = counts.summary("c")
+            named = [*found.get("months", []), *found.get("licences", [])]
+            total = sum(one["pictures"] for one in named) + found.get("known", 0)
+            assert total + found["without"] + found.get("unreadable", 0) + found.get("others", 0) == len(column)
+            assert len(str(found)) < 1000
+            assert all(re.fullmatch(r"\d{4}-\d\d", one["month"]) for one in found.get("months", []))
+        places = Places()
+        places.add(values, values)
+        found = places.summary(["a", "b"])
+        assert found["known"] + found["without"] + found["impossible"] == len(column)
+
+
 def test_places() -> None:
     """At every edge of the world; halves of a pair, text that is no number, and what lies beyond count as none."""
     north = [90.0, -90.0, 0.0, -0.1, None, 1.0, 90.1, float("nan"), 51.5]
@@ -221,6 +249,7 @@ def test_quality_of_every_jpeg_that_libjpeg_writes() -> None:
             picture.save(out := io.BytesIO(), "JPEG", quality=quality, subsampling=place)
             assert jpeg_coding(out.getvalue()) == (quality, SAMPLINGS.index(name))
     assert jpeg_coding(jpeg(noise(9, 9), mode="L", quality=77)) == (77, 0)
+    assert jpeg_coding(jpeg(noise(9, 9), mode="CMYK", quality=77)) == (77, SAMPLINGS.index("other"))
     assert jpeg_coding(jpeg(noise(9, 9), progressive=True, quality=77, subsampling=0))[0] == 77
 
 
@@ -254,6 +283,8 @@ def test_alike_is_what_comparing_all_finds() -> None:
     want = sorted((sorted(group) for group in groups if len(group) > 1), key=lambda group: (-len(group), group[0]))
     assert [sorted(group.tolist()) for group in alike(hashes)] == want
     assert want[0] == [3, 10, 11] and [20, 21, 22] in want and [30, 31] in want
+    spread = hashes[0] ^ np.uint64(1 << 5 | 1 << 21 | 1 << 37 | 1 << 53)  # a bit in each quarter
+    assert len(alike(np.array([hashes[0], spread]))) == 1
     assert alike(hashes[:0]) == [] and alike(hashes[:1]) == []
 
 
@@ -307,6 +338,35 @@ def test_damaged_pictures_are_named(several: Path, tmp_path: Path) -> None:
     assert found["record"].tolist() == [record for record in range(40) if record != 6]
     assert [*pictures.damaged] == [6] and "CRC" in pictures.damaged[6].cause and pictures.damaged[6].id == "c0/12"
     assert sorted(pictures.thumbnails([5, 6])) == [5]
+
+
+@pytest.mark.hostile
+def test_a_picture_of_another_size_than_the_index_says(several: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pictures = Pictures(Samples(several, recipes.evaluate()), 1)
+    pack = pictures.samples.parts[0].pack
+    monkeypatch.setattr(pack, "size_of", lambda record: (1, 1))
+    assert len(pictures.measure(np.arange(2), None, nothing)) == 0
+    assert "the index says 1 x 1" in pictures.damaged[0].cause
+
+
+def test_a_picture_with_too_many_scans(tmp_path: Path) -> None:
+    """Holds nobody up: it counts as one that cannot be decoded."""
+    whole = jpeg(noise(8, 8), progressive=True)
+    scan = whole.rindex(b"\xff\xda")
+    many = whole[:scan] + 600 * whole[scan:-2] + whole[-2:]
+    build([write_tree(tmp_path / "in", {"a.jpg": many, "b.jpg": whole})], tmp_path / "pack", max_scans=1000)
+    pictures = Pictures(Samples(tmp_path / "pack", recipes.evaluate()), 1)
+    assert len(pictures.measure(np.arange(2), None, nothing)) == 1 and "scans" in pictures.damaged[0].cause
+
+
+def test_thumbnails_fit(tmp_path: Path) -> None:
+    """However long a picture is; small ones stay as they are."""
+    sizes = {"a": (1, 900), "b": (900, 1), "c": (4, 4), "d": (600, 800)}
+    files = {f"{name}.jpg": jpeg(noise(*size)) for name, size in sizes.items()}
+    build([write_tree(tmp_path / "in", files)], tmp_path / "pack")
+    thumbnails = Pictures(Samples(tmp_path / "pack", recipes.evaluate()), 2).thumbnails(range(4))
+    found = [Image.open(io.BytesIO(thumbnails[record])).size for record in range(4)]
+    assert found == [(320, 1), (1, 240), (4, 4), (320, 240)]
 
 
 def test_large_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
