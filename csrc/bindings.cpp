@@ -158,11 +158,12 @@ void bind_plans(py::module_& m) {
                        jitter_probability, brightness_min, brightness_max, contrast_min, contrast_max, saturation_min,
                        saturation_max, hue_min, hue_max, grayscale_probability, blur_probability, blur_sigma_min,
                        blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel,
-                       resize_order, resize_short, via_height, via_width, box_of);
+                       resize_order, place, padding, pad_if_needed, resize_short, via_height, via_width, box_of,
+                       resize_height, resize_width, pad_left, pad_top, pad_right, pad_bottom);
   PYBIND11_NUMPY_DTYPE(ViewPlan, crop_x, crop_y, crop_width, crop_height, resize_height, resize_width, offset_x,
                        offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
                        blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip,
-                       grayscale);
+                       grayscale, padding);
   PYBIND11_NUMPY_DTYPE(StepSpec, view, group, option, count, group_probability, option_below, probability, values, taps,
                        op, kind, whole, sign, resample, fill);
   PYBIND11_NUMPY_DTYPE(StepPlan, matrix, factor, level, op, resample, fill);

@@ -20,6 +20,8 @@ struct Engine::State {
 Engine::Engine(Setup setup, int threads, const std::vector<int>& cpus) {
   PL_CHECK(!setup.normalizations.empty(), Fault::argument, "want at least one normalisation");
   check_recipe(setup.recipe);
+  PL_CHECK(!setup.steps.erases() || setup.form().element != cpu::Element::uint8, Fault::argument,
+           "a step of the recipe erases after normalisation, which uint8 output does not have");
   state_ = std::make_unique<State>(std::move(setup), threads, cpus);
 }
 

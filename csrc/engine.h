@@ -43,7 +43,7 @@ struct WorkingMemory {
   std::vector<StepPlan> steps;  // each view's, one after the other
   Scratch<uint8_t> gray;
   cpu::RenderScratch scratch;
-  cpu::NearestScratch nearest;
+  cpu::PlacesScratch nearest;
 };
 
 // One thread's memory and times.

@@ -24,19 +24,23 @@ PL_BOTH double bicubic(double x) {
   return inner + outer;
 }
 
+// How far a filter reaches. interpolation: PIL's Resampling value, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming.
+PL_BOTH double reach_of(uint8_t interpolation) {
+  return interpolation == 3 ? 2.0 : interpolation == 1 ? 3.0 : interpolation == 4 ? 0.5 : 1.0;
+}
+
 struct Scaling {
   double scale, support, inverse;
   bool cubic;
 };
 
-// Returns the scaling from in_size inputs to resize_size outputs. interpolation: PIL's Resampling value, 2 bilinear, 3
-// bicubic.
+// Returns the scaling from in_size inputs to resize_size outputs. interpolation: as in reach_of.
 PL_BOTH Scaling scaling_of(int32_t in_size, int32_t resize_size, uint8_t interpolation) {
   Scaling s;
   s.cubic = interpolation == 3;
   s.scale = static_cast<double>(in_size) / resize_size;
   const double filter_scale = s.scale > 1.0 ? s.scale : 1.0;
-  s.support = (s.cubic ? 2.0 : 1.0) * filter_scale;
+  s.support = reach_of(interpolation) * filter_scale;
   s.inverse = 1.0 / filter_scale;
   return s;
 }
@@ -53,6 +57,7 @@ PL_BOTH int32_t end_tap(const Scaling& s, double centre, int32_t in_size) {
   return end < in_size ? end : in_size;
 }
 
+// Of the filters bilinear and bicubic, which alone a GPU has.
 PL_BOTH double weight_of(const Scaling& s, double input, double centre) {
   const double x = (input - centre + 0.5) * s.inverse;
   return s.cubic ? bicubic(x) : bilinear(x);

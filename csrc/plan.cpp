@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "error.h"
 #include "portable_math.h"
 
 namespace pass_loader {
@@ -24,6 +25,8 @@ enum Slot : uint32_t {
   kBlur = 23,
   kSolarize = 24,
   kCompanion = 25,  // of the whole sample, with view 0: if there is one (two words), in which view, and which
+  kWindow = 26,     // where a window lies: row, column
+  kFilter = 27,
 };
 
 struct Box {
@@ -98,18 +101,63 @@ void plan_jitter(const ViewSpec& spec, const Draws& draws, ViewPlan& plan) {
   if (present[3]) plan.hue = factor(b[2], b[3], spec.hue_min, spec.hue_max);
 }
 
-// torchvision's Resize of the short side and CenterCrop (transforms/functional.py: _compute_resized_output_size,
-// center_crop).
-void plan_centre(const ViewSpec& spec, int32_t height, int32_t width, ViewPlan& plan) {
-  auto side = [&](int32_t own, int32_t other) {
+// One axis of a window: the picture's side after its resize, what is added before and after it, and the view's side.
+struct WindowAxis {
+  int32_t side, before, after, out;
+};
+
+// Returns where the window begins, counted from the resized picture's first pixel: torchvision's CenterCrop
+// (transforms/functional.py: center_crop), which adds what a small picture lacks.
+int32_t centre_of_axis(const WindowAxis& axis) {
+  const int32_t padded = axis.before + axis.side + axis.after, lacking = std::max(axis.out - padded, 0);
+  const double middle = (padded + lacking - axis.out) / 2.0;
+  return static_cast<int32_t>(round_half_even(middle)) - lacking / 2 - axis.before;
+}
+
+// The same for a drawn window: torchvision's RandomCrop (transforms/transforms.py), whose pad_if_needed adds what is
+// lacking on both sides. Returns false if the window does not fit.
+bool draw_on_axis(WindowAxis axis, bool pad_if_needed, uint32_t word, int32_t& begin) {
+  int32_t padded = axis.before + axis.side + axis.after;
+  const int32_t lacking = axis.out - padded;
+  if (lacking > 0) {
+    if (!pad_if_needed) return false;
+    axis.before += lacking;
+    padded += 2 * lacking;
+  }
+  begin = static_cast<int32_t>(below(word, static_cast<uint32_t>(padded - axis.out) + 1)) - axis.before;
+  return true;
+}
+
+// A window of the picture after a resize, or of the picture as it is. A short side is resized as torchvision's Resize
+// does (transforms/functional.py: _compute_resized_output_size).
+void plan_window(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width, ViewPlan& plan) {
+  auto side = [&](int32_t own, int32_t other, int32_t fixed) {
+    if (fixed > 0) return fixed;
+    if (spec.resize_short == 0) return own;
     if (own <= other) return spec.resize_short;
     return static_cast<int32_t>(static_cast<double>(int64_t{spec.resize_short} * own) / other);
   };
   plan.crop_width = width, plan.crop_height = height;
-  plan.resize_height = side(height, width);
-  plan.resize_width = side(width, height);
-  plan.offset_x = static_cast<int32_t>(round_half_even((plan.resize_width - spec.out_width) / 2.0));
-  plan.offset_y = static_cast<int32_t>(round_half_even((plan.resize_height - spec.out_height) / 2.0));
+  plan.resize_height = side(height, width, spec.resize_height);
+  plan.resize_width = side(width, height, spec.resize_width);
+  const WindowAxis down{plan.resize_height, spec.pad_top, spec.pad_bottom, spec.out_height};
+  const WindowAxis across{plan.resize_width, spec.pad_left, spec.pad_right, spec.out_width};
+  if (spec.place != Place::drawn) {
+    plan.offset_y = centre_of_axis(down);
+    plan.offset_x = centre_of_axis(across);
+  } else {
+    const Words words = draws.words(kWindow);
+    const bool fits = draw_on_axis(down, spec.pad_if_needed, words[0], plan.offset_y) &&
+                      draw_on_axis(across, spec.pad_if_needed, words[1], plan.offset_x);
+    PL_CHECK(
+        fits, Fault::record,
+        "the view is a window of %d x %d (height x width), and the picture is %d x %d before its padding: give the "
+        "Window pad_if_needed=True, or a resize",
+        spec.out_height, spec.out_width, plan.resize_height, plan.resize_width);
+  }
+  const bool inside = plan.offset_y >= 0 && plan.offset_y <= plan.resize_height - spec.out_height &&
+                      plan.offset_x >= 0 && plan.offset_x <= plan.resize_width - spec.out_width;
+  plan.padding = inside ? Padding::none : spec.padding;
 }
 
 void plan_geometry(const ViewSpec& spec, const Draws& draws, int32_t height, int32_t width, ViewPlan& plan) {
@@ -117,9 +165,11 @@ void plan_geometry(const ViewSpec& spec, const Draws& draws, int32_t height, int
   plan.out_width = plan.resize_width = spec.out_width;
   plan.via_height = spec.via_height, plan.via_width = spec.via_width;
   plan.interpolation = spec.interpolation;
+  if (spec.interpolation == kAnyResample) plan.interpolation = draws.words(kFilter)[0] >> 31 != 0 ? 3 : 2;
   plan.resize_order = spec.resize_order;
   plan.flip = draws.first(kFlip) < spec.flip_probability;
-  if (spec.resize_short > 0) return plan_centre(spec, height, width, plan);
+  if (spec.resize_short > 0 || spec.place != Place::random_resized)
+    return plan_window(spec, draws, height, width, plan);
   Box box = random_resized_crop(spec, draws, height, width);
   plan.crop_x = box.x, plan.crop_y = box.y, plan.crop_width = box.width, plan.crop_height = box.height;
 }

@@ -26,22 +26,25 @@ struct ViewPlan {
   float blur_sigma;                                   // output pixels; 0: no blur
   int16_t solarize_threshold;                         // -1: none; else x >= threshold becomes 255 - x
   int8_t jitter_order[4];  // the steps in their order: 0 brightness, 1 contrast, 2 saturation, 3 hue; -1: none
-  uint8_t interpolation;   // PIL's Resampling value: 2 bilinear, 3 bicubic
+  uint8_t interpolation;   // PIL's Resampling value: 0 nearest, 1 lanczos, 2 bilinear, 3 bicubic, 4 box, 5 hamming
   uint8_t blur_kernel;     // 0: PIL's GaussianBlur; odd: torchvision's kernel with so many taps
   uint8_t resize_order;    // the order of the two passes, which have 8 bits in between: 0 as Pillow 13, 1 as Pillow 12
   bool flip, grayscale;
+  Padding padding;  // what the window shows where it leaves the resized picture; none: it does not
 };
-static_assert(std::is_trivially_copyable_v<ViewPlan>);
+static_assert(std::is_trivially_copyable_v<ViewPlan> && sizeof(ViewPlan) == 80);
 
 // One decided step that follows those of the ViewPlan. It keeps the view's size.
 struct StepPlan {
-  double matrix[8];  // affine: the first six, output pixel -> place in the view, as PIL's Image.transform
+  double matrix[8];  // affine: the first six, output pixel -> place in the view, as PIL's Image.transform;
+                     // perspective: all eight; erase: left, top, width and height of the rectangle, then a value a
+                     // channel, or the two words from which the noise is drawn
   float factor;      // brightness, contrast, saturation, sharpness; hue: turns; blur, kernel_blur: sigma
   int16_t level;     // posterize: bits that stay; solarize: threshold; solarize_add: what is added below 128;
-                     // kernel_blur: taps; quarter_turn: 1, 2 or 3, counterclockwise
+                     // kernel_blur: taps; quarter_turn: 1, 2 or 3, counterclockwise; erase: an EraseMode
   StepOp op;         // one that a plan may hold; none: the program is over
-  uint8_t resample;  // affine: PIL's Resampling value, 0 nearest, 2 bilinear, 3 bicubic
-  uint8_t fill[3];   // affine: the colour of what lies outside
+  uint8_t resample;  // affine, perspective: PIL's Resampling value, 0 nearest, 2 bilinear, 3 bicubic
+  uint8_t fill[3];   // affine, perspective: the colour of what lies outside
   uint8_t unused[5];
 };
 static_assert(std::is_trivially_copyable_v<StepPlan> && sizeof(StepPlan) == 80);
@@ -54,7 +57,7 @@ constexpr int32_t kMaxResizePx = 1 << 30;  // height or width of a resize: of a 
 void check_recipe(std::span<const ViewSpec> recipe);
 
 // A pure function: the plans are the same on any thread and machine. recipe has been checked, height and width are at
-// least 1, and plans.size() == recipe.size().
+// least 1, and plans.size() == recipe.size(). Throws Error(record) if a window of a view does not fit into the picture.
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans);
 
@@ -72,6 +75,7 @@ class StepRecipe {
 
   size_t count() const { return count_; }  // StepPlans that each view has room for
   bool has_colour() const;                 // a step fills with what is no gray
+  bool erases() const;                     // a step runs after normalisation
 
   // Fills the `count` plans of one view, of the size that its spec gives.
   void plan(size_t view, const SampleKey& key, const ViewSpec& spec, std::span<StepPlan> steps) const;

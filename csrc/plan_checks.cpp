@@ -24,8 +24,8 @@ void check_probability(size_t view, const char* name, double p) {
 }
 
 void check_interpolation(uint8_t interpolation) {
-  PL_CHECK(interpolation == 2 || interpolation == 3, Fault::argument,
-           "interpolation is %d, want 2 (bilinear) or 3 (bicubic), PIL's Resampling values", interpolation);
+  PL_CHECK(interpolation <= 5, Fault::argument, "interpolation is %d, want 0 to 5, PIL's Resampling values",
+           interpolation);
 }
 
 // Edges are reflected, so the kernel reaches over no more pixels than the view has beside its edge.
@@ -36,9 +36,38 @@ void check_blur_kernel(uint8_t kernel, int32_t height, int32_t width) {
            "blur_kernel is %d: a view of %d x %d is too small for so many taps", kernel, height, width);
 }
 
+bool is_length(int32_t pixels) { return pixels >= 0 && pixels <= kMaxOutPx; }
+
+// Checks a view that is a window of the picture.
+void check_window(const ViewSpec& v, size_t i) {
+  PL_CHECK(v.place <= Place::drawn && v.padding >= Padding::black && v.padding <= Padding::symmetric, Fault::argument,
+           "recipe, view %zu: a window's place is %d and its padding %d, want 1 or 2 and 1 to 4", i,
+           static_cast<int>(v.place), static_cast<int>(v.padding));
+  PL_CHECK(is_length(v.resize_short) && is_length(v.resize_height) && is_length(v.resize_width) &&
+               (v.resize_height == 0) == (v.resize_width == 0) && (v.resize_short == 0 || v.resize_height == 0),
+           Fault::argument, "recipe, view %zu: a window's resize is %d, or %d x %d, want one of them in [1, %d]", i,
+           v.resize_short, v.resize_height, v.resize_width, kMaxOutPx);
+  const int32_t pads[] = {v.pad_left, v.pad_top, v.pad_right, v.pad_bottom};
+  PL_CHECK(std::all_of(std::begin(pads), std::end(pads), is_length), Fault::argument,
+           "recipe, view %zu: a window's padding is %d, %d, %d, %d, want [0, %d]", i, pads[0], pads[1], pads[2],
+           pads[3], kMaxOutPx);
+  const bool padded = std::any_of(std::begin(pads), std::end(pads), [](int32_t pad) { return pad > 0; });
+  PL_CHECK(
+      !v.pad_if_needed || (v.place == Place::drawn && !(padded && v.padding >= Padding::reflect)), Fault::argument,
+      "recipe, view %zu: pad_if_needed is of a drawn window, and a picture that is mirrored at its edges is padded "
+      "once: give padding or pad_if_needed",
+      i);
+  PL_CHECK(v.via_height == 0 && v.via_width == 0 && v.box_of < 0, Fault::argument,
+           "recipe, view %zu: a window has no crop box: leave via and box_of out", i);
+}
+
 // Checks where the pixels of one view come from.
 void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
   const ViewSpec& v = recipe[i];
+  if (v.place != Place::random_resized) return check_window(v, i);
+  PL_CHECK(v.padding == Padding::none && !v.pad_if_needed && v.resize_height == 0 && v.resize_width == 0 &&
+               v.pad_left == 0 && v.pad_top == 0 && v.pad_right == 0 && v.pad_bottom == 0,
+           Fault::argument, "recipe, view %zu: padding and a resize to two sides are of a window", i);
   const int32_t side = std::max(v.out_height, v.out_width);
   PL_CHECK(v.resize_short == 0 || (v.resize_short >= side && v.resize_short <= kMaxOutPx), Fault::argument,
            "recipe, view %zu: resize_short is %d, want [%d, %d]: at least the view's sides", i, v.resize_short, side,
@@ -50,9 +79,10 @@ void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
            "recipe, view %zu: resize_short takes the whole picture, and via a crop: give one of them", i);
   PL_CHECK(v.box_of >= -1 && v.box_of < static_cast<int64_t>(i), Fault::argument,
            "recipe, view %zu: box_of is %d, want the number of an earlier view", i, v.box_of);
-  if (v.box_of >= 0)
-    PL_CHECK(v.resize_short == 0 && recipe[v.box_of].resize_short == 0, Fault::argument,
-             "recipe, view %zu: box_of shares a crop box, and with resize_short there is none", i);
+  if (v.box_of < 0) return;
+  const ViewSpec& other = recipe[v.box_of];
+  PL_CHECK(v.resize_short == 0 && other.resize_short == 0 && other.place == Place::random_resized, Fault::argument,
+           "recipe, view %zu: box_of shares a crop box, and with resize_short or a window there is none", i);
 }
 
 void check_resize_order(uint8_t order) {
@@ -62,6 +92,22 @@ void check_resize_order(uint8_t order) {
 void check_sides(const char* what, int32_t height, int32_t width) {
   PL_CHECK(height >= 1 && width >= 1 && height <= kMaxOutPx && width <= kMaxOutPx, Fault::argument,
            "plan: %s is %d x %d, want height and width in [1, %d]", what, height, width, kMaxOutPx);
+}
+
+void check_window(const ViewPlan& plan) {
+  PL_CHECK(plan.padding <= Padding::symmetric, Fault::argument, "plan: padding is %d, want 0 to 4",
+           static_cast<int>(plan.padding));
+  if (plan.padding == Padding::none) {
+    PL_CHECK(plan.offset_x >= 0 && plan.offset_y >= 0 && plan.offset_x <= plan.resize_width - plan.out_width &&
+                 plan.offset_y <= plan.resize_height - plan.out_height,
+             Fault::argument, "plan: window x %d, y %d, width %d, height %d leaves the resized picture of %d x %d",
+             plan.offset_x, plan.offset_y, plan.out_width, plan.out_height, plan.resize_width, plan.resize_height);
+    return;
+  }
+  PL_CHECK(plan.offset_x >= -kMaxResizePx && plan.offset_x <= kMaxResizePx && plan.offset_y >= -kMaxResizePx &&
+               plan.offset_y <= kMaxResizePx,
+           Fault::argument, "plan: window x %d, y %d is further than %d from the picture", plan.offset_x, plan.offset_y,
+           kMaxResizePx);
 }
 
 void check_jitter_plan(const ViewPlan& plan) {
@@ -101,7 +147,7 @@ void check_recipe(std::span<const ViewSpec> recipe) {
     check_probability(i, "solarize probability", v.solarize_probability);
     PL_CHECK(v.solarize_threshold >= 0 && v.solarize_threshold <= 256, Fault::argument,
              "recipe, view %zu: solarize threshold is %d, want [0, 256]", i, v.solarize_threshold);
-    check_interpolation(v.interpolation);
+    if (v.interpolation != kAnyResample) check_interpolation(v.interpolation);
     if (v.blur_probability > 0.0) check_blur_kernel(v.blur_kernel, v.out_height, v.out_width);
     check_geometry(recipe, i);
     check_resize_order(v.resize_order);
@@ -147,10 +193,7 @@ void check_plan(const ViewPlan& plan, int32_t height, int32_t width) {
            Fault::argument, "plan: the resize is %d x %d, want height and width in [1, %d]", plan.resize_height,
            plan.resize_width, kMaxResizePx);
   check_sides("the view", plan.out_height, plan.out_width);
-  PL_CHECK(plan.offset_x >= 0 && plan.offset_y >= 0 && plan.offset_x <= plan.resize_width - plan.out_width &&
-               plan.offset_y <= plan.resize_height - plan.out_height,
-           Fault::argument, "plan: window x %d, y %d, width %d, height %d leaves the resized picture of %d x %d",
-           plan.offset_x, plan.offset_y, plan.out_width, plan.out_height, plan.resize_width, plan.resize_height);
+  check_window(plan);
   if (plan.via_height != 0 || plan.via_width != 0)
     check_sides("the first resize (via)", plan.via_height, plan.via_width);
   check_interpolation(plan.interpolation);

@@ -19,15 +19,25 @@ enum Slot : uint32_t {
   kFirstStep = 4,
   kStepSlots = 4,
   kRuns = 0,   // whether the step runs, sign, resample
-  kValue = 1,  // its value; level: then blur_below's sigma; affine: two numbers in each of three slots
+  kValue = 1,  // its value; level: then blur_below's sigma; affine and perspective: two or four numbers a slot
+  // A step that erases has kEraseSlots more, from kFirstErase on.
+  kFirstErase = 1 << 22,
+  kEraseSlots = 16,
+  kEraseTries = 10,  // 10 tries: area, log aspect
+  kErasePlace = 10,
+  kEraseValues = 11,  // two slots of two numbers
 };
 constexpr int32_t kMaxGroups = 4096;
 constexpr int32_t kMaxOptionSteps = 60;
 
-constexpr bool plans_hold(StepOp op) { return op <= StepOp::affine; }
-constexpr bool known(StepOp op) { return plans_hold(op) || (op >= StepOp::shear_x && op <= StepOp::blur_below); }
+constexpr bool plans_hold(StepOp op) { return op <= StepOp::perspective; }
+constexpr bool specs_hold(StepOp op) {
+  return op != StepOp::affine && op != StepOp::perspective &&
+         (plans_hold(op) || (op >= StepOp::shear_x && op <= StepOp::random_perspective));
+}
+constexpr bool resamples(StepOp op) { return op == StepOp::affine || op == StepOp::perspective; }
 constexpr bool moves(StepOp op) {
-  return op == StepOp::affine || (op >= StepOp::shear_x && op <= StepOp::random_affine);
+  return (op >= StepOp::shear_x && op <= StepOp::random_affine) || op == StepOp::random_perspective;
 }
 
 double unit_at(const Words& words, int pair) { return unit(words[2 * pair], words[2 * pair + 1]); }
@@ -112,6 +122,88 @@ void set_random_affine(const StepSpec& spec, const Draws& draws, uint32_t slot, 
                     m3, m4, 0.0 / scale + (m3 * (-x - moved_x) + m4 * (-y - moved_y)) + y});
 }
 
+// Solves 8 linear equations by elimination with pivots. row: 8 factors and the right side. Returns false if there is no
+// one solution.
+bool solve(double (&row)[8][9], double (&solution)[8]) {
+  for (int i = 0; i < 8; ++i) {
+    int pivot = i;
+    for (int k = i + 1; k < 8; ++k)
+      if (std::fabs(row[k][i]) > std::fabs(row[pivot][i])) pivot = k;
+    if (row[pivot][i] == 0.0) return false;
+    std::swap(row[i], row[pivot]);
+    for (int k = i + 1; k < 8; ++k) {
+      const double factor = row[k][i] / row[i][i];
+      for (int j = i; j < 9; ++j) row[k][j] -= factor * row[i][j];
+    }
+  }
+  for (int i = 7; i >= 0; --i) {
+    double sum = row[i][8];
+    for (int j = i + 1; j < 8; ++j) sum -= row[i][j] * solution[j];
+    solution[i] = sum / row[i][i];
+  }
+  return true;
+}
+
+// torchvision, transforms.RandomPerspective.get_params and functional._get_perspective_coeffs, which are rounded to
+// float32. distortion: how far a corner moves at most, as a share of half a side.
+void set_random_perspective(double distortion, const Draws& draws, uint32_t slot, int32_t height, int32_t width,
+                            StepPlan& step) {
+  const Words a = draws.words(slot), b = draws.words(slot + 1);
+  const auto most_x = static_cast<uint32_t>(distortion * (width / 2)) + 1;
+  const auto most_y = static_cast<uint32_t>(distortion * (height / 2)) + 1;
+  const double right = width - 1, bottom = height - 1;
+  const double corners[4][2] = {{0.0, 0.0}, {right, 0.0}, {right, bottom}, {0.0, bottom}};
+  const double moved[4][2] = {{1.0 * below(a[0], most_x), 1.0 * below(a[1], most_y)},
+                              {right - below(a[2], most_x), 1.0 * below(a[3], most_y)},
+                              {right - below(b[0], most_x), bottom - below(b[1], most_y)},
+                              {1.0 * below(b[2], most_x), bottom - below(b[3], most_y)}};
+  double row[8][9] = {}, solution[8];
+  for (int i = 0; i < 4; ++i) {
+    const double x = moved[i][0], y = moved[i][1];
+    for (int axis = 0; axis < 2; ++axis) {
+      double* r = row[2 * i + axis];
+      const double to = corners[i][axis];
+      r[3 * axis] = x, r[3 * axis + 1] = y, r[3 * axis + 2] = 1.0;
+      r[6] = -to * x, r[7] = -to * y, r[8] = to;
+    }
+  }
+  step.op = StepOp::none;
+  if (!solve(row, solution)) return;  // corners that lie on one line
+  step.op = StepOp::perspective;
+  for (int i = 0; i < 8; ++i) step.matrix[i] = static_cast<float>(solution[i]);
+}
+
+// timm 1.0.31, data/random_erasing.py: RandomErasing._erase; torchvision, transforms.RandomErasing.get_params.
+// values: ranges of the share of the area and of height / width, an EraseMode, a value a channel.
+void set_erase(const StepSpec& spec, const Draws& draws, uint32_t own, int32_t height, int32_t width, StepPlan& step) {
+  const double* v = spec.values;
+  const uint32_t slot = kFirstErase + kEraseSlots * own;
+  const double area = static_cast<double>(height) * width, log_min = portable_log(v[2]), log_max = portable_log(v[3]);
+  step.op = StepOp::none;
+  for (uint32_t attempt = 0; attempt < kEraseTries && step.op == StepOp::none; ++attempt) {
+    const Words words = draws.words(slot + attempt);
+    const double target = area * uniform(unit_at(words, 0), v[0], v[1]);
+    const double aspect = portable_exp(uniform(unit_at(words, 1), log_min, log_max));
+    const int64_t tall = round_half_even(std::sqrt(target * aspect)),
+                  wide = round_half_even(std::sqrt(target / aspect));
+    if (tall >= height || wide >= width) continue;
+    const Words place = draws.words(slot + kErasePlace);
+    step.op = StepOp::erase;
+    step.matrix[0] = below(place[1], static_cast<uint32_t>(width - wide) + 1);
+    step.matrix[1] = below(place[0], static_cast<uint32_t>(height - tall) + 1);
+    step.matrix[2] = static_cast<double>(wide), step.matrix[3] = static_cast<double>(tall);
+  }
+  if (step.op == StepOp::none) return;
+  const Words a = draws.words(slot + kEraseValues), b = draws.words(slot + kEraseValues + 1);
+  step.level = static_cast<int16_t>(v[4]);
+  auto normal = [](double u) { return static_cast<double>(static_cast<float>(normal_quantile(std::max(u, 0x1p-54)))); };
+  const bool drawn = static_cast<EraseMode>(step.level) == EraseMode::colour;
+  const double colour[3] = {normal(unit_at(a, 0)), normal(unit_at(a, 1)), normal(unit_at(b, 0))};
+  for (int c = 0; c < 3; ++c) step.matrix[4 + c] = drawn ? colour[c] : static_cast<float>(v[5 + c]);
+  if (static_cast<EraseMode>(step.level) == EraseMode::noise)
+    step.matrix[4] = a[0], step.matrix[5] = a[1], step.matrix[6] = 0.0;
+}
+
 // Whole numbers are cut, as Python's int(); a threshold of solarize is rounded up, so that x < threshold is the same.
 void set_level(StepPlan& step, double value, double most) {
   step.level = static_cast<int16_t>(std::max(0.0, std::min(value, most)));
@@ -187,6 +279,12 @@ StepPlan decided(const StepSpec& spec, const Draws& draws, uint32_t slot, int32_
     case StepOp::random_affine:
       set_random_affine(spec, draws, slot + kValue, height, width, step);
       break;
+    case StepOp::random_perspective:
+      set_random_perspective(value, draws, slot + kValue, height, width, step);
+      break;
+    case StepOp::erase:
+      set_erase(spec, draws, slot, height, width, step);
+      break;
     default:
       break;
   }
@@ -200,6 +298,7 @@ void check_kind(const StepSpec& s) {
                          s.op == StepOp::blur || s.op == StepOp::kernel_blur || s.op == StepOp::quarter_turn ||
                          (s.op >= StepOp::shear_x && s.op != StepOp::random_affine);
   const bool fits = s.op == StepOp::random_affine ? s.kind == ValueKind::affine
+                    : s.op == StepOp::erase       ? s.kind == ValueKind::erase
                     : has_value                   ? s.kind >= ValueKind::one_of && s.kind <= ValueKind::level
                                                   : s.kind == ValueKind::none;
   PL_CHECK(fits, Fault::argument,
@@ -236,7 +335,10 @@ Ends allowed(StepOp op) {
       return {0.0, 3.0};
     case StepOp::desaturate:
     case StepOp::blur_below:
+    case StepOp::random_perspective:
       return {0.0, 1.0};
+    case StepOp::erase:
+      return {0.0, 2.0};
     case StepOp::shear_x:
     case StepOp::shear_y:
       return {-100.0, 100.0};
@@ -266,6 +368,17 @@ void check_values(const StepSpec& s) {
              s.view, s.group);
     return;
   }
+  if (s.kind == ValueKind::erase) {
+    const bool good = v[0] <= v[1] && v[0] >= 0.0 && v[1] <= 1.0 && v[2] <= v[3] && v[2] >= 1e-3 && v[3] <= 1e3 &&
+                      (v[4] == 0.0 || v[4] == 1.0 || v[4] == 2.0) &&
+                      std::all_of(v + 5, v + 8, [](double value) { return std::abs(value) <= 1e30; });
+    PL_CHECK(
+        good, Fault::argument,
+        "recipe, view %d, group %d of its further steps: erase wants ranges low <= high, area in [0, 1], aspect in "
+        "[0.001, 1000]",
+        s.view, s.group);
+    return;
+  }
   PL_CHECK(s.kind != ValueKind::one_of || (s.count >= 1 && s.count <= kStepValues), Fault::argument,
            "recipe, view %d, group %d of its further steps: one of %d values, want 1 to %d", s.view, s.group, s.count,
            kStepValues);
@@ -290,9 +403,8 @@ void check_taps(int taps, int32_t height, int32_t width, const char* where) {
 }
 
 void check_row(const StepSpec& s, const ViewSpec& view) {
-  PL_CHECK(known(s.op) && s.op != StepOp::affine, Fault::argument,
-           "recipe, view %d, group %d of its further steps: there is no op %d", s.view, s.group,
-           static_cast<int>(s.op));
+  PL_CHECK(specs_hold(s.op), Fault::argument, "recipe, view %d, group %d of its further steps: there is no op %d",
+           s.view, s.group, static_cast<int>(s.op));
   PL_CHECK(s.probability >= 0.0 && s.probability <= 1.0 && s.group_probability >= 0.0 && s.group_probability <= 1.0,
            Fault::argument, "recipe, view %d, group %d of its further steps: %g or %g is no probability", s.view,
            s.group, s.probability, s.group_probability);
@@ -314,6 +426,7 @@ StepRecipe::StepRecipe(std::span<const StepSpec> rows, std::span<const ViewSpec>
   if (rows.empty()) return;
   const auto views = static_cast<int32_t>(recipe.size());
   size_t group_most = 0, view_total = 0, option_length = 0;
+  bool erases = false;  // a row of the view before this one
   for (size_t i = 0; i < rows.size(); ++i) {
     const StepSpec& s = rows[i];
     const StepSpec* before = i == 0 ? nullptr : &rows[i - 1];
@@ -332,6 +445,10 @@ StepRecipe::StepRecipe(std::span<const StepSpec> rows, std::span<const ViewSpec>
     PL_CHECK(in_order, Fault::argument, "further steps: row %zu does not follow from the row before it", i);
     if (new_group) view_total += group_most, group_most = 0;
     if (new_view) count_ = std::max(count_, view_total), view_total = 0;
+    erases = !new_view && (erases || before->op == StepOp::erase);
+    PL_CHECK(!erases || s.op == StepOp::erase || s.op == StepOp::none, Fault::argument,
+             "recipe, view %d: erase runs after normalisation, and group %d of its further steps follows it", s.view,
+             s.group);
     option_length = new_option ? 1 : option_length + 1;
     PL_CHECK(option_length <= kMaxOptionSteps, Fault::argument, "further steps: more than %d steps in a row",
              kMaxOptionSteps);
@@ -348,6 +465,10 @@ bool StepRecipe::has_colour() const {
   return std::any_of(rows_.begin(), rows_.end(), [](const StepSpec& s) {
     return moves(s.op) && (s.fill[0] != s.fill[1] || s.fill[0] != s.fill[2]);
   });
+}
+
+bool StepRecipe::erases() const {
+  return std::any_of(rows_.begin(), rows_.end(), [](const StepSpec& s) { return s.op == StepOp::erase; });
 }
 
 std::span<const StepSpec> StepRecipe::rows_of(size_t view) const {
@@ -389,13 +510,31 @@ void PlanRows::clear(size_t row, size_t count) const {
   std::memset(memory + row * bytes(steps), 0, count * bytes(steps));
 }
 
+void check_rectangle(const StepPlan& step, const ViewPlan& plan) {
+  const double* m = step.matrix;
+  auto whole = [](double value, double most) { return value >= 0.0 && value <= most && value == std::floor(value); };
+  const bool inside = whole(m[2], plan.out_width) && whole(m[3], plan.out_height) &&
+                      whole(m[0], plan.out_width - m[2]) && whole(m[1], plan.out_height - m[3]);
+  const bool noise = static_cast<EraseMode>(step.level) == EraseMode::noise;
+  const bool values = std::all_of(
+      m + 4, m + 7, [&](double value) { return noise ? whole(value, 0xFFFFFFFFp0) : std::abs(value) <= 1e30; });
+  PL_CHECK(inside && values, Fault::argument,
+           "plan: the rectangle x %g, y %g, width %g, height %g that a further step erases leaves the view, or its "
+           "values are out of range",
+           m[0], m[1], m[2], m[3]);
+}
+
 void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int channels) {
-  bool over = false;
+  bool over = false, erases = false;
   for (const StepPlan& s : steps) {
     PL_CHECK(plans_hold(s.op) && (!over || s.op == StepOp::none), Fault::argument,
              "plan: a further step has op %d, want one of 0 to %d, and none after 0", static_cast<int>(s.op),
-             static_cast<int>(StepOp::affine));
+             static_cast<int>(StepOp::perspective));
     over = s.op == StepOp::none;
+    PL_CHECK(!erases || over || s.op == StepOp::erase, Fault::argument,
+             "plan: a further step has op %d after one that erases, which runs after normalisation",
+             static_cast<int>(s.op));
+    erases = s.op == StepOp::erase;
     const Ends level = s.op == StepOp::quarter_turn  ? Ends{1.0, 3.0}
                        : s.op == StepOp::kernel_blur ? Ends{3.0, 255.0}
                                                      : allowed(s.op);
@@ -410,8 +549,9 @@ void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int chan
     if (s.op == StepOp::kernel_blur) check_taps(s.level, plan.out_height, plan.out_width, "plan");
     PL_CHECK(s.op != StepOp::quarter_turn || s.level == 2 || plan.out_height == plan.out_width, Fault::argument,
              "plan: a quarter turn needs a square view, this one is %d x %d", plan.out_height, plan.out_width);
-    if (s.op != StepOp::affine) continue;
-    const bool finite = std::all_of(s.matrix, s.matrix + 6, [](double m) { return std::abs(m) <= 1e6; });
+    if (s.op == StepOp::erase) check_rectangle(s, plan);
+    if (!resamples(s.op)) continue;
+    const bool finite = std::all_of(s.matrix, s.matrix + 8, [](double m) { return std::abs(m) <= 1e6; });
     PL_CHECK(finite && std::abs(s.matrix[0]) <= 1e4 && std::abs(s.matrix[1]) <= 1e4 && std::abs(s.matrix[3]) <= 1e4 &&
                  std::abs(s.matrix[4]) <= 1e4,
              Fault::argument, "plan: the matrix of a further step has factors above 1e4, or moves by more than 1e6");

@@ -6,6 +6,24 @@
 
 namespace pass_loader {
 
+constexpr uint8_t kAnyResample = 255;  // bilinear or bicubic, drawn
+
+// Where a view lies.
+enum class Place : uint8_t {
+  random_resized = 0,  // a random crop box, resized to the view's size; with resize_short alone the centre
+  centre = 1,          // a window of the view's size in the middle of the picture
+  drawn = 2,           // a window of the view's size anywhere in the picture
+};
+
+// What a window shows outside the picture. Numbers stand in plans that users keep.
+enum class Padding : uint8_t {
+  none = 0,       // nothing: the window is inside
+  black = 1,      // zeros
+  edge = 2,       // the nearest pixel
+  reflect = 3,    // mirrored, without repeating the edge
+  symmetric = 4,  // mirrored, repeating the edge
+};
+
 struct ViewSpec {
   int32_t out_height, out_width;  // pixels
   double scale_min, scale_max;    // share of the picture's area
@@ -21,12 +39,17 @@ struct ViewSpec {
   double blur_sigma_min, blur_sigma_max;  // output pixels
   double solarize_probability;
   int16_t solarize_threshold;
-  uint8_t interpolation;          // PIL's Resampling value: 2 bilinear, 3 bicubic
-  uint8_t blur_kernel;            // 0: PIL's GaussianBlur; odd: torchvision's kernel with so many taps
-  uint8_t resize_order;           // see ViewPlan
-  int32_t resize_short;           // 0: a random crop; else the centre of the picture, resized to this short side
-  int32_t via_height, via_width;  // an intermediate resize of the crop; 0: none
-  int32_t box_of;                 // the earlier view from which this one takes crop box and flip; -1: its own
+  uint8_t interpolation;                // PIL's Resampling value, 0 to 5; kAnyResample
+  uint8_t blur_kernel;                  // 0: PIL's GaussianBlur; odd: torchvision's kernel with so many taps
+  uint8_t resize_order;                 // see ViewPlan
+  Place place;                          // not random_resized: the view is a window of the picture
+  Padding padding;                      // of a window: what lies outside the picture
+  bool pad_if_needed;                   // of a drawn window: a picture that is smaller is padded
+  int32_t resize_short;                 // the picture is resized to this short side; 0: it is not
+  int32_t via_height, via_width;        // an intermediate resize of the crop; 0: none
+  int32_t box_of;                       // the earlier view from which this one takes crop box and flip; -1: its own
+  int32_t resize_height, resize_width;  // of a window: the picture is resized to this; 0: it is not
+  int32_t pad_left, pad_top, pad_right, pad_bottom;  // of a window: what is added to the resized picture
 };
 static_assert(std::is_trivially_copyable_v<ViewSpec>);
 
@@ -52,6 +75,8 @@ enum class StepOp : uint8_t {
   vertical_flip = 16,
   quarter_turn = 17,
   affine = 18,
+  erase = 19,  // after normalisation; only others of its kind follow
+  perspective = 20,
   // Of specs alone. A plan holds what becomes of them: affine or quarter_turn, saturation, blur.
   shear_x = 64,
   shear_y = 65,
@@ -63,6 +88,7 @@ enum class StepOp : uint8_t {
   random_affine = 71,  // torchvision's RandomAffine
   desaturate = 72,     // the saturation's factor is 1 - value
   blur_below = 73,     // sigma is uniform in [0.1, 2 value)
+  random_perspective = 74,
 };
 
 // How the value of a step is drawn.
@@ -72,10 +98,17 @@ enum class ValueKind : uint8_t {
   uniform = 2,  // in [values[0], values[1])
   level = 3,    // timm's: see plan_steps.cpp
   affine = 4,   // ranges of the angle, the shares that it is moved by, scale and shear: see plan_steps.cpp
+  erase = 5,    // ranges of the share of the area and of the aspect, an EraseMode, three values: see plan_steps.cpp
+};
+
+// What a rectangle is erased with.
+enum class EraseMode : int16_t {
+  values = 0,  // one a channel
+  colour = 1,  // one normal number a channel
+  noise = 2,   // normal numbers
 };
 
 constexpr int kStepValues = 64;
-constexpr uint8_t kAnyResample = 255;  // bilinear or bicubic, drawn
 
 // A step that a view may take: a row of the steps' table. Rows are in the order of view, group, option and place. A
 // view's groups are decided one after the other: whether it runs, and which one of its options. An option is a row of

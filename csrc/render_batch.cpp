@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "cpu/erase.h"
 #include "cpu/jitter.h"
 #include "cpu/nearest.h"
 #include "cpu/normalize.h"
@@ -120,6 +121,7 @@ void RenderBatch::render_view(int64_t slot, size_t view, const ConstPlanes& pict
   const Planes pixels = cpu::render_view(picture, memory.plans[view], steps, memory.scratch, clock);
   const size_t source = request_.sources.empty() ? 0 : request_.sources[slot];
   cpu::normalize(pixels, setup_.normalizations[source], request_.views[view].slot(slot));
+  cpu::erase(steps, setup_.form(), pixels.height, pixels.width, request_.views[view].slot(slot));
   clock.charge(Stage::normalize);
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "isa.h"
+#include "portable_math.h"
 
 namespace pass_loader {
 namespace {
@@ -57,10 +58,55 @@ PL_LEVELS(lane_weights,
            double* unscaled, int32_t* fixed),
           (s, exact, begin, in_size, taps, first, count, unscaled, fixed))
 
+// Pillow, Resample.c: box_filter, hamming_filter, lanczos_filter.
+
+double box(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+
+double hamming(double x) {
+  x = std::abs(x);
+  if (x == 0.0) return 1.0;
+  if (x >= 1.0) return 0.0;
+  const SinCos at = portable_sin_cos(x * kPi);
+  return at.sin / (x * kPi) * (static_cast<double>(0.54f) + static_cast<double>(0.46f) * at.cos);
+}
+
+double sinc(double x) {
+  if (x == 0.0) return 1.0;
+  x *= kPi;
+  return portable_sin_cos(x).sin / x;
+}
+
+double lanczos(double x) { return -3.0 <= x && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }
+
+// As lane_weights, for the filters that are none of its two.
+void lane_weights_of(double (*filter)(double), const Scaling& s, bool exact, int32_t begin, int32_t in_size,
+                     int32_t taps, int32_t* first, int32_t* count, double* unscaled, int32_t* fixed) {
+  for (int i = 0; i < kLanes; ++i) {
+    const double center = centre_of(s, begin + i);
+    first[i] = first_tap(s, center);
+    count[i] = end_tap(s, center, in_size) - first[i];
+    double sum = 0.0;
+    for (int32_t t = 0; t < taps; ++t) {
+      const double x = (static_cast<double>(t) + first[i] - center + 0.5) * s.inverse;
+      sum += unscaled[t * kLanes + i] = t < count[i] ? filter(x) : 0.0;
+    }
+    sum = sum != 0.0 ? sum : 1.0;
+    for (int32_t t = 0; t < taps; ++t) {
+      double& weight = unscaled[t * kLanes + i];
+      fixed[t * kLanes + i] = fixed_weight(weight, sum);
+      if (exact) weight /= sum;
+    }
+  }
+}
+
 }  // namespace
 
 void make_weights(const AxisRequest& request, AxisWeights& weights) {
   const Scaling s = scaling_of(request.in_size, request.resize_size, request.interpolation);
+  double (*const filter)(double) = request.interpolation == 1   ? lanczos
+                                   : request.interpolation == 4 ? box
+                                   : request.interpolation == 5 ? hamming
+                                                                : nullptr;
   const int32_t stride = (static_cast<int32_t>(std::ceil(s.support)) * 2 + 1 + 3) / 4 * 4;
   // An output has less than 2 support + 1 taps, apart from rounding.
   const int32_t taps = static_cast<int32_t>(2.0 * s.support + 0.001) + 1;
@@ -74,8 +120,13 @@ void make_weights(const AxisRequest& request, AxisWeights& weights) {
   int32_t input_begin = request.in_size, input_end = 0;
   for (int32_t begin = 0; begin < request.out_size; begin += kLanes) {
     int32_t first[kLanes], count[kLanes];
-    lane_weights(s, request.exact, request.offset + begin, request.in_size, taps, first, count, weights.unscaled.data(),
-                 weights.fixed.data());
+    const int32_t from = request.offset + begin;
+    if (filter == nullptr)
+      lane_weights(s, request.exact, from, request.in_size, taps, first, count, weights.unscaled.data(),
+                   weights.fixed.data());
+    else
+      lane_weights_of(filter, s, request.exact, from, request.in_size, taps, first, count, weights.unscaled.data(),
+                      weights.fixed.data());
     for (int i = 0; i < std::min(kLanes, request.out_size - begin); ++i) {
       const int32_t out = request.reversed ? request.out_size - 1 - (begin + i) : begin + i;
       int32_t* to = &weights.weight[static_cast<size_t>(out) * stride];

@@ -22,7 +22,7 @@ struct AxisRequest {
   int32_t in_size;           // the crop box's side
   int32_t resize_size;       // the side after the resize
   int32_t offset, out_size;  // the window of that
-  uint8_t interpolation;     // PIL's Resampling value: 2 bilinear, 3 bicubic
+  uint8_t interpolation;     // PIL's Resampling value, but for 0, nearest
   bool reversed;             // outputs in reverse order, for a flip
   bool exact = false;        // also makes the weights in double, for pictures of 16 bits
 };

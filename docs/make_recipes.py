@@ -49,6 +49,28 @@ batch. The presets are those of published methods, as their official code runs t
 own is `Recipe(name, views=(ViewSpec(...), ...))`, and [one from your torchvision transform](from-torchvision.md)
 takes one line.
 
+## Windows and filters
+
+With `window` a view is a window of the whole picture in place of a random resized crop. `recipes.evaluate()` is the
+usual one: the short side resized, the centre cut out.
+
+```python
+from pass_loader import ViewSpec
+from pass_loader.recipes import Window
+
+ViewSpec(224, window=Window(256), interpolation="bicubic")  # Resize(256), CenterCrop(224)
+ViewSpec(224, window=Window((224, 224)))  # both sides, whatever the picture's ratio
+ViewSpec(224, window=Window(224, "drawn", padding=4, padding_mode="reflect"))  # DeiT's Resize and RandomCrop
+ViewSpec(32, window=Window(place="drawn", padding=4))  # the picture as it is, with a black frame
+```
+
+`resize` is a short side or (height, width), `place` "centre" or "drawn", `padding_mode` "constant" (black), "edge",
+"reflect" or "symmetric". A picture that is smaller than its window is padded in that mode around a centre, and around a
+drawn window with `pad_if_needed=True`; without, it is a bad picture.
+
+`interpolation` is "nearest", "lanczos", "bilinear", "bicubic", "box", "hamming", or "random": bilinear or bicubic,
+drawn for each view. On a GPU windows are refused, and so are filters other than bilinear and bicubic.
+
 ## Further steps
 
 `ViewSpec.then` is a row of steps that run after the view's fixed ones, in any order. A `Step` has an op, a value (a
@@ -83,9 +105,15 @@ ViewSpec(224, then=(Choice(((Step("invert"),), (Step("equalize"), Step("sharpnes
 | `translate_x`, `translate_y` | pixels | the same with `(1, 0, value, 0, 1, 0)` |
 | `translate_x_share`, `translate_y_share` | a share of the side | the same |
 | `affine` | `Affine`: ranges of degrees, translate, scale and shear | torchvision's `RandomAffine` |
+| `perspective` | the share of half a side by which a corner moves at most | torchvision's `RandomPerspective` |
+| `erase` | `Erase`: ranges of area and aspect, and what with | timm's and torchvision's `RandomErasing` |
 
 Steps that move pixels take `resample="nearest"`, `"bilinear"`, `"bicubic"` or `"random"` (one of the last two, drawn)
 and `fill=`, a colour, of which gray views take the luma. A view keeps its size.
+
+`erase` runs after normalisation, so that nothing else follows it and `dtype=torch.uint8` refuses it. Its noise follows
+from the plan: a sample that is replayed has the same. `dataset.render` gives views before it, `dataset.sample` after
+it.
 
 | function | policy |
 |---|---|
@@ -93,6 +121,7 @@ and `fill=`, a colour, of which gray views take the luma. A view keeps its size.
 | `timm_rand_augment("rand-m9-mstd0.5-inc1")` | timm's, with its strings |
 | `timm_auto_augment("original-mstd0.5")` | timm's v0, v0r, original, originalr, and 3a of 3-Augment |
 | `timm_step(name)` | one of timm's operations |
+| `random_erasing(0.25, mode="pixel")` | timm's RandomErasing with its modes, and torchvision's |
 
 `dataset.plan(record)["steps"]` holds the decided steps of each view, `recipes.describe(steps)` says them in
 words. timm's `create_transform` fills with the mean's bytes: `fill=(124, 116, 104)`. On a GPU a recipe with further

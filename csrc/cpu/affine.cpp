@@ -69,6 +69,20 @@ void nearest_far(const ConstPlanes& view, const double* m, const Planes& out) {
   }
 }
 
+// Perspective (ImagingGenericTransform with perspective_transform and nearest_filter).
+void nearest_seen(const ConstPlanes& view, const double* m, const Planes& out) {
+  for (int32_t y = 0; y < out.height; ++y) {
+    const double at_y = y + 0.5;
+    for (int32_t x = 0; x < out.width; ++x) {
+      const double at_x = x + 0.5, depth = m[6] * at_x + m[7] * at_y + 1;
+      const int32_t from_x = pixel_at((m[0] * at_x + m[1] * at_y + m[2]) / depth, view.width);
+      const int32_t from_y = pixel_at((m[3] * at_x + m[4] * at_y + m[5]) / depth, view.height);
+      if (from_x < 0 || from_y < 0) continue;
+      for (int c = 0; c < out.channels; ++c) out.row(c, y)[x] = view.row(c, from_y)[from_x];
+    }
+  }
+}
+
 void nearest(const ConstPlanes& view, const double* m, const Planes& out, AffineScratch& scratch) {
   if (m[1] == 0.0 && m[3] == 0.0)
     return nearest_scaled(view, m, out, scratch.places.need(static_cast<size_t>(out.width)));
@@ -80,7 +94,8 @@ void nearest(const ConstPlanes& view, const double* m, const Planes& out, Affine
   nearest_far(view, m, out);
 }
 
-// Bilinear and bicubic (ImagingGenericTransform with affine_transform, bilinear_filter and bicubic_filter), in double.
+// Bilinear and bicubic (ImagingGenericTransform with affine_transform or perspective_transform, bilinear_filter and
+// bicubic_filter), in double.
 // Pixels beyond the edge are those of the edge, so the view is copied with a frame of them.
 
 constexpr int32_t kFrame = 2;  // pixels around the padded plane
@@ -113,12 +128,17 @@ struct Places {
   double *across, *down;
 };
 
-PL_INLINE void find_places_body(const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
-                                const Places& places) {
+template <bool divides>
+PL_INLINE void find_places_of(const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
+                              const Places& places) {
   const double at_y = y + 0.5;
   for (int32_t x = 0; x < count; ++x) {
     const double at_x = x + 0.5;
     double from_x = m[0] * at_x + m[1] * at_y + m[2], from_y = m[3] * at_x + m[4] * at_y + m[5];
+    if (divides) {
+      const double depth = m[6] * at_x + m[7] * at_y + 1;
+      from_x /= depth, from_y /= depth;
+    }
     const bool inside = from_x >= 0.0 && from_x < width && from_y >= 0.0 && from_y < height;
     from_x = inside ? from_x - 0.5 : 0.0, from_y = inside ? from_y - 0.5 : 0.0;
     const double left = std::floor(from_x), top = std::floor(from_y);
@@ -127,10 +147,15 @@ PL_INLINE void find_places_body(const double* m, int32_t y, int32_t count, int32
     places.across[x] = from_x - left, places.down[x] = from_y - top;
   }
 }
+PL_INLINE void find_places_body(const double* m, bool divides, int32_t y, int32_t count, int32_t width, int32_t height,
+                                int32_t pitch, const Places& places) {
+  if (divides) return find_places_of<true>(m, y, count, width, height, pitch, places);
+  find_places_of<false>(m, y, count, width, height, pitch, places);
+}
 PL_LEVELS(find_places,
-          (const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
+          (const double* m, bool divides, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
            const Places& places),
-          (m, y, count, width, height, pitch, places))
+          (m, divides, y, count, width, height, pitch, places))
 
 PL_INLINE double linear(double a, double b, double t) { return a + (b - a) * t; }
 PL_INLINE double cubic(double a, double b, double c, double d, double t) {
@@ -273,11 +298,13 @@ void interpolated(const ConstPlanes& view, const StepPlan& step, const Planes& o
   double* fractions = scratch.fractions.need(2 * count);
   int32_t* offsets = scratch.places.need(2 * count);
   const Places places{offsets, reinterpret_cast<uint8_t*>(offsets + count), fractions, fractions + count};
-  const bool across_alone = m[3] == 0.0 && m[4] == 1.0 && m[5] == 0.0;
-  const bool down_alone = m[0] == 1.0 && m[1] == 0.0 && m[2] == 0.0;
+  const bool divides = step.op == StepOp::perspective;
+  const bool across_alone = !divides && m[3] == 0.0 && m[4] == 1.0 && m[5] == 0.0;
+  const bool down_alone = !divides && m[0] == 1.0 && m[1] == 0.0 && m[2] == 0.0;
   const Axes axes = across_alone ? Axes::across : down_alone ? Axes::down : Axes::both;
   for (int32_t y = 0; y < out.height; ++y) {
-    find_places(m, y, static_cast<int32_t>(count), view.width, view.height, static_cast<int32_t>(from.pitch), places);
+    find_places(m, divides, y, static_cast<int32_t>(count), view.width, view.height, static_cast<int32_t>(from.pitch),
+                places);
     for (int c = 0; c < out.channels; ++c) {
       const uint8_t* plane = from.pixels + c * from.plane_stride;
       if (step.resample == 2)
@@ -293,6 +320,7 @@ void interpolated(const ConstPlanes& view, const StepPlan& step, const Planes& o
 void affine(const ConstPlanes& view, const StepPlan& step, const Planes& out, AffineScratch& scratch) {
   if (step.resample != 0) return interpolated(view, step, out, scratch);
   fill_all(out, step.fill);
+  if (step.op == StepOp::perspective) return nearest_seen(view, step.matrix, out);
   nearest(view, step.matrix, out, scratch);
 }
 

@@ -1,4 +1,4 @@
-// Image.transform(AFFINE): each pixel of the view is looked for in the view before.
+// Image.transform, AFFINE and PERSPECTIVE: each pixel of the view is looked for in the view before.
 #pragma once
 #include <cstdint>
 
@@ -13,7 +13,7 @@ struct AffineScratch {
   Scratch<int32_t> places;
 };
 
-// Executes a step whose op is affine. `out` has the size and the planes of `view` and lies elsewhere.
+// Executes a step whose op is affine or perspective. `out` has the size and the planes of `view` and lies elsewhere.
 void affine(const ConstPlanes& view, const StepPlan& step, const Planes& out, AffineScratch& scratch);
 
 }  // namespace pass_loader::cpu

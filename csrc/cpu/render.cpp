@@ -1,5 +1,7 @@
 #include "cpu/render.h"
 
+#include <algorithm>
+
 #include "cpu/deep.h"
 
 namespace pass_loader::cpu {
@@ -30,8 +32,15 @@ void run(const ConstPlanes& picture, ResampleRequest request, const ViewPlan& pl
   (picture.deep ? resample_deep : resample)(picture, request, out, scratch.resample);
 }
 
-Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
-  Planes view = view_planes(scratch.view, plan.out_height, plan.out_width, picture);
+void copy_planes(const ConstPlanes& from, const Places& places, const Planes& out) {
+  for (int c = 0; c < out.channels; ++c)
+    (out.deep ? copy_places<uint16_t> : copy_places<uint8_t>)(from, c, places, out);
+}
+
+// Crops and resizes; the window is inside the resized picture.
+Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, Scratch<uint8_t>& memory,
+                       RenderScratch& scratch) {
+  Planes view = view_planes(memory, plan.out_height, plan.out_width, picture);
   ResampleRequest last = request_of(plan, plan.resize_height, plan.resize_width);
   last.offset_x = plan.offset_x, last.offset_y = plan.offset_y;
   last.flip = plan.flip;
@@ -45,6 +54,44 @@ Planes crop_and_resize(const ConstPlanes& picture, const ViewPlan& plan, RenderS
   last.crop_width = plan.via_width, last.crop_height = plan.via_height;
   run(via, last, plan, view, scratch);
   return view;
+}
+
+// Narrows one axis of a window to the places that it shows, which then count from its begin. Returns false if there are
+// none.
+bool narrow(int32_t* places, int32_t& offset, int32_t& out) {
+  int32_t least = INT32_MAX, most = -1;
+  for (int32_t i = 0; i < out; ++i) {
+    if (places[i] >= 0) least = std::min(least, places[i]);
+    most = std::max(most, places[i]);
+  }
+  for (int32_t i = 0; i < out; ++i)
+    if (places[i] >= 0) places[i] -= least;
+  offset = least;
+  out = most - least + 1;
+  return most >= 0;
+}
+
+// A window that leaves the resized picture: what it shows of that is rendered, then its pixels are copied.
+Planes padded_window(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+  const Planes view = view_planes(scratch.view, plan.out_height, plan.out_width, picture);
+  const WindowPlaces places = window_places(plan, scratch.places);
+  ViewPlan shown = plan;
+  shown.flip = false;
+  if (narrow(places.rows, shown.offset_y, shown.out_height) && narrow(places.columns, shown.offset_x, shown.out_width))
+    copy_planes(crop_and_resize(picture, shown, scratch.inner, scratch), {places.rows, places.columns}, view);
+  else
+    std::memset(view.pixels, 0, view.channels * view.plane_stride);
+  return view;
+}
+
+Planes placed(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+  if (plan.interpolation == 0) {
+    const Planes view = view_planes(scratch.view, plan.out_height, plan.out_width, picture);
+    copy_planes(picture, nearest_places(plan, picture.deep, scratch.places), view);
+    return view;
+  }
+  if (plan.padding != Padding::none) return padded_window(picture, plan, scratch);
+  return crop_and_resize(picture, plan, scratch.view, scratch);
 }
 
 void jitter(const ViewPixels& pixels, const ViewPlan& plan, StageClock& clock) {
@@ -76,7 +123,7 @@ void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
 
 Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, std::span<const StepPlan> steps,
                    RenderScratch& scratch, StageClock& clock) {
-  Planes view = crop_and_resize(picture, plan, scratch);
+  Planes view = placed(picture, plan, scratch);
   clock.charge(Stage::resize);
   if (view.deep) return view;
   ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride, view.channels};

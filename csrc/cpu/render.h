@@ -4,6 +4,7 @@
 
 #include "cpu/blur.h"
 #include "cpu/kernel_blur.h"
+#include "cpu/places.h"
 #include "cpu/resample.h"
 #include "cpu/steps.h"
 #include "image.h"
@@ -17,7 +18,8 @@ struct RenderScratch {
   BlurScratch blur;
   KernelBlurScratch kernel_blur;
   StepsScratch steps;
-  Scratch<uint8_t> view, via;
+  PlacesScratch places;
+  Scratch<uint8_t> view, via, inner;
 };
 
 // Runs the steps crop, resize, flip, jitter, grayscale, blur and solarize, then the further `steps`. The plan must have

@@ -16,7 +16,8 @@ ViewPixels pixels_of(const Planes& view) {
 }
 
 bool has_colour(const StepPlan& step) {
-  return step.op == StepOp::affine && (step.fill[0] != step.fill[1] || step.fill[0] != step.fill[2]);
+  return (step.op == StepOp::affine || step.op == StepOp::perspective) &&
+         (step.fill[0] != step.fill[1] || step.fill[0] != step.fill[2]);
 }
 
 void mirror_rows(const Planes& view) {
@@ -128,6 +129,7 @@ class Program {
         swap();
         break;
       case StepOp::affine:
+      case StepOp::perspective:
         affine(view_, step, other_, scratch_.affine);
         swap();
         break;
@@ -150,7 +152,8 @@ Planes planes_at(uint8_t* pixels, const Planes& like, int channels) {
 }  // namespace
 
 Planes run_steps(Planes view, Scratch<uint8_t>& memory, std::span<const StepPlan> steps, StepsScratch& scratch) {
-  if (steps.empty() || steps.front().op == StepOp::none) return view;
+  auto ends = [](const StepPlan& step) { return step.op == StepOp::none || step.op == StepOp::erase; };
+  if (steps.empty() || ends(steps.front())) return view;
   const bool becomes_rgb = view.channels == 1 && std::any_of(steps.begin(), steps.end(), has_colour);
   const int channels = becomes_rgb ? 3 : view.channels;
   Planes other = planes_at(scratch.other.need(static_cast<size_t>(channels) * view.plane_stride), view, channels);
@@ -161,7 +164,7 @@ Planes run_steps(Planes view, Scratch<uint8_t>& memory, std::span<const StepPlan
   }
   Program program(view, other, scratch);
   for (const StepPlan& step : steps) {
-    if (step.op == StepOp::none) break;
+    if (ends(step)) break;
     program.run(step);
   }
   return program.end();

@@ -19,7 +19,7 @@ struct StepsScratch {
 
 // Executes steps that were checked against the view's plan. `view` has no gaps between rows and lies in `memory`.
 // Returns where the result lies: there, or in the scratch. A gray view, of one plane, has three if a step fills it with
-// a colour.
+// a colour. What erases is left to cpu/erase.h.
 Planes run_steps(Planes view, Scratch<uint8_t>& memory, std::span<const StepPlan> steps, StepsScratch& scratch);
 
 }  // namespace pass_loader::cpu

@@ -62,6 +62,10 @@ void check_job(std::span<const Picture> pictures, const Job& job, const Form& fo
            Fault::argument,
            "picture %d: want three planes of pixels, rows at least a width apart, planes not overlapping", job.picture);
   check_plan(job.plan, static_cast<int32_t>(picture.height), static_cast<int32_t>(picture.width));
+  PL_CHECK((job.plan.interpolation == 2 || job.plan.interpolation == 3) && job.plan.padding == Padding::none,
+           Fault::argument,
+           "interpolation is %d and padding %d: a GPU has bilinear (2) and bicubic (3) views without padding (0)",
+           job.plan.interpolation, static_cast<int>(job.plan.padding));
   PL_CHECK(job.out != nullptr && reinterpret_cast<uintptr_t>(job.out) % static_cast<size_t>(form.element_bytes) == 0,
            Fault::argument, "a view's output is no place for elements of %d bytes", form.element_bytes);
 }

@@ -19,4 +19,8 @@ def render_plan(pixels: np.ndarray, plan: np.ndarray) -> list[np.ndarray]:
     wanted = _C.plan_dtype(steps)
     if rows.dtype.names == wanted.names:  # np.concatenate gives a type without the padding
         rows = rows.astype(wanted, copy=False)
+    elif set(wanted.names or ()) - set(rows.dtype.names or ()) == {"padding"}:  # saved before windows had any
+        before, rows = rows, np.zeros(rows.shape, wanted)
+        for name in before.dtype.names or ():
+            rows[name] = before[name]
     return _C.render_plan(np.ascontiguousarray(pixels), np.ascontiguousarray(rows))

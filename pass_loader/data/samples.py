@@ -404,7 +404,8 @@ class Samples:
             raise self.error(record, "record", f"the index says that the picture is {height} x {width}")
         key = {"seed": self.seed, "epoch": epoch, "record": record, "draw": draw}
         rows, steps = self.recipe.rows(), self.recipe.step_rows()
-        plans = _C.plan_views(rows, **key, height=height, width=width, steps=steps)
+        with self.named(record):
+            plans = _C.plan_views(rows, **key, height=height, width=width, steps=steps)
         companion = self.companion(record, epoch, draw)
         if companion is not None:
             height, width = self.pack.size_of(companion.record)

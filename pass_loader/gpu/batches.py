@@ -36,6 +36,10 @@ def check_samples(samples: Samples) -> None:
         "a recipe of one channel": samples.recipe.channels != 3,
         "heatmaps": samples.heatmaps is not None,
         "a recipe with further steps (then)": samples.recipe.step_rows() is not None,
+        "views that are a Window": any(view.window is not None for view in samples.recipe.views),
+        "interpolation other than bilinear and bicubic": any(
+            view.interpolation not in ("bilinear", "bicubic", "random") for view in samples.recipe.views
+        ),
         "companions": samples.pairs is not None,
         "mean and std that differ between packs": len({(source.mean, source.std) for source in sources}) > 1,
     }

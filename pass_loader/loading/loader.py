@@ -31,7 +31,7 @@ from .foreign import ForeignDrawing
 from .iteration import BatchIterator, Begun, Meter, Settings
 from .pinning import Pinning
 from .ranks import Occasions, agree_on_generation
-from .rendering import ELEMENTS, Renderer, Submitted
+from .rendering import Renderer, Submitted, check_dtype
 from .resume import Progress, check_fits, identity
 from .sampler import EpochSampler
 from .statistics import statistics
@@ -148,8 +148,7 @@ class DataLoader(Generic[Batch]):
         check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
         if collate_fn is not None and (return_info or return_plan):
             raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
-        if dtype not in ELEMENTS:
-            raise TypeError(f"dtype is {dtype}, want one of {', '.join(map(str, ELEMENTS))}")
+        check_dtype(dtype, dataset.recipe)
         self.dataset = dataset
         self.batch_size = None if batch_sampler is not None else operator.index(batch_size or 0)
         self.num_workers = operator.index(num_workers)

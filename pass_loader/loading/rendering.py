@@ -28,6 +28,17 @@ ELEMENTS = {
 Failure = tuple[int, str, str]  # slot, fault, message
 
 
+def check_dtype(dtype: torch.dtype, recipe: Recipe) -> None:
+    """Raise TypeError for an output that there is not, ValueError for one in which the recipe cannot be."""
+    if dtype not in ELEMENTS:
+        raise TypeError(f"dtype is {dtype}, want one of {', '.join(map(str, ELEMENTS))}")
+    if dtype == torch.uint8 and recipe.erases:
+        raise ValueError(
+            "a step of the recipe erases after normalisation, and uint8 output is not normalised: ask for float32, "
+            "float16 or bfloat16, or leave erase out"
+        )
+
+
 class ThreadTimes(NamedTuple):
     busy_s: float  # making samples
     idle_s: float  # waiting for a batch

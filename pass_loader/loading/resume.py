@@ -113,7 +113,7 @@ def identity(samples: Samples) -> dict[str, Any]:
     """Return what a state must have in common with the loader that takes it."""
     recipe = samples.recipe
     numbers = (recipe.mean, recipe.std, recipe.batch, recipe.masks, *([recipe.companion] if recipe.companion else []))
-    parts = [recipe.rows().tobytes(), repr(numbers).encode()]
+    parts = [recipe.row_bytes(), repr(numbers).encode()]
     steps = recipe.step_rows()
     if steps is not None:
         parts.append(steps.tobytes())

@@ -19,13 +19,14 @@ from PIL import Image
 
 from .policies import sides_of
 from .steps import Then
+from .torchvision_geometry import window
 from .torchvision_steps import KNOWN, RANDOM, TransformStep, is_foreign_step, noise, steps_of, torchvision_name
 
 _ORDER = ("crop", "to tensor", "to float", "normalize")  # between the first two, steps on pictures in any order
 _FIXED = ("jitter", "grayscale", "blur", "solarize")  # a recipe's steps, in their order; a flip may stand anywhere
 _ON_TENSORS = "there it works on a tensor, whose pixels are not PIL's; put it in front"
 _NEEDED = {
-    "crop": "no RandomResizedCrop, with which a recipe's view begins; for Resize, CenterCrop take recipes.evaluate()",
+    "crop": "no RandomResizedCrop, CenterCrop or RandomCrop, with which a recipe's view begins",
     "to tensor": "no ToTensor, nor ToImage or PILToTensor: the views would not come from PIL pictures as tensors",
     "to float": "nothing makes float32 of the bytes; add ToDtype(torch.float32, scale=True)",
 }
@@ -142,13 +143,23 @@ def _views_of_container(transform: Any) -> list[Any]:
 def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
     """Return the view's fields and its (mean, std)."""
     try:
-        steps = [step for step in steps_of(pipeline) if step.probability > 0]
+        steps = _one_crop([step for step in steps_of(pipeline) if step.probability > 0])
         _check_order(steps)
         fields = _fields(steps)
         norm = fields.pop("mean", (0.0, 0.0, 0.0)), fields.pop("std", (1.0, 1.0, 1.0))
         return {"flip": 0.0, **fields}, norm
     except ValueError as error:
         raise ValueError(f"view {number}: {error}") from error.__cause__
+
+
+def _one_crop(steps: list[TransformStep]) -> list[TransformStep]:
+    """Return the steps with those of one window (Resize, CenterCrop ...) as one step, where the last one stands."""
+    parts = [step for step in steps if step.kind == "window"]
+    if not parts:
+        return steps
+    fields = window([(step.shown, step.fields) for step in parts])
+    joined = TransformStep("crop", " and ".join(step.shown for step in parts), fields=fields)
+    return [joined if step is parts[-1] else step for step in steps if step.kind != "window" or step is parts[-1]]
 
 
 def _fields(steps: list[TransformStep]) -> dict[str, Any]:
@@ -167,7 +178,7 @@ def _fields(steps: list[TransformStep]) -> dict[str, Any]:
         elif step.kind in _FIXED and not then and _FIXED.index(step.kind) > last:
             last = _FIXED.index(step.kind)
             fields |= {**step.fields, step.kind: step.probability}
-        elif step.kind in (*RANDOM, "further"):
+        elif step.kind in (*RANDOM, "further", "erase"):
             more = step.then(size)
             moved = moved or any(one.moves for one in more)
             then += more
@@ -180,9 +191,19 @@ def _check_order(steps: list[TransformStep]) -> None:
     """Raise where a step stands before the crop or after ToTensor, and where one that a recipe needs is missing."""
     seen: dict[str, TransformStep] = {}
     last: TransformStep | None = None  # of _ORDER
+    erased: TransformStep | None = None
     if all(step.kind != "crop" for step in steps):
         raise ValueError(_NEEDED["crop"])
     for step in steps:
+        if step.kind == "erase":
+            if "to float" not in seen:
+                raise ValueError(
+                    f"{step.shown} stands before the conversion to float tensors, which it erases; put it last"
+                )
+            erased = step
+            continue
+        if erased is not None:
+            raise ValueError(f"{step.shown} stands after {erased.shown}: a recipe erases last, after normalisation")
         if step.kind in seen:
             raise ValueError(f"{step.shown} stands after {seen[step.kind].shown}: a recipe has that step once")
         if step.kind not in _ORDER:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .steps import Choice, Colour, Level, OneOf, Step, Then
+from .steps import Choice, Colour, Erase, Level, OneOf, Step, Then
 
 Policy = tuple[Then, ...]
 
@@ -358,3 +358,32 @@ def timm_auto_augment(
         for parts in _lines(text)
     ]  # fmt: skip
     return (Choice(tuple(options)),)
+
+
+# timm 1.0.31, data/random_erasing.py: RandomErasing; torchvision 0.28, transforms/transforms.py: RandomErasing.
+
+
+def random_erasing(
+    probability: float = 0.25,
+    *,
+    mode: str = "const",
+    count: int | tuple[int, int] = 1,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    values: tuple[float, float, float] = (0.0, 0.0, 0.0),
+) -> Policy:
+    """Return RandomErasing, which comes last. mode, area, aspect and values: as in Erase.
+
+    count: timm's number of rectangles, which share the area, or (least, most), drawn evenly. torchvision's value=0 is
+    mode "const", and "random" is "pixel"; its default aspect is (0.3, 3.3).
+    """
+    least, most = (count, count) if isinstance(count, int) else count
+    if not 1 <= least <= most <= 16:
+        raise ValueError(f"count is {count!r}, want 1 to 16, or (least, most) of such")
+    options = [
+        (Step("erase", Erase((area[0] / number, area[1] / number), aspect, mode, values)),) * number
+        for number in range(least, most + 1)
+    ]
+    if len(options) == 1 and most == 1:
+        return (Step("erase", options[0][0].value, probability),)
+    return (Choice(tuple(options), probability),)

@@ -17,16 +17,18 @@ import PIL
 from .. import _C
 from .batches import BATCHES, BatchStructure
 from .masks import Masks
-from .steps import Then, rows_of
+from .steps import OPS, Then, rows_of
+from .window import Window
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-_INTERPOLATION = {"bilinear": 2, "bicubic": 3}  # PIL's Resampling values
+# PIL's Resampling values
+_INTERPOLATION = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5, "random": 255}
 _ABSENT = (1.0, 0.0)  # an empty range: the native side takes the step for absent
 _JITTER_STEPS = ("brightness", "contrast", "saturation", "hue")
 _RESIZE_ORDER = {13: 0, 12: 1}
-_UNUSUAL = ("resize_short", "via", "box_of", "blur_kernel")  # printed where some view has other than the default
+_UNUSUAL = ("window", "resize_short", "via", "box_of", "blur_kernel")  # printed where some view has not the default
 _LINE = 120  # characters of a printed line
 Range = tuple[float, float]
 ChannelValues = float | tuple[float, ...]  # one number for all channels, or one a channel
@@ -45,6 +47,7 @@ class ViewSpec:
 
     Numbers named after a step are its probability. Ranges are (low, high), drawn uniformly.
 
+    window: the view is a window of the picture in place of a random resized crop. scale and ratio are not used.
     resize_short: for evaluation. The whole picture is resized so that its short side has so many pixels, and the view
         is its centre: torchvision's Resize and CenterCrop. scale and ratio are not used.
     via: a first resize of the crop box, before the one to `size` (gram-teacher crops).
@@ -57,7 +60,7 @@ class ViewSpec:
     size: Size  # pixels: a side, or (height, width)
     scale: Range = (0.08, 1.0)  # share of the picture's area, torchvision's RandomResizedCrop
     ratio: Range = (3 / 4, 4 / 3)  # width / height, log-uniform
-    interpolation: str = "bilinear"  # or "bicubic"; always antialiased
+    interpolation: str = "bilinear"  # one of PIL's filters; "random": bilinear or bicubic, drawn
     flip: float = 0.5
     jitter: float = 0.0
     brightness: Range | None = None  # factors; None: this step is absent
@@ -74,6 +77,7 @@ class ViewSpec:
     box_of: int | None = None
     blur_kernel: int = 0
     then: tuple[Then, ...] = ()
+    window: Window | None = None
 
     def __post_init__(self) -> None:
         for name in ("size", "via"):
@@ -101,7 +105,9 @@ class ViewSpec:
     def _row(self) -> dict[str, Any]:
         """Return the fields of csrc/recipe.h that a view decides, by name."""
         if self.interpolation not in _INTERPOLATION:
-            raise ValueError(f"interpolation is {self.interpolation!r}, want 'bilinear' or 'bicubic'")
+            raise ValueError(f"interpolation is {self.interpolation!r}, want one of {', '.join(_INTERPOLATION)}")
+        if self.window is not None and self.resize_short:
+            raise ValueError("resize_short and window: give Window(resize=...) alone")
         via_height, via_width = _sides("via", self.via or 0)
         row = {
             "out_height": self.height,
@@ -121,7 +127,7 @@ class ViewSpec:
         }
         for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
             row[f"{name}_min"], row[f"{name}_max"] = getattr(self, name) or _ABSENT
-        return row
+        return row if self.window is None else {**row, **self.window._row()}
 
 
 _FIELDS = ", ".join(field.name for field in dataclasses.fields(ViewSpec))
@@ -227,9 +233,27 @@ class Recipe:
                 rows[name][index] = value
         return rows
 
+    def row_bytes(self) -> bytes:
+        """Return `rows` as bytes that stay the same from version to version: states and comparisons hold them.
+
+        Fields that were added after resize_short and box_of are in it where some view uses them.
+        """
+        rows = self.rows()
+        known = rows.view(np.uint8).reshape(len(rows), -1)
+        fields: Any = _C.view_spec_dtype.fields
+        end = fields["box_of"][1] + 4
+        first, later = known[:, :end], known[:, end:]
+        return first.tobytes() + (later.tobytes() if later.any() else b"")
+
     def step_rows(self) -> np.ndarray | None:
         """Return the views' further steps as rows of a structured dtype, as `rows`; None where there are none."""
         return rows_of([view.then for view in self.views], self.channels)
+
+    @property
+    def erases(self) -> bool:
+        """Whether a step runs after normalisation."""
+        rows = self.step_rows()
+        return rows is not None and bool((rows["op"] == OPS["erase"]).any())
 
     @property
     def plan_dtype(self) -> np.dtype[Any]:

@@ -6,14 +6,17 @@ Every step is the call that the official scripts reach through torchvision's tra
 from __future__ import annotations
 
 import io
+import statistics
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from .recipe import _RESIZE_ORDER, Recipe, installed_pillow
-from .steps import OP_NAMES
+from .steps import OP_NAMES, OPS
 
+_PADDING: dict[int, Literal["edge", "reflect", "symmetric"]] = {2: "edge", 3: "reflect", 4: "symmetric"}
 _TURNS = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
@@ -33,7 +36,8 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
 
     picture: RGB, L or I;16, full resolution. Returns (out_height, out_width, 3 or 1) uint8, of I;16 uint16, before
     normalisation. Pillow has no other step than the first three for I;16.
-    Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize, then those in plan["steps"].
+    Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize, then those in plan["steps"]. What erases is
+    left to `erase`.
     """
     view = _crop_and_resize(picture, plan)
     if plan["flip"]:
@@ -56,7 +60,7 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
     if plan["solarize_threshold"] >= 0:
         view = ImageOps.solarize(view, threshold=int(plan["solarize_threshold"]))
     for step in plan["steps"] if "steps" in (plan.dtype.names or ()) else ():
-        if step["op"] == 0:
+        if step["op"] in (0, OPS["erase"]):
             break
         view = _further(view, step)
     return np.asarray(view).reshape(view.height, view.width, -1)
@@ -66,13 +70,12 @@ def _further(view: Image.Image, step: np.void) -> Image.Image:
     """Execute one further step. A gray view stays in mode L."""
     op = OP_NAMES[int(step["op"])]
     factor, level = float(step["factor"]), int(step["level"])
-    if op == "affine":
+    if op in ("affine", "perspective"):
         fill = tuple(int(value) for value in step["fill"])
         resample = Image.Resampling(int(step["resample"]))
-        matrix = [float(value) for value in step["matrix"][:6]]
-        return view.transform(
-            view.size, Image.Transform.AFFINE, matrix, resample, fillcolor=fill[0] if view.mode == "L" else fill
-        )
+        method, count = (Image.Transform.AFFINE, 6) if op == "affine" else (Image.Transform.PERSPECTIVE, 8)
+        matrix = [float(value) for value in step["matrix"][:count]]
+        return view.transform(view.size, method, matrix, resample, fillcolor=fill[0] if view.mode == "L" else fill)
     if op == "solarize_add":
         return view.point([min(255, x + level) if x < 128 else x for x in range(256)] * len(view.getbands()))
     if op == "posterize" and level == 0:  # Pillow 13 raises
@@ -131,8 +134,22 @@ def _crop_and_resize(picture: Image.Image, plan: np.void, interpolation: Image.R
     if plan["via_height"]:
         view = _resize(view, int(plan["via_height"]), int(plan["via_width"]), interpolation, order)
     view = _resize(view, int(plan["resize_height"]), int(plan["resize_width"]), interpolation, order)
+    return _window(view, plan)
+
+
+def _window(view: Image.Image, plan: np.void) -> Image.Image:
+    """Cut the window out. Where it leaves the picture, it shows what torchvision's pad adds: black by Pillow, or one of
+    numpy.pad's modes."""
     left, top = int(plan["offset_x"]), int(plan["offset_y"])
-    return view.crop((left, top, left + int(plan["out_width"]), top + int(plan["out_height"])))
+    width, height = int(plan["out_width"]), int(plan["out_height"])
+    if plan["padding"] > 1:
+        before = max(-top, 0), max(-left, 0)
+        after = max(top + height - view.height, 0), max(left + width - view.width, 0)
+        pixels = np.asarray(view)
+        pads = [*zip(before, after), (0, 0)][: pixels.ndim]
+        view = Image.fromarray(np.pad(pixels, pads, mode=_PADDING[int(plan["padding"])]))
+        left, top = left + before[1], top + before[0]
+    return view.crop((left, top, left + width, top + height))
 
 
 def _resize(
@@ -192,3 +209,37 @@ def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
     mean = torch.tensor(recipe.mean, dtype=torch.float32)[:, None, None]
     std = torch.tensor(recipe.std, dtype=torch.float32)[:, None, None]
     return tensor.sub_(mean).div_(std).numpy()
+
+
+def erase(view: np.ndarray, plan: np.void) -> np.ndarray:
+    """Erase the rectangles of a plan row's steps in a normalised view, (channels, H, W) float32, as timm's
+    RandomErasing does on such a tensor. Returns a copy."""
+    view = view.copy()
+    for step in plan["steps"] if "steps" in (plan.dtype.names or ()) else ():
+        if step["op"] != OPS["erase"]:
+            continue
+        left, top, width, height = (int(value) for value in step["matrix"][:4])
+        values = np.asarray(step["matrix"][4 : 4 + len(view)], np.float32)[:, None, None]
+        if step["level"] == 2:
+            values = _noise(len(view) * height * width, *step["matrix"][4:6].tolist()).reshape(-1, height, width)
+        view[:, top : top + height, left : left + width] = values
+    return view
+
+
+def _noise(count: int, high: float, low: float) -> np.ndarray:
+    """Return (count,) float32 normal numbers of the two words in an erasing step: Philox4x32-10 by their places, and
+    the quantiles of the normal distribution."""
+    pairs = [philox([block, 0, 0, 0x45524153], int(high) << 32 | int(low)) for block in range((count + 1) // 2)]
+    uniform = np.array([((a << 32 | b) >> 11) * 2.0**-53 for w in pairs for a, b in (w[:2], w[2:])][:count])
+    quantile = statistics.NormalDist().inv_cdf
+    return np.array([quantile(max(u, 2.0**-54)) for u in uniform.tolist()], np.float32)
+
+
+def philox(counter: list[int], key: int) -> list[int]:
+    """Return the four words of Philox4x32-10 (Salmon et al., SC 2011)."""
+    keys = [key & 0xFFFFFFFF, key >> 32]
+    for _ in range(10):
+        a, b = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        counter = [(b >> 32) ^ counter[1] ^ keys[0], b & 0xFFFFFFFF, (a >> 32) ^ counter[3] ^ keys[1], a & 0xFFFFFFFF]
+        keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return counter

@@ -18,15 +18,16 @@ from .. import _C
 OPS = {
     "none": 0, "autocontrast": 1, "equalize": 2, "invert": 3, "posterize": 4, "solarize": 5, "solarize_add": 6,
     "brightness": 7, "contrast": 8, "saturation": 9, "sharpness": 10, "hue": 11, "grayscale": 12, "blur": 13,
-    "kernel_blur": 14, "flip": 15, "vertical_flip": 16, "quarter_turn": 17, "shear_x": 64, "shear_y": 65,
+    "kernel_blur": 14, "flip": 15, "vertical_flip": 16, "quarter_turn": 17, "erase": 19, "shear_x": 64, "shear_y": 65,
     "translate_x": 66, "translate_y": 67, "translate_x_share": 68, "translate_y_share": 69, "rotate": 70,
-    "affine": 71, "desaturate": 72, "blur_below": 73,
+    "affine": 71, "desaturate": 72, "blur_below": 73, "perspective": 74,
 }  # fmt: skip
-OP_NAMES = {number: name for name, number in OPS.items()} | {18: "affine"}  # of decided steps
-MOVING = {"flip", "vertical_flip", "quarter_turn", "rotate", "affine"} | {
+OP_NAMES = {number: name for name, number in OPS.items()} | {18: "affine", 20: "perspective"}  # of decided steps
+MOVING = {"flip", "vertical_flip", "quarter_turn", "rotate", "affine", "perspective", "erase"} | {
     f"{op}_{axis}" for op in ("shear", "translate") for axis in "xy"
 } | {"translate_x_share", "translate_y_share"}  # fmt: skip
-_KINDS = {"one_of": 1, "uniform": 2, "level": 3, "affine": 4}
+_KINDS = {"one_of": 1, "uniform": 2, "level": 3, "affine": 4, "erase": 5}
+_ERASE_MODES = {"const": 0, "rand": 1, "pixel": 2}
 _RESAMPLE = {"nearest": 0, "bilinear": 2, "bicubic": 3, "random": 255}
 _MOST_ROWS = 20_000
 Colour = tuple[int, int, int]
@@ -108,7 +109,34 @@ class Affine:
         return ", ".join(parts)
 
 
-Value = float | tuple[float, float] | OneOf | Level | Affine | None
+@dataclass(frozen=True)
+class Erase:
+    """A rectangle that is erased after normalisation, and what with.
+
+    area: range of its share of the view. aspect: range of height / width, log-uniform. Ten tries are made to find one
+    that is smaller than the view along both sides.
+    mode: timm's: "const" (`values`, one for each channel, of a gray view the first), "rand" (a normal number for each
+    channel) or "pixel" (normal numbers).
+    """
+
+    area: tuple[float, float] = (0.02, 1 / 3)
+    aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    mode: str = "const"
+    values: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if self.mode not in _ERASE_MODES:
+            raise ValueError(f"erase: mode is {self.mode!r}, want one of {', '.join(_ERASE_MODES)}")
+
+    def _values(self) -> list[float]:
+        return [float(one) for one in (*self.area, *self.aspect, _ERASE_MODES[self.mode], *self.values)]
+
+    def __str__(self) -> str:
+        values = f" {_numbers(self.values)}" if self.mode == "const" and any(self.values) else ""
+        return f"{self.mode}{values}, area {_numbers(self.area)}, aspect {_numbers(self.aspect)}"
+
+
+Value = float | tuple[float, float] | OneOf | Level | Affine | Erase | None
 
 
 @dataclass(frozen=True)
@@ -121,8 +149,9 @@ class Step:
         (1 - the factor of saturation), blur_below (sigma is uniform in [0.1, 2 value)). What moves pixels: flip,
         vertical_flip, quarter_turn (1 to 3, counterclockwise, of a square), rotate (degrees, counterclockwise), shear_x
         and shear_y (as in Image.transform), translate_x and translate_y (pixels), translate_x_share and
-        translate_y_share (of the side), affine (an Affine).
-    value: a number; a range (low, high), drawn uniformly; OneOf, Level or Affine; None for an op that has none.
+        translate_y_share (of the side), affine (an Affine), perspective (the share of half a side by which a corner
+        moves at most). After normalisation, so that only its like may follow: erase (an Erase).
+    value: a number; a range (low, high), drawn uniformly; OneOf, Level, Affine or Erase; None for an op that has none.
     resample: "nearest", "bilinear", "bicubic", or "random" for one of the last two; of steps that move pixels to places
         between others. fill: RGB of what comes from outside; gray views take its luma.
     """
@@ -160,10 +189,10 @@ class Step:
             kind, values = _KINDS["one_of"], list(self.value.values)
         elif isinstance(self.value, tuple):
             kind, values = _KINDS["uniform"], list(self.value)
-        elif isinstance(self.value, (Level, Affine)):
+        elif isinstance(self.value, (Level, Affine, Erase)):
             kind, values = _KINDS[type(self.value).__name__.lower()], self.value._values()
         elif self.value is not None:
-            raise ValueError(f"{self.op}: the value {self.value!r} is no number, range, OneOf, Level or Affine")
+            raise ValueError(f"{self.op}: the value {self.value!r} is no number, range, OneOf, Level, Affine or Erase")
         row = {
             "op": OPS[self.op], "probability": self.probability, "resample": _RESAMPLE[self.resample],
             "taps": self.taps, "kind": kind, "count": len(values),
@@ -301,6 +330,11 @@ def describe(steps: np.ndarray) -> list[str]:
         if name == "affine":
             matrix = " ".join(f"{value:.4g}" for value in step["matrix"][:6])
             shown.append(f"affine {matrix}")
+        elif name == "perspective":
+            shown.append("perspective " + " ".join(f"{value:.4g}" for value in step["matrix"]))
+        elif name == "erase":
+            left, top, width, height = (int(value) for value in step["matrix"][:4])
+            shown.append(f"erase {width}x{height} at {left}, {top}")
         elif name in ("posterize", "solarize", "solarize_add", "quarter_turn"):
             shown.append(f"{name} {step['level']}")
         elif name in ("brightness", "contrast", "saturation", "sharpness", "hue", "blur", "kernel_blur"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -92,6 +93,37 @@ def _affine(transform: Any) -> Further:
     return _fixed(Step("affine", values, 1.0, mode, fill))
 
 
+def _perspective(transform: Any) -> Further:
+    mode, fill = _look(transform)
+    return _fixed(Step("perspective", float(transform.distortion_scale), float(transform.p), mode, fill))
+
+
+def erasing(transform: Any) -> Further:
+    """Return torchvision's RandomErasing."""
+    value = transform.value
+    random = value is None or value == "random"
+    values = [0.0] if random else [float(one) for one in (value if hasattr(value, "__len__") else [value])]
+    if len(values) not in (1, 3):
+        raise ValueError(f"RandomErasing's value has {len(values)} numbers, want 3 or 1")
+    red, green, blue = (values * 3)[:3]
+    return _fixed(*policies.random_erasing(
+        float(transform.p), mode="pixel" if random else "const", area=_pair(transform.scale),
+        aspect=_pair(transform.ratio), values=(red, green, blue),
+    ))  # fmt: skip
+
+
+def timm_erasing(transform: Any) -> Further:
+    """Return timm's RandomErasing."""
+    if transform.num_splits > 1:
+        raise ValueError("timm's RandomErasing has num_splits, which leave a part of a batch as it is; no recipe does")
+    low, high = (math.exp(end) for end in transform.log_aspect_ratio)
+    mode = "pixel" if transform.per_pixel else "rand" if transform.rand_color else "const"
+    return _fixed(*policies.random_erasing(
+        float(transform.probability), mode=mode, count=(transform.min_count, transform.max_count),
+        area=(float(transform.min_area), float(transform.max_area)), aspect=(low, high),
+    ))  # fmt: skip
+
+
 def _rand_augment(transform: Any) -> Further:
     mode, fill = _look(transform)
     return lambda size: policies.rand_augment(
@@ -122,6 +154,7 @@ _READ: dict[str, Callable[[Any], Further]] = {
     "RandomAdjustSharpness": _with_p("sharpness", lambda transform: transform.sharpness_factor),
     "RandomRotation": _rotation,
     "RandomAffine": _affine,
+    "RandomPerspective": _perspective,
     "RandAugment": _rand_augment,
     "TrivialAugmentWide": _trivial_augment_wide,
     "AutoAugment": _auto_augment,

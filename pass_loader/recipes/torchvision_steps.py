@@ -17,20 +17,20 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
+from . import torchvision_geometry as geometry
 from .steps import Choice, Step, Then, any_order, one_of, together
-from .torchvision_further import NAMES, Further, Sides, further_of, timm_further_of, timm_name
+from .torchvision_further import NAMES, Further, Sides, erasing, further_of, timm_erasing, timm_further_of, timm_name
 
 RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
-_INTERPOLATION = {"bilinear": "bilinear", "bicubic": "bicubic", 2: "bilinear", 3: "bicubic"}  # ints: PIL's Resampling
 
 
 @dataclass(frozen=True)
 class TransformStep:
-    kind: str  # one of RANDOM, "further", "crop", "to tensor", "to float", "normalize"
+    kind: str  # one of RANDOM, "further", "erase", "crop", "window", "to tensor", "to float", "normalize"
     shown: str  # the class's name, for messages
     probability: float = 1.0
     fields: dict[str, Any] = field(default_factory=dict)  # of the ViewSpec; mean and std of the Recipe
-    further: Further | None = None  # of kind "further"
+    further: Further | None = None  # of kinds "further" and "erase"
 
     def then(self, size: Sides) -> list[Then]:
         """Return it as further steps of a view of this size. Raises ValueError where it is none."""
@@ -68,6 +68,8 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
         yield TransformStep("further", name, further=further_of(transform, name))
     elif (timms := timm_name(transform)) is not None:
         yield TransformStep("further", f"timm's {timms}", further=timm_further_of(transform))
+    elif type(transform).__module__.startswith("timm.data.") and (read := _TIMM.get(type(transform).__name__)):
+        yield from read(transform)
     elif name in ("Compose", "Sequential"):
         for inner in transform if name == "Sequential" else transform.transforms:
             yield from steps_of(inner)
@@ -87,15 +89,16 @@ def _applied(transform: Any) -> list[TransformStep]:
     if p >= 1 or not inner:
         return inner
     for step in inner:
-        if step.kind not in (*RANDOM, "further"):
+        if step.kind not in (*RANDOM, "further", "erase"):
             raise ValueError(f"RandomApply(p={p}) around {step.shown}: a recipe has that step always")
-    if len(inner) > 1 or inner[0].kind == "further":
+    if len(inner) > 1 or inner[0].kind in ("further", "erase"):
 
         def decided_together(size: Sides) -> tuple[Choice]:
             return (dataclasses.replace(together(one for step in inner for one in step.then(size)), probability=p),)
 
         names = " and ".join(step.shown for step in inner)
-        return [TransformStep("further", f"RandomApply around {names}", further=decided_together)]
+        kind = "erase" if any(step.kind == "erase" for step in inner) else "further"
+        return [TransformStep(kind, f"RandomApply around {names}", further=decided_together)]
     return [dataclasses.replace(inner[0], probability=inner[0].probability * p)]
 
 
@@ -118,22 +121,6 @@ def torchvision_name(transform: Any) -> str | None:
         if own & inherited or "__call__" in own:
             return None
     return None
-
-
-def _crop(transform: Any) -> list[TransformStep]:
-    mode = getattr(transform.interpolation, "value", transform.interpolation)
-    if mode not in _INTERPOLATION:
-        raise ValueError(f"RandomResizedCrop's interpolation is {mode!r}, want bilinear or bicubic")
-    if getattr(transform, "antialias", True) is False:
-        raise ValueError("RandomResizedCrop has antialias=False; views are antialiased, as PIL's always are")
-    height, width = transform.size
-    fields = {
-        "size": int(height) if height == width else (int(height), int(width)),
-        "scale": _pair(transform.scale),
-        "ratio": _pair(transform.ratio),
-        "interpolation": _INTERPOLATION[mode],
-    }
-    return [TransformStep("crop", "", fields=fields)]
 
 
 def _jitter(transform: Any) -> list[TransformStep]:
@@ -185,14 +172,20 @@ def _kernel_blur(transform: Any) -> list[TransformStep]:
     return [TransformStep("blur", "", fields={"blur_sigma": _pair(transform.sigma), "blur_kernel": int(taps.pop())})]
 
 
+def _window(read: Callable[[Any], dict[str, Any]]) -> Callable[[Any], list[TransformStep]]:
+    return lambda transform: [TransformStep("window", "", fields=read(transform))]
+
+
 _READ: dict[str, Callable[[Any], list[TransformStep]]] = {
-    "RandomResizedCrop": _crop,
+    "RandomResizedCrop": lambda transform: [TransformStep("crop", "", fields=geometry.crop(transform))],
+    **{name: _window(read) for name, read in geometry.WINDOWS.items()},
     "RandomHorizontalFlip": lambda transform: [TransformStep("flip", "", float(transform.p))],
     "ColorJitter": _jitter,
     "RandomGrayscale": _grayscale,
     "Grayscale": _grayscale,
     "RandomSolarize": _solarize,
     "GaussianBlur": _kernel_blur,
+    "RandomErasing": lambda transform: [TransformStep("erase", "", further=erasing(transform))],
     "ToTensor": lambda _: [TransformStep("to tensor", ""), TransformStep("to float", "")],
     "ToImage": lambda _: [TransformStep("to tensor", "")],
     "PILToTensor": lambda _: [TransformStep("to tensor", "")],
@@ -203,10 +196,22 @@ _READ: dict[str, Callable[[Any], list[TransformStep]]] = {
     "RGB": lambda _: [],  # pictures are decoded to RGB
     "ToPureTensor": lambda _: [],
 }
+_TIMM: dict[str, Callable[[Any], list[TransformStep]]] = {  # of timm 1.0.31, data/transforms.py, random_erasing.py
+    "RandomResizedCropAndInterpolation": lambda transform: [
+        TransformStep("crop", "timm's RandomResizedCropAndInterpolation", fields=geometry.timm_crop(transform))
+    ],
+    "MaybeToTensor": lambda _: [
+        TransformStep("to tensor", "timm's MaybeToTensor"), TransformStep("to float", "timm's MaybeToTensor")
+    ],
+    "RandomErasing": lambda transform: [
+        TransformStep("erase", "timm's RandomErasing", further=timm_erasing(transform))
+    ],
+}  # fmt: skip
 KNOWN = (
     "known are torchvision's Compose, RandomApply, RandomChoice, RandomOrder, "
     + ", ".join((*_READ, *NAMES))
-    + ", timm's RandAugment and AutoAugment, and the official repositories' blur and solarize classes"
+    + ", timm's RandAugment, AutoAugment, RandomErasing and RandomResizedCropAndInterpolation, and the official "
+    "repositories' blur and solarize classes"
 )
 
 

@@ -14,7 +14,7 @@ from pass_loader.recipes.steps import OPS
 from .compare import assert_pixels_equal
 from .levels import every_level
 
-PLAN_OPS = {**OPS, "affine": 18}
+PLAN_OPS = {**OPS, "affine": 18, "perspective": 20}
 INSTALLED_ORDER = {13: 0, 12: 1}[installed_pillow()]
 
 
@@ -59,7 +59,7 @@ def with_steps(row: np.ndarray, *steps: dict[str, object]) -> np.ndarray:
     for place, step in enumerate(steps):
         for name, value in {**step, "op": PLAN_OPS[str(step["op"])]}.items():
             if name == "matrix":
-                found["steps"][0, place][name][:6] = value
+                found["steps"][0, place][name][: len(value)] = value
             else:
                 found["steps"][0, place][name] = value
     return found

@@ -166,7 +166,7 @@ def test_absent_steps_stay_out_of_the_order() -> None:
         ("out_width", 20_000, "the view is"),
         ("offset_x", 1, "leaves the resized picture"),
         ("via_height", -4, "via"),
-        ("interpolation", 1, "interpolation is 1"),
+        ("interpolation", 6, "interpolation is 6"),
         ("resize_order", 2, "resize_order is 2"),
         ("jitter_order", [0, 0, -1, -1], "jitter_order"),
         ("jitter_order", [4, -1, -1, -1], "jitter_order"),

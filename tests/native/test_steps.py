@@ -128,6 +128,23 @@ def test_affine(resample: int) -> None:
     check_all(61, 37, step, {"op": "sharpness", "factor": 1.5}, step, {"op": "autocontrast"})
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("resample", [0, 2, 3])
+def test_perspective(resample: int) -> None:
+    """Kills: factors in place of a division, a depth without its 1, nearest pixels after half of one."""
+    rng = random.Random(resample)
+    for height, width in [*SIZES, (96, 64)]:
+        matrices = [[1, 0, 0, 0, 1, 0, 0, 0], [1.2, 0.1, -3, 0.05, 0.9, 4, 0.002, -0.003], [1, 0, 0, 0, 1, 0, -0.1, 0]]
+        matrices += [[*(rng.uniform(-1.5, 1.5) for _ in range(6)), rng.uniform(-0.02, 0.02), rng.uniform(-0.02, 0.02)]
+                     for _ in range(trials(3, 200))]  # fmt: skip
+        for matrix in matrices:
+            fill = rng.choice([(0, 0, 0), (200, 200, 200), (124, 116, 104)])
+            step = {"op": "perspective", "matrix": matrix, "resample": resample, "fill": fill}
+            check(rng.choice(pictures(height, width)), with_steps(plan_of(height, width), step))
+    step = {"op": "perspective", "matrix": matrices[1], "resample": resample, "fill": 9}
+    check_all(61, 37, step, {"op": "sharpness", "factor": 1.5}, step)
+
+
 def test_steps_follow_the_fixed_ones() -> None:
     pixels = noise(90, 120)
     row = plan_of(60, 50, crop_x=11, crop_y=9, resize_height=64, resize_width=48, flip=True, solarize_threshold=128,
@@ -140,6 +157,8 @@ POLICY = (
     recipes.Choice(((Step("affine", recipes.Affine((-10, 10), (0.1, 0.2), (0.8, 1.2), (-5, 5, -6, 6))),),), 0.5),
     Step("quarter_turn", recipes.OneOf((0, 1, 2, 3))),
     *recipes.timm_auto_augment("3a"),
+    Step("perspective", 0.5, 0.5, "bilinear", (1, 2, 3)),
+    *recipes.random_erasing(0.7, mode="pixel", count=(1, 2)),
 )
 
 
@@ -165,7 +184,7 @@ def test_batches_plans_and_replay(mixed_pack: Path, channels: int) -> None:
         loader = DataLoader(dataset, batch_size=4, num_workers=2, return_info=True)
         loader.sampler.set_epoch(epoch)
         ((views, _, info),) = loader
-        assert info["plans"].dtype == recipe.plan_dtype and info["plans"]["steps"].shape == (4, 2, 5)
+        assert info["plans"].dtype == recipe.plan_dtype and info["plans"]["steps"].shape == (4, 2, 8)
         for slot, record in enumerate(info["records"].tolist()):
             plan = dataset.plan(record, epoch)
             assert np.array_equal(info["plans"][slot].view(np.uint8), plan.view(np.uint8))
@@ -173,12 +192,14 @@ def test_batches_plans_and_replay(mixed_pack: Path, channels: int) -> None:
             for view, row in enumerate(plan):
                 want = reference.render(picture, row)
                 assert_pixels_equal(dataset.render(record, epoch)[view], want, (record, view))
-                assert np.array_equal(views[view][slot].numpy(), reference.normalize(want, recipe))
+                want = reference.erase(reference.normalize(want, recipe), row)
+                assert np.array_equal(views[view][slot].numpy(), want)
 
 
 def test_steps_move_no_decision(mixed_pack: Path) -> None:
     """The fixed steps' numbers, and those of other groups, stay where a probability or an op changes."""
-    base = recipes.dino().override(then=(*POLICY, Step("sharpness", (0.1, 1.9))))
+    policy = POLICY[:-1]
+    base = recipes.dino().override(then=(*policy, Step("sharpness", (0.1, 1.9))))
     plain = Samples(mixed_pack, recipes.dino(), seed=1)
     full = Samples(mixed_pack, base, seed=1)
     fewer = Samples(
@@ -204,7 +225,17 @@ def test_recipes_without_steps_are_as_before() -> None:
 @pytest.mark.parametrize(
     "fields,message",
     [
-        ({"op": "invert", "opcode": 19}, "has op 19"),
+        ({"op": "invert", "opcode": 21}, "has op 21"),
+        ({"op": "erase", "matrix": [0, 0, 31, 5, 0, 0]}, "rectangle .* leaves the view"),
+        ({"op": "erase", "matrix": [-1, 0, 3, 5, 0, 0]}, "rectangle .* leaves the view"),
+        ({"op": "erase", "matrix": [0, 16, 3, 5, 0, 0]}, "rectangle .* leaves the view"),
+        ({"op": "erase", "matrix": [0, 0.5, 3, 5, 0, 0]}, "rectangle .* leaves the view"),
+        ({"op": "erase", "matrix": [0, 0, np.nan, 5, 0, 0]}, "rectangle .* leaves the view"),
+        ({"op": "erase", "matrix": [0, 0, 3, 5, np.inf, 0]}, "values are out of range"),
+        ({"op": "erase", "matrix": [0, 0, 3, 5, -1, 0], "level": 2}, "values are out of range"),
+        ({"op": "erase", "level": 3}, "level of a further step"),
+        ({"op": "perspective", "resample": 1}, "resample is 1"),
+        ({"op": "perspective", "matrix": [np.nan] * 6}, "the matrix"),
         ({"op": "invert", "opcode": 70}, "has op 70"),
         ({"op": "posterize", "level": 9}, "level of a further step"),
         ({"op": "posterize", "level": -1}, "level of a further step"),
@@ -234,6 +265,9 @@ def test_hostile_plans_are_refused(fields: dict[str, object], message: str) -> N
 def test_steps_after_the_end_and_coloured_gray_are_refused() -> None:
     row = with_steps(plan_of(8, 8), {"op": "none"}, {"op": "invert"})
     with pytest.raises(ValueError, match="none after 0"):
+        render_plan(noise(8, 8), row)
+    row = with_steps(plan_of(8, 8), {"op": "erase"}, {"op": "invert"})
+    with pytest.raises(ValueError, match="op 3 after one that erases"):
         render_plan(noise(8, 8), row)
     row = with_steps(plan_of(8, 8), {"op": "affine", "fill": (1, 2, 3)})
     with pytest.raises(ValueError, match="is a colour"):

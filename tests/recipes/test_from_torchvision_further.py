@@ -179,6 +179,59 @@ def test_ranges_of_random_affine() -> None:
     assert step == Step("affine", recipes.Affine((-30, 30), shear=(-10, 10, 0, 0)))
 
 
+@pytest.mark.slow
+@BOTH
+@pytest.mark.parametrize("mode", ["nearest", "bilinear", "bicubic"])
+def test_perspectives_are_theirs(T: Any, mode: str) -> None:
+    """The corners that torchvision would draw, and its coefficients, to the last byte of the picture."""
+    pixels = position_coded(90, 120)
+    picture = whole(T)(Image.fromarray(pixels))
+    recipe = recipe_of(T, T.RandomPerspective(0.6, 1.0, InterpolationMode(mode), fill=(9, 8, 7)))
+    for record in range(20):
+        plan = _C.plan_views(recipe.rows(), seed=0, epoch=0, record=record, height=90, width=120,
+                             steps=recipe.step_rows())  # fmt: skip
+        matrix = plan["steps"][0, 0]["matrix"]
+        back = np.linalg.inv(np.append(matrix, 1.0).reshape(3, 3))
+        ends = [back @ (x, y, 1.0) for x, y in ((0, 0), (63, 0), (63, 63), (0, 63))]
+        ends = [[round(end[0] / end[2]), round(end[1] / end[2])] for end in ends]
+        assert all(min(x, 63 - x) <= int(0.6 * 32) and min(y, 63 - y) <= int(0.6 * 32) for x, y in ends)
+        want = T.functional.perspective(
+            picture, [[0, 0], [63, 0], [63, 63], [0, 63]], ends, InterpolationMode(mode), fill=[9, 8, 7]
+        )
+        assert_pixels_equal(render_plan(pixels, plan)[0], np.asarray(want), ends)
+
+
+def test_erasing() -> None:
+    pairs = [
+        (v1.RandomErasing(0.3), recipes.random_erasing(0.3, aspect=(0.3, 3.3), area=(0.02, 0.33))),
+        (v1.RandomErasing(0.3, (0.1, 0.2), (0.5, 2), (1, 2, 3)),
+         recipes.random_erasing(0.3, aspect=(0.5, 2), area=(0.1, 0.2), values=(1, 2, 3))),
+        (v2.RandomErasing(0.3, value="random"),
+         recipes.random_erasing(0.3, aspect=(0.3, 3.3), area=(0.02, 0.33), mode="pixel")),
+        (v1.RandomApply([v1.RandomErasing(1.0, value=7)], 0.4),
+         (Choice((recipes.random_erasing(1.0, aspect=(0.3, 3.3), area=(0.02, 0.33), values=(7, 7, 7)),), 0.4),)),
+    ]  # fmt: skip
+    for transform, want in pairs:
+        for norm in ([], [v1.Normalize(0.5, 0.5)]):
+            found = Recipe.from_torchvision(v1.Compose([whole(v1), v1.ToTensor(), *norm, transform]))
+            assert found.views[0].then == want
+
+
+def test_timms_erasing() -> None:
+    timm = pytest.importorskip("timm.data.random_erasing")
+    for mode in ("const", "rand", "pixel"):
+        transform = timm.RandomErasing(0.25, mode=mode, max_count=3, device="cpu")
+        found = Recipe.from_torchvision(v1.Compose([whole(v1), v1.ToTensor(), v1.Normalize(0.5, 0.5), transform]))
+        (choice,), (want,) = found.views[0].then, recipes.random_erasing(0.25, mode=mode, count=(1, 3))
+        assert choice.probability == want.probability and len(choice.options) == 3
+        for one, other in zip(choice.options, want.options):
+            assert [step.value.mode for step in one] == [step.value.mode for step in other]
+            assert one[0].value.area == other[0].value.area and len(one) == len(other)
+            assert one[0].value.aspect == pytest.approx(other[0].value.aspect, rel=1e-15)
+    with pytest.raises(ValueError, match="num_splits"):
+        Recipe.from_torchvision(v1.Compose([whole(v1), v1.ToTensor(), timm.RandomErasing(0.25, num_splits=2)]))
+
+
 def test_timms_objects() -> None:
     timm = pytest.importorskip("timm.data.auto_augment")
     hparams = {"img_mean": (124, 116, 104), "interpolation": 3}

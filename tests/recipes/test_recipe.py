@@ -38,7 +38,7 @@ def test_recipes_are_values() -> None:
         ({"hue": (-0.6, 0.1)}, "view 0: hue"),
         ({"blur_sigma": (0.1, 5000.0)}, "view 0: blur sigma"),
         ({"solarize_threshold": 300}, "threshold"),
-        ({"interpolation": "nearest"}, "want 'bilinear' or 'bicubic'"),
+        ({"interpolation": "sinc"}, "want one of nearest, lanczos, bilinear"),
     ],
 )
 def test_bad_views_are_refused_at_once(change: dict[str, object], message: str) -> None:
