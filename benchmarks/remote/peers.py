@@ -4,8 +4,8 @@ Each library reads its own format, made of the same JPEGs, with an empty cache, 
 ask for it, and gives batches of 32 of the same views: shorter side to 256, centre 224 x 224, float32, normalised. Two
 worker processes of torch's DataLoader decode with Pillow and render with torchvision; ours has two threads. Runs take
 turns, each in a process of its own; samples/s from the first request to the last batch, median. The server stands in
-for S3 where a library takes nothing else. A library that is not installed is left out. `--write` puts the table into
-docs/where-packs-lie.md.
+for S3 where a library takes nothing else. A library that is not installed, or fails, is left out, with its error.
+`--write` puts the table into docs/where-packs-lie.md.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def _child(*arguments: object) -> str:
     command = [sys.executable, "-m", "benchmarks.remote.peers", "--one", *map(str, arguments)]
     done = subprocess.run(command, env={**os.environ, **KEYS}, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        lines = [line for line in done.stderr.splitlines() if "Error" in line]
+        raise RuntimeError(lines[-1] if lines else f"exit status {done.returncode}")
     return done.stdout
 
 
