@@ -89,6 +89,23 @@ def test_parts_that_were_lost(pack: Path, parted: str, tmp_path: Path, monkeypat
         assert digest(ShardDataset(parted, RECIPE, cache=tmp_path)) == local
 
 
+def test_units_that_are_empty(tmp_path: Path) -> None:
+    """A process finds them marked as there. Kills: zeros that are taken for numbers."""
+    path = tmp_path / "pack" / "edition" / INDEX
+    path.parent.mkdir(parents=True)
+    cache = Cache(tmp_path, 10**7)
+    blocks = cache.open(path, 5 * UNIT, checked=True)
+    assert cache.reserve(blocks, 0, 5)
+    blocks.write(0, bytes(range(1, 251)) * (5 * UNIT // 250) + bytes(5 * UNIT % 250))
+    cache.settle(blocks, 0, 5, fetched=True)
+    assert blocks.has(0, 5)
+    with open(path, "rb+") as file:
+        file.seek(2 * UNIT)
+        file.write(bytes(UNIT))
+    again = Cache(tmp_path, 10**7).open(path, 5 * UNIT)
+    assert again.has(0, 2) and not again.has(0, 5) and again.has(3, 5) and not again.has(2, 3)
+
+
 def test_an_index_that_is_exchanged_meanwhile(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: parts of two files in one."""
     monkeypatch.setattr(remotes, "_WHOLE_INDEX_BYTES", 100)
