@@ -201,9 +201,9 @@ def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> 
     print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
     if given.write:
         text = PAGE.read_text()
-        place = re.search(r"(<!-- remote -->\n).*?(\n<!-- /remote -->)", text, re.S)
+        place = re.search(r"(<!-- remote -->\n).*?(<!-- /remote -->)", text, re.S)
         assert place, f"{PAGE} has no place for the table"
-        PAGE.write_text(text[: place.end(1)] + "\n".join(lines) + text[place.start(2) :])
+        PAGE.write_text(text[: place.end(1)] + "\n".join(lines) + "\n" + text[place.start(2) :])
 
 
 if __name__ == "__main__":

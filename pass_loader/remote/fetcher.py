@@ -25,6 +25,7 @@ _INTERPRETER_S = 0.25e-3  # of the interpreter's lock, for a piece
 BLOCK_UNITS = (8 << 20) // UNIT  # of a request, at the most
 _GAP_UNITS = 4  # between units that are needed: cheaper to read than to ask twice
 _RECORD_BY_RECORD = 4  # calls of `announce` at the start, whose samples are waited for
+_MORE_UNITS = 8  # that may be fetched beside a piece of each later call: what is needed late must not come first
 _PINNED_SHARE = 2  # one part in so many of the bound is for samples to come
 _URGENT_S = 0.5  # waited for
 _OTHERS_S = 2.0  # so long another process may take for what it has reserved
@@ -96,13 +97,13 @@ class Awaited:
 
 @dataclass
 class _Asked:
-    """A piece that a thread fetches. number, alone: as it was queued. run: the units that nobody else is to fetch.
+    """A piece that a thread fetches. number, beside: as it was queued. run: the units that nobody else is to fetch.
     units: those that are fetched. again: it has to be fetched once more."""
 
     number: int
     piece: Piece
     coming: Awaited
-    alone: bool
+    beside: int
     run: tuple[int, int]
     units: tuple[int, int]
     reserved: bool = False
@@ -133,7 +134,7 @@ class Fetcher:
         self._gap = BLOCK_UNITS // 8 if whole else _GAP_UNITS
         self._lock = threading.Lock()  # guards what follows
         self._work, self._arrived = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._queue: list[tuple[float, int, Piece, Awaited, bool]] = []  # not before; number; piece; for; by itself
+        self._queue: list[tuple[float, int, Piece, Awaited, int]] = []  # not before; number; piece; for; beside
         self._numbers = itertools.count()
         self._waiting: collections.deque[weakref.ref[Awaited]] = collections.deque()  # announced, not begun
         self._begun = 0
@@ -180,11 +181,11 @@ class Fetcher:
         self.misses += len(missing)
         self.hits += len(coming.pieces) - len(missing)
         self._begun += coming.then is None
-        self._ask(missing, coming, self._begun <= _RECORD_BY_RECORD)
+        self._ask(missing, coming, max(0, self._begun - _RECORD_BY_RECORD) * _MORE_UNITS)
 
     def ask_again(self, coming: Awaited) -> None:
         with self._lock:
-            self._ask([piece for piece in coming.pieces if not piece.blocks.has(piece.first, piece.end)], coming, True)
+            self._ask([piece for piece in coming.pieces if not piece.blocks.has(piece.first, piece.end)], coming, 0)
 
     def _pin(self, coming: Awaited) -> None:
         coming.pins += 1
@@ -209,9 +210,7 @@ class Fetcher:
                     if now >= urgent and coming.pins == 1:  # samples to come have taken the room
                         self._pin(coming)
                     if not coming.asked:  # somebody has dropped what was there
-                        self._ask(
-                            [one for one in coming.pieces if not one.blocks.has(one.first, one.end)], coming, True
-                        )
+                        self._ask([one for one in coming.pieces if not one.blocks.has(one.first, one.end)], coming, 0)
                     self._arrived.wait(_POLL_S)
         finally:
             self.waited_s += time.monotonic() - began
@@ -253,10 +252,11 @@ class Fetcher:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _ask(self, pieces: list[Piece], coming: Awaited, alone: bool) -> None:
+    def _ask(self, pieces: list[Piece], coming: Awaited, beside: int) -> None:
+        """Queue pieces. beside: units of neighbours that may be fetched with each."""
         coming.asked += len(pieces)
         for piece in pieces:
-            heapq.heappush(self._queue, (0.0, next(self._numbers), piece, coming, alone))
+            heapq.heappush(self._queue, (0.0, next(self._numbers), piece, coming, beside))
         self._start_threads()
         self._work.notify(len(pieces))
 
@@ -297,25 +297,25 @@ class Fetcher:
         there: list[Awaited] = []
         now = time.monotonic()
         for _ in range(_LOOKED_AT):  # with the lock, which who settles what others fetch needs
-            if not self._queue or len(parts) == most or self._queue[0][0] > now:
+            if not self._queue or len(parts) >= most or self._queue[0][0] > now:
                 break
-            _, number, piece, coming, alone = heapq.heappop(self._queue)
-            run = None if coming.left else self._run_of(piece, alone)
+            _, number, piece, coming, beside = heapq.heappop(self._queue)
+            run = None if coming.left else self._run_of(piece, beside)
             if run is None:
                 coming.asked -= 1
                 self._arrived.notify_all()
                 there.append(coming)
             elif piece.blocks.fetching[slice(*run)].any():
-                heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, alone))
+                heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, beside))
             else:
                 piece.blocks.fetching[slice(*run)] = True
-                parts.append(_Asked(number, piece, coming, alone, run, run))
-                most = 1 if alone else most
+                parts.append(_Asked(number, piece, coming, beside, run, run))
+                most = most if beside else 1
         return parts, there
 
-    def _run_of(self, piece: Piece, alone: bool) -> tuple[int, int] | None:
+    def _run_of(self, piece: Piece, beside: int) -> tuple[int, int] | None:
         """Return which units to fetch for a piece: those that it lacks, and neighbours in its block of 8 MiB that other
-        samples to come lack. None where it lacks nothing."""
+        samples to come lack, `beside` of them at the most on each side. None where it lacks nothing."""
         units = piece.blocks.units
         absent = np.flatnonzero(
             (units[piece.first : piece.end] == ABSENT) | (units[piece.first : piece.end] == RESERVED)
@@ -323,10 +323,10 @@ class Fetcher:
         if not len(absent):
             return None
         first, end = piece.first + int(absent[0]), piece.first + int(absent[-1]) + 1
-        if alone:
+        if not beside:
             return first, end
-        begin = first // BLOCK_UNITS * BLOCK_UNITS
-        until = max(end, min(begin + BLOCK_UNITS, len(units)))
+        block = first // BLOCK_UNITS * BLOCK_UNITS
+        begin, until = max(block, first - beside), max(end, min(block + BLOCK_UNITS, end + beside, len(units)))
         before, after = (units[begin:first] == ABSENT)[::-1], units[end:until] == ABSENT
         pins = piece.blocks.pins
         first -= _reach(before, pins[begin:first][::-1] > 0, self._gap)
@@ -381,7 +381,7 @@ class Fetcher:
                     part.coming.errors.append(PieceError(part.piece.record, str(part.error)))
                 elif part.again or not part.reserved:
                     later = time.monotonic() + _POLL_S
-                    heapq.heappush(self._queue, (later, part.number, part.piece, part.coming, part.alone))
+                    heapq.heappush(self._queue, (later, part.number, part.piece, part.coming, part.beside))
                     continue
                 else:
                     part.coming.stuck_since = math.inf

@@ -9,7 +9,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -22,7 +22,7 @@ class ObjectServer(ThreadingHTTPServer):
     """Serves a folder on loopback.
 
     delay_s: before each answer. faults: of this share of the GETs one of `kinds` goes wrong, drawn by `seed`.
-    token: that requests have to have in the header of S3's temporary credentials, else they are refused.
+    refuses: whether the token of S3's temporary credentials, "" where a request has none, is refused.
     requests, sent: counts of GETs, and bytes of files in their bodies. faulty: of GETs that went wrong, by kind.
     """
 
@@ -35,7 +35,7 @@ class ObjectServer(ThreadingHTTPServer):
         self.delay_s = 0.0
         self.faults, self.kinds = 0.0, [*FAULTS]
         self.drawn = random.Random(0)
-        self.token: str | None = None
+        self.refuses: Callable[[str], bool] = lambda token: False
         self.ranges = True  # False: it sends whole files alone
         self.requests = self.sent = 0
         self.faulty: dict[str, int] = {}
@@ -75,7 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "reset":
             self.close_connection = True
             return
-        if server.token not in (None, self.headers.get("x-amz-security-token")):
+        if server.refuses(self.headers.get("x-amz-security-token", "")):
             return self._refuse(403)
         if fault in ("429", "503", "500"):
             return self._refuse(int(fault))

@@ -16,6 +16,7 @@ from pass_loader.pack import Pack, verify
 from pass_loader.pack import remote as remotes
 from pass_loader.pack.layout import INDEX, INDEX_SCHEMA
 from pass_loader.pack.manifest import read_manifest, write_manifest
+from pass_loader.pack.reader import write_index
 from pass_loader.remote.cache import UNIT, Cache
 
 from ..helpers.object_server import ObjectServer, serving
@@ -88,6 +89,23 @@ def test_parts_that_were_lost(pack: Path, parted: str, tmp_path: Path, monkeypat
         assert digest(ShardDataset(parted, RECIPE, cache=tmp_path)) == local
 
 
+def test_units_that_are_empty(tmp_path: Path) -> None:
+    """A process finds them marked as there. Kills: zeros that are taken for numbers."""
+    path = tmp_path / "pack" / "edition" / INDEX
+    path.parent.mkdir(parents=True)
+    cache = Cache(tmp_path, 10**7)
+    blocks = cache.open(path, 5 * UNIT, checked=True)
+    assert cache.reserve(blocks, 0, 5)
+    blocks.write(0, bytes(range(1, 251)) * (5 * UNIT // 250) + bytes(5 * UNIT % 250))
+    cache.settle(blocks, 0, 5, fetched=True)
+    assert blocks.has(0, 5)
+    with open(path, "rb+") as file:
+        file.seek(2 * UNIT)
+        file.write(bytes(UNIT))
+    again = Cache(tmp_path, 10**7).open(path, 5 * UNIT)
+    assert again.has(0, 2) and not again.has(0, 5) and again.has(3, 5) and not again.has(2, 3)
+
+
 def test_an_index_that_is_exchanged_meanwhile(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: parts of two files in one."""
     monkeypatch.setattr(remotes, "_WHOLE_INDEX_BYTES", 100)
@@ -102,6 +120,20 @@ def test_an_index_that_is_exchanged_meanwhile(pack: Path, tmp_path: Path, monkey
         os.utime(index, ns=(0, 0))
         with pytest.raises(OSError, match=f"{INDEX} was changed by somebody else meanwhile"):
             opened.column("label")
+
+
+def test_a_damaged_part(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names a shard that there is not. Kills: a thread that ends with an error, and a loader that waits for it."""
+    monkeypatch.setattr(remotes, "_WHOLE_INDEX_BYTES", 100)
+    shutil.copytree(pack, tmp_path / "served" / "pack")
+    index = Pack(tmp_path / "served" / "pack").index
+    shards = pa.array(np.full(len(index), 99, np.int32))
+    identity = index.schema.metadata[b"pack_id"].decode()
+    write_index(tmp_path / "served" / "pack" / INDEX, index.set_column(1, index.schema.field(1), shards), identity)
+    with serving(tmp_path / "served") as server:
+        dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
+        with pytest.raises(PackError, match="is damaged: it names shard 99, of 3"):
+            next(iter(DataLoader(dataset, 4, num_workers=1)))
 
 
 class _WithHoles:
