@@ -105,19 +105,21 @@ class Killer:
 def test_workers_are_killed(tmp_path: Path, cluster: Any) -> None:
     """At random, 20 of them in all: the same bytes, and the same report."""
     sources = sources_of(tmp_path, 24)
-    report = build(sources, tmp_path / "built", **OPTIONS)
+    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(24) for i in range(5)))
+    options = {**OPTIONS, "metadata": tmp_path / "m.csv"}
+    report = build(sources, tmp_path / "built", **options)
     assert report.same_id and verify(tmp_path / "built") == []
     want, killed, trial = contents(tmp_path / "built"), 0, 0
     while killed < trials(20, 200):
         seen: list[int] = []
         with Killer(8, trial) as killer:
-            assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **OPTIONS) == report
+            assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **options) == report
         assert contents(tmp_path / f"{trial}") == want
         assert sum(seen) == sum(path.stat().st_size for path in sources) and len(seen) > 10
         killed += killer.killed
         trial += 1
         assert trial < 100, "nothing was there to be killed"
-    assert build(sources, tmp_path / "0", runner="ray", **OPTIONS) == report, "it is the pack of that command"
+    assert build(sources, tmp_path / "0", runner="ray", **options) == report, "it is the pack of that command"
 
 
 def test_a_node_is_lost(tmp_path: Path) -> None:
