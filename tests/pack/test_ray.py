@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -219,5 +220,18 @@ def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(PackError, match="no Ray cluster is reached at auto"):
         build(sources, tmp_path / "pack", runner="ray", ray_address="auto")
+    with socket.socket() as unused:  # bound, and nobody listens
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        for where in (address, f"ray://{address}"):
+            with pytest.raises(
+                PackError, match=f"no Ray cluster is reached at {where}: Connection refused. `ray status`"
+            ):
+                build(sources, tmp_path / "pack", runner="ray", ray_address=where)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(PackError, match=f"no Ray cluster is reached at {address}: Connection refused"):
+            build(sources, tmp_path / "pack", runner="ray")
+    with pytest.raises(PackError, match="no Ray cluster is reached at nowhere.invalid:6379: "):
+        build(sources, tmp_path / "pack", runner="ray", ray_address="nowhere.invalid:6379")
     shard(tmp_path / "pack", 0)
     assert len(Plan.load(tmp_path / "pack").tasks) == plan(sources, tmp_path / "pack") == 1
