@@ -104,6 +104,8 @@ class Finish:
 
     def _write_tables(self, tasks: list[tuple[str, int]], how: Running) -> list[tuple[Path, Path]]:
         """Write the table of each shard (name, first record); return their temporary names and names."""
+        for left in self.root.glob("shard-*.parquet.*.tmp"):  # by a run that was cut off
+            left.unlink()
         joined = (self.metadata.key, tuple(self.metadata.columns)) if self.metadata is not None else None
         writer = TableWriter(
             os.path.abspath(self.root),
