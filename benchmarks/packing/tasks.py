@@ -6,6 +6,7 @@ python -m benchmarks.packing.tasks [--rows 10000000] [--sources 5000] [--tasks 4
     decision  what repeats an id or bytes, over generated rows of as many pictures: rows a second
     tables    index, pack_id and Parquet files of the same rows
     joined    the same with a table of metadata of as many rows in another order
+    ray       ms a task that does nothing, on a cluster of two CPUs on this machine; left out where Ray is not installed
     overhead  ms a task: tars of one picture, a task each, beside all of them in one task; us a picture of a larger tar
 
 Each runs in a process of its own. Its peak is of memory that the kernel cannot take back (RssAnon). Rows are those
@@ -38,6 +39,7 @@ from pass_loader.pack.finish import Finish
 from pass_loader.pack.metadata import Metadata
 from pass_loader.pack.own_columns import OwnColumns
 from pass_loader.pack.plan import Chosen, Plan
+from pass_loader.pack.ray_runner import run_on_ray
 from pass_loader.pack.repeats import digest_of
 from pass_loader.pack.report import Report
 from pass_loader.pack.running import Running
@@ -47,7 +49,7 @@ from pass_loader.pack.task import SHARD_RECORDS
 
 from ..pictures import LICENCE, cuts
 
-NAMES = ("plan", "decision", "tables", "joined", "overhead")
+NAMES = ("plan", "decision", "tables", "joined", "ray", "overhead")
 BARS = {
     "plan": "below 10 s",
     "decision": "at least 10^6 rows/s, below 2 GB",
@@ -195,6 +197,20 @@ def run_overhead(folder: Path, tasks: int) -> dict[str, float]:
     }
 
 
+def run_ray(tasks: int) -> dict[str, float]:
+    try:
+        import ray
+    except ImportError:
+        return {}
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    run_on_ray(int, [(0,)] * 20)  # starts workers
+    began = time.monotonic()
+    run_on_ray(int, [(0,)] * 10 * tasks)
+    seconds = time.monotonic() - began
+    ray.shutdown()
+    return {"ms_a_task": 1e3 * seconds / (10 * tasks)}
+
+
 def child(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.packing.tasks", "--one", name, "--folder", str(folder)]
     numbers = [f"--{name}={getattr(options, name)}" for name in ("rows", "sources", "tasks")]
@@ -217,6 +233,8 @@ def main() -> None:
             print("{}")
         elif options.one == "plan":
             print(json.dumps(run_plan(options.folder, options.sources)))
+        elif options.one == "ray":
+            print(json.dumps(run_ray(options.tasks)))
         elif options.one == "overhead":
             print(json.dumps(run_overhead(options.folder, options.tasks)))
         else:
@@ -235,7 +253,7 @@ def main() -> None:
             told = ", ".join(
                 f"{name} {value:,.4g}" if value < 1e4 else f"{name} {value:,.0f}" for name, value in found.items()
             )
-            print(f"{one:10} {told}" + (f"  (bar: {BARS[one]})" if one in BARS else ""), flush=True)
+            print(f"{one:10} {told or 'left out'}" + (f"  (bar: {BARS[one]})" if one in BARS else ""), flush=True)
 
 
 if __name__ == "__main__":
