@@ -20,8 +20,8 @@ from ..errors import PackError
 from . import arrow
 from .columns import IndexColumns
 from .foreign import remember
-from .layout import INDEX, TABLE_SCHEMA, publish, temporary_of, write_table
-from .metadata import Metadata, MetadataCopy
+from .layout import INDEX, TABLE_SCHEMA, publish, stamp_of, temporary_of, write_table
+from .metadata import METADATA_SCRATCH, Metadata, MetadataCopy
 from .own_columns import OwnColumns, own_rows
 from .plan import Plan
 from .ray_runner import run_on_ray
@@ -108,12 +108,9 @@ class Finish:
             left.unlink()
         joined = (self.metadata.key, tuple(self.metadata.columns)) if self.metadata is not None else None
         writer = TableWriter(
-            os.path.abspath(self.root),
-            self.plan.options.gps,
-            tuple(self.classes),
-            tuple(self.own.types.items()),
-            joined,
-        )
+            os.path.abspath(self.root), self.plan.options.gps, tuple(self.classes), tuple(self.own.types.items()),
+            joined, stamp_of(self.root / METADATA_SCRATCH),
+        )  # fmt: skip
         written: list[str] = []
         if how.runner == "local":
             write = writer.opened()
@@ -192,7 +189,8 @@ class TableWriter:
     """Writes tables of shards, here or on another machine.
 
     gps: False leaves the sources' own coordinates out. own: the types of the sources' own columns. joined: of a
-    table of metadata that was joined, the column of keys and those that go into the pack.
+    table of metadata that was joined, the column of keys and those that go into the pack. stamp: of its copy, so that a
+    machine that has opened another opens it again.
     """
 
     root: str
@@ -200,6 +198,7 @@ class TableWriter:
     classes: tuple[str, ...]
     own: tuple[tuple[str, str], ...]
     joined: tuple[str, tuple[str, ...]] | None
+    stamp: tuple[int, ...] | None
 
     def opened(self) -> Callable[[str, int], str]:
         """Return what writes the table of a shard, by its name and first record, and returns its temporary name."""

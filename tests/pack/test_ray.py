@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -145,6 +146,17 @@ def test_a_node_is_lost(tmp_path: Path) -> None:
         assert not ray.is_initialized()
     finally:
         nodes.shutdown()
+
+
+def test_another_table_under_the_same_name(tmp_path: Path, cluster: Any) -> None:
+    """Kills: a worker that still has the table of the packing before, which was deleted."""
+    sources = sources_of(tmp_path, 2)
+    for number in range(2):
+        (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{task}-1,{number}{task}\n" for task in range(2)))
+        build(sources, tmp_path / "pack", runner="ray", metadata=tmp_path / "m.csv", **OPTIONS)
+        build(sources, tmp_path / f"{number}", metadata=tmp_path / "m.csv", **OPTIONS)
+        assert contents(tmp_path / "pack") == contents(tmp_path / f"{number}")
+        shutil.rmtree(tmp_path / "pack")
 
 
 def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
