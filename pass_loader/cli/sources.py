@@ -80,6 +80,7 @@ def add_source_commands(commands: Any) -> None:
     together = commands.add_parser("merge", help="make a pack of what the tasks have left, when all are done")
     together.add_argument("out", type=Path, metavar="PACK")
     add_workers(together)
+    add_runner(together)
     _add_strict(together)
     together.set_defaults(run=_merge)
 
@@ -237,7 +238,7 @@ def _shard(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
-    return _done(options, merge(options.out, workers=options.workers))
+    return _done(options, merge(options.out, **running(options)))
 
 
 def _locate(options: argparse.Namespace) -> int:

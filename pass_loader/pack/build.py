@@ -168,20 +168,23 @@ def planned_bytes(pack: str | Path, index: int, of: int | None = None) -> int:
         return sum(map(made.bytes_of, made.numbers(index, of)))
 
 
-def merge(pack: str | Path, *, workers: int | None = None) -> Report:
+def merge(
+    pack: str | Path, *, workers: int | None = None, runner: str = "local", ray_address: str | None = None
+) -> Report:
     """Make a pack of what the tasks of the plan in the directory `pack` have left, when all of them are done.
 
-    Returns the report, as `build` does; of a finished pack too. workers: threads; None: one a core. Raises PackError
-    where tasks are not done, and as `build` does.
+    Returns the report, as `build` does; of a finished pack too. workers: threads; None: one a core. runner,
+    ray_address: where the tables are written, as of `build`. Raises PackError where tasks are not done, and as `build`
+    does.
     """
-    root, threads = Path(pack), Running(workers).threads
+    root, how = Path(pack), Running(workers, runner, ray_address)
     with begun(root) as before:
         if before is not None:
             if not before:
                 raise PackError(f"{root} is a pack already")
             return Report.of_dict(before)
         made = Plan.load(root)
-        _run(root, made, half_done(root, made), threads, None)
+        _run(root, made, half_done(root, made), how.threads, None)
         notes = {number: done(root, made, number) for number in range(len(made.tasks))}
         missing = [str(number) for number, note in notes.items() if note is None]
         if missing:
@@ -190,7 +193,7 @@ def merge(pack: str | Path, *, workers: int | None = None) -> Report:
                 f"{len(missing):,} of the {len(made.tasks):,} tasks of {root} are not done: {shown}; `pass-pack shard "
                 f"{root} --index {missing[0]}` runs the first of them"
             )
-        return merge_tasks(root, made, [note for note in notes.values() if note is not None], threads)
+        return merge_tasks(root, made, [note for note in notes.values() if note is not None], how)
 
 
 def _chosen(
@@ -240,9 +243,9 @@ def _pack(
         if runner == "local":
             _run(root, made, range(len(made.tasks)), how.threads, progress)
             notes = [note for number in range(len(made.tasks)) if (note := Note.load(root, made, number)) is not None]
-            return merge_tasks(root, made, notes, how.threads)
+            return merge_tasks(root, made, notes, how)
     _run_on_ray(root, made, how, progress or (lambda _: None))
-    return merge(root)
+    return merge(root, runner="ray", ray_address=how.ray_address)
 
 
 def _run_on_ray(root: Path, made: Plan, how: Running, progress: Callable[[int], None]) -> None:

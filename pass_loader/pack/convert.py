@@ -20,7 +20,18 @@ from ..errors import BadPictureError, PackError
 from . import arrow
 from .columns import IndexColumns
 from .inspect import Picture, codec_of, encoded
-from .layout import INDEX, JPEG_CODECS, REMOVED, publish, shard_names, write_durably, write_table
+from .layout import (
+    INDEX,
+    INDEX_SCHEMA,
+    JPEG_CODECS,
+    REMOVED,
+    publish,
+    read_table,
+    shard_names,
+    temporary_of,
+    write_durably,
+    write_table,
+)
 from .limits import limits
 from .manifest import read_manifest
 from .reader import Pack, index_rows, write_index
@@ -146,6 +157,9 @@ class _Conversion:
 
         def convert_shard(number: int) -> Converted:
             shard = writer.keep_or_write(_stem(number), source.of_shard(number))
+            path = writer.root / shard.table
+            if not path.exists():
+                publish((write_table(_table(pack.table(number), shard), path, temporary_of(path)), path))
             before = pack.column("length")[pack.first_record[number] : pack.first_record[number + 1]]
             lengths = arrow.to_numpy(shard.rows.column("length"))
             whole = lengths > 0
@@ -229,16 +243,15 @@ class _Writer(CopyWriter):
 
 
 def _finish(root: Path, pack: Pack, done: Converted) -> Converted:
-    """Write tables, index, the log of removals and the manifest, from the rows that the shards have left."""
+    """Write index, log of removals and manifest, from the tables."""
     manifest = {**pack.manifest, "codec": done.codec, "index": INDEX, "shards": [], "crc32c": {}}
-    index = IndexColumns(root)
+    index, columns = IndexColumns(root), [name for name in INDEX_SCHEMA.names if name != "shard"]
     for number in range(len(pack.shards)):
         shard = Shard.load(root, _stem(number))
-        table = _table(pack.table(number), shard)
-        publish((write_table(table, root / shard.table), root / shard.table))
+        table = read_table(root / shard.table, len(shard), columns)
         index.append(index_rows(table, number))
         manifest["shards"].append(
-            {"tar": shard.tar, "table": shard.table, "records": table.num_rows, "bytes": shard.tar_bytes}
+            {"tar": shard.tar, "table": shard.table, "records": len(shard), "bytes": shard.tar_bytes}
         )
     write_index(root / INDEX, index.table(), pack.pack_id)
     before = pack.column("length")

@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +20,19 @@ from ..errors import PackError
 from . import arrow
 from .columns import IndexColumns
 from .foreign import remember
-from .layout import INDEX, TABLE_SCHEMA, publish, write_table
-from .metadata import Metadata
+from .layout import INDEX, TABLE_SCHEMA, publish, stamp_of, temporary_of, write_table
+from .metadata import METADATA_SCRATCH, Metadata, MetadataCopy
 from .own_columns import OwnColumns, own_rows
 from .plan import Plan
+from .ray_runner import run_on_ray
 from .reader import index_rows, write_index
 from .removed_log import counted_before_all
+from .repeats import digest_of
 from .report import Report
-from .shards import Shard, digest_of
+from .running import Running, in_order
+from .shards import Shard
+
+_TABLES = 64  # that a task writes on a cluster
 
 
 class Finish:
@@ -41,7 +48,6 @@ class Finish:
         self.root, self.plan, self.names, self.own, self.foreign = root, plan, names, own, foreign
         self.metadata = metadata
         self.classes = self._classes()
-        self._label_of = {json.dumps(name): number for number, name in enumerate(self.classes)}
         if metadata is not None and (clash := set(own.types) & set(metadata.columns)):
             raise PackError(f"the sources and {metadata.path} both have the columns {sorted(clash)}; rename them")
 
@@ -55,35 +61,66 @@ class Finish:
         alike = known and all(listed == known[0] for listed in known) and names == set(known[0])
         return known[0] if alike else sorted(names)
 
-    def tables(self, report: Report) -> tuple[list[dict[str, Any]], str]:
-        """Write the tables and the index; return the manifest's shards and the pack's id. Counts in report."""
-        shards: list[dict[str, Any]] = []
-        index = IndexColumns(self.root)
-        identity = hashlib.sha256()
-        written: list[tuple[Path, Path]] = []
-        first = 0
+    def tables(self, report: Report, how: Running) -> tuple[list[dict[str, Any]], str]:
+        """Write the tables, by tasks, and the index. Returns the manifest's shards and the pack's id.
+
+        Counts go into the report.
+        """
+        root = self.root
+        firsts = [0]
         for name in self.names:
-            shard = Shard.load(self.root, name)
+            firsts.append(firsts[-1] + len(Shard.load(root, name)))
+        if self.metadata is not None:
+            self.metadata.join((Shard.load(root, name).rows.column("key") for name in self.names), firsts[-1])
+        written = self._write_tables([*zip(self.names, firsts)], how)
+        publish(*written)
+        shards: list[dict[str, Any]] = []
+        index = IndexColumns(root)
+        identity = hashlib.sha256()
+        labels = Labels(self.classes)
+        for name, first in zip(self.names, firsts):
+            shard = Shard.load(root, name)
             report.add(shard.rows)
-            table = self._table(shard, first, report)
-            first += table.num_rows
-            written.append((write_table(table, self.root / shard.table), self.root / shard.table))
+            table = own_table(shard, first, labels)
             index.append(index_rows(table, len(shards)))
             entry = {"tar": shard.tar, "table": shard.table, "records": table.num_rows, "bytes": shard.tar_bytes}
             shards.append(entry | self._foreign(shard))
             for lines in identity_lines(table):
                 identity.update(lines)
-        publish(*written)
+            if self.metadata is not None:
+                found = self.metadata.copy.found(first, first + len(shard))
+                missing = self.metadata.count(shard.rows.column("id"), found)
+                report.without_metadata = (report.without_metadata or 0) + missing
         pack_id = identity.hexdigest()[:32]
         report.same_bytes = self._count_same_bytes(index, shards)
-        write_index(self.root / INDEX, index.table(), pack_id)
+        write_index(root / INDEX, index.table(), pack_id)
         if self.foreign:
-            remember(self.root, {self._path(source).name: self._path(source) for source in self.foreign})
+            remember(root, {self._path(source).name: self._path(source) for source in self.foreign})
         if self.metadata is not None:
             report.metadata_unused = self.metadata.unused()
             report.hints += self.metadata.hints()
         report.shards = len(shards)
         return shards, pack_id
+
+    def _write_tables(self, tasks: list[tuple[str, int]], how: Running) -> list[tuple[Path, Path]]:
+        """Write the table of each shard (name, first record); return their temporary names and names."""
+        for left in self.root.glob("shard-*.parquet.*.tmp"):  # by a run that was cut off
+            left.unlink()
+        joined = (self.metadata.key, tuple(self.metadata.columns)) if self.metadata is not None else None
+        writer = TableWriter(
+            os.path.abspath(self.root), self.plan.options.gps, tuple(self.classes), tuple(self.own.types.items()),
+            joined, stamp_of(self.root / METADATA_SCRATCH),
+        )  # fmt: skip
+        written: list[str] = []
+        if how.runner == "local":
+            write = writer.opened()
+            in_order((partial(write, *task) for task in tasks), how.threads, written.append)
+        else:
+            groups = [tasks[start : start + _TABLES] for start in range(0, len(tasks), _TABLES)]
+            calls = [(writer, group) for group in groups]
+            for names in run_on_ray(write_tables, calls, address=how.ray_address):
+                written += names
+        return [(self.root / temporary, self.root / f"{name}.parquet") for temporary, (name, _) in zip(written, tasks)]
 
     def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report) -> dict[str, Any]:
         columns = self.metadata.columns if self.metadata is not None else []
@@ -99,33 +136,6 @@ class Finish:
             "index": INDEX,
             "shards": shards,
         }
-
-    def _table(self, shard: Shard, first: int, report: Report) -> pa.Table:
-        rows = shard.rows
-        records = arrow.numbers(np.arange(first, first + len(shard), dtype=np.int64))
-        made = {"record": records, "label": self._labels(rows)}
-        columns = [made[name] if name in made else rows.column(name) for name in TABLE_SCHEMA.names]
-        table = pa.table(columns, schema=TABLE_SCHEMA).combine_chunks()
-        if self.metadata is not None:
-            found, missing = self.metadata.rows_of(rows.column("id").to_pylist())
-            report.without_metadata = (report.without_metadata or 0) + missing
-            for name in found.column_names:
-                table = table.append_column(name, found.column(name))
-        if self.own.types:
-            for name, column in self.own.columns(own_rows(rows, self.plan.options.gps)).items():
-                table = table.append_column(name, column)
-        return table
-
-    def _labels(self, rows: pa.Table) -> pa.Array:
-        """Return each row's number of its class, or its source's own number; -1 where it has none."""
-        names, numbers = rows.column("class_name"), rows.column("label")
-        if names.null_count == numbers.null_count == len(rows):
-            return arrow.numbers(np.full(len(rows), -1, np.int32))
-        values = [
-            self._label_of[name] if name is not None else -1 if number is None else number
-            for name, number in zip(names.to_pylist(), numbers.to_pylist())
-        ]
-        return arrow.numbers(np.array(values, np.int32))
 
     def _path(self, source: int) -> Path:
         return self.plan.paths[source]
@@ -146,6 +156,84 @@ class Finish:
             with open(paths[shard[record]], "rb") as file:
                 counts[digest_of(os.pread(file.fileno(), int(length[record]), int(offset[record])))] += 1
         return sum(counts.values()) - len(counts)
+
+
+class Labels:
+    """Labels of rows by the names of classes, which are numbered in their order."""
+
+    def __init__(self, classes: Sequence[str]):
+        self._number_of = {json.dumps(name): number for number, name in enumerate(classes)}
+
+    def of(self, rows: pa.Table) -> pa.Array:
+        """Return each row's number of its class, or its source's own number; -1 where it has none."""
+        names, numbers = rows.column("class_name"), rows.column("label")
+        if names.null_count == numbers.null_count == len(rows):
+            return arrow.numbers(np.full(len(rows), -1, np.int32))
+        values = [
+            self._number_of[name] if name is not None else -1 if number is None else number
+            for name, number in zip(names.to_pylist(), numbers.to_pylist())
+        ]
+        return arrow.numbers(np.array(values, np.int32))
+
+
+def own_table(shard: Shard, first: int, labels: Labels) -> pa.Table:
+    """Return the columns that every pack has, of a shard whose first record is `first`."""
+    records = arrow.numbers(np.arange(first, first + len(shard), dtype=np.int64))
+    made = {"record": records, "label": labels.of(shard.rows)}
+    columns = [made[name] if name in made else shard.rows.column(name) for name in TABLE_SCHEMA.names]
+    return pa.table(columns, schema=TABLE_SCHEMA).combine_chunks()
+
+
+@dataclass(frozen=True)
+class TableWriter:
+    """Writes tables of shards, here or on another machine.
+
+    gps: False leaves the sources' own coordinates out. own: the types of the sources' own columns. joined: of a
+    table of metadata that was joined, the column of keys and those that go into the pack. stamp: of its copy, so that a
+    machine that has opened another opens it again.
+    """
+
+    root: str
+    gps: bool
+    classes: tuple[str, ...]
+    own: tuple[tuple[str, str], ...]
+    joined: tuple[str, tuple[str, ...]] | None
+    stamp: tuple[int, ...] | None
+
+    def opened(self) -> Callable[[str, int], str]:
+        """Return what writes the table of a shard, by its name and first record, and returns its temporary name."""
+        root, labels, own = Path(self.root), Labels(self.classes), OwnColumns(types=dict(self.own))
+        copy = MetadataCopy(root, self.joined[0]) if self.joined is not None else None
+
+        def write(name: str, first: int) -> str:
+            shard = Shard.load(root, name)
+            table = own_table(shard, first, labels)
+            if copy is not None and self.joined is not None:
+                found = copy.take(copy.found(first, first + len(shard)), list(self.joined[1]))
+                for column in found.column_names:
+                    table = table.append_column(column, found.column(column))
+            if own.types:
+                for column, values in own.columns(own_rows(shard.rows, self.gps)).items():
+                    table = table.append_column(column, values)
+            path = root / shard.table
+            return write_table(table, path, temporary_of(path)).name
+
+        return write
+
+
+def write_tables(writer: TableWriter, tasks: list[tuple[str, int]]) -> list[str]:
+    """Write tables on another machine, to last; return their temporary names."""
+    write = _opened(writer)
+    names = [write(name, first) for name, first in tasks]
+    for name in names:
+        with open(Path(writer.root) / name, "rb+") as file:
+            os.fsync(file.fileno())
+    return names
+
+
+@lru_cache(maxsize=1)
+def _opened(writer: TableWriter) -> Callable[[str, int], str]:
+    return writer.opened()
 
 
 def identity_lines(table: pa.Table) -> Iterator[memoryview]:

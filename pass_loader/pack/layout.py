@@ -244,9 +244,12 @@ def end_tar(file: BinaryIO | DirectWriter) -> None:
     file.write(bytes(-(file.tell() + end) % tarfile.RECORDSIZE + end))
 
 
-def write_table(table: pa.Table, path: Path) -> Path:
-    """Write a table under a temporary name, and return that; `publish` gives it its own."""
-    temporary = path.with_name(path.name + ".tmp")
+def write_table(table: pa.Table, path: Path, temporary: Path | None = None) -> Path:
+    """Write a table under a temporary name, and return that; `publish` gives it its own.
+
+    temporary: where several processes may write the table at a time.
+    """
+    temporary = temporary or path.with_name(path.name + ".tmp")
     with deleted_on_error(temporary):
         pq.write_table(table, fresh(temporary), compression="zstd", write_page_checksum=True)
     return temporary

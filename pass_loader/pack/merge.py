@@ -14,14 +14,15 @@ from .metadata import Metadata
 from .own_columns import OwnColumns
 from .plan import Plan
 from .report import Refusals, Report
+from .running import Running
 from .shards import Shard
 from .task import Note, refused_path
 from .workplace import complete
 
 
-def merge_tasks(root: Path, plan: Plan, notes: list[Note], workers: int) -> Report:
+def merge_tasks(root: Path, plan: Plan, notes: list[Note], how: Running) -> Report:
     """Make the pack of what the tasks have left. Hold the directory. notes: of all tasks, in order."""
-    drop_repeated(root, plan.options, plan.inputs, [name for note in notes for name in note.shards], workers)
+    drop_repeated(root, plan.options, plan.inputs, [name for note in notes for name in note.shards], how.threads)
     report = Report(without_metadata=None if plan.metadata is None else 0, checked_md5=plan.checked_md5)
     own = OwnColumns()
     with_pictures = _collect(root, notes, report, own)
@@ -30,7 +31,7 @@ def merge_tasks(root: Path, plan: Plan, notes: list[Note], workers: int) -> Repo
     foreign = {int(source): stamp for note in notes for source, stamp in note.foreign.items()}
     table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
     finish = Finish(root, plan, with_pictures, own, foreign, table)
-    shards, pack_id = finish.tables(report)
+    shards, pack_id = finish.tables(report, how)
     delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
     complete(root, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
     return report

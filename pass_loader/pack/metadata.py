@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
 from csv import Error as CsvError
 from csv import reader as csv_reader
 from datetime import datetime
@@ -19,11 +22,13 @@ import pyarrow.parquet as pq
 from ..errors import PackError
 from . import arrow
 from .layout import NO_SPACE, TABLE_SCHEMA
+from .repeats import Firsts, digest_of
 from .source import PICTURE_SUFFIXES, html_hint
 
-_HINTED = 1000  # ids without a row that hints look at
+_HINTED, _HINTING = 1000, 10**7  # ids without a row, and keys, that hints look at
+_CHUNK = 1 << 20  # rows looked at together
 _BLOCK_BYTES = 4 << 20  # of a CSV: a row has less
-METADATA_SCRATCH = "metadata.scratch"
+METADATA_SCRATCH, METADATA_ROWS = "metadata.scratch", "metadata.rows"  # a copy of the table; each picture's row of it
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
 GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging Face's
 
@@ -36,71 +41,84 @@ def without_gps(value: Any) -> Any:
 
 
 class Metadata:
-    """A table of metadata: rows by id.
+    """A table of metadata, and which of its rows belong to pictures, by id.
 
     A CSV's values stay the text they are; its latitude and longitude become float64, empty ones null. A Parquet file's
-    columns keep their types. gps: False leaves the columns of coordinates out. scratch: a directory
-    for a copy of the table that is read by memory map; rows are found through a database there, so that memory stays
-    bounded. Raises PackError for a file without the key column, with a key twice, or with names that a pack uses.
+    columns keep their types. gps: False leaves the columns of coordinates out. scratch: a directory for a copy of the
+    table that is read by memory map; rows are found by sorting there, so that memory stays bounded. Raises PackError
+    for a file without the key column or with names that a pack uses.
     """
 
     def __init__(self, path: str | Path, key: str, scratch: Path, gps: bool = True):
         self.path, self.key = Path(path), key
-        kept = [key, *columns_of(self.path, key, gps)]
-        self._rows = Numbering()
-        self._scratch = scratch / METADATA_SCRATCH
-        self._first = [0]  # row of each batch, and the end
-        self._copy(kept)
-        self._batches = pa.ipc.open_file(pa.memory_map(str(self._scratch)))
+        self._root = scratch
+        self.columns = columns_of(self.path, key, gps)
+        self._digests, self._known = tempfile.TemporaryFile(dir=scratch), tempfile.TemporaryFile(dir=scratch)
+        self._copy_table()
+        self.copy = MetadataCopy(scratch, key)
         self._used = 0
         self._missed: list[str] = []  # the first ids without a row
 
-    def _copy(self, kept: list[str]) -> None:
+    def _copy_table(self) -> None:
         writer = None
         try:
-            with pa.OSFile(str(self._scratch), "wb") as file:
-                for batch in _batches(self.path, kept):
-                    keys = _as_text(batch.column(self.key), self.key).to_pylist()
-                    self._rows.add(keys)
+            with pa.OSFile(str(self._root / METADATA_SCRATCH), "wb") as file:
+                for batch in _batches(self.path, [self.key, *self.columns]):
+                    keys = _as_text(batch.column(self.key), self.key)
+                    self._note(keys.to_pylist())
                     values = arrow.without(batch, [self.key])
-                    writer = writer or pa.ipc.new_file(file, values.schema)
-                    writer.write_batch(values)
-                    self._first.append(self._first[-1] + len(keys))
+                    copied = pa.RecordBatch.from_arrays([*values.columns, keys], [*values.schema.names, self.key])
+                    writer = writer or pa.ipc.new_file(file, copied.schema)
+                    writer.write_batch(copied)
                 if writer is None:
                     raise PackError(f"{self.path} has no row")
                 writer.close()
-            twice = self._rows.close()
         except (pa.ArrowException, OSError, ValueError) as error:
             if isinstance(error, PackError):
                 raise
             if isinstance(error, OSError) and error.errno in NO_SPACE:
                 raise  # of the scratch: the table is not to blame
             raise _unreadable(self.path, error) from None
-        if twice is not None:
-            raise PackError(
-                f"{self.path}: the column {self.key!r} has {twice!r} more than once: which row is meant? Keep one"
-            )
 
-    @property
-    def columns(self) -> list[str]:
-        return self._batches.schema.names
+    def _note(self, keys: list[str | None]) -> None:
+        """Keep digests of the keys of the next rows, as pictures have them of their ids."""
+        self._digests.write(b"".join(digest_of((key or "").encode()) for key in keys))
+        self._known.write(bytes(key is not None for key in keys))
 
-    def rows_of(self, ids: list[str]) -> tuple[pa.Table, int]:
-        """Return the rows of these ids, nulls where there is none, and how many have none. Ask for each id once."""
-        rows = self._rows.find(ids)
-        found = np.flatnonzero(rows >= 0)
-        order = found[np.argsort(rows[found])]
-        batch_of = np.searchsorted(self._first, rows[order], side="right") - 1
-        parts = [pa.Table.from_batches([], self._batches.schema)]
-        for batch in np.unique(batch_of).tolist():
-            local = rows[order][batch_of == batch] - self._first[batch]
-            parts.append(pa.Table.from_batches([self._batches.get_batch(batch).take(arrow.numbers(local))]))
-        place = np.zeros(len(ids), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        self._used += len(found)
-        room = _HINTED - len(self._missed)
-        self._missed += [ids[place] for place in np.flatnonzero(rows < 0)[:room].tolist()]
-        return pa.concat_tables(parts).combine_chunks().take(arrow.numbers(place, rows >= 0)), len(ids) - len(found)
+    def join(self, keys: Iterable[pa.ChunkedArray], pictures: int) -> None:
+        """Find the row of each of so many pictures, whose digests of ids come in `keys`, and write it down for `copy`.
+
+        Raises PackError where the table has a key twice.
+        """
+        self._digests.flush()
+        self._known.flush()
+        count = self.copy.rows
+        digests = np.memmap(self._digests, np.dtype("<u8"), "r").reshape(-1, 2) if count else np.zeros((0, 2), "<u8")
+        known = np.memmap(self._known, bool, "r") if count else np.zeros(0, bool)
+        firsts = Firsts(self._root, count + pictures)
+        chunks = [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
+        for chunk in chunks:
+            firsts.add_pairs(digests[chunk], known[chunk])
+        for column in keys:
+            firsts.add(column)
+        first = firsts.sort()
+        for chunk in chunks:
+            if (twice := np.flatnonzero(first[chunk])).size:
+                (key,) = self.copy.take(chunk.start + twice[:1], [self.key]).column(0).to_pylist()
+                raise PackError(
+                    f"{self.path}: the column {self.key!r} has {key!r} more than once: which row is meant? Keep one"
+                )
+        with open(self._root / METADATA_ROWS, "wb") as file:
+            for start in range(count, count + pictures, _CHUNK):
+                found = first[start : start + _CHUNK]
+                file.write((found - 1).astype("<i8").data)  # 0, where there is no row, becomes -1
+
+    def count(self, ids: pa.ChunkedArray, rows: np.ndarray) -> int:
+        """Take note of pictures and their rows of the table, -1 for none; return how many have none."""
+        missing = np.flatnonzero(rows < 0)
+        self._used += len(rows) - len(missing)
+        self._missed += ids.take(arrow.numbers(missing[: _HINTED - len(self._missed)])).to_pylist()
+        return len(missing)
 
     def hints(self) -> list[str]:
         """Return what to look at where ids have no row: keys that nearly fit, and why."""
@@ -112,7 +130,7 @@ class Metadata:
             wanted.setdefault(plain_key(id), id)
         near: dict[str, str] = {}  # id to the table's key
         example = ""
-        for key in self._rows:
+        for key in itertools.islice(self.copy.keys(), _HINTING):
             example = example or key
             if (fitting := wanted.get(plain_key(key))) is not None:
                 near.setdefault(fitting, key)
@@ -134,7 +152,46 @@ class Metadata:
 
     def unused(self) -> int:
         """Return the number of rows that no packed picture has asked for."""
-        return self._first[-1] - self._used
+        return self.copy.rows - self._used
+
+
+class MetadataCopy:
+    """A table's copy in the directory of the pack, read by memory map, from several threads and machines."""
+
+    def __init__(self, root: Path, key: str):
+        self._root, self._key = root, key
+        self._batches = pa.ipc.open_file(pa.memory_map(str(root / METADATA_SCRATCH)))
+        sizes = [self._batches.get_batch(batch).num_rows for batch in range(self._batches.num_record_batches)]
+        self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)  # row of each batch, and the end
+        self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> int:
+        return int(self._first[-1])
+
+    def found(self, first: int, end: int) -> np.ndarray:
+        """Return the rows that `join` found for the pictures from `first` up to `end`: int64, -1 for none."""
+        return np.fromfile(self._root / METADATA_ROWS, np.dtype("<i8"), end - first, offset=8 * first)
+
+    def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
+        """Return columns of these rows, nulls where a row is -1."""
+        found = np.flatnonzero(rows >= 0)
+        order = found[np.argsort(rows[found])]
+        batch_of = np.searchsorted(self._first, rows[order], side="right") - 1
+        parts = [pa.Table.from_batches([], self._batches.schema).select(columns)]
+        for batch in np.unique(batch_of).tolist():
+            local = rows[order][batch_of == batch] - self._first[batch]
+            with self._lock:
+                values = pa.Table.from_batches([self._batches.get_batch(batch)])
+            parts.append(values.select(columns).take(arrow.numbers(local)))
+        place = np.zeros(len(rows), dtype=np.int64)
+        place[order] = np.arange(len(order))
+        return pa.concat_tables(parts).combine_chunks().take(arrow.numbers(place, rows >= 0))
+
+    def keys(self) -> Iterator[str]:
+        """Yield the keys. A table's key may be missing: such a row belongs to no picture."""
+        for batch in range(self._batches.num_record_batches):
+            yield from (key for key in self._batches.get_batch(batch).column(self._key).to_pylist() if key is not None)
 
 
 def plain_key(text: str) -> str:
@@ -164,41 +221,6 @@ def _differences(key: str, id: str) -> list[str]:
 def _without_picture_suffix(name: str) -> tuple[str, str]:
     stem, _, suffix = name.rpartition(".")
     return (stem, suffix) if stem and suffix.lower() in PICTURE_SUFFIXES else (name, "")
-
-
-class Numbering:
-    """Numbers for different strings, in their order, in a temporary database: memory is bounded, whatever the count."""
-
-    def __init__(self) -> None:
-        self._database = sqlite3.connect("", check_same_thread=False)  # a file of its own that vanishes with us
-        self._database.executescript("pragma journal_mode=off; pragma synchronous=off; pragma cache_size=-16384")
-        self._database.execute("create table strings (number integer primary key, string text)")
-
-    def add(self, strings: list[str]) -> None:
-        """Add strings, before `close`."""
-        self._database.executemany("insert into strings (string) values (?)", ((string,) for string in strings))
-
-    def close(self) -> str | None:
-        """Return a string that came twice, or None. Call it after the last `add` and before the first `find`."""
-        try:
-            self._database.execute("create unique index by_string on strings (string)")
-        except sqlite3.IntegrityError:
-            query = "select string from strings group by string having count(*) > 1 limit 1"
-            return self._database.execute(query).fetchone()[0]
-        return None
-
-    def __iter__(self) -> Iterator[str]:
-        # A table's key may be missing: such a row belongs to no picture.
-        return (
-            row[0]
-            for row in self._database.execute("select string from strings where string is not null order by number")
-        )
-
-    def find(self, strings: list[str]) -> np.ndarray:
-        """Return the numbers of the strings, (len(strings),) int64; -1 for those that were not added."""
-        look = self._database.execute
-        found = (look("select number from strings where string = ?", (string,)).fetchone() for string in strings)
-        return np.array([-1 if row is None else row[0] - 1 for row in found], dtype=np.int64)
 
 
 class Seen:

@@ -17,6 +17,7 @@ from ..version import __version__
 
 RUNNERS = ("local", "ray")
 _RETRIES = 10  # of a task whose worker or node was lost
+_REACHED_S = 5  # in which a cluster's address must answer
 
 
 def run_on_ray(
@@ -83,11 +84,26 @@ def _imported() -> Any:
     return ray
 
 
+def _check_reached(address: str | None) -> None:
+    """Raise PackError where nothing listens at an address HOST:PORT: Ray would wait for minutes."""
+    host, _, port = (address or "").rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _REACHED_S).close()
+    except (OSError, OverflowError) as error:
+        raise PackError(
+            f"no Ray cluster is reached at {address}: {getattr(error, 'strerror', None) or error}. `ray status` there "
+            "tells its address, HOST:6379 as a rule"
+        ) from None
+
+
 @contextlib.contextmanager
 def _connected(ray: Any, address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    _check_reached(os.environ.get("RAY_ADDRESS") if address in (None, "auto") else address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # read where a cluster is started
     try:
         ray.init(address, include_dashboard=False, log_to_driver=False, logging_level="warning")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
@@ -11,7 +11,13 @@ import numpy as np
 import pyarrow as pa
 
 _BUCKET = 1 << 22  # keys that are sorted at a time
+_MOST_BITS = 8  # of a key, that name its bucket: a bucket is an open file
 _KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return a digest that is equal for equal bytes and for no others."""
+    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 class Firsts:
@@ -22,7 +28,7 @@ class Firsts:
 
     def __init__(self, root: Path, total: int):
         self._root, self._total, self._rows = root, total, 0
-        self._bits = max(0, (total // _BUCKET).bit_length())
+        self._bits = min(_MOST_BITS, (total // _BUCKET).bit_length())
         self._buckets: list[IO[bytes]] = [tempfile.TemporaryFile(dir=root) for _ in range(1 << self._bits)]
         self._first = FileArray(root, np.dtype(np.int64), total)
 
@@ -30,43 +36,54 @@ class Firsts:
         """Add the keys of the next rows, binary(16); nulls are equal to no other."""
         for chunk in keys.chunks:
             values = np.frombuffer(chunk.buffers()[1], _KEY[0], 2 * len(chunk), 16 * chunk.offset).reshape(-1, 2)
-            found = np.empty(len(chunk), _KEY)
-            found["high"], found["low"] = values[:, 0], values[:, 1]
-            found["row"] = np.arange(self._rows, self._rows + len(chunk))
-            self._rows += len(chunk)
-            if chunk.null_count:
-                found = found[np.asarray(chunk.is_valid().to_numpy(zero_copy_only=False))]
-            if self._bits == 0:
-                self._buckets[0].write(found.data)
-                continue
-            bucket = (found["high"] >> np.uint64(64 - self._bits)).astype(np.int64)
-            found = found[np.argsort(bucket, kind="stable")]
-            ends = np.cumsum(np.bincount(bucket, minlength=len(self._buckets)))
-            for file, start, end in zip(self._buckets, [0, *ends[:-1]], ends):
-                file.write(found[start:end].data)
+            self.add_pairs(values, chunk.is_valid().to_numpy(zero_copy_only=False) if chunk.null_count else None)
+
+    def add_pairs(self, values: np.ndarray, valid: np.ndarray | None = None) -> None:
+        """Add the keys of the next rows, (rows, 2) uint64. valid: bool; a row without is equal to no other."""
+        found = np.empty(len(values), _KEY)
+        found["high"], found["low"] = values[:, 0], values[:, 1]
+        found["row"] = np.arange(self._rows, self._rows + len(values))
+        self._rows += len(values)
+        if valid is not None:
+            found = found[valid]
+        if self._bits == 0:
+            self._buckets[0].write(found.data)
+            return
+        bucket = (found["high"] >> np.uint64(64 - self._bits)).astype(np.uint16)
+        found = found[np.argsort(bucket, kind="stable")]
+        ends = np.cumsum(np.bincount(bucket, minlength=len(self._buckets)))
+        for file, start, end in zip(self._buckets, [0, *ends[:-1]], ends):
+            file.write(found[start:end].data)
 
     def sort(self) -> np.ndarray:
         """Return (total,) int64, file-backed: 0 where a row is the first with its key, else 1 + the first."""
         first = self._first.array
         for file in self._buckets:
-            for rows in _repeated(file):
-                first[rows[1:]] = rows[0] + 1
+            rows, firsts = _repeated(file)
+            first[rows] = firsts + 1
             file.close()
         return first
 
 
-def _repeated(file: IO[bytes]) -> Iterator[np.ndarray]:
-    """Yield the rows of each key that several have, in order."""
+def _repeated(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows whose key came before, and for each the first row with it."""
     file.seek(0)
     keys = np.frombuffer(file.read(), _KEY)
-    order = np.lexsort((keys["low"], keys["high"]))  # stable: rows stay in order
-    high, low = keys["high"][order], keys["low"][order]
-    same = np.flatnonzero((high[1:] == high[:-1]) & (low[1:] == low[:-1]))
-    if len(same) == 0:
-        return
+    high = keys["high"].copy()
+    order = np.argsort(high, kind="stable")  # rows stay in order
+    high = high[order]
+    same = high[1:] == high[:-1]
+    if not same.any():
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    low = keys["low"][order]
+    if (same & (low[1:] != low[:-1])).any():  # hardly ever: half of a key is equal, and not the other
+        order = np.lexsort((keys["low"], keys["high"]))
+        high, low = keys["high"][order], keys["low"][order]
+        same = (high[1:] == high[:-1]) & (low[1:] == low[:-1])
     rows = keys["row"][order]
-    for run in np.split(same, np.flatnonzero(np.diff(same) > 1) + 1):
-        yield rows[run[0] : run[-1] + 2]
+    begins = np.concatenate([[0], np.where(same, 0, np.arange(1, len(rows)))])  # of the runs of equal keys
+    later = np.flatnonzero(same) + 1
+    return rows[later], rows[np.maximum.accumulate(begins)[later]]
 
 
 class FileArray:

@@ -23,6 +23,7 @@ from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
 from .layout import append_member, deleted_on_error, end_tar, member_name, publish, temporary_of
 from .own_columns import OwnColumns
+from .repeats import digest_of
 from .report import Refusal, kind_of
 from .source import IDS, MAX_PICTURE_BYTES, Entry, Naming, Source
 
@@ -277,11 +278,6 @@ def _other_ids(name: str) -> tuple[int, int]:
         ids = [name, base[:dot] if dot > 0 else base]
     first, second = (crc32(id.encode("utf-8", "surrogateescape")) for id in ids)
     return first, second
-
-
-def digest_of(data: bytes) -> bytes:
-    """Return a digest that is equal for equal pictures and for no others."""
-    return hashlib.blake2b(data, digest_size=16).digest()
 
 
 def refusal(entry: Entry, reason: str) -> Refusal:

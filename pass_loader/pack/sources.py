@@ -149,7 +149,7 @@ def open_source(path: Path, naming: Naming = PLAIN, start: int = 0, end: int | N
     if not path.is_file():
         raise PackError(f"{path} is no regular file, and no folder")
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", buffering=0) as file:
             magic = file.read(4)
     except OSError as error:
         raise PackError(f"{path} cannot be read: {error.strerror}") from None

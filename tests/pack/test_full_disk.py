@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import metadata, verify
+from pass_loader.pack import metadata, task, verify
 from pass_loader.cli.main import main
 
 from ..helpers.corpus import jpeg, noise
@@ -40,7 +41,9 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert main(arguments) == 0 and verify(tmp_path / "pack") == []
 
 
-def test_no_room_beside_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_beside_the_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """For the copy of the metadata, and for the table of ids: neither the metadata nor our code is to blame."""
     sources_of(tmp_path)
     with monkeypatch.context() as patch:
@@ -48,18 +51,20 @@ def test_no_room_beside_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyP
         with pytest.raises(PackError, match="no space is left for .*/pack .*make room there"):
             pack_sources(tmp_path)
 
-    class Small(metadata.Numbering):
+    class Small(metadata.Seen):
         def __init__(self) -> None:
             super().__init__()
             self._database.execute("pragma max_page_count=2")
 
-        def add(self, strings: list[str]) -> None:
-            super().add(strings * 1000)
+        def is_new(self, key: str | bytes) -> bool:
+            return [super(Small, self).is_new(f"{key!r}{i}") for i in range(1000)][0]
 
-    monkeypatch.setattr(metadata, "Numbering", Small)
-    with pytest.raises(PackError, match="temporary tables of ids .*database or disk is full.*SQLITE_TMPDIR"):
-        pack_sources(tmp_path)
+    shuffled = ["build", str(tmp_path / "in"), "--out", str(tmp_path / "shuffled"), "--shuffle", "1"]
+    monkeypatch.setattr(task, "Seen", Small)
+    assert main(shuffled) == 1
+    assert re.search("temporary tables of ids .*database or disk is full.*SQLITE_TMPDIR", capsys.readouterr().err)
     monkeypatch.undo()
+    assert main(shuffled) == 0
     pack_sources(tmp_path)
     assert verify(tmp_path / "pack") == []
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -105,19 +107,21 @@ class Killer:
 def test_workers_are_killed(tmp_path: Path, cluster: Any) -> None:
     """At random, 20 of them in all: the same bytes, and the same report."""
     sources = sources_of(tmp_path, 24)
-    report = build(sources, tmp_path / "built", **OPTIONS)
+    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(24) for i in range(5)))
+    options = {**OPTIONS, "metadata": tmp_path / "m.csv"}
+    report = build(sources, tmp_path / "built", **options)
     assert report.same_id and verify(tmp_path / "built") == []
     want, killed, trial = contents(tmp_path / "built"), 0, 0
     while killed < trials(20, 200):
         seen: list[int] = []
         with Killer(8, trial) as killer:
-            assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **OPTIONS) == report
+            assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **options) == report
         assert contents(tmp_path / f"{trial}") == want
         assert sum(seen) == sum(path.stat().st_size for path in sources) and len(seen) > 10
         killed += killer.killed
         trial += 1
         assert trial < 100, "nothing was there to be killed"
-    assert build(sources, tmp_path / "0", runner="ray", **OPTIONS) == report, "it is the pack of that command"
+    assert build(sources, tmp_path / "0", runner="ray", **options) == report, "it is the pack of that command"
 
 
 def test_a_node_is_lost(tmp_path: Path) -> None:
@@ -142,6 +146,17 @@ def test_a_node_is_lost(tmp_path: Path) -> None:
         assert not ray.is_initialized()
     finally:
         nodes.shutdown()
+
+
+def test_another_table_under_the_same_name(tmp_path: Path, cluster: Any) -> None:
+    """Kills: a worker that still has the table of the packing before, which was deleted."""
+    sources = sources_of(tmp_path, 2)
+    for number in range(2):
+        (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{task}-1,{number}{task}\n" for task in range(2)))
+        build(sources, tmp_path / "pack", runner="ray", metadata=tmp_path / "m.csv", **OPTIONS)
+        build(sources, tmp_path / f"{number}", metadata=tmp_path / "m.csv", **OPTIONS)
+        assert contents(tmp_path / "pack") == contents(tmp_path / f"{number}")
+        shutil.rmtree(tmp_path / "pack")
 
 
 def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,5 +232,18 @@ def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(PackError, match="no Ray cluster is reached at auto"):
         build(sources, tmp_path / "pack", runner="ray", ray_address="auto")
+    with socket.socket() as unused:  # bound, and nobody listens
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        for where in (address, f"ray://{address}"):
+            with pytest.raises(
+                PackError, match=f"no Ray cluster is reached at {where}: Connection refused. `ray status`"
+            ):
+                build(sources, tmp_path / "pack", runner="ray", ray_address=where)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(PackError, match=f"no Ray cluster is reached at {address}: Connection refused"):
+            build(sources, tmp_path / "pack", runner="ray")
+    with pytest.raises(PackError, match="no Ray cluster is reached at nowhere.invalid:6379: "):
+        build(sources, tmp_path / "pack", runner="ray", ray_address="nowhere.invalid:6379")
     shard(tmp_path / "pack", 0)
     assert len(Plan.load(tmp_path / "pack").tasks) == plan(sources, tmp_path / "pack") == 1

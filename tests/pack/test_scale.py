@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
+from benchmarks.packing.scale import write_pack
 from pass_loader.pack import Pack, purge, remove
-from pass_loader.pack.layout import INDEX_SCHEMA
-from pass_loader.pack.manifest import write_manifest
-from pass_loader.pack.removed_log import counted_before_all
 
 from ..helpers.epochs import COUNT
 from ..helpers.sealing import write_log
@@ -24,7 +21,7 @@ from ..helpers.sealing import write_log
 pytestmark = pytest.mark.slow
 
 
-RECORDS, SHARDS = 10**8, 1000
+RECORDS = 10**8
 BEGIN = "import json, re, sys, torch, torch.distributed, pyarrow.parquet\nsys.argv.pop(0)\n"
 MEASURE = """
 def private():
@@ -33,40 +30,11 @@ def private():
 """
 
 
-class Sparse:
-    """A file in which long runs are holes: 4.5 GB of zeros take no room."""
-
-    closed = False
-
-    def __init__(self, path: Path):
-        self.file = open(path, "wb")
-
-    def write(self, data: Any) -> int:
-        size = len(data)
-        if size > 1 << 20:
-            self.file.seek(size - 1, 1)
-            self.file.write(b"\0")
-        else:
-            self.file.write(data)
-        return size
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack of 10^8 records without its shards: enough to open it and to draw keys."""
     root = tmp_path_factory.mktemp("huge")
-    shards = [{"tar": f"shard-{i:05d}.tar", "table": f"shard-{i:05d}.parquet", "records": RECORDS // SHARDS}
-              for i in range(SHARDS)]  # fmt: skip
-    crcs = dict.fromkeys(["index.arrow", *(shard["table"] for shard in shards)], 0)
-    manifest = {"pack_id": "0" * 32, "records": RECORDS, "shards": shards, "index": "index.arrow", "crc32c": crcs}
-    write_manifest(root, {**manifest, "removed": counted_before_all("0" * 32)})
-    schema = INDEX_SCHEMA.with_metadata({"pack_id": "0" * 32})
-    columns = [pa.array(np.zeros(RECORDS, str(field.type))) for field in schema]
-    with pa.PythonFile(Sparse(root / "index.arrow"), "w") as file, pa.ipc.new_file(file, schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
+    write_pack(root, RECORDS)
     return root
 
 

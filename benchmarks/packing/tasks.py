@@ -1,0 +1,260 @@
+"""What packing by tasks costs beside the pictures: planning, deciding, joining metadata, writing tables, each task.
+
+python -m benchmarks.packing.tasks [--rows 10000000] [--sources 5000] [--tasks 400] [--folder DIR] [NAME...]
+
+    plan      the plan of 5,000 tars of 4 GiB, which are holes: seconds, and bytes read of them
+    decision  what repeats an id or bytes, over generated rows of as many pictures: rows a second
+    tables    index, pack_id and Parquet files of the same rows
+    joined    the same with a table of metadata of as many rows in another order
+    ray       ms a task that does nothing, on a cluster of two CPUs on this machine; left out where Ray is not installed
+    overhead  ms a task: tars of one picture, a task each, beside all of them in one task; us a picture of a larger tar
+
+Each runs in a process of its own. Its peak is of memory that the kernel cannot take back (RssAnon). Rows are those
+that tasks leave; there are no tars. A row has about 200 bytes on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pass_loader.pack import arrow
+from pass_loader.pack.build import build, plan
+from pass_loader.pack.decision import drop_repeated
+from pass_loader.pack.finish import Finish
+from pass_loader.pack.metadata import Metadata
+from pass_loader.pack.own_columns import OwnColumns
+from pass_loader.pack.plan import Chosen, Plan
+from pass_loader.pack.ray_runner import run_on_ray
+from pass_loader.pack.repeats import digest_of
+from pass_loader.pack.report import Report
+from pass_loader.pack.running import Running
+from pass_loader.pack.shards import ROWS_SCHEMA, Options, Shard
+from pass_loader.pack.source import Naming
+from pass_loader.pack.task import SHARD_RECORDS
+
+from ..pictures import LICENCE, cuts
+
+NAMES = ("plan", "decision", "tables", "joined", "ray", "overhead")
+BARS = {
+    "plan": "below 10 s",
+    "decision": "at least 10^6 rows/s, below 2 GB",
+    "joined": "at least 2 x 10^5 rows/s, below 2 GB",
+}
+
+
+class Peak:
+    """The most anonymous memory of this process while it is entered, in MB."""
+
+    def __enter__(self) -> Peak:
+        self.most, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            status = Path("/proc/self/status").read_text()
+            self.most = max(self.most, int(status.split("RssAnon:")[1].split()[0]) / 1e3)
+
+
+def ids_of(first: int, count: int) -> list[str]:
+    return [f"{number:030x}" for number in range(first, first + count)]
+
+
+def write_rows(root: Path, rows: int) -> list[str]:
+    """Write the rows of shards, as tasks leave them; one picture in 1,000 has the bytes of another."""
+    names = []
+    for number, first in enumerate(range(0, rows, SHARD_RECORDS)):
+        count = min(SHARD_RECORDS, rows - first)
+        ids = ids_of(first, count)
+        numbers = np.arange(first, first + count)
+        keys = b"".join(digest_of(id.encode()) for id in ids)
+        alike = np.where(numbers % 1000 == 999, numbers - 500, numbers).astype("<u8")
+        digests = np.stack([alike * np.uint64(0x9E3779B97F4A7C15), alike], axis=1).astype("<u8").tobytes()
+        made: dict[str, Any] = {
+            "id": arrow.strings(ids),
+            "codec": arrow.strings(["jpeg"] * count),
+            "file": arrow.strings([f"{number}.tar: {id}.jpg" for id in ids]),
+            "key": pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(keys)]),
+            "digest": pa.Array.from_buffers(pa.binary(16), count, [None, pa.py_buffer(digests)]),
+            "offset": arrow.numbers(np.arange(count) * 110_592 + 512),
+            "length": arrow.numbers(100_000 + numbers % 9999),
+            "crc32c": arrow.numbers((numbers * 2654435761 % 2**32).astype(np.uint32)),
+        }
+        for field in ROWS_SCHEMA:
+            if field.name in ("label", "class_name", "metadata"):
+                made[field.name] = pa.nulls(count, field.type)
+            elif field.name not in made:
+                made[field.name] = arrow.numbers(np.full(count, 7, arrow.dtype_of(field.type)))
+        table = pa.table([made[name] for name in ROWS_SCHEMA.names], schema=ROWS_SCHEMA)
+        shard = Shard(f"shard-{number:05d}-000", table, "")
+        temporary, path = shard.save(root)
+        temporary.rename(path)
+        names.append(shard.name)
+    return names
+
+
+def write_metadata(path: Path, rows: int) -> None:
+    """Write PASS's columns for these ids, in another order."""
+    types = dict.fromkeys(("hash", "unickname", "licensename", "latitude", "longitude", "datetaken"), pa.string())
+    schema = pa.schema({**types, "latitude": pa.float64(), "longitude": pa.float64()})
+    step = 1 << 17
+    starts = np.random.default_rng(0).permutation(np.arange(0, rows, step))
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in starts.tolist():
+            ids = ids_of(start, min(step, rows - start))[::-1]
+            users = [f"user+{number % 30_000}" for number in range(len(ids))]
+            places = np.arange(len(ids)) / 1000
+            dates = ["2011-03-05 02:19:44.0"] * len(ids)
+            columns = [ids, users, [LICENCE] * len(ids), places, places, dates]
+            writer.write_table(pa.table(columns, schema=schema))
+
+
+def run_plan(folder: Path, count: int) -> dict[str, float]:
+    sources = []
+    for number in range(count):
+        path = folder / f"{number:05d}.tar"
+        with open(path, "wb") as file:
+            file.truncate(4 << 30)
+        sources.append(path)
+
+    def read() -> int:
+        return int(Path("/proc/self/io").read_text().split("rchar: ")[1].split()[0])
+
+    before, began = read(), time.monotonic()
+    tasks = plan(sources, folder / "pack")
+    return {"seconds": time.monotonic() - began, "tasks": tasks, "read": read() - before}
+
+
+def run_rows(name: str, folder: Path, rows: int) -> dict[str, float]:
+    root = folder / "pack"
+    names = sorted(path.stem for path in root.glob("*.rows"))
+    if name == "decision":
+        with Peak() as peak:
+            began = time.monotonic()
+            drop_repeated(root, Options(on_duplicate="keep"), "", names, 1)
+            seconds = time.monotonic() - began
+        return {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": peak.most}
+    chosen = Chosen(Options(), Naming())
+    command = {"options": chosen.options.as_plan(), "naming": {}, "sources": [], "metadata": None}
+    made = Plan(command, [], [], [], [], None, [], [])
+    with Peak() as peak:
+        began = time.monotonic()
+        metadata = Metadata(folder / "metadata.parquet", "hash", root) if name == "joined" else None
+        copied = time.monotonic() - began
+        report = Report(without_metadata=None if metadata is None else 0)
+        Finish(root, made, names, OwnColumns(), {}, metadata).tables(report, Running())
+        seconds = time.monotonic() - began
+    assert report.pictures == rows and not report.without_metadata and not report.metadata_unused
+    return {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": peak.most, "copied_s": copied}
+
+
+def run_overhead(folder: Path, tasks: int) -> dict[str, float]:
+    pictures = [data for _, _, data in cuts(32)]
+
+    def write(path: Path, first: int, count: int) -> Path:
+        with tarfile.open(path, "w") as tar:
+            for place in range(first, first + count):
+                data = pictures[place % len(pictures)]
+                member = tarfile.TarInfo(f"{place:06d}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        return path
+
+    small = [write(folder / f"{number:05d}.tar", number, 1) for number in range(tasks)]
+    large = write(folder / "large.tar", 0, 50 * tasks)
+    seconds = {}
+    for name, sources, task_bytes in (("apart", small, 1), ("together", small, 1 << 40), ("large", [large], 1 << 40)):
+        times, began = os.times(), time.monotonic()
+        build(sources, folder / name, task_bytes=task_bytes, workers=1)
+        seconds[name] = time.monotonic() - began
+        seconds[f"cpu_{name}"] = sum(os.times()[:2]) - sum(times[:2])
+    each = (tasks - 1) / 1e3
+    return {
+        "ms_a_task": (seconds["apart"] - seconds["together"]) / each,
+        "cpu_ms_a_task": (seconds["cpu_apart"] - seconds["cpu_together"]) / each,
+        "us_a_picture": 1e6 * (seconds["large"] - seconds["together"]) / (49 * tasks),
+        "cpu_us_a_picture": 1e6 * (seconds["cpu_large"] - seconds["cpu_together"]) / (49 * tasks),
+    }
+
+
+def run_ray(tasks: int) -> dict[str, float]:
+    try:
+        import ray
+    except ImportError:
+        return {}
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    run_on_ray(int, [(0,)] * 20)  # starts workers
+    began = time.monotonic()
+    run_on_ray(int, [(0,)] * 10 * tasks)
+    seconds = time.monotonic() - began
+    ray.shutdown()
+    return {"ms_a_task": 1e3 * seconds / (10 * tasks)}
+
+
+def child(name: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks.packing.tasks", "--one", name, "--folder", str(folder)]
+    numbers = [f"--{name}={getattr(options, name)}" for name in ("rows", "sources", "tasks")]
+    return json.loads(subprocess.check_output([*command, *numbers], text=True))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--rows", type=int, default=10**7)
+    parser.add_argument("--sources", type=int, default=5000)
+    parser.add_argument("--tasks", type=int, default=400)
+    parser.add_argument("--folder", type=Path, default=None)
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        if options.one == "rows":
+            write_rows(options.folder / "pack", options.rows)
+            write_metadata(options.folder / "metadata.parquet", options.rows)
+            print("{}")
+        elif options.one == "plan":
+            print(json.dumps(run_plan(options.folder, options.sources)))
+        elif options.one == "ray":
+            print(json.dumps(run_ray(options.tasks)))
+        elif options.one == "overhead":
+            print(json.dumps(run_overhead(options.folder, options.tasks)))
+        else:
+            print(json.dumps(run_rows(options.one, options.folder, options.rows)))
+        return
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        wanted = options.names or NAMES
+        (folder / "pack").mkdir()
+        if {"decision", "tables", "joined"} & {*wanted}:
+            child("rows", folder, options)
+        for one in wanted:
+            place = folder if one in ("decision", "tables", "joined") else folder / one
+            place.mkdir(exist_ok=True)
+            found = child(one, place, options)
+            told = ", ".join(
+                f"{name} {value:,.4g}" if value < 1e4 else f"{name} {value:,.0f}" for name, value in found.items()
+            )
+            print(f"{one:10} {told or 'left out'}" + (f"  (bar: {BARS[one]})" if one in BARS else ""), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Metadata is joined by sorting on disk: rows in any order, in bounded memory, and every row finds its picture."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pass_loader.pack import repeats
+from pass_loader.pack.repeats import Firsts
+
+JOIN = """
+import json, sys, time
+from pathlib import Path
+import numpy as np
+from benchmarks.packing import tasks
+from pass_loader.pack import metadata, repeats
+root, rows, bucket = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+repeats._BUCKET, metadata._CHUNK = bucket, bucket
+tasks.write_metadata(root / "m.parquet", rows)
+names = tasks.write_rows(root, rows + 5)  # five without a row
+keys = lambda: (tasks.Shard.load(root, name).rows.column("key") for name in names)
+with tasks.Peak() as before:
+    time.sleep(0.1)
+with tasks.Peak() as peak:
+    table = metadata.Metadata(root / "m.parquet", "hash", root)
+    table.join(keys(), rows + 5)
+right = 0
+for start in range(0, rows, 100_000):
+    found = table.copy.found(start, min(start + 100_000, rows))
+    right += table.copy.take(found, ["hash"]).column(0).to_pylist() == tasks.ids_of(start, len(found))
+print(json.dumps([right, table.copy.found(rows, rows + 5).tolist(), peak.most - before.most]))
+"""
+
+
+def joined(root: Path, rows: int, bucket: int) -> float:
+    """Join a table of so many rows with pictures of the same ids in another order; return by how many MB it grew."""
+    command = [sys.executable, "-c", JOIN, str(root), str(rows), str(bucket)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    right, without, peak = json.loads(done.stdout)
+    assert right == -(-rows // 100_000) and without == [-1] * 5
+    return peak
+
+
+@pytest.mark.slow
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Kills: a table, which is 180 MB, or its keys as strings, 100 MB, in memory beside what a row group takes."""
+    assert joined(tmp_path, 1_200_000, 1 << 13) < 130
+
+
+@pytest.mark.long
+def test_a_table_of_many_rows(tmp_path: Path) -> None:
+    """30,000,000 rows, of which the strings alone are 3 GB, in 600 MB."""
+    assert joined(tmp_path, 30_000_000, 1 << 22) < 600
+
+
+@pytest.mark.parametrize("bucket", [1, 8, 1 << 22])
+def test_firsts(tmp_path: Path, bucket: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of keys that differ in one half alone too; nulls are equal to nothing."""
+    monkeypatch.setattr(repeats, "_BUCKET", bucket)
+    dice = np.random.default_rng(0)
+    for most in (2, 5, 300):
+        alike = [bytes([first, *[0] * 14, last]) for first, last in dice.integers(0, 2, (250, 2)).tolist()]
+        keys = [*alike, *map(bytes, dice.integers(0, min(most, 256), (250, 16)).tolist())]
+        order = dice.permutation(len(keys)).tolist()
+        rows = [keys[place] if dice.random() < 0.9 else None for place in order]
+        firsts = Firsts(tmp_path, len(rows))
+        for start in range(0, len(rows), 77):
+            firsts.add(pa.chunked_array([pa.array(rows[start : start + 77], pa.binary(16))]))
+        before: dict[bytes, int] = {}
+        want = [0 if key is None or before.setdefault(key, row) == row else before[key] + 1
+                for row, key in enumerate(rows)]  # fmt: skip
+        assert firsts.sort().tolist() == want
