@@ -32,6 +32,9 @@ VARIANTS: dict[str, list[str]] = {
     "dinov3": ["dinov3(gram_size=512)", "dinov3(global_size=224, local_size=96, flip=0.5)"],
     "mae": ["mae(mask_ratio=0.75)"],
     "genview": ["genview(as_declared=True)"],
+    "lejepa": ["lejepa(minimal=4)"],
+    "timm_train": ["timm_train('rand-m7-mstd0.5-inc1', interpolation='bicubic', reprob=0.0)"],
+    "deit3": ["deit3(simple_crop=True)"],
 }  # fmt: skip
 INTRO = """# Recipes
 
@@ -219,7 +222,7 @@ def sheets(folder: Path) -> None:
         tar, metadata = write_pass(Path(temporary), 8)
         build([tar], Path(temporary) / "pack", metadata=metadata)
         for name, preset in recipes.PRESETS.items():
-            recipe = preset(mask_ratio=0.75) if name.startswith("mae") else preset()
+            recipe = preset(mask_ratio=0.75) if name in ("mae", "mae_thorax") else preset()
             sheet = Path(temporary) / f"{name}.png"
             preview(Path(temporary) / "pack", dataclasses.replace(recipe, pillow=13), sheet, records=[0, 1])
             shrunk(sheet, folder / f"{name}.jpg")

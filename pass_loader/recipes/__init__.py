@@ -3,6 +3,17 @@
 `print(recipes.dino())` shows every number of a preset; docs/recipes.md shows all presets with contact sheets.
 """
 
+from .fine_tuning import (
+    NIH_MEAN,
+    NIH_STD,
+    deit,
+    deit3,
+    knn,
+    linear_probe,
+    mae_finetune,
+    thorax_finetune,
+    timm_train,
+)
 from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
 from .policies import (
     auto_augment,
@@ -16,9 +27,8 @@ from .policies import (
 from .presets import (
     CLIP_MEAN,
     CLIP_STD,
-    NIH_MEAN,
-    NIH_STD,
     PRESETS,
+    barlow_twins,
     byol,
     dino,
     dinov2,
@@ -28,15 +38,20 @@ from .presets import (
     genview,
     ibot,
     ijepa,
+    lejepa,
     mae,
     mae_thorax,
+    mocov1,
     mocov2,
     mocov3,
+    msn,
     named,
     seer,
     simclr,
+    simsiam,
     supervised,
     swav,
+    vicreg,
 )
 from .recipe import IMAGENET_MEAN, IMAGENET_STD, Range, Recipe, ViewSpec, installed_pillow
 from .steps import Affine, Choice, Erase, Level, OneOf, Step, describe
@@ -45,10 +60,11 @@ from .window import Window
 __all__ = [
     "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "Affine", "Choice",
     "Erase", "IBOTMasks", "Level", "MultiBlockMasks", "OneOf", "RandomMasks", "Range", "Recipe", "Step",
-    "StratifiedMasks", "ViewSpec", "Window", "auto_augment", "byol", "describe", "dino", "dinov2", "dinov3",
-    "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow", "mae", "mae_thorax",
-    "mocov2", "mocov3", "named", "rand_augment", "random_erasing", "seer", "simclr", "supervised", "swav",
-    "timm_auto_augment", "timm_rand_augment", "timm_step", "trivial_augment_wide",
+    "StratifiedMasks", "ViewSpec", "Window", "auto_augment", "barlow_twins", "byol", "deit", "deit3", "describe",
+    "dino", "dinov2", "dinov3", "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow",
+    "knn", "lejepa", "linear_probe", "mae", "mae_finetune", "mae_thorax", "mocov1", "mocov2", "mocov3", "msn",
+    "named", "rand_augment", "random_erasing", "seer", "simclr", "simsiam", "supervised", "swav", "thorax_finetune",
+    "timm_auto_augment", "timm_rand_augment", "timm_step", "timm_train", "trivial_augment_wide", "vicreg",
 ]  # fmt: skip
 
 

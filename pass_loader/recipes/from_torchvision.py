@@ -65,6 +65,17 @@ def translate(transform: Any) -> Translation:
     return Translation([fields for fields, _ in views], mean, std, batch, what)
 
 
+def timms(transform: Any) -> Any:
+    """Return what timm's create_transform made as one transform."""
+    if not isinstance(transform, tuple):
+        return transform
+    if len(transform) != 3 or any(torchvision_name(part) != "Compose" for part in transform):
+        raise ValueError("want create_transform's Compose, or its tuple of three")
+    whole = copy.copy(transform[0])
+    whole.transforms = [step for part in transform for step in part.transforms]
+    return whole
+
+
 def _show_norm(norm: tuple[Any, Any]) -> str:
     return f"mean {norm[0]} and std {norm[1]}"
 

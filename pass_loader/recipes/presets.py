@@ -11,15 +11,13 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from .fine_tuning import deit, deit3, knn, linear_probe, mae_finetune, thorax_finetune, timm_train
 from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
 from .recipe import IMAGENET_MEAN, IMAGENET_STD, ChannelValues, Range, Recipe, ViewSpec
+from .steps import Step, any_order
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # Radford et al., ICML 2021; openai/CLIP clip/clip.py
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-NIH_MEAN, NIH_STD = (
-    (0.5056,) * 3,
-    (0.252,) * 3,
-)  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
 
 
 def _factor_range(strength: float) -> Range:
@@ -99,6 +97,27 @@ def mocov2(*, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
     return Recipe("mocov2", (view,) * 2, source="facebookresearch/moco main_moco.py:326-338")
 
 
+def mocov1(*, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
+    """Return the recipe of MoCo (He et al., CVPR 2020).
+
+    Source: facebookresearch/moco 7397dfe, main_moco.py:339-348, without --aug-plus. Grayscale comes before the jitter,
+    which always runs. Bilinear.
+    """
+    ranges = {"brightness": (0.6, 1.4), "contrast": (0.6, 1.4), "saturation": (0.6, 1.4), "hue": (-0.4, 0.4)}
+    jitter = any_order([[Step(name, limits)] for name, limits in ranges.items()])
+    view = ViewSpec(size, scale, grayscale=0.2, then=(jitter,))
+    return Recipe("mocov1", (view,) * 2, source="facebookresearch/moco main_moco.py:339-348")
+
+
+def simsiam(*, size: int = 224, scale: Range = (0.2, 1.0)) -> Recipe:
+    """Return the recipe of SimSiam (Chen and He, CVPR 2021).
+
+    Source: facebookresearch/simsiam a7bc177, main_simsiam.py:228-243. MoCo-v2's views. Bilinear.
+    """
+    recipe = mocov2(size=size, scale=scale)
+    return dataclasses.replace(recipe, name="simsiam", source="facebookresearch/simsiam main_simsiam.py:228-243")
+
+
 def _asymmetric(size: int, scale: Range, **shared: Any) -> tuple[ViewSpec, ViewSpec]:
     """Return BYOL's two views: blur 1.0 and 0.1, solarization in the second."""
     steps = {"grayscale": 0.2, **_jitter(0.4, 0.4, 0.2, 0.1, 0.8), **shared}
@@ -139,6 +158,52 @@ def byol(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
         "byol", _asymmetric(size, scale, interpolation="bicubic"), batch="index_views_labels",
         source="vturrisi/solo-learn solo/data/pretrain_dataloader.py:178-269",
     )  # fmt: skip
+
+
+def vicreg(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
+    """Return the recipe of VICReg (Bardes, Ponce and LeCun, ICLR 2022).
+
+    Source: facebookresearch/vicreg 4e12602, augmentations.py:37-89. Two views as BYOL's, flipped after the crop.
+    Bicubic.
+    """
+    views = _asymmetric(size, scale, interpolation="bicubic")
+    return Recipe("vicreg", views, source="facebookresearch/vicreg augmentations.py:37-89")
+
+
+def barlow_twins(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
+    """Return the recipe of Barlow Twins (Zbontar et al., ICML 2021).
+
+    Source: facebookresearch/barlowtwins 8e8d284, main.py:290-326. VICReg's views. Bicubic.
+    """
+    views = _asymmetric(size, scale, interpolation="bicubic")
+    return Recipe("barlow_twins", views, source="facebookresearch/barlowtwins main.py:290-326")
+
+
+def msn(*, focal_views: int = 10, scale: Range = (0.3, 1.0), focal_scale: Range = (0.05, 0.3)) -> Recipe:
+    """Return the recipe of MSN (Assran et al., ECCV 2022).
+
+    Source: facebookresearch/msn 4388dc1, src/data_manager.py:64-112. The official script fails on Pillow 13, which
+    refuses the tensor that its blur hands over as radius. Bilinear. The model drops patches itself.
+    """
+    large = ViewSpec(224, scale, blur=0.5, **_STRONG)
+    small = ViewSpec(96, focal_scale, blur=0.5, **_STRONG)
+    source = "facebookresearch/msn src/data_manager.py:64-112"
+    return Recipe("msn", (large,) * 2 + (small,) * focal_views, source=source)
+
+
+def lejepa(*, local_crops: int = 6, minimal: int | None = None) -> Recipe:
+    """Return the recipe of LeJEPA (Balestriero and LeCun, 2025, arXiv 2511.08544).
+
+    Source: rbalestr-lab/lejepa eddffdd, README.md:51-67. Its text does not say which filter and blur it has; here
+    DINO's: bicubic, PIL's blur. minimal: so many views of 128 as in MINIMAL.md:100-111, with torchvision's blur of 7
+    taps, bilinear; its RandomSolarize keeps its own p=0.5 inside a RandomApply of 0.2.
+    """
+    if minimal is not None:
+        small = ViewSpec(128, grayscale=0.2, blur=0.5, blur_kernel=7, solarize=0.1, **_jitter(0.8, 0.8, 0.8, 0.2, 0.8))
+        return Recipe("lejepa-minimal", (small,) * minimal, source="rbalestr-lab/lejepa MINIMAL.md:100-111")
+    large = ViewSpec(224, (0.3, 1.0), blur=0.5, solarize=0.2, **_DINO)
+    local = ViewSpec(98, (0.05, 0.3), blur=0.5, solarize=0.2, **_DINO)
+    return Recipe("lejepa", (large,) * 2 + (local,) * local_crops, source="rbalestr-lab/lejepa README.md:51-67")
 
 
 def _dinov2_views(sizes: tuple[int, int], scales: tuple[Range, Range], local_crops: int, flip: float,
@@ -349,7 +414,8 @@ def evaluate(*, resize: int = 256, size: int = 224, interpolation: str = "biline
 PRESETS: dict[str, Callable[..., Recipe]] = {
     preset.__name__: preset
     for preset in (dino, swav, mocov2, mocov3, simclr, byol, dinov2, dinov3, ibot, mae, mae_thorax, seer, ijepa,
-                   genview, supervised, evaluate)
+                   genview, supervised, evaluate, mocov1, simsiam, vicreg, barlow_twins, msn, lejepa, timm_train,
+                   mae_finetune, thorax_finetune, deit, deit3, linear_probe, knn)
 }  # fmt: skip
 
 

@@ -219,6 +219,19 @@ class Recipe:
             batch=batch or read.batch, source=f"from_torchvision({read.name})",
         )  # fmt: skip
 
+    @classmethod
+    def from_timm(cls, transform: Any, *, name: str | None = None, batch: str = "view_labels") -> Recipe:
+        """Make a recipe from what timm's create_transform returns, for training or evaluation. timm is not needed.
+
+        transform: a Compose, or with separate=True the tuple of three. It must normalize: use_prefetcher=False, which
+        is create_transform's default. name, batch and what is raised: as in from_torchvision.
+
+        >>> Recipe.from_timm(create_transform(224, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25))
+        """
+        from .from_torchvision import timms
+
+        return cls.from_torchvision(timms(transform), name=name or "create_transform", batch=batch)
+
     @property
     def structure(self) -> BatchStructure:
         """What a batch consists of."""

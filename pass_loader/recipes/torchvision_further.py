@@ -171,8 +171,10 @@ def _timm_op(op: Any) -> Step:
         if {int(one) for one in resample} != {2, 3} or len(resample) != 2:
             raise ValueError(f"{op.name} draws from the filters {resample}; a recipe from bilinear and bicubic")
         mode = "random"
-    else:
+    elif int(resample) in _PILLOWS:
         mode = _PILLOWS[int(resample)]
+    else:
+        raise ValueError(f"{op.name} moves pixels by filter {int(resample)}, which Pillow refuses; want 0, 2 or 3")
     return policies.timm_step(
         op.name, probability=float(op.prob), magnitude=op.magnitude, mstd=float(op.magnitude_std),
         mmax=op.magnitude_max, fill=op.kwargs["fillcolor"], resample=mode,

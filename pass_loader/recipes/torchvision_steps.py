@@ -20,6 +20,7 @@ from PIL import Image, ImageFilter, ImageOps
 from . import torchvision_geometry as geometry
 from .steps import Choice, Step, Then, any_order, one_of, together
 from .torchvision_further import NAMES, Further, Sides, erasing, further_of, timm_erasing, timm_further_of, timm_name
+from .torchvision_observed import Lenient, blur_sigmas, blurs_as
 
 RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
 
@@ -158,11 +159,18 @@ def _normalize(transform: Any) -> list[TransformStep]:
     fields = {}
     for name in ("mean", "std"):
         value = getattr(transform, name)
-        numbers = [float(one) for one in value] if hasattr(value, "__len__") else [float(value)]
+        numbers = [_decimal(one) for one in value] if hasattr(value, "__len__") else [_decimal(value)]
         if len(numbers) not in (1, 3):
             raise ValueError(f"Normalize's {name} has {len(numbers)} numbers, want 3 or 1")
         fields[name] = tuple(numbers * 3)[:3]
     return [TransformStep("normalize", "", fields=fields)]
+
+
+def _decimal(value: Any) -> float:
+    """Return a number; of a float32 tensor, as timm has them, the shortest decimal that it is."""
+    if str(getattr(value, "dtype", "")) == "torch.float32":
+        return float(np.format_float_positional(np.float32(value.item())))
+    return float(value)
 
 
 def _kernel_blur(transform: Any) -> list[TransformStep]:
@@ -196,6 +204,15 @@ _READ: dict[str, Callable[[Any], list[TransformStep]]] = {
     "RGB": lambda _: [],  # pictures are decoded to RGB
     "ToPureTensor": lambda _: [],
 }
+
+
+def _timm_bytes(transform: Any) -> list[TransformStep]:
+    raise ValueError(
+        f"timm's {type(transform).__name__} gives bytes, which its prefetcher normalizes and erases: call "
+        "create_transform with use_prefetcher=False, normalize=True"
+    )
+
+
 _TIMM: dict[str, Callable[[Any], list[TransformStep]]] = {  # of timm 1.0.31, data/transforms.py, random_erasing.py
     "RandomResizedCropAndInterpolation": lambda transform: [
         TransformStep("crop", "timm's RandomResizedCropAndInterpolation", fields=geometry.timm_crop(transform))
@@ -203,6 +220,7 @@ _TIMM: dict[str, Callable[[Any], list[TransformStep]]] = {  # of timm 1.0.31, da
     "MaybeToTensor": lambda _: [
         TransformStep("to tensor", "timm's MaybeToTensor"), TransformStep("to float", "timm's MaybeToTensor")
     ],
+    **dict.fromkeys(("MaybePILToTensor", "ToNumpy"), _timm_bytes),
     "RandomErasing": lambda transform: [
         TransformStep("erase", "timm's RandomErasing", further=timm_erasing(transform))
     ],
@@ -220,39 +238,62 @@ KNOWN = (
 
 def is_foreign_step(transform: Any) -> bool:
     name = type(transform).__name__.lower()
-    return "blur" in name or "solari" in name
+    return any(word in name for word in ("blur", "solari", "gray_scale", "grayscale"))
 
 
 def _foreign_step(transform: Any) -> TransformStep:
-    """Read a blur or solarize class as the official repositories define them.
+    """Read a blur, solarize or grayscale class as the official repositories define them.
 
     A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
-    src/multicropdataset.py:71-94, whose PIL radius is the sigma); a solarize may have a threshold (128 is PIL's
-    default; dino utils.py:57-68, moco-v3 moco/loader.py). Either may have prob or p; without, it runs always.
+    src/multicropdataset.py:71-94, whose PIL radius is the sigma), or draws it from a range that only running it shows
+    (vicreg augmentations.py:14-23, barlowtwins main.py:267-276). A solarize may have a threshold (128 is PIL's default;
+    dino utils.py:57-68, moco-v3 moco/loader.py). deit augment.py:58-70 has a gray one. Each may have prob or p;
+    without, it runs always.
     """
     name = type(transform).__name__
     gate = next((one for one in ("prob", "p") if hasattr(transform, one)), None)
     probability = float(getattr(transform, gate)) if gate else 1.0
     forced: dict[str, Any] = {gate: 1.0} if gate else {}
+    if "gray" in name.lower():
+        picture = noise()
+        _prove(transform, forced, gate, picture, picture.convert("L").convert("RGB"), "PIL's convert('L')")
+        return TransformStep("grayscale", name, probability)
     if "blur" not in name.lower():
         threshold = _threshold(getattr(transform, "threshold", 128))
         levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
         _prove(transform, forced, gate, levels, ImageOps.solarize(levels, threshold), "PIL's ImageOps.solarize")
         return TransformStep("solarize", name, probability, {"solarize_threshold": threshold})
-    sigma = 1.25
+    sigma, observed = 1.25, False
     if hasattr(transform, "radius_min") and hasattr(transform, "radius_max"):
         limits = _pair((transform.radius_min, transform.radius_max))
         forced |= {"radius_min": sigma, "radius_max": sigma}
     else:
         attribute = next((one for one in ("sigma", "sigmas") if hasattr(transform, one)), None)
-        if attribute is None:
+        observed = attribute is None and gate is not None
+        if attribute is None and not observed:
             raise ValueError(f"{name} has neither sigma nor radius_min and radius_max: its range cannot be read")
-        limits = _pair(getattr(transform, attribute))
-        forced[attribute] = [sigma, sigma]
+        limits = _pair(getattr(transform, attribute)) if attribute else blur_sigmas(transform, gate or "")
+        forced |= {attribute: [sigma, sigma]} if attribute else {}
     picture = noise()
+    if observed:
+        _prove_observed(transform, gate or "", picture)
+        return TransformStep("blur", name, probability, {"blur_sigma": limits})
     blurred = picture.filter(ImageFilter.GaussianBlur(sigma))
-    _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
+    with blurs_as(Lenient):
+        _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
     return TransformStep("blur", name, probability, {"blur_sigma": limits})
+
+
+def _prove_observed(transform: Any, gate: str, picture: Image.Image) -> None:
+    """Raise where a blur that draws its own sigma does more to a picture than Pillow's filter, or at p = 0 anything."""
+    blurred = picture.filter(ImageFilter.GaussianBlur(1.25))
+
+    class Fixed(ImageFilter.GaussianBlur):
+        def __init__(self, radius: Any = 2):
+            super().__init__(1.25)
+
+    with blurs_as(Fixed):
+        _prove(transform, {gate: 1.0}, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
 
 
 def _prove(

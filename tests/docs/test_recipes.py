@@ -44,12 +44,22 @@ OFFICIAL: dict[str, list[tuple[object, ...]]] = {
     "ijepa": [(1, 224, (0.3, 1), LINEAR, 0, None, 0, 0, 0)],
     "genview": [(2, 224, (0.2, 1), LINEAR, 0.5, MOCO, 0.2, 0, 0)],
     "supervised": [(1, 224, (0.08, 1), LINEAR, 0.5, None, 0, 0, 0)],
+    "simsiam": [(2, 224, (0.2, 1), LINEAR, 0.5, MOCO, 0.2, 0.5, 0)],
+    "vicreg": [(1, 224, (0.08, 1), CUBIC, 0.5, DINO, 0.2, 1.0, 0),
+               (1, 224, (0.08, 1), CUBIC, 0.5, DINO, 0.2, 0.1, 0.2)],
+    "msn": [(2, 224, (0.3, 1), LINEAR, 0.5, STRONG, 0.2, 0.5, 0),
+            (10, 96, (0.05, 0.3), LINEAR, 0.5, STRONG, 0.2, 0.5, 0)],
+    "lejepa": [(2, 224, (0.3, 1), CUBIC, 0.5, DINO, 0.2, 0.5, 0.2),
+               (6, 98, (0.05, 0.3), CUBIC, 0.5, DINO, 0.2, 0.5, 0.2)],
 }  # fmt: skip
-STD = {"swav": (0.228, 0.224, 0.225), "seer": (0.229, 0.224, 0.225), "simclr": (1.0,) * 3, "genview": recipes.CLIP_STD}
+STD = {"swav": (0.228, 0.224, 0.225), "seer": (0.229, 0.224, 0.225), "simclr": (1.0,) * 3, "genview": recipes.CLIP_STD,
+       "thorax_finetune": recipes.NIH_STD}  # fmt: skip
 BATCH = {"swav": "views", "simclr": "pair_labels", "byol": "index_views_labels", "dinov2": "dinov2", "dinov3": "dinov2",
          "ibot": "views_labels_masks", "mae": "view_labels", "mae_thorax": "view_labels", "seer": "vissl",
          "ijepa": "ijepa", "supervised": "view_labels", "evaluate": "view_labels",
-         "genview": "views_labels_companions"}  # fmt: skip
+         "genview": "views_labels_companions",
+         **dict.fromkeys(("timm_train", "mae_finetune", "thorax_finetune", "deit", "deit3", "linear_probe", "knn"),
+                         "view_labels")}  # fmt: skip
 
 
 def test_page_is_written_by_its_script() -> None:
@@ -74,7 +84,9 @@ def test_preset_cites_paper_and_source(name: str) -> None:
     text, recipe = recipes.PRESETS[name].__doc__ or "", recipes.PRESETS[name]()
     assert re.fullmatch(r"\S+/\S+ \S+:\d+(-\d+)?(,\S*\d)?", recipe.source), "repository, file and lines"
     repository, *_ = recipe.source.split()
-    assert re.search(rf"et al\..*20\d\d.*{repository}\s+[0-9a-f]{{7}},", text, re.S), "paper, year, repository, commit"
+    assert re.search(rf"(?:et al\.| and ).*20\d\d.*{repository}\s+[0-9a-f]{{7}},", text, re.S), (
+        "paper, year, repository, commit"
+    )
     assert recipe.batch == BATCH.get(name, "views_labels")
     assert recipe.std == STD.get(name, (0.229, 0.224, 0.225))
 

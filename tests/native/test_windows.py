@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.pictures import photographs
 from pass_loader import BadPictureError, Recipe, ViewSpec, recipes, render_plan
-from pass_loader.recipes import Window, reference
+from pass_loader.recipes import Window, installed_pillow, reference
 
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import noise, position_coded
@@ -27,6 +27,8 @@ def check_all(pixels: np.ndarray, row: np.ndarray) -> None:
     check(pixels, row)
     gray = np.ascontiguousarray(pixels[:, :, :1])
     assert_pixels_equal(render_plan(gray, row)[0], reference.render(Image.fromarray(gray[:, :, 0]), row[0]), row)
+    if installed_pillow() == 12 and row["interpolation"][0] in (1, 3):
+        return  # whose values of 16 bits wrap around where these filters overshoot
     deep = gray.astype(np.uint16) * 257
     assert_pixels_equal(render_plan(deep, row)[0], reference.render(Image.fromarray(deep[:, :, 0]), row[0]), row)
 
