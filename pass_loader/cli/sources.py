@@ -71,14 +71,14 @@ def add_source_commands(commands: Any) -> None:
     begin.set_defaults(run=_plan)
 
     part = commands.add_parser("shard", help="run tasks of a plan, on any machine")
-    part.add_argument("pack", type=Path, metavar="PACK")
+    part.add_argument("pack", type=as_path, metavar="PACK", help="a directory or a URL")
     part.add_argument("--index", required=True, type=at_least(0), metavar="I", help="the task; the first is 0")
     part.add_argument("--of", type=at_least(1), default=None, metavar="N", help="every N-th task from the I-th on")
     add_workers(part)
     part.set_defaults(run=_shard)
 
     together = commands.add_parser("merge", help="make a pack of what the tasks have left, when all are done")
-    together.add_argument("out", type=Path, metavar="PACK")
+    together.add_argument("out", type=as_path, metavar="PACK", help="a directory or a URL")
     add_workers(together)
     add_runner(together)
     _add_strict(together)
@@ -91,7 +91,7 @@ def add_source_commands(commands: Any) -> None:
 
     other = commands.add_parser("convert", help="the same records in another codec, as a new pack")
     add_pack(other)
-    other.add_argument("--out", required=True, type=Path, metavar="NEW", help="a directory: new, or of a run cut off")
+    _add_out(other, "NEW")
     _add_codec(other)
     add_tasks(other)
     add_limits(other, "leave larger pictures as they are", "leave JPEGs with more scans as they are")
@@ -99,7 +99,7 @@ def add_source_commands(commands: Any) -> None:
 
     one = commands.add_parser("combine", help="packs made apart become one new pack")
     one.add_argument("packs", nargs="+", metavar="PACK", help="a directory or a URL, in the order of their records")
-    one.add_argument("--out", required=True, type=Path, metavar="OUT", help="a directory: new, or of a run cut off")
+    _add_out(one, "OUT")
     one.add_argument(
         "--prefix", action="append", metavar="TEXT",
         help="put before the ids of a pack; give it once for each PACK, in their order, '' for none",
@@ -135,9 +135,15 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
+    parser.add_argument(
+        "--out", required=True, type=as_path, metavar=name, help="a directory or a URL: new, or of a run cut off"
+    )
+
+
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--out", required=True, type=Path, metavar="PACK", help="the pack's directory: new, or of a packing cut off")
+    _add_out(parser, "PACK")
     add("--metadata", type=Path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
     add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
     add("--id", choices=IDS, default="", help="a file's path, or its last part without suffix, is its id")

@@ -7,11 +7,13 @@ machines, and however often it was cut off.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
+from ..remote.address import is_url
+from .destination import Destination, destination
 from .merge import merge_tasks
 from .plan import TASK_BYTES, Chosen, Plan, make_plan
 from .ray_runner import run_on_ray
@@ -19,7 +21,7 @@ from .report import Report
 from .running import Running
 from .shards import Options
 from .source import Naming
-from .task import Note, done, half_done, run_tasks
+from .task import Note, done, half_done, run_tasks, task_name
 from .workplace import begun, workplace
 
 
@@ -47,10 +49,13 @@ def build(
     task_bytes: int = TASK_BYTES,
     runner: str = "local",
     ray_address: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Pack pictures from tars, folders, zips, Parquet files and lists of paths into the directory `out`.
+    """Pack pictures from tars, folders, zips, Parquet files and lists of paths into `out`.
 
+    out: a directory, or a URL (s3://, gs://, az://; docs/clusters.md), which storage_options are for: obstore's
+    configuration, beside the usual environment variables.
     metadata: a CSV or Parquet file joined by its column `key` to the ids. gps: False leaves columns of coordinates out,
     the table's and the sources' own (metadata.GPS_NAMES); what stands inside the JPEG files stays there.
     shard_bytes: a shard's size, at the most but for one larger picture; of the files, before any codec. workers:
@@ -84,7 +89,7 @@ def build(
         on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, shuffle=shuffle,
         task_bytes=task_bytes,
     )  # fmt: skip
-    return _pack(sources, out, chosen, workers, runner, ray_address, progress)
+    return _pack(sources, out, chosen, workers, runner, ray_address, storage_options, progress)
 
 
 def index(
@@ -117,20 +122,32 @@ def index(
         on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, task_bytes=task_bytes,
         in_place=True,
     )  # fmt: skip
-    return _pack(sources, out, chosen, workers, runner, ray_address, progress)
+    return _pack(sources, out, chosen, workers, runner, ray_address, None, progress)
 
 
-def plan(sources: Sequence[str | Path], out: str | Path, **options: Any) -> int:
-    """Begin a pack in the directory `out`: write down what its tasks are. Returns their number.
+def plan(
+    sources: Sequence[str | Path],
+    out: str | Path,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> int:
+    """Begin a pack in `out`: write down what its tasks are. Returns their number.
 
+    out, storage_options: as of `build`.
     options: those of `build` that say what is packed and how, and in_place=True for what `index` makes. A plan follows
     from the sources' names and sizes, and is the same on every machine. Run again, it takes in what changed in the
     sources; tasks that are done, and whose sources did not change, stay done. Raises PackError as `build` does.
     """
-    made = make_plan(sources, _chosen(**options))
-    with workplace(Path(out), made.paths, made.command, made.inputs, last=False) as before:
+    chosen = _chosen(**options)
+    _check_place(out, chosen)
+    made = make_plan(sources, chosen)
+    with (
+        destination(out, storage_options) as place,
+        workplace(place, made.paths, made.command, made.inputs, last=False) as before,
+    ):
         if before is None:
-            made.save(Path(out))
+            made.save(place)
     return len(made.tasks)
 
 
@@ -140,60 +157,68 @@ def shard(
     of: int | None = None,
     *,
     workers: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
-    """Run tasks of the plan in the directory `pack`: the one with the number `index`, or every `of`-th from it on.
+    """Run tasks of the plan in `pack`: the one with the number `index`, or every `of`-th from it on.
 
+    pack, storage_options: as `out` of `build`.
     Any number of processes may do so at a time, with the same task too; a task that is done is not run again. Returns
     how many tasks were to be run. workers: threads, a shard each; None: one a core. progress: called with the bytes of
     each entry done. Raises ValueError where there is no such task, and PackError for a source that changed since.
     """
-    root, threads = Path(pack), Running(workers).threads
-    with begun(root, shared=True) as before:
+    threads = Running(workers).threads
+    with destination(pack, storage_options) as place, begun(place, shared=True) as before:
         if before is not None:
             return 0
-        made = Plan.load(root)
+        made = Plan.load(place.folder)
         numbers = made.numbers(index, of)
-        _run(root, made, numbers, threads, progress)
+        _run(place, made, numbers, threads, progress)
         return len(numbers)
 
 
 def planned_bytes(pack: str | Path, index: int, of: int | None = None) -> int:
     """Return about how many bytes of sources `shard` will read; 0 where the pack is finished."""
-    root = Path(pack)
-    with begun(root, shared=True) as before:
+    with destination(pack) as place, begun(place, shared=True) as before:
         if before is not None:
             return 0
-        made = Plan.load(root)
+        made = Plan.load(place.folder)
         return sum(map(made.bytes_of, made.numbers(index, of)))
 
 
 def merge(
-    pack: str | Path, *, workers: int | None = None, runner: str = "local", ray_address: str | None = None
+    pack: str | Path,
+    *,
+    workers: int | None = None,
+    runner: str = "local",
+    ray_address: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> Report:
-    """Make a pack of what the tasks of the plan in the directory `pack` have left, when all of them are done.
+    """Make a pack of what the tasks of the plan in `pack` have left, when all of them are done.
 
+    pack, storage_options: as `out` of `build`.
     Returns the report, as `build` does; of a finished pack too. workers: threads; None: one a core. runner,
-    ray_address: where the tables are written, as of `build`. Raises PackError where tasks are not done, and as `build`
-    does.
+    ray_address: where the tables are written, as of `build`; those of a pack in a store are written here. Raises
+    PackError where tasks are not done, and as `build` does.
     """
-    root, how = Path(pack), Running(workers, runner, ray_address)
-    with begun(root) as before:
+    how = Running(workers, runner, ray_address)
+    with destination(pack, storage_options) as place, begun(place) as before:
         if before is not None:
             if not before:
-                raise PackError(f"{root} is a pack already")
+                raise PackError(f"{place.place} is a pack already")
             return Report.of_dict(before)
-        made = Plan.load(root)
-        _run(root, made, half_done(root, made), how.threads, None)
-        notes = {number: done(root, made, number) for number in range(len(made.tasks))}
+        place.bring_all(name for name in place.names() if name.endswith((".json", ".rows", ".refused")))
+        made = Plan.load(place.folder)
+        _run(place, made, half_done(place, made), how.threads, None)
+        notes = {number: done(place, made, number) for number in range(len(made.tasks))}
         missing = [str(number) for number, note in notes.items() if note is None]
         if missing:
             shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
             raise PackError(
-                f"{len(missing):,} of the {len(made.tasks):,} tasks of {root} are not done: {shown}; `pass-pack shard "
-                f"{root} --index {missing[0]}` runs the first of them"
+                f"{len(missing):,} of the {len(made.tasks):,} tasks of {place.place} are not done: {shown}; `pass-pack "
+                f"shard {place.place} --index {missing[0]}` runs the first of them"
             )
-        return merge_tasks(root, made, [note for note in notes.values() if note is not None], how)
+        return merge_tasks(place, made, [note for note in notes.values() if note is not None], how)
 
 
 def _chosen(
@@ -231,48 +256,69 @@ def _pack(
     workers: int | None,
     runner: str,
     ray_address: str | None,
+    storage_options: Mapping[str, Any] | None,
     progress: Callable[[int], None] | None,
 ) -> Report:
-    root = Path(out)
     how = Running(workers, runner, ray_address)
+    _check_place(out, chosen)
     made = make_plan(paths, chosen)
-    with workplace(root, made.paths, made.command, made.inputs, last=runner == "local") as before:
+    with (
+        destination(out, storage_options) as place,
+        workplace(place, made.paths, made.command, made.inputs, last=runner == "local") as before,
+    ):
         if before is not None:
             return Report.of_dict(before)
-        made.save(root)
+        made.save(place)
+        left = _not_done(place, made, range(len(made.tasks)), progress or (lambda _: None))
         if runner == "local":
-            _run(root, made, range(len(made.tasks)), how.threads, progress)
-            notes = [note for number in range(len(made.tasks)) if (note := Note.load(root, made, number)) is not None]
-            return merge_tasks(root, made, notes, how)
-    _run_on_ray(root, made, how, progress or (lambda _: None))
-    return merge(root, runner="ray", ray_address=how.ray_address)
+            run_tasks(place, made, left, how.threads, progress or (lambda _: None))
+            notes = [note for number in range(len(made.tasks)) if (note := Note.load(place, made, number)) is not None]
+            return merge_tasks(place, made, notes, how)
+    _run_on_ray(out, made, left, how, storage_options, progress or (lambda _: None))
+    return merge(out, runner="ray", ray_address=how.ray_address, storage_options=storage_options)
 
 
-def _run_on_ray(root: Path, made: Plan, how: Running, progress: Callable[[int], None]) -> None:
-    """Run those tasks that are not done."""
-    left = _not_done(root, made, range(len(made.tasks)), progress)
-    calls = [(os.path.abspath(root), number, how.threads) for number in left]
+def _run_on_ray(
+    out: str | Path,
+    made: Plan,
+    left: list[int],
+    how: Running,
+    storage_options: Mapping[str, Any] | None,
+    progress: Callable[[int], None],
+) -> None:
+    place = str(out) if is_url(out) else os.path.abspath(out)
+    calls = [(place, number, how.threads, storage_options) for number in left]
     run_on_ray(
         _shard, calls, address=how.ray_address, cpus=how.threads,
         done=lambda place: progress(made.bytes_of(left[place])),
     )  # fmt: skip
 
 
-def _shard(root: str, number: int, workers: int) -> None:
-    shard(root, number, workers=workers)
+def _shard(place: str, number: int, workers: int, storage_options: Mapping[str, Any] | None) -> None:
+    shard(place, number, workers=workers, storage_options=storage_options)
 
 
-def _run(root: Path, made: Plan, numbers: Iterable[int], threads: int, progress: Callable[[int], None] | None) -> None:
+def _run(
+    place: Destination, made: Plan, numbers: Iterable[int], threads: int, progress: Callable[[int], None] | None
+) -> None:
     """Run those tasks that are not done."""
     tell = progress or (lambda _: None)
-    run_tasks(root, made, _not_done(root, made, numbers, tell), threads, tell)
+    run_tasks(place, made, _not_done(place, made, numbers, tell), threads, tell)
 
 
-def _not_done(root: Path, made: Plan, numbers: Iterable[int], progress: Callable[[int], None]) -> list[int]:
-    left = []
+def _not_done(place: Destination, made: Plan, numbers: Iterable[int], progress: Callable[[int], None]) -> list[int]:
+    numbers, left = list(numbers), []
+    place.bring_all(f"{task_name(number)}.json" for number in numbers)
+    notes = (Note.load(place, made, number) for number in numbers)
+    place.bring_all(f"{name}.rows" for note in notes if note is not None for name in note.shards)
     for number in numbers:
-        if done(root, made, number) is None:
+        if done(place, made, number) is None:
             left.append(number)
         else:
             progress(made.bytes_of(number))
     return left
+
+
+def _check_place(out: str | Path, chosen: Chosen) -> None:
+    if is_url(out) and chosen.options.in_place:
+        raise PackError(f"{out}: a pack that refers to tars where they lie is made in a directory")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,12 @@ from .columns import IndexColumns
 from .convert import CopyWriter, PackSource
 from .cores import usable_cores
 from .decision import drop_repeated
+from .destination import Destination, delete_others, destination
 from .finish import identity_lines
-from .layout import INDEX, TABLE_SCHEMA, delete_others, publish, write_table
-from .manifest import read_manifest
+from .layout import INDEX, TABLE_SCHEMA, publish, write_table
 from .plan import ON_DUPLICATE
 from .reader import Pack, index_rows, write_index
-from .removed_log import counted_before_all, read_log
+from .removed_log import counted_before_all
 from .report import Refusal, Refusals, Report
 from .running import in_order
 from .shards import Options, Shard, refusal
@@ -69,10 +69,12 @@ def combine(
     on_duplicate: str = "keep",
     prefixes: Sequence[str] | None = None,
     workers: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Combined:
     """Write the live records of packs into the new pack `out`, in the order of the packs.
 
+    out: a directory, or a URL, which storage_options are for, as for `build`.
     The bytes are copied as they are, so codecs may differ. Metadata has the columns of all packs, null where a pack
     lacks one; classes are united by name. The new pack_id is a digest of ids, lengths, CRCs and labels, as `build`'s.
     Removed records are left out, and so are live ones with the id of a removed one of any of the packs.
@@ -93,7 +95,6 @@ def combine(
     given = _checked_prefixes(prefixes, len(opened))
     for pack in opened:
         pack.refresh()
-    root = Path(out)
     options = Options(on_duplicate=on_duplicate)
     plan = {
         "combine": [str(pack.path.resolve()) if pack.remote is None else pack.place for pack in opened],
@@ -101,18 +102,22 @@ def combine(
         "on_duplicate": on_duplicate,
     }
     inputs = hashlib.sha256(json.dumps([[pack.manifest, pack.generation] for pack in opened]).encode()).hexdigest()
-    with workplace(root, [pack.path for pack in opened], plan, inputs) as before:
+    with (
+        destination(out, storage_options) as place,
+        workplace(place, [pack.path for pack in opened], plan, inputs) as before,
+    ):
         if before is not None:
             return Combined(**before)
         united = _United(opened)
         removed = set().union(*map(_removed_ids, opened))
         sources = [_LiveRecords(pack, prefix, removed) for pack, prefix in zip(opened, given)]
-        writer = CopyWriter(root, options, progress or (lambda _: None), inputs)
+        writer = CopyWriter(place, options, progress or (lambda _: None), inputs)
         names: list[str] = []
         shards = _listed(sources, names)
         in_order((partial(writer.keep_or_write, *shard) for shard in shards), workers or usable_cores())
-        drop_repeated(root, options, inputs, names, workers or usable_cores())
-        return _finish(root, sources, united, names, inputs)
+        place.close()
+        drop_repeated(place, options, inputs, names, workers or usable_cores())
+        return _finish(place, sources, united, names, inputs)
 
 
 def _checked_prefixes(prefixes: Sequence[str] | None, count: int) -> list[str]:
@@ -128,7 +133,7 @@ def _checked_prefixes(prefixes: Sequence[str] | None, count: int) -> list[str]:
 
 
 def _removed_ids(pack: Pack) -> set[str]:
-    read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
+    pack.checked_log()  # what it names is left out for good
     found: set[str] = set()
     shards = np.searchsorted(pack.first_record, pack.removed, side="right") - 1
     for shard in np.unique(shards).tolist():
@@ -243,9 +248,9 @@ def _metadata(pack: Pack, table: pa.Table) -> dict[str, pa.DataType]:
     return {name: table.schema.field(name).type for name in names}
 
 
-def _finish(root: Path, sources: list[_LiveRecords], united: _United, names: list[str], inputs: str) -> Combined:
+def _finish(out: Destination, sources: list[_LiveRecords], united: _United, names: list[str], inputs: str) -> Combined:
     """Write tables, index, refused.jsonl and the manifest, from the rows that the shards have left."""
-    packs = [source.pack for source in sources]
+    root, packs = out.folder, [source.pack for source in sources]
     _check_unchanged(packs)
     index, identity, refusals = IndexColumns(root), hashlib.sha256(), Refusals(root)
     for source in sources:
@@ -275,7 +280,7 @@ def _finish(root: Path, sources: list[_LiveRecords], united: _United, names: lis
     pack_id = identity.hexdigest()[:32]
     write_index(root / INDEX, index.table(), pack_id)
     refusals.save(Report())
-    delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
+    delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
     done = Combined(records, size, len(shards), removed, elsewhere, same_id, refused - same_id)
     codecs = {pack.manifest.get("codec", "") for pack in packs}
     manifest = {
@@ -290,7 +295,7 @@ def _finish(root: Path, sources: list[_LiveRecords], united: _United, names: lis
         "shards": shards,
     }
     _check_unchanged(packs)
-    complete(root, asdict(done), manifest, inputs)
+    complete(out, asdict(done), manifest, inputs)
     return done
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,8 +19,10 @@ import pyarrow.compute as pc
 
 from .. import _C
 from ..errors import BadPictureError, PackError
+from ..remote.address import is_url
 from . import arrow
 from .columns import IndexColumns
+from .destination import Destination, destination
 from .inspect import Picture, codec_of, encoded
 from .layout import (
     INDEX,
@@ -84,10 +88,12 @@ def convert(
     runner: str = "local",
     ray_address: str | None = None,
     share: tuple[int, int] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Converted:
     """Write the records of a pack into the new pack `out`, in another codec.
 
+    out: a directory, or a URL, which storage_options are for, as for `build`.
     codec: "dct" or "dct-zstd" (docs/dct-codec.md), where what they cannot represent, or what cannot be decoded, stays a
     JPEG; or "jpeg", where their records become JPEGs with the same pixels, Exif and ICC profile, not the same bytes.
     PNGs stay as they are.
@@ -107,7 +113,8 @@ def convert(
     if codec not in JPEG_CODECS:
         raise ValueError(f"codec is {codec!r}, want one of {JPEG_CODECS}")
     how = Running(workers, runner, ray_address, share)
-    root = Path(out)
+    if is_url(out) and runner != "local":
+        raise PackError(f"{out}: on Ray packs are converted into directories; into a store in shares (--index, --of)")
     limits(max_pixels, max_scans)
     options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
     given = {name: value for name, value in options.as_plan().items() if name.startswith("max_")}
@@ -117,32 +124,39 @@ def convert(
         "codec": codec,
         **given,
     }
-    place = partial(workplace, root, [pack.path], plan)
-    job = _Conversion(os.path.abspath(root), options)
     counts = Converted(codec, 0, 0, 0, 0, 0, 0)
+
+    @contextlib.contextmanager
+    def place(last: bool = True, shared: bool = False) -> Iterator[tuple[Destination, dict[str, Any] | None]]:
+        with (
+            destination(out, storage_options) as target,
+            workplace(target, [pack.path], plan, last=last, shared=shared) as before,
+        ):
+            yield target, before
 
     def add(other: Converted) -> None:
         nonlocal counts
         counts = counts.with_added(other)
 
-    def convert_shards() -> None:
-        read_log(pack.path, read_manifest(pack.path), all_ids=True)  # what it names is left out for good
+    def convert_shards(target: Destination | None = None) -> None:
+        pack.checked_log()  # what it names is left out for good
+        job = _Conversion(os.path.abspath(out), options, target)
         run(job, pack, range(len(pack.shards)), how, add, shard_bytes(pack), progress or (lambda _: None))
 
     if share is not None or runner != "local":
-        with place(last=False, shared=share is not None) as before:
+        with place(last=False, shared=share is not None) as (target, before):
             if before is not None:
                 return Converted(**before)
             if share is not None:
-                convert_shards()
+                convert_shards(target)
                 return counts
         convert_shards()
-    with place() as before:
+    with place() as (target, before):
         if before is not None:
             return Converted(**before)
         if runner == "local":
-            convert_shards()
-        return _finish(root, pack, counts)
+            convert_shards(target)
+        return _finish(target, pack, counts)
 
 
 @dataclass(frozen=True)
@@ -151,9 +165,11 @@ class _Conversion:
 
     root: str
     options: Options
+    out: Destination | None = dataclasses.field(default=None, compare=False)  # of this process
 
     def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[int], Converted]:
-        writer, source = _Writer(Path(self.root), self.options, progress), PackSource(pack)
+        out = self.out or Destination(Path(self.root))
+        writer, source = _Writer(out, self.options, progress), PackSource(pack)
 
         def convert_shard(number: int) -> Converted:
             shard = writer.keep_or_write(_stem(number), source.of_shard(number))
@@ -172,7 +188,7 @@ class _Conversion:
         return convert_shard
 
     def held(self) -> AbstractContextManager[object]:
-        return joined(Path(self.root))
+        return joined(Destination(Path(self.root)))
 
 
 class PackSource(Source):
@@ -242,8 +258,9 @@ class _Writer(CopyWriter):
             raise PackError(f"{entry.source.path}, {entry.name}, id {entry.id}: {error}") from None
 
 
-def _finish(root: Path, pack: Pack, done: Converted) -> Converted:
+def _finish(out: Destination, pack: Pack, done: Converted) -> Converted:
     """Write index, log of removals and manifest, from the tables."""
+    root = out.folder
     manifest = {**pack.manifest, "codec": done.codec, "index": INDEX, "shards": [], "crc32c": {}}
     index, columns = IndexColumns(root), [name for name in INDEX_SCHEMA.names if name != "shard"]
     for number in range(len(pack.shards)):
@@ -258,7 +275,7 @@ def _finish(root: Path, pack: Pack, done: Converted) -> Converted:
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
     manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed
     manifest["removed"] = _write_log(root, pack, erased)
-    complete(root, asdict(done), manifest)
+    complete(out, asdict(done), manifest)
     return done
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from .. import _C
 from ..errors import PackError
 from . import arrow
+from .destination import Destination
 from .direct import DirectWriter
 from .layout import append_member, deleted_on_error, end_tar, member_name, publish, sync_directory, temporary_of
 from .own_columns import OwnColumns
@@ -29,12 +30,12 @@ from .source import IDS
 SAME_ID, SAME_BYTES = "its id was packed before", "its bytes were packed before"
 
 
-def drop_repeated(root: Path, options: Options, inputs: str, names: list[str], workers: int) -> None:
+def drop_repeated(out: Destination, options: Options, inputs: str, names: list[str], workers: int) -> None:
     """Take out of the shards, which are named in order, the pictures with an id or bytes that came before.
 
     inputs: a digest of all that is packed. Raises PackError where on_duplicate is "error" and there is one.
     """
-    on_duplicate = options.on_duplicate
+    root, on_duplicate = out.folder, options.on_duplicate
     counts = [len(Shard.load(root, name)) for name in names]
     total = sum(counts)
     by_id = Firsts(root, total)
@@ -67,7 +68,7 @@ def drop_repeated(root: Path, options: Options, inputs: str, names: list[str], w
                 same = np.flatnonzero(why == 1)
                 own, other = ids[row + same], ids[first[same] - 1]
                 apart = {way: int(np.count_nonzero(own[f"{way}_id"] != other[f"{way}_id"])) for way in IDS}
-                yield partial(_rewrite, root, name, why, apart, inputs, options.gps)
+                yield partial(_rewrite, out, name, why, apart, inputs, options.gps)
             row += count
 
     in_order(rewrites(), workers)
@@ -109,11 +110,12 @@ def _refusals(shard: Shard, why: np.ndarray) -> list[Refusal]:
     ]
 
 
-def _rewrite(root: Path, name: str, why: np.ndarray, apart: dict[str, int], inputs: str, gps: bool) -> None:
+def _rewrite(out: Destination, name: str, why: np.ndarray, apart: dict[str, int], inputs: str, gps: bool) -> None:
     """Write a shard again without the rows that go.
 
     Its rows are deleted first: cut off here, the shard counts as not written, and its task runs again.
     """
+    root = out.folder
     old = Shard.load(root, name)
     new = replace(old, rows=old.rows.take(arrow.numbers(np.flatnonzero(why == 0))), repeats_of=inputs)
     new.own = OwnColumns.of(new.rows, gps)
@@ -124,17 +126,19 @@ def _rewrite(root: Path, name: str, why: np.ndarray, apart: dict[str, int], inpu
     files: list[tuple[Path, Path]] = []
     if old.source is None and len(new):
         temporary = temporary_of(path)
+        out.bring(old.tar)
         with deleted_on_error(temporary):
             with open(path, "rb") as tar, DirectWriter(temporary) as file:
                 new.rows = _copy(tar.fileno(), path, file, new.rows)
         new.tar_bytes = temporary.stat().st_size
         files = [(temporary, path)]
     temporary, rows = new.save(root)
-    rows.unlink()
+    out.delete(rows.name)
     sync_directory(root)
     if old.source is None and not len(new):
-        path.unlink()
+        out.delete(old.tar)
     publish(*files, (temporary, rows))
+    out.send(*(published.name for _, published in files), rows.name)
 
 
 def _copy(descriptor: int, path: Path, file: DirectWriter, rows: pa.Table) -> pa.Table:

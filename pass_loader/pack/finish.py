@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from ..errors import PackError
 from . import arrow
 from .columns import IndexColumns
+from .destination import Destination
 from .foreign import remember
 from .layout import INDEX, TABLE_SCHEMA, publish, stamp_of, temporary_of, write_table
 from .metadata import METADATA_SCRATCH, Metadata, MetadataCopy
@@ -42,10 +43,11 @@ class Finish:
     """
 
     def __init__(
-        self, root: Path, plan: Plan, names: list[str], own: OwnColumns, foreign: dict[int, dict[str, int]],
+        self, out: Destination, plan: Plan, names: list[str], own: OwnColumns, foreign: dict[int, dict[str, int]],
         metadata: Metadata | None,
     ):  # fmt: skip
-        self.root, self.plan, self.names, self.own, self.foreign = root, plan, names, own, foreign
+        self.out, self.root = out, out.folder
+        self.plan, self.names, self.own, self.foreign = plan, names, own, foreign
         self.metadata = metadata
         self.classes = self._classes()
         if metadata is not None and (clash := set(own.types) & set(metadata.columns)):
@@ -150,11 +152,11 @@ class Finish:
         """Return pictures whose bytes come earlier in the pack. Few have equal length and CRC: those are read again."""
         shard, offset, length = (index.column(name) for name in ("shard", "offset", "length"))
         by_name = {path.name: path for path in self.plan.paths}
-        paths = [by_name[shard["tar"]] if "foreign" in shard else self.root / shard["tar"] for shard in shards]
         counts: Counter[bytes] = Counter()
         for record in index.of_equal_length_and_crc().tolist():
-            with open(paths[shard[record]], "rb") as file:
-                counts[digest_of(os.pread(file.fileno(), int(length[record]), int(offset[record])))] += 1
+            about = shards[shard[record]]
+            out = Destination(by_name[about["tar"]].parent) if "foreign" in about else self.out
+            counts[digest_of(out.read(about["tar"], int(offset[record]), int(length[record])))] += 1
         return sum(counts.values()) - len(counts)
 
 

@@ -101,16 +101,9 @@ def shard_names(number: int, revision: int = 0) -> tuple[str, str]:
     return f"{stem}.tar", f"{stem}.parquet"
 
 
-def shard_files(root: Path) -> list[str]:
-    """Return the names of the tars and tables of shards in a directory."""
-    return [path.name for path in root.iterdir() if _SHARD.fullmatch(path.name)]
-
-
-def delete_others(root: Path, kept: set[str]) -> None:
-    """Delete tars and tables of an earlier run, whose sources changed: it had more of them."""
-    for name in shard_files(root):
-        if name not in kept:
-            (root / name).unlink()
+def is_shard_file(name: str) -> bool:
+    """Return whether a name is that of a shard's tar or table."""
+    return _SHARD.fullmatch(name) is not None
 
 
 def written_by_purge(table: str) -> bool:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
 from ..errors import PackError
 from .decision import drop_repeated
+from .destination import Destination, delete_others
 from .finish import Finish
-from .layout import delete_others
 from .metadata import Metadata
 from .own_columns import OwnColumns
 from .plan import Plan
@@ -20,34 +19,39 @@ from .task import Note, refused_path
 from .workplace import complete
 
 
-def merge_tasks(root: Path, plan: Plan, notes: list[Note], how: Running) -> Report:
-    """Make the pack of what the tasks have left. Hold the directory. notes: of all tasks, in order."""
-    drop_repeated(root, plan.options, plan.inputs, [name for note in notes for name in note.shards], how.threads)
+def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -> Report:
+    """Make the pack of what the tasks have left. Hold the destination. notes: of all tasks, in order."""
+    how = Running(how.workers) if out.stored else how
+    out.close()
+    root = out.folder
+    drop_repeated(out, plan.options, plan.inputs, [name for note in notes for name in note.shards], how.threads)
     report = Report(without_metadata=None if plan.metadata is None else 0, checked_md5=plan.checked_md5)
     own = OwnColumns()
-    with_pictures = _collect(root, notes, report, own)
+    with_pictures = _collect(out, notes, report, own)
     if not with_pictures:
         raise PackError(f"no picture could be packed:\n{report}")
     foreign = {int(source): stamp for note in notes for source, stamp in note.foreign.items()}
     table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
-    finish = Finish(root, plan, with_pictures, own, foreign, table)
+    finish = Finish(out, plan, with_pictures, own, foreign, table)
     shards, pack_id = finish.tables(report, how)
-    delete_others(root, {name for shard in shards for name in (shard["tar"], shard["table"])})
-    complete(root, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
+    delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
+    complete(out, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
     return report
 
 
-def _collect(root: Path, notes: list[Note], report: Report, own: OwnColumns) -> list[str]:
+def _collect(out: Destination, notes: list[Note], report: Report, own: OwnColumns) -> list[str]:
     """Put what was refused into the report and refused.jsonl, and what sources say into `own`.
 
     Returns the names of the shards with pictures.
     """
+    root = out.folder
     refusals = Refusals(root)
     beside: Counter[str] = Counter()
     apart: Counter[str] = Counter()
     found = []
     for task, note in enumerate(notes):
         beside.update(note.beside)
+        out.bring(refused_path(root, task).name)
         refusals.add_file(refused_path(root, task))
         for name in note.shards:
             shard = Shard.load(root, name)

@@ -18,7 +18,8 @@ from typing import Any
 from ..errors import PackError
 from ..keys import check_seed
 from .archives import TarSource
-from .layout import JPEG_CODECS, PLAN, write_durably
+from .destination import Destination
+from .layout import JPEG_CODECS, PLAN
 from .limits import limits
 from .metadata import columns_of
 from .published import check_md5
@@ -156,9 +157,9 @@ class Plan:
         """A digest of all sources as they were when the plan was made."""
         return _digest([self.stamps, self.metadata_stamp, [[asdict(part) for part in parts] for parts in self.tasks]])
 
-    def save(self, root: Path) -> None:
+    def save(self, out: Destination) -> None:
         told = asdict(self)
-        write_durably(root / PLAN, json.dumps({**told, "digest": _digest(told)}).encode())
+        out.write(PLAN, json.dumps({**told, "digest": _digest(told)}).encode())
 
     @classmethod
     def load(cls, root: Path) -> Plan:

@@ -11,7 +11,6 @@ are deleted only when pack.json was exchanged, after which it cannot exchange it
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from ..errors import PackError
 from ..remote.store import Changed
 from ..remote.writing import Version
 from .changes import State, StoredPack
+from .destination import working_folder
 from .layout import PURGING
 from .purged import Exchange, Purge, doomed_of, encoded_note, named_by, note_of, purge_lines
 from .reader import Pack
@@ -74,8 +74,7 @@ class StoredPurge:
 
     def _exchange(self, exchange: Exchange, state: State, claim: Version) -> None:
         """Write what is new, up to and including pack.json. Raises Changed."""
-        with tempfile.TemporaryDirectory(prefix="pass-pack-") as name:
-            folder = Path(name)
+        with working_folder() as folder:
 
             def path_of(name: str) -> Path:
                 return folder / name if (folder / name).exists() else self.place.remote.file(name)

@@ -173,6 +173,12 @@ class Pack:
         self._load(manifest, stamps)
         return before != (self.generation, self.revision)
 
+    def checked_log(self) -> Log:
+        """Read the log anew, and hold all ids in it against the tables. Raises PackError where they do not fit."""
+        if self.remote is not None:
+            self.remote.files()
+        return read_log(self.path, read_manifest(self.path), all_ids=True)
+
     def take(self, log: Log) -> None:
         """Take what is removed from a log that was read since, of the same revision."""
         self._set_removed(log.removed())

@@ -133,7 +133,7 @@ def _look_up(pack: Pack, verb: str, ids: Sequence[str], ignore_unknown: bool) ->
     done = Removal(verb, unknown=[id for id, record in zip(unique, records) if record < 0])
     if done.unknown and not ignore_unknown:
         raise PackError(
-            f"{pack.path} has no record with these ids: {listed(done.unknown)}; nothing was {verb} "
+            f"{pack.place} has no record with these ids: {listed(done.unknown)}; nothing was {verb} "
             "(ignore_unknown, --ignore-unknown goes on without them)"
         )
     done.changed = {id: int(record) for id, record in zip(unique, records) if record >= 0}

@@ -19,6 +19,7 @@ import pyarrow as pa
 from .. import _C
 from ..errors import BadPictureError, PackError
 from . import arrow
+from .destination import Destination
 from .direct import DirectWriter
 from .inspect import Picture, encoded, inspect
 from .layout import append_member, deleted_on_error, end_tar, member_name, publish, temporary_of
@@ -129,26 +130,21 @@ class Shard:
             raise PackError(f"{path} cannot be read ({error}): run its task again") from None
 
     @classmethod
-    def find(cls, root: Path, name: str, made_of: str | None = None, inputs: str = "") -> Shard | None:
+    def find(cls, out: Destination, name: str, made_of: str | None = None, inputs: str = "") -> Shard | None:
         """Return a shard that was written whole of the same entries before, or None.
 
         made_of: the entries' fingerprint; None: any. inputs: a digest of all that is packed: what was taken out of a
         shard because it came before may not come before among other inputs.
         """
-        if not (root / f"{name}.rows").exists():
+        if not out.bring(f"{name}.rows"):
             return None
         try:
-            shard = cls.load(root, name)
+            shard = cls.load(out.folder, name)
         except PackError:
             return None
         same = made_of in (None, shard.made_of) and shard.repeats_of in ("", inputs)
-        return shard if same and shard._is_whole(root) else None
-
-    def _is_whole(self, root: Path) -> bool:
-        if not len(self) or self.source is not None:
-            return True
-        tar = root / self.tar
-        return tar.exists() and tar.stat().st_size == self.tar_bytes
+        whole = not len(shard) or shard.source is not None or out.size_of(shard.tar) == shard.tar_bytes
+        return shard if same and whole else None
 
 
 def fingerprint(entries: list[Entry]) -> str:
@@ -172,13 +168,14 @@ def entry_bytes(entry: Entry) -> bytes:
 
 
 class ShardWriter:
-    """Writes shards into `root`, several at a time from several threads.
+    """Writes shards into a destination, several at a time from several threads.
 
     inputs: a digest of all that is packed, as for `Shard.find`.
     """
 
-    def __init__(self, root: Path, options: Options, progress: Callable[[int], None], inputs: str = ""):
-        self.root, self.options, self.progress, self.inputs = root, options, progress, inputs
+    def __init__(self, out: Destination, options: Options, progress: Callable[[int], None], inputs: str = ""):
+        self.out, self.root = out, out.folder
+        self.options, self.progress, self.inputs = options, progress, inputs
 
     def keep_or_write(self, name: str, entries: list[Entry], source: int | None = None) -> Shard:
         """Return a shard of these entries, as a run that was cut off has written it, or written now.
@@ -186,7 +183,7 @@ class ShardWriter:
         source: as for `write`.
         """
         listed = fingerprint(entries)
-        shard = Shard.find(self.root, name, listed, self.inputs)
+        shard = Shard.find(self.out, name, listed, self.inputs)
         if shard is None:
             return self.write(name, entries, listed, source)
         self.progress(sum(entry.length for entry in entries))
@@ -218,9 +215,11 @@ class ShardWriter:
             if len(shard) and source is None:
                 shard.tar_bytes = temporary.stat().st_size
                 publish((temporary, path), shard.save(self.root))  # with its rows, a tar is a whole shard
+                self.out.send(shard.tar, f"{name}.rows")
             else:
                 temporary.unlink()
                 publish(shard.save(self.root))
+                self.out.send(f"{name}.rows")
         except BaseException:
             with contextlib.suppress(OSError):
                 temporary.unlink()

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import PackError
 from ..permutation import permute
+from .destination import Destination
 from .foreign import stamp
 from .layout import publish, temporary_of
 from .metadata import Seen
@@ -48,10 +49,12 @@ class Note:
     foreign: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @classmethod
-    def load(cls, root: Path, plan: Plan, task: int) -> Note | None:
+    def load(cls, out: Destination, plan: Plan, task: int) -> Note | None:
         """Return the note of a task that is done; None where it is not, or was of other sources or options."""
+        name = f"{task_name(task)}.json"
         try:
-            note = cls(**json.loads((root / f"{task_name(task)}.json").read_bytes()))
+            out.bring(name)
+            note = cls(**json.loads((out.folder / name).read_bytes()))
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         return note if note.digest == plan.digest_of(task) else None
@@ -69,14 +72,15 @@ def refused_path(root: Path, task: int) -> Path:
 class Task:
     """One run of a task. `shards` gives what can be done by any number of threads, `finish` is the last step."""
 
-    def __init__(self, root: Path, plan: Plan, number: int, progress: Callable[[int], None]):
-        self.root, self.plan, self.number, self.progress = root, plan, number, progress
+    def __init__(self, out: Destination, plan: Plan, number: int, progress: Callable[[int], None]):
+        self.out, self.root = out, out.folder
+        self.plan, self.number, self.progress = plan, number, progress
         self.note = Note(plan.digest_of(number))
-        self._writer = ShardWriter(root, plan.options, progress, plan.inputs)
-        self._refused = temporary_of(refused_path(root, number))
+        self._writer = ShardWriter(out, plan.options, progress, plan.inputs)
+        self._refused = temporary_of(refused_path(self.root, number))
         self._refused_file: TextIO | None = None
         self._beside: Counter[str] = Counter()
-        self._lock = _lock(root, number)
+        self._lock = _lock(self.root, number)
 
     def shards(self) -> Iterator[Callable[[], Shard]]:
         """Yield, in order, functions that write a shard each, or find it where it was written before."""
@@ -95,13 +99,14 @@ class Task:
         path = self.root / f"{task_name(self.number)}.json"
         temporary = temporary_of(path)
         temporary.write_text(json.dumps(asdict(self.note)), encoding="ascii")
-        files = [(temporary, path)]
+        files, refused = [(temporary, path)], refused_path(self.root, self.number)
         if self._refused_file is not None:
             self._refused_file.close()
-            files.insert(0, (self._refused, refused_path(self.root, self.number)))
+            files.insert(0, (self._refused, refused))
         else:
-            refused_path(self.root, self.number).unlink(missing_ok=True)
+            self.out.delete(refused.name)
         publish(*files)
+        self.out.send(*(published.name for _, published in files))
         self._unlock()
 
     def close(self) -> None:
@@ -235,13 +240,15 @@ class _Kinds:
             )
 
 
-def run_tasks(root: Path, plan: Plan, numbers: Iterable[int], workers: int, progress: Callable[[int], None]) -> None:
+def run_tasks(
+    out: Destination, plan: Plan, numbers: Iterable[int], workers: int, progress: Callable[[int], None]
+) -> None:
     """Run tasks here, up to `workers` shards at a time, of one task and of the next."""
     begun: list[Task] = []
 
     def calls() -> Iterator[Callable[[], tuple[Task, Shard | None]]]:
         for number in numbers:
-            task = Task(root, plan, number, progress)
+            task = Task(out, plan, number, progress)
             begun.append(task)
             for write in task.shards():
                 yield partial(_written, task, write)
@@ -277,14 +284,14 @@ def _bad_id(id: str) -> str | None:
     return None
 
 
-def done(root: Path, plan: Plan, task: int) -> Note | None:
+def done(out: Destination, plan: Plan, task: int) -> Note | None:
     """Return the note of a task that is done, with all that it wrote in place, else None."""
-    note, inputs = Note.load(root, plan, task), plan.inputs
-    whole = note is not None and all(Shard.find(root, name, inputs=inputs) is not None for name in note.shards)
+    note, inputs = Note.load(out, plan, task), plan.inputs
+    whole = note is not None and all(Shard.find(out, name, inputs=inputs) is not None for name in note.shards)
     return note if whole else None
 
 
-def half_done(root: Path, plan: Plan) -> list[int]:
+def half_done(out: Destination, plan: Plan) -> list[int]:
     """Return the tasks that were done and lack a shard: it was being written again without repeats, and cut off."""
-    notes = ((task, Note.load(root, plan, task)) for task in range(len(plan.tasks)))
-    return [task for task, note in notes if note is not None and done(root, plan, task) is None]
+    notes = ((task, Note.load(out, plan, task)) for task in range(len(plan.tasks)))
+    return [task for task, note in notes if note is not None and done(out, plan, task) is None]

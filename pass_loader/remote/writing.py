@@ -91,12 +91,21 @@ class WritableStore(Store):
             "changes. Change the pack in a directory, then publish it anew"
         )
 
-    def delete(self, name: str) -> None:
-        """Delete an object, if there is one. Raises StoreError."""
+    def delete(self, *names: str) -> None:
+        """Delete objects, those that are there. Raises StoreError."""
         try:
-            self._tried(name, lambda obstore, store: obstore.delete(store, name))
+            self._tried(names[0], lambda obstore, store: obstore.delete(store, list(names)))
         except FileNotFoundError:
-            pass
+            for name in names if len(names) > 1 else ():
+                self.delete(name)
+
+    def sizes(self) -> dict[str, int]:
+        """Return the bytes of each object, by its name. Raises StoreError."""
+
+        def ask(obstore: Any, store: Any) -> dict[str, int]:
+            return {meta["path"]: int(meta["size"]) for metas in obstore.list(store) for meta in metas}
+
+        return self._tried("", ask)
 
     def download(self, name: str, path: Path) -> None:
         """Write an object into a new file. Raises FileNotFoundError, StoreError, OSError of the file."""
@@ -123,18 +132,27 @@ class WritableStore(Store):
             self._tried(temporary, lambda obstore, _: self._send(obstore, path, temporary))
             try:
                 self._tried(name, lambda obstore, store: obstore.copy(store, temporary, name, overwrite=False))
-            except FileNotFoundError:  # another run of the same sends the same, and was faster
-                raise Changed(f"{self.address}{temporary} was deleted meanwhile") from None
+            except FileNotFoundError:  # another run that sends the same was faster, or somebody tidied up
+                if not self._is_same(name, path):
+                    raise StoreError(f"{self.address}{temporary} was deleted while it was sent; try again") from None
             finally:
                 self.delete(temporary)
         except Changed:
             if not self._is_same(name, path):
                 raise
 
+    def overwrite(self, path: Path, name: str) -> None:
+        """Write a file as an object, whatever is there: at every moment it is the old one or the new one."""
+        self._tried(name, lambda obstore, _: self._send(obstore, path, name))
+
     def _send(self, obstore: Any, path: Path, name: str) -> None:
-        """Send a file in parts. Each of them is tried again by the library: the whole would seldom come through."""
+        """Send a file, a large one in parts. The library tries each again: the whole would seldom come through."""
         sender = opened(obstore, self.address, ATTEMPTS - 1)
-        obstore.put(sender, name, path, use_multipart=True, chunk_size=PART_BYTES, max_concurrency=_AT_ONCE)
+        try:
+            parts = path.stat().st_size > PART_BYTES
+            obstore.put(sender, name, path, use_multipart=parts, chunk_size=PART_BYTES, max_concurrency=_AT_ONCE)
+        except (obstore.exceptions.NotFoundError, FileNotFoundError) as error:  # it was ended, and the answer lost
+            raise ConnectionError(str(error)) from None
 
     def _is_same(self, name: str, path: Path) -> bool:
         """Return whether an object has the bytes of a file."""

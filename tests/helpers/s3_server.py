@@ -23,8 +23,8 @@ class S3Server(ThreadingHTTPServer):
 
     objects: bytes by key. history: what they were after each change, from `remember` on. faults: of this share of the
     requests one of `kinds` goes wrong: refused, cut before it is looked at, or done without an answer ("lost").
-    conditions: False: it writes whatever If-Match and If-None-Match say. before: called with (method, key) of each
-    request that would change something.
+    lose: keys of which the next PUT is done without an answer. conditions: False: it writes whatever If-Match and
+    If-None-Match say. before: called with (method, key) of each request that would change something.
     """
 
     daemon_threads = True
@@ -34,27 +34,29 @@ class S3Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
+        self.begun = 0  # uploads
         self.history: list[dict[str, bytes]] | None = None
         self.faults, self.kinds = 0.0, [*FAULTS]
         self.drawn = random.Random(0)
         self.faulty: dict[str, int] = {}
         self.log: list[tuple[str, str]] = []
         self.conditions = True
+        self.lose: set[str] = set()
         self.before: Any = None
         self.guard = threading.RLock()
 
     @property
     def options(self) -> dict[str, str]:
-        """obstore's configuration."""
+        """obstore's configuration. A request may wait for as long as `before` takes on a loaded machine."""
         return {
             "aws_endpoint": f"http://127.0.0.1:{self.server_address[1]}", "aws_access_key_id": "id",
-            "aws_secret_access_key": "secret", "aws_region": "us-east-1",
+            "aws_secret_access_key": "secret", "aws_region": "us-east-1", "timeout": "900s",
         }  # fmt: skip
 
     @property
     def environment(self) -> dict[str, str]:
         """The same as environment variables."""
-        names = {name.upper(): value for name, value in self.options.items()}
+        names = {name.upper(): value for name, value in self.options.items() if name.startswith("aws_")}
         return names | {"AWS_ENDPOINT_URL": names.pop("AWS_ENDPOINT")}
 
     def put_folder(self, root: Path, prefix: str) -> None:
@@ -120,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(int(fault), b"")
         with server.guard:
             status, content, headers = getattr(self, f"_{self.command.lower()}")(key, query, body)
-        if fault == "lost":
+        if fault == "lost" or (self.command == "PUT" and key in server.lose):
+            server.lose.discard(key)
             self.close_connection = True
             return
         self._send(status, content, **headers)
@@ -191,7 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _post(self, key: str, query: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
         uploads = self.server.uploads
         if "uploads" in query:
-            number = f"upload-{len(uploads)}"
+            self.server.begun += 1
+            number = f"upload-{self.server.begun}"
             uploads[number] = {}
             return 200, f"<R><Bucket>b</Bucket><Key>k</Key><UploadId>{number}</UploadId></R>".encode(), {}
         if "delete" in query:

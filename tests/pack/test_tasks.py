@@ -19,6 +19,7 @@ import pytest
 from pass_loader import PackError
 from pass_loader.cli.main import main
 from pass_loader.pack import Pack, build, index, merge, plan, shard, verify
+from pass_loader.pack.destination import Destination
 from pass_loader.pack.plan import Plan
 from pass_loader.pack.task import Task
 
@@ -196,7 +197,7 @@ def test_what_killed_runs_leave_is_deleted_by_the_next(tmp_path: Path) -> None:
     left = {"shard-00001-000.tar.0123456789ab.tmp": b"x", "task-00001.json.0123456789ab.tmp": b"x"}
     other = {"shard-00002-000.rows.0123456789ab.tmp": b"x"}
     write_tree(out, left | other)
-    running = Task(out, Plan.load(out), 1, lambda _: None)
+    running = Task(Destination(out), Plan.load(out), 1, lambda _: None)
     write_tree(out, left)
     shard(out, 1)
     assert {path.name for path in out.glob("*.tmp")} == {*left, *other}

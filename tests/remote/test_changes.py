@@ -145,6 +145,14 @@ def test_a_lost_race(s3: S3Server, tmp_path: Path, name: str) -> None:
     assert after.manifest["removed"]["lines"] == files_in(s3)["removed.jsonl"].count(b"\n")
 
 
+@pytest.mark.parametrize("name", ["removed.jsonl", "pack.json"])
+def test_a_lost_answer(s3: S3Server, tmp_path: Path, name: str) -> None:
+    """The write was done. Kills: it is taken for somebody else's, and nothing said to be removed."""
+    s3.lose = {PREFIX + name}
+    assert remove(opened(s3, tmp_path / "cache"), ["id3"], reason="x").changed == {"id3": 3}
+    assert not s3.lose and files_in(s3)["removed.jsonl"].count(b"\n") == 1
+
+
 @pytest.mark.slow
 def test_many_at_a_time(s3: S3Server, tmp_path: Path) -> None:
     """Requests fail, and answers are lost. Kills: a write that was done, done again; one that was undone by another."""

@@ -105,7 +105,8 @@ def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["info", "http://"], "names no bucket or server"),
         (["info", "hf://spaces/a/b"], "want hf://datasets/OWNER/NAME"),
         (["fetch", str(tmp_path)], "is not a pack"),
-        (["build", str(tmp_path), "--out", "s3://bucket/new"], "nothing is written to stores"),
+        (["build", str(tmp_path), "--out", "https://server/new"], "can only be read"),
+        (["index", str(tmp_path), "--out", "s3://bucket/new"], "is made in a directory"),
     ):
         assert main(arguments) == 1
         assert words in capsys.readouterr().err

@@ -16,13 +16,14 @@ import torch
 from torch.utils.data import DataLoader as TorchLoader
 
 from pass_loader import DataLoader, PackError, ShardDataset, ShardError
-from pass_loader.pack import Pack
+from pass_loader.pack import Pack, build, purge, remove, verify
 from pass_loader.pack.manifest import read_manifest, write_manifest
 from pass_loader.remote.address import Address, bytes_of, shown
 from pass_loader.remote.store import Changed
 from pass_loader.remote.writing import PART_BYTES, WritableStore
 
 from ..helpers.object_server import ObjectServer, serving
+from ..helpers.packs import sources_of
 from ..helpers.remote import RECIPE, digest
 
 MOTO = """
@@ -63,6 +64,28 @@ def test_a_pack_in_s3(pack: Path, s3: dict[str, Any], tmp_path: Path) -> None:
     assert digest(dataset) == digest(ShardDataset(pack, RECIPE))
     with pytest.raises(PackError, match="s3://bucket/packs/none/ is not a pack"):
         Pack("s3://bucket/packs/none", cache=tmp_path, storage_options=options)
+
+
+@pytest.mark.slow
+def test_a_pack_made_in_s3(s3: dict[str, Any], tmp_path: Path) -> None:
+    """Written, changed and read again."""
+    options = {name: value for name, value in s3.items() if name != "client"}
+    sources = sources_of(tmp_path)
+    for out, given in ((tmp_path / "pack", None), ("s3://bucket/made", options)):
+        build(sources, out, metadata=tmp_path / "m.csv", shard_bytes=4100, storage_options=given)
+    pack = Pack("s3://bucket/made", cache=tmp_path / "cache", storage_options=options)
+    for name in (path.name for path in (tmp_path / "pack").iterdir()):
+        made = s3["client"].get_object(Bucket="bucket", Key=f"made/{name}")["Body"].read()
+        assert made == (tmp_path / "pack" / name).read_bytes()
+    remove(pack, pack.ids(np.array([3, 4])), reason="x")
+    assert purge(pack).records == 2
+    listed = s3["client"].list_objects_v2(Bucket="bucket", Prefix="made/")["Contents"]
+    pack.refresh()
+    assert {found["Key"].removeprefix("made/") for found in listed} == {
+        "pack.json", "removed.jsonl", "refused.jsonl", "finished", pack.manifest["index"],
+        *(shard[kind] for shard in pack.shards for kind in ("tar", "table")),
+    }  # fmt: skip
+    assert verify(pack) == []
 
 
 @pytest.mark.slow
