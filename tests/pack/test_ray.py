@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -100,8 +101,9 @@ class Killer:
     def _run(self) -> None:
         while self.killed < self._count and not self._over.wait(self._dice.random() * 0.05):
             if found := workers():
-                os.kill(self._dice.choice(found), signal.SIGKILL)
-                self.killed += 1
+                with contextlib.suppress(ProcessLookupError):  # it has come to its end
+                    os.kill(self._dice.choice(found), signal.SIGKILL)
+                    self.killed += 1
 
 
 def test_workers_are_killed(tmp_path: Path, cluster: Any) -> None:
