@@ -12,11 +12,10 @@ namespace {
 constexpr int kLanes = 8;  // outputs that are computed together; each lane adds its taps in Pillow's order
 
 // Makes the weights of kLanes outputs of the resize, from number `begin`. `unscaled` and `fixed` have kLanes values for
-// each tap. With `exact`, the weights in double replace `unscaled`. `s` is a copy, which no store below can change, and
-// its filter a constant: the loops vectorise, and make no weights of the other filter.
-template <bool cubic>
-PL_INLINE void weights_by(Scaling s, bool exact, int32_t begin, int32_t in_size, int32_t taps, int32_t* first_out,
-                          int32_t* count_out, double* unscaled, int32_t* fixed) {
+// each tap. With `exact`, the weights in double replace `unscaled`.
+PL_INLINE void weights_by(const Scaling& scaling, bool cubic, bool exact, int32_t begin, int32_t in_size, int32_t taps,
+                          int32_t* first_out, int32_t* count_out, double* unscaled, int32_t* fixed) {
+  Scaling s = scaling;  // a copy, which no store below can change: the loops vectorise
   s.cubic = cubic;
   double center[kLanes], sum[kLanes], first[kLanes], count[kLanes];
   for (int i = 0; i < kLanes; ++i) {
@@ -46,11 +45,14 @@ PL_INLINE void weights_by(Scaling s, bool exact, int32_t begin, int32_t in_size,
 
 PL_INLINE void lane_weights_body(const Scaling& s, bool exact, int32_t begin, int32_t in_size, int32_t taps,
                                  int32_t* first, int32_t* count, double* unscaled, int32_t* fixed) {
-  if (s.cubic) {
-    weights_by<true>(s, exact, begin, in_size, taps, first, count, unscaled, fixed);
-  } else {
-    weights_by<false>(s, exact, begin, in_size, taps, first, count, unscaled, fixed);
-  }
+#if defined(__aarch64__)  // narrow vectors: one filter and a branch cost less than both filters and a choice
+  if (s.cubic)
+    weights_by(s, true, exact, begin, in_size, taps, first, count, unscaled, fixed);
+  else
+    weights_by(s, false, exact, begin, in_size, taps, first, count, unscaled, fixed);
+#else
+  weights_by(s, s.cubic, exact, begin, in_size, taps, first, count, unscaled, fixed);
+#endif
 }
 
 PL_LEVELS(lane_weights,
