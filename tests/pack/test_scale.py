@@ -84,17 +84,10 @@ def test_a_purged_pack_costs_what_the_purge_touched(tiny: Path, tmp_path: Path) 
     looked: list[tuple[int, int]] = []
 
     class Watched(Pack):
-        def column(self, name: str) -> Any:
-            values = super().column(name)
-            if name != "length":
-                return values
-
-            class Lengths:
-                def __getitem__(self, part: slice) -> np.ndarray:
-                    looked.append((int(part.start), int(part.stop)))
-                    return values[part]
-
-            return Lengths()
+        def values(self, name: str, records: np.ndarray) -> np.ndarray:
+            if name == "length":
+                looked.append((int(records[0]), int(records[-1]) + 1))
+            return super().values(name, records)
 
     pack = Watched(copy)
     assert pack.removed.tolist() == [3] and looked == [(0, int(pack.first_record[1]))]
