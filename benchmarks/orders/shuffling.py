@@ -6,7 +6,6 @@ python -m benchmarks.orders.shuffling [--plot benchmarks/shuffling.png] [--write
 from __future__ import annotations
 
 import argparse
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 
 from pass_loader.data.blocks import BlockOrder, BlockSizes
 from pass_loader.permutation import permute
+
+from ..pages import write_between
 
 RECORDS, RECORD_BYTES, CLASSES, BATCH, LOOKED_AT = 1_400_000, 110_000, 1000, 1024, 200
 MIB, GIB = 1 << 20, 1 << 30
@@ -150,9 +151,6 @@ if __name__ == "__main__":
     rows = table()
     print(rows)
     if options.write:
-        text = PAGE.read_text()
-        found = re.search(r"(<!-- shuffling -->\n).*?(\n<!-- /shuffling -->)", text, re.S)
-        assert found, f"{PAGE} has no place for the table"
-        PAGE.write_text(text[: found.end(1)] + rows + text[found.start(2) :])
+        write_between(PAGE, "shuffling", rows)
     if options.plot:
         plot(options.plot)

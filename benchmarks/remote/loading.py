@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import shutil
 import socket
 import statistics
@@ -27,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ..pages import write_between
 from ..pictures import write_pack
 from .server import serving
 
@@ -200,10 +200,7 @@ def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> 
     kept = "met" if bounded["most_bytes"] <= bound else "missed"
     print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
     if given.write:
-        text = PAGE.read_text()
-        place = re.search(r"(<!-- remote -->\n).*?(<!-- /remote -->)", text, re.S)
-        assert place, f"{PAGE} has no place for the table"
-        PAGE.write_text(text[: place.end(1)] + "\n".join(lines) + "\n" + text[place.start(2) :])
+        write_between(PAGE, "remote", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import functools
 import io
 import json
 import os
-import re
 import shutil
 import statistics
 import subprocess
@@ -27,6 +26,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ..pages import write_between
 from ..pictures import write_pack
 from .server import counts, serving
 
@@ -219,10 +219,7 @@ def report(given: argparse.Namespace, folder: Path) -> None:
         lines.append(f"| {name} | {rate:,.0f} | {sent / 1e3:,.0f} |")
     print("\n".join(lines))
     if given.write:
-        text = PAGE.read_text()
-        place = re.search(r"(<!-- remote peers -->\n).*?(<!-- /remote peers -->)", text, re.S)
-        assert place, f"{PAGE} has no place for the table"
-        PAGE.write_text(text[: place.end(1)] + "\n".join(lines) + "\n" + text[place.start(2) :])
+        write_between(PAGE, "remote peers", "\n".join(lines))
 
 
 if __name__ == "__main__":

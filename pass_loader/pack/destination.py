@@ -23,7 +23,7 @@ from ..errors import PackError
 from ..remote.address import Address, is_url
 from ..remote.store import Changed
 from ..remote.writing import Version, WritableStore
-from .layout import MANIFEST, UNFINISHED, is_shard_file, publish, temporary_of, write_durably
+from .layout import MANIFEST, UNFINISHED, is_shard_file, write_by_many, write_durably
 
 MERGING = "merging"  # stands in the mark of a packing in a store while its tasks' files are put together
 _PREFIX = "pass-pack-"
@@ -73,9 +73,7 @@ class Destination:
         if path.is_symlink():
             path.unlink()
         path.touch()
-        temporary = temporary_of(path)
-        temporary.write_bytes(content)
-        publish((temporary, path))
+        write_by_many(path, content)
 
     def delete(self, *names: str) -> None:
         """Delete files, where they are there."""

@@ -339,6 +339,13 @@ def write_durably(path: Path, content: bytes) -> None:
         publish((temporary, path))
 
 
+def write_by_many(path: Path, content: bytes) -> None:
+    """As `write_durably`, of a file that several processes may write at a time."""
+    temporary = temporary_of(path)
+    temporary.write_bytes(content)
+    publish((temporary, path))
+
+
 def publish(*files: tuple[Path, Path]) -> None:
     """Give files of one directory, (temporary name, name), their names: fsync of all, renames in order, fsync of it.
 

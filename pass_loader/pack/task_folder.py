@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from .layout import changing, locked, make_directory, publish, read_whole, temporary_of
+from .layout import changing, locked, make_directory, read_whole, write_by_many
 from .plain_json import plain_json
 
 _ABOUT = "command.json"
@@ -38,7 +38,7 @@ def task_folder(root: Path, command: dict[str, Any], shared: bool) -> Iterator[N
             elif any(not name.startswith(_ABOUT) for name in found):
                 raise PackError(f"{root} is not empty and none of ours: it holds {min(found)}")
             else:
-                _write(root / _ABOUT, about)
+                write_by_many(root / _ABOUT, about)
             yield
 
 
@@ -53,7 +53,7 @@ def kept(root: Path, task: int, stamp: Any = None) -> Any | None:
 
 def keep(root: Path, task: int, stamp: Any, found: Any) -> Any:
     """Keep what a task has found, and return it. Both are of JSON's types. What the task has written lasts already."""
-    _write(_path(root, task), json.dumps({"stamp": stamp, "found": found}).encode())
+    write_by_many(_path(root, task), json.dumps({"stamp": stamp, "found": found}).encode())
     return found
 
 
@@ -76,9 +76,3 @@ def delete_folder(root: Path) -> None:
                 path.unlink()
         (root / _ABOUT).unlink(missing_ok=True)
         root.rmdir()
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = temporary_of(path)
-    temporary.write_bytes(content)
-    publish((temporary, path))

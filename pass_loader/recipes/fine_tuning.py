@@ -6,6 +6,7 @@ Mixup and CutMix, which most of these train with, work on batches and belong to 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from .policies import random_erasing, timm_auto_augment, timm_rand_augment
@@ -13,10 +14,8 @@ from .recipe import IMAGENET_MEAN, IMAGENET_STD, Range, Recipe, ViewSpec
 from .steps import Choice, Step, Then, any_order
 from .window import Window
 
-NIH_MEAN, NIH_STD = (
-    (0.5056,) * 3,
-    (0.252,) * 3,
-)  # chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py
+# Chest X-rays: lambert-x/medical_mae main_pretrain_multi_datasets_xray.py.
+NIH_MEAN, NIH_STD = (0.5056,) * 3, (0.252,) * 3
 _OF_POLICIES = ("nearest", "bilinear", "bicubic", "random")
 Mean = tuple[float, ...]
 
@@ -75,10 +74,6 @@ def timm_train(
     )  # fmt: skip
 
 
-def _named(recipe: Recipe, name: str, source: str) -> Recipe:
-    return Recipe(name, recipe.views, mean=recipe.mean, std=recipe.std, batch="view_labels", source=source)
-
-
 def mae_finetune(*, auto_augment: str = "rand-m9-mstd0.5-inc1", size: int = 224, reprob: float = 0.25) -> Recipe:
     """Return the recipe of MAE's fine-tuning (He et al., CVPR 2022).
 
@@ -86,7 +81,7 @@ def mae_finetune(*, auto_augment: str = "rand-m9-mstd0.5-inc1", size: int = 224,
     (FINETUNE.md:73) are the loop's.
     """
     recipe = timm_train(auto_augment, size=size, interpolation="bicubic", reprob=reprob)
-    return _named(recipe, "mae_finetune", "facebookresearch/mae util/datasets.py:31-49")
+    return replace(recipe, name="mae_finetune", source="facebookresearch/mae util/datasets.py:31-49")
 
 
 def thorax_finetune(
@@ -99,7 +94,7 @@ def thorax_finetune(
     erasing nor mixup; of the paper's settings the magnitude of RandAugment, 6, matters most.
     """
     recipe = timm_train(auto_augment, size=size, interpolation="bicubic", reprob=reprob, mean=mean, std=std)
-    return _named(recipe, "thorax_finetune", "lambert-x/medical_mae util/datasets.py:110-149")
+    return replace(recipe, name="thorax_finetune", source="lambert-x/medical_mae util/datasets.py:110-149")
 
 
 def deit(*, size: int = 224, reprob: float = 0.25) -> Recipe:
@@ -109,7 +104,7 @@ def deit(*, size: int = 224, reprob: float = 0.25) -> Recipe:
     CutMix 1.0 (main.py:105-138) are the loop's.
     """
     recipe = timm_train(size=size, interpolation="bicubic", reprob=reprob)
-    return _named(recipe, "deit", "facebookresearch/deit datasets.py:78-97")
+    return replace(recipe, name="deit", source="facebookresearch/deit datasets.py:78-97")
 
 
 def deit3(*, size: int = 224, color_jitter: float = 0.3, simple_crop: bool = False) -> Recipe:

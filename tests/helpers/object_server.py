@@ -12,9 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 FAULTS = ("429", "503", "500", "cut", "short", "wrong", "stall", "reset")
+Served = TypeVar("Served", bound=Any)
 _STALL_S = 1.0  # longer than the time-outs of the tests
 
 
@@ -133,7 +135,13 @@ class _Handler(BaseHTTPRequestHandler):
 @contextlib.contextmanager
 def serving(root: Path) -> Iterator[ObjectServer]:
     """Serve a folder from a thread of this process."""
-    server = ObjectServer(root)
+    with served(ObjectServer(root)) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def served(server: Served) -> Iterator[Served]:
+    """Run a server whose faults have `kinds` in a thread of this process."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
-from pass_loader import Recipe, recipes
+from pass_loader import _C, Recipe, recipes, render_plan
 
 WITH_HEATMAPS = recipes.mae_thorax(size=40, scale=(0.1, 1.0), heatmaps=True)
 SMALL = recipes.dino(local_crops=2, global_size=32, local_size=16)
@@ -36,3 +37,18 @@ def small(recipe: Recipe) -> Recipe:
         for view in recipe.views
     ]
     return dataclasses.replace(recipe, views=tuple(views))
+
+
+def rendered(recipe: Recipe, pixels: np.ndarray, record: int = 0) -> np.ndarray:
+    """Return the recipe's first view of a picture."""
+    height, width = pixels.shape[:2]
+    plan = _C.plan_views(recipe.rows(), seed=0, epoch=0, record=record, height=height, width=width,
+                         steps=recipe.step_rows())  # fmt: skip
+    return render_plan(pixels, plan)[0]
+
+
+def tensor_steps(T: Any) -> list[Any]:
+    """Return the steps that make tensors. T: torchvision.transforms, or its v2."""
+    import torch
+
+    return [T.ToImage(), T.ToDtype(torch.float32, scale=True)] if hasattr(T, "ToImage") else [T.ToTensor()]

@@ -14,6 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
+from .object_server import served
+
 BUCKET = "bucket"
 FAULTS = ("503", "500", "reset", "lost")
 
@@ -231,12 +233,5 @@ def _error(code: str) -> bytes:
 @contextlib.contextmanager
 def s3_serving() -> Iterator[S3Server]:
     """Serve an empty bucket from a thread of this process."""
-    server = S3Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with served(S3Server()) as server:
         yield server
-    finally:
-        server.kinds, server.faults = ["reset"], 1.0  # on connections that stay
-        server.shutdown()
-        server.server_close()

@@ -15,27 +15,18 @@ from benchmarks.torchvision_cpu import torchvision  # noqa: F401  (declares oper
 from torchvision import transforms as v1
 from torchvision.transforms import v2
 
-from pass_loader import _C, Recipe, recipes, render_plan
+from pass_loader import Recipe, recipes
 
 from ..helpers import official_classes as official
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import noise, position_coded
 from ..helpers.official_classes import whole
+from ..helpers.recipes import rendered, tensor_steps
 
 
 pytestmark = pytest.mark.oracle
 BOTH = pytest.mark.parametrize("T", [v1, v2], ids=["v1", "v2"])
 NORM = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-
-
-def tensor_steps(T: Any) -> list[Any]:
-    return [T.ToTensor()] if T is v1 else [T.ToImage(), T.ToDtype(torch.float32, scale=True)]
-
-
-def rendered(recipe: Recipe, pixels: np.ndarray, record: int = 0) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    plan = _C.plan_views(recipe.rows(), seed=0, epoch=0, record=record, height=height, width=width)
-    return render_plan(pixels, plan)[0]
 
 
 def check(T: Any, *steps: Any, after: tuple[Any, ...] = ()) -> Recipe:

@@ -22,6 +22,7 @@ from ..helpers import official_classes as official
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import noise, position_coded
 from ..helpers.official_classes import whole
+from ..helpers.recipes import rendered, tensor_steps
 
 
 pytestmark = pytest.mark.oracle
@@ -29,19 +30,8 @@ BOTH = pytest.mark.parametrize("T", [v1, v2], ids=["v1", "v2"])
 SIZE = (64, 64)
 
 
-def tensor_steps(T: Any) -> list[Any]:
-    return [T.ToTensor()] if T is v1 else [T.ToImage(), T.ToDtype(torch.float32, scale=True)]
-
-
 def recipe_of(T: Any, *steps: Any) -> Recipe:
     return Recipe.from_torchvision(T.Compose([whole(T), *steps, *tensor_steps(T)]))
-
-
-def rendered(recipe: Recipe, pixels: np.ndarray, record: int = 0) -> np.ndarray:
-    height, width = pixels.shape[:2]
-    plan = _C.plan_views(recipe.rows(), seed=0, epoch=0, record=record, height=height, width=width,
-                         steps=recipe.step_rows())  # fmt: skip
-    return render_plan(pixels, plan)[0]
 
 
 def always(T: Any) -> dict[str, list[Any]]:
