@@ -30,6 +30,8 @@ bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
+remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffile Brotli xxhash zstd python-snappy cramjam \
+  transformers tokenizers safetensors huggingface_hub regex tqdm
 
 .PHONY: setup demo check test long lint docs bench sanitize fuzz ray cuda aarch64 wheels lowest print-lowest clean
 setup: $(VENV)/.built
@@ -75,6 +77,10 @@ bench: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.cpu.table --plot benchmarks/recipes.png \
 	  benchmarks/latest.json benchmarks/latest-simd.json
+	$(bin)/python -m benchmarks.cpu.busy_threads
+	$(bin)/python -m benchmarks.cpu.read_ahead
+	$(bin)/python -m benchmarks.remote.loading
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.remote.peers
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh
 # memory holds zeros: the decoder stops at other bytes before it reads too far.
@@ -222,6 +228,7 @@ $(VENV)/.bench: $(VENV)/.built
 	$(bin)/pip install -q "pytest-benchmark>=4"
 	$(bin)/pip install -q --upgrade --target $(VENV)/peers nvidia-dali-cuda130 albumentationsx opencv-python-headless \
 	  simplejpeg matplotlib numba terminaltables fastargs psutil
+	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/peers $(remote_peers)
 	CC="cc -mavx2" $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow-simd pillow-simd
 	@pkg-config --exists opencv4 libturbojpeg || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(ffcv_packages); \

@@ -105,6 +105,7 @@ void Pool::start(int threads, const std::vector<int>& cpus) {
   state_->threads.reserve(static_cast<size_t>(threads));
   for (size_t i = 0; i < static_cast<size_t>(threads); ++i) {
     std::thread& thread = state_->threads.emplace_back([this, i] { work(i); });
+    name_thread(thread.native_handle(), "pass-render");
     if (cpus.empty()) continue;
     const int cpu = cpus[i % cpus.size()];
     const int error = run_on_cpu(thread.native_handle(), cpu);

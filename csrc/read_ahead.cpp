@@ -16,6 +16,7 @@
 
 #include "image.h"
 #include "memory.h"
+#include "system_calls.h"
 
 namespace pass_loader {
 namespace {
@@ -241,7 +242,9 @@ void ReadAhead::State::start_readers() {
   const size_t most = std::min({kMostReaders, tickets.size(), static_cast<size_t>(wanted)});
   try {
     readers.reserve(kMostReaders);
-    while (readers.size() < most) readers.emplace_back([this] { read(); });
+    while (readers.size() < most) {
+      name_thread(readers.emplace_back([this] { read(); }).native_handle(), "pass-reader");
+    }
   } catch (const std::exception&) {  // the system allows no more: what is queued is read by who takes it
   }
 }
@@ -287,6 +290,7 @@ std::shared_ptr<const ReadAhead::Announcement> ReadAhead::announce(const ShardRe
   if (!state.scout.joinable()) {
     try {
       state.scout = std::thread([&state] { state.look(); });
+      name_thread(state.scout.native_handle(), "pass-scout");
     } catch (const std::system_error&) {  // records are read when they are taken
       return nullptr;
     }

@@ -30,6 +30,9 @@ inline bool readable_at_once(int descriptor, int64_t at) {
   return ::preadv2(descriptor, &part, 1, at, RWF_NOWAIT) >= 0;
 }
 
+// Names a thread, as debuggers, `top -H` and /proc show it: at most 15 characters.
+inline void name_thread(pthread_t thread, const char* name) { (void)::pthread_setname_np(thread, name); }
+
 // Asks for bytes to be read into memory, and does not wait.
 inline void read_soon(int descriptor, int64_t offset, int64_t bytes) {
   (void)::posix_fadvise(descriptor, offset, bytes, POSIX_FADV_WILLNEED);
@@ -46,6 +49,8 @@ inline bool readable_at_once(int, int64_t) {
   errno = ENOTSUP;
   return false;
 }
+
+inline void name_thread(pthread_t, const char*) {}
 
 inline void read_soon(int, int64_t, int64_t) {}
 

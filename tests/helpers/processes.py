@@ -1,11 +1,13 @@
-"""Functions run on several ranks of torch.distributed, each a process."""
+"""Functions run on several ranks of torch.distributed, each a process; this process's threads."""
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,3 +46,17 @@ def on_ranks(main: Callable[..., Any], *arguments: Any, world: int = 2) -> list[
         if isinstance(result, BaseException):
             raise result
     return [found[rank] for rank in range(world)]
+
+
+def threads(name: str = "pass-") -> list[Path]:
+    """Return the folders in /proc of this process's threads whose names begin so.
+
+    The native half's are pass-render, pass-scout and pass-reader. Of the last there are as many as storage is slow,
+    so that a test that counts all threads depends on the machine.
+    """
+    found = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
+            if (task / "comm").read_text().startswith(name):
+                found.append(task)
+    return found

@@ -31,6 +31,7 @@ from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.loading import pinning
 
 from ..helpers.epochs import COUNT, TINY, seen
+from ..helpers.processes import threads
 
 
 WORKERS = [0, 1, 4]
@@ -263,21 +264,20 @@ def test_many_loaders_and_left_off_iterators(dataset: ShardDataset, workers: int
 @pytest.mark.slow
 def test_threads_end_with_the_loader(dataset: ShardDataset) -> None:
     import gc
-    import os
 
     gc.collect()  # loaders of tests before
-    count = len(os.listdir("/proc/self/task"))
+    assert not threads()
     loader = load(dataset, 2, num_workers=4)
     iterator = iter(loader)
     next(iterator)
-    assert len(os.listdir("/proc/self/task")) == count + 5, "four, and one that reads ahead"
+    assert len(threads("pass-render")) == 4 and len(threads("pass-scout")) == 1
     records(loader)
-    assert len(os.listdir("/proc/self/task")) == count + 5, "threads persist over epochs"
+    assert len(threads("pass-render")) == 4 and len(threads("pass-scout")) == 1, "threads persist over epochs"
     del loader
     next(iterator)
     del iterator
     gc.collect()
-    assert len(os.listdir("/proc/self/task")) == count
+    assert not threads()
 
 
 def test_without_threads_nothing_is_in_work(dataset: ShardDataset) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from pathlib import Path
@@ -16,6 +17,7 @@ from pass_loader import DataLoader, Recipe, ShardDataset, ViewSpec, _C
 from pass_loader.loading.rendering import ELEMENTS
 
 from ..helpers.epochs import TINY
+from ..helpers.processes import threads
 from ..helpers.recipes import hostile
 
 
@@ -149,29 +151,26 @@ def test_other_types_are_refused(tiny: Path) -> None:
             DataLoader(ShardDataset(tiny, TINY), 2, dtype=dtype)  # type: ignore[arg-type]
 
 
-def allowed() -> list[set[int]]:
-    """The CPUs of each thread of this process."""
-    found = []
-    for task in os.listdir("/proc/self/task"):
-        status = Path(f"/proc/self/task/{task}/status").read_text()
-        text = re.search(r"Cpus_allowed_list:\s+(\S+)", status)[1]  # type: ignore[index]
-        ranges = [part.split("-") for part in text.split(",")]
-        found.append({cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)})
-    return found
+def allowed(task: Path) -> set[int]:
+    """Return the CPUs that a thread may run on."""
+    text = re.search(r"Cpus_allowed_list:\s+(\S+)", (task / "status").read_text())[1]  # type: ignore[index]
+    ranges = [part.split("-") for part in text.split(",")]
+    return {cpu for ends in ranges for cpu in range(int(ends[0]), int(ends[-1]) + 1)}
 
 
 def test_threads_run_on_the_cpus_that_are_named(tiny: Path) -> None:
+    gc.collect()  # loaders of tests before
     data: Any = ShardDataset(tiny, TINY)
     cpus = sorted(os.sched_getaffinity(0))
     mine = os.sched_getaffinity(0)
-    count = len(os.listdir("/proc/self/task"))
+    count = len(threads())
     chosen = (cpus + cpus)[:2]
     loader = DataLoader(data, 4, num_workers=3, cpus=[*chosen])
     assert sum(len(labels) for _, labels in loader) == len(data)
-    found = allowed()
-    assert len(found) == count + 3 + 1, "threads that render, and one that looks ahead"
-    for number in range(3):
-        found.remove({chosen[number % 2]})
+    assert sorted(map(allowed, threads("pass-render")), key=min) == sorted(
+        [{chosen[0]}, {chosen[1]}, {chosen[0]}], key=min
+    )
+    assert [allowed(task) for task in threads("pass-scout")] == [mine]
     assert os.sched_getaffinity(0) == mine, "the caller runs where it did"
     del loader
     absent = next(cpu for cpu in range(1023, 0, -1) if not os.path.exists(f"/sys/devices/system/cpu/cpu{cpu}"))
@@ -179,7 +178,7 @@ def test_threads_run_on_the_cpus_that_are_named(tiny: Path) -> None:
                        (4096, r"CPU 4096, want \[0, 1024\)")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             next(iter(DataLoader(data, 4, num_workers=2, cpus=[cpus[0], cpu])))
-    assert len(os.listdir("/proc/self/task")) == count, "no thread is left over"
+    assert len(threads()) == count, "no thread is left over"
 
 
 def test_levels_agree(pack: Path) -> None:
