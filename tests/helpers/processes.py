@@ -6,7 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ def on_ranks(main: Callable[..., Any], *arguments: Any, world: int = 2) -> list[
     return [found[rank] for rank in range(world)]
 
 
-def threads(name: str = "pass-") -> list[Path]:
-    """Return the folders in /proc of this process's threads whose names begin so.
+def native_threads(name: str = "pass-", but: Collection[Path] = ()) -> list[Path]:
+    """Return the folders in /proc of this process's threads whose names begin so, but for some.
 
     The native half's are pass-render, pass-scout and pass-reader. Of the last there are as many as storage is slow,
     so that a test that counts all threads depends on the machine.
@@ -57,6 +57,6 @@ def threads(name: str = "pass-") -> list[Path]:
     found = []
     for task in Path("/proc/self/task").iterdir():
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # ended meanwhile
-            if (task / "comm").read_text().startswith(name):
+            if (task / "comm").read_text().startswith(name) and task not in but:
                 found.append(task)
     return found

@@ -19,7 +19,7 @@ from pass_loader.pack import remove
 from pass_loader.pack.reader import Pack
 
 from ..helpers.packs import flip_a_bit
-from ..helpers.processes import threads
+from ..helpers.processes import native_threads
 
 ROOT = Path(__file__).parents[2]
 TINY = recipes.mocov2(size=8)
@@ -180,16 +180,16 @@ def test_a_warm_cache_is_left_to_the_threads(tiny: Path) -> None:
 @pytest.mark.slow
 def test_threads_and_announcements_end_with_the_loader(tiny: Path) -> None:
     gc.collect()  # loaders of tests before
-    assert not threads()
+    before = native_threads()
     for _ in range(5):
         loader = DataLoader(ShardDataset(tiny, TINY), 4, num_workers=2)
         batches = iter(loader)
         next(batches)
-        assert len(threads("pass-render")) == 2 and len(threads("pass-scout")) == 1
+        assert [len(native_threads(name, before)) for name in ("pass-render", "pass-scout")] == [2, 1]
         del batches
         assert len([*loader]) == len(loader)
         del loader
-    assert not threads()
+    assert not native_threads(but=before)
 
 
 def test_it_can_be_switched_off(tiny: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import random
 import signal
 import subprocess
@@ -22,7 +21,7 @@ from pass_loader.loading.rendering import Renderer
 from pass_loader.keys import Keys
 
 from ..helpers.epochs import COUNT, TINY, Ranks, Seen, merged, seen, whole_epoch
-from ..helpers.processes import threads
+from ..helpers.processes import native_threads
 from ..helpers.trials import trials
 
 
@@ -106,15 +105,15 @@ def test_counts_batches_handed_out_not_those_in_work(tiny: Path) -> None:
 
 
 def test_a_state_starts_no_threads(tiny: Path) -> None:
-    before = len(threads())
+    before = native_threads()
     loader = Ranks(tiny, 1, 2, 4).loaders[0]
     state = loader.state_dict()
     loader.load_state_dict(state)
-    assert len(threads()) == before and (state["epoch"], state["position"]) == (0, 0)
+    assert not native_threads(but=before) and (state["epoch"], state["position"]) == (0, 0)
     iterator = iter(loader)
-    assert len(threads()) == before and loader.state_dict() == state
+    assert not native_threads(but=before) and loader.state_dict() == state
     next(iterator)
-    assert len(threads("pass-render")) >= 4 and len(threads("pass-scout")) >= 1
+    assert [len(native_threads(name, before)) for name in ("pass-render", "pass-scout")] == [4, 1]
 
 
 @pytest.mark.parametrize("drop_last", [False, True])

@@ -31,7 +31,7 @@ from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.loading import pinning
 
 from ..helpers.epochs import COUNT, TINY, seen
-from ..helpers.processes import threads
+from ..helpers.processes import native_threads
 
 
 WORKERS = [0, 1, 4]
@@ -266,18 +266,18 @@ def test_threads_end_with_the_loader(dataset: ShardDataset) -> None:
     import gc
 
     gc.collect()  # loaders of tests before
-    assert not threads()
+    before = native_threads()
     loader = load(dataset, 2, num_workers=4)
     iterator = iter(loader)
     next(iterator)
-    assert len(threads("pass-render")) == 4 and len(threads("pass-scout")) == 1
+    assert [len(native_threads(name, before)) for name in ("pass-render", "pass-scout")] == [4, 1]
     records(loader)
-    assert len(threads("pass-render")) == 4 and len(threads("pass-scout")) == 1, "threads persist over epochs"
+    assert [len(native_threads(name, before)) for name in ("pass-render", "pass-scout")] == [4, 1], "they persist"
     del loader
     next(iterator)
     del iterator
     gc.collect()
-    assert not threads()
+    assert not native_threads(but=before)
 
 
 def test_without_threads_nothing_is_in_work(dataset: ShardDataset) -> None:

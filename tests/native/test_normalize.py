@@ -17,7 +17,7 @@ from pass_loader import DataLoader, Recipe, ShardDataset, ViewSpec, _C
 from pass_loader.loading.rendering import ELEMENTS
 
 from ..helpers.epochs import TINY
-from ..helpers.processes import threads
+from ..helpers.processes import native_threads
 from ..helpers.recipes import hostile
 
 
@@ -163,14 +163,14 @@ def test_threads_run_on_the_cpus_that_are_named(tiny: Path) -> None:
     data: Any = ShardDataset(tiny, TINY)
     cpus = sorted(os.sched_getaffinity(0))
     mine = os.sched_getaffinity(0)
-    count = len(threads())
+    before = native_threads()
     chosen = (cpus + cpus)[:2]
     loader = DataLoader(data, 4, num_workers=3, cpus=[*chosen])
     assert sum(len(labels) for _, labels in loader) == len(data)
-    assert sorted(map(allowed, threads("pass-render")), key=min) == sorted(
+    assert sorted(map(allowed, native_threads("pass-render", before)), key=min) == sorted(
         [{chosen[0]}, {chosen[1]}, {chosen[0]}], key=min
     )
-    assert [allowed(task) for task in threads("pass-scout")] == [mine]
+    assert [allowed(task) for task in native_threads("pass-scout", before)] == [mine]
     assert os.sched_getaffinity(0) == mine, "the caller runs where it did"
     del loader
     absent = next(cpu for cpu in range(1023, 0, -1) if not os.path.exists(f"/sys/devices/system/cpu/cpu{cpu}"))
@@ -178,7 +178,7 @@ def test_threads_run_on_the_cpus_that_are_named(tiny: Path) -> None:
                        (4096, r"CPU 4096, want \[0, 1024\)")):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             next(iter(DataLoader(data, 4, num_workers=2, cpus=[cpus[0], cpu])))
-    assert len(threads()) == count, "no thread is left over"
+    assert not native_threads(but=before), "no thread is left over"
 
 
 def test_levels_agree(pack: Path) -> None:
