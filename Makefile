@@ -4,7 +4,7 @@
 # make long   storms, long fuzzing and matrices: hours
 # make lint   ruff, mypy and clang-format, in the versions of the extra "lint"
 # make docs   the site, in build/docs; a browser follows every link
-# make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures
+# make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures. BASE=COMMIT: ours beside that commit alone
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers killed at random
@@ -72,7 +72,10 @@ docs: setup
 
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
 bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
-bench: setup $(VENV)/.bench
+bench: setup $(if $(BASE),,$(VENV)/.bench)
+ifdef BASE
+	$(bin)/python -m benchmarks.cpu.against $(BASE) $(foreach d,$(DATA),--data $(d))
+else
 	PYTHONPATH=$(VENV)/peers $(bin)/python $(bench) --benchmark-json=benchmarks/latest.json
 	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.cpu.table --plot benchmarks/recipes.png \
@@ -81,6 +84,7 @@ bench: setup $(VENV)/.bench
 	$(bin)/python -m benchmarks.cpu.read_ahead
 	$(bin)/python -m benchmarks.remote.loading
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.remote.peers
+endif
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh
 # memory holds zeros: the decoder stops at other bytes before it reads too far.

@@ -1,0 +1,115 @@
+"""Ours beside an earlier commit, in one run: python -m benchmarks.cpu.against COMMIT [--data TAR_OR_FOLDER ...]
+
+`make bench BASE=COMMIT` does the same. The commit is checked out in a git worktree below build/ and built there with
+the same compiler. Each tree packs the same pictures itself. Processes take turns, each on one pinned core without threads:
+CPU time a sample of float32 batches, median. Without --data the pictures are generated; the bars, which are against
+c15b22a, were set for photographs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from pass_loader import _C
+
+from ..pictures import write_pass
+
+ROOT = Path(__file__).parents[2]
+BATCH, PASSES = 32, 3
+BARS: dict[tuple[str, str, str], float] = {
+    ("dino", "jpeg", "avx512vbmi"): 1.15, ("dino", "jpeg", "avx512"): 1.2, ("dino", "jpeg", "avx2"): 1.05,
+    ("dino", "dct", "avx512vbmi"): 1.22, ("dino", "dct", "avx512"): 1.3, ("swav", "jpeg", "avx512vbmi"): 1.08,
+    ("mocov2", "jpeg", "avx512vbmi"): 1.08,
+}  # fmt: skip
+# Uses names that both trees have. The first passes fill caches.
+ONE = f"""
+import json, sys, time
+import torch
+from pass_loader import DataLoader, ShardDataset, recipes
+torch.set_num_threads(1)
+dataset = ShardDataset(sys.argv[1], getattr(recipes, sys.argv[2])())
+loader = DataLoader(dataset, {BATCH}, sampler=list(range(len(dataset))), num_workers=0)
+for _ in range(2):
+    for _ in loader:
+        pass
+began = time.process_time()
+for _ in range({PASSES}):
+    for _ in loader:
+        pass
+print(json.dumps((time.process_time() - began) / {PASSES} / len(dataset)))
+"""
+
+
+def tree_of(commit: str) -> Path:
+    """Return a worktree of a commit, built."""
+    tree = ROOT / "build" / f"base-{commit}"
+    if not tree.exists():
+        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
+        subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
+    if not list((tree / "pass_loader").glob("_C.*.so")):
+        print(f"building {commit}", flush=True)
+        subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, check=True,
+                       env={**os.environ, "PASS_LOADER_CUDA": "0"})  # fmt: skip
+    return tree
+
+
+def _run(tree: Path, *command: str, isa: str = "best") -> str:
+    environment = {**os.environ, "PYTHONPATH": str(tree), "PASS_LOADER_ISA": isa}
+    core = max(os.sched_getaffinity(0))
+    done = subprocess.run(["taskset", "-c", str(core), sys.executable, *command], cwd=tree, env=environment,
+                          stdout=subprocess.PIPE, text=True, check=True)  # fmt: skip
+    return done.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commit")
+    parser.add_argument("--data", action="append", type=Path, default=[], help="tars or folders of JPEGs")
+    parser.add_argument("--pictures", type=int, default=192, help="of the generated data (%(default)s)")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--only", nargs=3, action="append", metavar=("RECIPE", "CODEC", "LEVEL"))
+    given = parser.parse_args()
+    base = tree_of(given.commit)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        data = [str(path.absolute()) for path in given.data or [write_pass(folder / "data", given.pictures)[0]]]
+        for tree in (ROOT, base):
+            pack = folder / tree.name
+            _run(tree, "-m", _cli(tree), "build", *data, "--out", f"{pack}-jpeg")
+            _run(tree, "-m", _cli(tree), "convert", f"{pack}-jpeg", "--codec", "dct", "--out", f"{pack}-dct")
+        for row in [tuple(row) for row in given.only or []] or BARS:
+            recipe, codec, level = row
+            if level not in _C.supported_isas():
+                print(f"{recipe}, {codec}, {level}: this machine lacks the level", flush=True)
+                continue
+            report(given.pairs, (ROOT, base), folder, recipe, codec, level)
+
+
+def _cli(tree: Path) -> str:
+    """The module that is the command line: it moved."""
+    return "pass_loader.cli" if (tree / "pass_loader" / "cli").exists() else "pass_loader.pack.cli"
+
+
+def report(pairs: int, trees: tuple[Path, Path], folder: Path, recipe: str, codec: str, level: str) -> None:
+    """Measure one row, and print it beside its bar."""
+    found: dict[Path, list[float]] = {tree: [] for tree in trees}
+    for number in range(pairs):
+        for tree in trees[:: -1 if number % 2 else 1]:
+            output = _run(tree, "-c", ONE, f"{folder / tree.name}-{codec}", recipe, isa=level)
+            found[tree].append(json.loads(output))
+    ours, base = (statistics.median(found[tree]) for tree in trees)
+    ratio, bar = base / ours, BARS.get((recipe, codec, level))
+    verdict = "" if bar is None else f", bar {bar}: {'met' if ratio >= bar else 'missed'}"
+    times = f"{1e3 * ours:.3f} ms a sample, base {1e3 * base:.3f}"
+    print(f"{recipe}, {codec}, {level}: {times}: {ratio:.3f} times{verdict}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
