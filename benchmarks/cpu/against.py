@@ -1,9 +1,9 @@
 """Ours beside an earlier commit, in one run: python -m benchmarks.cpu.against COMMIT [--data TAR_OR_FOLDER ...]
 
 `make bench BASE=COMMIT` does the same. The commit is checked out in a git worktree below build/ and built there with
-the same compiler. Each tree packs the same pictures itself. Processes take turns, each on one pinned core without threads:
-CPU time a sample of float32 batches, median. Without --data the pictures are generated; the bars, which are against
-c15b22a, were set for photographs.
+the same compiler. Each tree packs the same pictures itself. Processes take turns, each on one pinned core without
+threads: CPU time a sample of float32 batches, median. Without --data the pictures are generated; the bars, which are
+against c15b22a, were set for photographs.
 """
 
 from __future__ import annotations
