@@ -30,6 +30,7 @@ bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
 ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
+spdl_packages := libavdevice59 libavfilter8
 remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffile Brotli xxhash zstd python-snappy cramjam \
   transformers tokenizers safetensors huggingface_hub regex tqdm
 
@@ -231,11 +232,12 @@ $(VENV)/ray/.installed: $(VENV)/.installed
 $(VENV)/.bench: $(VENV)/.built
 	$(bin)/pip install -q "pytest-benchmark>=4"
 	$(bin)/pip install -q --upgrade --target $(VENV)/peers nvidia-dali-cuda130 albumentationsx opencv-python-headless \
-	  simplejpeg matplotlib numba terminaltables fastargs psutil
+	  simplejpeg matplotlib numba terminaltables fastargs psutil turboloader spdl
 	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/peers $(remote_peers)
 	CC="cc -mavx2" $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow-simd pillow-simd
 	@pkg-config --exists opencv4 libturbojpeg || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(ffcv_packages); \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(ffcv_packages) \
+	    $(spdl_packages); \
 	fi
 	@if pkg-config --exists opencv4 libturbojpeg; then \
 	  $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/peers ffcv pytorch-pfn-extras assertpy \

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,12 +27,16 @@ from .torchvision_cpu import torchvision  # noqa: F401  (declares operators)
 # FFCV: numba on Debian's TBB hangs in its clean-up when the process ends.
 os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 
+BLUR_TAPS = 9  # twice the largest sigma of these recipes to each side; more taps cost more, and change little
+
 DIFFERS = {
-    "torchvision v2, uint8 tensors": "blur is a 23-tap Gaussian, resize rounds otherwise",
-    "DALI CPU": "fixed order of colour steps, hue a linear map, contrast around 128, 23-tap blur, own decoder",
+    "torchvision v2, uint8 tensors": f"blur is a {BLUR_TAPS}-tap Gaussian, resize rounds otherwise",
+    "SPDL, torchvision v2": f"FFmpeg's decoder, blur is a {BLUR_TAPS}-tap Gaussian, resize rounds otherwise",
+    "DALI CPU": "fixed order of colour steps, hue a linear map, contrast around 128, a true Gaussian blur, own decoder",
     "albumentations + OpenCV": "resize without antialiasing, OpenCV's HSV",
     "FFCV": "no hue, grayscale, blur or solarize; one decode a view, with fast DCT; fixed order of colour steps; "
     "resize by INTER_AREA; channels last",
+    "TurboLoader": "crops drawn otherwise, own resize",
     "libjpeg-turbo decode alone": "no views: what decoding alone costs by libjpeg-turbo",
 }
 
@@ -42,18 +47,21 @@ def v2_steps(view: ViewSpec, recipe: Recipe, dtype: torch.dtype = torch.float32)
     """torchvision v2's transforms of one view, from a uint8 tensor (3, height, width)."""
     from torchvision.transforms import InterpolationMode, v2
 
-    jitter = v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
     crop = {"scale": view.scale, "ratio": view.ratio, "interpolation": InterpolationMode(view.interpolation)}
-    return [
+    steps = [
         v2.RandomResizedCrop((view.height, view.width), antialias=True, **crop),
         v2.RandomHorizontalFlip(view.flip),
-        v2.RandomApply([jitter], p=view.jitter),
-        v2.RandomGrayscale(view.grayscale),
-        v2.RandomApply([v2.GaussianBlur(23, view.blur_sigma)], p=view.blur),
-        v2.RandomSolarize(view.solarize_threshold, p=view.solarize),
-        v2.ToDtype(dtype, scale=True),
-        v2.Normalize(recipe.mean, recipe.std),
     ]
+    if view.jitter:
+        jitter = v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
+        steps.append(v2.RandomApply([jitter], p=view.jitter))
+    if view.grayscale:
+        steps.append(v2.RandomGrayscale(view.grayscale))
+    if view.blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(BLUR_TAPS, view.blur_sigma)], p=view.blur))
+    if view.solarize:
+        steps.append(v2.RandomSolarize(view.solarize_threshold, p=view.solarize))
+    return [*steps, v2.ToDtype(dtype, scale=True), v2.Normalize(recipe.mean, recipe.std)]
 
 
 def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
@@ -63,6 +71,26 @@ def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
     def sample(one: bytes) -> list[torch.Tensor]:
         picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
+        return [transform(picture) for transform in transforms]
+
+    return lambda: _collated(sample, data, batch_size)
+
+
+def spdl(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """SPDL decodes, by FFmpeg; it has no such views, so that torchvision makes them."""
+    import spdl.io
+    from torchvision.transforms import v2
+
+    transforms = [v2.Compose(v2_steps(view, recipe)) for view in recipe.views]
+    try:
+        rgb = spdl.io.get_video_filter_desc(pix_fmt="rgb24")
+        spdl.io.demux_image(data[0])
+    except RuntimeError as error:  # it brings no FFmpeg
+        raise ImportError(str(error)) from None
+
+    def sample(one: bytes) -> list[torch.Tensor]:
+        frames = spdl.io.decode_packets(spdl.io.demux_image(one), filter_desc=rgb)
+        picture = torch.from_numpy(spdl.io.to_numpy(spdl.io.convert_frames(frames))).permute(2, 0, 1)
         return [transform(picture) for transform in transforms]
 
     return lambda: _collated(sample, data, batch_size)
@@ -116,21 +144,25 @@ def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> A
         interp_type=interpolation[view.interpolation],
         antialias=True,
     )
-    if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
-        x = fn.color_twist(
-            x,
-            brightness=fn.random.uniform(range=view.brightness),
-            contrast=fn.random.uniform(range=view.contrast),
-            saturation=fn.random.uniform(range=view.saturation),
-            hue=fn.random.uniform(range=[360 * turns for turns in view.hue]),
-        )
-    if fn.random.coin_flip(probability=view.grayscale, dtype=types.BOOL):
-        x = fn.hsv(x, saturation=0.0)
-    if fn.random.coin_flip(probability=view.blur, dtype=types.BOOL):
-        x = fn.gaussian_blur(x, window_size=23, sigma=fn.random.uniform(range=view.blur_sigma))
-    if fn.random.coin_flip(probability=view.solarize, dtype=types.BOOL):
-        bright = x >= view.solarize_threshold
-        x = fn.cast(x * (bright == False) + (255 - x) * bright, dtype=types.UINT8)  # noqa: E712
+    if view.jitter:
+        if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
+            x = fn.color_twist(
+                x,
+                brightness=fn.random.uniform(range=view.brightness),
+                contrast=fn.random.uniform(range=view.contrast),
+                saturation=fn.random.uniform(range=view.saturation),
+                hue=fn.random.uniform(range=[360 * turns for turns in view.hue]),
+            )
+    if view.grayscale:
+        if fn.random.coin_flip(probability=view.grayscale, dtype=types.BOOL):
+            x = fn.hsv(x, saturation=0.0)
+    if view.blur:
+        if fn.random.coin_flip(probability=view.blur, dtype=types.BOOL):
+            x = fn.gaussian_blur(x, sigma=fn.random.uniform(range=view.blur_sigma))  # the window follows each sigma
+    if view.solarize:
+        if fn.random.coin_flip(probability=view.solarize, dtype=types.BOOL):
+            bright = x >= view.solarize_threshold
+            x = fn.cast(x * (bright == False) + (255 - x) * bright, dtype=types.UINT8)  # noqa: E712
     mean, std = ([255 * number for number in numbers] for numbers in (recipe.mean, recipe.std))
     mirror = fn.random.coin_flip(probability=view.flip)
     return fn.crop_mirror_normalize(x, mean=mean, std=std, mirror=mirror, output_layout="CHW", **options)
@@ -139,7 +171,7 @@ def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> A
 def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     from nvidia.dali import fn, pipeline_def, types
 
-    @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True)
+    @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True, exec_dynamic=True)
     def pipeline():  # noqa: ANN202
         chunks = [[np.frombuffer(one, np.uint8) for one in chunk] for chunk in _chunks(data, batch_size)]
         jpegs = fn.external_source(source=chunks, cycle=True, dtype=types.UINT8, ndim=1)
@@ -205,6 +237,30 @@ def ffcv(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     return epoch
 
 
+def turboloader(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """Recipes of one view, a random resized crop and a flip, which it fuses with decoding a window of the JPEG."""
+    import turboloader as turbo
+
+    (view,) = recipe.views
+    folder = tempfile.TemporaryDirectory()
+    path = Path(folder.name) / "pictures.tar"
+    with tarfile.open(path, "w") as tar:
+        for number, one in enumerate(data):
+            member = tarfile.TarInfo(f"{number:08d}.jpg")
+            member.size = len(one)
+            tar.addfile(member, io.BytesIO(one))
+    loader = turbo.DataLoader(str(path), batch_size, num_workers=1, image_size=(view.height, view.width),
+                              output_format="pytorch", train_aug=True, hflip_prob=view.flip, antialias=True,
+                              transform=turbo.Normalize(recipe.mean, recipe.std), drop_last=True)  # fmt: skip
+
+    def epoch() -> Iterator[list[torch.Tensor]]:
+        assert folder  # the file lives as long as this function
+        for batch, _ in loader:
+            yield [torch.as_tensor(batch)]
+
+    return epoch
+
+
 def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     import simplejpeg
 
@@ -217,18 +273,28 @@ def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
 PEERS = {
     "torchvision v2, uint8 tensors": torchvision_v2,
+    "SPDL, torchvision v2": spdl,
     "DALI CPU": dali,
     "albumentations + OpenCV": albumentations,
     "FFCV": ffcv,
     "libjpeg-turbo decode alone": decode_alone,
 }
+ONE_VIEW = {  # for recipes of one view without colour steps
+    "torchvision v2, uint8 tensors": torchvision_v2,
+    "SPDL, torchvision v2": spdl,
+    "DALI CPU": dali,
+    "TurboLoader": turboloader,
+    "libjpeg-turbo decode alone": decode_alone,
+}
 NEEDS = {  # without this module the row is skipped
+    "SPDL, torchvision v2": "spdl.io",
     "DALI CPU": "nvidia.dali",
     "albumentations + OpenCV": "albumentations",
     "FFCV": "ffcv",
+    "TurboLoader": "turboloader",
     "libjpeg-turbo decode alone": "simplejpeg",
 }
-SLOW = {"torchvision v2, uint8 tensors", "DALI CPU", "FFCV"}  # fewer rounds
+SLOW = {"torchvision v2, uint8 tensors", "SPDL, torchvision v2", "DALI CPU", "FFCV"}  # fewer rounds
 
 
 def _collated(sample: Callable[[bytes], list[torch.Tensor]], data: list[bytes], size: int) -> Iterator[Any]:
