@@ -1,0 +1,88 @@
+"""SwAV's training step, after the behaviour of facebookresearch/swav 06b1b7c (main_swav.py, src/resnet50.py) and of
+apex's LARC; written anew, no line is copied."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from pass_loader import recipes
+
+from .method import Method, Schedule
+from .networks import ResNet, over_sizes
+
+
+class Swav(Method):
+    """Network, prototypes, and the queue of features that codes are computed with from the second epoch on."""
+
+    recipe = recipes.swav()
+
+    def __init__(self, schedule: Schedule, features: int = 64, prototypes: int = 96, queue: int = 64):
+        super().__init__()
+        backbone = ResNet()
+        head = [nn.Linear(backbone.dim, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, features)]
+        self.network = nn.Sequential(backbone, nn.Sequential(*head))
+        self.prototypes = nn.Linear(features, prototypes, bias=False)
+        self.register_buffer("queue", torch.zeros(2, queue, features))
+        self.steps_per_epoch = schedule.steps_per_epoch
+        self.rates = schedule.cosine(0.6, 0.0006, warm_up_epochs=1)
+        self.optimizer = torch.optim.SGD(self.parameters(), lr=0.6, momentum=0.9)
+        self.decay = 1e-6
+
+    def train_step(self, batch: Any, step: int) -> torch.Tensor:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rates[step]
+        with torch.no_grad():
+            self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
+        embedding = F.normalize(self.network[1](over_sizes(self.network[0], batch)), dim=1)
+        output = self.prototypes(embedding)
+        loss = self._loss(embedding.detach(), output, len(batch[0]), step >= self.steps_per_epoch)
+        self.optimizer.zero_grad()
+        loss.backward()
+        if step < self.steps_per_epoch // 2:  # prototypes do not learn at first
+            self.prototypes.weight.grad = None
+        self._scale_gradients()
+        self.optimizer.step()
+        return loss.detach()
+
+    def _loss(self, embedding: torch.Tensor, output: torch.Tensor, count: int, queued: bool) -> torch.Tensor:
+        """Return the mean cross entropy between each global view's codes and the predictions of all other views."""
+        predictions = (output / 0.1).log_softmax(1).split(count)
+        total = torch.zeros(())
+        for view in range(2):
+            with torch.no_grad():
+                scores = output[view * count : (view + 1) * count].detach()
+                if queued:
+                    if self.queue[view, -1].any():
+                        scores = torch.cat([self.queue[view] @ self.prototypes.weight.t(), scores])
+                    self.queue[view, count:] = self.queue[view, :-count].clone()
+                    self.queue[view, :count] = embedding[view * count : (view + 1) * count]
+                codes = _sinkhorn(scores)[-count:]
+            terms = [(codes * p).sum(1).mean() for other, p in enumerate(predictions) if other != view]
+            total = total - torch.stack(terms).sum() / len(terms)
+        return total / 2
+
+    @torch.no_grad()
+    def _scale_gradients(self) -> None:
+        """LARC: each weight's step is in proportion to its norm; weight decay is a part of the gradient."""
+        for weight in self.parameters():
+            if weight.grad is None:
+                continue
+            norm, slope = weight.norm(), weight.grad.norm()
+            if norm > 0 and slope > 0:
+                rate = 0.001 * norm / (slope + norm * self.decay + 1e-8)
+                weight.grad.add_(weight, alpha=self.decay).mul_(rate)
+
+
+def _sinkhorn(scores: torch.Tensor) -> torch.Tensor:
+    """Return codes (N, prototypes), rows of sum 1, that use all prototypes alike: three rounds of Sinkhorn-Knopp."""
+    codes = torch.exp(scores / 0.05).t()
+    codes /= codes.sum()
+    prototypes, samples = codes.shape
+    for _ in range(3):
+        codes /= codes.sum(1, keepdim=True) * prototypes
+        codes /= codes.sum(0, keepdim=True) * samples
+    return (codes * samples).t()
