@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pass_loader import _C, Recipe, recipes, render_plan
+from pass_loader import _C, Recipe, ViewSpec, recipes, render_plan
 
 WITH_HEATMAPS = recipes.mae_thorax(size=40, scale=(0.1, 1.0), heatmaps=True)
 SMALL = recipes.dino(local_crops=2, global_size=32, local_size=16)
@@ -32,11 +32,13 @@ def hostile() -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
 def small(recipe: Recipe) -> Recipe:
     """The recipe with views of 32 and 16, which are fast."""
     first = recipe.views[0].height
-    views = [
-        dataclasses.replace(view, size=32 if view.height >= first else 16, blur_kernel=0, resize_short=None)
-        for view in recipe.views
-    ]
-    return dataclasses.replace(recipe, views=tuple(views))
+
+    def shrunk(view: ViewSpec) -> ViewSpec:
+        others = tuple((shrunk(spec), share) for spec, share in view.alternatives)
+        size = 32 if view.height >= first else 16
+        return dataclasses.replace(view, size=size, blur_kernel=0, resize_short=None, alternatives=others)
+
+    return dataclasses.replace(recipe, views=tuple(map(shrunk, recipe.views)))
 
 
 def rendered(recipe: Recipe, pixels: np.ndarray, record: int = 0) -> np.ndarray:
