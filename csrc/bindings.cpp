@@ -54,14 +54,14 @@ py::array plan_views_of(const Array<ViewSpec>& recipe, uint64_t seed, uint32_t e
            "record %lld, draw %u: want record in [0, 2^40), draw in [0, %u)", static_cast<long long>(record), draw,
            kMaxDraws);
   const SampleKey key{seed, epoch, record, draw};
-  std::vector<ViewPlan> plans(specs.size());
+  std::vector<ViewPlan> plans(view_count(specs));
   std::memset(static_cast<void*>(plans.data()), 0, plans.size() * sizeof(ViewPlan));
   plan_views(specs, key, height, width, plans);
   std::vector<StepPlan> steps(further.count());
-  py::array found(plan_dtype(further.count()), static_cast<py::ssize_t>(specs.size()));
+  py::array found(plan_dtype(further.count()), static_cast<py::ssize_t>(plans.size()));
   const PlanRows rows{static_cast<uint8_t*>(found.mutable_data()), further.count()};
-  for (size_t view = 0; view < specs.size(); ++view) {
-    if (!steps.empty()) further.plan(view, key, specs[view], steps);
+  for (size_t view = 0; view < plans.size(); ++view) {
+    if (!steps.empty()) further.plan(specs, view, key, height, width, steps);
     rows.write(view, plans[view], steps);
   }
   return found;
@@ -88,6 +88,24 @@ py::tuple draw_companions(uint64_t seed, const Array<int64_t>& records, const Ar
     which.mutable_data()[i] = drawn.companion;
   }
   return py::make_tuple(chosen, which);
+}
+
+// Returns (N, views) int32: which of each view's alternatives decides it, counted from 1; 0: its own row.
+py::array_t<int32_t> drawn_alternatives(const Array<ViewSpec>& recipe, uint64_t seed, const Array<int64_t>& records,
+                                        const Array<uint32_t>& draws, const Array<uint32_t>& epochs) {
+  const std::vector<ViewSpec> specs = recipe_of(recipe);
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const size_t views = view_count(specs);
+  py::array_t<int32_t> found({static_cast<py::ssize_t>(keys.size()), static_cast<py::ssize_t>(views)});
+  int32_t* out = found.mutable_data();
+  for (const SampleKey& key : keys)
+    for (size_t view = 0; view < views; ++view) {
+      const size_t row = drawn_row(specs, view, key);
+      size_t first = row;
+      while (first > views && specs[first - 1].instead_of == specs[row].instead_of) --first;
+      *out++ = row < views ? 0 : static_cast<int32_t>(row - first) + 1;
+    }
+  return found;
 }
 
 // A copy of plans, because the caller's may change without the GIL.
@@ -128,7 +146,7 @@ py::list render_plan(const Array<Sample>& pixels, const py::array& plans) {
   const Plans rows(plans);
   for (size_t i = 0; i < rows.views.size(); ++i) {
     check_plan(rows.views[i], height, width);
-    check_steps(rows.steps_of(i), rows.views[i], channels);
+    check_steps(rows.steps_of(i), rows.views[i], height, width, channels);
     if (deep) check_deep(rows.views[i], rows.steps_of(i));
   }
   Scratch<uint8_t> memory;
@@ -159,14 +177,15 @@ void bind_plans(py::module_& m) {
                        saturation_max, hue_min, hue_max, grayscale_probability, blur_probability, blur_sigma_min,
                        blur_sigma_max, solarize_probability, solarize_threshold, interpolation, blur_kernel,
                        resize_order, place, padding, pad_if_needed, resize_short, via_height, via_width, box_of,
-                       resize_height, resize_width, pad_left, pad_top, pad_right, pad_bottom);
+                       resize_height, resize_width, pad_left, pad_top, pad_right, pad_bottom, instead_of, decided_with,
+                       instead_below);
   PYBIND11_NUMPY_DTYPE(ViewPlan, crop_x, crop_y, crop_width, crop_height, resize_height, resize_width, offset_x,
                        offset_y, out_height, out_width, via_height, via_width, brightness, contrast, saturation, hue,
                        blur_sigma, solarize_threshold, jitter_order, interpolation, blur_kernel, resize_order, flip,
                        grayscale, padding);
   PYBIND11_NUMPY_DTYPE(StepSpec, view, group, option, count, group_probability, option_below, probability, values, taps,
-                       op, kind, whole, sign, resample, fill);
-  PYBIND11_NUMPY_DTYPE(StepPlan, matrix, factor, level, op, resample, fill);
+                       op, kind, whole, sign, resample, fill, before);
+  PYBIND11_NUMPY_DTYPE(StepPlan, matrix, factor, level, op, resample, fill, before);
   m.attr("view_spec_dtype") = py::dtype::of<ViewSpec>();
   m.attr("step_spec_dtype") = py::dtype::of<StepSpec>();
   m.attr("step_plan_dtype") = py::dtype::of<StepPlan>();
@@ -181,6 +200,7 @@ void bind_plans(py::module_& m) {
       "recipe"_a, "steps"_a = py::none());
   m.def("plan_views", &plan_views_of, "recipe"_a, py::kw_only(), "seed"_a, "epoch"_a, "record"_a, "draw"_a = 0,
         "height"_a, "width"_a, "steps"_a = py::none());
+  m.def("drawn_alternatives", &drawn_alternatives, "recipe"_a, "seed"_a, "records"_a, "draws"_a, "epochs"_a);
   m.def("draw_companions", &draw_companions, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "companions"_a, "views"_a,
         "probability"_a);
   m.def("render_plan", &render_plan<uint8_t>, "pixels"_a.noconvert(), "plans"_a);

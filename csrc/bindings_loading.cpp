@@ -54,7 +54,8 @@ cpu::Element element_of(const std::string& name) {
   fail(Fault::argument, "element %s: want float32, float16, bfloat16 or uint8", name.c_str());
 }
 
-// Returns one normalization for each source. table, half: (sources, channels, 256); mean, std: (sources, channels).
+// Returns one normalization for each source, or each view of each source. table, half: (sources, channels, 256); mean,
+// std: (sources, channels).
 std::vector<cpu::Normalization> normalizations_of(const Array<float>& table, const Array<uint16_t>& half,
                                                   const Array<float>& mean, const Array<float>& std,
                                                   cpu::Element element, bool channels_last) {
@@ -85,7 +86,8 @@ struct PyEngine {
   PyEngine(py::object reader_, const Array<ViewSpec>& recipe, uint64_t seed, const Array<float>& table,
            const Array<uint16_t>& half, const Array<float>& mean, const Array<float>& std, int threads,
            const std::string& element, bool channels_last, const std::vector<int>& cpus, py::object heatmaps_,
-           int64_t max_pixels, int max_scans, const py::object& steps, size_t read_ahead, size_t read_ahead_bytes)
+           int64_t max_pixels, int max_scans, const py::object& steps, size_t read_ahead, size_t read_ahead_bytes,
+           bool one_a_view)
       : reader(std::move(reader_)), heatmaps(std::move(heatmaps_)) {
     const auto second = heatmaps.is_none() ? nullptr : heatmaps.cast<PyShardReader&>().reader;
     Setup setup{reader.cast<PyShardReader&>().reader,
@@ -93,10 +95,14 @@ struct PyEngine {
                 steps_of(steps, recipe_of(recipe)),
                 seed,
                 normalizations_of(table, half, mean, std, element_of(element), channels_last),
+                one_a_view,
                 second,
                 limits_of(max_pixels, max_scans),
                 read_ahead,
                 read_ahead_bytes};
+    PL_CHECK(!one_a_view || setup.normalizations.size() % setup.views() == 0, Fault::argument,
+             "%zu normalisations, want one for each of the %zu views of every source", setup.normalizations.size(),
+             setup.views());
     PL_CHECK(setup.form().channels == 3 || !setup.steps.has_colour(), Fault::argument,
              "a further step fills with a colour, and views have one channel");
     PL_CHECK(second == nullptr || setup.steps.count() == 0, Fault::argument,
@@ -228,7 +234,7 @@ void add_heatmaps(RenderRequest& request, const Setup& setup, const py::object& 
   if (heatmaps.empty()) return;
   const auto given = records.cast<Array<int64_t>>();
   const std::span<const int64_t> of = column(given);
-  PL_CHECK(setup.heatmaps != nullptr && of.size() == request.samples.size() && heatmaps.size() == setup.recipe.size(),
+  PL_CHECK(setup.heatmaps != nullptr && of.size() == request.samples.size() && heatmaps.size() == setup.views(),
            Fault::argument, "want an engine with heatmaps, one record of theirs a record and one output a view");
   for (size_t v = 0; v < heatmaps.size(); ++v) {
     const ViewSpec& spec = setup.recipe[v];
@@ -253,8 +259,8 @@ void add_companions(RenderRequest& request, const Setup& setup, const py::object
            Fault::argument, "want one companion and its view a record");
   for (size_t i = 0; i < request.samples.size(); ++i) {
     const int32_t view = into.data()[i];
-    PL_CHECK(view >= -1 && view < static_cast<int64_t>(setup.recipe.size()), Fault::argument,
-             "a companion's view is %d, want one of the recipe's %zu, or -1", view, setup.recipe.size());
+    PL_CHECK(view >= -1 && view < static_cast<int64_t>(setup.views()), Fault::argument,
+             "a companion's view is %d, want one of the recipe's %zu, or -1", view, setup.views());
     request.companions.push_back({from.data()[i], view});
   }
 }
@@ -265,8 +271,7 @@ void add_sources(RenderRequest& request, const Setup& setup, const py::object& s
   PL_CHECK(of.size() == request.samples.size(), Fault::argument, "want one source a record");
   request.sources.assign(of.begin(), of.end());
   for (uint16_t source : request.sources)
-    PL_CHECK(source < setup.normalizations.size(), Fault::argument, "source %d: there are %zu", source,
-             setup.normalizations.size());
+    PL_CHECK(source < setup.sources(), Fault::argument, "source %d: there are %zu", source, setup.sources());
 }
 
 std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& records, const Array<uint32_t>& draws,
@@ -279,7 +284,7 @@ std::unique_ptr<PyBatch> submit(const py::object& self, const Array<int64_t>& re
   RenderRequest request{};
   request.samples = keys_of(setup.seed, records, draws, epochs);
   const size_t n = request.samples.size();
-  PL_CHECK(views.size() == setup.recipe.size(), Fault::argument, "want one output a view");
+  PL_CHECK(views.size() == setup.views(), Fault::argument, "want one output a view");
   for (size_t v = 0; v < views.size(); ++v) request.views.push_back(output_of(views[v], setup, v, n));
   if (!plans.is_none()) {
     auto rows = plans.cast<py::array>();
@@ -313,7 +318,7 @@ std::unique_ptr<PyBatch> decode(const py::object& self, const Array<int64_t>& re
   DecodeRequest request{};
   request.samples = keys_of(setup.seed, records, draws, epochs);
   const auto rows = static_cast<py::ssize_t>(request.samples.size());
-  const auto views = static_cast<py::ssize_t>(setup.recipe.size());
+  const auto views = static_cast<py::ssize_t>(setup.views());
   PL_CHECK(arena.ndim() == 1 && pictures.ndim() == 2 && pictures.shape(0) == rows && pictures.shape(1) == 5 &&
                plans.ndim() == 2 && plans.shape(0) == rows && plans.shape(1) == views,
            Fault::argument, "want an arena of bytes, pictures of shape (records, 5), plans of shape (records, views)");
@@ -382,11 +387,11 @@ void bind_loading(py::module_& m) {
   py::class_<PyEngine>(m, "Engine")
       .def(py::init<py::object, const Array<ViewSpec>&, uint64_t, const Array<float>&, const Array<uint16_t>&,
                     const Array<float>&, const Array<float>&, int, const std::string&, bool, const std::vector<int>&,
-                    py::object, int64_t, int, const py::object&, size_t, size_t>(),
+                    py::object, int64_t, int, const py::object&, size_t, size_t, bool>(),
            "reader"_a, "recipe"_a, "seed"_a, "table"_a, "half"_a, "mean"_a, "std"_a, "threads"_a,
            "element"_a = "float32", "channels_last"_a = false, "cpus"_a = std::vector<int>{}, "heatmaps"_a = py::none(),
            "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "steps"_a = py::none(), "read_ahead"_a = 0,
-           "read_ahead_bytes"_a = 0)
+           "read_ahead_bytes"_a = 0, "one_a_view"_a = false)
       .def("announce", &announce, "records"_a.noconvert(), "others"_a = py::none())
       .def("read_ahead_counts", &PyEngine::read_ahead_counts)
       .def("submit", &submit, "records"_a, "draws"_a, "epochs"_a, "views"_a, "plans"_a = py::none(),

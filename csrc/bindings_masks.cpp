@@ -47,6 +47,30 @@ py::array_t<bool> block_masks(uint64_t seed, const Array<int64_t>& records, cons
   return out;
 }
 
+py::array_t<bool> rolled_blocks(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
+                                const Array<uint32_t>& epochs, uint32_t view, std::pair<int32_t, int32_t> grid,
+                                const Array<int64_t>& counts, double aspect_min, bool roll) {
+  const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
+  const auto n = static_cast<py::ssize_t>(keys.size());
+  RolledBlock block{{grid.first, grid.second}, 0, aspect_min, roll};
+  check_grid("the grid", block.grid, kMaxGridSide, kMaxGridSide);
+  PL_CHECK(view < 256, Fault::argument, "view %u, want [0, 256)", view);
+  PL_CHECK(aspect_min >= 1e-3 && aspect_min <= 1.0, Fault::argument, "aspect %g, want [0.001, 1]", aspect_min);
+  PL_CHECK(counts.ndim() == 1 && counts.size() == n, Fault::argument, "want one count a record");
+  const std::vector<int64_t> wanted(counts.data(), counts.data() + n);
+  for (int64_t count : wanted)
+    PL_CHECK(count >= 0 && count <= block.grid.cells(), Fault::argument, "a block of %lld cells, want [0, %d]",
+             static_cast<long long>(count), block.grid.cells());
+  py::array_t<bool> out({n, py::ssize_t{grid.first}, py::ssize_t{grid.second}});
+  auto* cells = reinterpret_cast<uint8_t*>(out.mutable_data());
+  WithoutGil without_gil;
+  for (py::ssize_t i = 0; i < n; ++i, cells += block.grid.cells()) {
+    block.cells = static_cast<int32_t>(wanted[i]);
+    draw_rolled_block(block, keys[i], view, cells);
+  }
+  return out;
+}
+
 py::array_t<double> mask_uniforms(uint64_t seed, const Array<int64_t>& records, const Array<uint32_t>& draws,
                                   const Array<uint32_t>& epochs, uint32_t view) {
   const std::vector<SampleKey> keys = keys_of(seed, records, draws, epochs);
@@ -126,6 +150,8 @@ py::array_t<double> batch_uniforms(uint64_t seed, uint32_t epoch, int64_t step, 
 void bind_masks(py::module_& m) {
   m.def("block_masks", &block_masks, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "view"_a, "grid"_a, "targets"_a,
         "min_area"_a, "max_area"_a, "aspect_min"_a, "exact"_a);
+  m.def("rolled_blocks", &rolled_blocks, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "view"_a, "grid"_a, "counts"_a,
+        "aspect_min"_a, "roll"_a);
   m.def("mask_uniforms", &mask_uniforms, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "view"_a);
   m.def("orders", &orders, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "view"_a, "count"_a);
   m.def("multi_block", &multi_block, "seed"_a, "records"_a, "draws"_a, "epochs"_a, "grid"_a, "predictor"_a, "encoder"_a,

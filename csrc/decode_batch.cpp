@@ -37,7 +37,7 @@ void DecodeBatch::make(int64_t slot, size_t worker) {
 }
 
 void DecodeBatch::clear(int64_t slot) {
-  const size_t views = setup_.recipe.size();
+  const size_t views = setup_.views();
   request_.pictures[slot] = {};
   if (request_.files != nullptr) request_.files[slot] = 0;
   std::fill_n(request_.plans + slot * views, views, ViewPlan{});
@@ -68,7 +68,7 @@ int64_t DecodeBatch::decode_sample(int64_t slot, WorkingMemory& memory, StageClo
     copy_planes(planes, picture, request_.arena);
   }
   clock.charge(Stage::decode);
-  const size_t views = setup_.recipe.size();
+  const size_t views = setup_.views();
   plan_views(setup_.recipe, key, header.height, header.width, {request_.plans + slot * views, views});
   clock.charge(Stage::plan);
   return int64_t{header.height} * header.width;

@@ -26,10 +26,17 @@ struct Setup {
   std::vector<ViewSpec> recipe;
   StepRecipe steps;  // of the recipe
   uint64_t seed;
-  std::vector<cpu::Normalization> normalizations;       // one a source of records, at least one, all of one form
-  std::shared_ptr<const ShardReader> heatmaps;          // null: no batch has heatmaps
-  Limits limits;                                        // of every picture
+  std::vector<cpu::Normalization> normalizations;  // one a source of records and view, or one a source; of one form
+  bool one_a_view = false;                         // the views of a source have normalizations of their own
+  std::shared_ptr<const ShardReader> heatmaps;     // null: no batch has heatmaps
+  Limits limits;                                   // of every picture
   size_t read_ahead_records = 0, read_ahead_bytes = 0;  // see ReadAhead; 0: nothing is read ahead
+
+  size_t views() const { return view_count(recipe); }
+  size_t sources() const { return normalizations.size() / (one_a_view ? views() : 1); }
+  const cpu::Normalization& normalization(size_t source, size_t view) const {
+    return normalizations[one_a_view ? source * views() + view : source];
+  }
 
   // If it has one channel, pictures become gray when they are decoded.
   const cpu::OutputForm& form() const { return normalizations.front().form; }

@@ -15,6 +15,7 @@ enum MaskSlot : uint32_t {
   kOrder = 0x2000000,     // four numbers in each slot
   kMultiBlockTry = 0x3000000,
   kMaskUniforms = 0x4000000,
+  kRolledBlock = 0x5000000,  // aspect, place; then shifts
 };
 
 constexpr int kTries = 10;       // of a block
@@ -104,6 +105,30 @@ void draw_block_mask(const BlockMask& mask, const SampleKey& key, uint32_t view,
   }
   const int32_t missing = std::min(static_cast<int32_t>(mask.target), mask.grid.cells()) - count;
   if (mask.exact && missing > 0) fill_up(missing, mask.grid.cells(), draws, cells);
+}
+
+void draw_rolled_block(const RolledBlock& block, const SampleKey& key, uint32_t view, uint8_t* cells) {
+  const Grid& grid = block.grid;
+  std::fill_n(cells, grid.cells(), uint8_t{0});
+  if (block.cells == 0) return;
+  const Draws draws = draws_of(key, view);
+  const Words shape = draws.words(kRolledBlock), shift = draws.words(kRolledBlock + 1);
+  const double count = block.cells, rows = grid.height, columns = grid.width;
+  const double limit = portable_log(block.aspect_min);
+  const double least = portable_log(count / (columns * columns)), most = portable_log(rows * rows / (count + 1e-5));
+  const double low = std::min(std::max(limit, least), most), high = std::min(std::max(-limit, least), most);
+  const double aspect = portable_exp(uniform(unit(shape[0], shape[1]), low, high));
+  auto side = [](double length, int32_t longest) { return std::min(static_cast<int32_t>(std::ceil(length)), longest); };
+  int32_t height = side(std::sqrt(count * aspect), grid.height), width = side(std::sqrt(count / aspect), grid.width);
+  while (int64_t{height} * width < block.cells) ++(width < grid.width ? width : height);  // rounding alone
+  int32_t top = static_cast<int32_t>(below(shape[2], static_cast<uint32_t>(grid.height - height) + 1));
+  int32_t left = static_cast<int32_t>(below(shape[3], static_cast<uint32_t>(grid.width - width) + 1));
+  if (block.roll) {
+    top += static_cast<int32_t>(below(shift[0], static_cast<uint32_t>(grid.height)));
+    left += static_cast<int32_t>(below(shift[1], static_cast<uint32_t>(grid.width)));
+  }
+  for (int32_t i = 0; i < block.cells; ++i)
+    cells[(top + i / width) % grid.height * grid.width + (left + i % width) % grid.width] = 1;
 }
 
 std::array<double, 2> draw_mask_uniforms(const SampleKey& key, uint32_t view) {

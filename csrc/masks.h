@@ -28,6 +28,18 @@ struct BlockMask {
 // cells: grid.cells() bytes, 1 if masked. view: the view's index in the recipe.
 void draw_block_mask(const BlockMask& mask, const SampleKey& key, uint32_t view, uint8_t* cells);
 
+// The block of CAPI (data.py) and Franca (franca/data/masking.py): a rectangle of a random aspect that holds at least
+// `cells` cells, of which the first in raster order are taken, then rolled around the grid's edges.
+struct RolledBlock {
+  Grid grid;
+  int32_t cells;      // [0, grid.cells()]
+  double aspect_min;  // log-uniform between this and its reciprocal, as far as the block then fits
+  bool roll;
+};
+
+// cells: grid.cells() bytes, 1 if in the block.
+void draw_rolled_block(const RolledBlock& block, const SampleKey& key, uint32_t view, uint8_t* cells);
+
 // Returns two numbers in [0, 1) for a sample's view, for decisions before its mask is drawn.
 std::array<double, 2> draw_mask_uniforms(const SampleKey& key, uint32_t view);
 

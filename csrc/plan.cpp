@@ -27,6 +27,7 @@ enum Slot : uint32_t {
   kCompanion = 25,  // of the whole sample, with view 0: if there is one (two words), in which view, and which
   kWindow = 26,     // where a window lies: row, column
   kFilter = 27,
+  kRow = 28,  // which of a view's rows decides it
 };
 
 struct Box {
@@ -202,14 +203,31 @@ bool vertical_first(uint8_t resize_order, int32_t height, int32_t width, int32_t
   return height - resize_height > 2 * (int64_t{width} - resize_width);
 }
 
+size_t view_count(std::span<const ViewSpec> recipe) {
+  size_t views = recipe.size();
+  while (views > 0 && recipe[views - 1].instead_of > 0) --views;
+  return views;
+}
+
+size_t drawn_row(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key) {
+  const size_t views = view_count(recipe);
+  if (views == recipe.size()) return view;
+  const int32_t with = recipe[view].decided_with;
+  const double chance =
+      draws_of(key, with > 0 ? static_cast<uint32_t>(with - 1) : static_cast<uint32_t>(view)).first(kRow);
+  for (size_t row = views; row < recipe.size(); ++row)
+    if (recipe[row].instead_of == static_cast<int32_t>(view) + 1 && chance < recipe[row].instead_below) return row;
+  return view;
+}
+
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans) {
-  for (size_t view = 0; view < recipe.size(); ++view) plan_view(recipe, view, key, height, width, plans);
+  for (size_t view = 0; view < plans.size(); ++view) plan_view(recipe, view, key, height, width, plans);
 }
 
 void plan_view(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height, int32_t width,
                std::span<ViewPlan> plans) {
-  const ViewSpec& spec = recipe[view];
+  const ViewSpec& spec = recipe[drawn_row(recipe, view, key)];
   const ViewPlan* box_of = spec.box_of < 0 ? nullptr : &plans[spec.box_of];
   plans[view] = drawn_view(spec, draws_of(key, static_cast<uint32_t>(view)), height, width, box_of);
 }

@@ -34,7 +34,7 @@ struct ViewPlan {
 };
 static_assert(std::is_trivially_copyable_v<ViewPlan> && sizeof(ViewPlan) == 80);
 
-// One decided step that follows those of the ViewPlan. It keeps the view's size.
+// One decided step that follows those of the ViewPlan, or precedes them. It keeps the size of what it works on.
 struct StepPlan {
   double matrix[8];  // affine: the first six, output pixel -> place in the view, as PIL's Image.transform;
                      // perspective: all eight; erase: left, top, width and height of the rectangle, then a value a
@@ -45,19 +45,28 @@ struct StepPlan {
   StepOp op;         // one that a plan may hold; none: the program is over
   uint8_t resample;  // affine, perspective: PIL's Resampling value, 0 nearest, 2 bilinear, 3 bicubic
   uint8_t fill[3];   // affine, perspective: the colour of what lies outside
-  uint8_t unused[5];
+  bool before;       // it works on the whole picture, before the crop; such steps come first
+  uint8_t unused[4];
 };
 static_assert(std::is_trivially_copyable_v<StepPlan> && sizeof(StepPlan) == 80);
 
 constexpr int kMaxViews = 256;
+constexpr int kMaxAlternatives = 4096;     // of all views
 constexpr int32_t kMaxOutPx = 16384;       // height or width of a view
 constexpr int32_t kMaxResizePx = 1 << 30;  // height or width of a resize: of a thin picture, only a window is used
 
 // Throws Error(argument), which names the view and the field.
 void check_recipe(std::span<const ViewSpec> recipe);
 
+// Returns the number of views: of the rows that are no alternatives. recipe has been checked.
+size_t view_count(std::span<const ViewSpec> recipe);
+
+// Returns the row that decides a view of this sample: its own, or one of its alternatives.
+size_t drawn_row(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key);
+
 // A pure function: the plans are the same on any thread and machine. recipe has been checked, height and width are at
-// least 1, and plans.size() == recipe.size(). Throws Error(record) if a window of a view does not fit into the picture.
+// least 1, and plans.size() == view_count(recipe). Throws Error(record) if a window of a view does not fit into the
+// picture.
 void plan_views(std::span<const ViewSpec> recipe, const SampleKey& key, int32_t height, int32_t width,
                 std::span<ViewPlan> plans);
 
@@ -77,8 +86,10 @@ class StepRecipe {
   bool has_colour() const;                 // a step fills with what is no gray
   bool erases() const;                     // a step runs after normalisation
 
-  // Fills the `count` plans of one view, of the size that its spec gives.
-  void plan(size_t view, const SampleKey& key, const ViewSpec& spec, std::span<StepPlan> steps) const;
+  // Fills the `count` plans of one view of a picture of this size. recipe is the one that this was made for. Throws
+  // Error(record) if a step before the crop runs on a picture that is too large for it.
+  void plan(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height, int32_t width,
+            std::span<StepPlan> steps) const;
 
  private:
   std::span<const StepSpec> rows_of(size_t view) const;
@@ -98,8 +109,8 @@ struct PlanRows {
   void clear(size_t row, size_t count) const;
 };
 
-// Throws Error(argument) if steps cannot be executed on a view of this plan and so many channels.
-void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int channels);
+// Throws Error(argument) if steps cannot be executed on a view of this plan of a picture of this size.
+void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int32_t height, int32_t width, int channels);
 
 // Which view of a sample takes its pixels from a companion, and from which one.
 struct CompanionDraw {

@@ -85,6 +85,36 @@ void check_geometry(std::span<const ViewSpec> recipe, size_t i) {
            "recipe, view %zu: box_of shares a crop box, and with resize_short or a window there is none", i);
 }
 
+// Checks what a row says of alternatives.
+void check_alternative(std::span<const ViewSpec> recipe, size_t views, size_t i) {
+  const ViewSpec& v = recipe[i];
+  auto alternatives = [&](size_t view) {
+    return std::count_if(recipe.begin() + views, recipe.end(),
+                         [&](const ViewSpec& row) { return row.instead_of == static_cast<int32_t>(view) + 1; });
+  };
+  if (i < views) {
+    const auto count = alternatives(i);
+    PL_CHECK(v.instead_below == 0.0 && v.decided_with >= 0 && v.decided_with <= static_cast<int64_t>(i) &&
+                 (v.decided_with == 0 || (count > 0 && alternatives(static_cast<size_t>(v.decided_with) - 1) == count)),
+             Fault::argument,
+             "recipe, view %zu: decided_with wants an earlier view with as many alternatives, %lld or more", i,
+             static_cast<long long>(std::max<int64_t>(count, 1)));
+    PL_CHECK(v.box_of < 0 || (count == 0 && alternatives(static_cast<size_t>(v.box_of)) == 0), Fault::argument,
+             "recipe, view %zu: box_of shares a crop box, and neither view may have alternatives", i);
+    return;
+  }
+  const bool in_order = v.instead_of >= 1 && static_cast<size_t>(v.instead_of) <= views && v.decided_with == 0 &&
+                        (i == views || v.instead_of >= recipe[i - 1].instead_of);
+  const bool first = i == views || v.instead_of != recipe[i - 1].instead_of;
+  PL_CHECK(in_order && v.instead_below <= 1.0 && v.instead_below >= (first ? 0.0 : recipe[i - 1].instead_below),
+           Fault::argument, "recipe, row %zu: an alternative of view %d, taken below %g, does not follow", i,
+           v.instead_of - 1, v.instead_below);
+  const ViewSpec& own = recipe[static_cast<size_t>(v.instead_of) - 1];
+  PL_CHECK(v.out_height == own.out_height && v.out_width == own.out_width && v.box_of < 0, Fault::argument,
+           "recipe, view %d: an alternative is %d x %d, the view %d x %d; both want one size, and no box_of",
+           v.instead_of - 1, v.out_height, v.out_width, own.out_height, own.out_width);
+}
+
 void check_resize_order(uint8_t order) {
   PL_CHECK(order <= 1, Fault::argument, "resize_order is %d, want 0 (Pillow 13) or 1 (Pillow 12)", order);
 }
@@ -126,8 +156,10 @@ void check_jitter_plan(const ViewPlan& plan) {
 }  // namespace
 
 void check_recipe(std::span<const ViewSpec> recipe) {
-  PL_CHECK(!recipe.empty() && recipe.size() <= kMaxViews, Fault::argument, "recipe has %zu views, want 1 to %d",
-           recipe.size(), kMaxViews);
+  const size_t views = view_count(recipe);
+  PL_CHECK(views >= 1 && views <= kMaxViews && recipe.size() - views <= kMaxAlternatives, Fault::argument,
+           "recipe has %zu views and %zu alternatives, want 1 to %d and at most %d", views, recipe.size() - views,
+           kMaxViews, kMaxAlternatives);
   for (size_t i = 0; i < recipe.size(); ++i) {
     const ViewSpec& v = recipe[i];
     PL_CHECK(v.out_height >= 1 && v.out_width >= 1 && v.out_height <= kMaxOutPx && v.out_width <= kMaxOutPx,
@@ -149,6 +181,7 @@ void check_recipe(std::span<const ViewSpec> recipe) {
              "recipe, view %zu: solarize threshold is %d, want [0, 256]", i, v.solarize_threshold);
     if (v.interpolation != kAnyResample) check_interpolation(v.interpolation);
     if (v.blur_probability > 0.0) check_blur_kernel(v.blur_kernel, v.out_height, v.out_width);
+    check_alternative(recipe, views, i);
     check_geometry(recipe, i);
     check_resize_order(v.resize_order);
   }

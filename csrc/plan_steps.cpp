@@ -10,10 +10,11 @@
 namespace pass_loader {
 namespace {
 
-// A decision's place in the counter, see plan.cpp. Each group has kGroupSlots from kFirstGroup on: its own, then those
-// of the steps of the chosen option, kStepSlots each.
+// A decision's place in the counter, see plan.cpp. Each group has kGroupSlots from kFirstGroup on, or of steps before
+// the crop from kFirstBefore on: its own, then those of the steps of the chosen option, kStepSlots each.
 enum Slot : uint32_t {
   kFirstGroup = 32,
+  kFirstBefore = 1 << 21,
   kGroupSlots = 256,
   kGroup = 0,  // whether it runs, which option
   kFirstStep = 4,
@@ -38,6 +39,11 @@ constexpr bool specs_hold(StepOp op) {
 constexpr bool resamples(StepOp op) { return op == StepOp::affine || op == StepOp::perspective; }
 constexpr bool moves(StepOp op) {
   return (op >= StepOp::shear_x && op <= StepOp::random_affine) || op == StepOp::random_perspective;
+}
+
+// The whole picture's sides are not known to a recipe.
+constexpr bool may_stand_before(StepOp op) {
+  return op != StepOp::erase && op != StepOp::kernel_blur && op != StepOp::quarter_turn;
 }
 
 double unit_at(const Words& words, int pair) { return unit(words[2 * pair], words[2 * pair + 1]); }
@@ -216,6 +222,7 @@ StepPlan decided(const StepSpec& spec, const Draws& draws, uint32_t slot, int32_
   StepPlan step;
   std::memset(static_cast<void*>(&step), 0, sizeof step);
   step.op = spec.op;
+  step.before = spec.before;
   if (moves(spec.op)) {
     step.resample = spec.resample == kAnyResample ? (runs[3] >> 31 != 0 ? 3 : 2) : spec.resample;
     std::copy(std::begin(spec.fill), std::end(spec.fill), step.fill);
@@ -411,6 +418,10 @@ void check_row(const StepSpec& s, const ViewSpec& view) {
   PL_CHECK(s.resample == 0 || s.resample == 2 || s.resample == 3 || s.resample == kAnyResample, Fault::argument,
            "recipe, view %d, group %d of its further steps: resample is %d, want 0, 2, 3 or 255", s.view, s.group,
            s.resample);
+  PL_CHECK(!s.before || may_stand_before(s.op), Fault::argument,
+           "recipe, view %d, group %d of its steps before the crop: op %d cannot stand there: erase, kernel_blur and "
+           "quarter_turn are of the view",
+           s.view, s.group, static_cast<int>(s.op));
   check_kind(s);
   check_values(s);
   if (s.op == StepOp::kernel_blur) check_taps(s.taps, view.out_height, view.out_width, "recipe");
@@ -433,11 +444,14 @@ StepRecipe::StepRecipe(std::span<const StepSpec> rows, std::span<const ViewSpec>
     PL_CHECK(s.view >= 0 && s.view < views && s.group >= 0 && s.group < kMaxGroups && s.option >= 0, Fault::argument,
              "further steps: row %zu is of view %d, group %d, option %d", i, s.view, s.group, s.option);
     check_row(s, recipe[static_cast<size_t>(s.view)]);
-    const bool new_view = before == nullptr || s.view != before->view, new_group = new_view || s.group != before->group;
+    const bool new_view = before == nullptr || s.view != before->view;
+    const bool new_place = new_view || s.before != before->before;  // before the crop, then after it
+    const bool new_group = new_place || s.group != before->group;
     const bool new_option = new_group || s.option != before->option;
     const double from = new_group ? 0.0 : before->option_below;
-    const bool in_order = (new_view ? (before == nullptr || s.view > before->view) && s.group == 0
-                                    : s.group == before->group || s.group == before->group + 1) &&
+    const bool in_order = (new_place ? (before == nullptr || s.view > before->view || !s.before) && s.group == 0
+                                     : s.group == before->group || s.group == before->group + 1) &&
+                          (before == nullptr || s.view >= before->view) &&
                           (new_group ? s.option == 0 : s.option == before->option || s.option == before->option + 1) &&
                           (new_option ? s.option_below >= from : s.option_below == from) && s.option_below <= 1.0 &&
                           (new_group || s.group_probability == before->group_probability) &&
@@ -475,27 +489,38 @@ std::span<const StepSpec> StepRecipe::rows_of(size_t view) const {
   return {rows_.data() + first_[view], first_[view + 1] - first_[view]};
 }
 
-void StepRecipe::plan(size_t view, const SampleKey& key, const ViewSpec& spec, std::span<StepPlan> steps) const {
+void StepRecipe::plan(std::span<const ViewSpec> recipe, size_t view, const SampleKey& key, int32_t height,
+                      int32_t width, std::span<StepPlan> steps) const {
   std::memset(static_cast<void*>(steps.data()), 0, steps.size_bytes());
-  const std::span<const StepSpec> rows = rows_of(view);
-  const Draws draws = draws_of(key, static_cast<uint32_t>(view));
+  const size_t row_of_view = drawn_row(recipe, view, key);
+  const ViewSpec& spec = recipe[row_of_view];
+  const std::span<const StepSpec> rows = rows_of(row_of_view);
+  const auto own = static_cast<uint32_t>(view);
+  const uint32_t with =
+      spec.box_of < 0 ? own : static_cast<uint32_t>(spec.box_of);  // they share what they are cut from
   size_t used = 0;
   for (size_t i = 0; i < rows.size();) {
     const int32_t group = rows[i].group;
-    const uint32_t slot = kFirstGroup + kGroupSlots * static_cast<uint32_t>(group);
+    const bool before = rows[i].before;
+    const Draws draws = draws_of(key, before ? with : own);
+    const uint32_t slot = (before ? kFirstBefore : kFirstGroup) + kGroupSlots * static_cast<uint32_t>(group);
     const Words words = draws.words(slot + kGroup);
     const bool runs = unit_at(words, 0) < rows[i].group_probability;
     const double choice = unit_at(words, 1);
     int32_t chosen = -1;
     uint32_t place = 0;
-    for (; i < rows.size() && rows[i].group == group; ++i) {
+    for (; i < rows.size() && rows[i].group == group && rows[i].before == before; ++i) {
       const StepSpec& row = rows[i];
       if (chosen < 0 && choice < row.option_below) chosen = row.option;
       if (!runs || row.option != chosen) continue;
-      const uint32_t own = slot + kFirstStep + kStepSlots * place++;
-      if (row.op == StepOp::none || !(draws.first(own + kRuns) < row.probability)) continue;
-      const StepPlan step = decided(row, draws, own, spec.out_height, spec.out_width);
-      if (step.op != StepOp::none) steps[used++] = step;
+      const uint32_t at = slot + kFirstStep + kStepSlots * place++;
+      if (row.op == StepOp::none || !(draws.first(at + kRuns) < row.probability)) continue;
+      const StepPlan step = decided(row, draws, at, before ? height : spec.out_height, before ? width : spec.out_width);
+      if (step.op == StepOp::none) continue;
+      PL_CHECK(!before || std::max(height, width) <= kMaxOutPx, Fault::record,
+               "the picture is %d x %d (height x width), and a step before the crop takes sides of at most %d", height,
+               width, kMaxOutPx);
+      steps[used++] = step;
     }
   }
 }
@@ -524,13 +549,20 @@ void check_rectangle(const StepPlan& step, const ViewPlan& plan) {
            m[0], m[1], m[2], m[3]);
 }
 
-void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int channels) {
-  bool over = false, erases = false;
+void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int32_t height, int32_t width, int channels) {
+  bool over = false, erases = false, before = true;
   for (const StepPlan& s : steps) {
     PL_CHECK(plans_hold(s.op) && (!over || s.op == StepOp::none), Fault::argument,
              "plan: a further step has op %d, want one of 0 to %d, and none after 0", static_cast<int>(s.op),
              static_cast<int>(StepOp::perspective));
     over = s.op == StepOp::none;
+    PL_CHECK(!s.before || (before && s.op != StepOp::erase && s.op != StepOp::kernel_blur &&
+                           std::max(height, width) <= kMaxOutPx),
+             Fault::argument,
+             "plan: a step before the crop has op %d, which is of the view, or follows one that is not before it, or "
+             "the picture of %d x %d has a side above %d",
+             static_cast<int>(s.op), height, width, kMaxOutPx);
+    before = s.before;
     PL_CHECK(!erases || over || s.op == StepOp::erase, Fault::argument,
              "plan: a further step has op %d after one that erases, which runs after normalisation",
              static_cast<int>(s.op));
@@ -547,7 +579,8 @@ void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int chan
              "plan: the factor of a further step, op %d, is %g, want [%g, %g]", static_cast<int>(s.op),
              static_cast<double>(s.factor), factor.low, factor.high);
     if (s.op == StepOp::kernel_blur) check_taps(s.level, plan.out_height, plan.out_width, "plan");
-    PL_CHECK(s.op != StepOp::quarter_turn || s.level == 2 || plan.out_height == plan.out_width, Fault::argument,
+    const bool square = s.before ? height == width : plan.out_height == plan.out_width;
+    PL_CHECK(s.op != StepOp::quarter_turn || s.level == 2 || square, Fault::argument,
              "plan: a quarter turn needs a square view, this one is %d x %d", plan.out_height, plan.out_width);
     if (s.op == StepOp::erase) check_rectangle(s, plan);
     if (!resamples(s.op)) continue;

@@ -24,6 +24,8 @@ enum class Padding : uint8_t {
   symmetric = 4,  // mirrored, repeating the edge
 };
 
+// A row is a view's own, or one of its alternatives: those of all views follow after all views' own rows, in the order
+// of their views. An alternative that is drawn stands in for the view's own row, under the view's keys.
 struct ViewSpec {
   int32_t out_height, out_width;  // pixels
   double scale_min, scale_max;    // share of the picture's area
@@ -50,6 +52,9 @@ struct ViewSpec {
   int32_t box_of;                       // the earlier view from which this one takes crop box and flip; -1: its own
   int32_t resize_height, resize_width;  // of a window: the picture is resized to this; 0: it is not
   int32_t pad_left, pad_top, pad_right, pad_bottom;  // of a window: what is added to the resized picture
+  int32_t instead_of;    // of an alternative: 1 + the view that it may stand in for; 0: a view's own row
+  int32_t decided_with;  // 1 + the earlier view whose choice among alternatives is this view's too; 0: its own
+  double instead_below;  // of an alternative: taken by a number below this, and not below that of the one before it
 };
 static_assert(std::is_trivially_copyable_v<ViewSpec>);
 
@@ -110,9 +115,10 @@ enum class EraseMode : int16_t {
 
 constexpr int kStepValues = 64;
 
-// A step that a view may take: a row of the steps' table. Rows are in the order of view, group, option and place. A
-// view's groups are decided one after the other: whether it runs, and which one of its options. An option is a row of
-// steps, each of which has its own probability.
+// A step that a view may take: a row of the steps' table. Rows are in the order of view, group, option and place; those
+// before the crop come first, with groups of their own. `view` is a row of ViewSpecs. A view's groups are decided one
+// after the other: whether it runs, and which one of its options. An option is a row of steps, each of which has its
+// own probability.
 struct StepSpec {
   int32_t view, group, option;
   int32_t count;             // of values that one_of chooses from
@@ -127,6 +133,7 @@ struct StepSpec {
   int8_t sign;       // of level: 1, -1, or 0 for either
   uint8_t resample;  // PIL's Resampling value: 0 nearest, 2 bilinear, 3 bicubic; kAnyResample
   uint8_t fill[3];
+  bool before;  // it works on the whole picture, before the crop
 };
 static_assert(std::is_trivially_copyable_v<StepSpec>);
 

@@ -33,7 +33,7 @@ void RenderBatch::make(int64_t slot, size_t worker) {
 }
 
 void RenderBatch::clear(int64_t slot) {
-  const size_t views = setup_.recipe.size();
+  const size_t views = setup_.views();
   for (size_t view = 0; view < views; ++view) {
     const ViewSpec& spec = setup_.recipe[view];
     const size_t pixels = static_cast<size_t>(spec.out_height) * static_cast<size_t>(spec.out_width);
@@ -46,7 +46,7 @@ void RenderBatch::clear(int64_t slot) {
 }
 
 int64_t RenderBatch::render_sample(int64_t slot, WorkingMemory& memory, StageClock& clock) const {
-  const size_t views = setup_.recipe.size();
+  const size_t views = setup_.views();
   memory.plans.resize(views);
   memory.steps.resize(views * setup_.steps.count());
   int64_t pixels = 0;
@@ -69,7 +69,7 @@ int64_t RenderBatch::render_original(int64_t slot, int32_t without_view, Working
   const ConstPlanes picture = decode(key.record, take(request_.announced.samples, slot), memory, clock);
   plan_views(setup_.recipe, key, picture.height, picture.width, memory.plans);
   clock.charge(Stage::plan);
-  for (size_t view = 0; view < setup_.recipe.size(); ++view)
+  for (size_t view = 0; view < setup_.views(); ++view)
     if (static_cast<int32_t>(view) != without_view) render_view(slot, view, picture, memory, clock);
   const int64_t pixels = int64_t{picture.height} * picture.width;
   if (!request_.heatmaps.empty()) {
@@ -117,10 +117,11 @@ std::span<StepPlan> RenderBatch::steps_of(size_t view, WorkingMemory& memory) co
 void RenderBatch::render_view(int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                               StageClock& clock) const {
   const std::span<StepPlan> steps = steps_of(view, memory);
-  if (!steps.empty()) setup_.steps.plan(view, request_.samples[slot], setup_.recipe[view], steps);
+  if (!steps.empty())
+    setup_.steps.plan(setup_.recipe, view, request_.samples[slot], picture.height, picture.width, steps);
   const Planes pixels = cpu::render_view(picture, memory.plans[view], steps, memory.scratch, clock);
   const size_t source = request_.sources.empty() ? 0 : request_.sources[slot];
-  cpu::normalize(pixels, setup_.normalizations[source], request_.views[view].slot(slot));
+  cpu::normalize(pixels, setup_.normalization(source, view), request_.views[view].slot(slot));
   cpu::erase(steps, setup_.form(), pixels.height, pixels.width, request_.views[view].slot(slot));
   clock.charge(Stage::normalize);
 }

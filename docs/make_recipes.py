@@ -34,6 +34,8 @@ VARIANTS: dict[str, list[str]] = {
     "genview": ["genview(as_declared=True)"],
     "lejepa": ["lejepa(minimal=4)"],
     "timm_train": ["timm_train('rand-m7-mstd0.5-inc1', interpolation='bicubic', reprob=0.0)"],
+    "franca": ["franca(as_declared=True)"],
+    "simmim": ["simmim(size=224, patch=16)"],
     "deit3": ["deit3(simple_crop=True)"],
 }  # fmt: skip
 INTRO = """# Recipes
@@ -118,6 +120,14 @@ and `fill=`, a colour, of which gray views take the luma. A view keeps its size.
 from the plan: a sample that is replayed has the same. `dataset.render` gives views before it, `dataset.sample` after
 it.
 
+`ViewSpec.before` is a row of the same steps that work on the whole picture before the crop, so that they cost as many
+pixels as it has; those that need to know its size (`kernel_blur`, `quarter_turn`) and `erase` cannot stand there.
+
+```python
+jitter = Choice(((Step("brightness", (0.6, 1.4)), Step("contrast", (0.6, 1.4))),))
+ViewSpec(224, flip=0.0, before=(jitter, Step("flip", probability=0.5)))
+```
+
 | function | policy |
 |---|---|
 | `rand_augment(size)`, `trivial_augment_wide()`, `auto_augment(size, policy=)` | torchvision's, with its magnitudes |
@@ -129,6 +139,21 @@ it.
 `dataset.plan(record)["steps"]` holds the decided steps of each view, `recipes.describe(steps)` says them in
 words. timm's `create_transform` fills with the mean's bytes: `fill=(124, 116, 104)`. On a GPU a recipe with further
 steps is refused, and so are heatmaps and pictures of 16 bits with one.
+
+## A choice between whole specs
+
+`ViewSpec.alternatives` are specs of the same size that may stand in for a view, each with its probability. With
+`decided_with` a later view takes the choice of an earlier one.
+
+```python
+import dataclasses
+
+strong = ViewSpec(224, then=recipes.rand_augment(224))
+first = ViewSpec(224, (0.25, 1.0), alternatives=((strong, 0.5),))
+second = dataclasses.replace(first, decided_with=0)
+```
+
+A view may have a `mean` and `std` of its own in place of the recipe's. On a GPU both are refused.
 
 ## Batches
 
@@ -147,6 +172,10 @@ tensor `(N, channels, height, width)`; `labels` is `(N,)` or `(N, L)`.
 | `pair_labels` | `(pair, labels)`: both views one after the other on the channels, `(N, 6, height, width)`, as SimCLR |
 | `pair_index` | `(pair, records)` |
 | `dinov2` | the dict of DINOv2's and DINOv3's collate: views stacked crop by crop, and masks |
+| `view_mask_labels` | `[view, mask, labels]`: an int64 mask `(N, rows, columns)` over the patches, as SimMIM |
+| `views_mask_labels` | `([*views, mask], labels)`: an int64 mask `(N, rows, columns)`, as BEiT |
+| `views_flags` | `[views, flags]`: bool `(N,)`, whether the first view with alternatives shows its own spec, as Mugs |
+| `capi` | CAPI's dict of `images`, `predict_indices` and `visible_indices` |
 | `ijepa` | `([views, labels], encoder masks, predictor masks)` |
 | `vissl` | VISSL's dict of lists, with `data_valid` and `data_idx` |
 | `views_labels_companions` | `(views, labels, dict)`: which view shows a [companion](several-packs.md#companions) |
@@ -159,7 +188,8 @@ whole batch by (seed, epoch, step, rank).
 ## About the sections below
 
 Each shows a preset as `print(recipes.NAME())` does, and a contact sheet: the picture with its crop boxes, then the
-views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red. This page is written by
+views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red, and so are the
+patches that CAPI predicts. This page is written by
 `python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
 """
 

@@ -58,6 +58,9 @@ def plan_views(
     recipe: np.ndarray, *, seed: int, epoch: int, record: int, draw: int = 0, height: int, width: int,
     steps: np.ndarray | None = None,
 ) -> np.ndarray: ...  # (views,) of plan_dtype  # fmt: skip
+def drawn_alternatives(
+    recipe: np.ndarray, seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray
+) -> np.ndarray: ...  # (N, views) int32: which of a view's alternatives, from 1; 0: its own row
 def draw_companions(
     seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, companions: np.ndarray, views: int,
     probability: float,
@@ -74,6 +77,10 @@ def block_masks(
     seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, view: int, grid: tuple[int, int],
     targets: np.ndarray, min_area: float, max_area: float, aspect_min: float, exact: bool,
 ) -> np.ndarray: ...  # (N, rows, columns) bool  # fmt: skip
+def rolled_blocks(
+    seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, view: int, grid: tuple[int, int],
+    counts: np.ndarray, aspect_min: float, roll: bool,
+) -> np.ndarray: ...  # (N, rows, columns) bool, True in the block; counts (N,) int64  # fmt: skip
 def mask_uniforms(
     seed: int, records: np.ndarray, draws: np.ndarray, epochs: np.ndarray, view: int
 ) -> np.ndarray: ...  # (N, 2) float64
@@ -122,6 +129,7 @@ class Engine:
         steps: np.ndarray | None = None,  # the recipe's rows of step_spec_dtype
         read_ahead: int = 0,  # records that are announced and not yet taken; 0: none is read ahead
         read_ahead_bytes: int = 0,  # of those that are read and not yet taken
+        one_a_view: bool = False,  # normalisations are (sources * views, ...) in place of (sources, ...)
     ) -> None: ...
     # Has records read ahead: those of samples, (N,) int64, and of companions or heatmaps, -1 for none
     def announce(self, records: np.ndarray, others: np.ndarray | None = None) -> Announced: ...

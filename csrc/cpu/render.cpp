@@ -111,6 +111,14 @@ void blur(const ViewPixels& pixels, const Planes& view, const ViewPlan& plan, Re
   kernel_blur(pixels, view.height, view.width, plan.blur_kernel, plan.blur_sigma, scratch.kernel_blur);
 }
 
+// Returns a copy of the picture after steps that stand before its crop.
+Planes whole_picture(const ConstPlanes& picture, std::span<const StepPlan> steps, RenderScratch& scratch) {
+  const Planes copy = view_planes(scratch.whole, picture.height, picture.width, picture);
+  for (int c = 0; c < picture.channels; ++c)
+    for (int32_t y = 0; y < picture.height; ++y) std::memcpy(copy.row(c, y), picture.row(c, y), copy.row_stride);
+  return run_steps(copy, scratch.whole, steps, scratch.whole_steps);
+}
+
 // Runs a step and charges it to the clock if the plan asks for it.
 template <typename Step>
 void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
@@ -123,7 +131,13 @@ void step_if(bool wanted, Stage stage, StageClock& clock, const Step& step) {
 
 Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, std::span<const StepPlan> steps,
                    RenderScratch& scratch, StageClock& clock) {
-  Planes view = placed(picture, plan, scratch);
+  auto is_before = [](const StepPlan& step) { return step.before; };
+  const auto first = std::find_if_not(steps.begin(), steps.end(), is_before);
+  const std::span<const StepPlan> before(steps.begin(), first);
+  steps = {first, steps.end()};
+  ConstPlanes source = picture;
+  step_if(!before.empty(), Stage::further, clock, [&] { source = whole_picture(picture, before, scratch); });
+  Planes view = placed(source, plan, scratch);
   clock.charge(Stage::resize);
   if (view.deep) return view;
   ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride, view.channels};

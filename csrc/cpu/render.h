@@ -19,14 +19,15 @@ struct RenderScratch {
   KernelBlurScratch kernel_blur;
   StepsScratch steps;
   PlacesScratch places;
-  Scratch<uint8_t> view, via, inner;
+  StepsScratch whole_steps;
+  Scratch<uint8_t> view, via, inner, whole;
 };
 
-// Runs the steps crop, resize, flip, jitter, grayscale, blur and solarize, then the further `steps`. The plan must have
-// been checked against the picture's size and, for a deep picture, by check_deep, which allows the first three steps
-// alone. Returns as many planes as the picture has, or three if a further step fills a gray picture with a colour,
-// without gaps between rows. They belong to `scratch` and are valid until its next use. Each step that runs is charged
-// to `clock`, the further ones together.
+// Runs those of `steps` that stand before the crop on a copy of the picture, then the steps crop, resize, flip, jitter,
+// grayscale, blur and solarize, then the other `steps`. The plan must have been checked against the picture's size and,
+// for a deep picture, by check_deep, which allows crop, resize and flip alone. Returns as many planes as the picture
+// has, or three if a further step fills a gray picture with a colour, without gaps between rows. They belong to
+// `scratch` and are valid until its next use. Each step that runs is charged to `clock`, the further ones together.
 Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, std::span<const StepPlan> steps,
                    RenderScratch& scratch, StageClock& clock);
 

@@ -13,7 +13,15 @@ from PIL import Image, ImageDraw
 from ..errors import PackError
 from ..keys import BatchKey, SampleKeys
 from ..pack.reader import Pack
-from ..recipes.masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from ..recipes.masks import (
+    BlockMasks,
+    CoarseMasks,
+    IBOTMasks,
+    InverseBlockMasks,
+    MultiBlockMasks,
+    RandomMasks,
+    StratifiedMasks,
+)
 from ..recipes.recipe import Recipe
 from .samples import Samples
 
@@ -33,7 +41,8 @@ def preview(
 ) -> None:
     """Write a contact sheet of `records`, or of `count` live records spread over the pack, as PNG.
 
-    What a mask hides is dark; for I-JEPA, which hides from the encoder, what the predictors fill in is red.
+    What a mask hides is dark; for I-JEPA, which hides from the encoder, what the predictors fill in is red,
+    and so is what CAPI predicts.
     """
     if recipe.structure.heatmaps:
         recipe = dataclasses.replace(recipe, batch="view_labels")  # the pictures' views: the pack has no heatmaps
@@ -73,6 +82,12 @@ def _masks(samples: Samples, records: np.ndarray, epoch: int) -> list[dict[int, 
     elif isinstance(masks, RandomMasks):
         drawn = masks.draw(keys, 0, *side)["mask"]
         found[0] = drawn.reshape(len(records), side[0] // masks.patch, -1)
+    elif isinstance(masks, (CoarseMasks, BlockMasks)):
+        found[0] = masks.draw(keys, 0, *side)
+    elif isinstance(masks, InverseBlockMasks):
+        found[0], predicted = masks.draw(keys, 0, *side)
+        found[0] = found[0].astype(np.uint8)
+        np.put_along_axis(found[0].reshape(len(records), -1), predicted, 2, axis=1)
     elif isinstance(masks, MultiBlockMasks):
         encoders, predictors = masks.draw(keys, batch, *side)
         cells = np.ones((len(records), side[0] // masks.patch * (side[1] // masks.patch)))

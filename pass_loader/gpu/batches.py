@@ -35,7 +35,9 @@ def check_samples(samples: Samples) -> None:
     missing = {
         "a recipe of one channel": samples.recipe.channels != 3,
         "heatmaps": samples.heatmaps is not None,
-        "a recipe with further steps (then)": samples.recipe.step_rows() is not None,
+        "a recipe with steps before the crop or further steps (then)": samples.recipe.step_rows() is not None,
+        "views with alternatives": any(view.alternatives for view in samples.recipe.views),
+        "mean and std that differ between views": samples.recipe.norms_differ,
         "views that are a Window": any(view.window is not None for view in samples.recipe.views),
         "interpolation other than bilinear and bicubic": any(
             view.interpolation not in ("bilinear", "bicubic", "random") for view in samples.recipe.views

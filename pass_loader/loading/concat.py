@@ -83,4 +83,12 @@ def _check(datasets: Sequence[ShardDataset]) -> None:
 def _views(recipe: Recipe) -> tuple[object, ...]:
     steps = recipe.step_rows()
     further = b"" if steps is None else steps.tobytes()
-    return recipe.row_bytes(), further, recipe.batch, recipe.masks, recipe.companion, recipe.channels
+    return (
+        recipe.row_bytes(),
+        further,
+        recipe.batch,
+        recipe.masks,
+        recipe.companion,
+        recipe.channels,
+        [(view.mean, view.std) for view in recipe.views],
+    )

@@ -170,15 +170,17 @@ class Renderer:
         self.dtype, self.channels_last = dtype, channels_last
         recipe = samples.recipe
         sources = samples.normalized_recipes()
-        table = np.stack([source.normalize_table() for source in sources])
-        mean, std = (np.array([getattr(s, name) for s in sources], np.float32) for name in ("mean", "std"))
+        numbers = range(len(recipe.views) if recipe.norms_differ else 1)
+        table = np.stack([source.normalize_table(number) for source in sources for number in numbers])
+        norms = [source.norms()[number] for source in sources for number in numbers]
+        mean, std = (np.array([norm[place] for norm in norms], np.float32) for place in range(2))
         name, _ = ELEMENTS[dtype]
         self._engine = _C.Engine(
             self.reader, recipe.rows(), samples.seed, table, half_table(table, dtype), mean, std,
             threads, element=name, channels_last=channels_last, cpus=list(cpus),
             heatmaps=None if samples.heatmaps is None else samples.heatmaps.reader,
             read_ahead=read_ahead, read_ahead_bytes=read_ahead_bytes, steps=recipe.step_rows(),
-            **limits(max_pixels, max_scans),
+            one_a_view=recipe.norms_differ, **limits(max_pixels, max_scans),
         )  # fmt: skip
         self._busy_s = 0.0
         self._reads_ahead = read_ahead > 0
@@ -332,12 +334,17 @@ def half_table(table: np.ndarray, dtype: torch.dtype) -> np.ndarray:
     return torch.from_numpy(table).to(dtype).view(torch.int16).numpy().view(np.uint16)
 
 
-def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+def normalize(
+    views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.float32, *, view: int | None = None
+) -> torch.Tensor:
     """Normalise a uint8 tensor (..., channels, height, width), as a loader with dtype=torch.uint8 gives it.
 
     The result is what a loader with `dtype` would have given. Runs on the tensor's device and keeps its memory format:
-    torchvision's ToTensor and Normalize in float32, then a cast. Raises ValueError for another tensor.
+    torchvision's ToTensor and Normalize in float32, then a cast. view: its number, where views have means or standard
+    deviations of their own. Raises ValueError for another tensor.
     """
+    if view is None and recipe.norms_differ:
+        raise ValueError(f"views of {recipe.name} have mean and std of their own: give view, the number of this one")
     channels = recipe.channels
     if not isinstance(views, torch.Tensor):
         raise TypeError(
@@ -349,7 +356,7 @@ def normalize(views: torch.Tensor, recipe: Recipe, dtype: torch.dtype = torch.fl
         )
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=views.device)[:, None, None]
-        for values in (recipe.mean, recipe.std)
+        for values in recipe.norms()[view or 0]
     )
     # A divisor on the device: by a number of Python, CUDA multiplies with its reciprocal, which rounds otherwise.
     scale = torch.tensor(255.0, device=views.device)

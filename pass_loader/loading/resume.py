@@ -117,6 +117,8 @@ def identity(samples: Samples) -> dict[str, Any]:
     steps = recipe.step_rows()
     if steps is not None:
         parts.append(steps.tobytes())
+    if recipe.norms_differ:
+        parts.append(repr(recipe.norms()).encode())
     if recipe.channels != 3:
         parts.append(b"%d" % recipe.channels)
     sources = [(source.mean, source.std) for source in samples.normalized_recipes()]

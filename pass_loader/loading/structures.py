@@ -8,7 +8,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..recipes.masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .. import _C
+from ..recipes.masks import (
+    BlockMasks,
+    CoarseMasks,
+    IBOTMasks,
+    InverseBlockMasks,
+    MultiBlockMasks,
+    RandomMasks,
+    StratifiedMasks,
+)
 from ..recipes.recipe import Recipe
 from .rendering import Submitted
 
@@ -60,6 +69,44 @@ def _mae_masks(batch: Submitted) -> list[Any]:
     view = recipe.views[0]
     masks = recipe.masks.draw(batch.sample_keys(), 0, view.height, view.width)
     return [{name: torch.from_numpy(values) for name, values in masks.items()}]
+
+
+def _coarse_mask(batch: Submitted) -> list[Any]:
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, CoarseMasks)
+    view = recipe.views[0]
+    return [torch.from_numpy(recipe.masks.draw(batch.sample_keys(), 0, view.height, view.width))]
+
+
+def _views_and_mask(batch: Submitted) -> list[Any]:
+    """BEiT's mask is over the first view's patches."""
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, BlockMasks)
+    view = recipe.views[0]
+    mask = recipe.masks.draw(batch.sample_keys(), 0, view.height, view.width)
+    return [[*batch.views, torch.from_numpy(mask)]]
+
+
+def _flags(batch: Submitted) -> list[Any]:
+    """Return (N,) bool: whether no alternative stands in for the first view that has some."""
+    recipe = batch.samples.recipe
+    first = next((number for number, view in enumerate(recipe.views) if view.alternatives), 0)
+    drawn = _C.drawn_alternatives(recipe.rows(), *batch.sample_keys())
+    return [torch.from_numpy(drawn[:, first] == 0)]
+
+
+def _capi(batch: Submitted) -> list[Any]:
+    """The dict of facebookresearch/capi 98b4fa1, data.py:449-472. Places count through the whole batch."""
+    recipe = batch.samples.recipe
+    assert isinstance(recipe.masks, InverseBlockMasks)
+    view = recipe.views[0]
+    masks, predicted = recipe.masks.draw(batch.sample_keys(), 0, view.height, view.width)
+    first = np.arange(len(masks), dtype=np.int64)[:, None] * masks[0].size if len(masks) else predicted
+    return [{
+        "images": batch.views[0],
+        "predict_indices": torch.from_numpy((predicted + first).reshape(-1)),
+        "visible_indices": torch.from_numpy(np.flatnonzero(~masks)),
+    }]  # fmt: skip
 
 
 def _dinov2(batch: Submitted) -> list[Any]:
@@ -127,6 +174,10 @@ _PARTS: dict[str, Callable[[Submitted], list[Any]]] = {
     "companions": lambda batch: [batch.companions_dict()],  # GenView's gen_chosen_view and gen_img_scale, as tensors
     "ibot_masks": _ibot_masks,
     "mae_masks": _mae_masks,
+    "coarse_mask": _coarse_mask,
+    "views_and_mask": _views_and_mask,
+    "flags": _flags,
+    "capi": _capi,
     "dinov2": _dinov2,
     "ijepa": _ijepa,
     "vissl": _vissl,

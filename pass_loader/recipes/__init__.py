@@ -14,7 +14,16 @@ from .fine_tuning import (
     thorax_finetune,
     timm_train,
 )
-from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .masks import (
+    BlockMasks,
+    CoarseMasks,
+    IBOTMasks,
+    InverseBlockMasks,
+    MultiBlockMasks,
+    RandomMasks,
+    StratifiedInverseBlocks,
+    StratifiedMasks,
+)
 from .policies import (
     auto_augment,
     rand_augment,
@@ -29,12 +38,15 @@ from .presets import (
     CLIP_STD,
     PRESETS,
     barlow_twins,
+    beit,
     byol,
+    capi,
     dino,
     dinov2,
     dinov3,
     dinov3_high_resolution,
     evaluate,
+    franca,
     genview,
     ibot,
     ijepa,
@@ -45,9 +57,11 @@ from .presets import (
     mocov2,
     mocov3,
     msn,
+    mugs,
     named,
     seer,
     simclr,
+    simmim,
     simsiam,
     supervised,
     swav,
@@ -58,12 +72,13 @@ from .steps import Affine, Choice, Erase, Level, OneOf, Step, describe
 from .window import Window
 
 __all__ = [
-    "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "Affine", "Choice",
-    "Erase", "IBOTMasks", "Level", "MultiBlockMasks", "OneOf", "RandomMasks", "Range", "Recipe", "Step",
-    "StratifiedMasks", "ViewSpec", "Window", "auto_augment", "barlow_twins", "byol", "deit", "deit3", "describe",
-    "dino", "dinov2", "dinov3", "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow",
-    "knn", "lejepa", "linear_probe", "mae", "mae_finetune", "mae_thorax", "mocov1", "mocov2", "mocov3", "msn",
-    "named", "rand_augment", "random_erasing", "seer", "simclr", "simsiam", "supervised", "swav", "thorax_finetune",
+    "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "Affine", "BlockMasks",
+    "Choice", "CoarseMasks", "Erase", "IBOTMasks", "InverseBlockMasks", "Level", "MultiBlockMasks", "OneOf",
+    "RandomMasks", "Range", "Recipe", "Step", "StratifiedInverseBlocks", "StratifiedMasks", "ViewSpec", "Window",
+    "auto_augment", "barlow_twins", "beit", "byol", "capi", "deit", "deit3", "describe", "dino", "dinov2", "dinov3",
+    "dinov3_high_resolution", "evaluate", "franca", "genview", "ibot", "ijepa", "installed_pillow", "knn", "lejepa",
+    "linear_probe", "mae", "mae_finetune", "mae_thorax", "mocov1", "mocov2", "mocov3", "msn", "mugs", "named",
+    "rand_augment", "random_erasing", "seer", "simclr", "simmim", "simsiam", "supervised", "swav", "thorax_finetune",
     "timm_auto_augment", "timm_rand_augment", "timm_step", "timm_train", "trivial_augment_wide", "vicreg",
 ]  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .masks import BlockMasks, CoarseMasks, IBOTMasks, InverseBlockMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ BATCHES: dict[str, BatchStructure] = {
     "pair_labels": BatchStructure(("pair", "labels"), item=("pair", "labels"), views=2, on_channels=True),
     "pair_index": BatchStructure(("pair", "records"), item=("pair", "records"), views=2, on_channels=True),
     "dinov2": BatchStructure(("dinov2",), masks=StratifiedMasks),
+    "view_mask_labels": BatchStructure(("view", "coarse_mask", "labels"), as_list=True, views=1, masks=CoarseMasks),
+    "views_mask_labels": BatchStructure(("views_and_mask", "labels"), masks=BlockMasks),
+    "views_flags": BatchStructure(("views", "flags"), as_list=True),
+    "capi": BatchStructure(("capi",), views=1, masks=InverseBlockMasks),
     "ijepa": BatchStructure(("ijepa",), views=1, masks=MultiBlockMasks),
     "vissl": BatchStructure(("vissl",)),
     "views_labels_companions": BatchStructure(("views", "labels", "companions")),

@@ -100,10 +100,39 @@ class StratifiedMasks:
         places = np.argsort(batch.uniforms(_SHUFFLE, count), kind="stable")[:masked]
         targets[places] = most if self.exact else (cells * inside).astype(np.int64)
         parts = [
-            _C.block_masks(*keys, view, grid, part, 4.0, largest, _ASPECT_MIN, self.exact)
-            for view, part in zip(views, np.split(targets, len(views)))
+            self._cells(keys, view, grid, part, largest) for view, part in zip(views, np.split(targets, len(views)))
         ]
         return np.concatenate(parts), int(most.sum())
+
+    def _cells(
+        self, keys: SampleKeys, view: int, grid: tuple[int, int], targets: np.ndarray, largest: float
+    ) -> np.ndarray:
+        return _C.block_masks(*keys, view, grid, targets, 4.0, largest, _ASPECT_MIN, self.exact)
+
+
+@dataclass(frozen=True)
+class StratifiedInverseBlocks(StratifiedMasks):
+    """Franca: DINOv2's shares and views; a mask hides all cells but a block, which is rolled around the edges
+    (valeoai/Franca 24f8c60, franca/data/masking.py, franca/train/train.py:157-164)."""
+
+    patch: int = 14
+    ratio: tuple[float, float] = (0.1, 0.65)
+    roll: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.exact:
+            raise ValueError("exact: an inverse block hides the wanted number of cells in any case")
+
+    def _cells(
+        self, keys: SampleKeys, view: int, grid: tuple[int, int], targets: np.ndarray, largest: float
+    ) -> np.ndarray:
+        return ~_C.rolled_blocks(*keys, view, grid, _left(grid, targets), _ASPECT_MIN, self.roll)
+
+
+def _left(grid: tuple[int, int], hidden: np.ndarray) -> np.ndarray:
+    """Return how many cells are left of the grid where so many are hidden: int64, as many as hidden's."""
+    return (grid[0] * grid[1] - hidden).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -179,4 +208,86 @@ class RandomMasks:
         return {"ids_keep": np.ascontiguousarray(order[:, :kept]), "ids_restore": restore, "mask": mask}
 
 
-Masks = IBOTMasks | StratifiedMasks | MultiBlockMasks | RandomMasks
+@dataclass(frozen=True)
+class CoarseMasks:
+    """SimMIM: of the cells of `cell` pixels ceil(count * ratio) are masked, at random (microsoft/SimMIM d3e29bc,
+    data/data_simmim.py:22-46)."""
+
+    cell: int = 32
+    patch: int = 4
+    ratio: float = 0.6
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.cell < 1 or self.cell % self.patch:
+            raise ValueError(f"cells of {self.cell} pixels are not of whole patches of {self.patch}")
+        if not 0 <= self.ratio <= 1:
+            raise ValueError(f"ratio is {self.ratio}, want [0, 1]")
+
+    def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> np.ndarray:
+        """Return (N, rows, columns) int64 over the patches, 1 where masked."""
+        if height % self.cell or width % self.cell:
+            raise ValueError(f"a view of {height} x {width} is not of whole cells of {self.cell}")
+        rows, columns = _grid(height, width, self.cell)
+        cells, times = rows * columns, self.cell // self.patch
+        masked = _C.orders(*keys, view, cells)[:, : math.ceil(cells * self.ratio)]
+        mask = np.zeros((len(masked), cells), np.int64)
+        np.put_along_axis(mask, masked, 1, axis=1)
+        return mask.reshape(-1, rows, columns).repeat(times, axis=1).repeat(times, axis=2)
+
+
+@dataclass(frozen=True)
+class BlockMasks:
+    """BEiT: blocks until `cells` patches are masked, each of at least `least` and at most `most` of them
+    (microsoft/unilm 768a3c8, beit/masking_generator.py)."""
+
+    patch: int = 16
+    cells: int = 75
+    least: int = 16
+    most: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.cells < 0 or self.least < 1 or (self.most is not None and self.most < 1):
+            raise ValueError(f"cells {self.cells}, least {self.least}, most {self.most}: want numbers of patches")
+
+    def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> np.ndarray:
+        """Return (N, rows, columns) int64, 1 where masked."""
+        grid = _grid(height, width, self.patch)
+        targets = np.full(len(keys.records), float(self.cells))
+        most = float(self.most or max(self.cells, 1))
+        drawn = _C.block_masks(*keys, view, grid, targets, float(self.least), most, _ASPECT_MIN, False)
+        return drawn.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class InverseBlockMasks:
+    """CAPI: int(cells * ratio) patches are masked, all but a block that is rolled around the edges; of those
+    int(masked * predicted) are predicted, at random (facebookresearch/capi 98b4fa1, data.py:394-472)."""
+
+    patch: int = 14
+    ratio: float = 0.65
+    predicted: float = 0.05
+    roll: bool = True
+    aspect: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.ratio <= 1 and 0 <= self.predicted <= 1 and 1e-3 <= self.aspect <= 1):
+            raise ValueError(
+                f"ratio {self.ratio}, predicted {self.predicted}, aspect {self.aspect}: want shares, aspect in "
+                "[0.001, 1]"
+            )
+
+    def draw(self, keys: SampleKeys, view: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the masks, (N, rows, columns) bool, and the predicted cells of each, (N, K) int64."""
+        grid = _grid(height, width, self.patch)
+        masked = int(grid[0] * grid[1] * self.ratio)
+        hidden = np.full(len(keys.records), masked)
+        mask = ~_C.rolled_blocks(*keys, view, grid, _left(grid, hidden), self.aspect, self.roll)
+        predicted = int(masked * self.predicted)
+        if predicted == 0:
+            return mask, np.zeros((len(mask), 0), np.int64)
+        places = np.flatnonzero(mask).reshape(len(mask), masked) % (grid[0] * grid[1])
+        chosen = _C.orders(*keys, view, masked)[:, :predicted]
+        return mask, np.take_along_axis(places, chosen, axis=1)
+
+
+Masks = IBOTMasks | StratifiedMasks | MultiBlockMasks | RandomMasks | CoarseMasks | BlockMasks | InverseBlockMasks

@@ -7,6 +7,7 @@ factor's last digit; no byte of a picture follows from that (tests/recipes/test_
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -269,12 +270,13 @@ def timm_rand_augment(
     fill: Colour = (128, 128, 128),
     resample: str = "random",
     translate_pct: float = 0.45,
+    distinct: bool = False,
 ) -> Policy:
     """Return timm's RandAugment of a string like "rand-m9-mstd0.5-inc1".
 
     The string's parts: m (magnitude, 10), n (number of operations, 2), p (probability of each, 0.5), mstd (0; above
     100: uniform), mmax (10), inc (0 or 1), t3a (the set of 3-Augment). create_transform gives fill: the mean's bytes,
-    and resample: its interpolation.
+    and resample: its interpolation. distinct: no operation twice, as before timm 0.4 and in copies of it.
     Raises ValueError for weighted sets, which are drawn without repetition.
     """
     head, *parts = config.split("-")
@@ -303,7 +305,10 @@ def timm_rand_augment(
             translate_pct=translate_pct,
         ),) for name in names
     ]  # fmt: skip
-    return (Choice(tuple(options)),) * int(found.get("n", 2))
+    count = int(found.get("n", 2))
+    if distinct:
+        return (Choice(tuple(tuple(step for (step,) in row) for row in itertools.permutations(options, count))),)
+    return (Choice(tuple(options)),) * count
 
 
 _V0 = """

@@ -12,7 +12,17 @@ from collections.abc import Callable
 from typing import Any
 
 from .fine_tuning import deit, deit3, knn, linear_probe, mae_finetune, thorax_finetune, timm_train
-from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .masks import (
+    BlockMasks,
+    CoarseMasks,
+    IBOTMasks,
+    InverseBlockMasks,
+    MultiBlockMasks,
+    RandomMasks,
+    StratifiedInverseBlocks,
+    StratifiedMasks,
+)
+from .policies import random_erasing, timm_rand_augment
 from .recipe import IMAGENET_MEAN, IMAGENET_STD, ChannelValues, Range, Recipe, ViewSpec
 from .steps import Step, any_order
 
@@ -182,13 +192,39 @@ def barlow_twins(*, size: int = 224, scale: Range = (0.08, 1.0)) -> Recipe:
 def msn(*, focal_views: int = 10, scale: Range = (0.3, 1.0), focal_scale: Range = (0.05, 0.3)) -> Recipe:
     """Return the recipe of MSN (Assran et al., ECCV 2022).
 
-    Source: facebookresearch/msn 4388dc1, src/data_manager.py:64-112. The official script fails on Pillow 13, which
-    refuses the tensor that its blur hands over as radius. Bilinear. The model drops patches itself.
+    Source: facebookresearch/msn 4388dc1, src/data_manager.py:64-112. The official script fails on Pillow from
+    10.1 on, which refuses the tensor that its blur hands over as radius. Bilinear. The model drops patches itself.
     """
     large = ViewSpec(224, scale, blur=0.5, **_STRONG)
     small = ViewSpec(96, focal_scale, blur=0.5, **_STRONG)
     source = "facebookresearch/msn src/data_manager.py:64-112"
     return Recipe("msn", (large,) * 2 + (small,) * focal_views, source=source)
+
+
+def mugs(*, local_crops: int = 10, global_scale: Range = (0.25, 1.0), local_scale: Range = (0.05, 0.25),
+         weak: float = 0.5) -> Recipe:  # fmt: skip
+    """Return the recipe of Mugs (Zhou et al., 2022, arXiv 2203.14415).
+
+    Source: sail-sg/mugs 10ab634, src/multicropdataset.py:62-344 with main.py:293-375. Two weak views for the teacher,
+    as DINO's; two for the student, both as those with probability `weak`, else both strong; local views, each weak or
+    strong by itself. A strong view takes RandAugment, of two distinct operations, before the crop, and is erased.
+    The batch is [views, flags]: whether the student's views are weak, (N,) bool.
+    """
+    views = dino(local_crops=local_crops, global_scale=global_scale, local_scale=local_scale).views
+    fill = tuple(min(255, round(255 * value)) for value in IMAGENET_MEAN)
+    policy = timm_rand_augment("rand-m9-mstd0.5-inc1", fill=fill, distinct=True)  # type: ignore[arg-type]
+
+    def either(view: ViewSpec, decided_with: int | None = None) -> ViewSpec:
+        strong = ViewSpec(
+            view.size, view.scale, interpolation="bicubic", flip=0.0, before=(Step("flip", probability=0.5), *policy),
+            then=random_erasing(0.25, mode="pixel"),
+        )  # fmt: skip
+        return dataclasses.replace(view, alternatives=((strong, 1 - weak),), decided_with=decided_with)
+
+    return Recipe(
+        "mugs", (*views[:2], either(views[0]), either(views[1], 2), *(either(view) for view in views[2:])),
+        batch="views_flags", source="sail-sg/mugs src/multicropdataset.py:62-344",
+    )  # fmt: skip
 
 
 def lejepa(*, local_crops: int = 6, minimal: int | None = None) -> Recipe:
@@ -311,6 +347,70 @@ def ibot(
     )  # fmt: skip
 
 
+def franca(*, as_declared: bool = False, local_crops: int = 8, patch: int = 14) -> Recipe:
+    """Return the recipe of Franca (Venkataramanan et al., 2025, arXiv 2507.14137).
+
+    Source: valeoai/Franca 24f8c60, franca/data/augmentations.py:19-126, franca/data/collate.py:11-77, with
+    franca/configs/train/IN21K/vitl14.yaml. DINOv2's views at 224 and 98, its blur probabilities inverted here too
+    (franca/data/transforms.py:13-23), and masks that leave a block visible. Give the loader dtype=torch.float16.
+    """
+    views = _dinov2_views((224, 98), ((0.32, 1.0), (0.05, 0.32)), local_crops, 0.5, as_declared)
+    return Recipe(
+        "franca-as-declared" if as_declared else "franca", views, batch="dinov2",
+        masks=StratifiedInverseBlocks(patch=patch), source="valeoai/Franca franca/data/augmentations.py:19-126",
+    )  # fmt: skip
+
+
+def beit(*, size: int = 224, second_size: int = 112, mean: ChannelValues = IMAGENET_MEAN,
+         std: ChannelValues = IMAGENET_STD, tokenizer: str = "dall-e") -> Recipe:  # fmt: skip
+    """Return the recipe of BEiT (Bao et al., ICLR 2022).
+
+    Source: microsoft/unilm 768a3c8, beit/datasets.py:30-88, beit/masking_generator.py with
+    beit/run_beit_pretraining.py:39-97. The picture is jittered and flipped, then one crop of it is resized twice: to
+    the model's view by bicubic, to the tokenizer's by lanczos. ImageNet-22k there has mean and std 0.5. tokenizer:
+    "dall-e" maps values to [0.1, 0.9] (here in the last bit otherwise), "customized" has mean and std 0.5.
+    """
+    values = {"dall-e": {"mean": -0.125, "std": 1.25}, "customized": {"mean": 0.5, "std": 0.5}}
+    if tokenizer not in values:
+        raise ValueError(f"tokenizer is {tokenizer!r}, want one of {', '.join(values)}")
+    jitter = any_order([[Step(name, (0.6, 1.4))] for name in ("brightness", "contrast", "saturation")])
+    shared: dict[str, Any] = {"flip": 0.0, "before": (jitter, Step("flip", probability=0.5))}
+    view = ViewSpec(size, interpolation="bicubic", **shared)
+    tokens = ViewSpec(second_size, interpolation="lanczos", box_of=0, **shared, **values[tokenizer])
+    return Recipe(
+        "beit", (view, tokens), mean=mean, std=std, batch="views_mask_labels", masks=BlockMasks(),
+        source="microsoft/unilm beit/datasets.py:30-88",
+    )  # fmt: skip
+
+
+def simmim(*, size: int = 192, scale: Range = (0.67, 1.0), patch: int = 4, mask_ratio: float = 0.6) -> Recipe:
+    """Return the recipe of SimMIM (Xie et al., CVPR 2022).
+
+    Source: microsoft/SimMIM d3e29bc, data/data_simmim.py:22-104 with
+    configs/swin_base__800ep/simmim_pretrain__swin_base__img192_window6__800ep.yaml. Bilinear. The mask, (N, rows,
+    columns) int64 over the model's patches, comes between the view and the labels. ViT-B: size=224, patch=16.
+    """
+    return Recipe(
+        "simmim", (ViewSpec(size, scale),), batch="view_mask_labels", masks=CoarseMasks(patch=patch, ratio=mask_ratio),
+        source="microsoft/SimMIM data/data_simmim.py:22-104",
+    )  # fmt: skip
+
+
+def capi(*, size: int = 224, scale: Range = (0.6, 1.0), patch: int = 14, mask_ratio: float = 0.65,
+         predicted: float = 0.05) -> Recipe:  # fmt: skip
+    """Return the recipe of CAPI (Darcet et al., TMLR 2025, arXiv 2502.08769).
+
+    Source: facebookresearch/capi 98b4fa1, train_capi.py:216-240, data.py:394-472 with default_pretrain_config.yaml.
+    One bicubic crop, flipped. A block of the patches stays visible, and of the others 5 % are predicted. Give the
+    loader dtype=torch.bfloat16: the official collate casts to it.
+    """
+    return Recipe(
+        "capi", (ViewSpec(size, scale, interpolation="bicubic"),), batch="capi",
+        masks=InverseBlockMasks(patch=patch, ratio=mask_ratio, predicted=predicted),
+        source="facebookresearch/capi train_capi.py:216-240,data.py:394-472",
+    )  # fmt: skip
+
+
 def mae(*, size: int = 224, scale: Range = (0.2, 1.0), mask_ratio: float | None = None) -> Recipe:
     """Return the recipe of MAE (He et al., CVPR 2022).
 
@@ -415,7 +515,7 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
     preset.__name__: preset
     for preset in (dino, swav, mocov2, mocov3, simclr, byol, dinov2, dinov3, ibot, mae, mae_thorax, seer, ijepa,
                    genview, supervised, evaluate, mocov1, simsiam, vicreg, barlow_twins, msn, lejepa, timm_train,
-                   mae_finetune, thorax_finetune, deit, deit3, linear_probe, knn)
+                   mae_finetune, thorax_finetune, deit, deit3, linear_probe, knn, franca, simmim, capi, beit, mugs)
 }  # fmt: skip
 
 

@@ -28,7 +28,16 @@ _INTERPOLATION = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box"
 _ABSENT = (1.0, 0.0)  # an empty range: the native side takes the step for absent
 _JITTER_STEPS = ("brightness", "contrast", "saturation", "hue")
 _RESIZE_ORDER = {13: 0, 12: 1}
-_UNUSUAL = ("window", "resize_short", "via", "box_of", "blur_kernel")  # printed where some view has not the default
+_UNUSUAL = (
+    "window",
+    "resize_short",
+    "via",
+    "box_of",
+    "blur_kernel",
+    "decided_with",
+    "mean",
+    "std",
+)  # printed where some view has not the default
 _LINE = 120  # characters of a printed line
 Range = tuple[float, float]
 ChannelValues = float | tuple[float, ...]  # one number for all channels, or one a channel
@@ -55,6 +64,11 @@ class ViewSpec:
     blur_kernel: 0 is PIL's GaussianBlur; an odd number is torchvision's with so many taps.
     then: further steps (Step) and choices between them (Choice), which run after solarize in this order. Published
         policies are functions that return such rows: recipes.rand_augment and others.
+    before: the same, on the whole picture before the crop. They cost as many pixels as the picture has. Views of one
+        box (box_of) share them.
+    alternatives: whole specs that may stand in for this one, each with its probability: ((spec, 0.5),).
+    decided_with: the number of an earlier view whose choice among its alternatives is this view's too.
+    mean, std: as those of Recipe, which they stand in for in this view.
     """
 
     size: Size  # pixels: a side, or (height, width)
@@ -78,6 +92,11 @@ class ViewSpec:
     blur_kernel: int = 0
     then: tuple[Then, ...] = ()
     window: Window | None = None
+    before: tuple[Then, ...] = ()
+    alternatives: tuple[tuple[ViewSpec, float], ...] = ()
+    decided_with: int | None = None
+    mean: ChannelValues | None = None
+    std: ChannelValues | None = None
 
     def __post_init__(self) -> None:
         for name in ("size", "via"):
@@ -86,9 +105,24 @@ class ViewSpec:
         for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
             object.__setattr__(self, name, _range(name, getattr(self, name)))
         object.__setattr__(self, "then", tuple(self.then))
+        object.__setattr__(self, "before", tuple(self.before))
+        object.__setattr__(self, "alternatives", tuple((spec, float(share)) for spec, share in self.alternatives))
+        for name in ("mean", "std"):
+            if isinstance(getattr(self, name), Iterable):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._check_alternatives()
         if self.jitter and not any(getattr(self, name) for name in _JITTER_STEPS):
             ranges = "brightness, contrast, saturation or hue, each (low, high)"
             raise ValueError(f"jitter={self.jitter} has nothing to do: give it {ranges}")
+
+    def _check_alternatives(self) -> None:
+        for spec, share in self.alternatives:
+            if spec.alternatives or spec.decided_with is not None or spec.mean is not None or spec.std is not None:
+                raise ValueError("an alternative has alternatives, decided_with, mean or std: these are of the view")
+            if not 0 <= share <= 1:
+                raise ValueError(f"an alternative's probability is {share!r}, want [0, 1]")
+        if sum(share for _, share in self.alternatives) > 1 + 1e-9:
+            raise ValueError(f"the alternatives' probabilities {[share for _, share in self.alternatives]} exceed 1")
 
     @property
     def _sides(self) -> tuple[int, int]:
@@ -124,6 +158,7 @@ class ViewSpec:
             "via_height": via_height,
             "via_width": via_width,
             "box_of": -1 if self.box_of is None else self.box_of,
+            "decided_with": 0 if self.decided_with is None else self.decided_with + 1,
         }
         for name in ("scale", "ratio", "blur_sigma", *_JITTER_STEPS):
             row[f"{name}_min"], row[f"{name}_max"] = getattr(self, name) or _ABSENT
@@ -142,6 +177,9 @@ class Recipe:
         "index_views_labels": [positions of the pack's records, list, labels] (solo-learn);
         "views_labels_masks": (list, labels, list of bool masks (N, rows, columns), one a view) (iBOT);
         "view_labels": (the only view, labels); "view_labels_masks": the same and a dict of MAE's masks;
+        "view_mask_labels": [the only view, its mask (N, rows, columns), labels] (SimMIM); "views_mask_labels": ([all
+        views, the first one's mask], labels) (BEiT); "views_flags": [list, whether the first view that has alternatives
+        shows its own spec (N,) bool] (Mugs); "capi": CAPI's dict;
         "view_heatmap_labels": ([the only view, its heatmap (N, 1, height, width)], labels), of a dataset with heatmaps;
         "pair_labels", "pair_index": (both views one after the other on the channels (N, 6, height, width), labels or
         records); "dinov2": the dict of DINOv2's and DINOv3's collate; "ijepa": ([views, labels], encoder masks,
@@ -150,8 +188,8 @@ class Recipe:
     channels: 3, or 1 for gray: pictures become gray as by PIL's convert("L") when they are decoded, and views are
         (N, 1, height, width). With 3 a gray picture has three equal channels.
     mean, std: one number for all channels, or one for each; kept as one for each.
-    masks: how masks are drawn, for the batches that have some: IBOTMasks, StratifiedMasks, MultiBlockMasks,
-    RandomMasks.
+    masks: how masks are drawn, for the batches that have some: IBOTMasks, StratifiedMasks, StratifiedInverseBlocks,
+        MultiBlockMasks, RandomMasks, CoarseMasks, BlockMasks, InverseBlockMasks.
     pillow: 12 or 13. Pillow 13 runs the two passes of some resizes in the other order, which moves about a tenth of
         such a view's values, nearly all by one level. The default is what the installed Pillow does, decided when the
         recipe is made; name it where a run must be repeated on machines with another Pillow.
@@ -189,6 +227,12 @@ class Recipe:
             raise ValueError("companion: a heatmap goes with the original's picture, and a companion has none")
         if self.companion and any(view.box_of is not None for view in self.views):
             raise ValueError("companion: views that share a crop box (box_of) must be of one picture")
+        self._check_norms()
+        if any(view.box_of is not None and view.before != self.views[view.box_of].before for view in self.views
+               if view.box_of is None or 0 <= view.box_of < len(self.views)):  # fmt: skip
+            raise ValueError(
+                "box_of: views of one box are cut from one picture and have the same steps before the crop"
+            )
         steps = self.step_rows()
         if steps is not None and self.structure.heatmaps:
             raise ValueError("then: a heatmap goes with a view that is cropped, resized and flipped, and no more")
@@ -215,7 +259,7 @@ class Recipe:
 
         read = translate(transform)
         return cls(
-            name or read.name, tuple(ViewSpec(**fields) for fields in read.views), mean=read.mean, std=read.std,
+            name or read.name, tuple(map(_spec_of, read.views)), mean=read.mean, std=read.std,
             batch=batch or read.batch, source=f"from_torchvision({read.name})",
         )  # fmt: skip
 
@@ -232,35 +276,52 @@ class Recipe:
 
         return cls.from_torchvision(timms(transform), name=name or "create_transform", batch=batch)
 
+    def _check_norms(self) -> None:
+        for number, (mean, std) in enumerate(self.norms()):
+            if len(mean) != self.channels or len(std) != self.channels or not all(one > 0 for one in std):
+                raise ValueError(f"view {number}: mean {mean} and std {std}: want as many as channels, std above 0")
+
     @property
     def structure(self) -> BatchStructure:
         """What a batch consists of."""
         return BATCHES[self.batch]
 
     def rows(self) -> np.ndarray:
-        """Return the views as (V,) rows of a structured dtype, the form in which a recipe crosses into C++."""
-        rows = np.zeros(len(self.views), dtype=_C.view_spec_dtype)  # padding too: states hold a digest of the bytes
+        """Return the views, then their alternatives, as rows of a structured dtype: the form in which a recipe crosses
+        into C++."""
+        found = [view._row() for view in self.views]
+        for number, view in enumerate(self.views):
+            bounds = itertools.accumulate(share for _, share in view.alternatives)
+            for (spec, _), bound in zip(view.alternatives, bounds):
+                found.append({**spec._row(), "instead_of": number + 1, "instead_below": min(bound, 1.0)})
+        rows = np.zeros(len(found), dtype=_C.view_spec_dtype)  # padding too: states hold a digest of the bytes
         rows["resize_order"] = _RESIZE_ORDER[self.pillow]
-        for index, view in enumerate(self.views):
-            for name, value in view._row().items():
+        for index, row in enumerate(found):
+            for name, value in row.items():
                 rows[name][index] = value
         return rows
+
+    def _specs(self) -> list[ViewSpec]:
+        """Return the specs of `rows`."""
+        return [*self.views, *(spec for view in self.views for spec, _ in view.alternatives)]
 
     def row_bytes(self) -> bytes:
         """Return `rows` as bytes that stay the same from version to version: states and comparisons hold them.
 
-        Fields that were added after resize_short and box_of are in it where some view uses them.
+        Fields that were added after resize_short and box_of are in it where some view uses them, those after the
+        paddings too.
         """
         rows = self.rows()
         known = rows.view(np.uint8).reshape(len(rows), -1)
         fields: Any = _C.view_spec_dtype.fields
-        end = fields["box_of"][1] + 4
-        first, later = known[:, :end], known[:, end:]
+        ends = [fields[name][1] + 4 for name in ("box_of", "pad_bottom")]
+        first, windows, last = np.split(known, ends, axis=1)
+        later = known[:, ends[0] :] if last.any() else windows
         return first.tobytes() + (later.tobytes() if later.any() else b"")
 
     def step_rows(self) -> np.ndarray | None:
         """Return the views' further steps as rows of a structured dtype, as `rows`; None where there are none."""
-        return rows_of([view.then for view in self.views], self.channels)
+        return rows_of([(view.before, view.then) for view in self._specs()], self.channels)
 
     @property
     def erases(self) -> bool:
@@ -283,14 +344,26 @@ class Recipe:
             for view in self.views
         ]
 
-    def normalize_table(self) -> np.ndarray:
-        """Return (channels, 256) float32: what each byte of each channel becomes.
+    @property
+    def norms_differ(self) -> bool:
+        """Whether some views have a mean or std of their own."""
+        return any(view.mean is not None or view.std is not None for view in self.views)
+
+    def norms(self) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+        """Return mean and std of each view, one number a channel."""
+
+        def of(own: ChannelValues | None, shared: ChannelValues) -> tuple[float, ...]:
+            return _a_channel(shared if own is None else own, self.channels)
+
+        return [(of(view.mean, self.mean), of(view.std, self.std)) for view in self.views]
+
+    def normalize_table(self, view: int = 0) -> np.ndarray:
+        """Return (channels, 256) float32: what each byte of each channel becomes in this view.
 
         torchvision's ToTensor then Normalize, in their float32 steps: x / 255, minus mean, divided by std.
         """
         scaled = np.arange(256, dtype=np.float32) / np.float32(255)
-        mean = np.array(self.mean, dtype=np.float32)[:, None]
-        std = np.array(self.std, dtype=np.float32)[:, None]
+        mean, std = (np.array(values, dtype=np.float32)[:, None] for values in self.norms()[view])
         with np.errstate(over="ignore"):  # infinite beyond float32's range, as torch has it
             return np.ascontiguousarray((scaled[None] - mean) / std)
 
@@ -313,7 +386,7 @@ class Recipe:
     def __str__(self) -> str:
         columns = [
             f.name for f in dataclasses.fields(ViewSpec)
-            if f.name != "then"
+            if f.name not in ("then", "before", "alternatives")
             and (f.name not in _UNUSUAL or any(getattr(view, f.name) != f.default for view in self.views))
         ]  # fmt: skip
         groups: list[tuple[ViewSpec, list[int]]] = []
@@ -322,15 +395,20 @@ class Recipe:
                 groups[-1][1].append(index)
             else:
                 groups.append((view, [index]))
-        heads = ["view"] + [f"{g[0]}" if len(g) == 1 else f"{g[0]}-{g[-1]}" for _, g in groups]
-        table = [heads] + [[name] + [_show(getattr(view, name)) for view, _ in groups] for name in columns]
+        shown: list[tuple[str, ViewSpec]] = []
+        for view, places in groups:
+            head = f"{places[0]}" if len(places) == 1 else f"{places[0]}-{places[-1]}"
+            shown += [(head, view), *((f"{head} p {share:.4g}", spec) for spec, share in view.alternatives)]
+        heads = ["view", *(head for head, _ in shown)]
+        table = [heads] + [[name] + [_show(getattr(view, name)) for _, view in shown] for name in columns]
         widths = [max(len(row[i]) for row in table) for i in range(len(heads))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in table]
         lines.insert(0, f"{self.name}: {len(self.views)} views, batch {self.batch}   {self.source}")
-        for name, (view, _) in zip(heads[1:], groups):
-            for one, count in _runs(view.then):
-                text = f"view {name} then: " + (f"{count} times " if count > 1 else "") + str(one)
-                lines += textwrap.wrap(text, _LINE, subsequent_indent="    ", break_on_hyphens=False)
+        for head, view in shown:
+            for when, steps in (("before the crop", view.before), ("then", view.then)):
+                for one, count in _runs(steps):
+                    text = f"view {head} {when}: " + (f"{count} times " if count > 1 else "") + str(one)
+                    lines += textwrap.wrap(text, _LINE, subsequent_indent="    ", break_on_hyphens=False)
         if self.masks is not None:
             lines.append(f"masks {self.masks}")
         if self.companion:
@@ -338,6 +416,12 @@ class Recipe:
         gray = "one channel, " if self.channels == 1 else ""
         lines.append(f"{gray}mean {_show(self.mean)}, std {_show(self.std)}; resize as Pillow {self.pillow}")
         return "\n".join(lines)
+
+
+def _spec_of(fields: dict[str, Any]) -> ViewSpec:
+    """Return the ViewSpec of fields, in which alternatives are fields too."""
+    others = tuple((_spec_of(one), share) for one, share in fields.get("alternatives", ()))
+    return ViewSpec(**{**fields, "alternatives": others})
 
 
 def _check_batch(recipe: Recipe) -> None:

@@ -36,9 +36,13 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
 
     picture: RGB, L or I;16, full resolution. Returns (out_height, out_width, 3 or 1) uint8, of I;16 uint16, before
     normalisation. Pillow has no other step than the first three for I;16.
-    Order of steps: crop, resize, flip, jitter, grayscale, blur, solarize, then those in plan["steps"]. What erases is
-    left to `erase`.
+    Order of steps: those in plan["steps"] that stand before the crop, crop, resize, flip, jitter, grayscale, blur,
+    solarize, then the others in plan["steps"]. What erases is left to `erase`.
     """
+    steps = plan["steps"] if "steps" in (plan.dtype.names or ()) else []
+    for step in steps:
+        if step["op"] and step["before"]:
+            picture = _further(picture, step)
     view = _crop_and_resize(picture, plan)
     if plan["flip"]:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -59,10 +63,10 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
         view = view.filter(ImageFilter.GaussianBlur(radius=float(plan["blur_sigma"])))
     if plan["solarize_threshold"] >= 0:
         view = ImageOps.solarize(view, threshold=int(plan["solarize_threshold"]))
-    for step in plan["steps"] if "steps" in (plan.dtype.names or ()) else ():
+    for step in steps:
         if step["op"] in (0, OPS["erase"]):
             break
-        view = _further(view, step)
+        view = view if step["before"] else _further(view, step)
     return np.asarray(view).reshape(view.height, view.width, -1)
 
 
@@ -195,7 +199,7 @@ def _kernel_blur(view: Image.Image, taps: int, sigma: float) -> Image.Image:
     return Image.fromarray(blurred.permute(1, 2, 0).squeeze(2).contiguous().numpy())
 
 
-def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
+def normalize(view: np.ndarray, recipe: Recipe, number: int = 0) -> np.ndarray:
     """Normalise as ToTensor and Normalize in torch's own arithmetic: (H, W, channels) uint8 to (channels, H, W)
     float32.
 
@@ -206,8 +210,7 @@ def normalize(view: np.ndarray, recipe: Recipe) -> np.ndarray:
     deep = view.dtype == np.uint16
     tensor = torch.from_numpy(view.transpose(2, 0, 1).astype(np.float32)).div(65535 if deep else 255)
     tensor = tensor.expand(recipe.channels, -1, -1).clone()
-    mean = torch.tensor(recipe.mean, dtype=torch.float32)[:, None, None]
-    std = torch.tensor(recipe.std, dtype=torch.float32)[:, None, None]
+    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in recipe.norms()[number])
     return tensor.sub_(mean).div_(std).numpy()
 
 

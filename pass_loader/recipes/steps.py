@@ -310,14 +310,17 @@ def any_order(parts: Sequence[Iterable[Then]]) -> Choice:
     return one_of([[step for part in order for step in part] for order in itertools.permutations(map(list, parts))])
 
 
-def rows_of(views: Iterable[tuple[Then, ...]], channels: int) -> np.ndarray | None:
-    """Return the further steps of each view as (R,) rows of _C.step_spec_dtype; None where no view has any."""
+def rows_of(views: Iterable[tuple[tuple[Then, ...], tuple[Then, ...]]], channels: int) -> np.ndarray | None:
+    """Return the steps of each view, before its crop and after its fixed ones, as (R,) rows of _C.step_spec_dtype; None
+    where no view has any."""
     found = []
-    for number, then in enumerate(views):
-        for group, choice in enumerate(map(as_choice, then)):
+    for number, rows_of_view in enumerate(views):
+        groups = [(before, *one) for before, then in zip((True, False), rows_of_view)
+                  for one in enumerate(map(as_choice, then))]  # fmt: skip
+        for before, group, choice in groups:
             for option, (steps, below) in enumerate(zip(choice.options, choice._bounds())):
                 for step in steps or (Step("none"),):
-                    place = {"view": number, "group": group, "option": option, "option_below": below}
+                    place = {"view": number, "group": group, "option": option, "option_below": below, "before": before}
                     fill = step.fill if channels == 3 else (_luma(step.fill),) * 3
                     found.append({**step._row(), **place, "group_probability": choice.probability, "fill": fill})
     if not found:
@@ -350,6 +353,8 @@ def describe(steps: np.ndarray) -> list[str]:
             shown.append(f"{name} {step['factor']:.4g}")
         else:
             shown.append(name)
+        if step["before"]:
+            shown[-1] += " before the crop"
     return shown
 
 

@@ -51,13 +51,18 @@ OFFICIAL: dict[str, list[tuple[object, ...]]] = {
             (10, 96, (0.05, 0.3), LINEAR, 0.5, STRONG, 0.2, 0.5, 0)],
     "lejepa": [(2, 224, (0.3, 1), CUBIC, 0.5, DINO, 0.2, 0.5, 0.2),
                (6, 98, (0.05, 0.3), CUBIC, 0.5, DINO, 0.2, 0.5, 0.2)],
+    "franca": [(1, 224, (0.32, 1), CUBIC, 0.5, DINO, 0.2, 0.0, 0), (1, 224, (0.32, 1), CUBIC, 0.5, DINO, 0.2, 0.9, 0.2),
+               (8, 98, (0.05, 0.32), CUBIC, 0.5, DINO, 0.2, 0.5, 0)],
+    "simmim": [(1, 192, (0.67, 1), LINEAR, 0.5, None, 0, 0, 0)],
+    "capi": [(1, 224, (0.6, 1), CUBIC, 0.5, None, 0, 0, 0)],
 }  # fmt: skip
 STD = {"swav": (0.228, 0.224, 0.225), "seer": (0.229, 0.224, 0.225), "simclr": (1.0,) * 3, "genview": recipes.CLIP_STD,
        "thorax_finetune": recipes.NIH_STD}  # fmt: skip
 BATCH = {"swav": "views", "simclr": "pair_labels", "byol": "index_views_labels", "dinov2": "dinov2", "dinov3": "dinov2",
          "ibot": "views_labels_masks", "mae": "view_labels", "mae_thorax": "view_labels", "seer": "vissl",
          "ijepa": "ijepa", "supervised": "view_labels", "evaluate": "view_labels",
-         "genview": "views_labels_companions",
+         "genview": "views_labels_companions", "franca": "dinov2", "simmim": "view_mask_labels", "capi": "capi",
+         "beit": "views_mask_labels", "mugs": "views_flags",
          **dict.fromkeys(("timm_train", "mae_finetune", "thorax_finetune", "deit", "deit3", "linear_probe", "knn"),
                          "view_labels")}  # fmt: skip
 

@@ -42,6 +42,27 @@ def test_datasets_of_other_steps_do_not_go_together(pack: Path) -> None:
         ConcatDataset([first, second])
 
 
+def test_a_gpu_refuses_alternatives_and_means_of_views(pack: Path) -> None:
+    either = ViewSpec(32, alternatives=((ViewSpec(32), 0.5),))
+    for view, message in ((either, "views with alternatives"), (ViewSpec(32, mean=0.5), "differ between views")):
+        with pytest.raises(ValueError, match=message):
+            check_samples(ShardDataset(pack, Recipe("one", (view,))))
+
+
+def test_states_know_of_alternatives_and_means(pack: Path) -> None:
+    """Kills: a state that another alternative, its probability or a view's mean may go on from."""
+    either = Recipe("either", (ViewSpec(32, alternatives=((ViewSpec(32, flip=0.0), 0.5),)),) * 2)
+    state = loader_of(pack, either).state_dict()
+    loader_of(pack, either).load_state_dict(state)
+    for fields in ({"alternatives": ((ViewSpec(32, flip=0.1), 0.5),)}, {"mean": 0.5}, {"before": (Step("invert"),)},
+                   {"alternatives": ((ViewSpec(32, flip=0.0), 0.6),)}):  # fmt: skip
+        with pytest.raises(ValueError, match="recipe"):
+            loader_of(pack, either.override(**fields)).load_state_dict(state)
+    other = ShardDataset(pack, either.override(mean=0.5))
+    with pytest.raises(ValueError, match="other recipes"):
+        ConcatDataset([ShardDataset(pack, either), other])
+
+
 def test_a_gpu_and_heatmaps_refuse_them(pack: Path) -> None:
     with pytest.raises(ValueError, match=r"further steps \(then\): rendered on the CPU alone"):
         check_samples(ShardDataset(pack, RECIPE))

@@ -166,6 +166,44 @@ def test_ijepa_triple(pack: Path) -> None:
     assert len({mask.shape for mask in predictors}) == 1
 
 
+def test_simmim_list(pack: Path) -> None:
+    """[images, masks, labels]: data/data_simmim.py:83-93."""
+    dataset = ShardDataset(pack, recipes.simmim(size=64))
+    batch = next(iter(DataLoader(dataset, N)))
+    assert type(batch) is list and [part.shape for part in batch] == [(N, 3, 64, 64), (N, 16, 16), (N,)]
+    assert batch[1].dtype == torch.int64 and batch[1].sum((1, 2)).tolist() == [3 * 64] * N
+
+
+def test_beit_and_mugs(pack: Path) -> None:
+    """([patches, tokens, mask], labels): beit/engine_for_pretraining.py:38-46; [crops, weak flags]: mugs' main.py."""
+    (patches, tokens, mask), labels = next(iter(DataLoader(ShardDataset(pack, recipes.beit()), N)))
+    assert patches.shape == (N, 3, 224, 224) and tokens.shape == (N, 3, 112, 112) and labels.shape == (N,)
+    assert mask.shape == (N, 14, 14) and mask.dtype == torch.int64
+    batch = next(iter(DataLoader(ShardDataset(pack, recipes.mugs(local_crops=1)), N)))
+    assert type(batch) is list and len(batch[0]) == 5 and batch[1].dtype == torch.bool and batch[1].shape == (N,)
+
+
+def test_dall_es_values() -> None:
+    """beit/dall_e/utils.py: map_pixels."""
+    x = torch.arange(256) / 255
+    ours = torch.from_numpy(recipes.beit().normalize_table(1)[0])
+    assert (ours - ((1 - 2 * 0.1) * x + 0.1)).abs().max() < 1.3e-7
+
+
+def test_capi_dict(pack: Path) -> None:
+    """data.py:449-472: places in the whole batch; what is predicted is not visible. Kills: places in the picture."""
+    (batch,), info, dataset = batch_of(pack, recipes.capi(size=56))
+    assert list(batch) == ["images", "predict_indices", "visible_indices"]
+    assert_views([batch["images"]], info, dataset)
+    visible, predicted = batch["visible_indices"], batch["predict_indices"]
+    assert visible.dtype == predicted.dtype == torch.int64 and visible.shape == (N * 6,) and predicted.shape == (0,)
+    assert (visible // 16).tolist() == sorted([*range(N)] * 6) and (visible.diff() > 0).all()
+    (batch,), *_ = batch_of(pack, recipes.capi(size=112, predicted=0.2))
+    visible, predicted = {*batch["visible_indices"].tolist()}, batch["predict_indices"].tolist()
+    assert len({*predicted}) == len(predicted) == N * 8 and not visible & {*predicted}
+    assert [place // 64 for place in predicted] == sorted([*range(N)] * 8)
+
+
 def test_vissl_dict(pack: Path) -> None:
     """multicrop_collator.py: an entry a view and sample, view-major; data_valid as the info's."""
     dataset = ShardDataset(pack, small(recipes.seer()))

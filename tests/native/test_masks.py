@@ -11,7 +11,16 @@ import numpy as np
 import pytest
 
 from pass_loader import _C, recipes
-from pass_loader.recipes.masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from pass_loader.recipes.masks import (
+    BlockMasks,
+    CoarseMasks,
+    IBOTMasks,
+    InverseBlockMasks,
+    MultiBlockMasks,
+    RandomMasks,
+    StratifiedInverseBlocks,
+    StratifiedMasks,
+)
 from pass_loader.keys import BatchKey, SampleKeys
 
 GRID = (14, 14)
@@ -69,6 +78,24 @@ def slow_multi_block(chance: random.Random, grid: tuple[int, int], predictor: tu
         left_out += tries % 20 == 0
 
 
+def slow_rolled_block(
+    chance: random.Random, grid: tuple[int, int], count: int, aspect: float, roll: bool
+) -> np.ndarray:
+    """CAPI's data.py: a rectangle of at least so many cells, the first of them, rolled."""
+    rows, columns = grid
+    low = max(math.log(aspect), math.log(count / columns**2))
+    high = min(-math.log(aspect), math.log(rows**2 / (count + 1e-5)))
+    ratio = math.exp(chance.uniform(low, high))
+    h, w = math.ceil(math.sqrt(count * ratio)), math.ceil(math.sqrt(count / ratio))
+    top, left = chance.randint(0, rows - h), chance.randint(0, columns - w)
+    mask = np.zeros(grid, bool)
+    mask[top : top + h, left : left + w] = True
+    mask.flat[np.flatnonzero(mask)[count:]] = False
+    if roll:
+        mask = np.roll(mask, (chance.randrange(rows), chance.randrange(columns)), (0, 1))
+    return mask
+
+
 def distance(a: np.ndarray, b: np.ndarray) -> float:
     """Return the Kolmogorov-Smirnov distance, as a share of its 0.01 % point."""
     points = np.unique(np.concatenate([a, b]))
@@ -111,6 +138,73 @@ def test_block_masks(target: float, least: float, most: float, exact: bool) -> N
     if exact:
         assert set(ours.sum((1, 2))) == {int(target)}
     assert_same_distribution(ours, theirs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("roll", [False, True])
+@pytest.mark.parametrize("grid,count,aspect", [((16, 16), 90, 0.5), ((16, 16), 230, 0.3), ((9, 14), 40, 0.3),
+                                               ((16, 16), 7, 0.3)])  # fmt: skip
+def test_rolled_blocks(grid: tuple[int, int], count: int, aspect: float, roll: bool) -> None:
+    """Kills: an aspect that the grid does not bound (second case), rows and columns swapped (third), a shift along one
+    axis alone, the last cells of the rectangle in place of the first."""
+    ours = _C.rolled_blocks(*keys_of(COUNT), 0, grid, np.full(COUNT, count), aspect, roll)
+    chance = random.Random(6)
+    theirs = np.stack([slow_rolled_block(chance, grid, count, aspect, roll) for _ in range(COUNT)])
+    assert set(ours.sum((1, 2))) == {count}
+    assert_same_distribution(ours, theirs)
+    tops, lefts = ([mask.any(axis).argmax(1) for mask in (ours, theirs)] for axis in (2, 1))
+    assert distance(*tops) < 1 and distance(*lefts) < 1
+
+
+def test_rolled_blocks_of_any_count() -> None:
+    """A block has its cells also where CAPI's would not fit. Kills: a side that rounding leaves one short."""
+    for grid in ((1, 1), (1, 9), (9, 1), (3, 4), (7, 7), (4, 16)):
+        cells = grid[0] * grid[1]
+        for count in range(cells + 1):
+            drawn = _C.rolled_blocks(*keys_of(20), 0, grid, np.full(20, count), 0.5, True)
+            assert set(drawn.sum((1, 2))) == {count}, (grid, count)
+
+
+def test_inverse_blocks() -> None:
+    """CAPI's shares: of 256 patches 166 are masked, of those 8 predicted. Kills: predicted cells that are visible,
+    the block in place of its inverse, the same place in every mask."""
+    mask, predicted = InverseBlockMasks().draw(keys_of(2000), 0, 224, 224)
+    assert mask.shape == (2000, 16, 16) and set(mask.sum((1, 2))) == {166} and predicted.shape == (2000, 8)
+    assert np.take_along_axis(mask.reshape(2000, -1), predicted, 1).all()
+    assert all(len({*row}) == 8 for row in predicted.tolist())
+    ranks = (mask.reshape(2000, -1).cumsum(1) - 1)[np.arange(2000)[:, None], predicted]
+    often = np.bincount(ranks.ravel(), minlength=166) / 16000
+    assert abs(often - 1 / 166).max() < 5 * math.sqrt(1 / 166 / 16000)
+    whole, none = InverseBlockMasks(ratio=1.0).draw(keys_of(2), 0, 28, 28)
+    assert whole.all() and none.shape == (2, 0)
+
+
+def test_stratified_inverse_blocks() -> None:
+    """Franca: as many cells as DINOv2 wants, exactly; views without a mask hide nothing."""
+    drawn, bound = StratifiedInverseBlocks().draw(keys_of(32), BatchKey(0, 0, 0, 0), [0, 1], 224, 224)
+    counts = np.sort(drawn.sum((1, 2)))
+    ends = np.linspace(0.1, 0.65, 33)
+    assert drawn.shape == (64, 16, 16) and (counts[:32] == 0).all() and bound == (256 * ends[1:]).astype(int).sum()
+    assert (counts[32:] >= (256 * ends[:-1]).astype(int)).all() and (counts[32:] <= (256 * ends[1:]).astype(int)).all()
+
+
+@pytest.mark.slow
+def test_beits_masks() -> None:
+    """Kills: a last block that may exceed what is missing, another least area."""
+    ours = BlockMasks().draw(keys_of(COUNT), 0, 224, 224)
+    chance = random.Random(8)
+    theirs = np.stack([slow_block_mask(chance, GRID, 75, 16, 75, False) for _ in range(COUNT)])
+    assert ours.dtype == np.int64 and ours.sum((1, 2)).max() <= 75
+    assert_same_distribution(ours.astype(bool), theirs)
+
+
+def test_coarse_masks() -> None:
+    """SimMIM: 22 of 36 cells of 8 x 8 patches. Kills: a share that is cut, cells that are not whole."""
+    drawn = CoarseMasks().draw(keys_of(3000), 0, 192, 192)
+    assert drawn.shape == (3000, 48, 48) and drawn.dtype == np.int64
+    cells = drawn[:, ::8, ::8]
+    assert np.array_equal(drawn, cells.repeat(8, 1).repeat(8, 2)) and set(cells.sum((1, 2))) == {22}
+    assert abs(cells.mean(0) - 22 / 36).max() < 5 * math.sqrt(22 / 36 * 14 / 36 / 3000)
 
 
 @pytest.mark.slow
@@ -252,6 +346,11 @@ DRAWS: list[Callable[[SampleKeys, BatchKey], object]] = [
     lambda keys, batch: StratifiedMasks().draw(keys, batch, [0, 1], 224, 224)[0],
     lambda keys, batch: MultiBlockMasks().draw(keys, batch, 224, 224)[0][0],
     lambda keys, batch: RandomMasks().draw(keys, 0, 224, 224)["ids_restore"],
+    lambda keys, batch: CoarseMasks().draw(keys, 0, 224, 224),
+    lambda keys, batch: BlockMasks().draw(keys, 0, 224, 224),
+    lambda keys, batch: InverseBlockMasks().draw(keys, 0, 224, 224)[0],
+    lambda keys, batch: InverseBlockMasks().draw(keys, 0, 224, 224)[1],
+    lambda keys, batch: StratifiedInverseBlocks().draw(keys, batch, [0, 1], 224, 224)[0],
 ]
 
 
@@ -299,6 +398,15 @@ GOLDEN = (
     (lambda: IBOTMasks(shape="rand"), "shape is 'rand'"),
     (lambda: StratifiedMasks(ratio=(0.5, 0.1)), "leaves"),
     (lambda: RandomMasks(ratio=1.5), "ratio is 1.5"),
+    (lambda: CoarseMasks(cell=32, patch=5), "not of whole patches of 5"),
+    (lambda: BlockMasks(least=0), "want numbers of patches"),
+    (lambda: CoarseMasks(ratio=-1), "ratio is -1"),
+    (lambda: CoarseMasks().draw(keys_of(1), 0, 200, 192), "not of whole cells of 32"),
+    (lambda: InverseBlockMasks(predicted=2), "want shares"),
+    (lambda: StratifiedInverseBlocks(exact=True), "in any case"),
+    (lambda: _C.rolled_blocks(*keys_of(1), 0, GRID, np.array([197]), 0.5, True), "a block of 197 cells"),
+    (lambda: _C.rolled_blocks(*keys_of(2), 0, GRID, np.array([1]), 0.5, True), "want one count a record"),
+    (lambda: _C.rolled_blocks(*keys_of(1), 0, GRID, np.array([1]), 0.0, True), "aspect 0"),
     (lambda: RandomMasks(patch=0).draw(keys_of(1), 0, 32, 32), "has no patches of 0"),
     (lambda: RandomMasks(patch=64).draw(keys_of(1), 0, 32, 32), "has no patches of 64"),
     (lambda: MultiBlockMasks(patch=16).draw(keys_of(1), BatchKey(0, 0, 0, 0), 16, 16), "a predictor block is"),
