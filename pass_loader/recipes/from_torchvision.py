@@ -1,13 +1,13 @@
 """Recipe.from_torchvision: reads a transform object and writes down what gives the same views.
 
-torchvision is never imported. An object of several views is run with markers in place of its transforms, which tells
-the views and their order (`_views_of_container`); torchvision_steps.py reads the steps of one view.
+torchvision is never imported. torchvision_views.py finds the views, torchvision_steps.py reads the steps of one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import random
 import sys
 from collections.abc import Iterator
@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from .policies import sides_of
 from .steps import Then
-from .torchvision_geometry import window
-from .torchvision_steps import KNOWN, RANDOM, TransformStep, is_foreign_step, noise, steps_of, torchvision_name
+from .torchvision_geometry import resized_again, window
+from .torchvision_names import UnknownTransform, torchvision_name
+from .torchvision_steps import KNOWN, RANDOM, TransformStep, steps_of
+from .torchvision_views import Pipeline, pipelines_of
 
 _ORDER = ("crop", "to tensor", "to float", "normalize")  # between the first two, steps on pictures in any order
 _FIXED = ("jitter", "grayscale", "blur", "solarize")  # a recipe's steps, in their order; a flip may stand anywhere
@@ -31,12 +32,14 @@ _NEEDED = {
     "to float": "nothing makes float32 of the bytes; add ToDtype(torch.float32, scale=True)",
 }
 _LIST = " (a list is one transform a view; the steps of one view stand in a Compose)"
-_RUNS = 16  # of a container that might choose its views by chance
 
 
 @dataclass(frozen=True)
 class Translation:
-    """A transform object in words of a recipe: the fields of each view's ViewSpec, and what the views share."""
+    """A transform object in words of a recipe: the fields of each view's ViewSpec, and what the views share.
+
+    Alternatives are such fields too.
+    """
 
     views: list[dict[str, Any]]
     mean: tuple[float, ...]
@@ -50,17 +53,16 @@ def translate(transform: Any) -> Translation:
     what = type(transform).__name__
     try:
         with _random_state_kept():
-            views = [_view(pipeline, number) for number, pipeline in enumerate(_pipelines(transform))]
+            views = [_view(pipeline, number) for number, pipeline in enumerate(pipelines_of(transform))]
     except ValueError as error:
-        hint = _LIST if isinstance(transform, (list, tuple)) else ""
+        hint = f"; {KNOWN}" if isinstance(error, UnknownTransform) else ""
+        hint += _LIST if isinstance(transform, (list, tuple)) else ""
         raise ValueError(f"cannot make a recipe of this {what}: {error}{hint}") from error.__cause__
-    for number, (_, norm) in enumerate(views):
-        if norm != views[0][1]:
-            raise ValueError(
-                f"cannot make a recipe of this {what}: view {number} is normalized with {_show_norm(norm)}, "
-                f"view 0 with {_show_norm(views[0][1])}, and a recipe has one mean and std for all views"
-            )
     mean, std = views[0][1]
+    for fields, norm in views:
+        for name, own, shared in zip(("mean", "std"), norm, (mean, std)):
+            if own != shared:
+                fields[name] = own
     batch = "views" if hasattr(transform, "trans") else "views_labels"
     return Translation([fields for fields, _ in views], mean, std, batch, what)
 
@@ -95,70 +97,29 @@ def _random_state_kept() -> Iterator[None]:
             torch.set_rng_state(tensor)
 
 
-def _pipelines(transform: Any) -> list[Any]:
-    """Return one transform a view, in the order of the views."""
-    inner = getattr(transform, "trans", transform)  # SwAV's MultiCropDataset keeps its views' transforms there
-    if isinstance(inner, (list, tuple)):
-        if not inner:
-            raise ValueError("it is empty; want one transform a view")
-        return [pipeline for one in inner for pipeline in _pipelines(one)]
-    if torchvision_name(transform) or is_foreign_step(transform):
-        return [transform]
-    return [pipeline for one in _views_of_container(transform) for pipeline in _pipelines(one)]
-
-
-class _Marker:
-    """Stands for a transform while a container runs, and is its own result."""
-
-    def __init__(self, transform: Any, picture: Image.Image):
-        self.transform, self.picture = transform, picture
-
-    def __call__(self, picture: Any) -> _Marker:
-        if not isinstance(picture, Image.Image) or picture.tobytes() != self.picture.tobytes():
-            raise ValueError(f"it changes the picture before its {type(self.transform).__name__} gets it")
-        return self
-
-
-def _views_of_container(transform: Any) -> list[Any]:
-    """Return the transforms that an object of several views applies. It is run with markers in their place."""
-    what = type(transform).__name__
-    if not callable(transform):
-        raise ValueError(f"{what} is no transform")
-    picture = noise()
-
-    def marked(value: Any) -> Any:
-        several = isinstance(value, (list, tuple)) or torchvision_name(value) == "ModuleList"
-        if several and len(value) and all(map(callable, value)):
-            return [_Marker(one, picture) for one in value]
-        return _Marker(value, picture) if callable(value) else value
-
-    try:
-        twin = copy.copy(transform)
-        for name, value in list(vars(transform).items()):
-            modules = name == "_modules"  # where torch.nn.Module keeps its parts
-            vars(twin)[name] = {key: marked(part) for key, part in value.items()} if modules else marked(value)
-        runs = [twin(picture) for _ in range(_RUNS)]
-    except Exception as error:
-        raise ValueError(f"{what} is not known, and running it says nothing of its views: {error}") from error
-    found = [[run] if isinstance(run, _Marker) else run for run in runs]
-    if not all(isinstance(run, (list, tuple)) and run and all(isinstance(x, _Marker) for x in run) for run in found):
-        raise ValueError(
-            f"{what} is neither a step that a recipe has nor an object that returns the list of its views; {KNOWN}"
-        )
-    views = [one.transform for one in found[0]]
-    if any([one.transform for one in run] != views for run in found):
-        raise ValueError(f"{what} gives now these views, now those; a recipe has the same ones for every picture")
-    return views
-
-
-def _view(pipeline: Any, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
+def _view(pipeline: Pipeline, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
     """Return the view's fields and its (mean, std)."""
     try:
-        steps = _one_crop([step for step in steps_of(pipeline) if step.probability > 0])
+        rows = [[step for step in steps_of(one) if step.probability > 0] for one in pipeline.transforms]
+        steps = _one_crop([step for row in rows for step in row])
         _check_order(steps)
         fields = _fields(steps)
+        if pipeline.box_of is not None:
+            _check_shared([step for row in rows[: pipeline.shared] for step in row], steps, pipeline.box_of)
+            fields["box_of"] = pipeline.box_of
         norm = fields.pop("mean", (0.0, 0.0, 0.0)), fields.pop("std", (1.0, 1.0, 1.0))
-        return {"flip": 0.0, **fields}, norm
+        fields = {"flip": 0.0, **fields}
+        others = [(_view(other, number), share) for other, share in pipeline.alternatives]
+        for (_, theirs), _ in others:
+            if theirs != norm:
+                raise ValueError(
+                    f"one of its choices is normalized with {_show_norm(theirs)}, one with {_show_norm(norm)}"
+                )
+        if others:
+            fields["alternatives"] = tuple((one, share) for (one, _), share in others)
+        if pipeline.decided_with is not None:
+            fields["decided_with"] = pipeline.decided_with
+        return fields, norm
     except ValueError as error:
         raise ValueError(f"view {number}: {error}") from error.__cause__
 
@@ -168,9 +129,23 @@ def _one_crop(steps: list[TransformStep]) -> list[TransformStep]:
     parts = [step for step in steps if step.kind == "window"]
     if not parts:
         return steps
+    before = steps[steps.index(parts[0]) - 1] if steps[0] is not parts[0] else None
+    if before is not None and before.kind == "crop" and len(parts) == 1 and parts[0].shown == "Resize":
+        joined = dataclasses.replace(before, fields=resized_again(before.fields, parts[0].fields))
+        return [joined if step is before else step for step in steps if step is not parts[0]]
     fields = window([(step.shown, step.fields) for step in parts])
     joined = TransformStep("crop", " and ".join(step.shown for step in parts), fields=fields)
     return [joined if step is parts[-1] else step for step in steps if step.kind != "window" or step is parts[-1]]
+
+
+def _check_shared(shared: list[TransformStep], steps: list[TransformStep], other: int) -> None:
+    """Raise unless what a view has in common with another one is its crop box and flip."""
+    flips = sum(step.kind == "flip" for step in steps)
+    if all(step.kind != "crop" for step in shared) or flips != sum(step.kind == "flip" for step in shared):
+        raise ValueError(f"it shares a part with view {other}, and not its crop and flip: a recipe shares both")
+    for step in shared:
+        if step.kind not in ("crop", "flip", "window"):
+            raise ValueError(f"it shares {step.shown} with view {other}; a recipe shares crop box and flip alone")
 
 
 def _fields(steps: list[TransformStep]) -> dict[str, Any]:
@@ -182,8 +157,11 @@ def _fields(steps: list[TransformStep]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     then: list[Then] = []
     last, moved = -1, False
-    size = next(sides_of(step.fields["size"]) for step in steps if step.kind == "crop")
-    for step in steps:
+    crop = next(place for place, step in enumerate(steps) if step.kind == "crop")
+    size = sides_of(steps[crop].fields["size"])
+    if before := [one for step in steps[:crop] for one in step.then(_WholePicture())]:
+        fields["before"] = tuple(before)
+    for step in steps[crop:]:
         if step.kind == "flip" and "flip" not in fields and not moved:
             fields["flip"] = step.probability
         elif step.kind in _FIXED and not then and _FIXED.index(step.kind) > last:
@@ -198,8 +176,18 @@ def _fields(steps: list[TransformStep]) -> dict[str, Any]:
     return {**fields, "then": tuple(then)} if then else fields
 
 
+class _WholePicture(tuple[int, int]):
+    """The sides of a picture, which no recipe knows."""
+
+    def __iter__(self) -> Iterator[int]:
+        raise ValueError("a step before the crop has numbers that depend on the picture's size; put it after the crop")
+
+    def __getitem__(self, place: Any) -> Any:
+        return next(iter(self))
+
+
 def _check_order(steps: list[TransformStep]) -> None:
-    """Raise where a step stands before the crop or after ToTensor, and where one that a recipe needs is missing."""
+    """Raise where a step stands after ToTensor, and where one that a recipe needs is missing."""
     seen: dict[str, TransformStep] = {}
     last: TransformStep | None = None  # of _ORDER
     erased: TransformStep | None = None
@@ -218,8 +206,6 @@ def _check_order(steps: list[TransformStep]) -> None:
         if step.kind in seen:
             raise ValueError(f"{step.shown} stands after {seen[step.kind].shown}: a recipe has that step once")
         if step.kind not in _ORDER:
-            if "crop" not in seen:
-                raise ValueError(f"{step.shown} stands before the crop; put it after it, where it works on the view")
             if last is not None and last.kind != "crop" and step.kind != "flip":  # which moves pixels alone
                 raise ValueError(f"{step.shown} stands after {last.shown}: {_ON_TENSORS}")
             continue

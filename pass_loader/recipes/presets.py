@@ -370,7 +370,10 @@ def beit(*, size: int = 224, second_size: int = 112, mean: ChannelValues = IMAGE
     the model's view by bicubic, to the tokenizer's by lanczos. ImageNet-22k there has mean and std 0.5. tokenizer:
     "dall-e" maps values to [0.1, 0.9] (here in the last bit otherwise), "customized" has mean and std 0.5.
     """
-    values = {"dall-e": {"mean": -0.125, "std": 1.25}, "customized": {"mean": 0.5, "std": 0.5}}
+    values: dict[str, dict[str, Any]] = {
+        "dall-e": {"mean": -0.125, "std": 1.25},
+        "customized": {"mean": 0.5, "std": 0.5},
+    }
     if tokenizer not in values:
         raise ValueError(f"tokenizer is {tokenizer!r}, want one of {', '.join(values)}")
     jitter = any_order([[Step(name, (0.6, 1.4))] for name in ("brightness", "contrast", "saturation")])

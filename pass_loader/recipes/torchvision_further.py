@@ -165,7 +165,7 @@ NAMES = tuple(_READ)
 # timm 1.0.31, data/auto_augment.py: AugmentOp (358-410), AutoAugment (566-581), RandAugment (739-764)
 
 
-def _timm_op(op: Any) -> Step:
+def timm_op(op: Any) -> Step:
     resample, hparams = op.kwargs["resample"], op.hparams
     if isinstance(resample, (list, tuple)):
         if {int(one) for one in resample} != {2, 3} or len(resample) != 2:
@@ -177,7 +177,7 @@ def _timm_op(op: Any) -> Step:
         raise ValueError(f"{op.name} moves pixels by filter {int(resample)}, which Pillow refuses; want 0, 2 or 3")
     return policies.timm_step(
         op.name, probability=float(op.prob), magnitude=op.magnitude, mstd=float(op.magnitude_std),
-        mmax=op.magnitude_max, fill=op.kwargs["fillcolor"], resample=mode,
+        mmax=getattr(op, "magnitude_max", None), fill=op.kwargs["fillcolor"], resample=mode,
         translate_const=hparams.get("translate_const", 250), translate_pct=hparams.get("translate_pct", 0.45),
     )  # fmt: skip
 
@@ -185,11 +185,11 @@ def _timm_op(op: Any) -> Step:
 def _timm_rand_augment(transform: Any) -> Policy:
     if transform.choice_weights is not None:
         raise ValueError("timm's RandAugment with weights draws without repetition, which no recipe does")
-    return (Choice(tuple((_timm_op(op),) for op in transform.ops)),) * int(transform.num_layers)
+    return (Choice(tuple((timm_op(op),) for op in transform.ops)),) * int(transform.num_layers)
 
 
 _TIMM: dict[str, Callable[[Any], Policy]] = {
-    "AugmentOp": lambda op: (_timm_op(op),),
+    "AugmentOp": lambda op: (timm_op(op),),
     "RandAugment": _timm_rand_augment,
-    "AutoAugment": lambda transform: (Choice(tuple(tuple(map(_timm_op, ops)) for ops in transform.policy)),),
+    "AutoAugment": lambda transform: (Choice(tuple(tuple(map(timm_op, ops)) for ops in transform.policy)),),
 }

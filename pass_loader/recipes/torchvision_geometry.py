@@ -95,6 +95,18 @@ def random_crop(transform: Any) -> Fields:
     return fields
 
 
+def resized_again(crop: Fields, resize: Fields) -> Fields:
+    """Return the fields of a RandomResizedCrop and the Resize after it."""
+    if crop["interpolation"] != resize["interpolation"]:
+        raise ValueError(f"Resize is {resize['interpolation']} after a crop that is {crop['interpolation']}")
+    height, width = crop["size"] if isinstance(crop["size"], tuple) else (crop["size"],) * 2
+    wanted = resize["resize"]
+    if not isinstance(wanted, tuple):
+        short = min(height, width)
+        wanted = tuple(wanted if side == short else int(wanted * side / short) for side in (height, width))
+    return crop if wanted == (height, width) else {**crop, "size": _size(*wanted), "via": crop["size"]}
+
+
 WINDOWS: dict[str, Callable[[Any], Fields]] = {
     "Resize": resize, "Pad": _padding, "CenterCrop": centre_crop, "RandomCrop": random_crop,
 }  # fmt: skip

@@ -28,7 +28,7 @@ def blurs_as(blur: type[ImageFilter.GaussianBlur]) -> Iterator[None]:
 
 
 class Lenient(ImageFilter.GaussianBlur):
-    """Takes a radius that is a tensor of one number, as Pillow 12 does and 13 does not (facebookresearch/msn 4388dc1
+    """Takes a radius that is a tensor of one number, as Pillow before 10.1 does (facebookresearch/msn 4388dc1
     src/data_manager.py:247-248)."""
 
     def __init__(self, radius: Any = 2):

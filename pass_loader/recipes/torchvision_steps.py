@@ -20,7 +20,10 @@ from PIL import Image, ImageFilter, ImageOps
 from . import torchvision_geometry as geometry
 from .steps import Choice, Step, Then, any_order, one_of, together
 from .torchvision_further import NAMES, Further, Sides, erasing, further_of, timm_erasing, timm_further_of, timm_name
+from .torchvision_names import UnknownTransform, is_foreign_step, is_rand_augment, noise, torchvision_name
 from .torchvision_observed import Lenient, blur_sigmas, blurs_as
+from .torchvision_policies import rand_augment_of
+from .torchvision_views import pipelines_of
 
 RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
 
@@ -65,6 +68,8 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
     elif name == "RandomOrder":
         rows = [[*steps_of(one)] for one in transform.transforms]
         yield TransformStep("further", name, further=lambda size: (any_order(_all_then(rows, size)),))
+    elif name == "Lambda":
+        _prove_nothing(transform)
     elif name in NAMES:
         yield TransformStep("further", name, further=further_of(transform, name))
     elif (timms := timm_name(transform)) is not None:
@@ -77,16 +82,47 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
     elif name in _READ:
         for step in _READ[name](transform):
             yield dataclasses.replace(step, shown=name)
+    elif name is None and is_rand_augment(transform):
+        shown = type(transform).__name__
+        policy = rand_augment_of(transform)
+        yield TransformStep("further", shown, further=lambda size: policy)
     elif name is None and is_foreign_step(transform):
-        yield _foreign_step(transform)
+        yield from _foreign_step(transform)
+    elif name is None and (inner := _inside(transform)):
+        for one in inner:
+            yield from steps_of(one)
     else:
         raise ValueError(f"{name or type(transform).__name__} is not a step that a recipe has; {KNOWN}")
 
 
+def _prove_nothing(transform: Any) -> None:
+    """Raise where a Lambda does something to a picture of mode RGB, which is what recipes decode."""
+    picture = noise()
+    before = picture.tobytes()
+    for _ in range(32):
+        try:
+            same = transform(picture) is picture and picture.tobytes() == before
+        except Exception as error:
+            raise ValueError(f"Lambda is not a step that a recipe has, and fails on a PIL picture: {error}") from error
+        if not same:
+            raise ValueError(f"Lambda is not a step that a recipe has: it changes a picture; {KNOWN}")
+
+
+def _inside(transform: Any) -> tuple[Any, ...]:
+    """Return the transforms that an object does no more than call; none where it does something else."""
+    try:
+        pipelines = pipelines_of(transform)
+    except UnknownTransform:
+        return ()
+    return pipelines[0].transforms if len(pipelines) == 1 else ()
+
+
 def _applied(transform: Any) -> list[TransformStep]:
     """Return RandomApply's steps. A single one has its own probability times p; several are decided together."""
-    inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     p = float(transform.p)
+    if p <= 0:
+        return []
+    inner = [step for one in transform.transforms for step in steps_of(one) if step.probability > 0]
     if p >= 1 or not inner:
         return inner
     for step in inner:
@@ -106,22 +142,6 @@ def _applied(transform: Any) -> list[TransformStep]:
 def _all_then(rows: list[list[TransformStep]], size: Sides) -> list[list[Then]]:
     """Return each row as further steps of a view of this size."""
     return [[one for step in row if step.probability > 0 for one in step.then(size)] for row in rows]
-
-
-def torchvision_name(transform: Any) -> str | None:
-    """Return the torchvision class (or torch module) whose behaviour this object has; None where it has its own.
-
-    A subclass counts as its base where it overrides nothing but the constructor and what prints it.
-    """
-    classes = type(transform).__mro__
-    for place, cls in enumerate(classes):
-        if cls.__module__.startswith(("torchvision.transforms.", "torch.nn.modules.")):
-            return cls.__name__
-        inherited = {name for base in classes[place + 1 :] if base is not object for name in vars(base)}
-        own = {name for name in vars(cls) if not name.startswith("__") or name == "__call__"} - {"extra_repr"}
-        if own & inherited or "__call__" in own:
-            return None
-    return None
 
 
 def _jitter(transform: Any) -> list[TransformStep]:
@@ -236,33 +256,30 @@ KNOWN = (
 # Classes of other projects
 
 
-def is_foreign_step(transform: Any) -> bool:
-    name = type(transform).__name__.lower()
-    return any(word in name for word in ("blur", "solari", "gray_scale", "grayscale"))
-
-
-def _foreign_step(transform: Any) -> TransformStep:
-    """Read a blur, solarize or grayscale class as the official repositories define them.
+def _foreign_step(transform: Any) -> list[TransformStep]:
+    """Read a blur, solarize, grayscale or rotation class as the official repositories define them.
 
     A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
     src/multicropdataset.py:71-94, whose PIL radius is the sigma), or draws it from a range that only running it shows
     (vicreg augmentations.py:14-23, barlowtwins main.py:267-276). A solarize may have a threshold (128 is PIL's default;
-    dino utils.py:57-68, moco-v3 moco/loader.py). deit augment.py:58-70 has a gray one. Each may have prob or p;
-    without, it runs always.
+    dino utils.py:57-68, moco-v3 moco/loader.py). deit augment.py:58-70 has a gray one, lightly
+    lightly/transforms/rotation.py a rotation by a fixed angle. Each may have prob or p; without, it runs always.
     """
     name = type(transform).__name__
     gate = next((one for one in ("prob", "p") if hasattr(transform, one)), None)
     probability = float(getattr(transform, gate)) if gate else 1.0
     forced: dict[str, Any] = {gate: 1.0} if gate else {}
+    if "rotate" in name.lower():
+        return _fixed_rotation(transform, forced, gate)
     if "gray" in name.lower():
         picture = noise()
         _prove(transform, forced, gate, picture, picture.convert("L").convert("RGB"), "PIL's convert('L')")
-        return TransformStep("grayscale", name, probability)
+        return [TransformStep("grayscale", name, probability)]
     if "blur" not in name.lower():
         threshold = _threshold(getattr(transform, "threshold", 128))
         levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
         _prove(transform, forced, gate, levels, ImageOps.solarize(levels, threshold), "PIL's ImageOps.solarize")
-        return TransformStep("solarize", name, probability, {"solarize_threshold": threshold})
+        return [TransformStep("solarize", name, probability, {"solarize_threshold": threshold})]
     sigma, observed = 1.25, False
     if hasattr(transform, "radius_min") and hasattr(transform, "radius_max"):
         limits = _pair((transform.radius_min, transform.radius_max))
@@ -277,11 +294,24 @@ def _foreign_step(transform: Any) -> TransformStep:
     picture = noise()
     if observed:
         _prove_observed(transform, gate or "", picture)
-        return TransformStep("blur", name, probability, {"blur_sigma": limits})
+        return [TransformStep("blur", name, probability, {"blur_sigma": limits})]
     blurred = picture.filter(ImageFilter.GaussianBlur(sigma))
     with blurs_as(Lenient):
         _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
-    return TransformStep("blur", name, probability, {"blur_sigma": limits})
+    return [TransformStep("blur", name, probability, {"blur_sigma": limits})]
+
+
+def _fixed_rotation(transform: Any, forced: dict[str, Any], gate: str | None) -> list[TransformStep]:
+    name, angle = type(transform).__name__, getattr(transform, "angle", None)
+    if not isinstance(angle, (int, float)):
+        inner = _inside(transform)
+        if not inner:
+            raise ValueError(f"{name} has no angle: a recipe reads rotations by a fixed one")
+        return [step for one in inner for step in steps_of(one)]
+    picture = noise()
+    _prove(transform, forced, gate, picture, picture.rotate(angle), "PIL's Image.rotate")
+    step = Step("rotate", float(angle), float(getattr(transform, gate)) if gate else 1.0)
+    return [TransformStep("further", name, step.probability, further=lambda size: (step,))]
 
 
 def _prove_observed(transform: Any, gate: str, picture: Image.Image) -> None:
@@ -315,10 +345,6 @@ def _compare(transform: Any, changes: dict[str, Any], picture: Image.Image, want
         raise ValueError(f"{name} fails on a PIL picture: {error}") from error
     if not np.array_equal(found, np.asarray(want)):
         raise ValueError(f"{name} with {changes} gives other pixels than {whose}: a recipe does not have that step")
-
-
-def noise() -> Image.Image:
-    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 24, 3), dtype=np.uint8))
 
 
 def _pair(values: Any) -> tuple[float, float]:

@@ -76,6 +76,21 @@ def test_bytes(T: Any, name: str) -> None:
         assert_pixels_equal(rendered(recipe, pixels), want, recipe)
 
 
+@BOTH
+def test_steps_before_the_crop(T: Any) -> None:
+    """Kills: a step that works on the crop, a flip that is taken for the view's, steps in another order."""
+    before = [T.ColorJitter(contrast=(1.4, 1.4)), T.RandomHorizontalFlip(1.0), T.RandomSolarize(90, 1.0),
+              T.RandomRotation((33.5, 33.5), InterpolationMode.BILINEAR, fill=(9, 8, 7))]  # fmt: skip
+    after = [T.RandomEqualize(1.0), T.RandomHorizontalFlip(1.0)]
+    crop = T.RandomResizedCrop(SIZE, scale=(1, 1), ratio=(4 / 3, 4 / 3))
+    for steps in ([*before, crop, *after], [before[1], crop], [*before[::-1], crop, *after[::-1]]):
+        recipe = Recipe.from_torchvision(T.Compose([*steps, *tensor_steps(T)]))
+        assert len(recipe.views[0].before) == steps.index(crop)
+        for pixels in (position_coded(90, 120), noise(90, 120)):
+            want = np.asarray(T.Compose(steps)(Image.fromarray(pixels)))
+            assert_pixels_equal(rendered(recipe, pixels), want, recipe)
+
+
 def fixed_and_then(recipe: Recipe) -> tuple[dict[str, float], int]:
     view = recipe.views[0]
     names = ("flip", "jitter", "grayscale", "blur", "solarize")

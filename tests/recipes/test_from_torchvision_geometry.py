@@ -133,7 +133,6 @@ REFUSED: list[tuple[list[Any], str]] = [
     ([v2.RandomCrop(8, padding=1, fill=(1, 2, 3))], "RandomCrop has fill="),
     ([v1.Pad(2, padding_mode="edge"), v1.CenterCrop(8)], "CenterCrop pads with black"),
     ([v1.Pad(2), v1.RandomCrop(8, padding=1)], "RandomCrop pads after Pad"),
-    ([v1.RandomHorizontalFlip(), v1.CenterCrop(8)], "RandomHorizontalFlip stands before the crop"),
     ([v1.RandomResizedCrop(8), v1.CenterCrop(8)], "CenterCrop stands after RandomResizedCrop"),
     ([v1.Resize(8), v1.RandomResizedCrop(8)], "views would not have one shape"),
     ([v1.RandomApply([v1.CenterCrop(8)])], "around CenterCrop: a recipe has that step always"),
