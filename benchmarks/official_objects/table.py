@@ -1,4 +1,4 @@
-"""Official transform objects beside our recipes: python -m benchmarks.official_objects FOLDER [--into PAGE].
+"""Official transform objects beside our recipes: python -m benchmarks.official_objects.table FOLDER [--into PAGE].
 
 FOLDER holds checkouts, each named as its repository: dino, dinov2, swav ... Those that are missing are left out. Each
 object is built from its repository's own text and run on pictures. What it asked of Pillow becomes a plan, which our
@@ -170,7 +170,7 @@ def row_of(official: Official, folder: Path, runs: int) -> tuple[list[str], Coun
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.official_objects", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.official_objects.table", description=__doc__)
     parser.add_argument("folder", type=Path, help="of checkouts, each named as its repository")
     parser.add_argument("--runs", type=int, default=300, help="pictures an object")
     parser.add_argument("--only", nargs="*", default=[], help="checkouts")
