@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ROOMS = {"cpu", "gpu", "orders", "packing", "proof", "remote"}
+ROOMS = {"cpu", "gpu", "official_objects", "orders", "packing", "proof", "remote"}
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "benchmarks").rglob("*.py"))
 
 
