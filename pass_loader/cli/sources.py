@@ -56,7 +56,7 @@ def add_source_commands(commands: Any) -> None:
     make.set_defaults(run=_build)
 
     refer = commands.add_parser("index", help="a pack that refers to tars where they lie; nothing is copied")
-    refer.add_argument("sources", nargs="+", type=Path, metavar="TAR")
+    refer.add_argument("sources", nargs="+", type=as_path, metavar="TAR")
     _add_packing(refer)
     add_workers(refer)
     add_runner(refer)
@@ -130,8 +130,9 @@ def add_limits(parser: argparse.ArgumentParser, pixels: str, scans: str) -> None
 
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "sources", nargs="+", type=Path, metavar="SOURCE",
-        help="a tar (PASS's, WebDataset's), a folder of classes, a zip, Hugging Face's Parquet, a .txt list of paths",
+        "sources", nargs="+", type=as_path, metavar="SOURCE",
+        help="a tar (PASS's, WebDataset's) or its URL, a folder of classes, a zip, Hugging Face's Parquet, a .txt list "
+        "of paths",
     )  # fmt: skip
 
 
@@ -144,7 +145,7 @@ def _add_out(parser: argparse.ArgumentParser, name: str) -> None:
 def _add_packing(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     _add_out(parser, "PACK")
-    add("--metadata", type=Path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
+    add("--metadata", type=as_path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
     add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
     add("--id", choices=IDS, default="", help="a file's path, or its last part without suffix, is its id")
     add("--image-key", metavar="SUFFIX", help="the picture of WebDataset samples that hold several: image.jpg")

@@ -95,7 +95,7 @@ def stats(
 
 
 def _name_of(pack: Pack) -> str:
-    return Path(pack.place).name if pack.remote is not None else pack.path.resolve().name
+    return Path(pack.known_place).name
 
 
 def work_bytes(pack: Pack, sample: int = SAMPLE, seed: int = 0) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import shlex
 import tarfile
 import threading
@@ -14,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from ..errors import PackError
-from .source import PLAIN, Entry, Naming, Source, html_hint, id_and_class
-from .source_file import SourceFile
+from ..remote.address import is_url
+from .source import HINT_BYTES, PLAIN, Entry, Naming, Source, hint_of, id_and_class
+from .source_file import ReadableFile, SourceFile
 from .webdataset import SampleGrouping, UnclearSampleError, is_foreign, key_of
 
 _BLOCK = tarfile.BLOCKSIZE
@@ -36,7 +36,7 @@ class TarSource(Source):
 
     def __init__(self, path: Path, naming: Naming = PLAIN, start: int = 0, end: int | None = None):
         super().__init__(path, naming)
-        self._file = SourceFile(path)
+        self._file: ReadableFile = SourceFile(path)
         self._start, self._end = start, end
 
     def size(self) -> int:
@@ -51,7 +51,7 @@ class TarSource(Source):
         found: list[int] = []
         key, last = "", self._start
         with contextlib.suppress(PackError, tarfile.TarError, ValueError, OSError, RecursionError, MemoryError):
-            for member in members(self.path):
+            for member in members_of(self._file):
                 if member.follows_global:
                     return []
                 if "." not in member.name.rpartition("/")[2] or is_foreign(member.name):
@@ -66,7 +66,7 @@ class TarSource(Source):
         data = self._file.pread(entry.length, entry.offset)
         if len(data) != entry.length:
             raise PackError(
-                f"{self.path} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}; download it again"
+                f"{self.place} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}; download it again"
             )
         return data
 
@@ -79,7 +79,7 @@ class TarSource(Source):
                 else:
                     yield file
             return
-        samples = SampleGrouping(str(self.path), self.read, self.naming.id, self.naming.image_key)
+        samples = SampleGrouping(self.place, self.read, self.naming.id, self.naming.image_key)
         self.beside = samples.beside
         yield from samples.entries(self._files())
 
@@ -94,17 +94,22 @@ class TarSource(Source):
 
     def _files(self) -> Iterator[Entry]:
         try:
-            for _, name, offset, length, problem, _ in members(self.path, self._start, self._end):
+            for _, name, offset, length, problem, _ in members_of(self._file, self._start, self._end):
                 path = PurePosixPath(name)
                 id, class_name = name.rpartition("/")[2].split(".")[0], None
                 if self.naming.class_folders:
                     id, class_name = id_and_class(path)
-                yield Entry(self, name, self.naming.id_of(path) or id, class_name, offset, length, problem)
+                yield self._entry(name, self.naming.id_of(path) or id, class_name, offset, length, problem)
         except PackError:
             raise
         except Exception as error:  # of a damaged header tarfile raises many kinds
-            hint = html_hint(self.path) or "; it is cut off or damaged: download it again"
-            raise PackError(f"{self.path} is not a readable, uncompressed tar: {in_words(error)}{hint}") from None
+            hint = hint_of(self._file.pread(HINT_BYTES, 0)) or "; it is cut off or damaged: download it again"
+            raise PackError(f"{self.place} is not a readable, uncompressed tar: {in_words(error)}{hint}") from None
+
+    def _entry(
+        self, name: str, id: str, class_name: str | None, offset: int, length: int, problem: str | None
+    ) -> Entry:
+        return Entry(self, name, id, class_name, offset, length, problem)
 
 
 def is_tar(path: Path) -> bool:
@@ -138,17 +143,23 @@ class Member(NamedTuple):
     follows_global: bool = False  # after a Pax header that holds for all that follow
 
 
-def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[Member]:
+def members(path: Path) -> Iterator[Member]:
+    """Yield the members of a tar in the file system, as `members_of` does."""
+    return members_of(SourceFile(path))
+
+
+def members_of(file: ReadableFile, start: int = 0, end: int | None = None) -> Iterator[Member]:
     """Yield a tar's members but folders, in order.
 
     start, end: those alone whose headers begin there; `start` is the beginning of one. None: up to the tar's end.
     Raises PackError where the tar is cut off or damaged, and whatever tarfile raises. Headers of plain files are read
     here, ten times as fast as by tarfile, which reads the others: long names, links, GNU's and Pax's extensions.
     """
-    with tarfile.open(path, "r:") as tar, open(path, "rb", buffering=0) as file:
+    file.seek(0)
+    with tarfile.open(fileobj=file, mode="r:") as tar:
         offset = start
         while end is None or offset < end:
-            header = os.pread(file.fileno(), _BLOCK, offset)
+            header = file.pread(_BLOCK, offset)
             plain = None if tar.pax_headers else _plain_header(header)  # global Pax headers may say otherwise
             if plain is not None:
                 name, length = plain
@@ -161,12 +172,12 @@ def members(path: Path, start: int = 0, end: int | None = None) -> Iterator[Memb
                 tar.offset = offset  # type: ignore[attr-defined]
             member = tar.next()
             if member is None:
-                _check_end(path, file.fileno(), offset)
+                _check_end(file, offset)
                 return
             following: int = tar.offset  # type: ignore[attr-defined]
-            if member.size < 0 or not offset < following <= os.fstat(file.fileno()).st_size:
+            if member.size < 0 or not offset < following <= file.size:
                 raise PackError(
-                    f"{path} is cut off or damaged: {member.name!a} at byte {offset} claims {member.size} bytes; "
+                    f"{file.place} is cut off or damaged: {member.name!a} at byte {offset} claims {member.size} bytes; "
                     "download it again"
                 )
             if not member.isdir():
@@ -193,30 +204,30 @@ def _plain_header(header: bytes) -> tuple[str, int] | None:
         return None
 
 
-def _check_end(path: Path, descriptor: int, offset: int) -> None:
+def _check_end(file: ReadableFile, offset: int) -> None:
     """Check that a tar ends where tarfile stops: it takes anything that is no header for the end, and pictures would be
     lost in silence."""
-    size = os.fstat(descriptor).st_size
-    quoted = shlex.quote(str(path))
+    size, place = file.size, file.place
+    quoted = shlex.quote(place.rpartition("/")[2] if is_url(place) else place)
     if offset == size:
         raise PackError(
-            f"{path} has no end: it is cut off after a whole member, or was never closed. Download it again; if you "
+            f"{place} has no end: it is cut off after a whole member, or was never closed. Download it again; if you "
             f"know that nothing is missing, `truncate -s +{2 * _BLOCK} {quoted}` ends it"
         )
-    if not any(os.pread(descriptor, _BLOCK, offset)) and offset + _BLOCK <= size:
-        while offset < size and not any(rest := os.pread(descriptor, 1 << 20, offset)):
+    if not any(file.pread(_BLOCK, offset)) and offset + _BLOCK <= size:
+        while offset < size and not any(rest := file.pread(1 << 20, offset)):
             offset += len(rest)
         if offset >= size:
             return
         offset += (len(rest) - len(rest.lstrip(b"\0"))) // _BLOCK * _BLOCK
-        if _is_header(os.pread(descriptor, _BLOCK, offset)):
+        if _is_header(file.pread(_BLOCK, offset)):
             raise PackError(
-                f"{path} is two tars in one: after the end of the first another begins at byte {offset}. Make files "
+                f"{place} is two tars in one: after the end of the first another begins at byte {offset}. Make files "
                 f"of them: `head -c {offset} {quoted}` gives the first, `tail -c +{offset + 1} {quoted}` the rest"
             )
     raise PackError(
-        f"{path} is cut off or damaged: of its {size} bytes those from {offset} on are neither a member nor the end of "
-        "the archive; download it again"
+        f"{place} is cut off or damaged: of its {size} bytes those from {offset} on are neither a member nor the end "
+        "of the archive; download it again"
     )
 
 

@@ -50,12 +50,15 @@ def build(
     runner: str = "local",
     ray_address: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Pack pictures from tars, folders, zips, Parquet files and lists of paths into `out`.
 
-    out: a directory, or a URL (s3://, gs://, az://; docs/clusters.md), which storage_options are for: obstore's
-    configuration, beside the usual environment variables.
+    sources: paths; or URLs of tars (s3://, gs://, az://, https://, hf://datasets/...; docs/clusters.md), which are read
+    once, as streams. In the first three *, ? and [] stand for as many objects as fit, sorted by name. source_options:
+    obstore's configuration of their stores, beside the usual environment variables.
+    out: a directory, or a URL (s3://, gs://, az://; docs/clusters.md), which storage_options are for, of the same kind.
     metadata: a CSV or Parquet file joined by its column `key` to the ids. gps: False leaves columns of coordinates out,
     the table's and the sources' own (metadata.GPS_NAMES); what stands inside the JPEG files stays there.
     shard_bytes: a shard's size, at the most but for one larger picture; of the files, before any codec. workers:
@@ -89,7 +92,8 @@ def build(
         on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, shuffle=shuffle,
         task_bytes=task_bytes,
     )  # fmt: skip
-    return _pack(sources, out, chosen, workers, runner, ray_address, storage_options, progress)
+    how = Running(workers, runner, ray_address)
+    return _pack(sources, out, chosen, how, storage_options, source_options, progress or (lambda _: None))
 
 
 def index(
@@ -111,18 +115,22 @@ def index(
     task_bytes: int = TASK_BYTES,
     runner: str = "local",
     ray_address: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
     """Make a pack that refers to tars where they lie: nothing is copied, records are read out of them.
 
     Arguments and errors are those of `build`. The tars must stay as they are; moved ones are found again by `Pack`.
+    Tars in stores are referred to by their URLs; a pack of such may lie in a store too.
     """
     chosen = _chosen(
         metadata=metadata, key=key, gps=gps, id=id, image_key=image_key, class_folders=class_folders, decode=decode,
         on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, task_bytes=task_bytes,
         in_place=True,
     )  # fmt: skip
-    return _pack(sources, out, chosen, workers, runner, ray_address, None, progress)
+    how = Running(workers, runner, ray_address)
+    return _pack(sources, out, chosen, how, storage_options, source_options, progress or (lambda _: None))
 
 
 def plan(
@@ -130,18 +138,19 @@ def plan(
     out: str | Path,
     *,
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> int:
     """Begin a pack in `out`: write down what its tasks are. Returns their number.
 
-    out, storage_options: as of `build`.
+    sources, out, storage_options, source_options: as of `build`.
     options: those of `build` that say what is packed and how, and in_place=True for what `index` makes. A plan follows
     from the sources' names and sizes, and is the same on every machine. Run again, it takes in what changed in the
     sources; tasks that are done, and whose sources did not change, stay done. Raises PackError as `build` does.
     """
     chosen = _chosen(**options)
-    _check_place(out, chosen)
-    made = make_plan(sources, chosen)
+    _check_place(sources, out, chosen)
+    made = make_plan(sources, chosen, source_options)
     with (
         destination(out, storage_options) as place,
         workplace(place, made.paths, made.command, made.inputs, last=False) as before,
@@ -158,11 +167,12 @@ def shard(
     *,
     workers: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> int:
     """Run tasks of the plan in `pack`: the one with the number `index`, or every `of`-th from it on.
 
-    pack, storage_options: as `out` of `build`.
+    pack, storage_options: as `out` of `build`. source_options: as of `build`; a plan does not hold them.
     Any number of processes may do so at a time, with the same task too; a task that is done is not run again. Returns
     how many tasks were to be run. workers: threads, a shard each; None: one a core. progress: called with the bytes of
     each entry done. Raises ValueError where there is no such task, and PackError for a source that changed since.
@@ -171,7 +181,7 @@ def shard(
     with destination(pack, storage_options) as place, begun(place, shared=True) as before:
         if before is not None:
             return 0
-        made = Plan.load(place.folder)
+        made = Plan.load(place.folder, source_options)
         numbers = made.numbers(index, of)
         _run(place, made, numbers, threads, progress)
         return len(numbers)
@@ -193,10 +203,11 @@ def merge(
     runner: str = "local",
     ray_address: str | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    source_options: Mapping[str, Any] | None = None,
 ) -> Report:
     """Make a pack of what the tasks of the plan in `pack` have left, when all of them are done.
 
-    pack, storage_options: as `out` of `build`.
+    pack, storage_options: as `out` of `build`. source_options: as of `build`.
     Returns the report, as `build` does; of a finished pack too. workers: threads; None: one a core. runner,
     ray_address: where the tables are written, as of `build`; those of a pack in a store are written here. Raises
     PackError where tasks are not done, and as `build` does.
@@ -208,7 +219,7 @@ def merge(
                 raise PackError(f"{place.place} is a pack already")
             return Report.of_dict(before)
         place.bring_all(name for name in place.names() if name.endswith((".json", ".rows", ".refused")))
-        made = Plan.load(place.folder)
+        made = Plan.load(place.folder, source_options)
         _run(place, made, half_done(place, made), how.threads, None)
         notes = {number: done(place, made, number) for number in range(len(made.tasks))}
         missing = [str(number) for number, note in notes.items() if note is None]
@@ -245,6 +256,8 @@ def _chosen(
     transcode = "jpeg" if transcode is True else transcode
     options = Options(transcode, decode, on_duplicate, codec, in_place, max_pixels, max_scans, gps)
     naming = Naming(id, image_key, class_folders, allow_empty)
+    if is_url(metadata):
+        raise PackError(f"{metadata}: a table of metadata is read from a file system: download it, and give its path")
     table = (Path(metadata), key) if metadata is not None else None
     return Chosen(options, naming, table, shard_bytes, task_bytes, md5, shuffle)
 
@@ -253,49 +266,43 @@ def _pack(
     paths: Sequence[str | Path],
     out: str | Path,
     chosen: Chosen,
-    workers: int | None,
-    runner: str,
-    ray_address: str | None,
+    how: Running,
     storage_options: Mapping[str, Any] | None,
-    progress: Callable[[int], None] | None,
+    source_options: Mapping[str, Any] | None,
+    progress: Callable[[int], None],
 ) -> Report:
-    how = Running(workers, runner, ray_address)
-    _check_place(out, chosen)
-    made = make_plan(paths, chosen)
+    _check_place(paths, out, chosen)
+    made = make_plan(paths, chosen, source_options)
     with (
         destination(out, storage_options) as place,
-        workplace(place, made.paths, made.command, made.inputs, last=runner == "local") as before,
+        workplace(place, made.paths, made.command, made.inputs, last=how.runner == "local") as before,
     ):
         if before is not None:
             return Report.of_dict(before)
         made.save(place)
-        left = _not_done(place, made, range(len(made.tasks)), progress or (lambda _: None))
-        if runner == "local":
-            run_tasks(place, made, left, how.threads, progress or (lambda _: None))
+        left = _not_done(place, made, range(len(made.tasks)), progress)
+        if how.runner == "local":
+            run_tasks(place, made, left, how.threads, progress)
             notes = [note for number in range(len(made.tasks)) if (note := Note.load(place, made, number)) is not None]
             return merge_tasks(place, made, notes, how)
-    _run_on_ray(out, made, left, how, storage_options, progress or (lambda _: None))
-    return merge(out, runner="ray", ray_address=how.ray_address, storage_options=storage_options)
-
-
-def _run_on_ray(
-    out: str | Path,
-    made: Plan,
-    left: list[int],
-    how: Running,
-    storage_options: Mapping[str, Any] | None,
-    progress: Callable[[int], None],
-) -> None:
-    place = str(out) if is_url(out) else os.path.abspath(out)
-    calls = [(place, number, how.threads, storage_options) for number in left]
+    place_there = str(out) if is_url(out) else os.path.abspath(out)
     run_on_ray(
-        _shard, calls, address=how.ray_address, cpus=how.threads,
-        done=lambda place: progress(made.bytes_of(left[place])),
+        _shard, [(place_there, number, how.threads, storage_options, source_options) for number in left],
+        address=how.ray_address, cpus=how.threads, done=lambda place: progress(made.bytes_of(left[place])),
     )  # fmt: skip
+    return merge(
+        out, runner="ray", ray_address=how.ray_address, storage_options=storage_options, source_options=source_options
+    )
 
 
-def _shard(place: str, number: int, workers: int, storage_options: Mapping[str, Any] | None) -> None:
-    shard(place, number, workers=workers, storage_options=storage_options)
+def _shard(
+    place: str,
+    number: int,
+    workers: int,
+    storage_options: Mapping[str, Any] | None,
+    source_options: Mapping[str, Any] | None,
+) -> None:
+    shard(place, number, workers=workers, storage_options=storage_options, source_options=source_options)
 
 
 def _run(
@@ -319,6 +326,6 @@ def _not_done(place: Destination, made: Plan, numbers: Iterable[int], progress: 
     return left
 
 
-def _check_place(out: str | Path, chosen: Chosen) -> None:
-    if is_url(out) and chosen.options.in_place:
-        raise PackError(f"{out}: a pack that refers to tars where they lie is made in a directory")
+def _check_place(sources: Sequence[str | Path], out: str | Path, chosen: Chosen) -> None:
+    if is_url(out) and chosen.options.in_place and not all(map(is_url, sources)):
+        raise PackError(f"{out}: a pack that refers to tars of this machine where they lie is made in a directory")

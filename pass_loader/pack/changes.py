@@ -46,7 +46,7 @@ def append(pack: str | Path | Pack, decide: Callable[[Pack], tuple[Result, list[
 def stored(pack: str | Path | Pack) -> Pack | None:
     """Open a pack for a change where it lies in a store; return None where it lies in a directory."""
     if isinstance(pack, Pack):
-        return pack.reopened() if pack.remote is not None else None
+        return pack.reopened() if pack.stored else None
     return Pack(pack) if is_url(pack) else None
 
 

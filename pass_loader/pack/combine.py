@@ -97,7 +97,7 @@ def combine(
         pack.refresh()
     options = Options(on_duplicate=on_duplicate)
     plan = {
-        "combine": [str(pack.path.resolve()) if pack.remote is None else pack.place for pack in opened],
+        "combine": [pack.known_place for pack in opened],
         "prefixes": given,
         "on_duplicate": on_duplicate,
     }

@@ -119,7 +119,7 @@ def convert(
     options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
     given = {name: value for name, value in options.as_plan().items() if name.startswith("max_")}
     plan = {
-        "convert": str(pack.path.resolve()) if pack.remote is None else pack.place,
+        "convert": pack.known_place,
         "pack": [pack.pack_id, pack.revision, pack.generation],
         "codec": codec,
         **given,

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from ..errors import PackError
 from .reader import Pack
-from .remote import WHOLE
 
 _PART_BYTES = 64 << 20  # that is waited for together
 
@@ -32,5 +31,5 @@ def fetch(pack: str | Pack, *, progress: Callable[[int], None] | None = None) ->
             done += length
             if progress is not None:
                 progress(length)
-    (pack.path / WHOLE).touch()
+    pack.remote.mark_whole()
     return done

@@ -43,7 +43,7 @@ class Finish:
     """
 
     def __init__(
-        self, out: Destination, plan: Plan, names: list[str], own: OwnColumns, foreign: dict[int, dict[str, int]],
+        self, out: Destination, plan: Plan, names: list[str], own: OwnColumns, foreign: dict[int, dict[str, Any]],
         metadata: Metadata | None,
     ):  # fmt: skip
         self.out, self.root = out, out.folder
@@ -96,8 +96,9 @@ class Finish:
         pack_id = identity.hexdigest()[:32]
         report.same_bytes = self._count_same_bytes(index, shards)
         write_index(root / INDEX, index.table(), pack_id)
-        if self.foreign:
-            remember(root, {self._path(source).name: self._path(source) for source in self.foreign})
+        places = [place for source in self.foreign if isinstance(place := self.plan.place(source), Path)]
+        if places:
+            remember(root, {place.name: place for place in places})
         if self.metadata is not None:
             report.metadata_unused = self.metadata.unused()
             report.hints += self.metadata.hints()
@@ -134,30 +135,34 @@ class Finish:
             "transcoded": report.transcoded,
             "classes": self.classes,
             "metadata": [*columns, *self.own.types],
-            "sources": [path.name for path in self.plan.paths],
+            "sources": self.plan.names,
             "index": INDEX,
             "shards": shards,
         }
-
-    def _path(self, source: int) -> Path:
-        return self.plan.paths[source]
 
     def _foreign(self, shard: Shard) -> dict[str, Any]:
         if shard.source is None:
             return {}
         known_by = self.foreign[shard.source]
-        return {"tar": self._path(shard.source).name, "bytes": known_by["bytes"], "foreign": known_by}
+        return {"tar": self.plan.names[shard.source], "bytes": known_by["bytes"], "foreign": known_by}
 
     def _count_same_bytes(self, index: IndexColumns, shards: list[dict[str, Any]]) -> int:
         """Return pictures whose bytes come earlier in the pack. Few have equal length and CRC: those are read again."""
         shard, offset, length = (index.column(name) for name in ("shard", "offset", "length"))
-        by_name = {path.name: path for path in self.plan.paths}
         counts: Counter[bytes] = Counter()
         for record in index.of_equal_length_and_crc().tolist():
-            about = shards[shard[record]]
-            out = Destination(by_name[about["tar"]].parent) if "foreign" in about else self.out
-            counts[digest_of(out.read(about["tar"], int(offset[record]), int(length[record])))] += 1
+            data = self._read(shards[shard[record]], int(offset[record]), int(length[record]))
+            counts[digest_of(data)] += 1
         return sum(counts.values()) - len(counts)
+
+    def _read(self, shard: dict[str, Any], offset: int, length: int) -> bytes:
+        """Return a picture of a shard, which may be a source in place."""
+        if "foreign" not in shard:
+            return self.out.read(shard["tar"], offset, length)
+        place = self.plan.place(self.plan.names.index(shard["tar"]))
+        if isinstance(place, Path):
+            return Destination(place.parent).read(place.name, offset, length)
+        return place.part(offset, offset + length)
 
 
 class Labels:

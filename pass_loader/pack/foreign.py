@@ -12,6 +12,7 @@ from typing import Any
 from .. import _C
 from ..errors import PackError
 from ..remote.address import is_url
+from ..remote.stream import RemoteObject
 from .layout import changing, read_whole, write_durably
 from .manifest import read_manifest
 from .plain_json import plain_json
@@ -31,13 +32,25 @@ def stamp(path: Path) -> dict[str, int]:
         return {"bytes": size, "crc32c_of_ends": _C.crc32c(head + file.read())}
 
 
+def stamp_of_object(of: RemoteObject) -> dict[str, Any]:
+    """Return the same of a tar in a store, and its URL, by which it is found."""
+    size = of.known.size
+    ends = of.part(0, min(size, _ENDS_BYTES)) + of.part(max(0, size - _ENDS_BYTES), size)
+    return {"bytes": size, "crc32c_of_ends": _C.crc32c(ends), "url": of.url}
+
+
+def urls_of(shards: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Return the URLs of tars in stores that a pack refers to, by their names."""
+    return {shard["tar"]: shard["foreign"]["url"] for shard in shards if "url" in shard.get("foreign", {})}
+
+
 def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | Path] = ()) -> dict[str, Path]:
-    """Find all foreign tars: return name to path.
+    """Find all foreign tars but those in stores: return name to path.
 
     Looks where they were last, then in `folders`, in those that the environment variable PASS_LOADER_SOURCE_DIR names,
     in the pack and in the folder that holds it. Raises PackError for those not found.
     """
-    wanted = {shard["tar"]: shard["foreign"] for shard in shards if "foreign" in shard}
+    wanted = {shard["tar"]: shard["foreign"] for shard in shards if "url" not in shard.get("foreign", {"url": ""})}
     last = _last(root)
     places = [*folders, *filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)), root, root.parent]
     found = {name: path for name, want in wanted.items() if (path := _found(name, want, last, places)) is not None}
@@ -59,6 +72,8 @@ def locate(root: str | Path, folders: Sequence[str | Path] = ()) -> dict[str, Pa
         raise PackError(f"{root}: a pack in a store refers to no tars of this machine; `locate` is for packs on disks")
     root = Path(root)
     shards = read_manifest(root)["shards"]
+    if urls_of(shards):
+        raise PackError(f"{root} refers to tars in stores, by their URLs: they are the same on every machine")
     if not any("foreign" in shard for shard in shards):
         raise PackError(f"{root} refers to no tars: its pictures lie in its own shards, wherever it is moved to")
     found = find(root, shards, folders)

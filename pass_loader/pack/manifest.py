@@ -152,6 +152,7 @@ def _check_fields(path: Path | str, manifest: dict[str, Any]) -> None:
         if "foreign" in shard:
             for key in ("bytes", "crc32c_of_ends"):
                 _want(_want(shard["foreign"], dict, "foreign")[key], int, key)
+            _want(shard["foreign"].get("url", ""), str, "url")
         total += shard["records"]
     if total != manifest.get("records") or total == 0:
         raise PackError(f"{path}: the shards have {total} records, the pack {manifest.get('records')!r}")

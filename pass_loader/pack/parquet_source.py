@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -31,20 +32,32 @@ class ParquetSource(Source):
     def __init__(self, path: Path):
         super().__init__(path)
         try:
-            self._schema = pq.read_schema(path)
+            self._schema = self._read_schema()
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise PackError(f"{path} is not a readable Parquet file: {error}; download it again") from None
+            if isinstance(error, PackError):
+                raise
+            raise PackError(f"{self.place} is not a readable Parquet file: {error}; download it again") from None
         features = self._features()
         self._image = self._image_column(features)
         self._label = next((name for name in _LABELS if _is_integer(self._schema, name)), None)
         self._names = _class_names(features.get(self._label)) if self._label else []
+
+    def _read_schema(self) -> pa.Schema:
+        return pq.read_schema(self.path)
+
+    @contextlib.contextmanager
+    def _file(self) -> Iterator[pq.ParquetFile]:
+        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            yield file
 
     def _features(self) -> dict[str, Any]:
         """Return what `datasets` says of the columns, from the file's schema."""
         try:
             found = plain_json((self._schema.metadata or {}).get(b"huggingface", b"{}"))
         except ValueError as error:
-            raise PackError(f"{self.path}: its schema's `huggingface` is damaged: {error}; download it again") from None
+            raise PackError(
+                f"{self.place}: its schema's `huggingface` is damaged: {error}; download it again"
+            ) from None
         for name in ("info", "features"):
             found = found.get(name) if isinstance(found, dict) else None
         return found if isinstance(found, dict) else {}
@@ -56,8 +69,8 @@ class ParquetSource(Source):
                 type = self._schema.field(name).type
                 if _holds_bytes(type):
                     return name
-                raise PackError(f"{self.path}: its column {name!r} holds {type}; want bytes, or a struct with `bytes`")
-        raise PackError(f"{self.path} has no column of images; its columns are {self._schema.names}")
+                raise PackError(f"{self.place}: its column {name!r} holds {type}; want bytes, or a struct with `bytes`")
+        raise PackError(f"{self.place} has no column of images; its columns are {self._schema.names}")
 
     def classes(self) -> list[str]:
         return self._names
@@ -71,7 +84,7 @@ class ParquetSource(Source):
             try:
                 entries = list(self._rows(batch, row))
             except (ValueError, OverflowError, RecursionError) as error:  # text that is no UTF-8, a date beyond 9999
-                raise PackError(f"{self.path}, {_wrong_place(batch, row)}: {error}") from None
+                raise PackError(f"{self.place}, {_wrong_place(batch, row)}: {error}") from None
             yield from entries
             row += len(batch)
 
@@ -88,10 +101,15 @@ class ParquetSource(Source):
             problem = None if data is not None else "the row holds no bytes"
             if number is not None and (wrong := label_problem(number)):
                 number, problem = None, wrong
-            yield Entry(
+            entry = Entry(
                 self, f"row {row}" + (f" ({path})" if path else ""), id, self._names[label] if named else None, row,
                 len(data) if data is not None else 0, problem, number, metadata,
             )  # fmt: skip
+            yield self._with(entry, data)
+
+    def _with(self, entry: Entry, data: bytes | None) -> Entry:
+        """Return an entry as the source gives it. data: its bytes."""
+        return entry
 
     def read(self, entry: Entry) -> bytes:
         """Return the image's bytes.
@@ -111,10 +129,12 @@ class ParquetSource(Source):
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         try:
-            with pq.ParquetFile(self.path, pre_buffer=False) as file:
+            with self._file() as file:
                 yield from file.iter_batches(batch_size=_BATCH, columns=columns, use_threads=False)
         except (pa.ArrowException, OSError, ValueError) as error:
-            raise PackError(f"{self.path} is damaged: {error}; download it again") from None
+            if isinstance(error, PackError):
+                raise
+            raise PackError(f"{self.place} is damaged: {error}; download it again") from None
 
 
 def _wrong_place(batch: pa.RecordBatch, first: int) -> str:

@@ -9,23 +9,26 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
 from ..keys import check_seed
+from ..remote.address import is_url
+from ..remote.stream import RemoteObject, Stores, name_of
 from .archives import TarSource
 from .destination import Destination
 from .layout import JPEG_CODECS, PLAN
 from .limits import limits
 from .metadata import columns_of
 from .published import check_md5
+from .remote_sources import known_by
 from .shards import Options
 from .source import IDS, Naming, Source
-from .sources import open_source, open_sources
+from .sources import open_places, open_source, places_of
 
 ON_DUPLICATE = ("keep", "first", "error")
 TRANSCODE = (False, "jpeg", "png")
@@ -79,6 +82,7 @@ class Plan:
     command: of JSON's types, equal for the same sources and options. stamps: by which each source is known, as it was
     when the plan was made. sizes: of the sources, in bytes. classes: of each source, as far as its listing is not
     needed for them. metadata_columns: those of the table that go into the pack. checked_md5: lines for the report.
+    source_options: obstore's configuration of remote sources, which is not saved.
     """
 
     command: dict[str, Any]
@@ -89,10 +93,30 @@ class Plan:
     metadata_stamp: list[Any] | None
     metadata_columns: list[str]
     checked_md5: list[str]
+    source_options: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def sources(self) -> list[str]:
+        """The paths and URLs of the sources."""
+        return self.command["sources"]
+
+    @property
+    def paths(self) -> list[Path]:
+        """The paths of those in the file system."""
+        return [Path(source) for source in self.sources if not is_url(source)]
 
     @cached_property
-    def paths(self) -> list[Path]:
-        return [Path(path) for path in self.command["sources"]]
+    def names(self) -> list[str]:
+        """The last parts of the sources' paths and URLs."""
+        return [name_of(source) if is_url(source) else Path(source).name for source in self.sources]
+
+    @cached_property
+    def _stores(self) -> Stores:
+        return Stores(self.source_options)
+
+    def streams(self, task: int) -> bool:
+        """Return True where a task has a remote source."""
+        return any(is_url(self.sources[part.source]) for part in self.tasks[task])
 
     @property
     def options(self) -> Options:
@@ -118,23 +142,28 @@ class Plan:
     def sources_of(self, task: int) -> list[tuple[TaskPart, Source]]:
         """Open a task's sources.
 
-        Raises PackError for one that is not as it was when the plan was made; one that `has_files` is not checked.
+        Raises PackError for one that is not as it was when the plan was made; one that `has_files` is not checked. A
+        remote one is checked while it is read.
         """
         found = []
         for part in self.tasks[task]:
-            path = self.paths[part.source]
-            source = open_source(path, self.naming, part.start, part.end)
+            source = open_source(self.place(part.source), self.naming, part.start, part.end)
             if not source.has_files:
                 self.check(part, source.stamp())
             found.append((part, source))
         return found
 
+    def place(self, source: int) -> Path | RemoteObject:
+        """Return where a source lies."""
+        place = self.sources[source]
+        return self._stores.object(place, known_by(self.stamps[source])) if is_url(place) else Path(place)
+
     def check(self, part: TaskPart, stamp: list[Any]) -> None:
         """Raise PackError where a source has another stamp than the plan says."""
         if stamp != self.stamps[part.source]:
             raise PackError(
-                f"{self.paths[part.source]} is not as it was when the plan was made: plan again with the same command; "
-                "tasks whose sources are the same need not run again"
+                f"{self.sources[part.source]} is not as it was when the plan was made: plan again with the same "
+                "command; tasks whose sources are the same need not run again"
             )
 
     def digest_of(self, task: int) -> str:
@@ -158,11 +187,12 @@ class Plan:
         return _digest([self.stamps, self.metadata_stamp, [[asdict(part) for part in parts] for parts in self.tasks]])
 
     def save(self, out: Destination) -> None:
-        told = asdict(self)
+        told = asdict(replace(self, source_options=None))
+        del told["source_options"]
         out.write(PLAN, json.dumps({**told, "digest": _digest(told)}).encode())
 
     @classmethod
-    def load(cls, root: Path) -> Plan:
+    def load(cls, root: Path, source_options: Mapping[str, Any] | None = None) -> Plan:
         """Read a directory's plan. Raises PackError where there is none, or another than was saved."""
         try:
             found = json.loads((root / PLAN).read_bytes())
@@ -170,7 +200,7 @@ class Plan:
             if digest != _digest(found):
                 raise ValueError("it was changed after it was made")
             tasks = [[TaskPart(**part) for part in parts] for parts in found.pop("tasks")]
-            return cls(tasks=tasks, **found)
+            return cls(tasks=tasks, source_options=source_options, **found)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = getattr(error, "strerror", None) or error
             raise PackError(f"{root / PLAN} cannot be read ({why}): run the same `pass-pack plan` again") from None
@@ -180,17 +210,20 @@ def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def make_plan(paths: Sequence[str | Path], chosen: Chosen) -> Plan:
+def make_plan(paths: Sequence[str | Path], chosen: Chosen, source_options: Mapping[str, Any] | None = None) -> Plan:
     """Return the plan of packing these sources.
 
     Sources in a row are a task up to `task_bytes`; a tar that is larger is cut into parts, a task each, which takes a
-    walk over its headers; other large sources are a task each. A shuffled packing is one task. Raises PackError for
-    unusable sources.
+    walk over its headers; other large sources, and remote tars, are a task each. A shuffled packing is one task.
+    source_options: obstore's configuration of remote sources. Raises PackError for unusable sources.
     """
-    sources = open_sources(paths, chosen.naming)
+    places = places_of(paths, source_options)
+    sources = open_places(places, chosen.naming)
     if chosen.options.in_place:
         _check_in_place(sources)
     for source in sources if chosen.shuffle is not None else []:
+        if source.streamed:
+            raise PackError(f"{source.place} is remote, and read once, in its order: a pack of it is not shuffled")
         if not source.at_random:
             raise PackError(
                 f"{source.path} is a Parquet file, whose rows can be read in their order alone: to pack them shuffled, "
@@ -200,7 +233,9 @@ def make_plan(paths: Sequence[str | Path], chosen: Chosen) -> Plan:
     if not tars and (chosen.naming.image_key is not None or chosen.naming.class_folders):
         raise PackError("--image-key and --class-folders are for tars, and no source is one")
     metadata, metadata_stamp, metadata_columns = None, None, []
-    files = [Path(path) for path in paths]
+    files = [place for place in places if isinstance(place, Path)]
+    if chosen.md5 and len(files) < len(places):
+        raise PackError("--md5 reads sources before they are packed, and remote ones are read once: leave it out")
     if chosen.metadata is not None:
         table, key = chosen.metadata
         metadata, metadata_stamp = [os.path.abspath(table), key], _stamp(table)
@@ -211,7 +246,7 @@ def make_plan(paths: Sequence[str | Path], chosen: Chosen) -> Plan:
         source.check_quickly()
     surveys = [source.survey() for source in sources]
     command = {
-        "sources": [os.path.abspath(path) for path in paths],
+        "sources": [place.url if isinstance(place, RemoteObject) else os.path.abspath(place) for place in places],
         "metadata": metadata,
         "shard_bytes": chosen.shard_bytes,
         "task_bytes": chosen.task_bytes,
@@ -222,7 +257,7 @@ def make_plan(paths: Sequence[str | Path], chosen: Chosen) -> Plan:
     sizes, stamps = [size for size, _ in surveys], [stamp for _, stamp in surveys]
     tasks = _tasks(sources, sizes, chosen)
     classes = [source.classes() for source in sources]
-    return Plan(command, stamps, sizes, classes, tasks, metadata_stamp, metadata_columns, checked)
+    return Plan(command, stamps, sizes, classes, tasks, metadata_stamp, metadata_columns, checked, source_options)
 
 
 def _tasks(sources: list[Source], sizes: list[int], chosen: Chosen) -> list[list[TaskPart]]:
@@ -231,7 +266,7 @@ def _tasks(sources: list[Source], sizes: list[int], chosen: Chosen) -> list[list
     tasks: list[list[TaskPart]] = []
     filled = 0
     for place, (source, size) in enumerate(zip(sources, sizes)):
-        if size > chosen.task_bytes and isinstance(source, TarSource):
+        if size > chosen.task_bytes and isinstance(source, TarSource) and not source.streamed:
             cuts = source.cuts(chosen.task_bytes)
             tasks += [[TaskPart(place, start, end)] for start, end in zip([0, *cuts], [*cuts, None])]
             filled = chosen.task_bytes
@@ -248,8 +283,10 @@ def _check_in_place(sources: list[Source]) -> None:
     for source in sources:
         if not isinstance(source, TarSource):
             raise PackError(
-                f"{source.path} is no tar: only tars can be read in place; `pass-pack build` copies it into a pack"
+                f"{source.place} is no tar: only tars can be read in place; `pass-pack build` copies it into a pack"
             )
+    if len({source.streamed for source in sources}) > 1:
+        raise PackError("a pack refers to tars in stores or to tars of this machine, not to both: index them apart")
     names = sorted(source.name for source in sources)
     if len(set(names)) < len(names):
         raise PackError(f"two tars have the same name, by which they would be found again: {names}; rename one")

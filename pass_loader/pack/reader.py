@@ -37,6 +37,7 @@ from .layout import (
     written_by_purge,
 )
 from .manifest import read_manifest
+from .referring import referring
 from .remote import Place, RemotePack
 from .removed_log import Log, generation_of, read_log
 
@@ -51,9 +52,10 @@ class Pack:
     generation: an integer that is equal for equal sets of removed records, 0 where none is removed.
     path: its directory, or a URL (s3://, gs://, az://, http://, https://, hf://datasets/...). A pack in a store is read
         through a cache, and the attribute `path` is its folder there (docs/where-packs-lie.md).
-    cache, cache_bytes, storage_options: of a pack in a store: the folder of the cache, by default in the user's cache
-        directory; what it may hold, an int or text such as "200GB", by default 50 GB; configuration of obstore.
-    remote: what reads a pack in a store; None for one in a directory.
+    cache, cache_bytes, storage_options: of a pack in a store, or in a directory that refers to tars in stores: the
+        folder of the cache, by default in the user's cache directory; what it may hold, an int or text such as "200GB",
+        by default 50 GB; configuration of obstore.
+    remote: what reads from stores; None for a pack in a directory that refers to nothing there.
 
     Raises PackError where the directory is no pack or contradicts itself, ShardError where a store fails.
     """
@@ -73,14 +75,15 @@ class Pack:
         if isinstance(path, str) and is_url(path):
             self.remote = RemotePack(Address.of(path, cache, cache_bytes, storage_options))
             self.path = self.remote.folder
-        elif cache is not None or cache_bytes is not None or storage_options is not None:
-            raise ValueError(f"{path} is a directory: cache, cache_bytes and storage_options are for packs in stores")
         else:
             self.path = _checked_path(path)
         self.revision = -1  # nothing is loaded yet
         self._sync()
         stamps = self._stamps_now()
-        self._load(read_manifest(self.path), stamps)
+        manifest = read_manifest(self.path)
+        if self.remote is None:
+            self.remote = referring(self.path, manifest, cache, cache_bytes, storage_options)
+        self._load(manifest, stamps)
 
     def _sync(self) -> None:
         if self.remote is not None:
@@ -129,7 +132,7 @@ class Pack:
 
     def _open_index(self, manifest: dict[str, Any]) -> tuple[pa.Table, dict[str, int]]:
         """Open the index. One in a cache that is damaged is fetched anew, once."""
-        if self.remote is None:
+        if self.remote is None or not self.remote.stored:
             return _open_index(self.path, manifest)
         self.remote.index()
         try:
@@ -212,7 +215,7 @@ class Pack:
             return self.path, {}
         address = self.remote.address
         given = {"cache": address.cache, "cache_bytes": address.cache_bytes, "storage_options": dict(address.options)}
-        return address.url, given
+        return address.url if self.stored else self.path, given
 
     def reopened(self) -> Pack:
         """Return the pack as it is now, opened anew."""
@@ -220,9 +223,19 @@ class Pack:
         return Pack(place, **given)
 
     @property
+    def stored(self) -> bool:
+        """True where the pack's own files lie in a store."""
+        return self.remote is not None and self.remote.stored
+
+    @property
     def place(self) -> str:
         """Where the pack lies: its directory or URL."""
-        return str(self.path if self.remote is None else self.remote.address)
+        return str(self.remote.address) if self.remote is not None and self.remote.stored else str(self.path)
+
+    @property
+    def known_place(self) -> str:
+        """The same, from wherever it is asked for."""
+        return self.place if self.stored else str(self.path.resolve())
 
     def coming(self, records: Iterable[int]) -> Awaited | AfterIndex | None:
         """Begin to fetch records that will be read; None where the pack lies in a directory."""
@@ -431,7 +444,7 @@ class Pack:
         try:
             table = read_table(path, self.shards[shard]["records"], columns)
         except PackError:
-            if self.remote is None:
+            if self.remote is None or not self.remote.stored:
                 raise
             self.remote.forget(name)  # damaged in the cache
             table = read_table(self.remote.file(name), self.shards[shard]["records"], columns)

@@ -19,6 +19,8 @@ from ..remote.address import Address
 from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, is_sparse, touch, units_of
 from ..remote.fetcher import BLOCK_UNITS, Awaited, Fetcher, Piece
 from ..remote.store import Store, StoreError, Unchanged
+from ..remote.stream import Scattered
+from .foreign import urls_of
 from .index_parts import IndexParts
 from .layout import INDEX, INDEX_SCHEMA, MANIFEST, REFUSED, REMOVED, write_durably
 from .manifest import has_checks, manifest_of
@@ -45,16 +47,19 @@ class Place(NamedTuple):
 class RemotePack:
     """What `Pack` needs of a pack that lies in a store.
 
-    folder: of the cache, with the metadata files of the pack's present edition. An edition is all of a manifest but
-    for the removals: another revision, codec or content under the same URL has a folder of its own.
+    folder: with the metadata files of the pack's present edition; of the cache, as `of_shards` is, with the sparse
+    files. An edition is all of a manifest but for the removals: another revision, codec or content under the same URL
+    has a folder of its own. stored: the pack's own files lie in a store, not only what they refer to.
     Raises PackError where there is no pack, ImportError without obstore.
     """
+
+    stored = True
 
     def __init__(self, address: Address):
         self.address = address
         self.store = Store(address)
         self.cache = Cache.at(address.cache, address.cache_bytes)
-        self.folder = Path()
+        self.folder = self.of_shards = Path()
         self._etags: dict[str, str | None] = {}
         self._contents: dict[str, bytes | None] = {}
         self._pack_id: str | None = None
@@ -94,6 +99,7 @@ class RemotePack:
                 else:
                     self._put(folder / name, found)
             if folder != self.folder:
+                self.folder = folder
                 self._adopt(folder, manifest)
             self._begin_epoch()
         touch(folder)
@@ -120,8 +126,11 @@ class RemotePack:
 
     def _adopt(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Move on to an edition. Of earlier revisions of the pack nothing stays in the cache, as they were purged."""
-        self.folder, self._manifest = folder, manifest
+        self.of_shards, self._manifest = folder, manifest
         self._fetcher, self._known = None, {}
+        self._urls = urls_of(manifest["shards"])
+        if self._urls:
+            self.store = Scattered(self.address, self._urls, self.stored)
         self._sizes = {shard["tar"]: shard.get("foreign", shard).get("bytes", 0) for shard in manifest["shards"]}
         for other in self.address.folder.iterdir():
             if other != folder and _revision(other, manifest["pack_id"]) < manifest.get("revision", 0):
@@ -130,7 +139,7 @@ class RemotePack:
     def _begin_epoch(self) -> None:
         """What was used in the last epoch is needed again."""
         for path, blocks in self.cache.blocks.items():
-            if path.parent == self.folder:
+            if path.parent == self.of_shards:
                 blocks.units[blocks.units == USED] = KEPT
 
     def _as_fetched(self, error: StoreError) -> Path:
@@ -143,6 +152,7 @@ class RemotePack:
         _LOG.warning("%s cannot be reached (%s): taken as `pass-pack fetch` found it", self.address, error)
         self._pack_id = manifest["pack_id"]
         with self.cache.locked():
+            self.folder = whole[0]
             self._adopt(whole[0], manifest)
         touch(whole[0])
         return self.folder
@@ -216,7 +226,8 @@ class RemotePack:
             return None
         etag = None
         try:
-            size, etag = self.store.about(name)
+            about = self.store.about(name)
+            size, etag = about.size, about.condition
         except FileNotFoundError:
             return None
         except StoreError as error:
@@ -250,10 +261,10 @@ class RemotePack:
 
     def _blocks_of(self, name: str, size: int, checked: bool = False) -> Blocks:
         try:
-            return self.cache.open(self.folder / name, size, checked)
+            return self.cache.open(self.of_shards / name, size, checked)
         except (OSError, OverflowError, MemoryError) as error:
             raise PackError(
-                f"{self.folder / name} of {size:,} bytes cannot be made ({error}): where the cache's folder was "
+                f"{self.of_shards / name} of {size:,} bytes cannot be made ({error}): where the cache's folder was "
                 f"deleted or its disk is full, start again; else {self.address}{MANIFEST} tells a wrong size"
             ) from None
 
@@ -316,14 +327,19 @@ class RemotePack:
                 return
             self.fetcher.fetch_now(self._piece(place))
             if (found := self._crc_of(place)) != crc:
+                where = self._urls.get(place.shard, f"{self.address}{place.shard}")
                 raise OSError(
-                    f"{self.address}{place.shard} was fetched twice, and its bytes have the CRC32C {found:08x}, the "
+                    f"{where} was fetched twice, and its bytes have the CRC32C {found:08x}, the "
                     f"index says {crc:08x}: the object was changed or damaged, or is being published anew"
                 )
 
     def _crc_of(self, place: Place) -> int:
         with open(self.shard(place.shard), "rb") as file:
             return _C.crc32c(os.pread(file.fileno(), place.length, place.offset))
+
+    def mark_whole(self) -> None:
+        """Note that everything was fetched."""
+        (self.folder / WHOLE).touch()
 
     def counts(self) -> dict[str, Any]:
         """Return what was fetched since the start."""

@@ -148,7 +148,7 @@ class _PackAt(NamedTuple):
             address = pack.remote.address
             given = {"cache": address.cache, "cache_bytes": address.cache_bytes}
             given["storage_options"] = tuple(sorted(address.options.items()))
-        path = os.path.abspath(pack.path) if pack.remote is None else pack.remote.address.url
+        path = pack.remote.address.url if pack.remote is not None and pack.stored else os.path.abspath(pack.path)
         return cls(path, tuple(given.items()), _known_by(pack), stamp_of(pack.path / pack.manifest.get("index", "")))
 
     def open(self) -> Pack:
@@ -168,7 +168,7 @@ def _known_by(pack: Pack) -> tuple[str, int, int]:
 
 def known_as(pack: Pack) -> list[Any]:
     """Return, of JSON's types, where a pack lies and what changes with its content and removals."""
-    return [str(pack.path.resolve()) if pack.remote is None else pack.place, *_known_by(pack)]
+    return [pack.known_place, *_known_by(pack)]
 
 
 def shard_bytes(pack: Pack) -> Callable[[int], int]:

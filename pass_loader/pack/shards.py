@@ -8,8 +8,9 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 from zlib import crc32
@@ -26,6 +27,7 @@ from .layout import append_member, deleted_on_error, end_tar, member_name, publi
 from .own_columns import OwnColumns
 from .repeats import digest_of
 from .report import Refusal, kind_of
+from .running import in_order
 from .source import IDS, MAX_PICTURE_BYTES, Entry, Naming, Source
 
 # A shard's rows, while its pack is made. kind: report.kind_of. label: the source's number; class_name: or its name, as
@@ -189,26 +191,49 @@ class ShardWriter:
         self.progress(sum(entry.length for entry in entries))
         return shard
 
-    def write(self, name: str, entries: list[Entry], listed: str, source: int | None = None) -> Shard:
+    def keep_or_stream(
+        self, name: str, entries: Iterable[Entry], made_of: str, threads: int, source: int | None = None
+    ) -> Shard:
+        """Do the same where entries bring their bytes, and are to be taken one after another.
+
+        made_of: stands for them where it stood for them when they were written. threads: that look at pictures.
+        """
+        shard = Shard.find(self.out, name, made_of, self.inputs)
+        if shard is None:
+            return self.write(name, entries, made_of, source, threads)
+        for entry in entries:
+            self.progress(entry.length)
+        return shard
+
+    def write(
+        self, name: str, entries: Iterable[Entry], listed: str, source: int | None = None, threads: int = 0
+    ) -> Shard:
         """Write a shard of these entries.
 
         listed: the entries' fingerprint. source: which of the plan's sources is the tar that holds them, in place.
+        threads: that look at pictures; 0: this one does.
         """
         rows: dict[str, list[Any]] = {column: [] for column in ROWS_SCHEMA.names}
         refused: list[Refusal] = []
         path = self.root / f"{name}.tar"
         temporary = temporary_of(path)
+
+        def take(judged: tuple[Entry, Picture | Refusal]) -> None:
+            entry, found = judged
+            if isinstance(found, Refusal):
+                refused.append(found)
+            else:
+                for column, value in self._pack(file, entry, found).items():
+                    rows[column].append(value)
+            self.progress(entry.length)
+
         try:
             with DirectWriter(temporary) as file:
-                for entry in entries:
-                    try:
-                        picture = self._picture(entry)
-                    except (BadPictureError, OSError) as error:
-                        refused.append(refusal(entry, _reason(error, entry)))
-                    else:
-                        for column, value in self._pack(file, entry, picture).items():
-                            rows[column].append(value)
-                    self.progress(entry.length)
+                if threads:
+                    in_order((partial(self._judged, entry) for entry in entries), threads, take)
+                else:
+                    for entry in entries:
+                        take(self._judged(entry))
                 end_tar(file)
             shard = Shard(name, _table(rows), listed, source=source, refused=refused)
             shard.own = OwnColumns.of(shard.rows, self.options.gps)
@@ -225,6 +250,12 @@ class ShardWriter:
                 temporary.unlink()
             raise
         return shard
+
+    def _judged(self, entry: Entry) -> tuple[Entry, Picture | Refusal]:
+        try:
+            return entry, self._picture(entry)
+        except (BadPictureError, OSError) as error:
+            return entry, refusal(entry, _reason(error, entry))
 
     def _picture(self, entry: Entry) -> Picture:
         if entry.length > MAX_PICTURE_BYTES:
@@ -306,7 +337,7 @@ def _reason(error: Exception, entry: Entry) -> str:
             else "Close other programs, or allow more files (`ulimit -n 65536`), then"
         )
         raise PackError(
-            f"{entry.source.path}: {entry.name} cannot be read: {os.strerror(found or 0)}. {remedy} run the same "
+            f"{entry.source.place}: {entry.name} cannot be read: {os.strerror(found or 0)}. {remedy} run the same "
             "command to go on"
         ) from None
     return getattr(error, "strerror", None) or str(error)  # without the path: equal input gives equal bytes

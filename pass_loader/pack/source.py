@@ -39,6 +39,7 @@ class Naming:
 
 
 PLAIN = Naming()
+HINT_BYTES = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,13 @@ class Entry:
 
     def read(self) -> bytes:
         return self.source.read(self)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldEntry(Entry):
+    """An entry that brings its bytes: its source is read once, in order. data: None where nobody will want them."""
+
+    data: bytes | None = None
 
 
 class EntryFile:
@@ -103,12 +111,14 @@ class Source(ABC):
     """Where pictures come from.
 
     `entries` lists in a fixed order, so that equal input gives equal packs. `read` is called by any number of threads.
-    at_random: entries may be read in any order, each at the price of its own bytes. has_files: its entries are files
-    of their own, and only a listing of them tells whether it is as it was.
+    path: where it lies, or of a remote one its name. at_random: entries may be read in any order, each at the price of
+    its own bytes. has_files: its entries are files of their own, and only a listing of them tells whether it is as it
+    was. streamed: it is remote, and its entries bring their bytes.
     """
 
     at_random = True
     has_files = False
+    streamed = False
 
     def __init__(self, path: Path, naming: Naming = PLAIN):
         self.path, self.naming = path, naming
@@ -123,6 +133,11 @@ class Source(ABC):
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def place(self) -> str:
+        """Where it lies, for messages."""
+        return str(self.path)
 
     def classes(self) -> list[str]:
         """Return the names of classes, in the order of their labels, as far as known before the entries are listed."""
@@ -189,7 +204,12 @@ def _short(number: int) -> str:
 def html_hint(path: Path) -> str:
     """Return what a file that cannot be read seems to be, and what to do; "" where that is not known."""
     with open(path, "rb") as file:
-        head = file.read(512).lstrip().lower()
+        return hint_of(file.read(HINT_BYTES))
+
+
+def hint_of(head: bytes) -> str:
+    """Return the same by the first HINT_BYTES of a file."""
+    head = head.lstrip().lower()
     if head.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "; it is a web page: the download was redirected (curl needs -L)"
     if head.startswith((b"\x1f\x8b", b"bzh", b"\xfd7zx", b"\x28\xb5\x2f\xfd")):

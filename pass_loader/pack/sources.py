@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import PackError
+from ..remote.address import is_url
+from ..remote.stream import RemoteObject, Stores
 from .archives import TarSource, ZipSource, is_tar, is_zip
 from .layout import MANIFEST
 from .parquet_source import ParquetSource
+from .remote_sources import open_remote
 from .source import PICTURE_SUFFIXES, PLAIN, Entry, Naming, Source, html_hint, id_and_class, without_suffix
 
+_AT_ONCE = 32  # remote sources that are asked for
 _TABLES = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside pictures, as `datasets`' imagefolder has it
 
 
@@ -136,11 +141,38 @@ def _holds_pictures(folder: Path) -> bool:
 
 def open_sources(paths: Sequence[str | Path], naming: Naming = PLAIN) -> list[Source]:
     """Open sources of any kind. Raises PackError for what is no source, with what it seems to be and the remedy."""
-    return [open_source(Path(path), naming) for path in paths]
+    return open_places(places_of(paths), naming)
 
 
-def open_source(path: Path, naming: Naming = PLAIN, start: int = 0, end: int | None = None) -> Source:
+def open_places(places: Sequence[Path | RemoteObject], naming: Naming = PLAIN) -> list[Source]:
+    """Open sources where they lie. Remote Parquet files are asked for their footers, many at a time."""
+    with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pass-pack") as pool:
+        remote = [pool.submit(open_remote, place, naming) for place in places if isinstance(place, RemoteObject)]
+        opened = iter(remote)
+        return [
+            next(opened).result() if isinstance(place, RemoteObject) else open_source(place, naming) for place in places
+        ]
+
+
+def places_of(
+    paths: Sequence[str | Path], source_options: Mapping[str, Any] | None = None
+) -> list[Path | RemoteObject]:
+    """Return where the sources lie that were asked for; a URL with *, ? or [] is as many as fit, sorted.
+
+    source_options: obstore's configuration. Raises PackError for URLs of nothing.
+    """
+    urls = [path for path in paths if isinstance(path, str) and is_url(path)]
+    found = iter(Stores(source_options).find(urls) if urls else [])
+    places: list[Path | RemoteObject] = []
+    for path in paths:
+        places += next(found) if is_url(path) else [Path(path)]
+    return places
+
+
+def open_source(path: Path | RemoteObject, naming: Naming = PLAIN, start: int = 0, end: int | None = None) -> Source:
     """Open a source as `open_sources` does. start, end: of a tar those members alone whose headers begin there."""
+    if isinstance(path, RemoteObject):
+        return open_remote(path, naming)
     if path.is_dir():
         _refuse_pack(path)
         return FolderSource(path, naming)

@@ -9,23 +9,27 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
 from ..errors import PackError
 from ..permutation import permute
 from .destination import Destination
-from .foreign import stamp
+from .foreign import stamp, stamp_of_object
 from .layout import publish, temporary_of
 from .metadata import Seen
 from .own_columns import own_name
 from .plan import Plan, TaskPart
+from .remote_sources import RemoteTarSource
 from .report import Refusal
 from .running import in_order
 from .shards import Shard, ShardWriter, refusal
@@ -46,7 +50,7 @@ class Note:
     digest: str
     shards: list[str] = field(default_factory=list)
     beside: dict[str, int] = field(default_factory=dict)
-    foreign: dict[str, dict[str, int]] = field(default_factory=dict)
+    foreign: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, out: Destination, plan: Plan, task: int) -> Note | None:
@@ -84,10 +88,24 @@ class Task:
 
     def shards(self) -> Iterator[Callable[[], Shard]]:
         """Yield, in order, functions that write a shard each, or find it where it was written before."""
-        for number, (place, entries) in enumerate(self._groups()):
-            name = f"shard-{self.number:05d}-{number:03d}"
-            source = place if self.plan.options.in_place else None
-            yield partial(self._writer.keep_or_write, name, entries, source)
+        for name, source, entries in self._groups():
+            yield partial(self._writer.keep_or_write, name, list(entries), source)
+
+    def stream(self, threads: int, stopped: threading.Event) -> Iterator[Shard]:
+        """Write shards, or find them where they were written before, while the sources are read once.
+
+        threads: that look at pictures. stopped: where it is set, the task is given up: it raises CancelledError.
+        """
+
+        def until_stopped(entries: Iterable[Entry]) -> Iterator[Entry]:
+            for entry in entries:
+                if stopped.is_set():
+                    raise CancelledError
+                yield entry
+
+        for number, (name, source, entries) in enumerate(self._groups()):
+            made_of = f"{self.note.digest} {number}"
+            yield self._writer.keep_or_stream(name, until_stopped(entries), made_of, threads, source)
 
     def add(self, shard: Shard) -> None:
         """Take note of a shard that is written, in their order."""
@@ -121,24 +139,28 @@ class Task:
             os.close(self._lock)
             self._lock = -1
 
-    def _groups(self) -> Iterator[tuple[int, list[Entry]]]:
-        """Yield the entries of each shard, and the source of the first, by the listed sizes alone."""
-        group: list[Entry] = []
-        size, place = 0, 0
-        entries = self._entries() if self.plan.command["shuffle"] is None else self._shuffled()
-        for part, entry in entries:
+    def _groups(self) -> Iterator[tuple[str, int | None, Iterator[Entry]]]:
+        """Yield each shard's name, the source that holds it in place, and its entries.
+
+        They are to be taken before the next shard's.
+        """
+        for number, group in groupby(self._numbered(), lambda numbered: numbered[0]):
+            first = next(group)
+            name = f"shard-{self.number:05d}-{number:03d}"
+            source = first[1].source if self.plan.options.in_place else None
+            yield name, source, (entry for _, _, entry in chain([first], group))
+
+    def _numbered(self) -> Iterator[tuple[int, TaskPart, Entry]]:
+        """Yield the entries, each with the number of its shard, which follows from the listed sizes alone."""
+        number = size = count = place = 0
+        for part, entry in self._entries() if self.plan.command["shuffle"] is None else self._shuffled():
             padded = _TAR_BLOCK + -(-entry.length // _TAR_BLOCK) * _TAR_BLOCK
             apart = self.plan.options.in_place and part.source != place
-            full = size + padded > self.plan.command["shard_bytes"] or len(group) == SHARD_RECORDS
-            if group and (full or apart):
-                yield place, group
-                group, size = [], 0
-            if not group:
-                place = part.source
-            group.append(entry)
-            size += padded
-        if group:
-            yield place, group
+            full = size + padded > self.plan.command["shard_bytes"] or count == SHARD_RECORDS
+            if count and (full or apart):
+                number, size, count = number + 1, 0, 0
+            size, count, place = size + padded, count + 1, part.source
+            yield number, part, entry
 
     def _entries(self) -> Iterator[tuple[TaskPart, Entry]]:
         """Yield what may be packed; what the listing shows to be no picture is refused."""
@@ -148,7 +170,8 @@ class Task:
         kinds = _Kinds(self.plan)
         for part, source in sources:
             if self.plan.options.in_place:
-                self.note.foreign[str(part.source)] = stamp(source.path)
+                known_by = stamp_of_object(source.of) if isinstance(source, RemoteTarSource) else stamp(source.path)
+                self.note.foreign[str(part.source)] = known_by
             for entry in self._listed(part, source):
                 reason = entry.problem or _bad_id(entry.id)
                 if reason is None:
@@ -185,7 +208,7 @@ class Task:
                 yield entry
         except OSError as error:
             raise PackError(
-                f"{error.filename or source.path} cannot be read: {error.strerror or error}. Where the storage is "
+                f"{error.filename or source.place} cannot be read: {error.strerror or error}. Where the storage is "
                 "failing, copy or download the source again; then run the same command to go on"
             ) from None
         if source.has_files:
@@ -243,7 +266,44 @@ class _Kinds:
 def run_tasks(
     out: Destination, plan: Plan, numbers: Iterable[int], workers: int, progress: Callable[[int], None]
 ) -> None:
-    """Run tasks here, up to `workers` shards at a time, of one task and of the next."""
+    """Run tasks here, up to `workers` shards at a time, of one task and of the next.
+
+    Those with remote sources come last, up to `workers` of them at a time.
+    """
+    left = list(numbers)
+    streamed = [number for number in left if plan.streams(number)]
+    _run_local(out, plan, [number for number in left if not plan.streams(number)], workers, progress)
+    if streamed:
+        _run_streamed(out, plan, streamed, workers, progress)
+
+
+def _run_streamed(
+    out: Destination, plan: Plan, numbers: list[int], workers: int, progress: Callable[[int], None]
+) -> None:
+    at_once = min(workers, len(numbers))
+    threads = -(-workers // at_once)
+    stopped = threading.Event()
+
+    def run(number: int) -> None:
+        if stopped.is_set():
+            return
+        task = Task(out, plan, number, progress)
+        try:
+            for shard in task.stream(threads, stopped):
+                task.add(shard)
+            task.finish()
+        finally:
+            task.close()
+
+    with ThreadPoolExecutor(at_once, thread_name_prefix="pass-pack") as pool:
+        try:
+            for done in as_completed([pool.submit(run, number) for number in numbers]):
+                done.result()
+        finally:
+            stopped.set()
+
+
+def _run_local(out: Destination, plan: Plan, numbers: list[int], workers: int, progress: Callable[[int], None]) -> None:
     begun: list[Task] = []
 
     def calls() -> Iterator[Callable[[], tuple[Task, Shard | None]]]:

@@ -211,8 +211,10 @@ class _Result:
 
 
 def _foreign(pack: Pack) -> list[Path]:
-    """Return the tars in place that a pack refers to, each once."""
-    paths = (path for shard, path in zip(pack.shards, pack.tar_paths()) if "foreign" in shard)
+    """Return the tars in place that a pack refers to, each once. Of those in stores records alone are checked."""
+    paths = (
+        path for shard, path in zip(pack.shards, pack.tar_paths()) if "url" not in shard.get("foreign", {"url": ""})
+    )
     return [Path(path) for path in dict.fromkeys(paths)]
 
 
@@ -299,10 +301,11 @@ class _Check:
     def _tar(self, shard: int, table: pa.Table, result: _Result) -> None:
         tar_name = self.pack.shards[shard]["tar"]
         remote = self.pack.remote
-        if remote is not None:
-            remote.bring(tar_name, 0, remote.size_of(tar_name))
-        check_regular(Path(self.paths[shard]))
         foreign = "foreign" in self.pack.shards[shard]
+        if remote is not None:
+            begin, end = _span(table) if foreign else (0, remote.size_of(tar_name))
+            remote.bring(tar_name, begin, end - begin)
+        check_regular(Path(self.paths[shard]))
         in_tar = {} if foreign else _members(self.paths[shard])
         columns = [name for name in INDEX_SCHEMA.names if name != "shard"]
         rows = table.select([*columns, "id"]).to_pylist()
@@ -325,6 +328,12 @@ class _Check:
                 self.progress(len(data))
         for name in in_tar:
             result.problems.append(f"{tar_name}: member {name} is in no row of {self.pack.shards[shard]['table']}")
+
+
+def _span(table: pa.Table) -> tuple[int, int]:
+    """Return the bytes of a tar from the first record of a table to the end of the last."""
+    offset, length = (arrow.to_numpy(table.column(name).combine_chunks()) for name in ("offset", "length"))
+    return int(offset.min()), int((offset + length).max())
 
 
 def _members(path: Path) -> dict[str, tuple[int, int]]:

@@ -74,11 +74,28 @@ class Address:
             raise PackError(f"{url} names no bucket or server")
         if "?" in rest or "#" in rest:
             raise PackError(f"{shown(url)}: the URL of a pack is that of its folder, without ? and #")
+        return cls._cached(f"{scheme.lower()}://{rest.rstrip('/')}/", cache, cache_bytes, options)
+
+    @classmethod
+    def of_directory(
+        cls,
+        root: Path,
+        cache: str | Path | None = None,
+        cache_bytes: int | str | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> Address:
+        """Return the same for a pack in a directory that refers to objects in stores. Raises ValueError for a size."""
+        return cls._cached(f"file://{root.resolve()}/", cache, cache_bytes, options)
+
+    @classmethod
+    def _cached(
+        cls, url: str, cache: str | Path | None, cache_bytes: int | str | None, options: Mapping[str, Any] | None
+    ) -> Address:
         size = _DEFAULT_BYTES if cache_bytes is None else bytes_of(cache_bytes)
         if size < _LEAST_BYTES:
             raise ValueError(f"cache_bytes is {cache_bytes!r}, want at least {_LEAST_BYTES:,} bytes")
         folder = Path(cache).expanduser() if cache is not None else _user_cache()
-        return cls(f"{scheme.lower()}://{rest.rstrip('/')}/", folder.absolute(), size, dict(options or {}))
+        return cls(url, folder.absolute(), size, dict(options or {}))
 
     def __str__(self) -> str:
         return shown(self.url)

@@ -11,20 +11,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from .address import Address
 
 ATTEMPTS = 7  # of a request, the first one included
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 8.0  # doubled after each attempt; a random part of it is waited
 _TIMEOUTS = {"timeout": "60s", "connect_timeout": "10s"}  # of a request and of its connection
-_CLIENT_OPTIONS = {
+CLIENT_OPTIONS = {
     "allow_http", "allow_invalid_certificates", "connect_timeout", "default_content_type", "default_headers",
     "http1_only", "http2_keep_alive_interval", "http2_keep_alive_timeout", "http2_keep_alive_while_idle",
     "http2_max_frame_size", "http2_only", "pool_idle_timeout", "pool_max_idle_per_host", "proxy_url", "timeout",
     "user_agent",
 }  # fmt: skip
 _COPY = "copy_if_not_exists"
+_FIRST_BYTE = {"range": (0, 1)}
+_MODIFIED = "modified "
+_PIECE_BYTES = 64 << 10  # less than that is lost of an answer that breaks off
 
 _used_by: int | None = None  # the process whose threads serve obstore
 Answer = TypeVar("Answer")
@@ -42,20 +45,42 @@ class Unchanged(Exception):
     """An object has the ETag that the caller knows."""
 
 
+class Known(NamedTuple):
+    """What an object is known by: its size in bytes, and its ETag, or without one, when it was changed last."""
+
+    size: int
+    tag: str
+
+    @classmethod
+    def of(cls, meta: Any) -> Known:
+        """Return what obstore's description of an object says. A listing may give an ETag without its quotes."""
+        tag = meta.get("e_tag")
+        return cls(meta["size"], f"{_MODIFIED}{meta['last_modified'].isoformat()}" if tag is None else tag.strip('"'))
+
+    @property
+    def condition(self) -> str | None:
+        """What a request sends as If-Match; None where that would never match: without an ETag, or with a weak one."""
+        return None if self.tag.startswith((_MODIFIED, "W/")) else f'"{self.tag}"'
+
+
 class Store:
     """The objects below one URL. May be called by any number of threads.
 
-    requests, bytes: of objects and ranges that were read, since the start. retries: attempts that failed. answered_s:
-    how long the last answers took.
+    requests, bytes: of objects and ranges that were read, since the start. answered_s: how long the last answers took.
     """
 
     def __init__(self, address: Address):
         self.address = address
-        self.requests = self.bytes = self.retries = 0
+        self.requests = self.bytes = self._retries = 0
         self.answered_s: deque[float] = deque([math.inf], maxlen=32)
         self._count = threading.Lock()
         self._opened: Any = None
         self._obstore()
+
+    @property
+    def retries(self) -> int:
+        """Attempts that failed, since the start."""
+        return self._retries
 
     def whole(self, name: str, known: str | None = None) -> tuple[bytes, str | None]:
         """Return an object's bytes and its ETag.
@@ -73,10 +98,24 @@ class Store:
         self._note(len(content))
         return content, etag
 
-    def about(self, name: str) -> tuple[int, str | None]:
-        """Return an object's size in bytes and its ETag. Raises FileNotFoundError, StoreError."""
-        found = self._tried(name, lambda obstore, store: obstore.get(store, name, options={"range": (0, 1)}).meta)
-        return found["size"], found.get("e_tag")
+    def about(self, name: str) -> Known:
+        """Return what an object is known by. Raises FileNotFoundError, StoreError.
+
+        One byte is asked for: servers that send on to signed URLs sign them for GET alone.
+        """
+        return Known.of(self._tried(name, lambda obstore, store: obstore.get(store, name, options=_FIRST_BYTE).meta))
+
+    def listing(self, deep: bool) -> dict[str, Known]:
+        """Return what objects are known by, by their names; those in folders below too where `deep`."""
+
+        def ask(obstore: Any, store: Any) -> dict[str, Known]:
+            if deep:
+                metas = [meta for page in obstore.list(store) for meta in page]
+            else:
+                metas = obstore.list_with_delimiter(store)["objects"]
+            return {meta["path"]: Known.of(meta) for meta in metas}
+
+        return self._tried("", ask)
 
     def range(self, name: str, begin: int, end: int, etag: str | None = None) -> Any:
         """Return the bytes from `begin` to `end` of an object, as a buffer.
@@ -89,6 +128,34 @@ class Store:
                 content = obstore.get_range(store, name, start=begin, end=end)
             else:
                 content = obstore.get(store, name, options={"range": (begin, end), "if_match": etag}).bytes()
+            _check_length(content, end - begin)
+            return content
+
+        content = self._tried(name, read)
+        self._note(end - begin)
+        return content
+
+    def part(self, name: str, begin: int, end: int, known: Known) -> bytes:
+        """Return the bytes from `begin` to `end` of an object; an attempt goes on where the one before broke off.
+
+        known: what it has to be known by, in every answer. Raises FileNotFoundError, StoreError; Changed where it is
+        another one.
+        """
+        pieces: list[Any] = []
+        came = 0
+
+        def read(obstore: Any, store: Any) -> bytes:
+            nonlocal came
+            options: dict[str, Any] = {"range": (begin + came, end)}
+            if known.condition is not None:
+                options["if_match"] = known.condition
+            found = obstore.get(store, name, options=options)
+            if Known.of(found.meta) != known:
+                raise Changed(f"{self.address}{name} was changed by somebody else meanwhile")
+            for piece in found.stream(min_chunk_size=_PIECE_BYTES):
+                pieces.append(piece)
+                came += len(piece)
+            content = b"".join(pieces)
             _check_length(content, end - begin)
             return content
 
@@ -115,6 +182,8 @@ class Store:
                 return answer
             except errors.NotModifiedError:
                 raise Unchanged from None
+            except Changed:
+                raise
             except (errors.PreconditionError, errors.AlreadyExistsError):
                 raise Changed(f"{self.address}{name} was changed by somebody else meanwhile") from None
             except (errors.NotFoundError, FileNotFoundError):
@@ -134,7 +203,7 @@ class Store:
                 renewed, self._opened = True, None
             except (errors.BaseError, OSError, ValueError, RuntimeError) as error:
                 with self._count:
-                    self.retries += 1
+                    self._retries += 1
                 if attempt == ATTEMPTS:
                     raise StoreError(
                         f"{self.address}{name} could not be read or written in {ATTEMPTS} attempts, the last one: "
@@ -152,7 +221,7 @@ class Store:
             import obstore.store
         except ImportError:
             raise ImportError(
-                f"{self.address}: reading packs from stores needs obstore: pip install 'pass-loader[remote]'"
+                f"{self.address}: reading from stores needs obstore: pip install 'pass-loader[remote]'"
             ) from None
         if _used_by is None:
             _used_by = os.getpid()
@@ -175,7 +244,7 @@ def opened(obstore: Any, address: Address, retries: int = 0) -> Any:
     url, given = address.endpoint(), dict(address.options)
     provider = given.pop("credential_provider", None)
     retrying = {"max_retries": retries}
-    client = {**_TIMEOUTS, **{name: given.pop(name) for name in list(given) if name.lower() in _CLIENT_OPTIONS}}
+    client = {**_TIMEOUTS, **{name: given.pop(name) for name in list(given) if name.lower() in CLIENT_OPTIONS}}
     if url.startswith("http://") or any(str(value).startswith("http://") for value in given.values()):
         client.setdefault("allow_http", True)
     if any(value.startswith("http://") for name, value in os.environ.items() if name.upper().endswith("_ENDPOINT_URL")):

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 FAULTS = ("429", "503", "500", "cut", "short", "wrong", "stall", "reset")
 Served = TypeVar("Served", bound=Any)
-_STALL_S = 1.0  # longer than the time-outs of the tests
+STALL_S = 1.0  # longer than the time-outs of the tests
 
 
 class ObjectServer(ThreadingHTTPServer):
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.guard:
             self.server.sent += length
         if fault == "stall":
-            time.sleep(_STALL_S)
+            time.sleep(STALL_S)
         if fault:
             self.close_connection = True
 

@@ -7,6 +7,7 @@ import hashlib
 import random
 import re
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape, unescape
 
-from .object_server import served
+from .object_server import STALL_S, served
 
 BUCKET = "bucket"
 FAULTS = ("503", "500", "reset", "lost")
@@ -24,7 +25,8 @@ class S3Server(ThreadingHTTPServer):
     """Serves one bucket on loopback.
 
     objects: bytes by key. history: what they were after each change, from `remember` on. faults: of this share of the
-    requests one of `kinds` goes wrong: refused, cut before it is looked at, or done without an answer ("lost").
+    requests one of `kinds` goes wrong: refused, cut before it is looked at, or done without an answer ("lost"); also
+    "cut": half of the answer is sent, or "stall": half of it, and then nothing for a while. sent: bytes in answers.
     lose: keys of which the next PUT is done without an answer. conditions: False: it writes whatever If-Match and
     If-None-Match say. before: called with (method, key) of each request that would change something.
     """
@@ -36,7 +38,7 @@ class S3Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.objects: dict[str, bytes] = {}
         self.uploads: dict[str, dict[int, bytes]] = {}
-        self.begun = 0  # uploads
+        self.begun = self.sent = 0
         self.history: list[dict[str, bytes]] | None = None
         self.faults, self.kinds = 0.0, [*FAULTS]
         self.drawn = random.Random(0)
@@ -128,11 +130,19 @@ class _Handler(BaseHTTPRequestHandler):
             server.lose.discard(key)
             self.close_connection = True
             return
+        if fault in ("cut", "stall"):
+            headers = {"Content_Length": str(len(content)), **headers}
+            self._send(status, content[: len(content) // 2], **headers)
+            self.wfile.flush()
+            time.sleep(STALL_S if fault == "stall" else 0)
+            self.close_connection = True
+            return
         self._send(status, content, **headers)
 
     def _send(self, status: int, content: bytes, **headers: str) -> None:
+        self.server.sent += len(content)
         self.send_response(status)
-        for name, value in ({"Content-Length": str(len(content))} | headers).items():
+        for name, value in ({"Content_Length": str(len(content))} | headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         if self.command != "HEAD":
@@ -140,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self, key: str, query: dict[str, str], _: bytes) -> tuple[int, bytes, dict[str, str]]:
         if "list-type" in query:
-            return 200, self._listing(query.get("prefix", "")), {}
+            return 200, self._listing(query.get("prefix", ""), "delimiter" in query), {}
         content = self.server.objects.get(key)
         if content is None:
             return 404, _error("NoSuchKey"), {}
@@ -155,12 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     _head = _get
 
-    def _listing(self, prefix: str) -> bytes:
+    def _listing(self, prefix: str, flat: bool) -> bytes:
         rows = "".join(
             f"<Contents><Key>{escape(key)}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
             f"<ETag>{escape(etag_of(content))}</ETag><Size>{len(content)}</Size></Contents>"
             for key, content in sorted(self.server.objects.items())
-            if key.startswith(prefix)
+            if key.startswith(prefix) and not (flat and "/" in key[len(prefix) :])
         )
         return f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>".encode()
 

@@ -101,7 +101,7 @@ def test_diff_and_locate(pack: Path, server: ObjectServer, tmp_path: Path, capsy
 def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, words in (
         (["info", "ftp://server/pack"], "packs are read from s3://"),
-        (["info", str(tmp_path), "--cache", "x"], "is a directory: cache, cache_bytes"),
+        (["info", str(tmp_path), "--cache", "x"], "is not a pack"),
         (["info", "http://"], "names no bucket or server"),
         (["info", "hf://spaces/a/b"], "want hf://datasets/OWNER/NAME"),
         (["fetch", str(tmp_path)], "is not a pack"),

@@ -237,7 +237,7 @@ def test_what_is_refused(made: tuple[list[Path], dict[str, bytes]], s3: S3Server
     build(sources, URL, **how)
     with pytest.raises(PackError, match="is already a pack, of other sources"):
         build(sources[:2], URL, **how)
-    with pytest.raises(PackError, match="refers to tars where they lie is made in a directory"):
+    with pytest.raises(PackError, match="refers to tars of this machine where they lie is made in a directory"):
         index(sources[:2], URL)
     with pytest.raises(PackError, match="can only be read"):
         build(sources, "https://127.0.0.1/new")
