@@ -110,7 +110,7 @@ def add_source_commands(commands: Any) -> None:
 
     out = commands.add_parser("export", help="the live records in another format")
     add_pack(out)
-    out.add_argument("--out", required=True, type=Path, metavar="DIR", help="a new directory")
+    out.add_argument("--out", required=True, type=as_path, metavar="DIR", help="a new directory, or a URL")
     out.add_argument("--format", required=True, choices=FORMATS, help="what to write")
     out.add_argument("--shard-bytes", type=size_in_bytes, default=1 << 30, metavar="SIZE", help="default: 1GiB")
     add_tasks(out)

@@ -280,6 +280,7 @@ def _finish(out: Destination, sources: list[_LiveRecords], united: _United, name
     pack_id = identity.hexdigest()[:32]
     write_index(root / INDEX, index.table(), pack_id)
     refusals.save(Report())
+    out.send(*(shard["table"] for shard in shards))
     delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
     done = Combined(records, size, len(shards), removed, elsewhere, same_id, refused - same_id)
     codecs = {pack.manifest.get("codec", "") for pack in packs}

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,8 +111,6 @@ def convert(
     if codec not in JPEG_CODECS:
         raise ValueError(f"codec is {codec!r}, want one of {JPEG_CODECS}")
     how = Running(workers, runner, ray_address, share)
-    if is_url(out) and runner != "local":
-        raise PackError(f"{out}: on Ray packs are converted into directories; into a store in shares (--index, --of)")
     limits(max_pixels, max_scans)
     options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
     given = {name: value for name, value in options.as_plan().items() if name.startswith("max_")}
@@ -140,7 +136,7 @@ def convert(
 
     def convert_shards(target: Destination | None = None) -> None:
         pack.checked_log()  # what it names is left out for good
-        job = _Conversion(os.path.abspath(out), options, target)
+        job = _Conversion(str(out) if is_url(out) else os.path.abspath(out), options, storage_options, target)
         run(job, pack, range(len(pack.shards)), how, add, shard_bytes(pack), progress or (lambda _: None))
 
     if share is not None or runner != "local":
@@ -156,26 +152,32 @@ def convert(
             return Converted(**before)
         if runner == "local":
             convert_shards(target)
+        target.close()
         return _finish(target, pack, counts)
 
 
 @dataclass(frozen=True)
 class _Conversion:
-    """The tasks of `convert`, a shard each; each returns counts of its shard."""
+    """The tasks of `convert`, a shard each; each returns counts of its shard.
 
-    root: str
+    place, storage_options: of the new pack. out: of this process, where it is opened.
+    """
+
+    place: str
     options: Options
-    out: Destination | None = dataclasses.field(default=None, compare=False)  # of this process
+    storage_options: Mapping[str, Any] | None = field(default=None, compare=False)
+    out: Destination | None = None
 
     def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[int], Converted]:
-        out = self.out or Destination(Path(self.root))
+        out = self.out or Destination(Path(self.place))
         writer, source = _Writer(out, self.options, progress), PackSource(pack)
 
         def convert_shard(number: int) -> Converted:
             shard = writer.keep_or_write(_stem(number), source.of_shard(number))
-            path = writer.root / shard.table
-            if not path.exists():
+            if not out.bring(shard.table):
+                path = out.folder / shard.table
                 publish((write_table(_table(pack.table(number), shard), path, temporary_of(path)), path))
+                out.send(shard.table)
             before = pack.column("length")[pack.first_record[number] : pack.first_record[number + 1]]
             lengths = arrow.to_numpy(shard.rows.column("length"))
             whole = lengths > 0
@@ -187,8 +189,10 @@ class _Conversion:
 
         return convert_shard
 
-    def held(self) -> AbstractContextManager[object]:
-        return joined(Destination(Path(self.root)))
+    @contextlib.contextmanager
+    def held(self) -> Iterator[_Conversion]:
+        with destination(self.place, self.storage_options) as out, joined(out):
+            yield replace(self, out=out) if out.stored else self
 
 
 class PackSource(Source):
@@ -260,11 +264,12 @@ class _Writer(CopyWriter):
 
 def _finish(out: Destination, pack: Pack, done: Converted) -> Converted:
     """Write index, log of removals and manifest, from the tables."""
-    root = out.folder
+    root, stems = out.folder, [_stem(number) for number in range(len(pack.shards))]
+    out.bring_all(f"{stem}.{kind}" for stem in stems for kind in ("rows", "parquet"))  # of tasks elsewhere
     manifest = {**pack.manifest, "codec": done.codec, "index": INDEX, "shards": [], "crc32c": {}}
     index, columns = IndexColumns(root), [name for name in INDEX_SCHEMA.names if name != "shard"]
-    for number in range(len(pack.shards)):
-        shard = Shard.load(root, _stem(number))
+    for number, stem in enumerate(stems):
+        shard = Shard.load(root, stem)
         table = read_table(root / shard.table, len(shard), columns)
         index.append(index_rows(table, number))
         manifest["shards"].append(
@@ -287,15 +292,15 @@ def _table(table: pa.Table, shard: Shard) -> pa.Table:
     """Return the old table with the new places, lengths and codecs; a removed record keeps number and id alone."""
     rows = shard.rows.combine_chunks()
     erased = pc.equal(rows.column("length"), 0)
-    for place, field in enumerate(table.schema):
-        if field.name in ("record", "id"):
+    for place, known in enumerate(table.schema):
+        if known.name in ("record", "id"):
             continue
-        if field.name in _PLACES:
-            column = rows.column(field.name)
+        if known.name in _PLACES:
+            column = rows.column(known.name)
         else:
-            nothing = pa.scalar(-1 if field.name == "label" else None, field.type)
+            nothing = pa.scalar(-1 if known.name == "label" else None, known.type)
             column = pc.if_else(erased, nothing, table.column(place))
-        table = table.set_column(place, field, column)
+        table = table.set_column(place, known, column)
     return table.replace_schema_metadata(None)
 
 

@@ -97,8 +97,8 @@ class _Crediting:
     def path(self, shard: int) -> Path:
         return Path(self.folder) / f"credits-{shard:05d}"
 
-    def held(self) -> AbstractContextManager[object]:
-        return nullcontext()
+    def held(self) -> AbstractContextManager[_Crediting]:
+        return nullcontext(self)
 
     def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[int], tuple[int, list[str]]]:
         bytes_of = shard_bytes(pack)

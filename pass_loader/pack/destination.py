@@ -28,7 +28,7 @@ from .layout import MANIFEST, UNFINISHED, is_shard_file, write_by_many, write_du
 MERGING = "merging"  # stands in the mark of a packing in a store while its tasks' files are put together
 _PREFIX = "pass-pack-"
 _YOUNG_S = 60  # so long a working folder may have no lock
-_OF_TASKS = (".tar", ".rows", ".json", ".refused")
+_OF_TASKS = (".tar", ".rows", ".parquet", ".json", ".refused")
 _AT_ONCE = 16  # small objects that are sent or brought
 
 
@@ -90,9 +90,10 @@ class Destination:
 class InStore(Destination):
     """A store in which a pack is made, by way of a local folder.
 
-    What is there is listed once, and what this process does is kept up. Tasks write their files where there are none;
-    only while nobody puts the tasks together, and the packing is still theirs, do they exchange another's of another
-    content. The mark `unfinished` says whose packing it is; it is exchanged only where it is what was read.
+    What is there is listed once, where all names are asked for, and what this process does is kept up. Tasks write
+    their files where there are none; only while nobody puts the tasks together, and the packing is still theirs, do
+    they exchange another's of another content. The mark `unfinished` says whose packing it is; it is exchanged only
+    where it is what was read.
     """
 
     stored = True
@@ -100,21 +101,23 @@ class InStore(Destination):
     def __init__(self, address: Address, folder: Path):
         self.folder, self.place = folder, str(address)
         self.store = WritableStore(address)
-        self.sizes = self.store.sizes()
+        self._sizes: dict[str, int] | None = None  # of what is there, once it was listed
         self._mark: Version | None = None
         self._closed = False
 
     def names(self) -> list[str]:
-        return list(self.sizes)
+        if self._sizes is None:
+            self._sizes = self.store.sizes()
+        return list(self._sizes)
 
     def size_of(self, name: str) -> int | None:
-        return self.sizes.get(name)
+        return self.store.size_of(name) if self._sizes is None else self._sizes.get(name)
 
     def bring(self, name: str) -> bool:
         path = self.folder / name
         if path.exists():
             return True
-        if name not in self.sizes:
+        if self._sizes is not None and name not in self._sizes:
             return False
         temporary = path.with_name(f"{name}.brought")
         temporary.unlink(missing_ok=True)
@@ -158,9 +161,13 @@ class InStore(Destination):
             except Changed:
                 self._check_ours()
                 self.store.overwrite(path, name)
-        self.sizes[name] = size
+        self._note(name, size)
         if name.endswith(".tar"):
             path.unlink()
+
+    def _note(self, name: str, size: int) -> None:
+        if self._sizes is not None:
+            self._sizes[name] = size
 
     def _create(self, name: str, path: Path) -> None:
         try:
@@ -203,18 +210,19 @@ class InStore(Destination):
                 "done"
             ) from None
         self.store.prove_conditions(name, content)
-        self.sizes[name] = len(content)
+        self._note(name, len(content))
 
     def delete(self, *names: str) -> None:
         super().delete(*names)
-        there = [name for name in names if self.sizes.pop(name, None) is not None]
+        sizes = self._sizes
+        there = names if sizes is None else [name for name in names if sizes.pop(name, None) is not None]
         if there:
             self.store.delete(*there)
 
     def rename(self, name: str, other: str) -> None:
         os.replace(self.folder / name, self.folder / other)
         self.store.overwrite(self.folder / other, other)
-        self.sizes[other] = self.sizes[name]
+        self._note(other, (self.folder / other).stat().st_size)
         self.delete(name)
 
     def close(self) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import errno
 import itertools
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
@@ -21,26 +19,14 @@ import pyarrow.parquet as pq
 
 from .. import _C
 from ..errors import PackError
+from ..remote.address import is_url
 from . import arrow
-from .layout import (
-    SUFFIX,
-    TABLE_SCHEMA,
-    append_member,
-    changing,
-    deleted_on_error,
-    end_tar,
-    make_directory,
-    member_name,
-    publish,
-    sync_directory,
-    temporary_of,
-)
+from .export_files import ExportFiles, export_files
+from .layout import SUFFIX, TABLE_SCHEMA, append_member, end_tar, member_name
 from .reader import Pack
 from .running import Running, known_as, run
-from .task_folder import delete_folder, keep, kept, task_folder
 
 FORMATS = ("folder", "webdataset", "parquet")
-_FILES = "files"  # in the folder of the tasks: what becomes the export
 _CHUNK = 1 << 20  # records looked at together
 _ROW_GROUP = 100  # pictures: some megabytes, as the `datasets` library has it
 
@@ -67,9 +53,13 @@ def export(
     runner: str = "local",
     ray_address: str | None = None,
     share: tuple[int, int] | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Exported:
     """Write the live records, with their metadata, into the new directory `out`; it appears when it is complete.
+
+    out: or a URL of a new folder in a store (s3://, gs://, az://; docs/clusters.md), which storage_options are for. Its
+    files appear one by one; it is complete when nothing lies at `out`.unfinished any more.
 
     format: "folder": id.jpg, and metadata.csv (file_name, id, class, metadata), as the imagefolder of the `datasets`
     library reads it; `build` takes it as metadata with the key "id". Metadata that is named file_name or class itself
@@ -89,39 +79,36 @@ def export(
     if format not in FORMATS:
         raise ValueError(f"format is {format!r}, want one of {FORMATS}")
     how = Running(workers, runner, ray_address, share)
-    out = Path(out)
-    folder = out.with_name(f"{out.name}.unfinished")
-    if out.exists():
-        if not (folder / _FILES).exists():
-            delete_folder(folder)  # cut off when all was done
-        raise PackError(f"{out} exists; give another --out, or delete it")
     named = _table_names(pack) if format == "folder" else {}
     schema = _schema(pack) if format == "parquet" else None  # a clash of names shows before any writing
-    job = _Export(os.path.abspath(folder), format, tuple(named.items()), schema)
     tasks = _tasks(pack, None if format == "folder" else shard_bytes)
-    records = size = files = 0
+    done = Exported(0, 0, 0)
 
     def add(found: list[int]) -> None:
-        nonlocal records, size, files
-        records, size = records + found[0], size + found[1]
-        files += found[0] if format == "folder" else 1
+        nonlocal done
+        files = found[0] if format == "folder" else 1
+        done = Exported(done.records + found[0], done.bytes + found[1], done.files + files)
 
     def bytes_of(task: _Task) -> int:
         return int(_live_lengths(pack, task.first, task.end).sum())
 
     command = {"export": known_as(pack), "format": format, "shard_bytes": shard_bytes}
-    with changing(out), task_folder(folder, command, shared=share is not None):
-        make_directory(job.files, exist_ok=True)
+    with (
+        export_files(out, command, storage_options) as place,
+        place.begun(shared=share is not None) as before,
+    ):
+        if before is not None:
+            return Exported(**before)
+        path = str(out) if is_url(out) else os.path.abspath(out)
+        files = place if runner == "local" else None
+        job = _Export(path, json.dumps(command), format, tuple(named.items()), schema, storage_options, files)
         run(job, pack, tasks, how, add, bytes_of, progress or (lambda _: None))
         if share is None:
             if format == "folder":
-                _join_table(job, tasks)
-                files += 1
-            sync_directory(job.files)
-            job.files.rename(out)
-            sync_directory(out.parent)
-            delete_folder(folder)
-    return Exported(records, size, files)
+                place.join_rows(["file_name", "id", "class", *named.values()], len(tasks))
+                done = replace(done, files=done.files + 1)
+            place.complete(asdict(done))
+    return done
 
 
 class _Task(NamedTuple):
@@ -163,70 +150,65 @@ def _live_lengths(pack: Pack, first: int, end: int) -> np.ndarray:
 class _Export:
     """The tasks of `export`; each returns counts of its records and of their bytes.
 
-    folder: where the command keeps what is done. named: of a folder, the columns of metadata and their names there.
-    schema: of Parquet files.
+    out, command, options: of `export_files`; command as JSON. named: of a folder, the columns of metadata and their
+    names there. schema: of Parquet files. files: of this process, where they are opened.
     """
 
-    folder: str
+    out: str
+    command: str
     format: str
     named: tuple[tuple[str, str], ...]
     schema: pa.Schema | None
+    options: Mapping[str, Any] | None = field(default=None, compare=False)
+    files: ExportFiles | None = None
 
-    @property
-    def files(self) -> Path:
-        """What becomes the export when it is complete."""
-        return Path(self.folder) / _FILES
-
-    def part(self, task: _Task) -> Path:
-        """Return the part of metadata.csv that is of a task."""
-        return Path(self.folder) / f"metadata-{task.number:05d}.csv"
-
-    def held(self) -> AbstractContextManager[object]:
-        return nullcontext()
+    @contextlib.contextmanager
+    def held(self) -> Iterator[_Export]:
+        if not is_url(self.out):
+            yield self
+            return
+        with export_files(self.out, json.loads(self.command), self.options) as files:
+            yield replace(self, files=files)
 
     def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[_Task], list[int]]:
+        files = self.files or ExportFiles(Path(self.out), json.loads(self.command))
         reader = pack.open_reader()
         write = {"folder": self._pictures, "webdataset": self._tar, "parquet": self._table}[self.format]
 
         def export_task(task: _Task) -> list[int]:
-            found = kept(Path(self.folder), task.number)
+            found = files.kept(task.number)
             if found is not None:
                 progress(int(_live_lengths(pack, task.first, task.end).sum()))
                 return found
             records = _Records(pack, reader, task, progress)
-            write(records, task)
-            return keep(Path(self.folder), task.number, None, [records.count, records.bytes])
+            write(files, records, task)
+            return files.keep(task.number, [records.count, records.bytes])
 
         return export_task
 
-    def _pictures(self, records: _Records, task: _Task) -> None:
-        path = temporary_of(self.part(task))
-        with open(path, "w", encoding="utf-8", newline="") as table:
+    def _pictures(self, files: ExportFiles, records: _Records, task: _Task) -> None:
+        with files.rows(task.number) as path, open(path, "w", encoding="utf-8", newline="") as table:
             writer = csv.writer(table, lineterminator="\n")
-            for row, metadata, data in records.rows():
-                name = _file_name(row["id"], row["codec"])
-                _write_picture(self.files / name, data, row["id"])
-                values = ("" if metadata[column] is None else metadata[column] for column, _ in self.named)
-                writer.writerow([name, row["id"], _class(records.pack, row), *values])
-        os.sync()  # many small files at a time
-        publish((path, self.part(task)))
 
-    def _tar(self, records: _Records, task: _Task) -> None:
-        name = f"{task.number:05d}.tar"
-        temporary = temporary_of(Path(self.folder) / name)
-        with deleted_on_error(temporary), open(temporary, "wb") as file:
+            def pictures() -> Iterator[tuple[str, bytes, str]]:
+                for row, metadata, data in records.rows():
+                    name = _file_name(row["id"], row["codec"])
+                    values = ("" if metadata[column] is None else metadata[column] for column, _ in self.named)
+                    writer.writerow([name, row["id"], _class(records.pack, row), *values])
+                    yield name, data, row["id"]
+
+            files.write_pictures(pictures())
+
+    def _tar(self, files: ExportFiles, records: _Records, task: _Task) -> None:
+        with files.file(f"{task.number:05d}.tar") as path, open(path, "wb") as file:
             for row, metadata, data in records.rows():
                 _write_sample(file, row, metadata, data)
             end_tar(file)
-        publish((temporary, self.files / name))
 
-    def _table(self, records: _Records, task: _Task) -> None:
-        name = f"train-{task.number:05d}-of-{task.of:05d}.parquet"
-        temporary = temporary_of(Path(self.folder) / name)
-        with deleted_on_error(temporary):
-            with pq.ParquetWriter(temporary, self.schema, compression="none", use_dictionary=False) as writer:
+    def _table(self, files: ExportFiles, records: _Records, task: _Task) -> None:
+        with files.file(f"train-{task.number:05d}-of-{task.of:05d}.parquet") as path:
+            with pq.ParquetWriter(path, self.schema, compression="none", use_dictionary=False) as writer:
                 _write_rows(writer, records, self.schema)
-        publish((temporary, self.files / name))
 
 
 class _Records:
@@ -267,30 +249,6 @@ class _Records:
                     rows = [pack.row(record) for record in records.tolist()]
                 for record, row in zip(records.tolist(), rows):
                     yield row | {"record": record}
-
-
-def _write_picture(path: Path, data: bytes, id: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        raise PackError(
-            f"the id {id[:40]!r} ... of {len(id):,} characters is too long for the name of a file: --format webdataset "
-            "or parquet holds it"
-        ) from None
-
-
-def _join_table(job: _Export, tasks: Sequence[_Task]) -> None:
-    """Write metadata.csv of its parts."""
-    with open(job.files / "metadata.csv", "w", encoding="utf-8", newline="") as whole:
-        csv.writer(whole, lineterminator="\n").writerow(["file_name", "id", "class", *(new for _, new in job.named)])
-        for task in tasks:
-            with open(job.part(task), encoding="utf-8", newline="") as part:
-                shutil.copyfileobj(part, whole)
-        whole.flush()
-        os.fsync(whole.fileno())
 
 
 def _table_names(pack: Pack) -> dict[str, str]:

@@ -102,6 +102,7 @@ class Finish:
         if self.metadata is not None:
             report.metadata_unused = self.metadata.unused()
             report.hints += self.metadata.hints()
+        self.out.send(*(shard["table"] for shard in shards))
         report.shards = len(shards)
         return shards, pack_id
 

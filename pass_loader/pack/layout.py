@@ -180,7 +180,7 @@ def _was_url(path: Path) -> bool:
 def make_directory(path: Path, exist_ok: bool = False) -> None:
     """Make a directory with those above it. Raises PackError for a URL, and where a file stands in the way."""
     if _was_url(path):
-        raise PackError(f"{path} was a URL, and nothing is written to stores: give a directory, then copy it there")
+        raise PackError(f"{path} was a URL: this is written into directories alone; copy it there")
     try:
         path.mkdir(parents=True, exist_ok=exist_ok)
     except (FileExistsError, NotADirectoryError) as error:

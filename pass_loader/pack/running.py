@@ -83,8 +83,8 @@ class PackJob(Hashable, Protocol):
     def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[Any], Any]:
         """Return the function of one task. progress: called with the bytes of each record done."""
 
-    def held(self) -> AbstractContextManager[object]:
-        """Return what a task on another machine runs in."""
+    def held(self) -> AbstractContextManager[PackJob]:
+        """Return what a task on another machine runs in; it gives the job as it is there."""
 
 
 def run(
@@ -118,16 +118,21 @@ def run(
 
 def _run_there(at: _PackAt, job: PackJob, tasks: Sequence[Hashable], workers: int) -> list[Any]:
     found: list[Any] = []
-    with job.held():
-        do = _opened(at, job)
+    with job.held() as here:
+        do = _opened(at, here)
         in_order((partial(do, task) for task in tasks), workers, found.append)
     return found
 
 
 @lru_cache(maxsize=1)
 def _opened(at: _PackAt, job: PackJob) -> Callable[[Any], Any]:
-    """Open the pack for many calls of one process."""
-    return job.on(at.open(), lambda _: None)
+    """Prepare for many calls of one process."""
+    return job.on(_opened_pack(at), lambda _: None)
+
+
+@lru_cache(maxsize=1)
+def _opened_pack(at: _PackAt) -> Pack:
+    return at.open()
 
 
 class _PackAt(NamedTuple):

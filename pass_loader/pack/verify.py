@@ -233,8 +233,8 @@ class _Checking:
             return nullcontext()
         return task_folder(Path(self.results), {"verify": known_as(pack), "decode": self.decode}, shared)
 
-    def held(self) -> AbstractContextManager[object]:
-        return nullcontext()
+    def held(self) -> AbstractContextManager[_Checking]:
+        return nullcontext(self)
 
     def on(self, pack: Pack, progress: Callable[[int], None]) -> Callable[[int], _Result]:
         paths, foreign = [Path(tar) for tar in pack.tar_paths()], _foreign(pack)

@@ -84,8 +84,7 @@ def begun(out: Destination, shared: bool = False) -> Iterator[dict[str, Any] | N
     if not root.is_dir():
         raise PackError(f"{root} is no directory: {remedy}")
     with changing(root), locked(root, shared=shared):
-        names = out.names()
-        marked, packed = UNFINISHED in names, MANIFEST in names
+        marked, packed = (out.size_of(name) is not None for name in (UNFINISHED, MANIFEST))
         if not marked and not packed:
             raise PackError(f"{out.place} holds no plan: {remedy}")
         if marked and not packed:
@@ -186,12 +185,11 @@ def _read(out: Destination, mark: str) -> dict[str, Any]:
 
 
 def complete(out: Destination, report: dict[str, Any], manifest: dict[str, Any], inputs: str = "") -> None:
-    """Write the manifest, the last step, which makes the files a pack.
+    """Write the manifest, the last step, which makes the files a pack. Tars and tables are there.
 
     report: of JSON's types. inputs: equal for equal sources.
     """
-    of_all = [name for name in (manifest["index"], REFUSED, REMOVED) if (out.folder / name).exists()]
-    out.send(*(shard["table"] for shard in manifest["shards"]), *of_all)
+    out.send(*(name for name in (manifest["index"], REFUSED, REMOVED) if (out.folder / name).exists()))
     done = {name: value for name, value in _read(out, UNFINISHED).items() if name != MERGING}
     out.write(UNFINISHED, json.dumps(done | {"inputs": inputs, "report": report}).encode())
     write_manifest(out.folder, manifest)

@@ -99,13 +99,17 @@ class WritableStore(Store):
             for name in names if len(names) > 1 else ():
                 self.delete(name)
 
-    def sizes(self) -> dict[str, int]:
-        """Return the bytes of each object, by its name. Raises StoreError."""
+    def sizes(self, folder: str | None = None) -> dict[str, int]:
+        """Return the bytes of each object, or of those below a folder, by its name. Raises StoreError."""
 
         def ask(obstore: Any, store: Any) -> dict[str, int]:
-            return {meta["path"]: int(meta["size"]) for metas in obstore.list(store) for meta in metas}
+            return {meta["path"]: int(meta["size"]) for metas in obstore.list(store, folder) for meta in metas}
 
-        return self._tried("", ask)
+        return self._tried(folder or "", ask)
+
+    def holds_any(self, folder: str) -> bool:
+        """Return whether an object lies below a folder. Raises StoreError."""
+        return self._tried(folder, lambda obstore, store: any(len(metas) for metas in obstore.list(store, folder)))
 
     def download(self, name: str, path: Path) -> None:
         """Write an object into a new file. Raises FileNotFoundError, StoreError, OSError of the file."""
@@ -116,6 +120,14 @@ class WritableStore(Store):
             for begin in range(0, size, PART_BYTES):
                 file.write(self.range(name, begin, min(begin + PART_BYTES, size)))
 
+    def create(self, name: str, content: bytes) -> None:
+        """Write an object where there is none. Raises Changed where one of other bytes is there already, StoreError."""
+        try:
+            self.write(name, content, None)
+        except Changed:
+            if self.size_of(name) != len(content) or self.read(name)[0] != content:
+                raise
+
     def upload(self, path: Path, name: str, temporary: str) -> None:
         """Write a file as an object, where there is none: it is there whole, or not at all.
 
@@ -125,10 +137,10 @@ class WritableStore(Store):
         size = path.stat().st_size
         if size > _MOST_BYTES:
             raise PackError(f"{path.name} has {size:,} bytes, more than a store copies at once ({_MOST_BYTES:,})")
+        if size <= PART_BYTES:
+            self.create(name, path.read_bytes())
+            return
         try:
-            if size <= PART_BYTES:
-                self.write(name, path.read_bytes(), None)
-                return
             self._tried(temporary, lambda obstore, _: self._send(obstore, path, temporary))
             try:
                 self._tried(name, lambda obstore, store: obstore.copy(store, temporary, name, overwrite=False))

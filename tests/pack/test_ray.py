@@ -20,11 +20,13 @@ import pytest
 
 from pass_loader import PackError
 from pass_loader.cli.main import main
-from pass_loader.pack import build, index, plan, ray_runner, remove, shard, verify
+from pass_loader.pack import Pack, build, convert, export, index, plan, ray_runner, remove, shard, verify
 from pass_loader.pack.export import FORMATS
 from pass_loader.pack.plan import Plan
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.moto_server import moto_serving, objects_below
+from ..helpers.sealing import undated
 from ..helpers.trees import contents, tar_of, tree
 from ..helpers.trials import trials
 
@@ -249,3 +251,53 @@ def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         build(sources, tmp_path / "pack", runner="ray", ray_address="nowhere.invalid:6379")
     shard(tmp_path / "pack", 0)
     assert len(Plan.load(tmp_path / "pack").tasks) == plan(sources, tmp_path / "pack") == 1
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[tuple[dict[str, Any], Any]]:
+    """Options of moto's S3 with an empty bucket, and a client of it."""
+    pytest.importorskip("obstore", reason="obstore is not installed: pip install 'pass-loader[remote]'")
+    with moto_serving() as served:
+        yield served
+
+
+def test_into_a_store(tmp_path: Path, cluster: Any, s3: tuple[dict[str, Any], Any]) -> None:
+    """build, convert, verify, export, out of a store and into it; workers are killed: as in directories without Ray."""
+    options, client = s3
+    sources = sources_of(tmp_path, 8)
+    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(8) for i in range(5)))
+    packing = {**OPTIONS, "metadata": tmp_path / "m.csv"}
+    on_ray = {"runner": "ray", "storage_options": options}
+    report = build(sources, tmp_path / "pack", **packing)
+    killed = 0
+    for trial in range(trials(1, 10)):
+        with Killer(4, trial) as killer:
+            assert build(sources, f"s3://bucket/built{trial}", **packing, **on_ray) == report
+        killed += killer.killed
+        mine = objects_below(client, f"built{trial}/")
+        assert mine.pop("finished") and mine == contents(tmp_path / "pack")
+    remove(tmp_path / "pack", ["3-3", "5-1"], reason="x")
+    for path in (tmp_path / "pack").iterdir():
+        client.upload_file(str(path), "bucket", f"from/{path.name}")
+    stored = Pack("s3://bucket/from", cache=tmp_path / "cache", storage_options=options)
+    converted = convert(tmp_path / "pack", tmp_path / "dct", "dct")
+    for trial in range(trials(1, 10)):
+        with Killer(2, trial) as killer:
+            assert convert(stored, f"s3://bucket/dct{trial}", "dct", workers=1 + trial % 2, **on_ray) == converted
+        killed += killer.killed
+        mine, theirs = objects_below(client, f"dct{trial}/"), contents(tmp_path / "dct")
+        assert mine.pop("finished") and undated(mine) == undated(theirs)
+    with Killer(2, 0) as killer:
+        assert verify(stored, decode=True, runner="ray") == []
+    killed += killer.killed
+    for number, format in enumerate(FORMATS):
+        want = export(tmp_path / "pack", tmp_path / format, format, shard_bytes=20_000)
+        for trial in range(trials(1, 5)):
+            with Killer(2, number) as killer:
+                out = f"s3://bucket/{format}{trial}"
+                assert export(stored, out, format, shard_bytes=20_000, **on_ray) == want
+            killed += killer.killed
+            assert objects_below(client, f"{format}{trial}/") == tree(tmp_path / format)
+            assert not objects_below(client, f"{format}{trial}.unfinished/")
+    assert killed
+    assert convert(stored, "s3://bucket/dct0", "dct", **on_ray) == converted, "it is the pack of that command"

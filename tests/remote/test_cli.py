@@ -113,10 +113,10 @@ def test_words(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("s3:").exists()
 
 
-def test_export_writes_to_no_store(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credits_are_written_to_no_store(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kills: a folder named `s3:` in the current directory."""
     monkeypatch.chdir(tmp_path)
-    assert main(["export", str(pack), "--format", "folder", "--out", "s3://bucket/new"]) == 1
+    assert main(["attribution", str(pack), "--format", "csv", "--out", "s3://bucket/new"]) == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -77,11 +77,17 @@ def test_as_in_a_directory(made: tuple[list[Path], dict[str, bytes]], s3: S3Serv
 
 @pytest.mark.slow
 def test_convert_and_combine(made: tuple[list[Path], dict[str, bytes]], s3: S3Server, tmp_path: Path) -> None:
-    """Out of a store too."""
+    """Out of a store too, and in shares, some of them twice."""
     build(made[0], tmp_path / "pack", **OPTIONS)
     remove(tmp_path / "pack", ["t0-1"], reason="x")
     s3.put_folder(tmp_path / "pack", "from/")
     pack = Pack("s3://bucket/from", cache=tmp_path / "cache", storage_options=s3.options)
+    for number in (2, 0, 2):
+        convert(pack, URL, "dct", share=(number, 3), storage_options=s3.options)
+    assert {f"shard-{number:05d}.{kind}" for number in (0, 2) for kind in ("tar", "parquet")} < {*s3.below(PREFIX)}
+    before = len(s3.log)
+    convert(pack, URL, "dct", share=(0, 3), storage_options=s3.options)
+    assert not [asked for asked in s3.log[before:] if asked[0] not in ("GET", "HEAD")], "it was done"
     assert convert(pack, URL, "dct", storage_options=s3.options) == convert(tmp_path / "pack", tmp_path / "dct", "dct")
     mine, theirs = s3.below(PREFIX), files_of(tmp_path / "dct")
     for of in (mine, theirs):  # what hangs on the date of the log, and on where the pack lies

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,36 +20,17 @@ from pass_loader.remote.address import Address, bytes_of, shown
 from pass_loader.remote.store import Changed
 from pass_loader.remote.writing import PART_BYTES, WritableStore
 
+from ..helpers.moto_server import moto_serving
 from ..helpers.object_server import ObjectServer, serving
 from ..helpers.packs import sources_of
 from ..helpers.remote import RECIPE, digest
 
-MOTO = """
-import sys
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-sys.stdin.read()
-"""
-KEYS = {"aws_access_key_id": "id", "aws_secret_access_key": "secret", "aws_region": "us-east-1"}
-
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, Any]]:
-    """Options of a server that speaks S3, with an empty bucket, `bucket`."""
-    server = subprocess.Popen([sys.executable, "-c", MOTO], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert server.stdout is not None and server.stdin is not None
-    url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-    import boto3
-
-    client = boto3.client("s3", endpoint_url=url, region_name="us-east-1", aws_access_key_id="id",
-                          aws_secret_access_key="secret")  # fmt: skip
-    client.create_bucket(Bucket="bucket")
-    yield {**KEYS, "aws_endpoint": url, "client": client}
-    server.stdin.close()
-    server.stdout.close()
-    server.wait()
+    """Options of a server that speaks S3, with an empty bucket, `bucket`; and a client of it."""
+    with moto_serving() as (options, client):
+        yield {**options, "client": client}
 
 
 @pytest.mark.slow
