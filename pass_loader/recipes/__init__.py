@@ -15,6 +15,7 @@ from .fine_tuning import (
     timm_train,
 )
 from .masks import IBOTMasks, MultiBlockMasks, RandomMasks, StratifiedMasks
+from .mixing import Mix
 from .policies import (
     auto_augment,
     rand_augment,
@@ -59,7 +60,7 @@ from .window import Window
 
 __all__ = [
     "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "Affine", "Choice",
-    "Erase", "IBOTMasks", "Level", "MultiBlockMasks", "OneOf", "RandomMasks", "Range", "Recipe", "Step",
+    "Erase", "IBOTMasks", "Level", "Mix", "MultiBlockMasks", "OneOf", "RandomMasks", "Range", "Recipe", "Step",
     "StratifiedMasks", "ViewSpec", "Window", "auto_augment", "barlow_twins", "byol", "deit", "deit3", "describe",
     "dino", "dinov2", "dinov3", "dinov3_high_resolution", "evaluate", "genview", "ibot", "ijepa", "installed_pillow",
     "knn", "lejepa", "linear_probe", "mae", "mae_finetune", "mae_thorax", "mocov1", "mocov2", "mocov3", "msn",
