@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .data.companions import Companions
     from .data.plans import render_plan
     from .data.samples import Samples
+    from .data.split import split
     from .gpu.cuda import cuda_available, cuda_reason
     from .loading.concat import ConcatDataset
     from .loading.dataset import ShardDataset
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BadPictureError", "Companions", "ConcatDataset", "DataLoader", "EpochSampler", "MixedLoader", "PackError",
     "PassLoaderError", "Recipe", "RecordError", "Samples", "ShardDataset", "ShardError", "ViewSpec", "cuda_available",
-    "cuda_reason", "normalize", "plan_dtype", "recipes", "render_plan",
+    "cuda_reason", "normalize", "plan_dtype", "recipes", "render_plan", "split",
 ]  # fmt: skip
 
 # Names whose modules are imported when they are first used: those of `recipes` and `data` import Pillow or pyarrow,
@@ -46,6 +47,7 @@ _LAZY = {
     "normalize": ".loading.rendering",
     "recipes": ".recipes",
     "render_plan": ".data.plans",
+    "split": ".data.split",
 }
 
 

@@ -26,6 +26,7 @@ BELOW["__init__"] = {"gpu", "loading", "version"} | BELOW["loading"]
 # (importing module, imported module or library): why
 EXCEPTIONS = {
     ("loading.loader", "gpu.batches"): "the loader picks a GPU where one is named",
+    ("pack.__init__", "data.pairs"): "pass_loader.pack re-exports the function of each command",
     ("pack.__init__", "data.preview"): "pass_loader.pack re-exports the function of each command",
     ("pack.__init__", "data.stats"): "pass_loader.pack re-exports the function of each command",
     ("pack.__init__", "loading.bench"): "pass_loader.pack re-exports the function of each command",

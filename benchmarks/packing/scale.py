@@ -100,7 +100,7 @@ def run(root: Path, order: str) -> None:
     before = now()
     dataset = pass_loader.ShardDataset(root, recipes.dino())
     loader = pass_loader.DataLoader(dataset, 64, shuffle=True, order=order, rank=1, world_size=256)
-    positions = next(loader.sampler.share(len(dataset)).chunks(64))
+    positions = next(loader.sampler.share(len(dataset)).chunks(64)).positions
     dataset.live.records_at(positions)
     print(f"  dataset, loader and the first batch's records in order={order!r}: {since(before)}")
     before = now()

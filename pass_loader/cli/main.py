@@ -19,6 +19,7 @@ from ..version import __version__
 from .attribution import add_attribution_command
 from .bench import add_bench_command
 from .packs import add_fetch_command, add_pack, opened
+from .pairs import add_pairs_command
 from .progress import ProgressBar
 from .removal import add_removal_commands
 from .sources import add_limits, add_recipe, add_source_commands, with_formats
@@ -73,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     sheet.add_argument("--seed", type=at_least(0), default=0, metavar="N", help="the views' seed (%(default)s)")
     sheet.add_argument("--epoch", type=at_least(0), default=0, metavar="N", help="the views' epoch (%(default)s)")
     sheet.set_defaults(run=_preview)
+    add_pairs_command(commands)
     add_stats_command(commands)
     add_fetch_command(commands)
     add_removal_commands(commands)

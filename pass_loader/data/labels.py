@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,21 +14,24 @@ import pyarrow.compute as pc
 from ..errors import PackError
 from ..pack.reader import Pack
 
-# An array, or names of columns.
-Labels: TypeAlias = np.ndarray | Sequence[Any] | str
+# An array, names of columns, or the numbers of classes by name.
+Labels: TypeAlias = np.ndarray | Sequence[Any] | str | Mapping[str, int]
 
 
 def labels_from(pack: Pack, labels: Labels | None) -> np.ndarray | None:
     """Return labels (records,) or (records, L), int64 or float32; None for the pack's own.
 
-    labels: numbers of that shape, by record (whole ones and bool become int64, others float32); or the name of a column
-        of the pack's metadata, or a sequence of L names. Columns become int64 where all of them are of whole numbers
-        and no value is missing, else float32, with NaN where one is missing.
-    Raises PackError for a column that the pack does not have or that holds other than numbers, ValueError or TypeError
-    for an array of another shape or type.
+    labels: the number of each class by its name, as another dataset's `class_to_idx`: (records,) int64. Or numbers of
+        that shape, by record (whole ones and bool become int64, others float32). Or the name of a column of the pack's
+        metadata, or a sequence of L names. Columns become int64 where all of them are of whole numbers and no value is
+        missing, else float32, with NaN where one is missing.
+    Raises PackError for a column that the pack does not have or that holds other than numbers, or a class whose number
+        is not given; ValueError or TypeError for an array of another shape or type.
     """
     if labels is None:
         return None
+    if isinstance(labels, Mapping):
+        return _by_name(pack, labels)
     if isinstance(labels, str):
         return _columns(pack, [labels])[:, 0].copy()
     if isinstance(labels, (list, tuple)) and labels and all(isinstance(name, str) for name in labels):
@@ -41,6 +45,27 @@ def labels_from(pack: Pack, labels: Labels | None) -> np.ndarray | None:
     if array.dtype.kind not in "biuf":
         raise TypeError(f"labels of {array.dtype}: want numbers, or names of columns of the metadata")
     return np.ascontiguousarray(array, np.float32 if array.dtype.kind == "f" else np.int64)
+
+
+def names_of(labels: Labels | None) -> list[str] | None:
+    """Return the names of classes in the order of their numbers, where labels give both and numbers are 0, 1, ..."""
+    if not isinstance(labels, Mapping) or sorted(labels.values()) != [*range(len(labels))]:
+        return None
+    return sorted(labels, key=lambda name: labels[name])
+
+
+def _by_name(pack: Pack, numbers: Mapping[str, int]) -> np.ndarray:
+    """Return the number of each record's class, (records,) int64; -1 where it has none."""
+    if not pack.classes:
+        raise PackError(f"labels: {pack.path} names no classes, so their numbers cannot be found by name")
+    if unknown := [name for name in pack.classes if name not in numbers]:
+        more = ", ..." if len(unknown) > 3 else ""
+        raise PackError(
+            f"labels: {pack.path} has the class {', '.join(map(repr, unknown[:3]))}{more}, and no number is given "
+            f"for it ({len(unknown)} of {len(pack.classes)} classes)"
+        )
+    table = np.array([operator.index(numbers[name]) for name in pack.classes] + [-1], np.int64)
+    return table[pack.labels(np.arange(pack.records))]
 
 
 def _columns(pack: Pack, names: list[str]) -> np.ndarray:

@@ -54,7 +54,12 @@ def preview(
     if not len(records):
         raise PackError(f"{samples.pack.path} has no live record to show")
     masks = _masks(samples, np.array(records, np.int64), epoch)
-    rows = [_row(samples, record, epoch, shown) for record, shown in zip(records, masks)]
+    rows = [row_of(samples, record, epoch, shown) for record, shown in zip(records, masks)]
+    write_rows(rows, out)
+
+
+def write_rows(rows: list[Image.Image], out: str | Path) -> None:
+    """Write rows below each other, as PNG."""
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), _PAPER)
     top = 0
     for row in rows:
@@ -112,20 +117,25 @@ def _shown(pixels: np.ndarray) -> np.ndarray:
     return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
-def _row(samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray]) -> Image.Image:
-    plan = samples.plan(record, epoch)
+def row_of(
+    samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray], caption: str | None = None,
+    chosen: Sequence[int] | None = None,
+) -> Image.Image:  # fmt: skip
+    """Draw a sample: its picture with the crop boxes, and its views. masks: by view. chosen: these views alone."""
+    shown = range(len(samples.recipe.views)) if chosen is None else chosen
+    plan = samples.plan(record, epoch)[[*shown]]
     rendered = samples.render(record, epoch)
     views = [
         Image.fromarray(_hidden(view, masks[number]) if number in masks else view)
-        for number, view in enumerate(map(_shown, rendered))
+        for number, view in ((number, _shown(rendered[number])) for number in shown)
     ]
     tallest = max(view.height for view in views)
     picture = _with_boxes(Image.fromarray(_shown(samples.decode(record))), plan, tallest)
     tiles = [picture] + [_framed(view, _colour(i, len(views))) for i, view in enumerate(views)]
     columns = _stack(tiles, max(tile.height for tile in tiles))
-    caption = f"record {record}  id {samples.id_of(record)}  {samples.recipe.name}, {len(views)} views"
+    told = caption or f"record {record}  id {samples.id_of(record)}  {samples.recipe.name}, {len(views)} views"
     row = Image.new("RGB", (sum(c.width for c in columns), columns[0].height + 16), _PAPER)
-    ImageDraw.Draw(row).text((_MARGIN, 2), caption.encode("ascii", "replace").decode(), fill=(0, 0, 0))
+    ImageDraw.Draw(row).text((_MARGIN, 2), told.encode("ascii", "replace").decode(), fill=(0, 0, 0))
     left = 0
     for column in columns:
         row.paste(column, (left, 16))

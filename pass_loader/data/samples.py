@@ -27,7 +27,7 @@ from .blocks import BlockSizes
 from .companions import NO_COMPANION, Companion, Companions, Pairs
 from .fetching import Fetching
 from .heatmaps import Heatmaps
-from .labels import Labels, labels_from
+from .labels import Labels, labels_from, names_of
 from .live import ConcatLive, Generation, Live, Served, chosen_records, digest_of
 from .weights import MixedLive, Mixture
 
@@ -45,6 +45,7 @@ class Part:
     companions: Companions | None
     pairs: Pairs | None  # of records and companions, where there are companions
     heatmaps: Heatmaps | None
+    names: list[str] | None  # of the labels' classes, where labels gave them
 
     @staticmethod
     def of(
@@ -81,7 +82,7 @@ class Part:
                 "other"
             )
         found = None if heatmaps is None else Heatmaps.of(heatmaps, opened, Live.of(opened, chosen))
-        return Part(opened, recipe, chosen, own_labels, companions, pairs, found)
+        return Part(opened, recipe, chosen, own_labels, companions, pairs, found, names_of(labels))
 
     def live(self, generation: int | None = None) -> Live:
         """Return the served records that are live now, or were when the pack had this generation."""
@@ -96,8 +97,8 @@ class Samples:
     pack: the opened pack or its path; as an attribute the Pack, or Packs where there are several.
     records or ids: serve these alone, in this order, under the numbers that they have in the pack. ids may be a text
         file with one id a line.
-    labels: in place of the pack's own. Numbers by record, (records,) or (records, L), or names of columns of the
-        metadata (see data.labels.labels_from).
+    labels: in place of the pack's own. Numbers by record, (records,) or (records, L), names of columns of the
+        metadata, or numbers of classes by name (see data.labels.labels_from).
     companions: another pack whose pictures go with these by id, for recipes with a `companion` probability (see
         Companions). Their records are numbered after those of the pack, for `read`, `decode` and `id_of`.
     mean, std: the pack's own, in place of the recipe's.
@@ -283,11 +284,12 @@ class Samples:
 
         Raises AttributeError where packs have different ones, or labels were given.
         """
-        if any(part.labels is not None for part in self.parts):
+        if any(part.labels is not None and part.names is None for part in self.parts):
             raise AttributeError("labels= were given in place of classes: they have no names")
-        if any(part.pack.classes != self.parts[0].pack.classes for part in self.parts):
+        names = [part.pack.classes if part.names is None else part.names for part in self.parts]
+        if any(own != names[0] for own in names):
             raise AttributeError("the packs have different classes, so that a label has no single name")
-        return list(self.parts[0].pack.classes)
+        return list(names[0])
 
     @property
     def class_to_idx(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ def check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, dro
     """Raise ValueError for arguments of order that contradict each other. ours: some of our own order were given."""
     if (sampler is not None or batch_sampler is not None) and ours:
         raise ValueError(
-            "a sampler decides order and ranks: give it without shuffle, order and its numbers, infinite, "
+            "a sampler decides order and ranks: give it without shuffle, order and its numbers, infinite, repeats, "
             "rank and world_size"
         )
     if batch_sampler is not None and (batch_size != 1 or sampler is not None or drop_last):

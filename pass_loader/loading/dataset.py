@@ -41,7 +41,8 @@ class ShardDataset(Samples, IterableDataset):
         epoch, record) alone.
     labels: in place of the pack's own class numbers. Numbers by record, (records,) or (records, L); or the name of a
         column of the metadata, or L names, such as CheXpert's findings. Batches carry them as (N,) or (N, L) int64, or
-        float32 where they are not whole numbers or some are missing (NaN).
+        float32 where they are not whole numbers or some are missing (NaN). Or the number of each class by its name, as
+        another dataset's `class_to_idx`: so that a validation pack has the numbers of the training pack.
     companions: another pack, whose pictures stand in for those of the same id in one view, as in GenView. A path, a
         Pack, or a `Companions`, which says how ids and scales are found. The recipe's `companion` says how often.
     mean, std: the pack's own, in place of the recipe's: one number, or one a channel.

@@ -16,7 +16,7 @@ from ..data.live import Served
 from ..data.weights import MixedLive
 from ..keys import Keys, check_epoch
 from .resume import Progress
-from .sampler import AHEAD, EpochSampler
+from .sampler import AHEAD, EpochSampler, no_draws
 
 NONE_GONE = np.empty(0, np.int64)
 
@@ -26,6 +26,7 @@ class DrawnBatch(NamedTuple):
 
     keys: Keys
     gone: np.ndarray  # bool (N,): removed since the epoch began; such records are bad, and are never read
+    padding: np.ndarray  # bool (N,): the sample came before in this epoch, and fills up this rank's share
     live: Served  # what replacements are drawn from
     after: dict[str, Any]  # fields of Progress that have these values once the batch is handed out
 
@@ -170,9 +171,9 @@ class EpochDrawing(Drawing):
         stop = self.sampler.stop(len(live), progress.world, progress.position, self.step, self.drop_last)
         share = self.sampler.share(len(live), progress.position, stop)
         live = self.along(live)
-        for positions in share.chunks(self.batch_size):
-            keys = keys_at(live, positions, progress.epoch)
-            yield DrawnBatch(keys, np.isin(keys.records, gone), live, {})
+        for positions, draws, padding in share.chunks(self.batch_size):
+            keys = keys_at(live, positions, draws, progress.epoch)
+            yield DrawnBatch(keys, np.isin(keys.records, gone), padding, live, {})
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,8 @@ class EndlessDrawing(EpochDrawing):
             keys = Keys(*(np.concatenate([getattr(part, name) for part, _ in parts])
                           for name in ("records", "draws", "epochs")))  # fmt: skip
             is_gone = np.concatenate([np.isin(part.records, removed) for part, removed in parts])
-            yield DrawnBatch(keys, is_gone, running.live, running.as_progress())
+            none = np.zeros(len(keys), bool)
+            yield DrawnBatch(keys, is_gone, none, running.live, running.as_progress())
 
 
 class _Ahead:
@@ -242,18 +244,19 @@ class _Ahead:
         inside = places[(places >= one.start) & (places < one.end)] - one.start
         epoch = self._begun.epoch + one.number
         if not len(inside):
-            return keys_at(one.live, inside, epoch)
+            return keys_at(one.live, inside, no_draws(inside), epoch)
         skipped = (int(inside[0]) - self._first) // self._world
         if self._pass != one.number or not 0 <= skipped <= len(self._positions) - len(inside):
             self._pass, self._first, skipped = one.number, int(inside[0]), 0
             end = min(len(one.live), self._first + self._world * max(AHEAD, len(inside)))
             order = self._sampler.order(len(one.live), self._begun.order_epoch + one.number)
             self._positions = order.at(np.arange(self._first, end, self._world, dtype=np.int64))
-        return keys_at(one.live, self._positions[skipped : skipped + len(inside)], epoch)
+        positions = self._positions[skipped : skipped + len(inside)]
+        return keys_at(one.live, positions, no_draws(positions), epoch)
 
 
-def keys_at(live: Served, positions: np.ndarray, epoch: int) -> Keys:
-    """Return the keys of int64 positions (N,) in an epoch of the views."""
+def keys_at(live: Served, positions: np.ndarray, draws: np.ndarray, epoch: int) -> Keys:
+    """Return the keys of int64 positions (N,) and their uint32 draws in an epoch of the views."""
     check_epoch(epoch)
     epochs = np.full(len(positions), epoch, np.uint32)
-    return Keys(*live.at(positions, np.zeros(len(positions), np.uint32), epochs), epochs)
+    return Keys(*live.at(positions, draws, epochs), epochs)

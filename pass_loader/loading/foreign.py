@@ -130,7 +130,8 @@ class ForeignDrawing(Drawing):
             if len(chunk) == 0:
                 raise ValueError(f"the batch sampler {type(self.sampler).__name__} gave an empty batch")
             keys = _keys_of(chunk, live, epoch)
-            yield DrawnBatch(keys, np.isin(keys.records, gone), live, {"sampler_state": self._snapshot()})
+            none = np.zeros(len(keys), bool)  # only the sampler knows
+            yield DrawnBatch(keys, np.isin(keys.records, gone), none, live, {"sampler_state": self._snapshot()})
 
     def _batches(self, yielded: Iterator[Any], batch_size: int) -> Iterator[list[Any]]:
         while len(chunk := [*itertools.islice(yielded, batch_size)]) >= (batch_size if self.drop_last else 1):

@@ -241,7 +241,7 @@ class BatchIterator(Generic[Batch]):
         renderer = self._renderer()
         announced = coming.announced if coming.renderer is renderer else None
         batch = renderer.submit(coming.asked, self._settings.with_plans, announced)
-        batch.keys = coming.drawn.keys
+        batch.keys, batch.padding = coming.drawn.keys, coming.drawn.padding
         self._under_way.append(UnderWay(batch, coming.removed, coming.drawn, renderer, coming.fetching))
         self._samples_under_way += len(coming.asked)
 

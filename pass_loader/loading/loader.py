@@ -22,6 +22,7 @@ from ..data.live import Served
 from ..errors import RecordError
 from ..keys import check_epoch
 from ..pack.limits import limits
+from ..recipes.mixing import Mix
 from .arguments import check_device, check_samplers, refuse
 from .dataset import ShardDataset
 from .depth import Depth, bounds, sample_bytes
@@ -29,6 +30,7 @@ from .drawing import NONE_GONE, Drawing, EndlessDrawing, EpochDrawing
 from .faults import Faults
 from .foreign import ForeignDrawing
 from .iteration import BatchIterator, Begun, Meter, Settings
+from .mixing import check_mix
 from .pinning import Pinning
 from .ranks import Occasions, agree_on_generation
 from .rendering import Renderer, Submitted, check_dtype
@@ -61,8 +63,8 @@ class DataLoader(Generic[Batch]):
     persistent_workers, in_order, pin_memory_device: accepted. Threads persist, batches come in order and memory is
         pinned for the current accelerator in any case; without one there is a warning, as in torch.
     rank, world_size: None takes torch.distributed's at the first `len` or `iter`.
-    return_info: adds a dict to each batch: records, ids, valid, plans, and boxes (N, views, 4) int32: x, y, width,
-        height.
+    return_info: adds a dict to each batch: records, ids, valid, padding, plans, and boxes (N, views, 4) int32: x, y,
+        width, height.
     return_plan: adds the plans to each batch, (N, views) rows of pass_loader.plan_dtype, before the info.
     dtype: torch.float32, float16, bfloat16, or uint8 without normalisation (see `pass_loader.normalize`).
     channels_last: the memory format of the views.
@@ -70,6 +72,9 @@ class DataLoader(Generic[Batch]):
         function of (seed, epoch, record), and `valid` is false in the info; "skip" gives a smaller batch, on one rank
         only. `errors` lists them, and the logger "pass_loader" warns. Storage that fails is read again twice and then
         raises in any case, and so do 100 bad records in a row.
+    mix: a recipes.Mix: batches are mixed by Mixup and CutMix, and labels are soft (docs/loader.md, "Mixup and CutMix").
+    repeats: how often each picture of an epoch comes, next to each other over the ranks, with other views each time;
+        see EpochSampler.
     order: "torch", "permute" or "blocks"; block_bytes, window_bytes, lanes: of "blocks"; see EpochSampler.
     infinite: an endless stream over epochs; `len` raises TypeError.
     cpus: thread i runs on cpus[i % len(cpus)] alone.
@@ -133,6 +138,8 @@ class DataLoader(Generic[Batch]):
         max_scans: int | None = None,
         prefetch_bytes: int | None = None,
         read_ahead: int | None = None,
+        mix: Mix | None = None,
+        repeats: int = 1,
     ):
         if not isinstance(dataset, ShardDataset):
             raise TypeError(
@@ -144,11 +151,13 @@ class DataLoader(Generic[Batch]):
             multiprocessing_context=(multiprocessing_context, "workers are threads"),
         )
         numbers = (rank, world_size, block_bytes, window_bytes, lanes)
-        ours = shuffle or order or infinite or any(number is not None for number in numbers)
+        ours = shuffle or order or infinite or repeats != 1 or any(number is not None for number in numbers)
         check_samplers(batch_size, sampler, batch_sampler, drop_last, bool(ours))
         if collate_fn is not None and (return_info or return_plan):
             raise ValueError("return_info and return_plan add to the recipe's structure: give them without collate_fn")
         check_dtype(dtype, dataset.recipe)
+        check_mix(mix, dataset, dtype, collate_fn)
+        self.mix = mix
         self.dataset = dataset
         self.batch_size = None if batch_sampler is not None else operator.index(batch_size or 0)
         self.num_workers = operator.index(num_workers)
@@ -175,7 +184,7 @@ class DataLoader(Generic[Batch]):
             self.sampler = EpochSampler(
                 dataset, shuffle=bool(shuffle), seed=0 if generator is None else generator.initial_seed(), rank=rank,
                 world_size=world_size, order=order, infinite=infinite, block_bytes=block_bytes,
-                window_bytes=window_bytes, lanes=lanes,
+                window_bytes=window_bytes, lanes=lanes, repeats=repeats,
             )  # fmt: skip
         self.batch_sampler: Any = batch_sampler
         if batch_sampler is None:
@@ -341,6 +350,8 @@ class DataLoader(Generic[Batch]):
     def _structure(self, batch: Submitted) -> Any:
         batch.hand_over()
         collate = self.collate_fn
+        if self.mix is not None:
+            batch.mix(self.mix)
         with _C.Section():
             whole = as_samples(batch) if collate else structured(batch, self.return_info, self.return_plan)
         if collate:  # the user's, which may wait for others
@@ -437,7 +448,8 @@ class DataLoader(Generic[Batch]):
         self._resumed = dataclasses.replace(self._next_progress(), position=position, generation=None, finished=whole)
 
     def _identity(self, samples: int, order: Any = None) -> dict[str, Any]:
-        return identity(self.dataset) | self._drawing.identity(samples, order)
+        mixed = {} if self.mix is None else {"mix": repr(self.mix)}
+        return identity(self.dataset) | mixed | self._drawing.identity(samples, order)
 
     def stats(self) -> dict[str, Any]:
         """Return what the loader has done since it was made, as a dict.

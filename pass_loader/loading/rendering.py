@@ -15,7 +15,9 @@ from ..data.companions import NO_COMPANION, companions_dict
 from ..data.samples import Samples
 from ..keys import BatchKey, Keys, SampleKeys
 from ..pack.limits import limits
+from ..recipes.mixing import Mix
 from ..recipes.recipe import Recipe
+from .mixing import Mixed, mix_batch
 from .pinning import Pinning
 
 # torch's element types, the names of csrc/cpu/normalize.h and numpy's types of the same size.
@@ -58,10 +60,13 @@ class Submitted:
     heatmap_arrays: list[np.ndarray]
     companions: np.ndarray | None  # (N,) companions.DRAWN; None where the dataset has none
     valid: np.ndarray = field(init=False)  # (N,) bool: the slot holds the sample that was asked for
+    padding: np.ndarray = field(init=False)  # (N,) bool: the sample came before, and fills up this rank's share
     key: BatchKey = field(init=False)  # of what is drawn for the batch as a whole
+    mixed: Mixed | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.valid = np.ones(len(self.keys), dtype=bool)
+        self.padding = np.zeros(len(self.keys), dtype=bool)
         self.key = BatchKey(self.samples.seed, 0, 0, 0)
 
     def sample_keys(self) -> SampleKeys:
@@ -89,8 +94,15 @@ class Submitted:
             raise self.samples.error(int(self.keys.records[slot]), fault, message)
 
     def labels(self) -> torch.Tensor:
-        """Return the labels, (N,) or (N, L), int64 or float32."""
+        """Return the labels, (N,) or (N, L), int64 or float32; of a mixed batch its soft labels."""
+        if self.mixed is not None:
+            return self.mixed.targets
         return torch.from_numpy(self.samples.labels_of(self.keys.records))
+
+    def mix(self, mix: Mix) -> None:
+        """Mix the views, once they are handed over. Raises ValueError for a label that is no class."""
+        (views,), epoch = self.views, int(self.keys.epochs[0])
+        self.mixed = mix_batch(mix, self.key, epoch, views, self.labels(), self.keys.records)
 
     def companions_dict(self) -> dict[str, torch.Tensor]:
         """Return which view of each sample shows a companion: tensors (N,), see companions.companions_dict."""
@@ -111,7 +123,7 @@ class Submitted:
         self.heatmaps = [heatmap.index_select(0, chosen) for heatmap in self.heatmaps]
         self.plans = None if self.plans is None else self.plans[slots]
         self.companions = None if self.companions is None else self.companions[slots]
-        self.valid = self.valid[slots]
+        self.valid, self.padding = self.valid[slots], self.padding[slots]
 
     def hand_over(self) -> None:
         """Called before the consumer is given the views."""
@@ -121,15 +133,18 @@ class Submitted:
         samples, pack = self.samples, self.samples.pack
         datasets = {"datasets": torch.from_numpy(samples.datasets_of(self.keys.records))} if samples.is_several else {}
         companions = {} if self.companions is None else {"companions": self.companions_dict()}
+        mixed = {} if self.mixed is None else {"mix": self.mixed.info(self.keys.records)}
         return (
             datasets
             | companions
+            | mixed
             | {
                 "records": torch.from_numpy(self.keys.records),
                 "epochs": torch.from_numpy(self.keys.epochs.astype(np.int64)),
                 "draws": torch.from_numpy(self.keys.draws.astype(np.int64)),
                 "ids": pack.ids(self.keys.records),
                 "valid": torch.from_numpy(self.valid),
+                "padding": torch.from_numpy(self.padding),
                 "plans": self.plans,
                 "boxes": None if self.plans is None else boxes_of(self.plans),
             }

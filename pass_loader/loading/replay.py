@@ -36,7 +36,7 @@ def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray
     kind = None if order["kind"] == "sequential" else order["kind"]
     sampler = EpochSampler(
         dataset, shuffle=kind is not None, seed=order["seed"], order=kind, infinite=order["infinite"], rank=0,
-        world_size=1,
+        world_size=1, repeats=order.get("repeats", 1),
     )  # fmt: skip
     if progress.sizes is not None:
         sampler.adopt(progress.sizes)
@@ -49,8 +49,8 @@ def records_of_last_batch(dataset: Samples, state: dict[str, Any]) -> np.ndarray
     start = (stop - 1) // size * size
     if sampler.infinite:
         return _of_endless(sampler, progress, live, start)
-    positions = np.concatenate([*sampler.share(len(live), start, stop).chunks()])
-    return keys_at(live, positions, epoch).records
+    positions, draws, _ = sampler.share(len(live), start, stop).all()
+    return keys_at(live, positions, draws, epoch).records
 
 
 def _of_endless(sampler: EpochSampler, progress: Progress, live: Served, start: int) -> np.ndarray:

@@ -190,6 +190,7 @@ _WORDS = {
     "subset": "the choice of records",
     "weights": "the weights",
     "order": "the order",
+    "mix": "the mix",
     "global_batch": "batch_size times ranks",
     "sampler": "the sampler",
 }

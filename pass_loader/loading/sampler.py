@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Iterator, Sized
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,13 +20,14 @@ from ..data.blocks import BLOCK_BYTES, WINDOW_BYTES, BlockOrder, BlockSizes
 from ..data.live import Served
 from ..data.samples import Samples
 from ..data.weights import MixedLive
-from ..keys import check_epoch
+from ..keys import MAX_DRAWS, check_epoch
 from ..permutation import permute
 from .ranks import Occasions, agree, initialized_rank
 
 _LOG = logging.getLogger(__name__)
 _CHUNK = 1 << 16  # places turned into positions at once
 AHEAD = 1 << 12  # where chunks are small: a call of a keyed order costs as much for 64 places as for 500
+SELECTED = 256  # an epoch of repeats has a multiple of so many samples
 PERMUTE_ABOVE = 10**7  # records: torch's permutation costs 8 bytes and about 100 ns each, at every start of an epoch
 KINDS = ("sequential", "torch", "permute")
 
@@ -62,6 +63,19 @@ class EpochOrder:
         return places if self.kind == "sequential" else permute(places, self.count, self.seed)
 
 
+def no_draws(positions: np.ndarray) -> np.ndarray:
+    """Return the draws of positions of which each comes once."""
+    return np.zeros(len(positions), np.uint32)
+
+
+class Stretch(NamedTuple):
+    """What stands at N places of an order."""
+
+    positions: np.ndarray  # (N,) int64
+    draws: np.ndarray  # (N,) uint32: which repeat of the position it is
+    padding: np.ndarray  # (N,) bool: past the end of the order, which begins again to give all ranks equal numbers
+
+
 @dataclass(frozen=True)
 class Share:
     """One rank's part of the rest of an epoch: places start + rank, + world, ... below stop.
@@ -81,18 +95,26 @@ class Share:
     def __len__(self) -> int:
         return max(0, math.ceil((self.stop - self.start - self.rank) / self.world))
 
-    def chunks(self, size: int = _CHUNK) -> Iterator[np.ndarray]:
-        """Yield the positions, of up to `size` places at a time."""
-        left, place = len(self), self.start + self.rank
+    def chunks(self, size: int = _CHUNK) -> Iterator[Stretch]:
+        """Yield up to `size` places at a time."""
+        left, place, repeats = len(self), self.start + self.rank, self.sampler.repeats
         order = self.sampler.order(self.count, self.epoch) if left else None
         ahead = max(1, AHEAD // size) * size
         while order is not None and left > 0:
             places = place + self.world * np.arange(min(ahead, left), dtype=np.int64)
-            positions = order.at(places)
+            positions = order.at(places if repeats == 1 else places // repeats)
+            draws = no_draws(places) if repeats == 1 else (places % repeats).astype(np.uint32)
+            padding = places >= self.count * repeats
             for begin in range(0, len(places), size):
-                yield positions[begin : begin + size]
+                part = slice(begin, begin + size)
+                yield Stretch(positions[part], draws[part], padding[part])
             place += self.world * len(places)
             left -= len(places)
+
+    def all(self) -> Stretch:
+        """Return all places at once."""
+        parts = [*self.chunks()] or [Stretch(*(np.empty(0, kind) for kind in (np.int64, np.uint32, bool)))]
+        return Stretch(*(np.concatenate(columns) for columns in zip(*parts)))
 
 
 class Position(int):
@@ -123,6 +145,10 @@ class EpochSampler(Sampler[int]):
         here. `data` must be a ShardDataset or its map.
     infinite: one endless stream, the order of epoch 0, then of epoch 1 and so on, dealt rank::world with neither
         padding nor dropping (DINOv2's samplers, dinov2/data/samplers.py). `len` raises TypeError.
+    repeats: each picture comes so often, as timm's RepeatAugSampler and DeiT's RASampler have it, with another draw of
+        views each time, in neighbouring places, which different ranks have. An epoch has about as many samples as
+        there are pictures: a multiple of 256 over all ranks, from the front of the order, so that it shows 1 / repeats
+        of the pictures. `iter` yields (position, draw). drop_last has no effect.
     rank and world_size: None reads torch.distributed at `len` and `iter`; once it is initialised, that is kept.
 
     Once `set_epoch` was called, the positions are `Position`s, which bring their epoch to `ShardDataset.as_map()`. An
@@ -145,6 +171,7 @@ class EpochSampler(Sampler[int]):
         block_bytes: int | None = None,
         window_bytes: int | None = None,
         lanes: int | None = None,
+        repeats: int = 1,
     ):
         if (rank is None) != (world_size is None):
             raise ValueError(f"rank is {rank} and world_size {world_size}: give both or neither")
@@ -154,6 +181,8 @@ class EpochSampler(Sampler[int]):
             raise ValueError(f"order is {order!r}, want 'torch', 'permute' or 'blocks'")
         if order is not None and not shuffle:
             raise ValueError(f"order={order!r} is an order of shuffling: give shuffle=True with it")
+        _check_repeats(repeats, data, order, infinite)
+        self.repeats = operator.index(repeats)
         asked = {"block_bytes": block_bytes, "window_bytes": window_bytes, "lanes": lanes}
         self._asked = {name: operator.index(value) for name, value in asked.items() if value is not None}
         _check_blocks(data, order, self._asked)
@@ -175,7 +204,8 @@ class EpochSampler(Sampler[int]):
         kind = self._order or ("torch" if self.shuffle else "sequential")
         where = "" if self._place is None else f", rank {self._place[0]} of {self._place[1]}"
         endless = ", infinite" if self.infinite else ""
-        return f"EpochSampler({kind} order, seed {self.seed}, epoch {self.epoch}{where}{endless})"
+        repeated = f", each {self.repeats} times" if self.repeats > 1 else ""
+        return f"EpochSampler({kind} order{repeated}, seed {self.seed}, epoch {self.epoch}{where}{endless})"
 
     @property
     def place(self) -> tuple[int, int]:
@@ -234,6 +264,8 @@ class EpochSampler(Sampler[int]):
         not given to this sampler. Raises ValueError where it is damaged.
         """
         order = {"kind": self.kind(count), "seed": self.seed, "infinite": self.infinite}
+        if self.repeats > 1:
+            order["repeats"] = self.repeats
         if self._order != "blocks":
             return order
         if isinstance(saved, dict) and saved.get("kind") == "blocks":
@@ -261,6 +293,9 @@ class EpochSampler(Sampler[int]):
 
     def total(self, count: int, world: int) -> int:
         """Return how many places an epoch has that `world` ranks begin together: a multiple of world."""
+        if self.repeats > 1:  # timm/data/distributed_sampler.py:99-107
+            rounded = count // SELECTED * SELECTED if count >= SELECTED else count + world - 1
+            return min(rounded // world, math.ceil(count * self.repeats / world)) * world
         whole = count // world * world
         return whole if self.drop_last or whole == count else whole + world
 
@@ -299,16 +334,26 @@ class EpochSampler(Sampler[int]):
             start = number * count
             first = start + (rank - start) % world  # the rank's first place in this pass
             stop = start + count if self.infinite else self.total(count, world)
-            for positions in Share(self, count, first - rank, stop, order_epoch + number, rank, world).chunks():
+            for chunk in Share(self, count, first - rank, stop, order_epoch + number, rank, world).chunks():
+                positions: list[Any] = chunk.positions.tolist()
                 if self.epoch_is_set:
-                    yield from (Position(position, views_epoch + number) for position in positions.tolist())
-                else:
-                    yield from positions.tolist()
+                    positions = [Position(position, views_epoch + number) for position in positions]
+                yield from positions if self.repeats == 1 else zip(positions, chunk.draws.tolist())
         self._used = order_epoch, views_epoch
 
 
 def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _check_repeats(repeats: int, data: Sized, order: str | None, infinite: bool) -> None:
+    """Raise ValueError for a number of repeats that an order cannot have."""
+    if not 1 <= operator.index(repeats) <= MAX_DRAWS:
+        raise ValueError(f"repeats is {repeats}, want [1, {MAX_DRAWS}]")
+    if repeats > 1 and (infinite or order == "blocks"):
+        raise ValueError("repeats go with epochs of order 'torch' or 'permute', not with infinite=True or 'blocks'")
+    if repeats > 1 and hasattr(data, "counted") and data.counted().mixture is not None:
+        raise ValueError("repeats and weights both say how often a picture comes: give one of both")
 
 
 def _check_blocks(data: Sized, order: str | None, asked: dict[str, int]) -> None:

@@ -21,18 +21,19 @@ from .verify import verify
 from .versions import diff, info
 
 if TYPE_CHECKING:
+    from ..data.pairs import pairs
     from ..data.preview import preview
     from ..data.stats import stats
     from ..loading.bench import bench
 
 __all__ = [
     "Pack", "attribution", "bench", "build", "combine", "convert", "creator_name", "date_taken", "diff", "export",
-    "fetch", "index", "info", "locate", "merge", "plan", "preview", "purge", "remove", "restore", "shard", "stats",
-    "verify", "write_attribution",
+    "fetch", "index", "info", "locate", "merge", "pairs", "plan", "preview", "purge", "remove", "restore", "shard",
+    "stats", "verify", "write_attribution",
 ]  # fmt: skip
 
 # They draw or render pictures, which a pack knows nothing of.
-_ABOVE = {"bench": "..loading.bench", "preview": "..data.preview", "stats": "..data.stats"}
+_ABOVE = {"bench": "..loading.bench", "pairs": "..data.pairs", "preview": "..data.preview", "stats": "..data.stats"}
 
 
 def __getattr__(name: str) -> Any:

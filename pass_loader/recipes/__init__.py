@@ -24,6 +24,7 @@ from .masks import (
     StratifiedInverseBlocks,
     StratifiedMasks,
 )
+from .mixing import Mix
 from .policies import (
     auto_augment,
     rand_augment,
@@ -73,7 +74,7 @@ from .window import Window
 
 __all__ = [
     "CLIP_MEAN", "CLIP_STD", "IMAGENET_MEAN", "IMAGENET_STD", "NIH_MEAN", "NIH_STD", "PRESETS", "Affine", "BlockMasks",
-    "Choice", "CoarseMasks", "Erase", "IBOTMasks", "InverseBlockMasks", "Level", "MultiBlockMasks", "OneOf",
+    "Choice", "CoarseMasks", "Erase", "IBOTMasks", "InverseBlockMasks", "Level", "Mix", "MultiBlockMasks", "OneOf",
     "RandomMasks", "Range", "Recipe", "Step", "StratifiedInverseBlocks", "StratifiedMasks", "ViewSpec", "Window",
     "auto_augment", "barlow_twins", "beit", "byol", "capi", "deit", "deit3", "describe", "dino", "dinov2", "dinov3",
     "dinov3_high_resolution", "evaluate", "franca", "genview", "ibot", "ijepa", "installed_pillow", "knn", "lejepa",

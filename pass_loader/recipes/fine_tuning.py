@@ -1,7 +1,7 @@
 """Presets of supervised training, fine-tuning and probing, as official code runs them. presets.py has those of
 pretraining.
 
-Mixup and CutMix, which most of these train with, work on batches and belong to the training loop.
+Mixup and CutMix, which most of these train with, are the loader's: DataLoader(mix=Mix(...)).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def mae_finetune(*, auto_augment: str = "rand-m9-mstd0.5-inc1", size: int = 224,
     """Return the recipe of MAE's fine-tuning (He et al., CVPR 2022).
 
     Source: facebookresearch/mae efb2a80, util/datasets.py:31-49 with main_finetune.py:80-92. Mixup 0.8 and CutMix 1.0
-    (FINETUNE.md:73) are the loop's.
+    (FINETUNE.md:73) are the loader's: mix=Mix(0.8, 1.0).
     """
     recipe = timm_train(auto_augment, size=size, interpolation="bicubic", reprob=reprob)
     return replace(recipe, name="mae_finetune", source="facebookresearch/mae util/datasets.py:31-49")
@@ -101,7 +101,7 @@ def deit(*, size: int = 224, reprob: float = 0.25) -> Recipe:
     """Return the recipe of DeiT (Touvron et al., ICML 2021).
 
     Source: facebookresearch/deit 7e160fe, datasets.py:78-97 with main.py:96-122. Repeated augmentation, Mixup 0.8 and
-    CutMix 1.0 (main.py:105-138) are the loop's.
+    CutMix 1.0 (main.py:105-138) are the loader's: repeats=3, mix=Mix(0.8, 1.0).
     """
     recipe = timm_train(size=size, interpolation="bicubic", reprob=reprob)
     return replace(recipe, name="deit", source="facebookresearch/deit datasets.py:78-97")

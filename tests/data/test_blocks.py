@@ -149,7 +149,7 @@ def test_global_batches_on_any_ranks(count: int, lanes: int, drop_last: bool) ->
         for rank in range(world):
             own = sampler(count, numbers, rank, world, drop_last=drop_last)
             stop = own.stop(count, world, begin, step, drop_last)
-            positions = np.concatenate([*own.share(count, begin, stop).chunks()])
+            positions = own.share(count, begin, stop).all().positions
             parts.append([*np.split(positions, range(step // world, len(positions), step // world))])
         assert len({len(part) for part in parts}) == 1
         return [np.sort(np.concatenate(several)) for several in zip(*parts)]
@@ -174,9 +174,9 @@ def test_chunks_of_any_size() -> None:
             share.adopt(sizes(10, 500, 4))
         (whole,) = share.share(10_000).chunks()
         for size in (1, 48, 4096, 4999, 5000, 6000):
-            chunks = [*share.share(10_000).chunks(size)]
+            chunks = [chunk.positions for chunk in share.share(10_000).chunks(size)]
             assert {len(chunk) for chunk in chunks[:-1]} <= {size} and len(chunks) == -(-5000 // size)
-            assert np.array_equal(np.concatenate(chunks), whole)
+            assert np.array_equal(np.concatenate(chunks), whole.positions)
 
 
 @pytest.mark.parametrize("order", ["torch", "permute", "blocks"])
@@ -242,7 +242,7 @@ def test_weights(records: list[int], counts: list[int], lanes: int) -> None:
     times: Counter[int] = Counter()
     for epoch in range(4):
         made.set_epoch(epoch)
-        places = np.concatenate([*made.share(sum(counts)).chunks(64)])
+        places = made.share(sum(counts)).all().positions
         epochs = np.full(len(places), epoch, np.uint32)
         found, draws = served.at(places, np.zeros(len(places), np.uint32), epochs)
         assert [int(((found >= a) & (found < b)).sum()) for a, b in zip(first, first[1:])] == counts

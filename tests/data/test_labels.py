@@ -100,6 +100,40 @@ def test_types_of_a_parquet_file(tmp_path: Path) -> None:
     assert found.dtype == torch.float32 and found.nan_to_num(-9).tolist() == [[1, -9, 1], [-9, 3, 0]]
 
 
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A pack of the classes a, b, c and d, and one of b and d."""
+    place = tmp_path_factory.mktemp("classes")
+    for name, ids in (("train", ["a/0", "b/1", "c/2", "d/3"]), ("val", ["d/4", "b/5", "b/6"])):
+        files = {f"{id}.jpg": jpeg(noise(16, 16, int(id[-1]))) for id in ids}
+        build([write_tree(place / f"in-{name}", files)], place / name, workers=1)
+    return place / "train", place / "val"
+
+
+def test_classes_by_name(classes: tuple[Path, Path]) -> None:
+    """Kills: numbers that the pack itself has."""
+    train = ShardDataset(classes[0], RECIPE)
+    plain, named = ShardDataset(classes[1], RECIPE), ShardDataset(classes[1], RECIPE, labels=train.class_to_idx)
+    assert labels(plain).tolist() == [0, 0, 1] and labels(named).tolist() == [1, 1, 3]
+    assert labels(named).dtype == torch.int64 and named.targets == [1, 1, 3]
+    assert named.classes == ["a", "b", "c", "d"] == train.classes and named.class_to_idx == train.class_to_idx
+    assert ConcatDataset([train, named]).classes == train.classes
+    assert labels(ConcatDataset([train, named])).tolist() == [0, 1, 2, 3, 1, 1, 3]
+    other = ShardDataset(classes[1], RECIPE, labels={"b": 7, "d": 2})
+    assert labels(other).tolist() == [7, 7, 2]
+    with pytest.raises(AttributeError, match="no names"):
+        other.classes  # noqa: B018
+
+
+def test_classes_by_name_refused(classes: tuple[Path, Path], chest: Path) -> None:
+    with pytest.raises(PackError, match=r"has the class 'a', 'c', and no number is given for it \(2 of 4 classes\)"):
+        ShardDataset(classes[0], RECIPE, labels=ShardDataset(classes[1], RECIPE).class_to_idx)
+    with pytest.raises(PackError, match="names no classes"):
+        ShardDataset(chest, RECIPE, labels={"a": 0})
+    with pytest.raises(TypeError):
+        ShardDataset(classes[1], RECIPE, labels={"b": 0.5, "d": 1})  # type: ignore[dict-item]
+
+
 def test_of_several_packs(chest: Path, tiny: Path) -> None:
     """Findings of one, -1 for those of another, as medical MAE's concatenation."""
     parts = [ShardDataset(chest, RECIPE, labels=FINDINGS[::2]),

@@ -84,6 +84,19 @@ def test_several_packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lengths == [6, 100, 8, 4, 4] and names["companions"].scale == "noise_level"  # type: ignore[attr-defined]
 
 
+def test_evaluation_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From top to bottom; each picture is counted once."""
+    monkeypatch.chdir(tmp_path)
+    files = {f"{'ab'[i % 2]}/{i}.jpg": jpeg(noise(40, 40, i)) for i in range(40)}
+    build([write_tree(tmp_path / "in", files)], "pictures", workers=1)
+    names: dict[str, object] = {}
+    for block in python_of("evaluation"):
+        exec(block, names)
+    assert names["counted"] == len(names["val"]) > 0  # type: ignore[arg-type]
+    assert len(names["train"]) + len(names["val"]) == 40  # type: ignore[arg-type]
+    assert np.isfinite(names["scores"]).all() and (tmp_path / "pairs.png").exists()  # type: ignore[call-overload]
+
+
 def test_exactness_runs(pack: Path) -> None:
     names: dict[str, object] = {"pass_loader": pass_loader, "dataset": ShardDataset(pack, recipes.dino())}
     (block,) = python_of("exactness")
@@ -205,7 +218,7 @@ def test_every_public_name_is_on_its_page(module: object) -> None:
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=["README", *(page.stem for page in PAGES)])
 def test_files_that_pages_name_are_there(page: Path) -> None:
-    rooms = "csrc|tests|benchmarks|docs|pass_loader"
+    rooms = "csrc|tests|benchmarks|docs|examples|pass_loader"
     for name in re.findall(rf"`((?:{rooms})/[\w/.-]+)`", page.read_text()):
         assert (ROOT / name).exists(), name
     for module in re.findall(r"python -m (benchmarks[\w.]+|docs[\w.]+)", page.read_text()):

@@ -11,7 +11,7 @@ import pass_loader
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["CONTRIBUTING.md", "RELEASE.md", "SECURITY.md", "CHANGELOG.md", ".github/pull_request_template.md"]
-FOLDERS = ("csrc", "pass_loader", "tests", "benchmarks", "docs", "wheels", "recipe")
+FOLDERS = ("csrc", "pass_loader", "tests", "benchmarks", "docs", "wheels", "recipe", "examples")
 # A tree without its hidden files, as `make sanitize` and the sdist have it, has nothing to check here.
 pytestmark = pytest.mark.skipif(not (ROOT / ".github").exists(), reason="not a checkout")
 

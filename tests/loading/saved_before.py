@@ -115,7 +115,7 @@ CASES: dict[str, Callable[[Path], Any]] = {
 
 
 def digest(batch: Any) -> str:
-    """Of all that a batch holds, plans apart, whose layout may grow."""
+    """Of all that a batch holds, plans apart, whose layout may grow, and padding, which is told since 0.2.0."""
     found = hashlib.sha256()
 
     def feed(part: Any) -> None:
@@ -123,7 +123,7 @@ def digest(batch: Any) -> str:
             found.update(f"{part.dtype} {tuple(part.shape)}".encode() + part.contiguous().numpy().tobytes())
         elif isinstance(part, dict):
             for name, value in sorted(part.items()):
-                if name != "plans":
+                if name not in ("plans", "padding"):
                     found.update(name.encode())
                     feed(value)
         elif isinstance(part, (list, tuple)):

@@ -106,9 +106,9 @@ def test_batches_equal_pillow(pack: Path) -> None:
 
 def test_return_info(dataset: ShardDataset) -> None:
     views, labels, info = next(iter(DataLoader(dataset, 3, shuffle=True, return_info=True)))
-    assert set(info) == {"records", "epochs", "draws", "ids", "valid", "plans", "boxes"}
+    assert set(info) == {"records", "epochs", "draws", "ids", "valid", "padding", "plans", "boxes"}
     assert info["ids"] == [dataset.id_of(int(r)) for r in info["records"]]
-    assert info["valid"].all() and info["plans"].shape == (3, 4)
+    assert info["valid"].all() and not info["padding"].any() and info["plans"].shape == (3, 4)
     assert info["boxes"][2, 1].tolist() == [
         int(info["plans"][2, 1][f"crop_{name}"]) for name in ("x", "y", "width", "height")
     ]

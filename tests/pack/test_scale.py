@@ -60,7 +60,7 @@ import numpy as np
 from pass_loader.loading.drawing import NONE_GONE, EndlessDrawing
 from pass_loader.loading.resume import Progress
 live, start = dataset.live, 10**7 * 128
-positions = next(loader.sampler.share(len(live)).chunks(64))
+positions = next(loader.sampler.share(len(live)).chunks(64)).positions
 out["records"] += live.records_at(positions).tolist()
 number = start // len(live)
 progress = Progress(0, 0, 0, len(live), 2, start, passed=number, pass_start=number * len(live))

@@ -1,0 +1,64 @@
+"""What the examples share: a backbone that is named on the command line, and the features of a pack's pictures."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import pass_loader
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("train", metavar="TRAIN", help="a pack whose pictures have classes")
+    parser.add_argument("val", metavar="VAL", help="another one; its classes are found by name")
+    parser.add_argument(
+        "--backbone", required=True, metavar="MODULE:NAME",
+        help="what makes the model, such as timm:create_model or torchvision.models:resnet50",
+    )  # fmt: skip
+    parser.add_argument("--arguments", type=json.loads, default={}, metavar="JSON", help="of the backbone, as a dict")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="a state_dict of torch.save for the backbone")
+    parser.add_argument("--size", type=int, default=224, metavar="N", help="pixels (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="(%(default)s)")
+    parser.add_argument("--num-workers", type=int, default=4, metavar="N", help="threads of the loader (%(default)s)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)")
+
+
+def backbone_of(options: argparse.Namespace) -> nn.Module:
+    """Return the frozen backbone."""
+    module, _, name = options.backbone.partition(":")
+    model = getattr(importlib.import_module(module), name)(**options.arguments)
+    if options.weights is not None:
+        model.load_state_dict(torch.load(options.weights, map_location="cpu", weights_only=True))
+    return model.requires_grad_(False).eval().to(options.device)
+
+
+def loader_of(
+    pack: str,
+    recipe: pass_loader.Recipe,
+    options: argparse.Namespace,
+    labels: dict[str, int] | None = None,
+    **more: bool,
+) -> pass_loader.DataLoader:
+    """Return a loader whose batches are (pictures, labels, info). labels: numbers of classes, by name."""
+    dataset = pass_loader.ShardDataset(pack, recipe, labels=labels)
+    return pass_loader.DataLoader(
+        dataset, options.batch_size, num_workers=options.num_workers, return_info=True,
+        pin_memory=options.device != "cpu", **more,
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def features_of(model: nn.Module, loader: pass_loader.DataLoader, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return features (N, D) of length 1 and labels (N,), of each picture once."""
+    features, labels = [], []
+    for pictures, own, info in loader:
+        once = info["valid"] & ~info["padding"] & (own >= 0)
+        found = model(pictures.to(device, non_blocking=True)).flatten(1)
+        features.append(nn.functional.normalize(found, dim=1)[once.to(device)])
+        labels.append(own[once])
+    return torch.cat(features), torch.cat(labels).to(device)
