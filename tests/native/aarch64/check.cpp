@@ -63,7 +63,7 @@ void answer(const Case& c, jpeg::Decoder& decoder, cpu::RenderScratch& scratch) 
   write(words, 4);
   if (picture.pixels == nullptr) return;
   write_pixels(picture);
-  std::vector<ViewPlan> plans(c.recipe.size());
+  std::vector<ViewPlan> plans(view_count(c.recipe));
   check_recipe(c.recipe);
   plan_views(c.recipe, c.key, picture.height, picture.width, plans);
   write(plans.data(), plans.size());
