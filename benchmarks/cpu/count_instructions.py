@@ -1,6 +1,6 @@
 """Executed instructions of DINO samples, by source file: aarch64's levels under QEMU beside x86-64's AVX2.
 
-    python -m benchmarks.cpu.count_instructions [--pictures 2] [--march ARCH] [--json FILE]
+    python -m benchmarks.cpu.count_instructions [--pictures 2] [--json FILE]
 
 For machines that are here only by emulation: instructions are counted, nothing is timed. QEMU logs each block of
 instructions when it translates it and each execution of a block; a link map tells which source file it belongs to. The
@@ -40,14 +40,10 @@ STAGES = {  # source files, without what follows the first underscore -> stage
 }  # fmt: skip
 
 
-def build(machine: str, folder: Path, march: str | None) -> Path:
-    """Compile count_instructions.cpp and the native half without Python, threads and PNG; one object a file.
-
-    march: what the compiler may use on aarch64 beside its default; scalable vectors have 128 bits.
-    """
+def build(machine: str, folder: Path) -> Path:
+    """Compile count_instructions.cpp and the native half without Python, threads and PNG; one object a file."""
     compiler, _, prefix, triple = MACHINES[machine]
     prefix = ROOT / prefix
-    flags = FLAGS if march is None or machine != "aarch64" else [*FLAGS, f"-march={march}", "-msve-vector-bits=128"]
     left_out = ("bindings", "engine", "decode", "render_batch", "pool", "read_ahead")
     sources = [path for path in sorted((ROOT / "csrc").glob("*.cpp")) if not path.stem.startswith(left_out)]
     sources += [path for room in ("cpu", "jpeg") for path in sorted((ROOT / "csrc" / room).glob("*.cpp"))]
@@ -56,7 +52,7 @@ def build(machine: str, folder: Path, march: str | None) -> Path:
     objects, jobs = [], []
     for source in sources:
         objects.append(folder / f"{machine}-{source.parent.name}-{source.stem}.o")
-        command = [compiler, "-std=c++20", *flags, "-I", ROOT / "csrc", *headers, "-c", source, "-o", objects[-1]]
+        command = [compiler, "-std=c++20", *FLAGS, "-I", ROOT / "csrc", *headers, "-c", source, "-o", objects[-1]]
         jobs.append(subprocess.Popen(list(map(str, command))))
         if len(jobs) == (os.cpu_count() or 1):
             finish(jobs)
@@ -94,8 +90,7 @@ class LinkMap:
 
 def executed(program: Path, machine: str, level: str, data: bytes) -> tuple[Counter[tuple[int, str]], str]:
     """Return executed instructions by address and symbol of their blocks, and what the programme printed."""
-    cpu = {"aarch64": "max,sve-default-vector-length=16", "x86_64": "max"}[machine]
-    command = [MACHINES[machine][1], "-cpu", cpu, "-d", "in_asm,exec,nochain", program]
+    command = [MACHINES[machine][1], "-cpu", "max", "-d", "in_asm,exec,nochain", program]
     environment = {**os.environ, "PASS_LOADER_ISA": level}
     with tempfile.TemporaryFile() as given, subprocess.Popen(
         command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
@@ -172,7 +167,6 @@ def main() -> None:
     options.add_argument("--pictures", type=int, default=2)
     options.add_argument("--symbols", action="store_true", help="also the functions that take most")
     options.add_argument("--codec", choices=["jpeg", "dct"], action="append")
-    options.add_argument("--march", help="further instructions for aarch64's compiler, as armv8.5-a+sve2")
     options.add_argument("--json", type=Path)
     args = options.parse_args()
     for compiler, emulator, *_ in MACHINES.values():
@@ -181,7 +175,7 @@ def main() -> None:
                 raise SystemExit(f"{tool} is not installed; `make aarch64` brings it")
     all_counts = {}
     with tempfile.TemporaryDirectory() as folder:
-        programs = {machine: build(machine, Path(folder), args.march) for machine in MACHINES}
+        programs = {machine: build(machine, Path(folder)) for machine in MACHINES}
         maps = {machine: LinkMap(Path(f"{program}.map")) for machine, program in programs.items()}
         for codec, inputs in cases(args.pictures).items():
             if args.codec and codec not in args.codec:
