@@ -20,15 +20,25 @@ const char* fault_name(Fault fault) {
   return fault == Fault::argument ? "argument" : fault == Fault::record ? "record" : "io";
 }
 
-using PackArrays =  // paths, shard, offset, length, CRC
-    std::tuple<std::vector<std::string>, Array<int32_t>, Array<int64_t>, Array<int64_t>, Array<uint32_t>>;
+struct PackArrays {
+  std::vector<std::string> paths;
+  Array<int32_t> shard;
+  Array<int64_t> offset, length;
+  Array<uint32_t> crc;
+  Array<uint8_t> proven;  // this and what follows: see ProofColumns
+  Array<uint32_t> check;
+  Array<int64_t> ends;
+  Array<uint8_t> points;
+};
 
 // Keeps the columns of the indices alive as long as the reader.
 struct PyShardReader {
   explicit PyShardReader(std::vector<PackArrays> packs) : arrays(std::move(packs)) {
     std::vector<PackFiles> files;
-    for (const auto& [paths, shard, offset, length, crc] : arrays)
-      files.push_back({paths, {column(shard), column(offset), column(length), column(crc)}});
+    for (const PackArrays& a : arrays)
+      files.push_back({a.paths,
+                       {column(a.shard), column(a.offset), column(a.length), column(a.crc)},
+                       {column(a.proven), column(a.check), column(a.ends), column(a.points)}});
     reader = std::make_shared<ShardReader>(std::move(files));
   }
 
@@ -363,10 +373,14 @@ py::array_t<uint8_t> take_array(const std::shared_ptr<BufferPool>& pool, size_t 
 void bind_loading(py::module_& m) {
   py::class_<PyShardReader>(m, "ShardReader")
       .def(py::init([](std::vector<std::string> paths, Array<int32_t> shard, Array<int64_t> offset,
-                       Array<int64_t> length, Array<uint32_t> crc) {
-             return PyShardReader(std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc}});
+                       Array<int64_t> length, Array<uint32_t> crc, Array<uint8_t> proven, Array<uint32_t> check,
+                       Array<int64_t> ends, Array<uint8_t> points) {
+             return PyShardReader(
+                 std::vector<PackArrays>{{std::move(paths), shard, offset, length, crc, proven, check, ends, points}});
            }),
-           "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert())
+           "paths"_a, "shard"_a.noconvert(), "offset"_a.noconvert(), "length"_a.noconvert(), "crc32c"_a.noconvert(),
+           "proven"_a.noconvert() = Array<uint8_t>(0), "check"_a.noconvert() = Array<uint32_t>(0),
+           "ends"_a.noconvert() = Array<int64_t>(0), "points"_a.noconvert() = Array<uint8_t>(0))
       .def_static(
           "of_packs",
           [](const py::list& readers) {

@@ -1,14 +1,18 @@
 // Single pictures and records without a pack: headers, decoding, transcoding.
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <mutex>
 #include <vector>
+
+#include <pybind11/stl.h>
 
 #include "bindings.h"
 #include "cpu/jitter.h"
 #include "cpu/normalize.h"
 #include "crc32c.h"
 #include "decode.h"
+#include "entry_points.h"
 #include "error.h"
 #include "jpeg/dct_codec.h"
 #include "jpeg/transcode.h"
@@ -95,6 +99,42 @@ py::array decode(const py::buffer& data, int channels) {
   return interleaved(picture, channels);
 }
 
+py::tuple decode_part(const py::buffer& data, const std::array<int32_t, 4>& window, const py::buffer& points) {
+  Scratch<uint8_t> memory;
+  const std::span<const uint8_t> bytes = padded(data, memory);
+  const py::buffer_info info = points.request();
+  const Part part{{window[0], window[1], window[2], window[3]}, bytes_of(info)};
+  Decoder decoder;
+  ConstPlanes picture;
+  {
+    WithoutGil without_gil;
+    picture = decoder.decode(bytes, {}, &part);
+  }
+  const auto& [top, bottom, left, right] = part.window;
+  picture.pixels += static_cast<size_t>(top) * picture.row_stride + static_cast<size_t>(left);
+  picture.height = bottom - top, picture.width = right - left;
+  const char* by = decoder.from_points() ? "points" : decoder.without_libjpeg() ? "baseline" : "";
+  return py::make_tuple(interleaved(picture, picture.channels), by);
+}
+
+Array<uint32_t> checks_of_points(const py::buffer& points, const Array<int64_t>& ends, const Array<uint32_t>& crc,
+                                 const Array<int64_t>& length) {
+  const py::buffer_info info = points.request();
+  const std::span<const uint8_t> bytes = bytes_of(info);
+  const auto end = column(ends), lengths = column(length);
+  const auto crcs = column(crc);
+  PL_CHECK(end.size() == crcs.size() + 1 && lengths.size() == crcs.size(), Fault::argument, "columns differ in length");
+  Array<uint32_t> checks(static_cast<py::ssize_t>(crcs.size()));
+  for (size_t i = 0; i < crcs.size(); ++i) {
+    PL_CHECK(0 <= end[i] && end[i] <= end[i + 1] && end[i + 1] <= static_cast<int64_t>(bytes.size()), Fault::argument,
+             "row %zu: points %lld to %lld of %zu bytes", i, static_cast<long long>(end[i]),
+             static_cast<long long>(end[i + 1]), bytes.size());
+    const auto own = bytes.subspan(static_cast<size_t>(end[i]), static_cast<size_t>(end[i + 1] - end[i]));
+    checks.mutable_data()[i] = check_of(own, crcs[i], lengths[i]);
+  }
+  return checks;
+}
+
 template <typename Call>
 py::object transcode(const py::buffer& data, const Call& call) {
   Scratch<uint8_t> memory;
@@ -137,6 +177,26 @@ void bind_pictures(py::module_& m) {
         PyDecoder(false).decode(data, limits_of(max_pixels, max_scans));
       },
       "data"_a, "max_pixels"_a = kMaxPixels, "max_scans"_a = 0, "Tells whether Pillow would accept the bytes.");
+  m.def(
+      "prove",
+      [](const py::buffer& data, int64_t max_pixels, int max_scans) {
+        const py::buffer_info info = data.request();
+        const std::span<const uint8_t> bytes = checked_bytes(info);
+        std::vector<uint8_t> points;
+        bool clean;
+        {
+          WithoutGil without_gil;
+          Scratch<uint8_t> memory;
+          clean = Decoder().prove(padded(bytes, memory), limits_of(max_pixels, max_scans), &points);
+        }
+        return py::make_tuple(clean, py::bytes(reinterpret_cast<const char*>(points.data()), points.size()));
+      },
+      "data"_a, "max_pixels"_a = kMaxPixels, "max_scans"_a = 0,
+      "Decodes a record whole: whether without warning, and a JPEG's entry points.");
+  m.def("decode_part", &decode_part, "data"_a, "window"_a, "points"_a = py::bytes(),
+        "The pixels of a window (top, bottom, left, right) alone, and what has decoded them: for tests.");
+  m.def("checks_of_points", &checks_of_points, "points"_a, "ends"_a.noconvert(), "crc32c"_a.noconvert(),
+        "length"_a.noconvert(), "Each record's check, see entry_points.h.");
   m.def(
       "check_scans",
       [](const py::buffer& data, int max_scans) {

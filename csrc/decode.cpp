@@ -28,9 +28,17 @@ PictureHeader header_of(std::span<const uint8_t> bytes) {
 
 }  // namespace
 
-ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, const Limits& limits) {
+ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, const Limits& limits, const Part* part) {
   if (limits.max_pixels < kMaxPixels) read_header(bytes, limits);  // the decoders themselves enforce kMaxPixels
-  return png::is_png(bytes) ? png_.decode(bytes) : jpeg_.decode(bytes, limits.max_scans);
+  return png::is_png(bytes) ? png_.decode(bytes) : jpeg_.decode(bytes, limits.max_scans, part);
+}
+
+bool Decoder::prove(std::span<const uint8_t> bytes, const Limits& limits, std::vector<uint8_t>* points) {
+  points->clear();
+  if (limits.max_pixels < kMaxPixels) read_header(bytes, limits);
+  if (!png::is_png(bytes)) return jpeg_.prove(bytes, limits.max_scans, points);
+  png_.decode(bytes);
+  return true;
 }
 
 bool Decoder::is_plain_jpeg(std::span<const uint8_t> bytes) {

@@ -2,7 +2,9 @@
 #pragma once
 #include <cstdint>
 #include <span>
+#include <vector>
 
+#include "entry_points.h"
 #include "image.h"
 #include "jpeg/decode.h"
 #include "png/decode.h"
@@ -16,14 +18,19 @@ class Decoder {
   explicit Decoder(bool libjpeg_alone = false) : jpeg_(libjpeg_alone) {}
 
   // The result is valid until the next call. kStreamPadding readable bytes must follow the record. Throws Error(record)
-  // if the bytes cannot be decoded, are of no known format, or exceed a limit.
-  ConstPlanes decode(std::span<const uint8_t> bytes, const Limits& limits = {});
+  // if the bytes cannot be decoded, are of no known format, or exceed a limit. part: see jpeg::Decoder; a PNG is
+  // decoded whole.
+  ConstPlanes decode(std::span<const uint8_t> bytes, const Limits& limits = {}, const Part* part = nullptr);
+
+  // See jpeg::Decoder. A PNG has no warnings and no entry points.
+  bool prove(std::span<const uint8_t> bytes, const Limits& limits, std::vector<uint8_t>* points);
 
   // Returns true if the bytes are a JPEG that GPUs decode, see jpeg::Decoder::is_plain. Does not look at the
   // entropy-coded data.
   bool is_plain_jpeg(std::span<const uint8_t> bytes);
 
   bool without_libjpeg() const { return jpeg_.without_libjpeg(); }
+  bool from_points() const { return jpeg_.from_points(); }
 
  private:
   jpeg::Decoder jpeg_;

@@ -70,6 +70,13 @@ class Scratch {
   size_t bytes_ = 0;
 };
 
+// The pixels of a picture in [top, bottom) x [left, right).
+struct Window {
+  int32_t top, bottom, left, right;
+
+  static Window whole(int32_t height, int32_t width) { return {0, height, 0, width}; }
+};
+
 // Borrowed planes. Plane c begins at pixels + c * plane_stride; rows are row_stride bytes apart.
 template <typename Byte>
 struct PlanesOf {

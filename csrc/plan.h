@@ -1,5 +1,6 @@
 // All randomness of the project: takes sizes, returns decided numbers, and never sees pixels.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -85,6 +86,9 @@ class StepRecipe {
   size_t count() const { return count_; }  // StepPlans that each view has room for
   bool has_colour() const;                 // a step fills with what is no gray
   bool erases() const;                     // a step runs after normalisation
+  bool before_crop() const {               // a step works on the whole picture
+    return std::any_of(rows_.begin(), rows_.end(), [](const StepSpec& row) { return row.before; });
+  }
 
   // Fills the `count` plans of one view of a picture of this size. recipe is the one that this was made for. Throws
   // Error(record) if a step before the crop runs on a picture that is too large for it.

@@ -22,6 +22,12 @@ void check_deep(const Setup& setup) {
            "uint8 output would cut a gray picture of 16 bits to 8: ask for float32, float16 or bfloat16");
 }
 
+// Widens the window by a plan's crop box.
+Window with(const Window& window, const ViewPlan& plan) {
+  return {std::min(window.top, plan.crop_y), std::max(window.bottom, plan.crop_y + plan.crop_height),
+          std::min(window.left, plan.crop_x), std::max(window.right, plan.crop_x + plan.crop_width)};
+}
+
 }  // namespace
 
 RenderBatch::RenderBatch(const Engine& engine, RenderRequest request)
@@ -66,9 +72,14 @@ int64_t RenderBatch::render_sample(int64_t slot, WorkingMemory& memory, StageClo
 int64_t RenderBatch::render_original(int64_t slot, int32_t without_view, WorkingMemory& memory,
                                      StageClock& clock) const {
   const SampleKey& key = request_.samples[slot];
-  const ConstPlanes picture = decode(key.record, take(request_.announced.samples, slot), memory, clock);
-  plan_views(setup_.recipe, key, picture.height, picture.width, memory.plans);
-  clock.charge(Stage::plan);
+  const auto plan = [&](int32_t height, int32_t width) {
+    plan_views(setup_.recipe, key, height, width, memory.plans);
+    Window window{INT32_MAX, 0, INT32_MAX, 0};
+    for (size_t view = 0; view < setup_.views(); ++view)
+      if (static_cast<int32_t>(view) != without_view) window = with(window, memory.plans[view]);
+    return window;
+  };
+  const ConstPlanes picture = decode(key.record, take(request_.announced.samples, slot), plan, memory, clock);
   for (size_t view = 0; view < setup_.views(); ++view)
     if (static_cast<int32_t>(view) != without_view) render_view(slot, view, picture, memory, clock);
   const int64_t pixels = int64_t{picture.height} * picture.width;
@@ -83,10 +94,12 @@ int64_t RenderBatch::render_original(int64_t slot, int32_t without_view, Working
 int64_t RenderBatch::render_companion(int64_t slot, WorkingMemory& memory, StageClock& clock) const {
   const Companion& companion = request_.companions[slot];
   try {
-    const ConstPlanes picture = decode(companion.record, take(request_.announced.others, slot), memory, clock);
     const auto view = static_cast<size_t>(companion.view);
-    plan_view(setup_.recipe, view, request_.samples[slot], picture.height, picture.width, memory.plans);
-    clock.charge(Stage::plan);
+    const auto plan = [&](int32_t height, int32_t width) {
+      plan_view(setup_.recipe, view, request_.samples[slot], height, width, memory.plans);
+      return with({INT32_MAX, 0, INT32_MAX, 0}, memory.plans[view]);
+    };
+    const ConstPlanes picture = decode(companion.record, take(request_.announced.others, slot), plan, memory, clock);
     render_view(slot, view, picture, memory, clock);
     return int64_t{picture.height} * picture.width;
   } catch (const Error& error) {
@@ -95,13 +108,28 @@ int64_t RenderBatch::render_companion(int64_t slot, WorkingMemory& memory, Stage
   }
 }
 
-// Returns the picture with as many channels as the views have.
-ConstPlanes RenderBatch::decode(int64_t record, const ReadAhead::Loan& ahead, WorkingMemory& memory,
+// Returns the picture with as many channels as the views have. Of a proven one, what the crop boxes need.
+template <typename Plan>
+ConstPlanes RenderBatch::decode(int64_t record, const ReadAhead::Loan& ahead, const Plan& plan, WorkingMemory& memory,
                                 StageClock& clock) const {
   const std::span<const uint8_t> bytes = ahead.read(*setup_.reader, record, memory.bytes);
+  const Proof proof = setup_.reader->proof_of(record);
   clock.charge(Stage::read);
-  ConstPlanes picture = memory.decoder.decode(bytes, setup_.limits);
-  clock.charge(Stage::decode);
+  ConstPlanes picture;
+  if (proof.proven) {
+    const PictureHeader header = read_header(bytes, setup_.limits);
+    const Window crops = plan(header.height, header.width);
+    const bool all = setup_.steps.before_crop();
+    const Part part{all ? Window::whole(header.height, header.width) : crops, proof.points};
+    clock.charge(Stage::plan);
+    picture = memory.decoder.decode(bytes, setup_.limits, &part);
+    clock.charge(Stage::decode);
+  } else {
+    picture = memory.decoder.decode(bytes, setup_.limits);
+    clock.charge(Stage::decode);
+    plan(picture.height, picture.width);
+    clock.charge(Stage::plan);
+  }
   if (setup_.form().channels == 1 && picture.channels != 1) {
     picture = cpu::to_gray(picture, memory.gray);
     clock.charge(Stage::grayscale);

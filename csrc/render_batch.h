@@ -54,7 +54,10 @@ class RenderBatch final : public Batch {
   int64_t render_original(int64_t slot, int32_t without_view, WorkingMemory& memory, StageClock& clock) const;
   int64_t render_companion(int64_t slot, WorkingMemory& memory, StageClock& clock) const;
 
-  ConstPlanes decode(int64_t record, const ReadAhead::Loan& ahead, WorkingMemory& memory, StageClock& clock) const;
+  // plan(height, width) plans the views, and returns the window that holds all their crop boxes.
+  template <typename Plan>
+  ConstPlanes decode(int64_t record, const ReadAhead::Loan& ahead, const Plan& plan, WorkingMemory& memory,
+                     StageClock& clock) const;
   std::span<StepPlan> steps_of(size_t view, WorkingMemory& memory) const;
   void render_view(int64_t slot, size_t view, const ConstPlanes& picture, WorkingMemory& memory,
                    StageClock& clock) const;

@@ -96,7 +96,7 @@ ShardReader::ShardReader(std::vector<PackFiles> packs) {
     const size_t n = pack.index.shard.size();
     PL_CHECK(pack.index.offset.size() == n && pack.index.length.size() == n && pack.index.crc.size() == n,
              Fault::argument, "index: columns differ in length");
-    parts_.push_back({records, paths_.size(), pack.paths.size(), pack.index});
+    parts_.push_back({records, paths_.size(), pack.paths.size(), pack.index, pack.proofs});
     records += static_cast<int64_t>(n);
     paths_.insert(paths_.end(), std::make_move_iterator(pack.paths.begin()), std::make_move_iterator(pack.paths.end()));
   }
@@ -161,6 +161,12 @@ ShardReader::Place ShardReader::place_of(int64_t record) const {
 uint32_t ShardReader::crc_of(int64_t record) const {
   const Part& part = part_of(record);
   return part.index.crc[static_cast<size_t>(record - part.first_record)];
+}
+
+Proof ShardReader::proof_of(int64_t record) const {
+  const Part& part = part_of(record);
+  const size_t row = static_cast<size_t>(record - part.first_record);
+  return pass_loader::proof_of(part.proofs, row, part.index.crc[row], part.index.length[row]);
 }
 
 std::span<const uint8_t> ShardReader::read(int64_t record, Scratch<uint8_t>& buffer) const {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "entry_points.h"
 #include "image.h"
 
 namespace pass_loader {
@@ -22,6 +23,7 @@ struct IndexColumns {
 struct PackFiles {
   std::vector<std::string> paths;  // the shards' paths
   IndexColumns index;
+  ProofColumns proofs;  // empty where nothing is known
 };
 
 // The records of one pack or of several. They are numbered through all packs: those of the first, then those of the
@@ -51,6 +53,9 @@ class ShardReader {
   // buffer. Throws Error(argument) for a record out of range, Error(io), or Error(record) if the CRC does not match.
   std::span<const uint8_t> read(int64_t record, Scratch<uint8_t>& buffer) const;
 
+  // Returns what is known of a record in [0, records()), whose bytes `read` has returned.
+  Proof proof_of(int64_t record) const;
+
   // For reading ahead: none of these throws, and none says why something is not possible. `read` does.
 
   // Returns the record's bytes, -1 if the packs or the index do not have it.
@@ -71,6 +76,7 @@ class ShardReader {
     int64_t first_record;
     size_t first_shard, shards;
     IndexColumns index;
+    ProofColumns proofs;
   };
   struct Place {  // as the index says
     size_t shard;

@@ -41,6 +41,20 @@ def decodes_without_libjpeg(data: bytes) -> bool: ...  # by the project's own ba
 
 # Raises BadPictureError for what Pillow would refuse, and for what exceeds a limit.
 def check_decodes(data: bytes, max_pixels: int = ..., max_scans: int = 0) -> None: ...
+
+# Raises as check_decodes. Returns whether there was no warning, and a JPEG's entry points (csrc/entry_points.h).
+def prove(data: bytes, max_pixels: int = ..., max_scans: int = 0) -> tuple[bool, bytes]: ...
+
+# (height, width, channels) of a window (top, bottom, left, right), and by what a JPEG was decoded: "points", "baseline"
+# (from the beginning), "" for libjpeg. For tests.
+def decode_part(
+    data: bytes, window: tuple[int, int, int, int], points: bytes | np.ndarray = b""
+) -> tuple[np.ndarray, str]: ...
+
+# Each record's check in points.arrow, (N,) uint32, of entry points at ends[i] to ends[i + 1].
+def checks_of_points(
+    points: bytes | np.ndarray, ends: np.ndarray, crc32c: np.ndarray, length: np.ndarray
+) -> np.ndarray: ...
 def check_scans(data: bytes, max_scans: int = 0) -> None: ...  # reads all of a JPEG, decodes nothing
 
 class Decoder:  # for tests and benchmarks; keeps its memory from picture to picture
@@ -97,8 +111,9 @@ def batch_uniforms(
 
 class ShardReader:
     def __init__(
-        self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray
-    ) -> None: ...
+        self, paths: Sequence[str], shard: np.ndarray, offset: np.ndarray, length: np.ndarray, crc32c: np.ndarray,
+        proven: np.ndarray = ..., check: np.ndarray = ..., ends: np.ndarray = ..., points: np.ndarray = ...,
+    ) -> None: ...  # the last four: csrc/entry_points.h, ProofColumns  # fmt: skip
     @staticmethod
     def of_packs(readers: list[ShardReader]) -> ShardReader: ...  # numbers the records through all packs
     def read(self, record: int) -> bytes: ...

@@ -1,7 +1,9 @@
 #include "jpeg/baseline.h"
 
+#include <algorithm>
 #include <cstring>
 
+#include "entry_points.h"
 #include "jpeg/idct.h"
 
 namespace pass_loader::jpeg {
@@ -25,88 +27,207 @@ struct BaselineDecoder::Tables {
 BaselineDecoder::BaselineDecoder() : tables_(std::make_unique<Tables>()) {}
 BaselineDecoder::~BaselineDecoder() = default;
 
-// Copies the scan, without the zeros that are stuffed after FF bytes, up to the marker that ends it. That must be the
-// end of the image.
-bool BaselineDecoder::unstuff(std::span<const uint8_t> entropy, BitReader* reader) {
+// Copies the bytes without the zeros that are stuffed after FF bytes.
+std::span<const uint8_t> BaselineDecoder::unstuff(std::span<const uint8_t> entropy, BitReader* reader) {
   uint8_t* out = bits_.need(entropy.size() + BitReader::kPadding);
+  *reader = {};
   reader->next = out;
   const uint8_t *from = entropy.data(), *end = from + entropy.size();
-  while (true) {
+  while (from < end) {
     const auto* marker = static_cast<const uint8_t*>(std::memchr(from, 0xff, static_cast<size_t>(end - from)));
-    if (marker == nullptr || marker + 1 == end) return false;
-    const size_t plain = static_cast<size_t>(marker - from);
+    const size_t plain = static_cast<size_t>((marker == nullptr ? end : marker) - from);
     std::memcpy(out, from, plain);
     out += plain;
-    if (marker[1] != 0) {
-      std::memset(out, 0, BitReader::kPadding);
-      reader->end = out;
-      return marker[1] == 0xd9;
-    }
+    from += plain;
+    if (marker == nullptr || (marker + 1 < end && marker[1] != 0)) break;
     *out++ = 0xff;
-    from = marker + 2;
+    from = std::min(marker + 2, end);
   }
+  std::memset(out, 0, BitReader::kPadding);
+  reader->end = out;
+  return {from, static_cast<size_t>(end - from)};
 }
 
-// Calls use(component, y, coefficients, groups) for each block row, padding to whole MCUs included. The blocks of a
-// group lie interleaved (idct.h).
-template <typename Use>
-bool BaselineDecoder::decode_rows(const BaselineScan& scan, std::span<const uint8_t> entropy, int lanes,
-                                  const Use& use) {
+// Does so up to the marker that ends the scan. That must be the end of the image.
+bool BaselineDecoder::unstuff_all(std::span<const uint8_t> entropy, BitReader* reader) {
+  const std::span<const uint8_t> left = unstuff(entropy, reader);
+  return left.size() >= 2 && left[1] == 0xd9;
+}
+
+bool BaselineDecoder::lay_out(const BaselineScan& scan, int lanes, Layout* layout) {
   const Frame& frame = scan.frame;
   for (int c = 0; c < frame.components; ++c)
     if (c < 2 ? !tables_->of[c].build(scan.dc[c], scan.ac[c])
               : std::memcmp(&scan.dc[2], &scan.dc[1], sizeof(HuffmanSpec)) != 0 ||
                     std::memcmp(&scan.ac[2], &scan.ac[1], sizeof(HuffmanSpec)) != 0)
       return false;
-  BitReader reader;
-  if (!unstuff(entropy, &reader)) return false;
   const auto blocks_of = [](int32_t pixels, int per_block) { return (pixels + per_block - 1) / per_block; };
-  const int rows = blocks_of(frame.height, 8 * frame.of[0].vertical);
-  McuRow mcu_row{blocks_of(frame.width, 8 * frame.of[0].horizontal), 0, lanes, {}};
-  struct BlockRow {
-    int component, index;  // index: the row's place among the component's rows of an MCU
-    size_t first, groups;  // the first coefficient; groups of blocks
-  } block_rows[4];
-  int count = 0;
-  size_t values = 0;
+  layout->rows = blocks_of(frame.height, 8 * frame.of[0].vertical);
+  McuRow& mcu_row = layout->mcu_row = {blocks_of(frame.width, 8 * frame.of[0].horizontal), 0, lanes, {}};
+  layout->count = 0;
+  layout->values = 0;
   for (int c = 0; c < frame.components; ++c)
     for (int v = 0; v < frame.of[c].vertical; ++v) {
       const size_t groups = static_cast<size_t>(blocks_of(mcu_row.mcus * frame.of[c].horizontal, lanes));
-      block_rows[count++] = {c, v, values, groups};
-      values += groups * static_cast<size_t>(lanes) * kBlockValues;
+      layout->block_rows[layout->count++] = {c, v, layout->values, groups};
+      layout->values += groups * static_cast<size_t>(lanes) * kBlockValues;
     }
-  int16_t* coefficients = coefficients_.need(values);
-  for (int i = 0; i < count; ++i) {
-    const int c = block_rows[i].component, wide = frame.of[c].horizontal;
+  layout->coefficients = coefficients_.need(layout->values);
+  for (int i = 0; i < layout->count; ++i) {
+    const int c = layout->block_rows[i].component, wide = frame.of[c].horizontal;
     const auto& tables = tables_->of[c > 0];
     for (int h = 0; h < wide; ++h)
-      mcu_row.block[mcu_row.blocks++] = {&tables.dc, &tables.ac, c, coefficients + block_rows[i].first, h, wide};
+      mcu_row.block[mcu_row.blocks++] = {&tables.dc, &tables.ac, c, layout->coefficients + layout->block_rows[i].first,
+                                         h,          wide};
   }
+  return true;
+}
+
+BaselineDecoder::Needed BaselineDecoder::needed(const BaselineScan& scan, const Assembly& assembly) {
+  Needed all{INT32_MAX, 0, 0};
+  for (int c = 0; c < scan.frame.components; ++c) {
+    const Blocks blocks = assembly.needed(c);
+    const auto& [horizontal, vertical, _] = scan.frame.of[c];
+    all.first_row = std::min(all.first_row, blocks.first_row / vertical);
+    all.end_row = std::max(all.end_row, (blocks.end_row + vertical - 1) / vertical);
+    all.end_column = std::max(all.end_column, (blocks.end_column + horizontal - 1) / horizontal);
+  }
+  return all;
+}
+
+namespace {
+
+struct Groups {
+  size_t first, count;
+};
+
+Groups groups_of(const Blocks& needed, int lanes) {
+  const size_t first = static_cast<size_t>(needed.first_column / lanes);
+  return {first, static_cast<size_t>((needed.end_column + lanes - 1) / lanes) - first};
+}
+
+}  // namespace
+
+// Fills what is needed of a row of MCUs with zeros. Other blocks may hold anything: nobody reads them.
+void BaselineDecoder::clear(const Layout& layout, const Assembly& assembly) {
+  const size_t group_values = static_cast<size_t>(layout.mcu_row.lanes) * kBlockValues;
+  for (int i = 0; i < layout.count; ++i) {
+    const auto& row = layout.block_rows[i];
+    const Groups groups = groups_of(assembly.needed(row.component), layout.mcu_row.lanes);
+    std::memset(layout.coefficients + row.first + groups.first * group_values, 0,
+                groups.count * group_values * sizeof(int16_t));
+  }
+}
+
+// Transforms what is needed of row y of MCUs.
+bool BaselineDecoder::transform(const Layout& layout, const BaselineScan& scan, const Assembly& assembly, int y) {
+  const Idct idct = current_idct();
+  const auto lanes = static_cast<size_t>(idct.lanes);
+  for (int i = 0; i < layout.count; ++i) {
+    const auto& row = layout.block_rows[i];
+    const Frame::Component& component = scan.frame.of[row.component];
+    const int32_t block_row = y * component.vertical + row.index;
+    const Blocks needed = assembly.needed(row.component);
+    if (block_row < needed.first_row || block_row >= needed.end_row) continue;
+    const Groups groups = groups_of(needed, idct.lanes);
+    const Planes& to = assembly.component(row.component);
+    if (!idct.run(layout.coefficients + row.first + groups.first * lanes * kBlockValues, groups.count,
+                  component.quantization, to.row(0, 8 * block_row) + 8 * groups.first * lanes, to.row_stride))
+      return false;
+  }
+  return true;
+}
+
+namespace {
+
+// Where a reader stands in a scan that it reads from the beginning.
+class Position {
+ public:
+  explicit Position(const BitReader& reader) : begin_(reader.next), counted_(reader.next) {}
+
+  // Returns the bit, stuffed zeros counted. Never goes back.
+  int64_t bit(const BitReader& reader) {
+    const int64_t bit = 8 * (reader.next - begin_) - reader.count;
+    const uint8_t* byte = begin_ + bit / 8;
+    stuffed_ += std::count(counted_, byte, uint8_t{0xff});
+    counted_ = byte;
+    return bit + 8 * stuffed_;
+  }
+
+ private:
+  const uint8_t *begin_, *counted_;
+  int64_t stuffed_ = 0;
+};
+
+}  // namespace
+
+bool BaselineDecoder::decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly,
+                             std::vector<uint8_t>* points) {
+  Layout layout;
+  BitReader reader;
+  if (!lay_out(scan, current_idct().lanes, &layout) || !unstuff_all(entropy, &reader)) return false;
+  const Needed all = needed(scan, assembly);
+  const int mcus = layout.mcu_row.mcus;
+  Position position(reader);
   int32_t predictions[3] = {};
-  for (int y = 0; y < rows; ++y) {
-    std::memset(coefficients, 0, values * sizeof *coefficients);
-    if (!decode_mcus(reader, mcu_row, predictions)) return false;
-    for (int i = 0; i < count; ++i) {
-      const BlockRow& row = block_rows[i];
-      if (!use(row.component, y * frame.of[row.component].vertical + row.index, coefficients + row.first, row.groups))
+  for (int y = 0; y < all.end_row; ++y) {
+    if (points != nullptr) {
+      EntryPoint point{static_cast<uint32_t>(position.bit(reader)), {}};
+      std::copy_n(predictions, 3, point.dc);
+      point.append_to(points);
+    }
+    if (y >= all.first_row) clear(layout, assembly);
+    if (y == all.end_row - 1) layout.mcu_row.mcus = all.end_column;
+    if (!decode_mcus(reader, layout.mcu_row, predictions)) return false;
+    if (y >= all.first_row && !transform(layout, scan, assembly, y)) return false;
+  }
+  if (points != nullptr && entropy.size() > UINT32_MAX / 8) points->clear();
+  const bool is_all = all.end_row == layout.rows && all.end_column == mcus;
+  return reader.bits_left() >= 0 && (!is_all || reader.bits_left() <= 7);
+}
+
+bool BaselineDecoder::decode_from(std::span<const uint8_t> points, const BaselineScan& scan,
+                                  std::span<const uint8_t> entropy, const Assembly& assembly) {
+  Layout layout;
+  if (!lay_out(scan, current_idct().lanes, &layout)) return false;
+  if (points.size() != static_cast<size_t>(layout.rows) * EntryPoint::kBytes) return false;
+  const Needed all = needed(scan, assembly);
+  layout.mcu_row.mcus = all.end_column;
+  const auto point_of = [&](int y) { return EntryPoint::load(&points[static_cast<size_t>(y) * EntryPoint::kBytes]); };
+  for (int y = all.first_row; y < all.end_row; ++y) {
+    const EntryPoint point = point_of(y);
+    const size_t begin = point.bit / 8;
+    const size_t end = y + 1 < layout.rows ? size_t{point_of(y + 1).bit} / 8 + 1 : entropy.size();
+    if (begin >= end || end > entropy.size()) return false;
+    BitReader reader;
+    unstuff(entropy.subspan(begin, end - begin), &reader);
+    reader.refill();
+    reader.skip(static_cast<int>(point.bit % 8));
+    int32_t predictions[3] = {point.dc[0], point.dc[1], point.dc[2]};
+    clear(layout, assembly);
+    if (!decode_mcus(reader, layout.mcu_row, predictions) || reader.bits_left() < 0) return false;
+    if (!transform(layout, scan, assembly, y)) return false;
+  }
+  return true;
+}
+
+bool BaselineDecoder::read(const BaselineScan& scan, std::span<const uint8_t> entropy, const TakeRow& take) {
+  Layout layout;
+  BitReader reader;
+  if (!lay_out(scan, 1, &layout) || !unstuff_all(entropy, &reader)) return false;
+  int32_t predictions[3] = {};
+  for (int y = 0; y < layout.rows; ++y) {
+    std::memset(layout.coefficients, 0, layout.values * sizeof(int16_t));
+    if (!decode_mcus(reader, layout.mcu_row, predictions)) return false;
+    for (int i = 0; i < layout.count; ++i) {
+      const auto& row = layout.block_rows[i];
+      const int32_t block_row = y * scan.frame.of[row.component].vertical + row.index;
+      if (block_row < scan.frame.block_rows(row.component) &&
+          !take(row.component, block_row, layout.coefficients + row.first))
         return false;
     }
   }
   return reader.bits_left() >= 0 && reader.bits_left() <= 7;
-}
-
-bool BaselineDecoder::decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly) {
-  const Idct idct = current_idct();
-  return decode_rows(scan, entropy, idct.lanes, [&](int c, int32_t y, const int16_t* coefficients, size_t groups) {
-    const Planes& to = assembly.component(c);
-    return idct.run(coefficients, groups, scan.frame.of[c].quantization, to.row(0, 8 * y), to.row_stride);
-  });
-}
-
-bool BaselineDecoder::read(const BaselineScan& scan, std::span<const uint8_t> entropy, const TakeRow& take) {
-  return decode_rows(scan, entropy, 1, [&](int c, int32_t y, const int16_t* coefficients, size_t) {
-    return y >= scan.frame.block_rows(c) || take(c, y, coefficients);
-  });
 }
 
 }  // namespace pass_loader::jpeg

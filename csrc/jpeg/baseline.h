@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "image.h"
 #include "jpeg/huffman.h"
@@ -23,9 +24,16 @@ class BaselineDecoder {
   BaselineDecoder();
   ~BaselineDecoder();
 
-  // entropy: everything after the scan's header. Returns false if the scan is declined; the assembly's components are
-  // then undefined.
-  bool decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly);
+  // Writes the blocks that the assembly needs, and reads no further than that. entropy: everything after the scan's
+  // header. points: if not null, gets an EntryPoint for each row of MCUs that is read, or none if the scan is too long.
+  // Returns false if the scan is declined; the assembly's components are then undefined.
+  bool decode(const BaselineScan& scan, std::span<const uint8_t> entropy, const Assembly& assembly,
+              std::vector<uint8_t>* points = nullptr);
+
+  // Does the same from the entry points of the rows of MCUs that the assembly needs. They must be those of this very
+  // scan: others are declined, or give other pixels.
+  bool decode_from(std::span<const uint8_t> points, const BaselineScan& scan, std::span<const uint8_t> entropy,
+                   const Assembly& assembly);
 
   // Gives block row y of a component: block_columns(component) blocks of 64 quantised coefficients in row-major order.
   // Returns false to stop.
@@ -38,9 +46,30 @@ class BaselineDecoder {
  private:
   struct Tables;
 
-  bool unstuff(std::span<const uint8_t> entropy, BitReader* reader);
-  template <typename Use>
-  bool decode_rows(const BaselineScan& scan, std::span<const uint8_t> entropy, int lanes, const Use& use);
+  // A row of MCUs: its coefficients are those of its block rows, one after the other.
+  struct Layout {
+    McuRow mcu_row;
+    int rows;  // of MCUs
+    struct BlockRow {
+      int component, index;  // index: the row's place among the component's rows of an MCU
+      size_t first, groups;  // the first coefficient; groups of blocks
+    } block_rows[4];
+    int count;  // block rows
+    size_t values;
+    int16_t* coefficients;
+  };
+  // What an assembly needs of all rows of MCUs.
+  struct Needed {
+    int first_row, end_row, end_column;  // of MCUs
+  };
+
+  bool lay_out(const BaselineScan& scan, int lanes, Layout* layout);
+  static Needed needed(const BaselineScan& scan, const Assembly& assembly);
+  // Stops before a marker, or at the end. Returns what is left.
+  std::span<const uint8_t> unstuff(std::span<const uint8_t> entropy, BitReader* reader);
+  bool unstuff_all(std::span<const uint8_t> entropy, BitReader* reader);
+  static void clear(const Layout& layout, const Assembly& assembly);
+  static bool transform(const Layout& layout, const BaselineScan& scan, const Assembly& assembly, int y);
 
   std::unique_ptr<Tables> tables_;  // kept from file to file: most have the standard's tables
   Scratch<uint8_t> bits_;

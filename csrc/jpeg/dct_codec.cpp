@@ -166,7 +166,7 @@ void RowReader::open(const DctRecord& record) {
   }
 }
 
-void RowReader::next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y) {
+void RowReader::next(size_t blocks, size_t wanted, int lanes, int16_t* coefficients, int component, int32_t y) {
   Reader lengths(left_[kLengths]);
   const size_t masks = lengths.varint(), bits = lengths.varint(), nibbles = lengths.varint(), bytes = lengths.varint(),
                dc_wide = 2 * lengths.varint(), wide = 2 * lengths.varint();
@@ -180,7 +180,7 @@ void RowReader::next(size_t blocks, int lanes, int16_t* coefficients, int compon
   const RowStreams row{take(kFlags, blocks).next, take(kDc, blocks).next, take(kMasks, masks),
                        take(kSigns, bits),        take(kLarger, bits),    take(kNibbles, nibbles),
                        take(kBytes, bytes),       take(kDcWide, dc_wide), take(kWideSizes, wide)};
-  PL_CHECK(unpack_row(row, blocks, lanes, coefficients), Fault::record,
+  PL_CHECK(wanted == 0 || unpack_row(row, blocks, wanted, lanes, coefficients), Fault::record,
            "dct: component %d, block row %d: its streams do not hold %zu blocks", component, y, blocks);
 }
 
@@ -195,16 +195,24 @@ void DctDecoder::decode(const DctRecord& record, const Assembly& assembly) {
   const auto lanes = static_cast<size_t>(idct.lanes);
   rows_.open(record);
   for (int c = 0; c < record.frame.components; ++c) {
-    const auto blocks = static_cast<size_t>(record.frame.block_columns(c)), groups = (blocks + lanes - 1) / lanes;
-    int16_t* coefficients = coefficients_.need(groups * lanes * kBlockValues);
+    const auto blocks = static_cast<size_t>(record.frame.block_columns(c));
+    int16_t* coefficients = coefficients_.need(round_up(blocks, lanes) * kBlockValues);
     const Planes& to = assembly.component(c);
-    for (int32_t y = 0; y < record.frame.block_rows(c); ++y) {
-      rows_.next(blocks, idct.lanes, coefficients, c, y);
-      PL_CHECK(idct.run(coefficients, groups, record.frame.of[c].quantization, to.row(0, 8 * y), to.row_stride),
-               Fault::record, "dct: component %d, block row %d: coefficients that no picture of 8 bits has", c, y);
+    const Blocks needed = assembly.needed(c);
+    const size_t first = static_cast<size_t>(needed.first_column) / lanes;  // groups
+    const size_t end = (static_cast<size_t>(needed.end_column) + lanes - 1) / lanes;
+    const bool is_last = c == record.frame.components - 1;  // nothing is read past its needed rows
+    const int32_t rows = is_last ? needed.end_row : record.frame.block_rows(c);
+    for (int32_t y = 0; y < rows; ++y) {
+      const bool is_needed = y >= needed.first_row && y < needed.end_row;
+      rows_.next(blocks, is_needed ? std::min(end * lanes, blocks) : 0, idct.lanes, coefficients, c, y);
+      PL_CHECK(
+          !is_needed || idct.run(coefficients + first * lanes * kBlockValues, end - first,
+                                 record.frame.of[c].quantization, to.row(0, 8 * y) + 8 * first * lanes, to.row_stride),
+          Fault::record, "dct: component %d, block row %d: coefficients that no picture of 8 bits has", c, y);
     }
+    if (is_last && rows == record.frame.block_rows(c)) rows_.finish();
   }
-  rows_.finish();
 }
 
 DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) : frame_(frame) {

@@ -57,8 +57,9 @@ Header header_of(const DctRecord& record);
 class RowReader {
  public:
   void open(const DctRecord& record);
-  // lanes: see unpack_row. component and y name the row in errors.
-  void next(size_t blocks, int lanes, int16_t* coefficients, int component, int32_t y);
+  // wanted, lanes: see unpack_row; a row of which no block is wanted is passed over. component and y name the row in
+  // errors.
+  void next(size_t blocks, size_t wanted, int lanes, int16_t* coefficients, int component, int32_t y);
   void finish() const;  // checks that nothing is left
 
   std::span<const uint8_t> left(StreamKind kind) const { return left_[kind]; }
@@ -72,7 +73,8 @@ class RowReader {
 // Each thread has its own and reuses it.
 class DctDecoder {
  public:
-  // kStreamPadding readable bytes must follow the record. Throws Error(record).
+  // Writes the blocks that the assembly needs. kStreamPadding readable bytes must follow the record. Throws
+  // Error(record); whether it does may depend on what is needed.
   void decode(const DctRecord& record, const Assembly& assembly);
 
  private:

@@ -87,14 +87,15 @@ PL_INLINE bool finish_wide(RowStreams& row, const Block& b, uint64_t wide, int r
 
 // kernel(row, block, row_stride, out, wide) makes a block's 64 values except the DC, and advances nibbles and bytes.
 template <typename Kernel>
-PL_INLINE bool unpack(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients, const Kernel& kernel) {
-  const size_t groups = (blocks + lanes - 1) / lanes;
-  if (blocks % lanes != 0)
+PL_INLINE bool unpack(RowStreams& row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients,
+                      const Kernel& kernel) {
+  const size_t groups = (wanted + lanes - 1) / lanes;
+  if (wanted % lanes != 0)
     std::memset(coefficients + (groups - 1) * lanes * kBlockValues, 0, lanes * kBlockValues * sizeof(int16_t));
   const int row_stride = 8 * lanes;
   size_t bit = 0;
   int prediction = 0;
-  for (size_t i = 0; i < blocks; ++i) {
+  for (size_t i = 0; i < wanted; ++i) {
     int16_t* out = coefficients + i / lanes * lanes * kBlockValues + i % lanes * 8;
     Block b;
     const uint8_t flags = row.flags[i];
@@ -115,7 +116,7 @@ PL_INLINE bool unpack(RowStreams& row, size_t blocks, int lanes, int16_t* coeffi
       return false;
     out[0] = static_cast<int16_t>(prediction);
   }
-  return is_consumed(row, bit);
+  return wanted < blocks || is_consumed(row, bit);
 }
 
 struct BaseKernel {
@@ -144,8 +145,8 @@ struct BaseKernel {
   }
 };
 
-bool unpack_base(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients) {
-  return unpack(row, blocks, lanes, coefficients, BaseKernel{});
+bool unpack_base(RowStreams& row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients) {
+  return unpack(row, blocks, wanted, lanes, coefficients, BaseKernel{});
 }
 
 #if defined(__x86_64__) || defined(__aarch64__)
@@ -229,8 +230,8 @@ struct NeonKernel {
   }
 };
 
-bool unpack_neon(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients) {
-  return unpack(row, blocks, lanes, coefficients, NeonKernel{});
+bool unpack_neon(RowStreams& row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients) {
+  return unpack(row, blocks, wanted, lanes, coefficients, NeonKernel{});
 }
 #endif
 
@@ -300,8 +301,8 @@ struct Avx2Kernel {
   }
 };
 
-PL_TARGET_AVX2 bool unpack_avx2(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients) {
-  return unpack(row, blocks, lanes, coefficients, Avx2Kernel{});
+PL_TARGET_AVX2 bool unpack_avx2(RowStreams& row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients) {
+  return unpack(row, blocks, wanted, lanes, coefficients, Avx2Kernel{});
 }
 #define unpack_avx512 unpack_avx2
 
@@ -339,22 +340,22 @@ struct VbmiKernel {
   }
 };
 
-PL_TARGET_VBMI bool unpack_avx512vbmi(RowStreams& row, size_t blocks, int lanes, int16_t* coefficients) {
-  return unpack(row, blocks, lanes, coefficients, VbmiKernel{});
+PL_TARGET_VBMI bool unpack_avx512vbmi(RowStreams& row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients) {
+  return unpack(row, blocks, wanted, lanes, coefficients, VbmiKernel{});
 }
 #endif
 
 }  // namespace
 
-bool unpack_row(RowStreams row, size_t blocks, int lanes, int16_t* coefficients) {
+bool unpack_row(RowStreams row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients) {
 #if defined(__x86_64__)
   constexpr decltype(&unpack_base) by_level[] = {unpack_base, unpack_avx2, unpack_avx512, unpack_avx512vbmi};
-  return by_level[static_cast<int>(current_isa())](row, blocks, lanes, coefficients);
+  return by_level[static_cast<int>(current_isa())](row, blocks, wanted, lanes, coefficients);
 #elif defined(__aarch64__)
   constexpr decltype(&unpack_base) by_level[] = {unpack_base, unpack_neon};
-  return by_level[static_cast<int>(current_isa())](row, blocks, lanes, coefficients);
+  return by_level[static_cast<int>(current_isa())](row, blocks, wanted, lanes, coefficients);
 #else
-  return unpack_base(row, blocks, lanes, coefficients);
+  return unpack_base(row, blocks, wanted, lanes, coefficients);
 #endif
 }
 

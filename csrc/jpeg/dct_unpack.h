@@ -23,8 +23,8 @@ struct RowStreams {
 };
 constexpr uint8_t kEscape = 0x80, kWide = 110;  // 17 + 110 - 1 is the largest size that one byte holds
 
-// Writes the coefficients of `blocks` blocks in groups of `lanes` (idct.h), every value of every group. Returns false
-// if the streams do not hold exactly these blocks.
-bool unpack_row(RowStreams row, size_t blocks, int lanes, int16_t* coefficients);
+// Writes the coefficients of the first `wanted` of `blocks` blocks in groups of `lanes` (idct.h), every value of every
+// group. Returns false if the streams do not hold them, or, where all are wanted, if they hold more.
+bool unpack_row(RowStreams row, size_t blocks, size_t wanted, int lanes, int16_t* coefficients);
 
 }  // namespace pass_loader::jpeg

@@ -58,7 +58,9 @@ struct Decoder::State {
   BaselineDecoder baseline;
   DctDecoder dct;
   Assembly assembly;
-  bool libjpeg_alone = false, by_baseline = false;
+  bool libjpeg_alone = false, by_baseline = false, from_points = false;
+  const Part* part = nullptr;              // of the picture in work; null: all of it
+  std::vector<uint8_t>* points = nullptr;  // where its entry points go; null: nobody wants them
 
   State();
   Planes planes_of(int32_t height, int32_t width, int components);
@@ -86,6 +88,7 @@ void check_scans(std::span<const uint8_t> bytes, int32_t height, int32_t width, 
 Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
 Decoder::~Decoder() = default;
 bool Decoder::without_libjpeg() const { return state_->by_baseline; }
+bool Decoder::from_points() const { return state_->from_points; }
 bool Decoder::is_plain(std::span<const uint8_t> bytes) { return state_->is_plain(bytes); }
 
 bool Decoder::State::is_plain(std::span<const uint8_t> bytes) {
@@ -152,8 +155,16 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
 bool Decoder::State::decode_baseline(const Planes& planes) {
   BaselineScan scan;
   if (!describe_scan(info, &scan)) return false;
-  assembly.begin(scan.frame, planes);
-  by_baseline = baseline.decode(scan, {source.next_input_byte, source.bytes_in_buffer}, assembly);
+  const std::span<const uint8_t> entropy{source.next_input_byte, source.bytes_in_buffer};
+  if (part != nullptr) {
+    assembly.begin(scan.frame, planes, part->window);
+    from_points = !part->points.empty() && baseline.decode_from(part->points, scan, entropy, assembly);
+    by_baseline = from_points || baseline.decode(scan, entropy, assembly);
+  } else {
+    assembly.begin(scan.frame, planes, Window::whole(planes.height, planes.width));
+    by_baseline = baseline.decode(scan, entropy, assembly, points);
+    if (points != nullptr && !by_baseline) points->clear();
+  }
   if (by_baseline) assembly.finish();
   return by_baseline;
 }
@@ -195,12 +206,38 @@ Planes Decoder::State::planes_of(int32_t height, int32_t width, int components) 
 
 static_assert(kStreamPadding <= 2 * kTile, "what a Scratch has after its bytes");
 
-ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, int max_scans) {
+bool Decoder::prove(std::span<const uint8_t> bytes, int max_scans, std::vector<uint8_t>* points) {
   State& s = *state_;
+  points->clear();
+  s.points = points;
+  s.errors.base.num_warnings = 0;
+  try {
+    decode(bytes, max_scans);
+    s.points = nullptr;
+  } catch (...) {
+    s.points = nullptr;
+    points->clear();
+    throw;
+  }
+  return s.errors.base.num_warnings == 0;
+}
+
+ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, int max_scans, const Part* part) {
+  State& s = *state_;
+  s.by_baseline = s.from_points = false;
+  const auto check_part = [part](int32_t height, int32_t width) {
+    if (part == nullptr) return;
+    const Window& w = part->window;
+    PL_CHECK(
+        0 <= w.top && w.top < w.bottom && w.bottom <= height && 0 <= w.left && w.left < w.right && w.right <= width,
+        Fault::argument, "rows %d to %d and columns %d to %d are no part of a picture of %d x %d (height x width)",
+        w.top, w.bottom, w.left, w.right, height, width);
+  };
   if (is_dct(bytes)) {
     const DctRecord record = parse_dct(bytes);
     const Planes planes = s.planes_of(record.frame.height, record.frame.width, record.frame.components);
-    s.assembly.begin(record.frame, planes);
+    check_part(planes.height, planes.width);
+    s.assembly.begin(record.frame, planes, part != nullptr ? part->window : Window::whole(planes.height, planes.width));
     s.dct.decode(record, s.assembly);
     s.assembly.finish();
     return planes;
@@ -208,7 +245,8 @@ ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, int max_scans) {
   const Header header = read_header(bytes);  // enforces the limit of pixels before anything is allocated
   const Planes planes = s.planes_of(header.height, header.width, header.components);
   uint8_t* row = s.row.need(static_cast<size_t>(header.width) * 4);
-  s.by_baseline = false;
+  check_part(header.height, header.width);
+  s.part = part;
   s.monitor.limit = {header.height, header.width, max_scans};
   Outcome outcome = s.run(bytes, header, row, planes);
   switch (outcome) {

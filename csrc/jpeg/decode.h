@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <vector>
 
+#include "entry_points.h"
 #include "image.h"
 
 namespace pass_loader::jpeg {
@@ -30,14 +32,21 @@ class Decoder {
   // Decodes a JPEG file or a record of the codec "dct". kStreamPadding readable bytes must follow it. The result is
   // valid until the next call. max_scans: see Limits. Throws Error(record) for more scans, and for what Pillow refuses:
   // broken or truncated files, too many pixels.
-  ConstPlanes decode(std::span<const uint8_t> bytes, int max_scans = 0);
+  // part: if not null, the pixels outside of its window, which lies in the picture, may be undefined, and errors there
+  // may be missed. Entry points are used if they fit.
+  ConstPlanes decode(std::span<const uint8_t> bytes, int max_scans = 0, const Part* part = nullptr);
+
+  // Decodes it whole. Returns true if there was no warning either. points: gets the entry points of what
+  // BaselineDecoder takes; else nothing. Throws as `decode`.
+  bool prove(std::span<const uint8_t> bytes, int max_scans, std::vector<uint8_t>* points);
 
   // Reads a JPEG file up to its first scan. Returns true if it is one baseline scan of gray or YCbCr, with factors up
   // to 2 x 2 for luma and 1 x 1 for colour.
   bool is_plain(std::span<const uint8_t> bytes);
 
-  // Returns true if BaselineDecoder took the last picture. For tests.
+  // Returns true if BaselineDecoder took the last picture, or did so from entry points. For tests.
   bool without_libjpeg() const;
+  bool from_points() const;
 
  private:
   struct State;

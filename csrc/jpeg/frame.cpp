@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "jpeg/colour.h"
 
@@ -42,8 +43,10 @@ bool Frame::is_sound() const {
 
 bool Assembly::is_direct(int c) const { return c < 3 && of_[c].pixels == out_.row(c, 0); }
 
-void Assembly::begin(const Frame& frame, const Planes& out) {
-  frame_ = frame, out_ = out;
+void Assembly::begin(const Frame& frame, const Planes& out, const Window& window) {
+  frame_ = frame, out_ = out, window_ = window;
+  first_byte_ = static_cast<size_t>(window.left) / kTile * kTile;
+  bytes_ = round_up(static_cast<size_t>(window.right), kTile) - first_byte_;
   const int32_t mcu_rows = divide_up(frame.height, 8 * frame.max_vertical());
   const int32_t mcu_columns = divide_up(frame.width, 8 * frame.max_horizontal());
   size_t bytes = 0, begins[kMaxComponents];
@@ -64,8 +67,21 @@ void Assembly::begin(const Frame& frame, const Planes& out) {
     if (of_[c].pixels == nullptr) of_[c].pixels = samples + begins[c];
 }
 
-// As jinit_upsampler in jdsample.c: smooth upsampling by 2 in width (with more than two columns), height or both;
-// otherwise samples are repeated.
+Blocks Assembly::needed(int c) const {
+  // Smooth upsampling by 2 mixes in one sample on either side.
+  const auto samples = [](int32_t begin, int32_t end, int factor, int32_t size) {
+    const int32_t margin = factor == 2 ? 1 : 0;
+    return std::pair{std::max(begin / factor - margin, 0), std::min((end - 1) / factor + 1 + margin, size)};
+  };
+  const auto [top, bottom] =
+      samples(window_.top, window_.bottom, frame_.max_vertical() / frame_.of[c].vertical, frame_.height_of(c));
+  const auto [left, right] =
+      samples(window_.left, window_.right, frame_.max_horizontal() / frame_.of[c].horizontal, frame_.width_of(c));
+  return {top / 8, divide_up(bottom, 8), left / 8, divide_up(right, 8)};
+}
+
+// Writes the window's part of row y, and more of it up to whole tiles. As jinit_upsampler in jdsample.c: smooth
+// upsampling by 2 in width (with more than two columns), height or both; otherwise samples are repeated.
 void Assembly::upsample_row(int c, int32_t y, uint8_t* to) {
   const Planes& from = of_[c];
   const int wide = frame_.max_horizontal() / frame_.of[c].horizontal,
@@ -76,37 +92,44 @@ void Assembly::upsample_row(int c, int32_t y, uint8_t* to) {
   if (smooth) {
     const bool lower = tall == 2 && y % 2 == 1;
     const int32_t far = tall == 1 ? near : std::clamp(lower ? near + 1 : near - 1, 0, from.height - 1);
-    const auto count = static_cast<size_t>(from.width);
+    // A sample more than the window needs on either side: the outermost two have no neighbour.
+    constexpr auto tile = static_cast<int32_t>(kTile);
+    const int32_t first = std::max(window_.left / wide - 1, 0) * wide / tile * tile / wide;
+    const auto count = static_cast<size_t>(std::min((window_.right - 1) / wide + 2, from.width) - first);
     uint16_t* sums = sums_.need(count + 2 * kTile);
-    return Upsampling{wide, tall}.run(row, from.row(0, far), lower, count, sums, to);
+    return Upsampling{wide, tall}.run(row + first, from.row(0, far) + first, lower, count, sums, to + wide * first);
   }
   if (wide == 1) {
-    std::memcpy(to, row, static_cast<size_t>(frame_.width));
+    std::memcpy(to + first_byte_, row + first_byte_, bytes_);
     return;
   }
-  for (int32_t x = 0; x < frame_.width; ++x) to[x] = row[x / wide];
+  for (int32_t x = window_.left; x < window_.right; ++x) to[x] = row[x / wide];
 }
 
 void Assembly::finish() {
   bool all_direct = frame_.components == 3;
   for (int c = 0; c < frame_.components; ++c) all_direct &= is_direct(c);
   if (all_direct) {
-    const size_t count = static_cast<size_t>(out_.height) * out_.row_stride;
-    if (frame_.colour == Colour::ycc) ycc_to_rgb(out_.row(0, 0), out_.row(1, 0), out_.row(2, 0), count);
+    if (frame_.colour != Colour::ycc) return;
+    const auto at = [this](int c, int32_t y) { return out_.row(c, y) + first_byte_; };
+    if (bytes_ == out_.row_stride) {  // the rows are one
+      const size_t count = static_cast<size_t>(window_.bottom - window_.top) * bytes_;
+      return ycc_to_rgb(at(0, window_.top), at(1, window_.top), at(2, window_.top), count);
+    }
+    for (int32_t y = window_.top; y < window_.bottom; ++y) ycc_to_rgb(at(0, y), at(1, y), at(2, y), bytes_);
     return;
   }
   if (frame_.colour == Colour::gray) {
-    for (int32_t y = 0; y < out_.height && !is_direct(0); ++y) upsample_row(0, y, out_.row(0, y));
+    for (int32_t y = window_.top; y < window_.bottom && !is_direct(0); ++y) upsample_row(0, y, out_.row(0, y));
     return;
   }
   uint8_t* fourth = fourth_.need(out_.row_stride);
-  for (int32_t y = 0; y < out_.height; ++y) {
-    uint8_t *r = out_.row(0, y), *g = out_.row(1, y), *b = out_.row(2, y);
+  for (int32_t y = window_.top; y < window_.bottom; ++y) {
+    uint8_t *r = out_.row(0, y) + first_byte_, *g = out_.row(1, y) + first_byte_, *b = out_.row(2, y) + first_byte_;
     for (int c = 0; c < frame_.components; ++c)
       if (!is_direct(c)) upsample_row(c, y, c < 3 ? out_.row(c, y) : fourth);
-    if (frame_.colour == Colour::ycc || frame_.colour == Colour::ycck) ycc_to_rgb(r, g, b, out_.row_stride);
-    if (frame_.components == 4)
-      cmyk_to_rgb(fourth, frame_.colour == Colour::ycck, static_cast<size_t>(out_.width), r, g, b);
+    if (frame_.colour == Colour::ycc || frame_.colour == Colour::ycck) ycc_to_rgb(r, g, b, bytes_);
+    if (frame_.components == 4) cmyk_to_rgb(fourth + first_byte_, frame_.colour == Colour::ycck, bytes_, r, g, b);
   }
 }
 

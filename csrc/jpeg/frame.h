@@ -33,15 +33,24 @@ struct Frame {
   bool is_sound() const;
 };
 
+// Blocks of a component: rows and columns, from the first one to before the end.
+struct Blocks {
+  int32_t first_row, end_row, first_column, end_column;
+};
+
 // Memory for components, and their conversion to RGB. Each thread has its own and reuses it.
 class Assembly {
  public:
   // out: three planes, or one for a gray frame, with rows of whole tiles and whole MCUs of 16 x 16. The memory of every
-  // component covers whole MCUs and rows of whole tiles.
-  void begin(const Frame& frame, const Planes& out);
+  // component covers whole MCUs and rows of whole tiles. window: the pixels that are wanted, at least one; the others
+  // are undefined.
+  void begin(const Frame& frame, const Planes& out, const Window& window);
   const Planes& component(int c) const { return of_[c]; }  // one plane
-  // To be called when all components are written. Upsamples as libjpeg does with "fancy" upsampling and converts as
-  // Pillow's convert("RGB").
+  // Returns which blocks the window needs: its own samples and those that upsampling mixes in. Padding to whole MCUs is
+  // never among them.
+  Blocks needed(int c) const;
+  // To be called when the needed blocks of all components are written. Upsamples as libjpeg does with "fancy"
+  // upsampling and converts as Pillow's convert("RGB").
   void finish();
 
  private:
@@ -49,6 +58,8 @@ class Assembly {
   void upsample_row(int c, int32_t y, uint8_t* to);
 
   Frame frame_;
+  Window window_;
+  size_t first_byte_, bytes_;  // of a row: the window's columns, in whole tiles
   Planes out_, of_[kMaxComponents];
   Scratch<uint8_t> samples_, fourth_;
   Scratch<uint16_t> sums_;

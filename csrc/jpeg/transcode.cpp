@@ -275,7 +275,7 @@ std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> bytes) {
                rows = static_cast<size_t>(record.frame.block_rows(c));
     std::vector<int16_t>& values = components.emplace_back(rows * blocks * kBlockValues);
     for (size_t y = 0; y < rows; ++y)
-      reader.next(blocks, 1, values.data() + y * blocks * kBlockValues, c, static_cast<int32_t>(y));
+      reader.next(blocks, blocks, 1, values.data() + y * blocks * kBlockValues, c, static_cast<int32_t>(y));
   }
   reader.finish();
   CoefficientWriter writer;

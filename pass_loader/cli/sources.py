@@ -13,6 +13,7 @@ from ..pack.combine import combine
 from ..pack.convert import convert
 from ..pack.export import FORMATS, export
 from ..pack.foreign import locate
+from ..pack.index_points import index_points
 from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
 from ..pack.reader import Pack
@@ -84,6 +85,11 @@ def add_source_commands(commands: Any) -> None:
     _add_strict(together)
     together.set_defaults(run=_merge)
 
+    known = commands.add_parser("index-points", help="decode a pack's records once, so that crops need not all of them")
+    known.add_argument("pack", type=as_path, metavar="PACK")
+    add_workers(known)
+    known.set_defaults(run=_index_points)
+
     where = commands.add_parser("locate", help="find the moved tars of a pack that `index` made")
     where.add_argument("pack", type=as_path, metavar="PACK")
     where.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="where the tars are now")
@@ -151,7 +157,8 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--image-key", metavar="SUFFIX", help="the picture of WebDataset samples that hold several: image.jpg")
     add("--class-folders", action="store_true", help="read tars as folders are read: the first folder is the class")
     add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
-    add("--decode", action="store_true", help="prove every picture by decoding it")
+    add("--decode", action="store_true", help="prove every picture by decoding it; crops then decode what they need")
+    add("--entry-points", action="store_true", help="--decode, and keep where decoding can begin inside a JPEG")
     add("--on-duplicate", choices=ON_DUPLICATE, default="keep", help=_ON_DUPLICATE)
     add("--md5", action="store_true", help="check PASS's files against the published sums first")
     add_limits(parser, "refuse larger pictures", "refuse JPEGs with more scans")
@@ -199,6 +206,7 @@ def _packing(options: argparse.Namespace) -> dict[str, Any]:
         "image_key": options.image_key,
         "class_folders": options.class_folders,
         "decode": options.decode,
+        "entry_points": options.entry_points,
         "on_duplicate": options.on_duplicate,
         "md5": options.md5,
         "max_pixels": options.max_pixels,
@@ -251,6 +259,14 @@ def _merge(options: argparse.Namespace) -> int:
 def _locate(options: argparse.Namespace) -> int:
     for name, path in locate(options.pack, options.folders).items():
         print(f"{name}: {path}")
+    return 0
+
+
+def _index_points(options: argparse.Namespace) -> int:
+    pack = Pack(options.pack)
+    with ProgressBar(int(pack.column("length").sum()), "decoded") as progress:
+        done = index_points(pack, workers=options.workers, progress=progress)
+    print(f"{options.pack}: {done}")
     return 0
 
 

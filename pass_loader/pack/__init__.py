@@ -13,6 +13,7 @@ from .credits import write_attribution
 from .export import export
 from .fetch import fetch
 from .foreign import locate
+from .index_points import index_points
 from .metadata import creator_name, date_taken
 from .purge import purge
 from .reader import Pack
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Pack", "attribution", "bench", "build", "combine", "convert", "creator_name", "date_taken", "diff", "export",
-    "fetch", "index", "info", "locate", "merge", "pairs", "plan", "preview", "purge", "remove", "restore", "shard",
-    "stats", "verify", "write_attribution",
+    "fetch", "index", "index_points", "info", "locate", "merge", "pairs", "plan", "preview", "purge", "remove",
+    "restore", "shard", "stats", "verify", "write_attribution",
 ]  # fmt: skip
 
 # They draw or render pictures, which a pack knows nothing of.

@@ -37,6 +37,10 @@ def column(values: Sequence[Any], type: pa.DataType) -> pa.Array:
     valid = np.array([value is not None for value in values], bool) if None in values else None
     if type == pa.string():
         return strings([value or "" for value in values], valid)
+    if type == pa.binary():
+        ends = np.cumsum([0, *(len(value or b"") for value in values)], dtype=np.int32)
+        joined = b"".join(value or b"" for value in values)
+        return pa.Array.from_buffers(type, len(values), [_bits(valid), pa.py_buffer(ends), pa.py_buffer(joined)])
     if pa.types.is_fixed_size_binary(type):
         joined = b"".join(value or bytes(type.byte_width) for value in values)
         return pa.Array.from_buffers(type, len(values), [_bits(valid), pa.py_buffer(joined)])

@@ -41,6 +41,7 @@ def build(
     class_folders: bool = False,
     allow_empty: bool = False,
     decode: bool = False,
+    entry_points: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
     max_pixels: int | None = None,
@@ -71,13 +72,14 @@ def build(
     class_folders: read tars as folders are read: the first folder is the class. allow_empty: class folders without
     pictures are classes too, not an error.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are
-    decoded. on_duplicate: what becomes of a picture whose bytes were packed before under another id: "keep" packs it,
-    "first" refuses it, "error" stops; one whose id was packed before is refused, or stops too. md5: check PASS's files
-    against the published sums first. max_pixels, max_scans: a picture of more pixels, or a JPEG with more scans, is
-    refused; None for the defaults (docs/packing.md). shuffle: a seed from 0 on: pack in an order that it decides, a
-    keyed permutation of the list of entries, for order="blocks"; each picture is still read once, but from all over the
-    sources, which Parquet files do not allow. task_bytes: how many bytes of sources make a task
-    (docs/clusters.md). runner: "local" runs them here, "ray" on a Ray cluster that sees the same
+    decoded. Of proven pictures, loaders decode what crops need alone. entry_points: do so too, and keep where decoding
+    can begin inside a JPEG (docs/format.md, `points.arrow`). on_duplicate: what becomes of a picture whose bytes were
+    packed before under another id: "keep" packs it, "first" refuses it, "error" stops; one whose id was packed before
+    is refused, or stops too. md5: check PASS's files against the published sums first. max_pixels, max_scans: a picture
+    of more pixels, or a JPEG with more scans, is refused; None for the defaults (docs/packing.md). shuffle: a seed from
+    0 on: pack in an order that it decides, a keyed permutation of the list of entries, for order="blocks"; each picture
+    is still read once, but from all over the sources, which Parquet files do not allow. task_bytes: how many bytes of
+    sources make a task (docs/clusters.md). runner: "local" runs them here, "ray" on a Ray cluster that sees the same
     files, at `ray_address` (ray_runner.run_on_ray); `workers` are then the threads of a task, and the CPUs that it asks
     for; None: one. progress: called with the bytes of each entry done; on Ray, of each task.
 
@@ -89,8 +91,8 @@ def build(
     chosen = _chosen(
         metadata=metadata, key=key, gps=gps, shard_bytes=shard_bytes, transcode=transcode, codec=codec, id=id,
         image_key=image_key, class_folders=class_folders, allow_empty=allow_empty, decode=decode,
-        on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, shuffle=shuffle,
-        task_bytes=task_bytes,
+        entry_points=entry_points, on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans,
+        shuffle=shuffle, task_bytes=task_bytes,
     )  # fmt: skip
     how = Running(workers, runner, ray_address)
     return _pack(sources, out, chosen, how, storage_options, source_options, progress or (lambda _: None))
@@ -108,6 +110,7 @@ def index(
     image_key: str | None = None,
     class_folders: bool = False,
     decode: bool = False,
+    entry_points: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
     max_pixels: int | None = None,
@@ -126,8 +129,8 @@ def index(
     """
     chosen = _chosen(
         metadata=metadata, key=key, gps=gps, id=id, image_key=image_key, class_folders=class_folders, decode=decode,
-        on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans, task_bytes=task_bytes,
-        in_place=True,
+        entry_points=entry_points, on_duplicate=on_duplicate, md5=md5, max_pixels=max_pixels, max_scans=max_scans,
+        task_bytes=task_bytes, in_place=True,
     )  # fmt: skip
     how = Running(workers, runner, ray_address)
     return _pack(sources, out, chosen, how, storage_options, source_options, progress or (lambda _: None))
@@ -245,6 +248,7 @@ def _chosen(
     class_folders: bool = False,
     allow_empty: bool = False,
     decode: bool = False,
+    entry_points: bool = False,
     on_duplicate: str = "keep",
     md5: bool = False,
     max_pixels: int | None = None,
@@ -254,7 +258,8 @@ def _chosen(
     in_place: bool = False,
 ) -> Chosen:
     transcode = "jpeg" if transcode is True else transcode
-    options = Options(transcode, decode, on_duplicate, codec, in_place, max_pixels, max_scans, gps)
+    limits = (max_pixels, max_scans)
+    options = Options(transcode, decode, on_duplicate, codec, in_place, *limits, gps, entry_points or None)
     naming = Naming(id, image_key, class_folders, allow_empty)
     if is_url(metadata):
         raise PackError(f"{metadata}: a table of metadata is read from a file system: download it, and give its path")

@@ -36,6 +36,7 @@ from .layout import (
 )
 from .limits import limits
 from .manifest import read_manifest
+from .points import written_by
 from .reader import Pack, index_rows, write_index
 from .removed_log import read_log
 from .running import Running, run, shard_bytes
@@ -276,6 +277,8 @@ def _finish(out: Destination, pack: Pack, done: Converted) -> Converted:
             {"tar": shard.tar, "table": shard.table, "records": len(shard), "bytes": shard.tar_bytes}
         )
     write_index(root / INDEX, index.table(), pack.pack_id)
+    if not out.stored:
+        written_by(root, pack.pack_id, (Shard.load(root, _stem(number)).rows for number in range(len(pack.shards))))
     before = pack.column("length")
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
     manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed

@@ -26,7 +26,11 @@ _KNOWN = (  # what else a file may be, for the message
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Bytes that will be packed and what their header says. Sizes in pixels, before any Exif rotation."""
+    """Bytes that will be packed and what their header says. Sizes in pixels, before any Exif rotation.
+
+    points: the entry points of bytes that were decoded whole without error or warning, b"" where they have none; None:
+    they were not, or there was a warning.
+    """
 
     data: bytes
     height: int
@@ -37,6 +41,7 @@ class Picture:
     transcoded: bool = False
     codec: str = "jpeg"
     bits: int = 8  # a component
+    points: bytes | None = None
 
 
 def encoded(picture: Picture, codec: str, max_scans: int | None = None) -> Picture:
@@ -47,13 +52,30 @@ def encoded(picture: Picture, codec: str, max_scans: int | None = None) -> Pictu
     if picture.codec == "png" or picture.codec == codec == "jpeg":
         return picture
     if codec == "jpeg":
-        return replace(picture, data=_C.dct_to_jpeg(picture.data), codec=codec)
+        return replace(picture, data=_C.dct_to_jpeg(picture.data), codec=codec, points=None)
     zstd = codec == "dct-zstd"
     if picture.codec == "jpeg":
         data = _C.jpeg_to_dct(picture.data, zstd, max_scans or 0)
     else:
         data = _C.layer_dct(picture.data, zstd)
-    return picture if data is None else replace(picture, data=data, codec="dct")
+    if data is None:
+        return picture
+    points = b"" if picture.codec == "jpeg" else proof_of(data)  # jpeg_to_dct has decoded the record whole
+    return replace(picture, data=data, codec="dct", points=points)
+
+
+def proof_of(data: bytes) -> bytes | None:
+    """Return the entry points of a record, b"" where it has none; None where it decodes with an error or a warning."""
+    try:
+        return _proven(data, {})
+    except BadPictureError:
+        return None
+
+
+def _proven(data: bytes, most: dict[str, int]) -> bytes | None:
+    """Decode a record whole; return what Picture.points is. Raises BadPictureError."""
+    clean, points = _C.prove(data, **most)
+    return points if clean else None
 
 
 def inspect(
@@ -88,11 +110,14 @@ _CONVERTED = ("GIF", "BMP", "TIFF", "WebP")
 def _picture(data: bytes, decode: bool, transcoded: bool, most: dict[str, int]) -> Picture:
     header = _C.read_header(data, most["max_pixels"])
     _C.check_scans(data, most["max_scans"])
-    if decode or not header["ends"]:
+    points = None
+    if decode:
+        points = _proven(data, most)
+    elif not header["ends"]:
         _C.check_decodes(data, **most)
     return Picture(
         data, header["height"], header["width"], header["components"], header["progressive"],
-        header["exif_orientation"] != 1, transcoded, codec_of(data), header["bits"],
+        header["exif_orientation"] != 1, transcoded, codec_of(data), header["bits"], points,
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from .finish import Finish
 from .metadata import Metadata
 from .own_columns import OwnColumns
 from .plan import Plan
+from .points import written_by
 from .report import Refusals, Report
 from .running import Running
 from .shards import Shard
@@ -34,6 +35,8 @@ def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -
     table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
     finish = Finish(out, plan, with_pictures, own, foreign, table)
     shards, pack_id = finish.tables(report, how)
+    if not out.stored:
+        written_by(root, pack_id, (Shard.load(root, name).rows for name in with_pictures))
     delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
     complete(out, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
     return report

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import PackError
 from .changes import stored
+from .index_points import erase
 from .layout import PURGING, changing, locked, read_whole, sync_directory, write_durably
 from .manifest import read_manifest, write_manifest
 from .purge_stored import StoredPurge
@@ -86,10 +87,11 @@ def settle(root: Path) -> bool:
     for name in note["old"] if done else [part for new in note["new"] for part in (new, new + ".tmp")]:
         if name not in used:
             (root / name).unlink(missing_ok=True)
-    for leftover in root.glob("index*.arrow*.tmp"):
+    for leftover in (*root.glob("index*.arrow*.tmp"), *root.glob("points.arrow*.tmp")):
         leftover.unlink(missing_ok=True)
     sync_directory(root)
     if done:
+        erase(Pack(root), note["records"])
         append_log(root, purge_lines(read_log(root, manifest), note["records"]))
     (root / PURGING).unlink()
     sync_directory(root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,6 +38,7 @@ from .layout import (
     written_by_purge,
 )
 from .manifest import read_manifest
+from .points import Points, open_points
 from .referring import referring
 from .remote import Place, RemotePack
 from .removed_log import Log, generation_of, read_log
@@ -367,7 +369,18 @@ class Pack:
 
         Raises PackError where tars of an index are not found.
         """
-        return _C.ShardReader(self.tar_paths(), *map(self._mapped, ("shard", "offset", "length", "crc32c")))
+        columns = [self._mapped(name) for name in ("shard", "offset", "length", "crc32c")]
+        with contextlib.suppress(PackError):  # pictures are then decoded whole
+            if (known := self.open_points()) is not None:
+                columns += [known.proven, known.check, known.ends, known.points]
+        return _C.ShardReader(self.tar_paths(), *columns)
+
+    def open_points(self) -> Points | None:
+        """Return what is known of the records, which are proven and where decoding can begin inside JPEGs.
+
+        None where the pack has no points.arrow, or lies in a store. Raises PackError where it is damaged.
+        """
+        return None if self.remote is not None else open_points(self.path, self.pack_id, self.records)
 
     def shard_of(self, record: int) -> int:
         """Return the number of the shard that holds a record."""

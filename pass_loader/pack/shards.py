@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -33,7 +33,8 @@ from .source import IDS, MAX_PICTURE_BYTES, Entry, Naming, Source
 # A shard's rows, while its pack is made. kind: report.kind_of. label: the source's number; class_name: or its name, as
 # JSON. They become labels when all are known. metadata: the source's own, a JSON object. file: as a refusal names it.
 # key: of the id, equal for equal ids alone. path_id, stem_id: CRCs of what `--id path` and `--id stem` would give.
-# digest: of the picture's bytes, equal for equal ones alone; null where repeated ones are kept.
+# digest: of the picture's bytes, equal for equal ones alone; null where repeated ones are kept. points: as
+# Picture.points.
 ROWS_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -52,6 +53,7 @@ ROWS_SCHEMA = pa.schema(
         ("path_id", pa.uint32()),
         ("stem_id", pa.uint32()),
         ("digest", pa.binary(16)),
+        ("points", pa.binary()),
     ]
 )
 
@@ -68,6 +70,7 @@ class Options:
     max_pixels: int | None = None  # see limits.limits
     max_scans: int | None = None
     gps: bool = True  # False: the sources' own coordinates are left out
+    entry_points: bool | None = None  # True: decode, and keep where decoding can begin inside a JPEG
 
     def as_plan(self) -> dict[str, Any]:
         """Return what all runs of a packing must agree on; limits that were not given are left out."""
@@ -261,7 +264,10 @@ class ShardWriter:
         if entry.length > MAX_PICTURE_BYTES:
             raise BadPictureError(f"its {entry.length:,} bytes are more than a picture has ({MAX_PICTURE_BYTES:,})")
         chosen = self.options
-        picture = inspect(entry.read(), chosen.transcode, chosen.decode, chosen.max_pixels, chosen.max_scans)
+        decode = chosen.decode or bool(chosen.entry_points)
+        picture = inspect(entry.read(), chosen.transcode, decode, chosen.max_pixels, chosen.max_scans)
+        if picture.points and not chosen.entry_points:
+            picture = replace(picture, points=b"")
         return encoded(picture, chosen.codec, chosen.max_scans)
 
     def _pack(self, file: DirectWriter, entry: Entry, picture: Picture) -> dict[str, Any]:
@@ -290,6 +296,7 @@ class ShardWriter:
             "path_id": path_id,
             "stem_id": stem_id,
             "digest": digest_of(picture.data) if self.options.on_duplicate != "keep" else None,
+            "points": picture.points,
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import time
@@ -144,6 +145,10 @@ def _opened(root: Path, opened: Pack | None, found: Verification) -> Pack:
     except Exception:
         found += filter(None, [index_differs])
         raise
+    try:
+        pack.open_points()
+    except PackError as error:
+        found.append(str(error))
     if index_differs and _index_crc32c(pack) != file_crc32c(root / pack.manifest["index"]):
         found.append(f"{index_differs}; delete it to have it rebuilt")
     return pack
@@ -265,6 +270,9 @@ class _Check:
     ):  # fmt: skip
         self.pack, self.log, self.paths, self.decode, self.progress = pack, log, paths, decode, progress
         self.lines = log.by_shard(pack.manifest)
+        self.points = None
+        with contextlib.suppress(PackError):  # which stands in the result already
+            self.points = pack.open_points()
 
     def shard(self, shard: int) -> _Result:
         result = _Result()
@@ -294,6 +302,9 @@ class _Check:
         labels = arrow.to_numpy(table.column("label"))
         if self.pack.classes and not -1 <= labels.min() <= labels.max() < len(self.pack.classes):
             yield f"{name_of}: it has labels beyond the {len(self.pack.classes)} classes of pack.json"
+        if self.points is not None:
+            crc, length = (arrow.to_numpy(table.column(name)) for name in ("crc32c", "length"))
+            yield from self.points.problems(first, np.ascontiguousarray(crc), np.ascontiguousarray(length))
         for name in INDEX_SCHEMA.names:
             if found.column(name).combine_chunks() != want.column(name).combine_chunks():
                 yield f"{name_of}: column {name} differs from {self.pack.manifest['index']}"
@@ -322,7 +333,10 @@ class _Check:
                     continue
                 data = os.pread(file.fileno(), row["length"], row["offset"])
                 decode = None if dead else self.decode
-                result.problems += (f"{where}: {problem}" for problem in _verify_picture(data, row, decode))
+                wrong = [*_verify_picture(data, row, decode)]
+                if not wrong and decode is not None and self.points is not None:
+                    wrong += filter(None, [self.points.problem_of(row["record"], data)])
+                result.problems += (f"{where}: {problem}" for problem in wrong)
                 result.bytes += len(data)
                 result.decoded += decode is not None
                 self.progress(len(data))

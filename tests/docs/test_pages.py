@@ -136,10 +136,12 @@ def test_the_list_of_removed_ids(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_every_command_and_option_is_documented() -> None:
     """Each command has its section, which names each of its options; and a function of its name."""
-    sections = dict(re.findall(r"^### (\w+)\n(.*?)(?=^##|\Z)", text_of("packing"), re.M | re.S))
+    sections = dict(re.findall(r"^### ([\w-]+)\n(.*?)(?=^##|\Z)", text_of("packing"), re.M | re.S))
     for name, command in COMMANDS.items():  # type: ignore[union-attr]
         assert f"`pass-pack {name} " in sections[name], name
-        assert inspect.isfunction(getattr(pass_loader.pack, name, None)), f"{name}: no function of the same name"
+        assert inspect.isfunction(getattr(pass_loader.pack, name.replace("-", "_"), None)), (
+            f"{name}: no function of the same name"
+        )
         for action in command._actions:
             option = action.option_strings[-1] if action.option_strings else None
             as_build = name == "index" or (name == "plan" and option in COMMANDS["build"]._option_string_actions)  # type: ignore[index]

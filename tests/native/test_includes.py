@@ -11,7 +11,8 @@ CSRC = ROOT / "csrc"
 # bindings -> {render_batch, decode_batch} -> engine -> {pool, read_ahead -> shard, decode -> {jpeg png}, plan, cpu} ->
 # small headers, and bindings_cuda -> cuda -> {plan} -> small headers. A room may include itself and what stands here.
 SMALL = {"error", "image", "memory", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws",
-         "portable_math", "blur_weights", "filters", "host_device", "pixels", "system_calls"}  # fmt: skip
+         "portable_math", "blur_weights", "filters", "host_device", "pixels", "system_calls",
+         "entry_points"}  # fmt: skip
 ENGINE = {"pool", "shard", "decode", "plan", "cpu"} | SMALL
 MAY_INCLUDE = {
     "bindings": {"bindings_gil", "plan", "cpu"} | SMALL,

@@ -41,7 +41,7 @@ struct Picture {
         rgb_plane(rgb_row * static_cast<size_t>(frame.height) + 8),
         rgb(3 * rgb_plane) {
     want = {out.data(), frame.height, frame.width, row, plane, frame.components};
-    assembly.begin(frame, want);
+    assembly.begin(frame, want, Window::whole(frame.height, frame.width));
   }
 
   cuda::Components components(const jpeg::Frame& frame) {
