@@ -6,7 +6,8 @@
 # make docs   the site, in build/docs; a browser follows every link
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures. BASE=COMMIT: ours beside that commit alone
 # make proof  DINO, SwAV, MoCo-v2 and MAE trained through the official pipeline and through this loader: losses, weights and
-#             batches bit for bit; PROOF_STEPS= (60), DATA=dir-or-tar as above
+#             batches bit for bit; PROOF_STEPS= (50), DATA=dir-or-tar as above
+# make draws  our random numbers beside those of torchvision's code: 10^6 of each kind (DRAWS=), half an hour
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers killed at random
@@ -27,7 +28,8 @@ PYTHONS ?= cp310 cp311 cp312 cp313 cp313t cp314 cp314t
 PROCESSORS ?= x86_64
 QUICK ?=
 DATA ?=
-PROOF_STEPS ?= 60
+PROOF_STEPS ?= 50
+DRAWS ?= 1000000
 FUZZ_SECONDS ?= 60
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh) setup.py pyproject.toml
@@ -37,7 +39,7 @@ spdl_packages := libavdevice59 libavfilter8
 remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffile Brotli xxhash zstd python-snappy cramjam \
   transformers tokenizers safetensors huggingface_hub regex tqdm
 
-.PHONY: setup demo check test long lint docs bench proof sanitize fuzz ray cuda aarch64 wheels lowest print-lowest clean
+.PHONY: setup demo check test long lint docs bench proof draws sanitize fuzz ray cuda aarch64 wheels lowest print-lowest clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -93,7 +95,10 @@ endif
 # The page shows the default run.
 proof: setup
 	$(bin)/python -m benchmarks.proof.prove --steps $(PROOF_STEPS) $(if $(DATA),--data $(DATA)) \
-	  $(if $(DATA)$(filter-out 60,$(PROOF_STEPS)),,--page docs/proof.md)
+	  $(if $(DATA)$(filter-out 50,$(PROOF_STEPS)),,--page docs/proof.md)
+
+draws: setup
+	$(bin)/python -m benchmarks.proof.draws --count $(DRAWS) --page docs/proof.md
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh
 # memory holds zeros: the decoder stops at other bytes before it reads too far.
