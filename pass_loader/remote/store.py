@@ -25,7 +25,6 @@ CLIENT_OPTIONS = {
     "user_agent",
 }  # fmt: skip
 _COPY = "copy_if_not_exists"
-_FIRST_BYTE = {"range": (0, 1)}
 _MODIFIED = "modified "
 _PIECE_BYTES = 64 << 10  # less than that is lost of an answer that breaks off
 
@@ -103,7 +102,16 @@ class Store:
 
         One byte is asked for: servers that send on to signed URLs sign them for GET alone.
         """
-        return Known.of(self._tried(name, lambda obstore, store: obstore.get(store, name, options=_FIRST_BYTE).meta))
+
+        def ask(obstore: Any, store: Any) -> Any:
+            try:
+                return obstore.get(store, name, options={"range": (0, 1)}).meta
+            except obstore.exceptions.GenericError as error:
+                if "416 Range Not Satisfiable" not in str(error):
+                    raise
+                return obstore.head(store, name)  # an empty object has no first byte
+
+        return Known.of(self._tried(name, ask))
 
     def listing(self, deep: bool) -> dict[str, Known]:
         """Return what objects are known by, by their names; those in folders below too where `deep`."""
