@@ -143,16 +143,16 @@ class Store:
         self._note(end - begin)
         return content
 
-    def part(self, name: str, begin: int, end: int, known: Known) -> bytes:
+    def part(self, name: str, begin: int, end: int, known: Known) -> memoryview:
         """Return the bytes from `begin` to `end` of an object; an attempt goes on where the one before broke off.
 
         known: what it has to be known by, in every answer. Raises FileNotFoundError, StoreError; Changed where it is
         another one.
         """
-        pieces: list[Any] = []
+        content = memoryview(bytearray(end - begin))
         came = 0
 
-        def read(obstore: Any, store: Any) -> bytes:
+        def read(obstore: Any, store: Any) -> memoryview:
             nonlocal came
             options: dict[str, Any] = {"range": (begin + came, end)}
             if known.condition is not None:
@@ -161,13 +161,12 @@ class Store:
             if Known.of(found.meta) != known:
                 raise Changed(f"{self.address}{name} was changed by somebody else meanwhile")
             for piece in found.stream(min_chunk_size=_PIECE_BYTES):
-                pieces.append(piece)
+                content[came : came + len(piece)] = piece  # ValueError where more comes than was asked for
                 came += len(piece)
-            content = b"".join(pieces)
-            _check_length(content, end - begin)
+            _check_length(content[:came], end - begin)
             return content
 
-        content = self._tried(name, read)
+        self._tried(name, read)
         self._note(end - begin)
         return content
 

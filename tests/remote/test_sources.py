@@ -369,7 +369,13 @@ def test_what_is_refused(made: Made, web: ObjectServer, s3: S3Server, tmp_path: 
     assert not out.exists()
     refused("it is a web page", build, ["s3://bucket/page.tar"], tmp_path / "1", source_options=s3.options)
     refused("short.tar is cut off", build, ["s3://bucket/short.tar"], tmp_path / "2", source_options=s3.options)
-    refused("empty.tar is not a readable, uncompressed tar: empty file", build, ["s3://bucket/empty.tar"], tmp_path / "3", source_options=s3.options)
+    refused(
+        "empty.tar is not a readable, uncompressed tar: empty file",
+        build,
+        ["s3://bucket/empty.tar"],
+        tmp_path / "3",
+        source_options=s3.options,
+    )
 
 
 def test_a_sample_that_is_too_large(
