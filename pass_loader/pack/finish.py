@@ -163,7 +163,7 @@ class Finish:
         place = self.plan.place(self.plan.names.index(shard["tar"]))
         if isinstance(place, Path):
             return Destination(place.parent).read(place.name, offset, length)
-        return place.part(offset, offset + length)
+        return bytes(place.part(offset, offset + length))
 
 
 class Labels:

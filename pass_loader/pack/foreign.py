@@ -35,7 +35,7 @@ def stamp(path: Path) -> dict[str, int]:
 def stamp_of_object(of: RemoteObject) -> dict[str, Any]:
     """Return the same of a tar in a store, and its URL, by which it is found."""
     size = of.known.size
-    ends = of.part(0, min(size, _ENDS_BYTES)) + of.part(max(0, size - _ENDS_BYTES), size)
+    ends = b"".join([of.part(0, min(size, _ENDS_BYTES)), of.part(max(0, size - _ENDS_BYTES), size)])
     return {"bytes": size, "crc32c_of_ends": _C.crc32c(ends), "url": of.url}
 
 

@@ -40,10 +40,10 @@ class RemoteObject:
     def __str__(self) -> str:
         return shown(self.url)
 
-    def part(self, begin: int, end: int) -> bytes:
+    def part(self, begin: int, end: int) -> memoryview:
         """Return its bytes from `begin` to `end`. Raises PackError, also where it is another one by now."""
         try:
-            return self.store.part(self.name, begin, end, self.known) if begin < end else b""
+            return self.store.part(self.name, begin, end, self.known) if begin < end else memoryview(b"")
         except Changed:
             raise PackError(
                 f"{self} is not as it was when the plan was made: plan again with the same command; tasks whose "
@@ -195,14 +195,14 @@ def _is_alike(url: str, other: str) -> bool:
 class Stream:
     """The bytes of an object, for one thread that goes forward.
 
-    Blocks ahead are on their way, and those that were passed are forgotten: about 50 MB are held. Going back or far
+    Blocks ahead are on their way, and those that were passed are forgotten: about 60 MB are held. Going back or far
     ahead is allowed, and costs a request. Close it in the end.
     """
 
     def __init__(self, of: RemoteObject):
         self.of, self.size = of, of.known.size
-        self._blocks: dict[int, Future[bytes]] = {}
-        self._number, self._block = -1, b""  # the one that was read last
+        self._blocks: dict[int, Future[memoryview]] = {}
+        self._number, self._block = -1, memoryview(b"")  # the one that was read last
         self._pool: ThreadPoolExecutor | None = None
         self._closed = False
 
@@ -216,14 +216,14 @@ class Stream:
                 self._turn_to(number)
             pieces.append(self._block[place : place + end - begin])
             begin += len(pieces[-1])
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return b"".join(pieces)
 
     def close(self) -> None:
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         self._blocks.clear()
-        self._block = b""
+        self._block = memoryview(b"")
 
     def _turn_to(self, number: int) -> None:
         """Wait for a block, with the next ones asked for where the reader goes forward."""
@@ -239,7 +239,7 @@ class Stream:
         self._block = self._blocks[number].result()
         self._number = number
 
-    def _fetch(self, number: int) -> bytes:
+    def _fetch(self, number: int) -> memoryview:
         if self._closed:
             raise CancelledError
         begin = number * BLOCK_BYTES

@@ -96,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "") if server.ranges else "")
             if wanted:
                 begin, end = int(wanted[1]), min(size, int(wanted[2] or size - 1) + 1)
+                if begin >= size:
+                    return self._refuse(416)
             self.send_response(206 if wanted else 200)
             self.send_header("Content-Length", str(end - begin))
             self.send_header("Last-Modified", self.date_time_string(int(status.st_mtime)))

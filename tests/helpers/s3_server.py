@@ -160,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"ETag": etag, "Last_Modified": self.date_time_string(0), "Accept_Ranges": "bytes"}
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             begin, end = int(wanted[1]), min(len(content), int(wanted[2] or len(content)) + 1)
+            if begin >= len(content):
+                return 416, _error("InvalidRange"), {}
             return 206, content[begin:end], {**headers, "Content_Range": f"bytes {begin}-{end - 1}/{len(content)}"}
         return 200, content, headers
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -249,13 +250,13 @@ def test_cut_off(made: Made, web: ObjectServer, tmp_path: Path, monkeypatch: pyt
     tars, files, report = made
     written: dict[str, int] = {}
     write = remote_sources.RemoteTarSource._entry
-    for moment in itertools.count(1, 7):
+    for moment in itertools.count(3, 5):
         left = moment
 
         def entry(*arguments: Any) -> Any:
             nonlocal left
             left -= 1
-            if left == 0:
+            if left <= 0:
                 raise PackError("cut")
             return write(*arguments)
 
@@ -264,13 +265,39 @@ def test_cut_off(made: Made, web: ObjectServer, tmp_path: Path, monkeypatch: pyt
             build(urls(web, tars), tmp_path / "pack", **{**OPTIONS, "workers": 1})
             break
         except PackError:
-            there = {path.name: path.stat().st_ino for path in (tmp_path / "pack").glob("*.tar")}
+            there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("*.tar")}
             assert written.items() <= there.items()
             written = there
     monkeypatch.setattr(remote_sources.RemoteTarSource, "_entry", write)
     assert moment > 20
     assert build(urls(web, tars), tmp_path / "pack", **OPTIONS) == report
     assert contents(tmp_path / "pack") == files
+
+
+@pytest.mark.slow
+def test_stopped_by_an_error(web: ObjectServer, tmp_path: Path) -> None:
+    """Of another task. Kills: a stream that is read to its end before the error is told."""
+    tar_of(web.root / "long.tar", {f"{i}.jpg": jpeg(noise(8, 8, i)) for i in range(300)})
+    (web.root / "page.tar").write_bytes(b"<html>")
+    seen: list[int] = []
+
+    def progress(count: int) -> None:
+        seen.append(count)
+        time.sleep(0.02)
+
+    try:
+        with pytest.raises(PackError, match="it is a web page"):
+            build(
+                urls(web, [Path("page.tar"), Path("long.tar")]),
+                tmp_path / "p",
+                task_bytes=1,
+                workers=2,
+                progress=progress,
+            )
+        assert len(seen) < 300
+    finally:
+        (web.root / "long.tar").unlink()
+        (web.root / "page.tar").unlink()
 
 
 def test_other_sources_under_the_same_names(made: Made, tmp_path: Path) -> None:
@@ -342,7 +369,13 @@ def test_what_is_refused(made: Made, web: ObjectServer, s3: S3Server, tmp_path: 
     assert not out.exists()
     refused("it is a web page", build, ["s3://bucket/page.tar"], tmp_path / "1", source_options=s3.options)
     refused("short.tar is cut off", build, ["s3://bucket/short.tar"], tmp_path / "2", source_options=s3.options)
-    refused("empty.tar", build, ["s3://bucket/empty.tar"], tmp_path / "3", source_options=s3.options)
+    refused(
+        "empty.tar is not a readable, uncompressed tar: empty file",
+        build,
+        ["s3://bucket/empty.tar"],
+        tmp_path / "3",
+        source_options=s3.options,
+    )
 
 
 def test_a_sample_that_is_too_large(

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader as TorchLoader
 
 from pass_loader import DataLoader, PackError, ShardDataset, ShardError
-from pass_loader.pack import Pack, build, purge, remove, verify
+from pass_loader.pack import Pack, build, index, purge, remove, verify
 from pass_loader.pack.manifest import read_manifest, write_manifest
 from pass_loader.remote.address import Address, bytes_of, shown
 from pass_loader.remote.store import Changed
@@ -23,7 +23,9 @@ from pass_loader.remote.writing import PART_BYTES, WritableStore
 from ..helpers.moto_server import moto_serving
 from ..helpers.object_server import ObjectServer, serving
 from ..helpers.packs import sources_of
+from ..helpers.corpus import jpeg, noise
 from ..helpers.remote import RECIPE, digest
+from ..helpers.trees import contents, tar_of
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,24 @@ def test_a_pack_in_s3(pack: Path, s3: dict[str, Any], tmp_path: Path) -> None:
     assert digest(dataset) == digest(ShardDataset(pack, RECIPE))
     with pytest.raises(PackError, match="s3://bucket/packs/none/ is not a pack"):
         Pack("s3://bucket/packs/none", cache=tmp_path, storage_options=options)
+
+
+@pytest.mark.slow
+def test_sources_in_s3(s3: dict[str, Any], tmp_path: Path) -> None:
+    """Found by a listing, copied and referred to."""
+    options = {name: value for name, value in s3.items() if name != "client"}
+    tars = [
+        tar_of(tmp_path / f"{n}.tar", {f"{n}-{i}.jpg": jpeg(noise(16, 16, i + n)) for i in range(5)}) for n in range(3)
+    ]
+    for tar in tars:
+        s3["client"].upload_file(str(tar), "bucket", f"tars/{tar.name}")
+        s3["client"].upload_file(str(tar), "bucket", f"tars/deep/{tar.name}")
+    build(tars, tmp_path / "pack", shard_bytes=4100)
+    build(["s3://bucket/tars/?.tar"], tmp_path / "copied", shard_bytes=4100, source_options=options)
+    assert contents(tmp_path / "copied") == contents(tmp_path / "pack")
+    index(["s3://bucket/tars/deep/*"], "s3://bucket/index", storage_options=options, source_options=options)
+    pack = Pack("s3://bucket/index", cache=tmp_path / "cache", storage_options=options)
+    assert verify(pack, decode=True) == [] and pack.pack_id == Pack(tmp_path / "pack").pack_id
 
 
 @pytest.mark.slow
