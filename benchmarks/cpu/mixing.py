@@ -10,7 +10,6 @@ import time
 
 import numpy as np
 import torch
-from timm.data.mixup import Mixup
 
 from pass_loader.keys import BatchKey
 from pass_loader.loading.mixing import mix_batch
@@ -23,6 +22,8 @@ KINDS = {"Mixup": {"mixup_alpha": 0.8}, "CutMix": {"mixup_alpha": 0.0, "cutmix_a
 
 
 def main() -> None:
+    from timm.data.mixup import Mixup  # after torchvision's operators are declared
+
     torch.set_num_threads(1)
     views, labels = torch.randn(COUNT, 3, 224, 224), torch.randint(1000, (COUNT,))
     records = np.arange(COUNT)

@@ -14,6 +14,11 @@ def check_samplers(batch_size: int | None, sampler: Any, batch_sampler: Any, dro
             "a sampler decides order and ranks: give it without shuffle, order and its numbers, infinite, repeats, "
             "rank and world_size"
         )
+    if getattr(sampler, "num_repeats", 1) > 1 and hasattr(sampler, "num_selected_samples"):
+        raise ValueError(
+            f"{type(sampler).__name__} yields a position several times without a draw, so that all repeats would have "
+            f"the same views: give shuffle=True, repeats={sampler.num_repeats} in its place"
+        )
     if batch_sampler is not None and (batch_size != 1 or sampler is not None or drop_last):
         raise ValueError("batch_sampler decides batches: give it without batch_size, sampler and drop_last")
     if batch_size is None and batch_sampler is None:

@@ -92,6 +92,35 @@ def test_timms_tensors(name: str, mode: str, dtype: torch.dtype, monkeypatch: py
             assert torch.equal(found.targets, want[1])
 
 
+@pytest.mark.parametrize("mode", ["batch", "pair", "elem", "torchvision"])
+@pytest.mark.parametrize("name", ["mixup", "both", "minmax"])
+def test_plain_arithmetic(name: str, mode: str) -> None:
+    """One picture after the other from a copy of all, where timm is not installed."""
+    given = {**vars(MIXES[name]), "mode": mode}
+    if mode == "torchvision":
+        given |= {"mode": "batch", "style": mode, "cutmix_minmax": None, "label_smoothing": 0.0}
+    mix = Mix(**given)
+    for step in range(12):
+        views, labels = batch_of()
+        drawn, before, want = mix.draw(key(step), 0, COUNT, 9, 7), views.clone(), views.clone()
+        own = torch.full((COUNT, CLASSES), (mix.label_smoothing or 0) / CLASSES)
+        own[torch.arange(COUNT), labels] += 1 - (mix.label_smoothing or 0)
+        soft = []
+        for place, (lam, other, cut) in enumerate(zip(drawn.lam, drawn.partners.tolist(), drawn.cut)):
+            assert other == ((place - 1) % COUNT if mode == "torchvision" else COUNT - 1 - place)
+            if cut:
+                top, bottom, left, right = drawn.boxes[place]
+                want[place, :, top:bottom, left:right] = before[other, :, top:bottom, left:right]
+            elif lam != 1:
+                want[place] = before[place] * float(lam) + before[other] * float(1 - lam)
+            soft.append(own[place] * float(lam) + own[other] * float(1 - lam))
+        found = mix_batch(mix, key(step), 0, views, labels, np.arange(COUNT))
+        assert torch.equal(views, want) and torch.allclose(found.targets, torch.stack(soft), rtol=0, atol=1e-6)
+        pairs = drawn.lam.reshape(2, -1)
+        assert mode != "pair" or np.array_equal(pairs[0], pairs[1][::-1])
+        assert mode in ("pair", "elem") or len({*drawn.lam.tolist()}) == 1
+
+
 def test_timms_labels_of_several_findings(monkeypatch: pytest.MonkeyPatch) -> None:
     mix = Mix(0.8, 1.0, mode="elem", num_classes=3, multi_label=True)
     views, _ = batch_of()

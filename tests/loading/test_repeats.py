@@ -122,6 +122,12 @@ def test_refusals(tiny: Path) -> None:
             DataLoader(dataset, 4, repeats=repeats)
     with pytest.raises(ValueError, match="a sampler decides"):
         DataLoader(dataset, 4, repeats=2, sampler=[0, 1])
+    for name in ("RASampler", "RepeatAugSampler"):  # timm's and DeiT's
+        theirs = type(name, (list,), {"num_repeats": 3, "num_selected_samples": 62})([0, 0, 0])
+        with pytest.raises(ValueError, match=f"{name} yields .* shuffle=True, repeats=3"):
+            DataLoader(dataset, 4, sampler=theirs)
+        theirs.num_repeats = 1
+        assert len(DataLoader(dataset, 4, sampler=theirs)) == 1
     weighted = ConcatDataset([dataset, dataset], weights=[1, 2])
     for given in (weighted, weighted.as_map()):
         with pytest.raises(ValueError, match="repeats and weights"):
