@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import pass_loader.data.split as module
 from pass_loader import PackError, Samples, recipes, split
 from pass_loader.data.split import _places
 from pass_loader.pack import Pack, build, purge, remove, restore
@@ -77,6 +78,15 @@ def test_shares() -> None:
 
 
 GOLDEN = [0.22660909119342587, 0.6794587940127836]
+
+
+def test_edges(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shares whose sum falls short of 1 by rounding lose no picture; one on an edge is in the part after it."""
+    last = 1 - 2.0**-53
+    monkeypatch.setattr(module, "_places", lambda names, seed: np.full(len(names), last))
+    assert [len(part) for part in split(tiny, (0.1,) * 10)] == [0] * 9 + [62]
+    monkeypatch.setattr(module, "_places", lambda names, seed: np.full(len(names), 0.5))
+    assert [len(part) for part in split(tiny, (0.5, 0.5))] == [0, 62]
 
 
 def test_pictures_of_one_patient_stay_together(tmp_path: Path) -> None:
