@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 #include "error.h"
@@ -230,6 +231,16 @@ void plan_view(std::span<const ViewSpec> recipe, size_t view, const SampleKey& k
   const ViewSpec& spec = recipe[drawn_row(recipe, view, key)];
   const ViewPlan* box_of = spec.box_of < 0 ? nullptr : &plans[spec.box_of];
   plans[view] = drawn_view(spec, draws_of(key, static_cast<uint32_t>(view)), height, width, box_of);
+}
+
+void PlanRows::write(size_t row, const ViewPlan& plan, std::span<const StepPlan> further) const {
+  uint8_t* to = memory + row * bytes(steps);
+  std::memcpy(to, &plan, sizeof plan);
+  if (steps > 0) std::memcpy(to + sizeof plan, further.data(), steps * sizeof(StepPlan));
+}
+
+void PlanRows::clear(size_t row, size_t count) const {
+  std::memset(memory + row * bytes(steps), 0, count * bytes(steps));
 }
 
 CompanionDraw draw_companion(const SampleKey& key, uint32_t views, uint32_t companions, double probability) {

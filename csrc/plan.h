@@ -45,7 +45,7 @@ struct StepPlan {
                      // kernel_blur: taps; quarter_turn: 1, 2 or 3, counterclockwise; erase: an EraseMode
   StepOp op;         // one that a plan may hold; none: the program is over
   uint8_t resample;  // affine, perspective: PIL's Resampling value, 0 nearest, 2 bilinear, 3 bicubic
-  uint8_t fill[3];   // affine, perspective: the colour of what lies outside
+  uint8_t fill[3];   // affine, perspective, ground: the colour of what lies outside
   bool before;       // it works on the whole picture, before the crop; such steps come first
   uint8_t unused[4];
 };

@@ -31,7 +31,7 @@ enum Slot : uint32_t {
 constexpr int32_t kMaxGroups = 4096;
 constexpr int32_t kMaxOptionSteps = 60;
 
-constexpr bool plans_hold(StepOp op) { return op <= StepOp::perspective; }
+constexpr bool plans_hold(StepOp op) { return op <= StepOp::ground; }
 constexpr bool specs_hold(StepOp op) {
   return op != StepOp::affine && op != StepOp::perspective &&
          (plans_hold(op) || (op >= StepOp::shear_x && op <= StepOp::random_perspective));
@@ -45,6 +45,8 @@ constexpr bool moves(StepOp op) {
 constexpr bool may_stand_before(StepOp op) {
   return op != StepOp::erase && op != StepOp::kernel_blur && op != StepOp::quarter_turn;
 }
+
+constexpr bool fills(StepOp op) { return moves(op) || resamples(op) || op == StepOp::ground; }
 
 double unit_at(const Words& words, int pair) { return unit(words[2 * pair], words[2 * pair + 1]); }
 
@@ -223,10 +225,8 @@ StepPlan decided(const StepSpec& spec, const Draws& draws, uint32_t slot, int32_
   std::memset(static_cast<void*>(&step), 0, sizeof step);
   step.op = spec.op;
   step.before = spec.before;
-  if (moves(spec.op)) {
-    step.resample = spec.resample == kAnyResample ? (runs[3] >> 31 != 0 ? 3 : 2) : spec.resample;
-    std::copy(std::begin(spec.fill), std::end(spec.fill), step.fill);
-  }
+  if (fills(spec.op)) std::copy(std::begin(spec.fill), std::end(spec.fill), step.fill);
+  if (moves(spec.op)) step.resample = spec.resample == kAnyResample ? (runs[3] >> 31 != 0 ? 3 : 2) : spec.resample;
   switch (spec.op) {
     case StepOp::posterize:
       set_level(step, value, 8.0);
@@ -418,6 +418,8 @@ void check_row(const StepSpec& s, const ViewSpec& view) {
   PL_CHECK(s.resample == 0 || s.resample == 2 || s.resample == 3 || s.resample == kAnyResample, Fault::argument,
            "recipe, view %d, group %d of its further steps: resample is %d, want 0, 2, 3 or 255", s.view, s.group,
            s.resample);
+  PL_CHECK(s.before || s.op != StepOp::ground, Fault::argument,
+           "recipe, view %d, group %d of its further steps: ground is of the picture before the crop", s.view, s.group);
   PL_CHECK(!s.before || may_stand_before(s.op), Fault::argument,
            "recipe, view %d, group %d of its steps before the crop: op %d cannot stand there: erase, kernel_blur and "
            "quarter_turn are of the view",
@@ -477,7 +479,7 @@ StepRecipe::StepRecipe(std::span<const StepSpec> rows, std::span<const ViewSpec>
 
 bool StepRecipe::has_colour() const {
   return std::any_of(rows_.begin(), rows_.end(), [](const StepSpec& s) {
-    return moves(s.op) && (s.fill[0] != s.fill[1] || s.fill[0] != s.fill[2]);
+    return fills(s.op) && (s.fill[0] != s.fill[1] || s.fill[0] != s.fill[2]);
   });
 }
 
@@ -517,22 +519,12 @@ void StepRecipe::plan(std::span<const ViewSpec> recipe, size_t view, const Sampl
       if (row.op == StepOp::none || !(draws.first(at + kRuns) < row.probability)) continue;
       const StepPlan step = decided(row, draws, at, before ? height : spec.out_height, before ? width : spec.out_width);
       if (step.op == StepOp::none) continue;
-      PL_CHECK(!before || std::max(height, width) <= kMaxOutPx, Fault::record,
+      PL_CHECK(!before || step.op == StepOp::ground || std::max(height, width) <= kMaxOutPx, Fault::record,
                "the picture is %d x %d (height x width), and a step before the crop takes sides of at most %d", height,
                width, kMaxOutPx);
       steps[used++] = step;
     }
   }
-}
-
-void PlanRows::write(size_t row, const ViewPlan& plan, std::span<const StepPlan> further) const {
-  uint8_t* to = memory + row * bytes(steps);
-  std::memcpy(to, &plan, sizeof plan);
-  if (steps > 0) std::memcpy(to + sizeof plan, further.data(), steps * sizeof(StepPlan));
-}
-
-void PlanRows::clear(size_t row, size_t count) const {
-  std::memset(memory + row * bytes(steps), 0, count * bytes(steps));
 }
 
 void check_rectangle(const StepPlan& step, const ViewPlan& plan) {
@@ -554,14 +546,15 @@ void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int32_t 
   for (const StepPlan& s : steps) {
     PL_CHECK(plans_hold(s.op) && (!over || s.op == StepOp::none), Fault::argument,
              "plan: a further step has op %d, want one of 0 to %d, and none after 0", static_cast<int>(s.op),
-             static_cast<int>(StepOp::perspective));
+             static_cast<int>(StepOp::ground));
     over = s.op == StepOp::none;
-    PL_CHECK(!s.before || (before && s.op != StepOp::erase && s.op != StepOp::kernel_blur &&
-                           std::max(height, width) <= kMaxOutPx),
+    const bool too_large = s.op != StepOp::ground && std::max(height, width) > kMaxOutPx;
+    PL_CHECK(!s.before || (before && s.op != StepOp::erase && s.op != StepOp::kernel_blur && !too_large),
              Fault::argument,
              "plan: a step before the crop has op %d, which is of the view, or follows one that is not before it, or "
              "the picture of %d x %d has a side above %d",
              static_cast<int>(s.op), height, width, kMaxOutPx);
+    PL_CHECK(s.before || s.op != StepOp::ground, Fault::argument, "plan: ground stands after the crop");
     before = s.before;
     PL_CHECK(!erases || over || s.op == StepOp::erase, Fault::argument,
              "plan: a further step has op %d after one that erases, which runs after normalisation",
@@ -583,6 +576,8 @@ void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int32_t 
     PL_CHECK(s.op != StepOp::quarter_turn || s.level == 2 || square, Fault::argument,
              "plan: a quarter turn needs a square view, this one is %d x %d", plan.out_height, plan.out_width);
     if (s.op == StepOp::erase) check_rectangle(s, plan);
+    PL_CHECK(!fills(s.op) || channels == 3 || (s.fill[0] == s.fill[1] && s.fill[0] == s.fill[2]), Fault::argument,
+             "plan: the fill (%d, %d, %d) is a colour, and the picture is gray", s.fill[0], s.fill[1], s.fill[2]);
     if (!resamples(s.op)) continue;
     const bool finite = std::all_of(s.matrix, s.matrix + 8, [](double m) { return std::abs(m) <= 1e6; });
     PL_CHECK(finite && std::abs(s.matrix[0]) <= 1e4 && std::abs(s.matrix[1]) <= 1e4 && std::abs(s.matrix[3]) <= 1e4 &&
@@ -590,8 +585,6 @@ void check_steps(std::span<const StepPlan> steps, const ViewPlan& plan, int32_t 
              Fault::argument, "plan: the matrix of a further step has factors above 1e4, or moves by more than 1e6");
     PL_CHECK(s.resample == 0 || s.resample == 2 || s.resample == 3, Fault::argument,
              "plan: resample is %d, want 0 (nearest), 2 (bilinear) or 3 (bicubic)", s.resample);
-    PL_CHECK(channels == 3 || (s.fill[0] == s.fill[1] && s.fill[0] == s.fill[2]), Fault::argument,
-             "plan: the fill (%d, %d, %d) is a colour, and the picture is gray", s.fill[0], s.fill[1], s.fill[2]);
   }
 }
 

@@ -82,6 +82,7 @@ enum class StepOp : uint8_t {
   affine = 18,
   erase = 19,  // after normalisation; only others of its kind follow
   perspective = 20,
+  ground = 21,  // before the crop alone: the colour of what a window shows outside the picture where that is black
   // Of specs alone. A plan holds what becomes of them: affine or quarter_turn, saturation, blur.
   shear_x = 64,
   shear_y = 65,

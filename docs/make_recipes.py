@@ -69,9 +69,9 @@ ViewSpec(224, window=Window(224, "drawn", padding=4, padding_mode="reflect"))  #
 ViewSpec(32, window=Window(place="drawn", padding=4))  # the picture as it is, with a black frame
 ```
 
-`resize` is a short side or (height, width), `place` "centre" or "drawn", `padding_mode` "constant" (black), "edge",
-"reflect" or "symmetric". A picture that is smaller than its window is padded in that mode around a centre, and around a
-drawn window with `pad_if_needed=True`; without, it is a bad picture.
+`resize` is a short side or (height, width), `place` "centre" or "drawn", `padding_mode` "constant" (black, or the
+colour `fill`), "edge", "reflect" or "symmetric". A picture that is smaller than its window is padded in that mode
+around a centre, and around a drawn window with `pad_if_needed=True`; without, it is a bad picture.
 
 `interpolation` is "nearest", "lanczos", "bilinear", "bicubic", "box", "hamming", or "random": bilinear or bicubic,
 drawn for each view. On a GPU windows are refused, and so are filters other than bilinear and bicubic.

@@ -42,9 +42,7 @@ def _geometry(ops: list[Op], picture: tuple[int, int], row: np.ndarray) -> list[
     row["resize_width"], row["resize_height"] = row["out_width"], row["out_height"] = width, height
     left = top = 0
     if rest and rest[0][0] == "pad":
-        _, left, top, right, bottom, mode, fill = rest[0]
-        if any(fill):
-            raise ValueError("padding in a colour")
+        _, left, top, right, bottom, mode, _ = rest[0]
         row["padding"], rest = _PADDINGS[mode], rest[1:]
         row["offset_x"], row["offset_y"] = -left, -top
         row["out_width"], row["out_height"] = width + left + right, height + top + bottom
@@ -64,6 +62,8 @@ def _step(op: Op) -> dict[str, Any]:
     if name in ("affine", "perspective"):
         matrix, resample, fill = values
         return {**step, "matrix": [*matrix, *[0.0] * (8 - len(matrix))], "resample": resample, "fill": fill}
+    if name == "ground":
+        return {**step, "fill": values[0]}
     if name in ("posterize", "solarize", "solarize_add", "quarter_turn"):
         return {**step, "level": values[0]}
     if name == "kernel_blur":
@@ -83,6 +83,7 @@ def plan_of(ops: list[Op], height: int, width: int) -> np.ndarray:
     fixed["resize_order"] = _RESIZE_ORDER[installed_pillow()]
     cut = next((place for place, op in enumerate(ops) if op[0] in ("crop", "resize", "pad")), 0)
     before, rest = ops[:cut], _geometry(ops[cut:], (height, width), fixed)
+    before = [("ground", op[6]) for op in ops if op[0] == "pad" and any(op[6])] + before
     jitter: list[int] = []
     stage = 0  # 0 flip, 1 jitter, 2 gray, 3 blur, 4 solarize
     order = {"flip": 0, **dict.fromkeys(_JITTER, 1), "grayscale": 2, "blur": 3, "kernel_blur": 3, "solarize": 4}
@@ -139,7 +140,7 @@ def steps_of(plan: np.void) -> list[Op]:
             ops.append((name, float(step["factor"])))
         elif name == "kernel_blur":
             ops.append((name, int(step["level"]), float(step["factor"])))
-        elif name != "none" and name != "erase":
+        elif name not in ("none", "erase", "ground"):
             ops.append((name,))
     return ops
 

@@ -159,14 +159,16 @@ def row_of(official: Official, folder: Path, runs: int) -> tuple[list[str], Coun
     worst = [worst_distance(a, b) for a, b in zip(ours, theirs) if a]
     distance, what = max(worst, default=(math.nan, "nothing"))
     print(*head, becomes, counts, f"{distance:.2f} of {what}", file=sys.stderr, flush=True)
-    values = f"{counts.values / max(counts.bytes_, 1):.0%}, by at most {counts.furthest:.1g}" if counts.values else "0"
-    differing = f"{counts.different:,}" + (f", by {counts.levels}" if counts.different else "")
+    share = counts.values / max(counts.bytes_, 1)
+    values = f"{share:.0%}" if share > 0.005 else f"{counts.values:,}"
+    values += f", by at most {counts.furthest:.1g}" if counts.values else ""
+    differing = f"{counts.different:,} of {counts.bytes_ / 1e6:,.1f} million"
+    differing += f", by {counts.levels}" if counts.different else ""
     if official.lenient:
         becomes += ", its radius a number"
     if counts.refused:
         becomes += f"; fails on {counts.refused} of {runs} pictures"
-    return [*head, becomes, f"{counts.views:,}", f"{differing} of {counts.bytes_ / 1e6:,.1f} million", values,
-            f"{distance:.2f}"], counts  # fmt: skip
+    return [*head, becomes, f"{counts.views:,}", differing, values, f"{distance:.2f}"], counts
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 // Which row or column of a picture each one of a view shows, where no filter runs: padded windows and nearest pixels.
 #pragma once
-#include <cstring>
+#include <algorithm>
 
 #include "image.h"
 #include "plan.h"
@@ -11,7 +11,7 @@ struct PlacesScratch {
   Scratch<int32_t> rows, columns, inputs;
 };
 
-// For each row or column of the view, in its order, the source's; -1: none, which is black.
+// For each row or column of the view, in its order, the source's; -1: none.
 struct Places {
   const int32_t* rows;
   const int32_t* columns;
@@ -30,17 +30,17 @@ WindowPlaces window_places(const ViewPlan& plan, PlacesScratch& scratch);
 // deep: the picture has 16 bits, for which Pillow rounds otherwise.
 Places nearest_places(const ViewPlan& plan, bool deep, PlacesScratch& scratch);
 
-// Copies the pixels of one plane.
+// Copies the pixels of one plane; those of no place become `ground`.
 template <typename Sample>
-void copy_places(const ConstPlanes& from, int plane, const Places& places, const Planes& out) {
+void copy_places(const ConstPlanes& from, int plane, const Places& places, Sample ground, const Planes& out) {
   for (int32_t y = 0; y < out.height; ++y) {
     auto* to = reinterpret_cast<Sample*>(out.row(plane, y));
     if (places.rows[y] < 0) {
-      std::memset(to, 0, static_cast<size_t>(out.width) * sizeof(Sample));
+      std::fill_n(to, out.width, ground);
       continue;
     }
     const auto* row = reinterpret_cast<const Sample*>(from.row(plane, places.rows[y]));
-    for (int32_t x = 0; x < out.width; ++x) to[x] = places.columns[x] < 0 ? Sample{0} : row[places.columns[x]];
+    for (int32_t x = 0; x < out.width; ++x) to[x] = places.columns[x] < 0 ? ground : row[places.columns[x]];
   }
 }
 

@@ -1,6 +1,7 @@
 #include "cpu/render.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "cpu/deep.h"
 
@@ -32,9 +33,25 @@ void run(const ConstPlanes& picture, ResampleRequest request, const ViewPlan& pl
   (picture.deep ? resample_deep : resample)(picture, request, out, scratch.resample);
 }
 
-void copy_planes(const ConstPlanes& from, const Places& places, const Planes& out) {
-  for (int c = 0; c < out.channels; ++c)
-    (out.deep ? copy_places<uint16_t> : copy_places<uint8_t>)(from, c, places, out);
+// What a window shows where it leaves the picture, a byte a plane. Of a deep picture black.
+struct Ground {
+  uint8_t fill[3] = {};
+};
+
+Ground ground_of(std::span<const StepPlan> before) {
+  Ground ground;
+  for (const StepPlan& step : before)
+    if (step.op == StepOp::ground) std::copy(std::begin(step.fill), std::end(step.fill), ground.fill);
+  return ground;
+}
+
+void copy_planes(const ConstPlanes& from, const Places& places, const Ground& ground, const Planes& out) {
+  for (int c = 0; c < out.channels; ++c) {
+    if (out.deep)
+      copy_places<uint16_t>(from, c, places, 0, out);
+    else
+      copy_places<uint8_t>(from, c, places, ground.fill[c], out);
+  }
 }
 
 // Crops and resizes; the window is inside the resized picture.
@@ -72,25 +89,26 @@ bool narrow(int32_t* places, int32_t& offset, int32_t& out) {
 }
 
 // A window that leaves the resized picture: what it shows of that is rendered, then its pixels are copied.
-Planes padded_window(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+Planes padded_window(const ConstPlanes& picture, const ViewPlan& plan, const Ground& ground, RenderScratch& scratch) {
   const Planes view = view_planes(scratch.view, plan.out_height, plan.out_width, picture);
   const WindowPlaces places = window_places(plan, scratch.places);
   ViewPlan shown = plan;
   shown.flip = false;
   if (narrow(places.rows, shown.offset_y, shown.out_height) && narrow(places.columns, shown.offset_x, shown.out_width))
-    copy_planes(crop_and_resize(picture, shown, scratch.inner, scratch), {places.rows, places.columns}, view);
+    copy_planes(crop_and_resize(picture, shown, scratch.inner, scratch), {places.rows, places.columns}, ground, view);
   else
-    std::memset(view.pixels, 0, view.channels * view.plane_stride);
+    for (int c = 0; c < view.channels; ++c)
+      std::memset(view.pixels + c * view.plane_stride, ground.fill[c], view.plane_stride);
   return view;
 }
 
-Planes placed(const ConstPlanes& picture, const ViewPlan& plan, RenderScratch& scratch) {
+Planes placed(const ConstPlanes& picture, const ViewPlan& plan, const Ground& ground, RenderScratch& scratch) {
   if (plan.interpolation == 0) {
     const Planes view = view_planes(scratch.view, plan.out_height, plan.out_width, picture);
-    copy_planes(picture, nearest_places(plan, picture.deep, scratch.places), view);
+    copy_planes(picture, nearest_places(plan, picture.deep, scratch.places), ground, view);
     return view;
   }
-  if (plan.padding != Padding::none) return padded_window(picture, plan, scratch);
+  if (plan.padding != Padding::none) return padded_window(picture, plan, ground, scratch);
   return crop_and_resize(picture, plan, scratch.view, scratch);
 }
 
@@ -111,8 +129,13 @@ void blur(const ViewPixels& pixels, const Planes& view, const ViewPlan& plan, Re
   kernel_blur(pixels, view.height, view.width, plan.blur_kernel, plan.blur_sigma, scratch.kernel_blur);
 }
 
-// Returns a copy of the picture after steps that stand before its crop.
-Planes whole_picture(const ConstPlanes& picture, std::span<const StepPlan> steps, RenderScratch& scratch) {
+// Returns a copy of the picture after steps that stand before its crop, or the picture itself where they are a ground
+// alone that it needs no further planes for.
+ConstPlanes whole_picture(const ConstPlanes& picture, std::span<const StepPlan> steps, RenderScratch& scratch) {
+  const Ground ground = ground_of(steps);
+  const bool coloured = ground.fill[0] != ground.fill[1] || ground.fill[0] != ground.fill[2];
+  auto is_ground = [](const StepPlan& step) { return step.op == StepOp::ground; };
+  if (std::all_of(steps.begin(), steps.end(), is_ground) && (picture.channels == 3 || !coloured)) return picture;
   const Planes copy = view_planes(scratch.whole, picture.height, picture.width, picture);
   for (int c = 0; c < picture.channels; ++c)
     for (int32_t y = 0; y < picture.height; ++y) std::memcpy(copy.row(c, y), picture.row(c, y), copy.row_stride);
@@ -137,7 +160,7 @@ Planes render_view(const ConstPlanes& picture, const ViewPlan& plan, std::span<c
   steps = {first, steps.end()};
   ConstPlanes source = picture;
   step_if(!before.empty(), Stage::further, clock, [&] { source = whole_picture(picture, before, scratch); });
-  Planes view = placed(source, plan, scratch);
+  Planes view = placed(source, plan, ground_of(before), scratch);
   clock.charge(Stage::resize);
   if (view.deep) return view;
   ViewPixels pixels{view.pixels, static_cast<size_t>(view.height) * view.width, view.plane_stride, view.channels};

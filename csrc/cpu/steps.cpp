@@ -16,7 +16,7 @@ ViewPixels pixels_of(const Planes& view) {
 }
 
 bool has_colour(const StepPlan& step) {
-  return (step.op == StepOp::affine || step.op == StepOp::perspective) &&
+  return (step.op == StepOp::affine || step.op == StepOp::perspective || step.op == StepOp::ground) &&
          (step.fill[0] != step.fill[1] || step.fill[0] != step.fill[2]);
 }
 

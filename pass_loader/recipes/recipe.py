@@ -115,6 +115,10 @@ class ViewSpec:
             ranges = "brightness, contrast, saturation or hue, each (low, high)"
             raise ValueError(f"jitter={self.jitter} has nothing to do: give it {ranges}")
 
+    def _before(self) -> tuple[Then, ...]:
+        """Return the steps before the crop, and the colour of the window's padding as one."""
+        return (*(self.window._before() if self.window else ()), *self.before)
+
     def _check_alternatives(self) -> None:
         for spec, share in self.alternatives:
             if spec.alternatives or spec.decided_with is not None or spec.mean is not None or spec.std is not None:
@@ -321,7 +325,7 @@ class Recipe:
 
     def step_rows(self) -> np.ndarray | None:
         """Return the views' further steps as rows of a structured dtype, as `rows`; None where there are none."""
-        return rows_of([(view.before, view.then) for view in self._specs()], self.channels)
+        return rows_of([(view._before(), view.then) for view in self._specs()], self.channels)
 
     @property
     def erases(self) -> bool:

@@ -40,10 +40,13 @@ def render(picture: Image.Image, plan: np.void) -> np.ndarray:
     solarize, then the others in plan["steps"]. What erases is left to `erase`.
     """
     steps = plan["steps"] if "steps" in (plan.dtype.names or ()) else []
+    ground: tuple[int, ...] = (0, 0, 0)
     for step in steps:
-        if step["op"] and step["before"]:
+        if step["op"] == OPS["ground"]:
+            ground = tuple(int(value) for value in step["fill"])
+        elif step["op"] and step["before"]:
             picture = _further(picture, step)
-    view = _crop_and_resize(picture, plan)
+    view = _crop_and_resize(picture, plan, ground=ground)
     if plan["flip"]:
         view = view.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for step in plan["jitter_order"]:
@@ -129,7 +132,10 @@ def heatmap(picture: Image.Image, plan: np.void) -> np.ndarray:
     return pixels[None].astype(np.float32) / np.float32(65535 if pixels.dtype == np.uint16 else 255)
 
 
-def _crop_and_resize(picture: Image.Image, plan: np.void, interpolation: Image.Resampling | None = None) -> Image.Image:
+def _crop_and_resize(
+    picture: Image.Image, plan: np.void, interpolation: Image.Resampling | None = None,
+    ground: tuple[int, ...] = (0, 0, 0),
+) -> Image.Image:  # fmt: skip
     x, y = int(plan["crop_x"]), int(plan["crop_y"])
     if interpolation is None:
         interpolation = Image.Resampling(int(plan["interpolation"]))
@@ -138,12 +144,12 @@ def _crop_and_resize(picture: Image.Image, plan: np.void, interpolation: Image.R
     if plan["via_height"]:
         view = _resize(view, int(plan["via_height"]), int(plan["via_width"]), interpolation, order)
     view = _resize(view, int(plan["resize_height"]), int(plan["resize_width"]), interpolation, order)
-    return _window(view, plan)
+    return _window(view, plan, ground)
 
 
-def _window(view: Image.Image, plan: np.void) -> Image.Image:
-    """Cut the window out. Where it leaves the picture, it shows what torchvision's pad adds: black by Pillow, or one of
-    numpy.pad's modes."""
+def _window(view: Image.Image, plan: np.void, ground: tuple[int, ...]) -> Image.Image:
+    """Cut the window out. Where it leaves the picture, it shows what torchvision's pad adds: a colour by Pillow, or one
+    of numpy.pad's modes."""
     left, top = int(plan["offset_x"]), int(plan["offset_y"])
     width, height = int(plan["out_width"]), int(plan["out_height"])
     if plan["padding"] > 1:
@@ -153,6 +159,10 @@ def _window(view: Image.Image, plan: np.void) -> Image.Image:
         pads = [*zip(before, after), (0, 0)][: pixels.ndim]
         view = Image.fromarray(np.pad(pixels, pads, mode=_PADDING[int(plan["padding"])]))
         left, top = left + before[1], top + before[0]
+    if any(ground) and plan["padding"]:
+        whole = Image.new(view.mode, (width, height), ground[0] if view.mode == "L" else ground)
+        whole.paste(view, (-left, -top))
+        return whole
     return view.crop((left, top, left + width, top + height))
 
 

@@ -18,9 +18,9 @@ from .. import _C
 OPS = {
     "none": 0, "autocontrast": 1, "equalize": 2, "invert": 3, "posterize": 4, "solarize": 5, "solarize_add": 6,
     "brightness": 7, "contrast": 8, "saturation": 9, "sharpness": 10, "hue": 11, "grayscale": 12, "blur": 13,
-    "kernel_blur": 14, "flip": 15, "vertical_flip": 16, "quarter_turn": 17, "erase": 19, "shear_x": 64, "shear_y": 65,
-    "translate_x": 66, "translate_y": 67, "translate_x_share": 68, "translate_y_share": 69, "rotate": 70,
-    "affine": 71, "desaturate": 72, "blur_below": 73, "perspective": 74,
+    "kernel_blur": 14, "flip": 15, "vertical_flip": 16, "quarter_turn": 17, "erase": 19, "ground": 21,
+    "shear_x": 64, "shear_y": 65, "translate_x": 66, "translate_y": 67, "translate_x_share": 68,
+    "translate_y_share": 69, "rotate": 70, "affine": 71, "desaturate": 72, "blur_below": 73, "perspective": 74,
 }  # fmt: skip
 OP_NAMES = {number: name for name, number in OPS.items()} | {18: "affine", 20: "perspective"}  # of decided steps
 MOVING = {"flip", "vertical_flip", "quarter_turn", "rotate", "affine", "perspective", "erase"} | {
@@ -150,7 +150,8 @@ class Step:
         vertical_flip, quarter_turn (1 to 3, counterclockwise, of a square), rotate (degrees, counterclockwise), shear_x
         and shear_y (as in Image.transform), translate_x and translate_y (pixels), translate_x_share and
         translate_y_share (of the side), affine (an Affine), perspective (the share of half a side by which a corner
-        moves at most). After normalisation, so that only its like may follow: erase (an Erase).
+        moves at most). After normalisation, so that only its like may follow: erase (an Erase). Before the crop alone:
+        ground (the colour of a window's padding; Window has it).
     value: a number; a range (low, high), drawn uniformly; OneOf, Level, Affine or Erase; None for an op that has none.
     resample: "nearest", "bilinear", "bicubic", or "random" for one of the last two; of steps that move pixels to places
         between others. fill: RGB of what comes from outside; gray views take its luma.
@@ -168,7 +169,7 @@ class Step:
             raise ValueError(f"there is no step {self.op!r}; there are {', '.join(OPS)}")
         if self.resample not in _RESAMPLE:
             raise ValueError(f"{self.op}: resample is {self.resample!r}, want one of {', '.join(_RESAMPLE)}")
-        object.__setattr__(self, "fill", _colour(self.op, self.fill))
+        object.__setattr__(self, "fill", colour_of(self.op, self.fill))
         if isinstance(self.value, Iterable):
             ends = tuple(self.value)
             if len(ends) != 2 or not all(isinstance(end, numbers.Real) for end in ends):
@@ -358,7 +359,8 @@ def describe(steps: np.ndarray) -> list[str]:
     return shown
 
 
-def _colour(op: str, fill: Any) -> Colour:
+def colour_of(op: str, fill: Any) -> Colour:
+    """Return three whole numbers in [0, 255], of one or of three. op: for the message of the ValueError."""
     values = (fill,) * 3 if isinstance(fill, numbers.Real) else tuple(fill)
     try:
         red, green, blue = map(operator.index, values)

@@ -64,11 +64,14 @@ def _padding(transform: Any) -> Fields:
     """Return padding and its mode, of a Pad or a RandomCrop."""
     padding, mode, fill = transform.padding, transform.padding_mode, transform.fill
     mode = getattr(mode, "value", mode)
-    colours = [0] if fill is None else [fill] if not hasattr(fill, "__len__") else [*fill]
-    if mode == "constant" and (isinstance(fill, dict) or any(colours)):
-        raise ValueError(f"{type(transform).__name__} has fill={fill!r}; a recipe's padding is black")
+    if mode == "constant" and isinstance(fill, dict):
+        raise ValueError(f"{type(transform).__name__} has fill={fill!r}; a recipe's padding has one colour")
+    colour: Any = fill if mode == "constant" and fill is not None else 0
+    colour = tuple(colour) * (3 if len(colour) == 1 else 1) if hasattr(colour, "__len__") else colour
     found = Window(padding=0 if padding is None else padding, padding_mode=mode)
-    return {"padding": found.padding, "padding_mode": mode}
+    filled = Window(fill=colour).fill
+    colours = {"fill": filled} if any(filled) else {}
+    return {"padding": found.padding, "padding_mode": mode, **colours}
 
 
 def resize(transform: Any) -> Fields:
@@ -139,10 +142,13 @@ def window(steps: list[tuple[str, Fields]]) -> Fields:
         sides = size if isinstance(size, tuple) else (size,)
         if max(sides) <= resized:  # type: ignore[operator]
             return {"size": size, "resize_short": resized, **filters}
-    if fields.get("padding_mode", "constant") != "constant" and fields.get("place") == "centre":
-        raise ValueError("Pad mirrors the edge or repeats it, and CenterCrop pads with black: a recipe has one of both")
+    if (fields.get("padding_mode", "constant") != "constant" or "fill" in fields) and fields.get("place") == "centre":
+        raise ValueError(
+            "Pad mirrors the edge, repeats it or has a colour, and CenterCrop pads with black: a recipe has one of both"
+        )
     if not any(fields.get("padding", ())) and "pad_if_needed" not in fields:
-        fields.pop("padding_mode", None)
+        for name in ("padding_mode", "fill"):
+            fields.pop(name, None)
     return {"size": size, "window": Window(**fields), **filters}
 
 
@@ -151,5 +157,5 @@ def _joined(one: Fields, other: Fields) -> Fields:
     if "padding" in one and "padding" in other:
         if any(other["padding"]) or other.get("pad_if_needed"):
             raise ValueError("RandomCrop pads after Pad: give the padding to one of them")
-        other = {name: value for name, value in other.items() if name not in ("padding", "padding_mode")}
+        other = {name: value for name, value in other.items() if name not in ("padding", "padding_mode", "fill")}
     return {**one, **other}

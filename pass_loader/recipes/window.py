@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from .steps import Colour, Step, colour_of
+
 _PLACES = {"centre": 1, "drawn": 2}
 _MODES = {"constant": 1, "edge": 2, "reflect": 3, "symmetric": 4}
 Padding = tuple[int, int, int, int]  # left, top, right, bottom
@@ -21,7 +23,8 @@ class Window:
     place: "centre", torchvision's CenterCrop, which pads a picture that is smaller; or "drawn", its RandomCrop.
     padding: pixels that are added to the resized picture, torchvision's Pad: one number, (left and right, top and
         bottom), or (left, top, right, bottom); kept as these four.
-    padding_mode: "constant" (black), "edge", "reflect" or "symmetric", as numpy.pad names them.
+    padding_mode: "constant" (a colour, black), "edge", "reflect" or "symmetric", as numpy.pad names them.
+    fill: RGB of what "constant" adds; gray views take its luma.
     pad_if_needed: of a drawn window: a smaller picture is padded on both sides by what it lacks. Without, it cannot be
         rendered.
     """
@@ -31,8 +34,14 @@ class Window:
     padding: int | tuple[int, int] | Padding = 0
     padding_mode: str = "constant"
     pad_if_needed: bool = False
+    fill: Colour = (0, 0, 0)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fill", colour_of("a Window", self.fill))
+        if any(self.fill) and self.padding_mode != "constant":
+            raise ValueError(
+                f"a Window's fill is {self.fill}, and its padding_mode {self.padding_mode!r} adds no colour"
+            )
         if self.place not in _PLACES:
             raise ValueError(f"a Window's place is {self.place!r}, want one of {', '.join(_PLACES)}")
         if self.padding_mode not in _MODES:
@@ -62,12 +71,17 @@ class Window:
         pads = zip(("pad_left", "pad_top", "pad_right", "pad_bottom"), _whole("padding", self.padding))
         return {**row, **dict(pads)}
 
+    def _before(self) -> tuple[Step, ...]:
+        """Return the step before the crop by which the native side knows of the colour."""
+        return (Step("ground", fill=self.fill),) if any(self.fill) else ()
+
     def __str__(self) -> str:
         sides = self._sides
         resized = "" if not sides else f"resize {sides[0]}, " if len(sides) == 1 else f"resize {sides[0]}x{sides[1]}, "
         pads = _whole("padding", self.padding)
+        colour = f"in {' '.join(map(str, self.fill))} " if any(self.fill) else ""
         shown = "" if not any(pads) else f"pad {pads[0] if len({*pads}) == 1 else ' '.join(map(str, pads))} "
-        mode = f"{self.padding_mode}, " if shown else ""
+        mode = f"{self.padding_mode} {colour}".rstrip() + ", " if shown or colour else ""
         return f"{resized}{shown}{mode}{self.place}" + (" padded if needed" if self.pad_if_needed else "")
 
 

@@ -225,7 +225,7 @@ def test_recipes_without_steps_are_as_before() -> None:
 @pytest.mark.parametrize(
     "fields,message",
     [
-        ({"op": "invert", "opcode": 21}, "has op 21"),
+        ({"op": "invert", "opcode": 22}, "has op 22"),
         ({"op": "erase", "matrix": [0, 0, 31, 5, 0, 0]}, "rectangle .* leaves the view"),
         ({"op": "erase", "matrix": [-1, 0, 3, 5, 0, 0]}, "rectangle .* leaves the view"),
         ({"op": "erase", "matrix": [0, 16, 3, 5, 0, 0]}, "rectangle .* leaves the view"),
@@ -234,6 +234,7 @@ def test_recipes_without_steps_are_as_before() -> None:
         ({"op": "erase", "matrix": [0, 0, 3, 5, np.inf, 0]}, "values are out of range"),
         ({"op": "erase", "matrix": [0, 0, 3, 5, -1, 0], "level": 2}, "values are out of range"),
         ({"op": "erase", "level": 3}, "level of a further step"),
+        ({"op": "ground"}, "ground stands after the crop"),
         ({"op": "perspective", "resample": 1}, "resample is 1"),
         ({"op": "perspective", "matrix": [np.nan] * 6}, "the matrix"),
         ({"op": "invert", "opcode": 70}, "has op 70"),

@@ -13,11 +13,11 @@ from PIL import Image
 
 from benchmarks.pictures import photographs
 from pass_loader import BadPictureError, Recipe, ViewSpec, recipes, render_plan
-from pass_loader.recipes import Window, reference
+from pass_loader.recipes import Step, Window, reference
 
 from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import noise, position_coded
-from ..helpers.plans import check, draw, plan_of
+from ..helpers.plans import check, draw, plan_of, with_steps
 
 pytestmark = pytest.mark.oracle
 # Before 12.3 Pillow writes the two bytes of a 16-bit value each by itself, as CLIP8(value % 256) and CLIP8(value >> 8),
@@ -68,6 +68,42 @@ def test_padding(padding: int, interpolation: int) -> None:
                 row = plan_of(60, 50, resize_height=height, resize_width=width, offset_x=x, offset_y=y, padding=padding,
                               out_height=tall, out_width=wide, interpolation=interpolation, flip=flip)  # fmt: skip
                 check_all(noise(60, 50), row)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("interpolation", [2, 0])
+def test_padding_in_a_colour(interpolation: int) -> None:
+    """Kills: black, a plane with another plane's value, a ground that later views have too, steps before the crop that
+    are lost beside it."""
+    invert = {"op": "invert", "before": True}
+    for fill, channels in (((124, 116, 104), 3), ((9, 9, 9), 3), ((9, 9, 9), 1)):
+        ground = {"op": "ground", "fill": fill, "before": True}
+        for x, y, tall, wide in ((-4, 3, 20, 20), (-30, -50, 64, 90), (100, 70, 8, 8), (2, 2, 8, 8)):
+            window = {"offset_x": x, "offset_y": y, "out_height": tall, "out_width": wide, "padding": int(x != 2)}
+            row = plan_of(60, 50, resize_height=40, resize_width=30, flip=True, interpolation=interpolation, **window)
+            rows = np.concatenate([with_steps(row, *steps) for steps in
+                                   ((ground, invert), ({"op": "none"},) * 2, (invert, ground))])  # fmt: skip
+            pixels = noise(60, 50)[:, :, :channels]
+            pixels = np.ascontiguousarray(pixels)
+            picture = Image.fromarray(pixels if channels == 3 else pixels[:, :, 0])
+            for found, plan in zip(render_plan(pixels, rows), rows):
+                assert_pixels_equal(found, reference.render(picture, plan), plan)
+            if channels == 3:
+                check(pixels, rows)
+
+
+def test_colours_of_windows() -> None:
+    window = Window(padding=4, fill=(1, 2, 3))
+    assert str(window) == "pad 4 constant in 1 2 3, centre" and Window(fill=7).fill == (7, 7, 7)
+    gray = Recipe("gray", (ViewSpec(8, window=window),), channels=1, mean=0.5, std=0.5)
+    rows = gray.step_rows()
+    assert rows is not None and rows["fill"].tolist() == [[2, 2, 2]] and rows["before"].all()
+    for fields, message in (({"fill": (1, 2)}, "want three whole numbers"), ({"fill": 256}, r"want numbers in .0, 255"),
+                            ({"fill": 1, "padding_mode": "edge"}, "adds no colour")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            Window(**fields)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="ground is of the picture before the crop"):
+        Recipe("no", (ViewSpec(8, then=(Step("ground"),)),))
 
 
 @pytest.mark.parametrize(

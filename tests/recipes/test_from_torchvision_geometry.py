@@ -47,6 +47,8 @@ def still(T: Any) -> dict[str, list[Any]]:
         "pad and centre": [T.Resize(32), T.Pad((3, 5, 9, 1)), T.CenterCrop(45)],
         "pad both sides": [T.Resize((21, 20)), T.Pad((2, 7), padding_mode="symmetric")],
         "a resize that is padded": [T.Resize((21, 20)), T.Pad(30, padding_mode="reflect")],
+        "a colour": [T.Resize((21, 20)), T.Pad((6, 1, 2, 3), fill=(9, 200, 30))],
+        "a gray": [T.Resize((21, 20)), T.Pad(3, fill=77)],
         "edges": [T.Resize((21, 20)), T.Pad(6, padding_mode="edge")],
     }
 
@@ -68,6 +70,7 @@ def drawn(T: Any) -> dict[str, tuple[list[Any], tuple[int, int]]]:
     return {
         "as it is": ([T.RandomCrop(9)], (11, 10)),
         "padded": ([T.RandomCrop(8, padding=1)], (8, 9)),
+        "in a colour": ([T.RandomCrop(8, padding=1, fill=(9, 200, 30))], (8, 9)),
         "reflected": ([T.Resize(8), T.RandomCrop(8, padding=(1, 2), padding_mode="reflect")], (20, 20)),
         "where it is needed": ([T.RandomCrop((9, 8), pad_if_needed=True)], (7, 9)),
         "Pad before": ([T.Pad(1, padding_mode="edge"), T.RandomCrop(9)], (8, 9)),
@@ -129,8 +132,7 @@ REFUSED: list[tuple[list[Any], str]] = [
     ([v2.Resize(None, max_size=10), v2.CenterCrop(8)], "Resize has"),
     ([v1.CenterCrop(8), v1.Resize(9)], "CenterCrop, Resize: a recipe has Resize, Pad and CenterCrop or RandomCrop"),
     ([v1.RandomCrop(8), v1.CenterCrop(4)], "each once, in this order"),
-    ([v1.Pad(2, fill=9), v1.CenterCrop(8)], "Pad has fill=9; a recipe's padding is black"),
-    ([v2.RandomCrop(8, padding=1, fill=(1, 2, 3))], "RandomCrop has fill="),
+    ([v1.Pad(2, fill=9), v1.CenterCrop(8)], "CenterCrop pads with black"),
     ([v1.Pad(2, padding_mode="edge"), v1.CenterCrop(8)], "CenterCrop pads with black"),
     ([v1.Pad(2), v1.RandomCrop(8, padding=1)], "RandomCrop pads after Pad"),
     ([v1.RandomResizedCrop(8), v1.CenterCrop(8)], "CenterCrop stands after RandomResizedCrop"),
