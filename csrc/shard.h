@@ -23,7 +23,7 @@ struct IndexColumns {
 struct PackFiles {
   std::vector<std::string> paths;  // the shards' paths
   IndexColumns index;
-  ProofColumns proofs;  // empty where nothing is known
+  ProofColumns proofs{};  // empty where nothing is known
 };
 
 // The records of one pack or of several. They are numbered through all packs: those of the first, then those of the

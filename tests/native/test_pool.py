@@ -46,7 +46,7 @@ def test_records_are_announced_taken_and_dropped_at_random(tmp_path: Path, sanit
     for a read that nobody begins; bytes whose CRC does not fit; a failed read that is an error of its own; a failed
     read that is handed on; a record lent twice; tickets or room that are not given back; another record's ticket;
     bytes beyond the ring's end."""
-    sources = ["read_ahead", "shard", "crc32c", "isa"]
+    sources = ["read_ahead", "shard", "entry_points", "crc32c", "isa"]
     said = run_storm(tmp_path, "read_ahead_storm", sanitizer, sources, str(tmp_path / "a.tar"))
     from_ring, late, cached, left, readers = (int(said[place]) for place in (0, 4, 6, 8, 10))
     assert min(from_ring, late, cached, left, readers) > 5, said

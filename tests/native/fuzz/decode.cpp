@@ -1,11 +1,12 @@
 // A libFuzzer target (`make fuzz`): any bytes; a picture that the baseline decoder takes must be libjpeg's, byte for
-// byte.
+// byte, and a window of it too, from the beginning and from its entry points. Other entry points may give other pixels.
 #include "jpeg/decode.h"
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <vector>
 
 #include "crc32c.h"
 #include "error.h"
@@ -48,6 +49,47 @@ void compare(const ConstPlanes& ours, const ConstPlanes& libjpegs, const jpeg::D
     }
 }
 
+// A window that follows from the input, so that a finding repeats.
+Window window_of(const ConstPlanes& picture, uint32_t dice) {
+  const auto draw = [&dice](int32_t size, int32_t* begin, int32_t* end) {
+    dice = dice * 1664525 + 1013904223;
+    *begin = static_cast<int32_t>((dice >> 8) % static_cast<uint32_t>(size));
+    dice = dice * 1664525 + 1013904223;
+    *end = *begin + 1 + static_cast<int32_t>((dice >> 8) % static_cast<uint32_t>(size - *begin));
+  };
+  Window window{};
+  draw(picture.height, &window.top, &window.bottom);
+  draw(picture.width, &window.left, &window.right);
+  return window;
+}
+
+void compare_part(jpeg::Decoder& decoder, std::span<const uint8_t> bytes, const ConstPlanes& whole, const Part& part) {
+  const ConstPlanes picture = decoder.decode(bytes, 0, &part);
+  const auto [top, bottom, left, right] = part.window;
+  if (!part.points.empty() && !decoder.from_points()) report("its own entry points are declined", decoder);
+  for (int c = 0; c < whole.channels; ++c)
+    for (int32_t y = top; y < bottom; ++y)
+      if (std::memcmp(picture.row(c, y) + left, whole.row(c, y) + left, static_cast<size_t>(right - left)) != 0) {
+        std::fprintf(stderr, "plane %d, y %d of the window %d %d %d %d\n", c, y, top, bottom, left, right);
+        report(part.points.empty() ? "a window differs" : "a window from entry points differs", decoder);
+      }
+}
+
+void check_parts(jpeg::Decoder& decoder, std::span<const uint8_t> bytes, const ConstPlanes& whole, uint32_t dice) {
+  std::vector<uint8_t> points;
+  if (!decoder.prove(bytes, 0, &points)) return;
+  const Window window = window_of(whole, dice);
+  compare_part(decoder, bytes, whole, {window, {}});
+  if (points.empty()) return;
+  compare_part(decoder, bytes, whole, {window, points});
+  for (size_t i = 0; i < 3; ++i) {
+    dice = dice * 1664525 + 1013904223;
+    points[(dice >> 8) % points.size()] = static_cast<uint8_t>(dice >> 24);
+  }
+  const Part hostile{window, points};
+  decoder.decode(bytes, 0, &hostile);  // never reads or writes beyond; refuses nothing that is proven
+}
+
 struct Counts {
   long runs = 0, pictures = 0, baseline = 0;
   ~Counts() { std::fprintf(stderr, "%ld runs, %ld pictures, %ld by BaselineDecoder\n", runs, pictures, baseline); }
@@ -56,7 +98,7 @@ struct Counts {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static jpeg::Decoder decoder, libjpeg(true);  // kept over runs, as the engine keeps them
+  static jpeg::Decoder decoder, libjpeg(true), in_parts;  // kept over runs, as the engine keeps them
   static const std::vector<std::string> levels = supported_isas();
   const std::span<const uint8_t> bytes(data, size);
   ++counts.runs;
@@ -74,5 +116,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (!ours) return 0;
   ++counts.pictures, counts.baseline += decoder.without_libjpeg();
   compare(*ours, *libjpegs, decoder);
+  check_parts(in_parts, bytes, *libjpegs, crc32c(bytes));
   return 0;
 }
