@@ -171,10 +171,14 @@ wheels: build/wheels/venv/.installed
 	@$(call need,g++,g++)
 	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu))
 	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,qemu-aarch64-static,qemu-user-static))
-	rm -f dist/*.whl
+	rm -f dist/*.whl build/wheels/notes.jsonl
 	build/wheels/venv/bin/python -m wheels.build --out dist --processors $(PROCESSORS) --pythons $(PYTHONS) \
 	  $(if $(QUICK),--no-cuda)
-	PASS_LOADER_WHEELS=dist PASS_LOADER_WHEELS_QUICK=$(QUICK) $(tester) -m pytest -q --noconftest tests/test_wheels.py
+	$(if $(QUICK),,build/wheels/venv/bin/python -m wheels.macos)
+	PASS_LOADER_WHEELS=dist PASS_LOADER_WHEELS_QUICK=$(QUICK) PASS_LOADER_WHEELS_NOTES=build/wheels/notes.jsonl \
+	  $(tester) -m pytest -q --noconftest --durations=12 --durations-min=5 tests/test_wheels.py
+	@echo "What was run (docs/install.md):"
+	@$(tester) -m wheels.runs build/wheels/notes.jsonl dist
 
 build/wheels/venv/.installed: pyproject.toml
 	$(PYTHON) -m venv build/wheels/venv

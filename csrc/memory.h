@@ -7,6 +7,8 @@
 
 #include <sys/mman.h>
 
+#include "system_calls.h"
+
 namespace pass_loader {
 
 constexpr size_t kMemoryAlign = 64;
@@ -25,7 +27,7 @@ inline void* take_memory(size_t bytes) {
   }
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  (void)::madvise(memory, bytes, MADV_HUGEPAGE);  // fewer misses of the TLB; where it is refused, nothing is lost
+  prefer_large_pages(memory, bytes);
   return memory;
 }
 

@@ -1,17 +1,20 @@
 """The wheels of `make wheels`: what is in them, what they ask of a machine, and that they work where nothing else is.
 
 PASS_LOADER_WHEELS names their folder; without it there is nothing to test. A wheel is installed and run for each Python
-that this machine has, and so are the tests of pixels that need no torch: those of `make check`, on 3.11 (and under
-PASS_LOADER_LONG=1 everywhere) those of `make test`. PASS_LOADER_WHEELS_QUICK=1: those of `make check` everywhere, and
-the wheels have no CUDA extension.
+that this machine or Debian has, and so are the tests of pixels that need no torch: those of `make check`, on 3.11 (and
+under PASS_LOADER_LONG=1 everywhere) those of `make test`. PASS_LOADER_WHEELS_QUICK=1: those of `make check` everywhere,
+and the wheels have no CUDA extension. PASS_LOADER_WHEELS_NOTES names a file that says afterwards what was run, for
+wheels/runs.py.
 """
 
 from __future__ import annotations
 
 import email
+import importlib.metadata
 import importlib.util
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -22,12 +25,15 @@ from pathlib import Path
 
 import pytest
 
+from wheels.runs import note
+
 ROOT = Path(__file__).parent.parent
 FOLDER = os.environ.get("PASS_LOADER_WHEELS")
 WHEELS = sorted((ROOT / FOLDER).glob("*.whl")) if FOLDER else []
 QUICK = bool(os.environ.get("PASS_LOADER_WHEELS_QUICK"))
 MODULES = ("_C",) if QUICK else ("_C", "_cuda")
 MOST_BYTES = 10_000_000
+MOST_SECONDS = {"install": 3.0, "import": 0.05}  # of a core; the second above numpy's import
 GLIBC = (2, 28)
 SYSTEM = {"libc.so.6", "libm.so.6", "libpthread.so.0", "libdl.so.2", "librt.so.1", "libgcc_s.so.1"}
 LINKER = {"x86_64": "ld-linux-x86-64.so.2", "aarch64": "ld-linux-aarch64.so.1"}
@@ -202,8 +208,9 @@ def test_in_an_empty_environment(
 ) -> None:
     """Pack, verify, preview, render 50 samples as Pillow does, at every level, with no compiler on the PATH."""
     python, environment = installed(wheel)
-    told = run_scenario([python], tmp_path, environment, ["torch", "pandas", "pybind11"])
+    told = run_scenario(python, tmp_path, environment, ["torch", "pandas", "pybind11"])
     assert str(python.parents[1]) in told
+    note_run(wheel, told, "scenario")
     (tmp_path / "plain").mkdir()
     script = ROOT / "tests/helpers/plain_install.py"
     subprocess.run([python, script, tmp_path / "plain"], env=environment, cwd=tmp_path, check=True)
@@ -214,7 +221,30 @@ def test_pixels(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, s
     """The tests of pixels, with the wheel in place of the checkout, and without torch."""
     python, environment = installed(wheel)
     pip_install(python, environment, *FOR_TESTS)
-    run_tests_of_pixels([python], tmp_path, environment, all_of_them=LONG or (parts(wheel)[1] == "cp311" and not QUICK))
+    all_of_them = LONG or (parts(wheel)[1] == "cp311" and not QUICK)
+    note_run(wheel, *run_tests_of_pixels(python, tmp_path, environment, all_of_them))
+
+
+@each
+def test_time(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, str]]], tmp_path: Path) -> None:
+    """Installing, and importing beside numpy alone: the least processor time of several runs in turn, which other work
+    on the machine changes little."""
+    python, environment = installed(wheel)
+    environment = environment | {"OPENBLAS_NUM_THREADS": "1"}
+
+    def seconds(*words: str | Path) -> float:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([python, *words], env=environment, cwd=tmp_path, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+    pip = ("-m", "pip", "-q", "--disable-pip-version-check", "install", "--no-deps", "--no-index")
+    took = {"install": min(seconds(*pip, "--target", tmp_path / str(turn), wheel) for turn in range(2))}
+    turns = [(seconds("-c", "import numpy"), seconds("-c", "import pass_loader")) for _ in range(9)]
+    numpys, ours = map(min, zip(*turns))
+    took["import"] = ours - numpys
+    print({name: round(value, 3) for name, value in took.items()})
+    assert all(took[name] <= MOST_SECONDS[name] for name in took), took
 
 
 @each
@@ -228,14 +258,17 @@ def test_with_torch(wheel: Path, tmp_path: Path) -> None:
         archive.extractall(tmp_path / "site")
     (tmp_path / "bin").mkdir()
     environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PATH": str(tmp_path / "bin")}
-    assert str(tmp_path / "site") in run_scenario([sys.executable], tmp_path, environment, [])
+    told = run_scenario(sys.executable, tmp_path, environment, [])
+    assert str(tmp_path / "site") in told
+    note_run(wheel, told, f"batches with torch {importlib.metadata.version('torch').partition('+')[0]}")
 
 
 @each
 def test_with_debians_python(wheel: Path, tmp_path: Path) -> None:
     """The same with a Python that this machine lacks: of another version, or for aarch64, under QEMU."""
     _, abi, processor = parts(wheel)
-    if processor == os.uname().machine and interpreter(abi) is not None:
+    native = processor == os.uname().machine
+    if native and interpreter(abi) is not None:
         pytest.skip("this machine has that Python")
     debian = pytest.importorskip("wheels.debian_python", reason="needs what `make wheels` installs")
     python = debian.python_with([wheel, *FOR_TESTS], abi, processor, ROOT / "build/wheels/debian")
@@ -243,23 +276,31 @@ def test_with_debians_python(wheel: Path, tmp_path: Path) -> None:
         pytest.skip(f"Debian has no Python for {abi}, or this machine no QEMU")
     (tmp_path / "bin").mkdir()
     environment = {"PATH": str(tmp_path / "bin"), "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    assert processor in run_scenario([python], tmp_path, environment, ["torch", "pandas"])
-    if processor == os.uname().machine:  # Pillow's wheel for aarch64 rounds differently (docs/exactness.md)
-        run_tests_of_pixels([python], tmp_path, environment, all_of_them=LONG)
+    told = run_scenario(python, tmp_path, environment, ["torch", "pandas"])
+    assert processor in told
+    note_run(wheel, told, "scenario", whose="Debian's ")
+    if native:  # Pillow's wheel for aarch64 rounds differently (docs/exactness.md)
+        note_run(wheel, *run_tests_of_pixels(python, tmp_path, environment, LONG), whose="Debian's ")
 
 
-def run_scenario(python: list[str | Path], root: Path, environment: dict[str, str], absent: list[str]) -> str:
+def run_scenario(python: str | Path, root: Path, environment: dict[str, str], absent: list[str]) -> str:
+    """Run it in a folder. Returns what it printed."""
     (root / "run").mkdir()
-    command = [*python, SCENARIO, root / "run", *absent]
     environment = environment | {"PASS_LOADER_LONG": "1" if LONG else "0"}
-    done = subprocess.run([str(word) for word in command], env=environment, cwd=root, capture_output=True, text=True)
+    command = [python, SCENARIO, root / "run", *absent]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     print(done.stdout)
     return done.stdout
 
 
-def run_tests_of_pixels(python: list[str | Path], root: Path, environment: dict[str, str], all_of_them: bool) -> None:
-    """Run the tests that are marked oracle, in a folder where pass_loader is not."""
+def run_tests_of_pixels(
+    python: str | Path, root: Path, environment: dict[str, str], all_of_them: bool
+) -> tuple[str, str]:
+    """Run the tests that are marked oracle, in a folder where pass_loader is not.
+
+    Returns a line with Python's version, and which tests were run.
+    """
     checkout = root / "checkout"
     for name in ("tests", "benchmarks", "docs"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -267,9 +308,19 @@ def run_tests_of_pixels(python: list[str | Path], root: Path, environment: dict[
     rooms = sorted((checkout / "tests/native").glob("test_*.py"))
     files = [path for path in rooms if "pytest.mark.oracle" in path.read_text()]
     marked = "oracle and not long" if all_of_them else "oracle and not long and not slow"
-    command = [*python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *files]
-    done = subprocess.run(list(map(str, command)), env=environment, cwd=checkout, capture_output=True, text=True)
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *files]
+    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed is not None and int(passed[1]) > 900, done.stdout
     print(f"{marked}: {done.stdout.splitlines()[-1]}")
+    version = subprocess.run([python, "--version"], env=environment, check=True, capture_output=True, text=True).stdout
+    return version, f"{'all' if all_of_them else 'the quick'} {passed[1]} tests of pixels"
+
+
+def note_run(wheel: Path, told: str, what: str, whose: str = "") -> None:
+    """Note what was run. told: has a line that begins with Python's version."""
+    _, abi, processor = parts(wheel)
+    version = re.search(r"^Python ([\d.]+)", told, re.M)
+    assert version is not None, told
+    note(abi, processor, f"{whose}{version[1]}", what)

@@ -20,30 +20,30 @@ GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
 def python_with(wanted: list[str | Path], tag: str, processor: str, folder: Path) -> Path | None:
     """Return a command that runs Debian's Python of a wheel's tag, with `wanted`, as pip takes it, installed.
 
-    folder: where Debian's packages are unpacked; kept for later calls. None where Debian has no such Python, or this
-    machine no QEMU for its processor. Raises SystemExit where a package cannot be had.
+    folder: where Debian's packages are unpacked; kept for later calls. None where Debian has no such Python,
+    or this machine no QEMU for its processor. Raises SystemExit where a package cannot be had.
     """
     version, emulator = version_of(tag), shutil.which(f"qemu-{processor}-static")
     native = processor == os.uname().machine
     if tag.endswith("t") or version not in SUITES or not (native or emulator):
         return None
-    place = folder / f"{version}-{processor}"
+    place = folder / f"{tag}-{processor}"
     root, site, command = place / "root", place / "site", place / f"python{version}"
-    if not (root / "usr/bin" / command.name).exists():
+    python = root / "usr/bin" / command.name
+    if not python.exists():
         _unpack(version, ARCHITECTURES[processor], place, root)
+    # Its sys.executable is this command, so that it can start itself.
+    start = f"{emulator} -L {root} -0 {command} {python}"
+    if native:
+        libraries = f"{root}/usr/lib/{processor}-linux-gnu"
+        start = f"{root}/{LOADERS[processor]} --argv0 {command} --library-path {libraries} {python}"
+    variables = f"export PYTHONPATH={site} PYTHONHOME={root}/usr"
     shutil.rmtree(site, ignore_errors=True)
     target = [f"--platform=manylinux_{glibc}_{processor}" for glibc in GLIBC]
     target += [f"--platform=manylinux2014_{processor}", f"--python-version={version}", "--only-binary=:all:"]
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--target", site, *target]
     run([*pip, *wanted])
-    # Its sys.executable is this command, so that it can start itself.
-    if native:
-        libraries = f"{root}/usr/lib/{processor}-linux-gnu"
-        start = f"{root}/{LOADERS[processor]} --argv0 {command} --library-path {libraries}"
-    else:
-        start = f"{emulator} -L {root} -0 {command}"
-    variables = f"export PYTHONHOME={root}/usr PYTHONPATH={site}"
-    command.write_text(f'#!/bin/sh\n{variables}\nexec {start} {root}/usr/bin/{command.name} "$@"\n')
+    command.write_text(f'#!/bin/sh\n{variables}\nexec {start} "$@"\n')
     command.chmod(0o755)
     return command
 
