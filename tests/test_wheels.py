@@ -2,9 +2,9 @@
 
 PASS_LOADER_WHEELS names their folder; without it there is nothing to test. A wheel is installed and run for each Python
 that this machine or Debian has, and so are the tests of pixels that need no torch: those of `make check`, on 3.11 (and
-under PASS_LOADER_LONG=1 everywhere) those of `make test`. PASS_LOADER_LONG=1 builds Python without a GIL, too.
-PASS_LOADER_WHEELS_QUICK=1: the tests of `make check` everywhere, and the wheels have no CUDA extension.
-PASS_LOADER_WHEELS_NOTES names a file that says afterwards what was run, for wheels/runs.py.
+under PASS_LOADER_LONG=1 everywhere) those of `make test`. PASS_LOADER_WHEELS_QUICK=1: those of `make check` everywhere,
+and the wheels have no CUDA extension. PASS_LOADER_WHEELS_NOTES names a file that says afterwards what was run, for
+wheels/runs.py.
 """
 
 from __future__ import annotations

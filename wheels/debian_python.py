@@ -1,14 +1,10 @@
-"""Debian's Pythons in a folder: of other versions than this machine's, for arm64 under QEMU, and without a GIL.
-
-Debian packs no free-threaded Python, but has the sources, from which one is built.
-"""
+"""Debian's Pythons, unpacked in a folder: of other versions than this machine's, and for arm64 under QEMU."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-import tarfile
 from pathlib import Path
 
 from .headers import version_of
@@ -22,58 +18,34 @@ GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
 
 
 def python_with(wanted: list[str | Path], tag: str, processor: str, folder: Path) -> Path | None:
-    """Return a command that runs the Python of a wheel's tag, with `wanted`, as pip takes it, installed.
+    """Return a command that runs Debian's Python of a wheel's tag, with `wanted`, as pip takes it, installed.
 
-    folder: where Debian's packages are unpacked and built; kept for later calls. None where Debian has no such Python,
+    folder: where Debian's packages are unpacked; kept for later calls. None where Debian has no such Python,
     or this machine no QEMU for its processor. Raises SystemExit where a package cannot be had.
     """
     version, emulator = version_of(tag), shutil.which(f"qemu-{processor}-static")
     native = processor == os.uname().machine
-    if version not in SUITES or not (native or (emulator and not tag.endswith("t"))):
+    if tag.endswith("t") or version not in SUITES or not (native or emulator):
         return None
     place = folder / f"{tag}-{processor}"
     root, site, command = place / "root", place / "site", place / f"python{version}"
-    variables = f"export PYTHONPATH={site}"
-    if tag.endswith("t"):
-        start = str(_built(version, place, root))
-    else:
-        python = root / "usr/bin" / command.name
-        if not python.exists():
-            _unpack(version, ARCHITECTURES[processor], place, root)
-        # Its sys.executable is this command, so that it can start itself.
-        start = f"{emulator} -L {root} -0 {command} {python}"
-        if native:
-            libraries = f"{root}/usr/lib/{processor}-linux-gnu"
-            start = f"{root}/{LOADERS[processor]} --argv0 {command} --library-path {libraries} {python}"
-        variables += f" PYTHONHOME={root}/usr"
+    python = root / "usr/bin" / command.name
+    if not python.exists():
+        _unpack(version, ARCHITECTURES[processor], place, root)
+    # Its sys.executable is this command, so that it can start itself.
+    start = f"{emulator} -L {root} -0 {command} {python}"
+    if native:
+        libraries = f"{root}/usr/lib/{processor}-linux-gnu"
+        start = f"{root}/{LOADERS[processor]} --argv0 {command} --library-path {libraries} {python}"
+    variables = f"export PYTHONPATH={site} PYTHONHOME={root}/usr"
     shutil.rmtree(site, ignore_errors=True)
     target = [f"--platform=manylinux_{glibc}_{processor}" for glibc in GLIBC]
     target += [f"--platform=manylinux2014_{processor}", f"--python-version={version}", "--only-binary=:all:"]
-    target += ["--implementation=cp", f"--abi={tag}"] if tag.endswith("t") else []
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--target", site, *target]
     run([*pip, *wanted])
     command.write_text(f'#!/bin/sh\n{variables}\nexec {start} "$@"\n')
     command.chmod(0o755)
     return command
-
-
-def _built(version: str, folder: Path, root: Path) -> Path:
-    """Build a Python without a GIL from Debian's source, as the processor's own. Returns its executable."""
-    made = root / f"bin/python{version}t"
-    if not made.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        run([*apt(folder, "deb-src", (SUITES[version],)), "source", "--tar-only", f"python{version}"], cwd=folder)
-        (tarball,) = folder.glob(f"python{version}_*.orig.tar.*")
-        shutil.rmtree(folder / "source", ignore_errors=True)
-        with tarfile.open(tarball) as tar:
-            tar.extractall(folder / "source", filter="data")
-        (source,) = (folder / "source").iterdir()
-        options = ["--disable-gil", "--disable-test-modules", "--without-ensurepip", f"--prefix={root}"]
-        run([source / "configure", "-q", *options], cwd=source)
-        run(["make", "-s", f"-j{os.cpu_count()}"], cwd=source)
-        run(["make", "-s", "altinstall"], cwd=source)
-        shutil.rmtree(folder / "source")
-    return made
 
 
 def _unpack(version: str, architecture: str, folder: Path, root: Path) -> None:
