@@ -173,7 +173,7 @@ def table(rows: list[Row], steps: int, batch_size: int, pictures: int) -> str:
         lines.append(f"| {row.method} | {row.what} | {row.word}{note} | {f'`{row.digest}`' if row.digest else ''} |")
     about = (
         f"{steps} steps of {batch_size} of {pictures} pictures; {machine['cpu']}, torch {machine['torch']}, "
-        f"Pillow {machine['pillow']}, commit {machine['commit']}."
+        f"Pillow {machine['pillow']}."
     )
     return "\n".join([*lines, "", about])
 
