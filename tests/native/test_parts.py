@@ -148,6 +148,13 @@ def test_proof() -> None:
         _C.prove(file[: len(file) // 2])
 
 
+def test_another_marker_after_the_scan() -> None:
+    """Only the end of the image may follow: what else comes is libjpeg's to judge, so that it may be refused."""
+    file = jpeg(noise(40, 40), quality=90)
+    assert _C.decodes_without_libjpeg(file)
+    assert not _C.decodes_without_libjpeg(file[:-2] + b"\xff\xfe\0\4ab" + file[-2:])
+
+
 @pytest.mark.parametrize("window", [(0, 0, 0, 1), (0, 41, 0, 1), (-1, 2, 0, 1), (0, 1, 5, 5), (0, 1, 0, 41)])
 def test_no_part(window: tuple[int, int, int, int]) -> None:
     for record in (file := jpeg(noise(40, 40)), _C.jpeg_to_dct(file)):
