@@ -11,6 +11,7 @@
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers killed at random
+# make azure  packs in Azure's store, by Azurite, which npm brings
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
 # make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this
@@ -39,7 +40,7 @@ spdl_packages := libavdevice59 libavfilter8
 remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffile Brotli xxhash zstd python-snappy cramjam \
   transformers tokenizers safetensors huggingface_hub regex tqdm
 
-.PHONY: setup demo check test long lint docs bench proof draws sanitize fuzz ray cuda aarch64 wheels lowest print-lowest clean
+.PHONY: setup demo check test long lint docs bench proof draws sanitize fuzz ray azure cuda aarch64 wheels lowest print-lowest clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -155,6 +156,11 @@ cuda: setup
 ray: setup $(VENV)/ray/.installed
 	PASS_LOADER_LONG=1 PYTHONPATH=$(CURDIR)/$(VENV)/ray $(bin)/python -m pytest -q tests/pack/test_ray.py
 
+# Packs in Azure's store. The tests are skipped where azurite-blob is on no PATH.
+azure: setup $(VENV)/azurite/.installed
+	PATH="$(CURDIR)/$(VENV)/azurite/node_modules/.bin:$$PATH" \
+	  $(bin)/python -m pytest -q tests/remote/test_azure_and_google.py
+
 aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
 	@$(call need,qemu-aarch64-static,qemu-user-static)
@@ -240,6 +246,11 @@ $(VENV)/.built: $(VENV)/.installed $(sources)
 # Pillow 12 beside the installed 13, for the tests that say so.
 $(VENV)/pillow12/.installed: $(VENV)/.installed
 	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow12 "$(PILLOW12)"
+	touch $@
+
+$(VENV)/azurite/.installed: $(VENV)/.installed
+	@$(call need,npm,npm)
+	npm install --silent --no-fund --no-audit --prefix $(VENV)/azurite azurite@3
 	touch $@
 
 $(VENV)/ray/.installed: $(VENV)/.installed

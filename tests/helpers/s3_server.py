@@ -1,9 +1,13 @@
-"""A server that speaks enough of S3 for packs: objects in memory, conditional writes, uploads in parts; it may fail."""
+"""A server that speaks enough of S3 for packs: objects in memory, conditional writes, uploads in parts; it may fail.
+
+Google's XML protocol is the same but for its conditions, which go by generations; it is spoken too.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import random
 import re
 import threading
@@ -27,6 +31,7 @@ class S3Server(ThreadingHTTPServer):
     objects: bytes by key. history: what they were after each change, from `remember` on. faults: of this share of the
     requests one of `kinds` goes wrong: refused, cut before it is looked at, or done without an answer ("lost"); also
     "cut": half of the answer is sent, or "stall": half of it, and then nothing for a while. sent: bytes in answers.
+    google: a DELETE of what is not there is an error, as with Google's.
     lose: keys of which the next PUT is done without an answer. conditions: False: it writes whatever If-Match and
     If-None-Match say. before: called with (method, key) of each request that would change something.
     """
@@ -45,6 +50,8 @@ class S3Server(ThreadingHTTPServer):
         self.faulty: dict[str, int] = {}
         self.log: list[tuple[str, str]] = []
         self.conditions = True
+        self.google = False
+        self.generations: dict[str, int] = {}
         self.lose: set[str] = set()
         self.before: Any = None
         self.guard = threading.RLock()
@@ -56,6 +63,13 @@ class S3Server(ThreadingHTTPServer):
             "aws_endpoint": f"http://127.0.0.1:{self.server_address[1]}", "aws_access_key_id": "id",
             "aws_secret_access_key": "secret", "aws_region": "us-east-1", "timeout": "900s",
         }  # fmt: skip
+
+    @property
+    def google_options(self) -> dict[str, Any]:
+        """The same for `gs://`."""
+        about = {"gcs_base_url": f"http://127.0.0.1:{self.server_address[1]}", "disable_oauth": True}
+        key = json.dumps(about | dict.fromkeys(("client_email", "private_key", "private_key_id"), ""))
+        return {"google_service_account_key": key, "allow_http": True, "timeout": "900s"}
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,11 +90,16 @@ class S3Server(ThreadingHTTPServer):
         self.history = []
         return self.history
 
+    def generation_of(self, key: str) -> int:
+        """Return the number of writes of an object; 0 where there is none."""
+        return self.generations.get(key, 1) if key in self.objects else 0
+
     def change(self, key: str, content: bytes | None) -> None:
         if content is None:
             self.objects.pop(key, None)
         else:
             self.objects[key] = content
+            self.generations[key] = self.generation_of(key) + 1
         if self.history is not None:
             self.history.append(dict(self.objects))
 
@@ -157,7 +176,12 @@ class _Handler(BaseHTTPRequestHandler):
         etag = etag_of(content)
         if self.headers.get("If-None-Match") == etag:
             return 304, b"", {}
-        headers = {"ETag": etag, "Last_Modified": self.date_time_string(0), "Accept_Ranges": "bytes"}
+        headers = {
+            "ETag": etag,
+            **self._generation(key),
+            "Last_Modified": self.date_time_string(0),
+            "Accept_Ranges": "bytes",
+        }
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")):
             begin, end = int(wanted[1]), min(len(content), int(wanted[2] or len(content)) + 1)
             if begin >= len(content):
@@ -181,13 +205,15 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.server.conditions:
             return False
         there = self.server.objects.get(key)
+        if (generation := self.headers.get("x-goog-if-generation-match")) is not None:
+            return int(generation) != self.server.generation_of(key)
         wanted = self.headers.get("If-Match")
         if self.headers.get("If-None-Match") == "*" and there is not None:
             return True
         return wanted is not None and (there is None or wanted != etag_of(there))
 
     def _put(self, key: str, query: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
-        source = self.headers.get("x-amz-copy-source")
+        source = self.headers.get("x-amz-copy-source") or self.headers.get("x-goog-copy-source")
         if source is not None:
             found = self.server.objects.get(unquote(source).lstrip("/").removeprefix(f"{BUCKET}/"))
             if found is None:
@@ -203,7 +229,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.change(key, body)
         etag = etag_of(body)
         answer = b"" if source is None else f"<CopyPartResult><ETag>{escape(etag)}</ETag></CopyPartResult>".encode()
-        return 200, answer, {"ETag": etag}
+        return 200, answer, {"ETag": etag, **self._generation(key)}
+
+    def _generation(self, key: str) -> dict[str, str]:
+        return {"x_goog_generation": str(self.server.generation_of(key))}
 
     def _post(self, key: str, query: dict[str, str], body: bytes) -> tuple[int, bytes, dict[str, str]]:
         uploads = self.server.uploads
@@ -228,13 +257,15 @@ class _Handler(BaseHTTPRequestHandler):
         del uploads[query["uploadId"]]
         self.server.change(key, content)
         done = f"<CompleteMultipartUploadResult><ETag>{escape(etag_of(content))}</ETag></CompleteMultipartUploadResult>"
-        return 200, done.encode(), {}
+        return 200, done.encode(), self._generation(key)
 
     def _delete(self, key: str, query: dict[str, str], _: bytes) -> tuple[int, bytes, dict[str, str]]:
         if "uploadId" in query:
             self.server.uploads.pop(query["uploadId"], None)
         elif key in self.server.objects:
             self.server.change(key, None)
+        elif self.server.google:
+            return 404, _error("NoSuchKey"), {}
         return 204, b"", {}
 
 

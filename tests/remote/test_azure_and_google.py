@@ -1,11 +1,11 @@
-"""Packs in Azure's store, by Azurite: made, changed and read as in a directory. Skipped where it is not installed."""
+"""Packs in Azure's store, by Azurite, and in Google's, by a stand-in of ours: made, changed, read as in a directory."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,21 +20,31 @@ from pass_loader.remote.writing import WritableStore
 from ..helpers.azurite import CONTAINER, PROGRAM, azurite_serving
 from ..helpers.packs import sources_of
 from ..helpers.remote import RECIPE, digest
+from ..helpers.s3_server import BUCKET, s3_serving
 from ..helpers.sealing import undated
 from ..helpers.trees import contents, tree
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="azurite-blob is not installed: `make azure` brings it"),
-]
-URL = f"az://{CONTAINER}"
+pytestmark = pytest.mark.slow
 PACKING: dict[str, Any] = {"shard_bytes": 4100, "task_bytes": 9000, "on_duplicate": "first"}
+needs_azurite = pytest.mark.skipif(PROGRAM is None, reason="azurite-blob is not installed: `make azure` brings it")
 
 
-@pytest.fixture(scope="module")
-def options() -> Iterator[dict[str, Any]]:
-    with azurite_serving() as found:
-        yield found
+class Place(NamedTuple):
+    """A store: the URL of an empty bucket or container, and obstore's options."""
+
+    url: str
+    options: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=[pytest.param("az", marks=needs_azurite), "gs"])
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    if request.param == "az":
+        with azurite_serving() as options:
+            yield Place(f"az://{CONTAINER}", options)
+    else:
+        with s3_serving() as server:
+            server.google = True
+            yield Place(f"gs://{BUCKET}", server.google_options)
 
 
 @pytest.fixture(autouse=True)
@@ -43,75 +53,77 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "PART_BYTES", 3000)
 
 
-def files_in(options: dict[str, Any], prefix: str, cache: Path) -> dict[str, bytes]:
+def files_in(place: Place, prefix: str, cache: Path) -> dict[str, bytes]:
     """Return the objects below a prefix."""
-    store = WritableStore(Address.of(f"{URL}/{prefix}", cache, None, options))
+    store = WritableStore(Address.of(f"{place.url}/{prefix}", cache, None, place.options))
     return {name: store.read(name)[0] for name in store.sizes()}
 
 
-def test_a_pack(options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_pack(place: Place, tmp_path: Path) -> None:
     """Built, changed, purged and read: the files of a directory."""
-    sources, out = sources_of(tmp_path), f"{URL}/packs/p"
+    sources, out = sources_of(tmp_path), f"{place.url}/packs/p"
     how = {**PACKING, "metadata": tmp_path / "m.csv"}
     report = build(sources, tmp_path / "pack", **how)
-    assert build(sources, out, storage_options=options, **how) == report
-    assert build(sources, out, storage_options=options, **how) == report, "it is finished"
-    assert files_in(options, "packs/p", tmp_path) == tree(tmp_path / "pack") | {
+    assert build(sources, out, storage_options=place.options, **how) == report
+    assert build(sources, out, storage_options=place.options, **how) == report, "it is finished"
+    assert files_in(place, "packs/p", tmp_path) == tree(tmp_path / "pack") | {
         "finished": (tmp_path / "pack" / "finished").read_bytes()
     }
-    pack = Pack(out, cache=tmp_path / "cache", storage_options=options)
+    pack = Pack(out, cache=tmp_path / "cache", storage_options=place.options)
     dataset = ShardDataset(pack, RECIPE)
     assert digest(dataset) == digest(ShardDataset(tmp_path / "pack", RECIPE))
     ids = pack.all_ids().to_pylist()
-    for place in (tmp_path / "pack", pack):
-        remove(place, ids[1:6], reason="asked")
-        restore(place, ids[2:3], reason="the wrong one")
-        purge(place)
-        remove(place, ids[8:9], reason="asked")
+    for changed in (tmp_path / "pack", pack):
+        remove(changed, ids[1:6], reason="asked")
+        restore(changed, ids[2:3], reason="the wrong one")
+        purge(changed)
+        remove(changed, ids[8:9], reason="asked")
         with pytest.raises(PackError, match="were purged and cannot be restored"):
-            restore(place, ids[1:2], reason="x")
-    found, want = files_in(options, "packs/p", tmp_path), contents(tmp_path / "pack")
+            restore(changed, ids[1:2], reason="x")
+    found, want = files_in(place, "packs/p", tmp_path), contents(tmp_path / "pack")
     assert found.pop("finished") and undated(found) == undated(want)
-    assert verify(Pack(out, cache=tmp_path / "other", storage_options=options)) == []
+    assert verify(Pack(out, cache=tmp_path / "other", storage_options=place.options)) == []
 
 
-def test_tasks_and_other_commands(options: dict[str, Any], tmp_path: Path) -> None:
+def test_tasks_and_other_commands(place: Place, tmp_path: Path) -> None:
     """Tasks twice at a time; convert, combine and export into the store and out of it."""
-    sources, out = sources_of(tmp_path), f"{URL}/packs/t"
+    sources, out = sources_of(tmp_path), f"{place.url}/packs/t"
     build(sources, tmp_path / "pack", **PACKING)
-    count = plan(sources, out, storage_options=options, **PACKING)
-    threads = [threading.Thread(target=shard, args=(out, number % count), kwargs={"storage_options": options})
+    count = plan(sources, out, storage_options=place.options, **PACKING)
+    threads = [threading.Thread(target=shard, args=(out, number % count), kwargs={"storage_options": place.options})
                for number in range(2 * count)]  # fmt: skip
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    merge(out, storage_options=options)
-    assert files_in(options, "packs/t", tmp_path) == {
+    merge(out, storage_options=place.options)
+    assert files_in(place, "packs/t", tmp_path) == {
         path.name: path.read_bytes() for path in (tmp_path / "pack").iterdir()
     }
-    pack = Pack(out, cache=tmp_path / "cache", storage_options=options)
-    assert convert(pack, f"{URL}/dct", "dct", storage_options=options) == convert(
+    pack = Pack(out, cache=tmp_path / "cache", storage_options=place.options)
+    assert convert(pack, f"{place.url}/dct", "dct", storage_options=place.options) == convert(
         tmp_path / "pack", tmp_path / "dct", "dct"
     )
-    combine([pack, pack], f"{URL}/all", prefixes=["a", "b"], storage_options=options)
+    combine([pack, pack], f"{place.url}/all", prefixes=["a", "b"], storage_options=place.options)
     combine([tmp_path / "pack"] * 2, tmp_path / "all", prefixes=["a", "b"])
     for name in ("dct", "all"):
-        found, want = files_in(options, name, tmp_path), contents(tmp_path / name)
+        found, want = files_in(place, name, tmp_path), contents(tmp_path / name)
         del found["finished"], found["pack.json"], want["pack.json"]  # it names the packs
         assert found == want
     for format in FORMATS:
         want = export(tmp_path / "pack", tmp_path / format, format, shard_bytes=4000)
-        assert export(pack, f"{URL}/out/{format}", format, shard_bytes=4000, storage_options=options) == want
-        assert files_in(options, f"out/{format}", tmp_path) == tree(tmp_path / format)
-    assert sorted(files_in(options, "out", tmp_path)) == sorted(
+        assert (
+            export(pack, f"{place.url}/out/{format}", format, shard_bytes=4000, storage_options=place.options) == want
+        )
+        assert files_in(place, f"out/{format}", tmp_path) == tree(tmp_path / format)
+    assert sorted(files_in(place, "out", tmp_path)) == sorted(
         f"{format}/{name}" for format in FORMATS for name in tree(tmp_path / format)
     )
 
 
-def test_conditional_writes(options: dict[str, Any], tmp_path: Path) -> None:
+def test_conditional_writes(place: Place, tmp_path: Path) -> None:
     """Kills: a write over what somebody else has written."""
-    store = WritableStore(Address.of(f"{URL}/w", tmp_path, None, options))
+    store = WritableStore(Address.of(f"{place.url}/w", tmp_path, None, place.options))
     first = store.write("a", b"1", None)
     with pytest.raises(Changed):
         store.write("a", b"2", None)
