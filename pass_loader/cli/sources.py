@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import recipes
-from ..pack.build import build, index, merge, plan, planned_bytes, shard
+from ..pack.build import build, index, merge, plan, planned_bytes, shard, tables
 from ..pack.combine import combine
 from ..pack.convert import convert
 from ..pack.export import FORMATS, export
@@ -80,8 +80,7 @@ def add_source_commands(commands: Any) -> None:
 
     together = commands.add_parser("merge", help="make a pack of what the tasks have left, when all are done")
     together.add_argument("out", type=as_path, metavar="PACK", help="a directory or a URL")
-    add_workers(together)
-    add_runner(together)
+    add_tasks(together)
     _add_strict(together)
     together.set_defaults(run=_merge)
 
@@ -253,6 +252,11 @@ def _shard(options: argparse.Namespace) -> int:
 
 
 def _merge(options: argparse.Namespace) -> int:
+    share = tasks(options)["share"]
+    if share is not None:
+        written = tables(options.out, *share, workers=options.workers)
+        print(f"{options.out}{of_share(options)}: {written:,} tables")
+        return 0
     return _done(options, merge(options.out, **running(options)))
 
 

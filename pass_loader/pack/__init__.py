@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .attribution import attribution
-from .build import build, index, merge, plan, shard
+from .build import build, index, merge, plan, shard, tables
 from .combine import combine
 from .convert import convert
 from .credits import write_attribution
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Pack", "attribution", "bench", "build", "combine", "convert", "creator_name", "date_taken", "diff", "export",
     "fetch", "index", "index_points", "info", "locate", "merge", "pairs", "plan", "preview", "purge", "remove",
-    "restore", "shard", "stats", "verify", "write_attribution",
+    "restore", "shard", "stats", "tables", "verify", "write_attribution",
 ]  # fmt: skip
 
 # They draw or render pictures, which a pack knows nothing of.

@@ -6,6 +6,7 @@ machines, and however often it was cut off.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 from ..errors import PackError
 from ..remote.address import is_url
 from .destination import Destination, destination
-from .merge import merge_tasks
+from .finish import Tables
+from .layout import LockedError
+from .merge import decide, merge_tasks
 from .plan import TASK_BYTES, Chosen, Plan, make_plan
 from .ray_runner import run_on_ray
 from .report import Report
@@ -223,16 +226,56 @@ def merge(
             return Report.of_dict(before)
         place.bring_all(name for name in place.names() if name.endswith((".json", ".rows", ".refused")))
         made = Plan.load(place.folder, source_options)
-        _run(place, made, half_done(place, made), how.threads, None)
-        notes = {number: done(place, made, number) for number in range(len(made.tasks))}
-        missing = [str(number) for number, note in notes.items() if note is None]
-        if missing:
-            shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
-            raise PackError(
-                f"{len(missing):,} of the {len(made.tasks):,} tasks of {place.place} are not done: {shown}; `pass-pack "
-                f"shard {place.place} --index {missing[0]}` runs the first of them"
-            )
-        return merge_tasks(place, made, [note for note in notes.values() if note is not None], how)
+        return merge_tasks(place, made, _notes(place, made, how), how)
+
+
+def tables(
+    pack: str | Path,
+    index: int,
+    of: int,
+    *,
+    workers: int | None = None,
+    source_options: Mapping[str, Any] | None = None,
+) -> int:
+    """Write a share of the tables of the pack that `merge` will make: every `of`-th from the `index`-th on.
+
+    pack: a directory with a plan whose tasks are all done. Any number of processes may do so at a time, with the same
+    share too. The first one decides what takes all tasks, and the others wait for it; `merge` then decides the same,
+    takes the tables, and writes those that are left. Returns how many tables the share has; 0 where the pack is
+    finished. workers: threads; None: one a core. source_options: as of `build`. Raises PackError as `merge` does, and for
+    a URL.
+    """
+    how = Running(workers, share=(index, of))
+    if is_url(pack):
+        raise PackError(f"{pack}: the tables of a pack in a store are written where `merge` runs")
+    place = Destination(Path(pack))
+    while True:
+        with contextlib.suppress(LockedError):  # somebody else decides
+            with begun(place, shared=True) as before:
+                if before is not None:
+                    return 0
+                found = Tables.load(place.folder, Plan.load(place.folder, source_options))
+                if found is not None:
+                    return found.write_share(how)
+            with begun(place) as before:
+                if before is None:
+                    made = Plan.load(place.folder, source_options)
+                    if Tables.load(place.folder, made) is None:
+                        decide(place, made, _notes(place, made, how), how)[0].joined().save()
+
+
+def _notes(place: Destination, made: Plan, how: Running) -> list[Note]:
+    """Return the notes of all tasks. Raises PackError where some are not done."""
+    _run(place, made, half_done(place, made), how.threads, None)
+    notes = {number: done(place, made, number) for number in range(len(made.tasks))}
+    missing = [str(number) for number, note in notes.items() if note is None]
+    if missing:
+        shown = ", ".join(missing[:20]) + (" ..." if len(missing) > 20 else "")
+        raise PackError(
+            f"{len(missing):,} of the {len(made.tasks):,} tasks of {place.place} are not done: {shown}; `pass-pack "
+            f"shard {place.place} --index {missing[0]}` runs the first of them"
+        )
+    return [note for note in notes.values() if note is not None]
 
 
 def _chosen(

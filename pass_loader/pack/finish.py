@@ -7,8 +7,8 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from . import arrow
 from .columns import IndexColumns
 from .destination import Destination
 from .foreign import remember
-from .layout import INDEX, TABLE_SCHEMA, publish, stamp_of, temporary_of, write_table
+from .layout import INDEX, TABLE_SCHEMA, TABLES, publish, stamp_of, temporary_of, write_by_many, write_table
 from .metadata import METADATA_SCRATCH, Metadata, MetadataCopy
 from .own_columns import OwnColumns, own_rows
 from .plan import Plan
@@ -68,14 +68,9 @@ class Finish:
 
         Counts go into the report.
         """
-        root = self.root
-        firsts = [0]
-        for name in self.names:
-            firsts.append(firsts[-1] + len(Shard.load(root, name)))
-        if self.metadata is not None:
-            self.metadata.join((Shard.load(root, name).rows.column("key") for name in self.names), firsts[-1])
-        written = self._write_tables([*zip(self.names, firsts)], how)
-        publish(*written)
+        root, tables = self.root, self.joined()
+        firsts = [first for _, first in tables.tasks]
+        publish(*self._write_tables(tables, how))
         shards: list[dict[str, Any]] = []
         index = IndexColumns(root)
         identity = hashlib.sha256()
@@ -106,25 +101,44 @@ class Finish:
         report.shards = len(shards)
         return shards, pack_id
 
-    def _write_tables(self, tasks: list[tuple[str, int]], how: Running) -> list[tuple[Path, Path]]:
-        """Write the table of each shard (name, first record); return their temporary names and names."""
-        for left in self.root.glob("shard-*.parquet.*.tmp"):  # by a run that was cut off
-            left.unlink()
-        joined = (self.metadata.key, tuple(self.metadata.columns)) if self.metadata is not None else None
+    def joined(self) -> Tables:
+        """Join the metadata; return what the tables are made of."""
+        tasks, first, made_of = [], 0, hashlib.sha256()
+        for name in self.names:
+            shard = Shard.load(self.root, name)
+            tasks.append((name, first))
+            made_of.update(f"{name} {len(shard)} {shard.made_of} {shard.repeats_of}\n".encode())
+            first += len(shard)
+        joined = None
+        if self.metadata is not None:
+            self.metadata.join((Shard.load(self.root, name).rows.column("key") for name in self.names), first)
+            joined = (self.metadata.key, tuple(self.metadata.columns))
         writer = TableWriter(
             os.path.abspath(self.root), self.plan.options.gps, tuple(self.classes), tuple(self.own.types.items()),
             joined, stamp_of(self.root / METADATA_SCRATCH),
         )  # fmt: skip
-        written: list[str] = []
+        return Tables(writer, tasks, self.plan.inputs, made_of.hexdigest())
+
+    def _write_tables(self, tables: Tables, how: Running) -> list[tuple[Path, Path]]:
+        """Write the tables that no share has written; return the temporary names and names of all."""
+        for left in self.root.glob("shard-*.parquet.*.tmp"):  # by a run that was cut off
+            left.unlink()
+        writer, tasks = tables.writer, tables.left()
+        written: dict[str, str] = {}
         if how.runner == "local":
             write = writer.opened()
-            in_order((partial(write, *task) for task in tasks), how.threads, written.append)
+            calls = (partial(_named, write, *task) for task in tasks)
+            in_order(calls, how.threads, lambda found: written.update([found]))
         else:
             groups = [tasks[start : start + _TABLES] for start in range(0, len(tasks), _TABLES)]
-            calls = [(writer, group) for group in groups]
-            for names in run_on_ray(write_tables, calls, address=how.ray_address):
-                written += names
-        return [(self.root / temporary, self.root / f"{name}.parquet") for temporary, (name, _) in zip(written, tasks)]
+            for group, names in zip(
+                groups, run_on_ray(write_tables, [(writer, group) for group in groups], address=how.ray_address)
+            ):
+                written.update(zip((name for name, _ in group), names))
+        return [
+            (self.root / written.get(name, tables.of_share(name)), self.root / f"{name}.parquet")
+            for name, _ in tables.tasks
+        ]
 
     def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report) -> dict[str, Any]:
         columns = self.metadata.columns if self.metadata is not None else []
@@ -227,6 +241,71 @@ class TableWriter:
             return write_table(table, path, temporary_of(path)).name
 
         return write
+
+
+def _named(write: Callable[[str, int], str], name: str, first: int) -> tuple[str, str]:
+    return name, write(name, first)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of a pack, and what they are made of.
+
+    tasks: (name of a shard, its first record) of each. inputs: Plan.inputs. made_of: a digest of the shards. A table
+    that a share of the tasks has written lies beside its place until the pack is made, named by a digest of all this.
+    """
+
+    writer: TableWriter
+    tasks: list[tuple[str, int]]
+    inputs: str
+    made_of: str
+
+    def of_share(self, name: str) -> str:
+        """Return the name of a shard's table that a share has written."""
+        return f"{name}.parquet.{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        told = {**asdict(self.writer), "root": "", "stamp": None}
+        return hashlib.sha256(json.dumps([told, self.inputs, self.made_of]).encode()).hexdigest()[:12]
+
+    def left(self, chosen: Sequence[tuple[str, int]] | None = None) -> list[tuple[str, int]]:
+        """Return those of the tasks, or of the chosen ones, that no share has done."""
+        root = Path(self.writer.root)
+        return [task for task in chosen or self.tasks if not (root / self.of_share(task[0])).exists()]
+
+    def write_share(self, how: Running) -> int:
+        """Write the tables of a share; return how many it has."""
+        chosen, root = how.chosen(self.tasks), Path(self.writer.root)
+        left = self.left(chosen) if chosen else []
+        write = self.writer.opened() if left else None
+
+        def publish_one(name: str, first: int) -> None:
+            assert write is not None
+            publish((root / write(name, first), root / self.of_share(name)))
+
+        in_order((partial(publish_one, *task) for task in left), how.threads)
+        return len(chosen)
+
+    def save(self) -> None:
+        """Keep this for the shares, in the directory of the pack."""
+        write_by_many(Path(self.writer.root) / TABLES, json.dumps(asdict(self)).encode())
+
+    @classmethod
+    def load(cls, root: Path, plan: Plan) -> Tables | None:
+        """Return what was kept of this plan, None where nothing was."""
+        try:
+            found = json.loads((root / TABLES).read_bytes())
+            writer = found["writer"]
+            joined = writer["joined"] and (writer["joined"][0], tuple(writer["joined"][1]))
+            made = TableWriter(
+                os.path.abspath(root), writer["gps"], tuple(writer["classes"]), tuple(map(tuple, writer["own"])),
+                joined, stamp_of(root / METADATA_SCRATCH),
+            )  # fmt: skip
+            tables = cls(made, [(name, first) for name, first in found["tasks"]], found["inputs"], found["made_of"])
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
+            return None
+        return tables if tables.inputs == plan.inputs else None
 
 
 def write_tables(writer: TableWriter, tasks: list[tuple[str, int]]) -> list[str]:

@@ -33,6 +33,7 @@ from .direct import DirectWriter
 MANIFEST, INDEX, REMOVED, REFUSED = "pack.json", "index.arrow", "removed.jsonl", "refused.jsonl"
 PURGING = "purging"  # stands there while a purge exchanges files: which ones go, whether or not it gets to its end
 PLAN = "plan.json"  # while a pack is made: its tasks (plan.py)
+TABLES = "tables.json"  # while tables are written in shares: what they hold (finish.py)
 UNFINISHED = "unfinished"  # stands in a directory while a pack is made there: its files may be made anew
 FINISHED = "finished"  # what becomes of it: of the command that made the pack, a digest and the report
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -120,9 +121,13 @@ def index_name(revision: int) -> str:
     return f"index-r{revision}.arrow" if revision else INDEX
 
 
+class LockedError(PackError):
+    """Another process keeps the lock of a directory."""
+
+
 @contextlib.contextmanager
 def locked(root: Path, wait_s: float = 10, shared: bool = False) -> Iterator[None]:
-    """Hold the pack's lock, which every change takes. Raises PackError where another process keeps it.
+    """Hold the pack's lock, which every change takes. Raises LockedError where another process keeps it.
 
     shared: hold it together with others who share it.
     """
@@ -137,7 +142,7 @@ def locked(root: Path, wait_s: float = 10, shared: bool = False) -> Iterator[Non
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise PackError(f"another process is changing {root}; try again when it is done") from None
+                    raise LockedError(f"another process is changing {root}; try again when it is done") from None
                 time.sleep(0.05)
             except OSError as error:
                 if error.errno not in _NO_LOCKS:

@@ -23,6 +23,17 @@ from .workplace import complete
 def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -> Report:
     """Make the pack of what the tasks have left. Hold the destination. notes: of all tasks, in order."""
     how = Running(how.workers) if out.stored else how
+    finish, report = decide(out, plan, notes, how)
+    shards, pack_id = finish.tables(report, how)
+    if not out.stored:
+        written_by(out.folder, pack_id, (Shard.load(out.folder, name).rows for name in finish.names))
+    delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
+    complete(out, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
+    return report
+
+
+def decide(out: Destination, plan: Plan, notes: list[Note], how: Running) -> tuple[Finish, Report]:
+    """Decide what takes all tasks: which pictures stay, classes and columns. Arguments as of `merge_tasks`."""
     out.close()
     root = out.folder
     drop_repeated(out, plan.options, plan.inputs, [name for note in notes for name in note.shards], how.threads)
@@ -33,13 +44,7 @@ def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -
         raise PackError(f"no picture could be packed:\n{report}")
     foreign = {int(source): stamp for note in notes for source, stamp in note.foreign.items()}
     table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
-    finish = Finish(out, plan, with_pictures, own, foreign, table)
-    shards, pack_id = finish.tables(report, how)
-    if not out.stored:
-        written_by(root, pack_id, (Shard.load(root, name).rows for name in with_pictures))
-    delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
-    complete(out, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
-    return report
+    return Finish(out, plan, with_pictures, own, foreign, table), report
 
 
 def _collect(out: Destination, notes: list[Note], report: Report, own: OwnColumns) -> list[str]:

@@ -29,7 +29,9 @@ from .manifest import write_manifest
 from .metadata import METADATA_ROWS, METADATA_SCRATCH
 from .plain_json import plain_json
 
-_TASK_FILES = r"shard-\d{5,}(-\d{3,})?\.(tar|rows)|task-\d{5,}\.(json|refused|lock)|plan\.json"
+_TASK_FILES = (
+    r"shard-\d{5,}(-\d{3,})?\.(tar|rows|parquet\.[0-9a-f]{12})|task-\d{5,}\.(json|refused|lock)|(plan|tables)\.json"
+)
 _OURS = re.compile(
     rf"({_TASK_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|index\.arrow.*|pack\.json\.tmp|"
     rf"(un)?finished(\.[0-9a-f]{{12}})?(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|"
@@ -37,7 +39,8 @@ _OURS = re.compile(
 )
 _KEPT = re.compile(rf"{_TASK_FILES}|shard-\d{{5,}}\.parquet|unfinished")  # by a packing that goes on
 _SCRATCH = re.compile(
-    rf".*\.(rows|tmp)|task-\d{{5,}}\.(json|refused|lock)|plan\.json|{METADATA_SCRATCH}|{METADATA_ROWS}"
+    rf".*\.(rows|tmp|parquet\.[0-9a-f]{{12}})|task-\d{{5,}}\.(json|refused|lock)|(plan|tables)\.json|"
+    rf"{METADATA_SCRATCH}|{METADATA_ROWS}"
 )
 _MOST_BYTES = 64 << 20  # of a mark, which holds a report with 1,000 refusals
 _FORMAT = 2  # of the files of an unfinished packing

@@ -18,7 +18,7 @@ import pytest
 
 from pass_loader import PackError
 from pass_loader.cli.main import main
-from pass_loader.pack import Pack, build, index, merge, plan, shard, verify
+from pass_loader.pack import Pack, build, index, merge, plan, shard, tables, verify
 from pass_loader.pack.destination import Destination
 from pass_loader.pack.plan import Plan
 from pass_loader.pack.task import Task
@@ -207,11 +207,46 @@ def test_what_killed_runs_leave_is_deleted_by_the_next(tmp_path: Path) -> None:
     assert {path.name for path in out.glob("*.tmp")} == {*other}
 
 
+@pytest.mark.slow
+def test_tables_in_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Some twice at a time, some not at all; `merge` takes them as they are. Kills: a table of other sources.
+
+    Also where the table of metadata changes after that, and the plan is made anew.
+    """
+    sources, out = sources_of(tmp_path), tmp_path / "pack"
+    options = OPTIONS | {"metadata": tmp_path / "m.csv", "on_duplicate": "first"}
+    for trial in range(2):
+        (tmp_path / "m.csv").write_text(f"hash,unickname\ns03,creator-{trial}\n")
+        report = build(sources, tmp_path / f"{trial}", **options)
+        count = plan(sources, out, **options)
+        if trial == 0:
+            with pytest.raises(PackError, match=f"{count} of the {count} tasks of .* are not done"):
+                tables(out, 0, 4)
+        for number in range(count):
+            shard(out, number)
+        before = {*out.glob("*.parquet.*")}
+        with ThreadPoolExecutor(4) as pool:
+            done = [*pool.map(lambda index: tables(out, index, 4, workers=1), [0, 2, 2, 3, 0])]
+        written = {path.name.rpartition(".")[0]: path.stat().st_ino for path in {*out.glob("*.parquet.*")} - before}
+        assert done[1] == done[2] and sum(done[index] for index in (0, 1, 3)) == len(written) > 3
+        if trial == 0:
+            assert main(["merge", str(out), "--index", "1", "--of", "4"]) == 0
+            assert "pack (share 1 of 4): " in capsys.readouterr().out
+        else:
+            assert merge(out) == report and tables(out, 0, 4) == 0
+            assert {name: (out / name).stat().st_ino for name in written} == written
+            assert contents(out) == contents(tmp_path / f"{trial}")
+    with pytest.raises(PackError, match="written where `merge` runs"):
+        tables("s3://bucket/pack", 0, 4)
+
+
 def tasks_and_merge(root: Path) -> None:
     out = root / "pack"
     count = plan(two(root), out, on_duplicate="first", **LARGER)
     for number in range(count):
         shard(out, number, workers=1)
+    if trials(0, 1):
+        tables(out, 0, 2, workers=1)
     merge(out, workers=1)
 
 
