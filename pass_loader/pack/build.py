@@ -242,8 +242,8 @@ def tables(
     pack: a directory with a plan whose tasks are all done. Any number of processes may do so at a time, with the same
     share too. The first one decides what takes all tasks, and the others wait for it; `merge` then decides the same,
     takes the tables, and writes those that are left. Returns how many tables the share has; 0 where the pack is
-    finished. workers: threads; None: one a core. source_options: as of `build`. Raises PackError as `merge` does, and for
-    a URL.
+    finished. workers: threads; None: one a core. source_options: as of `build`. Raises PackError as `merge` does, and
+    for a URL.
     """
     how = Running(workers, share=(index, of))
     if is_url(pack):
