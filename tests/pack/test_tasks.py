@@ -213,10 +213,13 @@ def test_tables_in_shares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
     Also where the table of metadata changes after that, and the plan is made anew.
     """
-    sources, out = sources_of(tmp_path), tmp_path / "pack"
-    options = OPTIONS | {"metadata": tmp_path / "m.csv", "on_duplicate": "first"}
+    sources, out = [], tmp_path / "pack"
+    for number in range(5):  # nothing repeats: then only the plan tells the two tables apart
+        pictures = {f"s{number}{i}.jpg": jpeg(noise(16, 16, 10 * number + i)) for i in range(8)}
+        sources.append(tar_of(tmp_path / f"{number}.tar", pictures))
+    options = OPTIONS | {"metadata": tmp_path / "m.csv"}
     for trial in range(2):
-        (tmp_path / "m.csv").write_text(f"hash,unickname\ns03,creator-{trial}\n")
+        (tmp_path / "m.csv").write_text("hash,unickname\n" + "".join(f"s{n}3,by-{trial}\n" for n in range(5)))
         report = build(sources, tmp_path / f"{trial}", **options)
         count = plan(sources, out, **options)
         if trial == 0:
