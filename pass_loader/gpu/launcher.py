@@ -15,7 +15,7 @@ _LOG = logging.getLogger(__name__)
 LOOK_S = 0.05  # how often a wait for decoding looks whether the thread shall end
 
 
-class Renderer(Protocol):
+class Launches(Protocol):
     """What the thread needs of batches.DeviceRenderer."""
 
     stream: Any
@@ -29,7 +29,7 @@ class Launcher:
     It only makes batches come earlier: whoever waits for a batch launches it where this thread has not.
     """
 
-    def __init__(self, renderer: Renderer):
+    def __init__(self, renderer: Launches):
         self._renderer = weakref.ref(renderer)
         weakref.finalize(renderer, self.stop).atexit = False  # at exit: _end_all
         self._process = os.getpid()

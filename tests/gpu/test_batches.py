@@ -176,8 +176,8 @@ def test_many_iterators_share_the_arena(pack: Path, lanes: list[CpuLane]) -> Non
         assert len(list(loader)) == len(on_cpu)
         del found
         gc.collect()
-        chunks = 2 if threads == 0 else 3
-        until(lambda: len(loader._renderer[1]._free) == chunks)  # all came back
+        free, chunks = loader._renderer[1]._free, 2 if threads == 0 else 3
+        until(lambda free=free, chunks=chunks: len(free) == chunks)  # all came back
 
 
 def test_iterators_whose_batches_hold_the_whole_arena(broken_pack: Path, lanes: list[CpuLane]) -> None:
