@@ -76,13 +76,19 @@ struct PyRenderer {
   cuda::Renderer renderer;
 };
 
-void render(PyRenderer& self, const Array<int64_t>& pictures, const py::array& plans, const Array<int32_t>& picture_of,
-            const Array<int64_t>& outs, uintptr_t stream) {
+size_t pack(PyRenderer& self, const Array<int64_t>& pictures, const py::array& plans, const Array<int32_t>& picture_of,
+            const Array<int64_t>& outs) {
   const std::vector<cuda::Picture> borrowed = pictures_of(pictures);
   const std::vector<cuda::Job> jobs = jobs_of(plans, picture_of, outs);
   WithoutGil without_gil;
   std::lock_guard lock(self.mutex);
-  self.renderer.render(borrowed, jobs, reinterpret_cast<void*>(stream));
+  return self.renderer.pack(borrowed, jobs);
+}
+
+void launch(PyRenderer& self, uintptr_t workspace, size_t bytes, uintptr_t stream) {
+  WithoutGil without_gil;
+  std::lock_guard lock(self.mutex);
+  self.renderer.launch(reinterpret_cast<void*>(workspace), bytes, reinterpret_cast<void*>(stream));
 }
 
 }  // namespace
@@ -98,12 +104,16 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
   });
   m.attr("view_plan_bytes") = sizeof(ViewPlan);
   m.def("unavailable", &cuda::unavailable);
+  m.def("let_others_capture", &cuda::let_others_capture);
   py::class_<PyRenderer>(m, "Renderer")
       .def(py::init([](int device, int element_bytes, bool channels_last, const Array<uint32_t>& table, size_t limit) {
              return std::make_unique<PyRenderer>(options_of(device, element_bytes, channels_last, table, limit));
            }),
            "device"_a, "element_bytes"_a, "channels_last"_a, "table"_a, "workspace_limit"_a = size_t{512} << 20)
-      .def("render", &render, "pictures"_a, "plans"_a, "picture_of"_a, "outs"_a, "stream"_a)
+      .def("pack", &pack, "pictures"_a, "plans"_a, "picture_of"_a, "outs"_a)
+      .def("launch", &launch, "workspace"_a, "bytes"_a, "stream"_a)
+      .def_property_readonly("workspace_bytes",
+                             [](PyRenderer& self) { return self.get(&cuda::Renderer::workspace_bytes); })
       .def_property_readonly("device_bytes", [](PyRenderer& self) { return self.get(&cuda::Renderer::device_bytes); })
       .def_property_readonly("allocations", [](PyRenderer& self) { return self.get(&cuda::Renderer::allocations); });
   bind_nvjpeg(m, [](const py::object& device) { return cuda::make_gpu(device.cast<int>()); });

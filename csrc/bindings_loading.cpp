@@ -179,7 +179,9 @@ struct PyBatch {
     pool().submit(batch);
   }
   PyBatch(const PyBatch&) = delete;
-  ~PyBatch() {
+  ~PyBatch() { cancel(); }
+
+  void cancel() {
     Pool& threads = pool();
     WithoutGil without_gil;
     threads.cancel(*batch);
@@ -395,6 +397,7 @@ void bind_loading(py::module_& m) {
       .def("read", &PyShardReader::read, "record"_a);
   py::class_<PyBatch>(m, "PendingBatch")
       .def("wait", &PyBatch::wait, "seconds"_a = 1e9)
+      .def("cancel", &PyBatch::cancel)
       .def_property_readonly("done", [](const PyBatch& self) { return self.batch->is_done(); })
       .def_readonly("plans", &PyBatch::plans);
   py::class_<PyAnnounced>(m, "Announced");

@@ -123,6 +123,8 @@ class PendingBatch:
     done: bool  # `wait` would return at once
     # Returns the failures as (slot, fault, message), or None if the seconds pass first.
     def wait(self, seconds: float = 1e9) -> list[tuple[int, str, str]] | None: ...
+    # Makes no further sample, and returns when no thread writes to the batch's memory any more. So does dropping it
+    def cancel(self) -> None: ...
 
 class Engine:
     def __init__(

@@ -6,6 +6,9 @@ view_plan_bytes: int
 
 def unavailable() -> str: ...  # why no GPU can be used; empty if one can
 
+# From now on this thread may call what a capture of a graph by another thread forbids: allocate, wait
+def let_others_capture() -> None: ...
+
 class JpegDecoder:
     def __init__(self, device: int, library: str, slot_bytes: int) -> None: ...
     # files (N, 6) int64: address in pinned memory, bytes, height, width, bytes from row to row and from plane to plane
@@ -37,17 +40,21 @@ class Renderer:
         element_bytes: int,  # 4, 2 or 1
         channels_last: bool,
         table: np.ndarray,  # (3, 256) uint32: the bits of what a byte becomes
-        workspace_limit: int = 1 << 29,  # bytes; a batch that needs more is rendered in parts
+        workspace_limit: int = 1 << 29,  # bytes; `pack` takes no more views than fit, but always one
     ) -> None: ...
-    def render(
+    # Prepares the first views; returns how many. `launch` then renders them
+    def pack(
         self,
         pictures: np.ndarray,  # (N, 5) int64: address, height, width, bytes from row to row, from plane to plane
         plans: np.ndarray,  # (views,) view_plan_dtype
         picture_of: np.ndarray,  # (views,) int32
         outs: np.ndarray,  # (views,) int64: addresses
-        stream: int,
-    ) -> None: ...
+    ) -> int: ...
+    @property
+    def workspace_bytes(self) -> int: ...  # device memory that `launch` needs for what is packed
+    # workspace: the address of so many bytes, a multiple of 256, untouched by others until the stream has come so far
+    def launch(self, workspace: int, bytes: int, stream: int) -> None: ...
     @property
     def device_bytes(self) -> int: ...
     @property
-    def allocations(self) -> int: ...
+    def allocations(self) -> int: ...  # of pinned memory

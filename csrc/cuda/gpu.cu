@@ -17,12 +17,13 @@ class CudaGpu final : public Gpu {
     leave();
   }
 
-  bool enter() override { return cudaGetDevice(&before_) == cudaSuccess && cudaSetDevice(device_) == cudaSuccess; }
-  void leave() override { cudaSetDevice(before_); }
+  bool enter() override { return cudaGetDevice(&before_) == cudaSuccess && choose(before_); }
+  void leave() override {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
 
-  // nvJPEG's threads have their own current device.
   void* allocate(size_t bytes, bool pinned) override {
-    const Current current(device_);
+    choose_in_this_thread();
     void* memory = nullptr;
     const cudaError_t error =
         pinned ? cudaHostAlloc(&memory, bytes, cudaHostAllocPortable) : cudaMalloc(&memory, bytes);
@@ -31,7 +32,7 @@ class CudaGpu final : public Gpu {
     return nullptr;
   }
   void release(void* memory, bool pinned) override {
-    const Current current(device_);
+    choose_in_this_thread();
     pinned ? cudaFreeHost(memory) : cudaFree(memory);
   }
 
@@ -45,7 +46,7 @@ class CudaGpu final : public Gpu {
 
   int make_event() override {
     cudaEvent_t event;
-    check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "making an event");
+    check(cudaEventCreateWithFlags(&event, kEventFlags), "making an event");
     events_.push_back(event);
     return static_cast<int>(events_.size()) - 1;
   }
@@ -58,6 +59,14 @@ class CudaGpu final : public Gpu {
   }
 
  private:
+  bool choose(int now) { return now == device_ || cudaSetDevice(device_) == cudaSuccess; }
+
+  // A thread of nvJPEG's stays at the device: to restore another one would make a context there. Ours is there already.
+  void choose_in_this_thread() {
+    int now = 0;
+    if (cudaGetDevice(&now) == cudaSuccess) choose(now);
+  }
+
   const int device_;
   int before_ = 0;
   std::vector<cudaEvent_t> events_;

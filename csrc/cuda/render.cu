@@ -1,5 +1,6 @@
 #include "cuda/render.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <utility>
 
@@ -41,8 +42,8 @@ struct Renderer::Impl {
   void open() {
     check_options(options);
     const Current current(options.device);
-    check(cudaEventCreateWithFlags(&done, cudaEventDisableTiming), "making an event");
-    for (Slot& slot : slots) check(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming), "making an event");
+    check(cudaEventCreateWithFlags(&done, kEventFlags), "making an event");
+    for (Slot& slot : slots) check(cudaEventCreateWithFlags(&slot.copied, kEventFlags), "making an event");
     check(cudaMalloc(&table, sizeof options.normalize_table), "allocating the normalisation table");
     check(cudaMemcpy(table, options.normalize_table.data(), sizeof options.normalize_table, cudaMemcpyHostToDevice),
           "copying the normalisation table");
@@ -51,35 +52,15 @@ struct Renderer::Impl {
   // Ignores errors: at the end of the process CUDA may be gone.
   ~Impl() {
     int before = 0;
-    if (cudaGetDevice(&before) != cudaSuccess || cudaSetDevice(options.device) != cudaSuccess) return;
+    if (cudaGetDevice(&before) != cudaSuccess) return;
+    if (before != options.device && cudaSetDevice(options.device) != cudaSuccess) return;
     if (done != nullptr) cudaEventSynchronize(done), cudaEventDestroy(done);
     for (Slot& slot : slots) {
       if (slot.copied != nullptr) cudaEventDestroy(slot.copied);
       cudaFreeHost(slot.memory);
     }
-    cudaFree(arena);
     cudaFree(table);
-    cudaSetDevice(before);
-  }
-
-  // Makes room for the tables and the workspace. Previous contents are lost.
-  void need_arena(size_t bytes) {
-    if (bytes <= arena_bytes) return;
-    check(cudaEventSynchronize(done), "waiting for the batch before");
-    void* old = std::exchange(arena, nullptr);
-    arena_bytes = 0;
-    check(cudaFree(old), "freeing the workspace");
-    const size_t wanted = with_room(bytes);
-    size_t free = 0, all = 0;
-    cudaMemGetInfo(&free, &all);
-    const cudaError_t error = cudaMalloc(&arena, wanted);
-    if (error != cudaSuccess) arena = nullptr;
-    char doing[128];
-    std::snprintf(doing, sizeof doing, "allocating %zu MiB of workspace on device %d, where %zu MiB are free",
-                  wanted >> 20, options.device, free >> 20);
-    check(error, doing);
-    arena_bytes = wanted;
-    ++allocations;
+    if (before != options.device) cudaSetDevice(before);
   }
 
   // Returns a slot with so much room whose last copy is done.
@@ -96,16 +77,29 @@ struct Renderer::Impl {
     return slot;
   }
 
-  // Launches what is packed. The stream first waits for the batch before, which may be on another stream.
-  void launch(cudaStream_t stream) {
-    const size_t tables = packing.table_bytes();
-    need_arena(tables + packing.workspace_bytes());
-    Slot& slot = need_slot(tables);
+  size_t need() const { return packing.table_bytes() + packing.workspace_bytes(); }
+
+  // The stream first waits for the batch before, which may be on another stream. So will the next batch for this one,
+  // also where this one fails midway: what is queued by then uses the workspace.
+  void launch(uint8_t* workspace, cudaStream_t stream) {
+    Slot& slot = need_slot(packing.table_bytes());
     packing.write(slot.memory);
     check(cudaStreamWaitEvent(stream, done, 0), "ordering batches");
-    check(cudaMemcpyAsync(arena, slot.memory, tables, cudaMemcpyHostToDevice, stream), "copying tables");
+    try {
+      queue(slot, workspace, stream);
+    } catch (const Error&) {
+      cudaEventRecord(slot.copied, stream);
+      cudaEventRecord(done, stream);
+      cudaGetLastError();
+      throw;
+    }
+  }
+
+  void queue(Slot& slot, uint8_t* workspace, cudaStream_t stream) {
+    const size_t tables = packing.table_bytes();
+    check(cudaMemcpyAsync(workspace, slot.memory, tables, cudaMemcpyHostToDevice, stream), "copying tables");
     check(cudaEventRecord(slot.copied, stream), "recording an event");
-    const Batch batch = packing.batch(arena, static_cast<uint8_t*>(arena) + tables, table);
+    const Batch batch = packing.batch(workspace, workspace + tables, table);
     launch_all(batch, [&](const auto& kernel, int32_t blocks) { launch_kernel(kernel, blocks, stream); });
     check(cudaEventRecord(done, stream), "recording an event");
   }
@@ -116,10 +110,13 @@ struct Renderer::Impl {
   Slot slots[kSlots];
   int next_slot = 0;
   uint32_t* table = nullptr;
-  void* arena = nullptr;  // tables, then workspace
-  size_t arena_bytes = 0;
   uint64_t allocations = 0;
 };
+
+void let_others_capture() {
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  check(cudaThreadExchangeStreamCaptureMode(&mode), "choosing what captures of other threads forbid");
+}
 
 std::string unavailable() {
   int driver = 0, devices = 0;
@@ -142,16 +139,27 @@ std::string unavailable() {
 Renderer::Renderer(const Options& options) : impl_(std::make_unique<Impl>(options)) { impl_->open(); }
 Renderer::~Renderer() = default;
 
-void Renderer::render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream) {
-  const Current current(impl_->options.device);
-  while (!jobs.empty()) {
-    const size_t taken = impl_->packing.pack(pictures, jobs, impl_->options.form, impl_->options.workspace_limit);
-    impl_->launch(static_cast<cudaStream_t>(stream));
-    jobs = jobs.subspan(taken);
+// The packing's budget is for the workspace alone: where the tables exceed the limit, it packs again for less.
+size_t Renderer::pack(std::span<const Picture> pictures, std::span<const Job> jobs) {
+  const size_t limit = impl_->options.workspace_limit;
+  size_t budget = limit;
+  while (true) {
+    const size_t taken = impl_->packing.pack(pictures, jobs, impl_->options.form, budget), need = impl_->need();
+    if (taken <= 1 || need <= limit) return taken;
+    budget -= std::min(budget, need - limit);
   }
 }
 
-size_t Renderer::device_bytes() const { return impl_->arena_bytes + sizeof impl_->options.normalize_table; }
+size_t Renderer::workspace_bytes() const { return impl_->need(); }
+
+void Renderer::launch(void* workspace, size_t bytes, void* stream) {
+  PL_CHECK(bytes >= impl_->need() && reinterpret_cast<uintptr_t>(workspace) % Packing::kAlign == 0, Fault::argument,
+           "a workspace of %zu bytes: want %zu at a multiple of %zu", bytes, impl_->need(), Packing::kAlign);
+  const Current current(impl_->options.device);
+  impl_->launch(static_cast<uint8_t*>(workspace), static_cast<cudaStream_t>(stream));
+}
+
+size_t Renderer::device_bytes() const { return sizeof impl_->options.normalize_table; }
 uint64_t Renderer::allocations() const { return impl_->allocations; }
 const Options& Renderer::options() const { return impl_->options; }
 

@@ -14,16 +14,19 @@ namespace pass_loader::cuda {
 // Returns why no GPU can be used, and what to do; empty if one can. Never throws. The first call asks the driver.
 std::string unavailable();
 
+// Lets this thread call what a capture of a graph by another thread forbids (cudaThreadExchangeStreamCaptureMode).
+void let_others_capture();
+
 struct Options {
   int device = 0;
   Form form{4, false};
   std::array<uint32_t, 3 * 256> normalize_table{};  // [channel][byte]: an element's bits
-  size_t workspace_limit = size_t{512} << 20;       // bytes; a batch that needs more is rendered in parts
+  size_t workspace_limit = size_t{512} << 20;       // bytes of tables and workspace; see Renderer::pack
 };
 
-// A renderer may be used by one thread at a time. It allocates on the device only if a batch needs more than all before
-// it, up to workspace_limit (which a single view may exceed). The steady state allocates nothing. It waits only for the
-// oldest of kSlots batches, and only if none of them has begun.
+// A renderer may be used by one thread at a time. It holds a table on the device and pinned memory, which it allocates
+// only if a batch needs more than all before it; the workspace is the caller's. The steady state allocates nothing. It
+// waits only for the oldest of kSlots batches, and only if none of them has begun; the host sleeps meanwhile.
 class Renderer {
  public:
   static constexpr int kSlots = 4;
@@ -32,14 +35,20 @@ class Renderer {
   ~Renderer();
   Renderer(const Renderer&) = delete;
 
-  // Queues the views on `stream`, a cudaStream_t of the renderer's device. Until the stream has reached this point,
-  // pictures must not change and outputs must not be used; the arrays of jobs and pictures are free on return. Jobs of
-  // one picture should follow one another, so that its pixels stay in the cache. Throws Error(argument) or
-  // Error(device); then views may be rendered or not.
-  void render(std::span<const Picture> pictures, std::span<const Job> jobs, void* stream);
+  // Takes jobs from the front, as many as have room in workspace_limit, but always one. Returns how many; the arrays of
+  // jobs and pictures are free then. Jobs of one picture should follow one another, so that its pixels stay in the
+  // cache. Throws Error(argument).
+  size_t pack(std::span<const Picture> pictures, std::span<const Job> jobs);
+  size_t workspace_bytes() const;  // which `launch` needs for what is packed
 
-  size_t device_bytes() const;   // on the device
-  uint64_t allocations() const;  // on the device and of pinned memory, since the start
+  // Queues the packed views on `stream`, a cudaStream_t of the renderer's device. workspace: device memory, a multiple
+  // of Packing::kAlign; batches may share it, on whatever stream: each waits for the one before. Until the stream has
+  // reached this point, pictures must not change, and outputs and the workspace must not be used. Throws
+  // Error(argument) or Error(device); then views may be rendered or not.
+  void launch(void* workspace, size_t bytes, void* stream);
+
+  size_t device_bytes() const;   // held on the device
+  uint64_t allocations() const;  // of pinned memory, since the start
   const Options& options() const;
 
  private:

@@ -29,6 +29,9 @@ inline const char* remedy(cudaError_t error) {
       return "there is no such device: count them with torch.cuda.device_count()";
     case cudaErrorNoKernelImageForDevice:
       return "this build has no code for this GPU: compute capability 8.0 (Ampere) or later is needed";
+    case cudaErrorUnsupportedPtxVersion:
+      return "the driver is too old for this build's PTX: install a newer driver, or build for this GPU's own compute "
+             "capability (PASS_LOADER_CUDA_ARCHITECTURES)";
     case cudaErrorIllegalAddress:
     case cudaErrorMisalignedAddress:
     case cudaErrorLaunchFailure:
@@ -45,17 +48,24 @@ inline void check(cudaError_t error, const char* doing) {
        remedy(error));
 }
 
-// Makes the device current as long as it lives, then restores the caller's.
+// Of events that the host waits for: it sleeps, and their time is not asked for.
+constexpr unsigned kEventFlags = cudaEventDisableTiming | cudaEventBlockingSync;
+
+// Makes the device current as long as it lives, then restores the caller's. cudaSetDevice makes a context, so it is
+// called only where the device is another one.
 class Current {
  public:
-  explicit Current(int device) {
+  explicit Current(int device) : device_(device) {
     check(cudaGetDevice(&before_), "asking for the current device");
-    if (before_ != device) check(cudaSetDevice(device), "choosing the device");
+    if (before_ != device_) check(cudaSetDevice(device_), "choosing the device");
   }
-  ~Current() { cudaSetDevice(before_); }
+  ~Current() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
   Current(const Current&) = delete;
 
  private:
+  const int device_;
   int before_ = 0;
 };
 

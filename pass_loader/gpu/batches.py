@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import threading
@@ -20,6 +19,7 @@ from ..data.samples import Samples
 from ..keys import Keys
 from ..loading.rendering import Failure, Renderer, Submitted
 from . import cuda, nvjpeg
+from .launcher import Launcher
 from .stream import Chunk, SideStream, picture_of
 
 _LOG = logging.getLogger(__name__)
@@ -93,12 +93,18 @@ class DeviceSubmitted(Submitted):
     def __del__(self) -> None:
         chunk = getattr(self, "_chunk", None)
         if chunk is not None:
-            self.pending = None  # first no thread writes there any more
+            if self.pending is not None:
+                self.pending.cancel()  # first no thread writes there any more; the launcher may wait for it
             self._renderer.give_back(chunk)
 
     @property
     def launched(self) -> bool:
         return not len(self._left)
+
+    @property
+    def done(self) -> bool:
+        pending = self.pending
+        return self.launched or (pending is not None and pending.done)
 
     def begin(self) -> bool:
         """Start to decode what is left. Returns False where there is no chunk for it."""
@@ -173,22 +179,23 @@ class DeviceSubmitted(Submitted):
         views, self.views = self.views, []
         super().keep(slots)
         if views:
-            self.views, self._done = self._renderer.stream.select(views, slots)
+            with self._renderer.lock:
+                self.views, self._done = self._renderer.stream.select(views, slots)
 
     def hand_over(self) -> None:
-        """Make the consumer's current stream wait for the views.
-
-        Also queues what has been decoded meanwhile: it is rendered while the consumer works.
-        """
+        """Make the consumer's current stream wait for the views."""
         with self._renderer.lock:
             if self._done is not None:
                 self._renderer.stream.hand_over(self._done, self.views)
                 self.views = self._renderer.at_stable_addresses(self.views)
-            self._renderer.launch_decoded()
+        self._renderer.wake_launcher()
 
 
 class DeviceRenderer(Renderer):
     """Renders batches on a GPU. Belongs to one stream of the consumer at a time.
+
+    With threads, a batch is queued on the GPU when its decoding ends, by a thread of its own (launcher.py); without
+    any, when it is waited for.
 
     device: with its index. depth: batches in work. arena_bytes: pinned memory for decoded pictures; None: what depth
     + 1 usual batches need, at most 1 GiB. A batch that needs more goes in parts, and a picture that is larger than a
@@ -201,7 +208,7 @@ class DeviceRenderer(Renderer):
                  **options: Any):  # fmt: skip
         check_samples(samples)
         super().__init__(samples, threads, keep=0, **options)
-        self._threads, self._static_buffers = threads, static_buffers
+        self._static_buffers = static_buffers
         self._static: list[torch.Tensor] = []
         chunks = depth + 1
         whole = _usual_arena(samples, self.batch_size, chunks) if arena_bytes is None else arena_bytes
@@ -217,6 +224,7 @@ class DeviceRenderer(Renderer):
         self._free = deque(Chunk(part, own=False) for part in self._pinned.split(self._chunk_bytes))
         self._under_way: list[weakref.ref[DeviceSubmitted]] = []
         self.lock = threading.RLock()
+        self._launcher = Launcher(self) if threads > 0 else None
 
     def submit(self, keys: Keys, with_plans: bool = False, announced: Any = None) -> DeviceSubmitted:
         plans = np.zeros((len(keys), len(self.samples.recipe.views)), _C.view_plan_dtype)
@@ -224,9 +232,8 @@ class DeviceRenderer(Renderer):
         batch.announced = announced
         with self.lock:
             self._under_way = [weakref.ref(other) for other in [*self._waiting(), batch]]
-            for other in self._waiting():
-                if not other.begin():
-                    break
+            self._begin()
+        self.wake_launcher()
         return batch
 
     def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> DeviceSubmitted:
@@ -306,17 +313,35 @@ class DeviceRenderer(Renderer):
             raise RuntimeError("no part of the arena is free, and no batch under way holds one")
         oldest.launch(seconds, timeout)
 
-    def launch_decoded(self) -> None:
-        """Queue what is decoded, without waiting. What fails here stays as it was, and fails again where it is waited
-        for."""
-        if self._threads == 0:
-            return
-        with contextlib.suppress(RuntimeError, ValueError):
-            for batch in self._waiting():
-                while not batch.launched:
-                    if not batch.begin() or batch.pending is None or not batch.pending.done:
-                        return
-                    batch.launch(0.0, 0.0)
+    def _begin(self) -> None:
+        """Start to decode as many batches as there are chunks for, in their order."""
+        for batch in self._waiting():
+            if not batch.begin():
+                break
+
+    def launch_decoded(self) -> _C.PendingBatch | None:
+        """Queue what is decoded, in the batches' order. Returns what has to be decoded next; None: nothing can be done.
+
+        What fails here stays as it was, and fails again where it is waited for.
+        """
+        with self.lock:
+            try:
+                for batch in self._waiting():
+                    while not batch.launched:
+                        if not batch.begin():
+                            return None
+                        assert batch.pending is not None
+                        if not batch.pending.done:
+                            self._begin()
+                            return batch.pending
+                        batch.launch(0.0, 0.0)
+            except Exception as error:
+                _LOG.info("a batch could not be queued ahead: %s", error)
+            return None
+
+    def wake_launcher(self) -> None:
+        if self._launcher is not None:
+            self._launcher.wake()
 
     @property
     def pinned_bytes(self) -> int:

@@ -46,8 +46,9 @@ def normalize_table(recipe: Recipe, dtype: torch.dtype) -> np.ndarray:
 class PlanRenderer:
     """Executes plans on one GPU, on the current stream. Belongs to one thread at a time.
 
-    table: `normalize_table`'s. workspace_limit: bytes on the device for what lies between the steps; a batch that needs
-    more is rendered in parts. Raises RuntimeError with `cuda_reason` where no GPU can be used.
+    table: `normalize_table`'s. workspace_limit: bytes on the device for tables and what lies between the steps, taken
+    from torch; a batch that needs more is rendered in parts, and a single view may exceed it. Raises RuntimeError with
+    `cuda_reason` where no GPU can be used.
     """
 
     def __init__(
@@ -59,16 +60,22 @@ class PlanRenderer:
         device: torch.device | str | int = 0,
         workspace_limit: int = 1 << 29,
     ):
-        if _cuda is None:
+        if _cuda is None or cuda_reason():
             raise RuntimeError(cuda_reason())
-        self.device = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
-        if self.device.type != "cuda":
-            raise ValueError(f"device is {self.device}, want a GPU such as cuda:0")
+        asked = torch.device("cuda", device) if isinstance(device, int) else torch.device(device)
+        if asked.type != "cuda":
+            raise ValueError(f"device is {asked}, want a GPU such as cuda:0")
+        self.device, count = torch.device("cuda", asked.index or 0), torch.cuda.device_count()
+        if self.device.index >= count:
+            raise ValueError(f"device is {asked}: there are {count} GPUs, counted from 0")
         self.dtype, self.channels_last = dtype, channels_last
-        index = 0 if self.device.index is None else self.device.index
-        self._native = _cuda.Renderer(
-            index, dtype.itemsize, channels_last, np.ascontiguousarray(table, np.uint32), workspace_limit
-        )
+        self._workspace: torch.Tensor | None = None
+        self._workspace_limit, self._workspaces = workspace_limit, 0
+        with torch.cuda.device(self.device):
+            self._native = _cuda.Renderer(
+                self.device.index, dtype.itemsize, channels_last, np.ascontiguousarray(table, np.uint32),
+                workspace_limit,
+            )  # fmt: skip
 
     def render(self, pictures: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray) -> None:
         """Queue the rendering of views on the current stream.
@@ -83,21 +90,46 @@ class PlanRenderer:
         if plans.dtype != _C.view_plan_dtype:
             more = ": further steps are rendered on the CPU alone" if "steps" in (plans.dtype.names or ()) else ""
             raise ValueError(f"plans are of {plans.dtype}, want rows of pass_loader.plan_dtype{more}")
-        stream = torch.cuda.current_stream(self.device).cuda_stream
-        self._native.render(
-            np.ascontiguousarray(pictures, np.int64), np.ascontiguousarray(plans),
-            np.ascontiguousarray(picture_of, np.int32), np.ascontiguousarray(outs, np.int64), stream,
-        )  # fmt: skip
+        plans = np.ascontiguousarray(plans)
+        pictures, picture_of, outs = (
+            np.ascontiguousarray(pictures, np.int64),
+            np.ascontiguousarray(picture_of, np.int32),
+            np.ascontiguousarray(outs, np.int64),
+        )
+        with torch.cuda.device(self.device):
+            stream = torch.cuda.current_stream(self.device)
+            begin = 0
+            while begin < len(plans):
+                part = slice(begin, None)
+                begin += self._native.pack(pictures, plans[part], picture_of[part], outs[part])
+                workspace = self._need_workspace(self._native.workspace_bytes)
+                workspace.record_stream(stream)  # it may have been allocated in the order of another one
+                self._native.launch(workspace.data_ptr(), len(workspace), stream.cuda_stream)
+
+    def _need_workspace(self, bytes: int) -> torch.Tensor:
+        """Return so many bytes or more. Where there are too few, the next batch that needs fewer gets those."""
+        if self._workspace is None or len(self._workspace) < bytes:
+            self._workspace = None  # given back first: torch may give the same memory again
+            wanted = min(bytes + bytes // 4, max(bytes, self._workspace_limit))
+            self._workspace = torch.empty(wanted, dtype=torch.uint8, device=self.device)
+            self._workspaces += 1
+        return self._workspace
 
     @property
     def device_bytes(self) -> int:
         """Bytes held on the device."""
-        return self._native.device_bytes
+        return self._native.device_bytes + (0 if self._workspace is None else len(self._workspace))
 
     @property
     def allocations(self) -> int:
         """Number of times that memory was allocated, on the device or pinned; constant in the steady state."""
-        return self._native.allocations
+        return self._native.allocations + self._workspaces
+
+
+def let_others_capture() -> None:
+    """Let this thread allocate and wait while another one captures a CUDA graph, whatever the mode of the capture."""
+    if _cuda is not None:
+        _cuda.let_others_capture()
 
 
 def jpeg_decoder(device: torch.device, library: str, slot_bytes: int) -> Any:

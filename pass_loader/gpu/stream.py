@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,26 @@ class SideStream:
 
     def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
         self._device = device
+        self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
         self._renderer = cuda.PlanRenderer(table, dtype, channels_last=channels_last, device=device)
         self._stream = torch.cuda.Stream(device)
         self._pictures = self.empty([room], torch.uint8)
-        self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception), torch.cuda.device(self._device):  # no context arises on another GPU
+            self.files = None
+            del self._renderer
+
+    @contextlib.contextmanager
+    def _queueing(self) -> Iterator[None]:
+        """Make the side stream current. The GPU first: to restore another GPU's stream makes a context there."""
+        with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
+            yield
+
+    def enter_thread(self) -> None:
+        """Prepare a thread that queues here as long as it lives."""
+        torch.cuda.set_device(self._device)
+        cuda.let_others_capture()
 
     def open_files(self, slot_bytes: int) -> None:
         """Make nvJPEG ready, so that `render_files` can be called. slot_bytes: at most `room`."""
@@ -36,7 +53,7 @@ class SideStream:
 
     def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
         """Return memory that belongs to the side stream: it is free again in the order of that stream."""
-        with torch.cuda.stream(self._stream):
+        with self._queueing():
             return torch.empty(shape, dtype=dtype, device=self._device)
 
     def empty_here(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
@@ -50,7 +67,7 @@ class SideStream:
 
         Returns two events: after the first `pixels` may be overwritten, after the second the views are done.
         """
-        with torch.cuda.stream(self._stream):
+        with self._queueing():
             kept = len(pixels) <= len(self._pictures)
             there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)
             there.copy_(pixels, non_blocking=True)
@@ -70,7 +87,7 @@ class SideStream:
         assert self.files is not None
         done = np.zeros(len(rows), bool)
         files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
-        with torch.cuda.stream(self._stream):
+        with self._queueing():
             for chosen, there in self.files.decode(files, rows, self._pictures.data_ptr(), self._stream.cuda_stream):
                 self._renderer.render(there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
                 done[chosen] = True
@@ -78,7 +95,7 @@ class SideStream:
 
     def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
         """Return these samples of each view, and the event after which they are there."""
-        with torch.cuda.stream(self._stream):
+        with self._queueing():
             chosen = torch.from_numpy(slots).to(self._device)
             return [view.index_select(0, chosen) for view in views], self.mark()
 
@@ -94,7 +111,7 @@ class SideStream:
 
     def mark(self) -> torch.cuda.Event:
         """Return an event after all that is queued."""
-        event = torch.cuda.Event()
+        event = torch.cuda.Event(blocking=True)  # who waits on the host sleeps
         event.record(self._stream)
         return event
 
@@ -118,7 +135,7 @@ class Chunk:
         self.copied: Any = None  # the event after which it may be written again; None: now
 
     def need(self) -> None:
-        """Wait until the GPU has read what was there. Only this and nvJPEG's slots make the host wait."""
+        """Wait until the GPU has read what was there."""
         if self.copied is not None:
             self.copied.synchronize()
         self.copied = None

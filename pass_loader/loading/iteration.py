@@ -258,6 +258,7 @@ class BatchIterator(Generic[Batch]):
         """Draw one more batch. Returns False where there is none. An error is raised when its turn comes."""
         if self._all_drawn:
             return False
+        self._renderer()  # where it cannot be made, nothing is drawn yet that would be lost
         try:
             drawn = next(self._drawn, None)
         except Exception as error:

@@ -9,15 +9,17 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import pass_loader.loading.faults as faults
-from pass_loader import ConcatDataset, DataLoader, Recipe, RecordError, ShardDataset, ShardError, recipes
-from pass_loader.gpu import cuda
+from pass_loader import ConcatDataset, DataLoader, Recipe, RecordError, ShardDataset, ShardError, _C, recipes
+from pass_loader.gpu import batches, cuda
 from pass_loader.pack import build
 
 from ..helpers.batches import ON_GPU, assert_batches_equal, compare, both, pointers
@@ -25,6 +27,7 @@ from ..helpers.corpus import jpeg, noise
 from ..helpers.cpu_lane import CpuLane
 from ..helpers.epochs import TINY
 from ..helpers.recipes import SMALL, small
+from ..helpers.processes import until
 from ..helpers.trees import write_tree
 
 
@@ -173,7 +176,8 @@ def test_many_iterators_share_the_arena(pack: Path, lanes: list[CpuLane]) -> Non
         assert len(list(loader)) == len(on_cpu)
         del found
         gc.collect()
-        assert len(loader._renderer[1]._free) == (2 if threads == 0 else 3), "all came back"
+        free, chunks = loader._renderer[1]._free, 2 if threads == 0 else 3
+        until(lambda free=free, chunks=chunks: len(free) == chunks)  # all came back
 
 
 def test_iterators_whose_batches_hold_the_whole_arena(broken_pack: Path, lanes: list[CpuLane]) -> None:
@@ -191,18 +195,131 @@ def test_iterators_whose_batches_hold_the_whole_arena(broken_pack: Path, lanes: 
                 assert torch.equal(views[0][slot], dataset.sample(record, epoch=0)[0]), place
 
 
-def test_what_is_decoded_is_queued_while_the_consumer_works(pack: Path, lanes: list[CpuLane]) -> None:
-    """And no more than prefetch_factor batches; the host waits for no rendering but by need."""
+@pytest.mark.parametrize("arena", [None, 1000])
+def test_batches_are_rendered_while_the_consumer_works(pack: Path, lanes: list[CpuLane], arena: int | None) -> None:
+    """With the usual prefetch_factor: the second batch, all parts of it, is queued while nobody calls `next`; no third
+    one, and the host waits for no rendering. Kills: batches that are launched in `next` alone."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
-    loader = DataLoader(dataset, 4, num_workers=2, device="cuda", prefetch_factor=3)
+    loader = DataLoader(dataset, 4, num_workers=2, device="cuda", arena_bytes=arena)
     iterator = iter(loader)
     next(iterator)
     lane, renderer = lanes[-1], loader._renderer[1]
-    for batch in renderer._waiting():
-        batch.pending.wait()
+    until(lambda: not renderer._waiting())
+    assert sum(lane.renderings) == 8 and lane.entered == 1
+    assert arena is not None or lane.ran < len(lane.queue), "what is queued ahead is not waited for"
     next(iterator)
-    assert lane.handed_over == 2 and 3 <= len(lane.renderings) <= 2 + 3
-    assert lane.ran < len(lane.queue), "what is queued ahead is not waited for"
+    until(lambda: not renderer._waiting())
+    assert sum(lane.renderings) == 11 and lane.handed_over == 2
+
+
+def test_no_more_than_prefetch_factor_batches_are_ahead(pack: Path, lanes: list[CpuLane]) -> None:
+    dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
+    loader = DataLoader(dataset, 2, num_workers=2, device="cuda", prefetch_factor=3)
+    iterator = iter(loader)
+    for place in range(1, 4):
+        next(iterator)
+        until(lambda: not loader._renderer[1]._waiting())
+        assert len(lanes[-1].renderings) == place + 2
+
+
+def launchers() -> int:
+    return sum(thread.name == "pass-loader-launch" for thread in threading.enumerate())
+
+
+def test_the_launching_thread_ends_with_its_loader(pack: Path, lanes: list[CpuLane]) -> None:
+    """Also where it waits for decoding. Without worker threads there is none."""
+    dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
+    gc.collect()
+    until(lambda: not launchers())
+    loader = DataLoader(dataset, 4, num_workers=0, device="cuda")
+    next(iter(loader))
+    assert not launchers()
+    for _ in range(3):
+        loader = DataLoader(dataset, 4, num_workers=1, device="cuda")
+        iterator = iter(loader)
+        next(iterator)
+        assert launchers() == 1
+        del loader, iterator
+        gc.collect()
+        until(lambda: not launchers())
+
+
+def test_a_thread_that_cannot_enter(pack: Path, lanes: list[CpuLane], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches are launched by `next` then."""
+
+    def fail(self: CpuLane) -> None:
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr(CpuLane, "enter_thread", fail)
+    dataset = ShardDataset(pack, SMALL, seed=5, records=range(6))
+    compare(lambda **d: DataLoader(dataset, 4, num_workers=2, **d))
+
+
+@pytest.mark.slow
+def test_the_process_ends_in_the_middle(pack: Path) -> None:
+    """While batches are decoded and queued. Kills: a thread that is ended inside native code, a wait for ever."""
+    code = (
+        "import sys, pytest, pass_loader\n"
+        "from tests.helpers import cpu_lane\n"
+        "from tests.helpers.recipes import SMALL\n"
+        "cpu_lane.use(pytest.MonkeyPatch())\n"
+        "dataset = pass_loader.ShardDataset(sys.argv[1], SMALL)\n"
+        "iterator = iter(pass_loader.DataLoader(dataset, 4, num_workers=2, device='cuda', infinite=True))\n"
+        "for _ in range(int(sys.argv[2])):\n"
+        "    next(iterator)\n"
+    )
+    for count in ("1", "3"):
+        done = subprocess.run([sys.executable, "-c", code, str(pack), count], capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_cancelled_decoding(pack: Path) -> None:
+    """What `cancel` returns from writes no more, and counts as done."""
+    dataset = ShardDataset(pack, SMALL)
+    engine = DataLoader(dataset, 4, num_workers=2)._get_renderer()._engine
+    count = 10 * len(dataset)
+    records, none = np.arange(count, dtype=np.int64) % len(dataset), np.zeros(count, np.uint32)
+    arena, rows = np.zeros(100_000_000, np.uint8), np.zeros((count, 5), np.int64)
+    plans = np.zeros((count, len(SMALL.views)), _C.view_plan_dtype)
+    pending = engine.decode(records, none, none, arena, rows, plans)
+    pending.cancel()
+    assert pending.done and pending.wait() is not None
+    seen = rows.copy()
+    engine.decode(records[:2], none[:2], none[:2], arena, rows[-2:].copy(), plans[-2:].copy()).wait()
+    assert np.array_equal(rows, seen) and not rows[-1].any(), "the last ones were not begun"
+    pending.cancel()
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+@pytest.mark.parametrize("size", [4, 11])
+def test_a_renderer_that_cannot_be_made(pack: Path, lanes: list[CpuLane], threads: int, size: int,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """No memory at the first `next`, and once more in the middle, where the renderer is made anew as after a purge: the
+    next call gives the same batch. Kills: a batch that is drawn before there is a renderer for it."""
+    failures: list[Exception] = []
+
+    class Lane(CpuLane):
+        def __init__(self, *arguments: Any):
+            if failures:
+                raise failures.pop()
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(batches, "SideStream", Lane)
+    dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
+    want = list(DataLoader(dataset, size, return_info=True))
+    loader = DataLoader(dataset, size, num_workers=threads, return_info=True, device="cuda")
+    iterator, found = iter(loader), []
+    for place in range(len(want)):
+        if place < 2:
+            loader._renderer = None
+            failures[:] = [torch.OutOfMemoryError("too little")] * 2
+            for _ in range(2):
+                with pytest.raises(torch.OutOfMemoryError):
+                    next(iterator)
+        found.append(next(iterator))
+    assert next(iterator, None) is None
+    for one, other in zip(found, want, strict=True):
+        assert_batches_equal(one, other)
 
 
 @pytest.mark.slow
@@ -228,24 +345,20 @@ def test_a_rendering_that_fails_can_be_tried_again(pack: Path, lanes: list[CpuLa
     the error of a batch that was queued ahead."""
     dataset = ShardDataset(pack, SMALL, seed=5, records=range(11))
     want = list(DataLoader(dataset, 4, return_info=True))
-    failures = 0
     for place in range(3):
-        CpuLane.fail.clear()
         loader = DataLoader(dataset, 4, num_workers=2, return_info=True, device="cuda")
-        iterator, found, failed = iter(loader), [], 0
-        while True:
-            if len(found) == place and not failed:
-                CpuLane.fail[:] = [torch.OutOfMemoryError("too little")] * 5
-            try:
-                found.append(next(iterator))
-            except torch.OutOfMemoryError:
-                failed += 1
-            except StopIteration:
-                break
+        iterator, found = iter(loader), []
+        while len(found) < len(want):
+            if len(found) == place:
+                lane = lanes[-1] if len(found) else CpuLane
+                lane.fail = [torch.OutOfMemoryError("too little")] * 1000
+                with pytest.raises(torch.OutOfMemoryError):
+                    while True:  # those that were launched before come first
+                        found.append(next(iterator))
+                lane.fail = []
+            found.append(next(iterator))
         for one, other in zip(found, want, strict=True):
             assert_batches_equal(one, other)
-        failures += failed
-    assert failures >= 5
 
 
 def test_timeout(pack: Path, lanes: list[CpuLane]) -> None:

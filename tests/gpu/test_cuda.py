@@ -122,8 +122,9 @@ def test_out_of_memory() -> None:
     torch.cuda.synchronize()
     free, _ = torch.cuda.mem_get_info()
     hog = [torch.empty(max(free - (600 << 20), 0), dtype=torch.uint8, device="cuda")]
-    with pytest.raises(RuntimeError, match=r"allocating \d+ MiB of workspace on device 0.*too little free memory"):
+    with pytest.raises(torch.OutOfMemoryError):
         batches.render(noise(2000, 2000), big)
+    batches.render(*small)  # what is left is enough for it
     hog.clear()
     torch.cuda.empty_cache()
     batches.render(*small)

@@ -40,10 +40,13 @@ class CpuLane:
         self.queue: list[Callable[[], object]] = []
         self.ran = 0
         self.renderings: list[int] = []  # pictures of each
-        self.handed_over = 0
+        self.handed_over = self.entered = 0
         self.memory: list[torch.Tensor] = []  # what is queued may outlive the batch
         self.files: nvjpeg.FileDecoder | None = None
         self.made.append(self)
+
+    def enter_thread(self) -> None:
+        self.entered += 1
 
     def pinned(self, bytes: int) -> torch.Tensor:
         return torch.full((bytes,), 0x5A, dtype=torch.uint8)

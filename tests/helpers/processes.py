@@ -6,6 +6,7 @@ import contextlib
 import multiprocessing
 import os
 import socket
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,11 @@ def native_threads(name: str = "pass-", but: Collection[Path] = ()) -> list[Path
             if (task / "comm").read_text().startswith(name) and task not in but:
                 found.append(task)
     return found
+
+
+def until(holds: Callable[[], object], seconds: float = 60.0) -> None:
+    """Wait until another thread has made it so. Raises AssertionError where it never does."""
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        time.sleep(0.001)
