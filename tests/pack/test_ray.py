@@ -286,6 +286,7 @@ def test_into_a_store(tmp_path: Path, cluster: Any, s3: tuple[dict[str, Any], An
             assert convert(stored, f"s3://bucket/dct{trial}", "dct", workers=1 + trial % 2, **on_ray) == converted
         killed += killer.killed
         mine, theirs = objects_below(client, f"dct{trial}/"), contents(tmp_path / "dct")
+        theirs.pop("points.arrow", None)  # which packs in stores are made without
         assert mine.pop("finished") and undated(mine) == undated(theirs)
     with Killer(2, 0) as killer:
         assert verify(stored, decode=True, runner="ray") == []
