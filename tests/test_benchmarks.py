@@ -46,7 +46,6 @@ def test_modules_that_are_named_elsewhere_exist() -> None:
         for name in [f"{module.replace('.', '/')}.py" for module in modules] + re.findall(
             r"benchmarks/[a-z_/]+\.py", text
         ):
-            package = ROOT / name.removesuffix(".py") / "__main__.py"
-            assert (ROOT / name).exists() or package.exists(), f"{file.relative_to(ROOT)}: {name}"
+            assert (ROOT / name).exists(), f"{file.relative_to(ROOT)}: {name}"
             found += 1
     assert found > 20
