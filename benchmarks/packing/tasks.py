@@ -101,7 +101,7 @@ def write_rows(root: Path, rows: int) -> list[str]:
             "crc32c": arrow.numbers((numbers * 2654435761 % 2**32).astype(np.uint32)),
         }
         for field in ROWS_SCHEMA:
-            if field.name in ("label", "class_name", "metadata"):
+            if field.name in ("label", "class_name", "metadata", "points"):
                 made[field.name] = pa.nulls(count, field.type)
             elif field.name not in made:
                 made[field.name] = arrow.numbers(np.full(count, 7, arrow.dtype_of(field.type)))

@@ -33,7 +33,8 @@ _TASK_FILES = (
     r"shard-\d{5,}(-\d{3,})?\.(tar|rows|parquet\.[0-9a-f]{12})|task-\d{5,}\.(json|refused|lock)|(plan|tables)\.json"
 )
 _OURS = re.compile(
-    rf"({_TASK_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|index\.arrow.*|pack\.json\.tmp|"
+    rf"({_TASK_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|"
+    rf"(index|points)\.arrow.*|pack\.json\.tmp|"
     rf"(un)?finished(\.[0-9a-f]{{12}})?(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|"
     rf"({METADATA_SCRATCH}|{METADATA_ROWS})"
 )

@@ -43,7 +43,7 @@ def logged(out: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["train_dino", "train_swav"])
+@pytest.mark.parametrize("script", ["train_dino", pytest.param("train_swav", marks=pytest.mark.long)])
 def test_killed_and_resumed(script: str, pack: Path, tmp_path: Path) -> None:
     assert begin(script, pack, tmp_path / "whole").wait(300) == 0
     ranks = begin(script, pack, tmp_path / "killed")

@@ -38,7 +38,12 @@ def small(recipe: Recipe) -> Recipe:
         size = 32 if view.height >= first else 16
         return dataclasses.replace(view, size=size, blur_kernel=0, resize_short=None, alternatives=others)
 
-    return dataclasses.replace(recipe, views=tuple(map(shrunk, recipe.views)))
+    masks: Any = recipe.masks  # of so few patches
+    if isinstance(masks, recipes.BlockMasks):
+        masks = dataclasses.replace(masks, cells=2, least=1)
+    elif isinstance(masks, recipes.InverseBlockMasks):
+        masks = dataclasses.replace(masks, predicted=0.5)
+    return dataclasses.replace(recipe, views=tuple(map(shrunk, recipe.views)), masks=masks)
 
 
 def rendered(recipe: Recipe, pixels: np.ndarray, record: int = 0) -> np.ndarray:

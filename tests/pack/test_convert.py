@@ -25,6 +25,7 @@ from ..helpers.crash import crashes
 from ..helpers.dctwriter import one_row
 from ..helpers.sealing import undated
 from ..helpers.trees import contents, members_of, write_tree
+from ..helpers.trials import trials
 
 
 def stubborn() -> bytes:
@@ -288,7 +289,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     assert len(want["removed.jsonl"]) == 2
     assert len(left) > 20 and len(Pack(whole / "new").shards) == 2 and verify(whole / "new", decode=True) == []
     kept = 0
-    for root in left:
+    for root in left[:: trials(2, 1)]:
         out = root / "new"
         done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar") if path.with_suffix(".rows").exists()}
         for path in out.glob("*.tmp"):

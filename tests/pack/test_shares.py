@@ -219,7 +219,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     want = tree(whole)
     assert len(left) > 40 and len(Pack(whole / "pack").shards) == 2
     assert {path.name for path in whole.iterdir()} == {"in", "m.csv", "pack", "out", "credits"}
-    for root in left:
+    for root in left[:: trials(2, 1)]:
         for path in root.rglob("*.tmp"):
             path.write_bytes(path.read_bytes()[:100])
         do_all(root)
