@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import _C, recipes
 from ..loading.bench import BATCH_SIZE, bench, limits
+from ..remote.address import told
 from .packs import add_pack, opened
 from .sources import add_recipe
 from .tasks import at_least
@@ -29,7 +30,7 @@ def _bench(options: argparse.Namespace) -> int:
     cores = len(os.sched_getaffinity(0))
     mean = sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values()) / pack.records
     print(
-        f"{options.pack}: {len(pack):,} live records, mean {mean / 1e3:,.0f} kB; "
+        f"{told(options.pack)}: {len(pack):,} live records, mean {mean / 1e3:,.0f} kB; "
         f"{recipe.name}: {len(recipe.views)} views, float32, batches of {BATCH_SIZE}; level {_C.isa()}, {cores} cores",
         flush=True,
     )

@@ -15,6 +15,7 @@ from ..pack.layout import JPEG_CODECS
 from ..pack.reader import Pack
 from ..pack.verify import verify
 from ..pack.versions import info
+from ..remote.address import told
 from ..version import __version__
 from .attribution import add_attribution_command
 from .bench import add_bench_command
@@ -143,7 +144,7 @@ def _verify(options: argparse.Namespace) -> int:
     else:
         for problem in found:
             print(problem)
-        print(f"{options.pack}{of_share(options)}: {found}")
+        print(f"{told(options.pack)}{of_share(options)}: {found}")
     return 1 if found else 0
 
 

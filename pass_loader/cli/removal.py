@@ -13,6 +13,7 @@ from ..errors import PackError
 from ..pack.purge import purge
 from ..pack.removal import ids_of_file, remove, restore
 from ..pack.versions import diff
+from ..remote.address import told
 from .packs import add_pack, opened
 from .progress import ProgressBar
 
@@ -59,7 +60,7 @@ def _remove(options: argparse.Namespace) -> int:
         opened(options), ids, reason=options.reason, not_in=options.not_in, key=options.key,
         ignore_unknown=options.ignore_unknown,
     )  # fmt: skip
-    print(f"{options.pack}: {done}")
+    print(f"{told(options.pack)}: {done}")
     return 0
 
 
@@ -68,7 +69,7 @@ def _restore(options: argparse.Namespace) -> int:
     if not ids:
         raise PackError("nothing to restore: give ids or --ids FILE")
     done = restore(opened(options), ids, reason=options.reason, ignore_unknown=options.ignore_unknown)
-    print(f"{options.pack}: {done}")
+    print(f"{told(options.pack)}: {done}")
     return 0
 
 
@@ -79,7 +80,7 @@ def _purge(options: argparse.Namespace) -> int:
     affected[pack.removed] = False
     with ProgressBar(int(lengths[affected].sum()), "kept") as progress:
         done = purge(pack, progress=progress)
-    print(f"{options.pack}: {done}")
+    print(f"{told(options.pack)}: {done}")
     return 0
 
 
@@ -89,8 +90,8 @@ def _diff(options: argparse.Namespace) -> int:
     for id in found.gone:
         print(id)
     print(
-        f"{len(found.gone):,} live ids of {options.pack} are not in {options.table}; {found.common:,} are; of its "
-        f"other ids {found.removed:,} were removed from the pack and {found.added:,} were never in it",
+        f"{len(found.gone):,} live ids of {told(options.pack)} are not in {options.table}; {found.common:,} are; of "
+        f"its other ids {found.removed:,} were removed from the pack and {found.added:,} were never in it",
         file=sys.stderr,
     )
     return 0

@@ -20,7 +20,7 @@ from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS
 from ..pack.sources import open_sources
-from ..remote.address import as_path
+from ..remote.address import as_path, told
 from .packs import add_pack, opened, size_in_bytes
 from .progress import ProgressBar
 from .tasks import add_runner, add_tasks, add_workers, at_least, of_share, running, tasks
@@ -220,7 +220,7 @@ def _writing(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _done(options: argparse.Namespace, report: Report) -> int:
-    print(f"{options.out}: {report}")
+    print(f"{told(options.out)}: {report}")
     return 1 if options.strict and report.refused else 0
 
 
@@ -255,7 +255,7 @@ def _merge(options: argparse.Namespace) -> int:
     share = tasks(options)["share"]
     if share is not None:
         written = tables(options.out, *share, workers=options.workers)
-        print(f"{options.out}{of_share(options)}: {written:,} tables")
+        print(f"{told(options.out)}{of_share(options)}: {written:,} tables")
         return 0
     return _done(options, merge(options.out, **running(options)))
 
@@ -270,7 +270,7 @@ def _index_points(options: argparse.Namespace) -> int:
     pack = Pack(options.pack)
     with ProgressBar(int(pack.column("length").sum()), "decoded") as progress:
         done = index_points(pack, workers=options.workers, progress=progress)
-    print(f"{options.pack}: {done}")
+    print(f"{told(options.pack)}: {done}")
     return 0
 
 
@@ -286,7 +286,7 @@ def _combine(options: argparse.Namespace) -> int:
             packs, options.out, on_duplicate=options.on_duplicate, prefixes=options.prefix, workers=options.workers,
             progress=progress,
         )  # fmt: skip
-    print(f"{options.out}: {done}")
+    print(f"{told(options.out)}: {done}")
     return 0
 
 
@@ -298,5 +298,5 @@ def _write(options: argparse.Namespace, verb: str, write: Callable[..., object],
     pack = opened(options)
     with ProgressBar(int(pack.column("length").sum()), verb) as progress:
         done = write(pack, options.out, progress=progress, **how, **tasks(options))
-    print(f"{options.out}{of_share(options)}: {done}")
+    print(f"{told(options.out)}{of_share(options)}: {done}")
     return 0

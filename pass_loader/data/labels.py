@@ -65,6 +65,8 @@ def _by_name(pack: Pack, numbers: Mapping[str, int]) -> np.ndarray:
             f"for it ({len(unknown)} of {len(pack.classes)} classes)"
         )
     table = np.array([operator.index(numbers[name]) for name in pack.classes] + [-1], np.int64)
+    if (table[:-1] < 0).any():
+        raise ValueError(f"labels: the class {pack.classes[int(table[:-1].argmin())]!r} has a number below 0")
     return table[pack.labels(np.arange(pack.records))]
 
 

@@ -285,7 +285,9 @@ class Samples:
         Raises AttributeError where packs have different ones, or labels were given.
         """
         if any(part.labels is not None and part.names is None for part in self.parts):
-            raise AttributeError("labels= were given in place of classes: they have no names")
+            raise AttributeError(
+                "labels= were given in place of classes: they have no names, or numbers other than 0, 1, ..."
+            )
         names = [part.pack.classes if part.names is None else part.names for part in self.parts]
         if any(own != names[0] for own in names):
             raise AttributeError("the packs have different classes, so that a label has no single name")

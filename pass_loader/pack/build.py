@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from ..remote.address import is_url
+from ..remote.address import is_url, told
 from .destination import Destination, destination
 from .finish import Tables
 from .layout import LockedError
@@ -304,8 +304,10 @@ def _chosen(
     limits = (max_pixels, max_scans)
     options = Options(transcode, decode, on_duplicate, codec, in_place, *limits, gps, entry_points or None)
     naming = Naming(id, image_key, class_folders, allow_empty)
-    if is_url(metadata):
-        raise PackError(f"{metadata}: a table of metadata is read from a file system: download it, and give its path")
+    if metadata is not None and is_url(metadata):
+        raise PackError(
+            f"{told(metadata)}: a table of metadata is read from a file system: download it, and give its path"
+        )
     table = (Path(metadata), key) if metadata is not None else None
     return Chosen(options, naming, table, shard_bytes, task_bytes, md5, shuffle)
 

@@ -74,6 +74,11 @@ class Address:
             raise PackError(f"{url} names no bucket or server")
         if "?" in rest or "#" in rest:
             raise PackError(f"{shown(url)}: the URL of a pack is that of its folder, without ? and #")
+        if scheme.lower() in ("s3", "gs", "az") and "@" in rest.split("/")[0]:
+            raise PackError(
+                f"{shown(url)}: a store's URL has no user and no password: give credentials by the environment, or by "
+                "storage_options="
+            )
         return cls._cached(f"{scheme.lower()}://{rest.rstrip('/')}/", cache, cache_bytes, options)
 
     @classmethod
@@ -128,6 +133,11 @@ def shown(url: str) -> str:
     """Return a URL without user name, password and query: what a message may tell."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def told(place: str | Path) -> str:
+    """Return a URL as `shown` does, and a path as it is."""
+    return shown(place) if isinstance(place, str) and is_url(place) else str(place)
 
 
 def _user_cache() -> Path:

@@ -106,7 +106,8 @@ class Stores:
             if _fits(name.split("/"), pattern)
         ]
         if not found:
-            raise PackError(f"{url}: no object has such a name")
+            hint = "; what follows a ? is a pattern too: URLs that are signed are not taken" if "?" in url else ""
+            raise PackError(f"{shown(url)}: no object has such a name{hint}")
         return found
 
     def _at(self, folder: str) -> Store:

@@ -125,3 +125,20 @@ def test_without_obstore() -> None:
     code = "import sys; sys.modules['obstore'] = None; from pass_loader.cli.main import main; sys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code, "info", "s3://bucket/pack"], capture_output=True, text=True)
     assert done.returncode == 1 and "pip install 'pass-loader[remote]'" in done.stderr
+
+
+@pytest.mark.parametrize("command", [
+    ["build", "s3://bucket/a.tar", "--out", "s3://me:secret@bucket/pack"],
+    ["verify", "s3://me:secret@bucket/pack"],
+    ["verify", "s3://bucket/pack?X-Amz-Signature=secret"],
+    ["verify", "http://me:secret@127.0.0.1:9/pack"],
+    ["build", "a.tar", "--out", "pack", "--metadata", "s3://bucket/m.csv?X-Amz-Signature=secret"],
+])  # fmt: skip
+def test_no_secret_is_told(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """In names of packs, sources and tables."""
+    monkeypatch.setattr("pass_loader.remote.store._FIRST_PAUSE_S", 0.001)
+    monkeypatch.chdir(tmp_path)
+    assert main(command) != 0
+    told = capsys.readouterr()
+    assert "secret" not in told.out + told.err and told.out + told.err
