@@ -15,8 +15,8 @@ import torch
 from pass_loader import DataLoader, ShardDataset, recipes
 
 from ..official import batches, seed_everything
-from ..peers import DIFFERS, NEEDS, PEERS, SLOW
-from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, run
+from ..peers import DIFFERS, PEERS, SLOW
+from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, peers_epoch, run
 
 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
@@ -64,18 +64,12 @@ def bench_official(benchmark: Any, pack: Path, records: list[int], recipe_name: 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
 @pytest.mark.parametrize("peer", PEERS)
 def bench_peer(benchmark: Any, pack: Path, records: list[int], peer: str, recipe_name: str) -> None:
-    if peer in NEEDS:
-        pytest.importorskip(NEEDS[peer], exc_type=ImportError)
     recipe = recipes.PRESETS[recipe_name]()
     dataset = ShardDataset(pack, recipe)
     data = [dataset.read(record) for record in records]
-    seed_everything(0)
+    epoch = peers_epoch(PEERS, peer, data, recipe)
     samples = len(data) // BATCH * BATCH
     extra = {"recipe": recipe_name, "peer": peer, "isa": "", "differs": DIFFERS[peer]}
-    try:
-        epoch = PEERS[peer](data, recipe, BATCH)
-    except ImportError as error:
-        pytest.skip(str(error))
     batch = run(benchmark, lambda: last(epoch()), samples, rounds=3 if peer in SLOW else ROUNDS, **extra)
     if peer == "libjpeg-turbo decode alone":
         assert_decodes(dataset, batch[-1].numpy(), records[samples - 1])

@@ -14,8 +14,8 @@ from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.pack import build
 
 from ..official import batches, seed_everything
-from ..peers import DIFFERS, NEEDS, ONE_VIEW
-from .measure import BATCH, ROUNDS, assert_equals_pillow, last, run
+from ..peers import DIFFERS, ONE_VIEW
+from .measure import BATCH, ROUNDS, assert_equals_pillow, last, peers_epoch, run
 
 RECIPES = ["supervised", "mae"]
 # By the table's name of a row: how the pack is made of the same JPEGs.
@@ -62,15 +62,9 @@ def bench_official(benchmark: Any, pack: Path, records: list[int], recipe_name: 
 @pytest.mark.parametrize("recipe_name", RECIPES)
 @pytest.mark.parametrize("peer", ONE_VIEW)
 def bench_peer(benchmark: Any, pack: Path, records: list[int], peer: str, recipe_name: str) -> None:
-    if peer in NEEDS:
-        pytest.importorskip(NEEDS[peer], exc_type=ImportError)
     recipe = recipes.PRESETS[recipe_name]()
     dataset = ShardDataset(pack, recipe)
     data = [dataset.read(record) for record in records]
-    seed_everything(0)
-    try:
-        epoch = ONE_VIEW[peer](data, recipe, BATCH)
-    except ImportError as error:
-        pytest.skip(str(error))
+    epoch = peers_epoch(ONE_VIEW, peer, data, recipe)
     extra = {"table": "one view", "recipe": recipe_name, "peer": peer, "isa": "", "differs": DIFFERS[peer]}
     run(benchmark, lambda: last(epoch()), len(data) // BATCH * BATCH, rounds=ROUNDS, **extra)

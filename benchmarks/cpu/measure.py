@@ -1,15 +1,19 @@
-"""What the benchmarks share: rounds, batches that are dropped as a training loop drops them, the check after timing."""
+"""What the benchmarks share: a peer's epoch, rounds, batches dropped as a training loop drops them, the last check."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
-from pass_loader import ShardDataset
+from pass_loader import Recipe, ShardDataset
 from pass_loader.recipes import reference
+
+from ..official import seed_everything
+from ..peers import NEEDS
 
 BATCH = 32
 ROUNDS = 5
@@ -27,6 +31,19 @@ def run(
     result = benchmark.pedantic(work, rounds=rounds, iterations=1, warmup_rounds=warmup_rounds)
     benchmark.extra_info.update(samples=samples, samples_per_second=samples / benchmark.stats.stats.median, **extra)
     return result
+
+
+def peers_epoch(
+    makers: Mapping[str, Callable[..., Callable[[], Iterable[Any]]]], peer: str, data: list[bytes], recipe: Recipe
+) -> Callable[[], Iterable[Any]]:
+    """Return what makes a peer's epoch of batches. Skips a peer that cannot run here."""
+    if peer in NEEDS:
+        pytest.importorskip(NEEDS[peer], exc_type=ImportError)
+    seed_everything(0)
+    try:
+        return makers[peer](data, recipe, BATCH)
+    except ImportError as error:
+        pytest.skip(str(error))
 
 
 def assert_equals_pillow(dataset: ShardDataset, views: Sequence[Any], info: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,15 +30,15 @@ class Schedule:
         return rising + [last + 0.5 * (base - last) * (1 + math.cos(math.pi * i / rest)) for i in range(rest)]
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """A method of pretraining. Everything that training changes is a parameter, a buffer, or in the optimiser."""
 
     recipe: Recipe
     optimizer: torch.optim.Optimizer
 
+    @abstractmethod
     def train_step(self, batch: Any, step: int) -> torch.Tensor:
         """Train on the batch of a step, counted from the run's first, and return the loss."""
-        raise NotImplementedError
 
     def everything(self) -> dict[str, Any]:
         """Return all state of the training, as a checkpoint holds it."""

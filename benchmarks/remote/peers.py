@@ -3,9 +3,9 @@
 Each library reads its own format, made of the same JPEGs, with an empty cache, in a random order as its experts would
 ask for it, and gives batches of 32 of the same views: shorter side to 256, centre 224 x 224, float32, normalised. Two
 worker processes of torch's DataLoader decode with Pillow and render with torchvision (litdata's is the loop's own
-process, where it is faster); ours has two threads. Runs take
-turns, each in a process of its own; samples/s from the first request to the last batch, median. The server stands in
-for S3 where a library takes nothing else. A library that is not installed, or fails, is left out, with its error.
+process, where it is faster); ours has two threads. Runs take turns, each in a process of its own; samples/s from the
+first request to the last batch, median. The server stands in for S3 where a library takes nothing else. A library that
+is not installed, or fails, is left out, with its error.
 `--write` puts the table into docs/where-packs-lie.md.
 """
 
@@ -124,7 +124,7 @@ def _litdata(server: str, folder: Path, cache: Path) -> Iterable[Any]:
     options = {"endpoint_url": server, "aws_access_key_id": "id", "aws_secret_access_key": "secret"}
     dataset = litdata.StreamingDataset("s3://litdata", cache_dir=str(cache), shuffle=True, storage_options=options,
                                        transform=rendered)  # fmt: skip
-    # Two workers were half as fast: 133 samples/s against 270 in the loop's own process.
+    # Two workers are about half as fast as the loop's own process.
     return litdata.StreamingDataLoader(dataset, batch_size=BATCH, num_workers=0)
 
 

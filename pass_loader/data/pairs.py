@@ -38,8 +38,8 @@ def pairs(
     views: which two of the recipe's views are the pair.
     losses: scores are losses, which are highest for the hardest pairs.
 
-    Raises ValueError for scores of another shape, views that the recipe does not have, or where no score is of a live
-    picture, PackError for a picture that cannot be read.
+    Raises ValueError for scores of another shape and views that the recipe does not have, PackError where no live
+    picture has a score, or for a picture that cannot be read.
     """
     if len(views) != 2 or not all(0 <= view < len(recipe.views) for view in views):
         raise ValueError(f"views are {tuple(views)}, want two in [0, {len(recipe.views)}) of the recipe {recipe.name}")

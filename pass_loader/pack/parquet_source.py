@@ -33,9 +33,9 @@ class ParquetSource(Source):
         super().__init__(path)
         try:
             self._schema = self._read_schema()
+        except PackError:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, PackError):
-                raise
             raise PackError(f"{self.place} is not a readable Parquet file: {error}; download it again") from None
         features = self._features()
         self._image = self._image_column(features)
@@ -131,9 +131,9 @@ class ParquetSource(Source):
         try:
             with self._file() as file:
                 yield from file.iter_batches(batch_size=_BATCH, columns=columns, use_threads=False)
+        except PackError:
+            raise
         except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, PackError):
-                raise
             raise PackError(f"{self.place} is damaged: {error}; download it again") from None
 
 

@@ -1,4 +1,4 @@
-"""Functions run on several ranks of torch.distributed, each a process; this process's threads."""
+"""Functions run on several ranks of torch.distributed, each a process; processes killed; this process's threads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import contextlib
 import multiprocessing
 import os
 import socket
+import subprocess
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sized
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,24 @@ def on_ranks(main: Callable[..., Any], *arguments: Any, world: int = 2) -> list[
         if isinstance(result, BaseException):
             raise result
     return [found[rank] for rank in range(world)]
+
+
+def killed_in_the_middle(command: list[str], environment: dict[str, str], log: Sized, seconds: float) -> bool:
+    """Run a command, and kill it so long after it has begun. Returns False where it ended before, without an error.
+
+    log: grows when it begins.
+    """
+    before = len(log)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and len(log) == before:
+            time.sleep(0.01)
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+    assert process.returncode == 0
+    return False
 
 
 def native_threads(name: str = "pass-", but: Collection[Path] = ()) -> list[Path]:

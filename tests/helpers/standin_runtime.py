@@ -92,9 +92,6 @@ class Runtime:
         yield
         self.native.standin_fail(call.encode(), ctypes.c_long(-1))
 
-    def limit(self, bytes: int) -> None:
-        self.native.standin_limit(ctypes.c_size_t(bytes))
-
     def used(self) -> int:
         return self.native.standin_used()
 

@@ -19,7 +19,7 @@ from pass_loader.remote.writing import WritableStore
 
 from ..helpers.azurite import CONTAINER, PROGRAM, azurite_serving
 from ..helpers.packs import sources_of
-from ..helpers.remote import RECIPE, digest
+from ..helpers.remote import RECIPE, digest, written_once
 from ..helpers.s3_server import BUCKET, s3_serving
 from ..helpers.sealing import undated
 from ..helpers.trees import contents, tree
@@ -125,14 +125,7 @@ def test_tasks_and_other_commands(place: Place, tmp_path: Path) -> None:
 def test_conditional_writes(place: Place, tmp_path: Path) -> None:
     """Kills: a write over what somebody else has written."""
     store = WritableStore(Address.of(f"{place.url}/w", tmp_path, None, place.options))
-    first = store.write("a", b"1", None)
-    with pytest.raises(Changed):
-        store.write("a", b"2", None)
-    assert store.read("a") == (b"1", first)
-    store.write("a", b"2", first)
-    with pytest.raises(Changed):
-        store.write("a", b"3", first)
-    store.prove_conditions("a", b"2")
+    first = written_once(store)
     large = tmp_path / "large"
     large.write_bytes(bytes(10_000))
     store.upload(large, "large", "large.tmp")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pass_loader.remote import store, writing
 from pass_loader.remote.store import StoreError
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.processes import killed_in_the_middle
 from ..helpers.s3_server import S3Server, s3_serving
 from ..helpers.trees import tree, write_tree
 from ..helpers.trials import trials
@@ -36,7 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {f"c{i % 2}/{name}.jpg": jpeg(noise(16, 16, i)) for i, name in enumerate(NAMES)}
     (root / "m.csv").write_text("hash,unickname\nc0/plain,creator\n")
     build([write_tree(root / "in", files)], root / "pack", metadata=root / "m.csv", shard_bytes=4100)
-    remove(root / "pack", ["c0/~"] if NAMES.index("~") % 2 == 0 else ["c1/~"], reason="x")
+    remove(root / "pack", [f"c{NAMES.index('~') % 2}/~"], reason="x")
     return root / "pack"
 
 
@@ -116,19 +116,9 @@ def test_processes_killed_at_random(source: Path, s3: S3Server, tmp_path: Path) 
     command += ["--shard-bytes", "4000"]
     s3.before = lambda *_: time.sleep(0.03)  # so that there is a middle
     for _ in range(trials(4, 60)):
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        begun = len(s3.log)
-        while process.poll() is None and len(s3.log) == begun:
-            time.sleep(0.01)
-        try:
-            process.wait(drawn.uniform(0.05, 0.6))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        if killed_in_the_middle(command, environment, s3.log, drawn.uniform(0.05, 0.6)):
             killed += 1
             time.sleep(0.2)  # what was on its way arrives
-        else:
-            assert process.returncode == 0
         if s3.objects and not s3.below(BESIDE):
             assert s3.below(PREFIX) == want
             s3.objects.clear()

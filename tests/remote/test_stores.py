@@ -24,7 +24,7 @@ from ..helpers.moto_server import moto_serving
 from ..helpers.object_server import ObjectServer, serving
 from ..helpers.packs import sources_of
 from ..helpers.corpus import jpeg, noise
-from ..helpers.remote import RECIPE, digest
+from ..helpers.remote import RECIPE, digest, written_once
 from ..helpers.trees import contents, tar_of
 
 
@@ -92,14 +92,7 @@ def test_conditional_writes(s3: dict[str, Any], tmp_path: Path) -> None:
     """Kills: a write over what somebody else has written."""
     options = {name: value for name, value in s3.items() if name != "client"}
     store = WritableStore(Address.of("s3://bucket/w", tmp_path, None, options))
-    first = store.write("a", b"1", None)
-    with pytest.raises(Changed):
-        store.write("a", b"2", None)
-    assert store.read("a") == (b"1", first)
-    store.write("a", b"2", first)
-    with pytest.raises(Changed):
-        store.write("a", b"3", first)
-    store.prove_conditions("a", b"2")
+    first = written_once(store)
     assert store.read("a")[0] == b"2"
     store.delete("a")
     with pytest.raises(Changed):

@@ -56,12 +56,13 @@ std::vector<Stream*> streams{&legacy};
 std::map<char*, size_t> device, pinned;  // pieces of memory and their bytes
 std::map<const void*, std::string> kernels;
 std::map<std::string, long> counts, failures;  // failures: after so many further calls, counted down
-size_t limit = size_t{1} << 33, used = 0;      // bytes of device memory
+size_t used = 0;                               // bytes of device memory
 std::mt19937 order;
 bool is_shuffled = false;
 int running = 0;  // operations, one inside another
 cudaError_t last = cudaSuccess;
 constexpr int kDevices = 2;
+constexpr size_t kMemoryBytes = size_t{1} << 33;
 thread_local int current = 0;
 bool contexts[kDevices] = {};
 struct Launch {
@@ -263,7 +264,7 @@ cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
   const Lock lock(mutex);
   contexts[current] = true;
-  if (!enter("malloc") || used + bytes > limit) return answer(cudaErrorMemoryAllocation);
+  if (!enter("malloc") || used + bytes > kMemoryBytes) return answer(cudaErrorMemoryAllocation);
   *memory = map_memory(device, bytes, running > 0 ? PROT_READ | PROT_WRITE : PROT_NONE);
   used += bytes;
   return cudaSuccess;
@@ -356,7 +357,6 @@ void standin_fail(const char* call, long after) {  // after: further calls that 
   const Lock lock(mutex);
   failures[call] = after;
 }
-void standin_limit(size_t bytes) { limit = bytes; }
 size_t standin_used() { return used; }
 size_t standin_pieces() { return device.size() + pinned.size(); }
 long standin_count(const char* call) {
