@@ -243,12 +243,12 @@ class Choice:
         weights = self.weights or (1.0,) * len(self.options)
         return [weight / sum(weights) for weight in weights]
 
-    def _is_any_order(self) -> bool:
-        """Whether the options are all orders of the same steps, as likely as one another."""
-        count = len(self.options[0])
-        if self.weights is not None or count > 5 or len(self.options) != math.factorial(count):
-            return False
-        return {*self.options} == {*itertools.permutations(self.options[0])}
+    def _drawn_from(self) -> list[Step]:
+        """Return the steps of which the options are all rows of so many distinct ones, in every order; else none."""
+        steps, count = [*dict.fromkeys(itertools.chain(*self.options))], len(self.options[0])
+        if self.weights is not None or count < 2 or len(self.options) != math.perm(len(steps), count):
+            return []
+        return steps if {*self.options} == {*itertools.permutations(steps, count)} else []
 
     def _bounds(self) -> list[float]:
         """Return the number in (0, 1] below which each option is chosen, but for those before it."""
@@ -263,8 +263,10 @@ class Choice:
         options = [" then ".join(map(str, option)) or "nothing" for option in self.options]
         if len(options) == 1:
             return chance + options[0]
-        if self._is_any_order():
-            return f"{chance}in any order: " + ", ".join(map(str, self.options[0]))
+        if steps := self._drawn_from():
+            count = len(self.options[0])
+            some = "" if count == len(steps) else f"{count} of {len(steps)}, "
+            return f"{chance}{some}in any order: " + ", ".join(map(str, steps))
         if self.weights is not None:
             options = [f"{option} ({share:.3g})" for option, share in zip(options, self.shares())]
         return f"{chance}1 of {len(options)}: " + " | ".join(options)
