@@ -17,7 +17,7 @@
 # make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this
 #             one; QUICK=1: without the CUDA extension, and with fewer tests
 # make lowest   the package with the lowest versions that pyproject.toml allows, then with the newest
-# Everything happens in .venv, made when missing. TORCH= chooses another torch.
+# Everything happens in .venv, made when missing. TORCH= chooses another torch, TEST_PROCESSES= how many tests run at once.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
@@ -28,6 +28,7 @@ PILLOW12 ?= pillow==12.3.0
 PYTHONS ?= cp310 cp311 cp312 cp313 cp313t cp314 cp314t
 PROCESSORS ?= x86_64
 QUICK ?=
+TEST_PROCESSES ?= 2
 DATA ?=
 PROOF_STEPS ?= 50
 DRAWS ?= 1000000
@@ -60,10 +61,12 @@ long: setup $(VENV)/pillow12/.installed
 	PASS_LOADER_LONG=1 $(MAKE) wheels PROCESSORS="x86_64 aarch64"
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
+# The tests of a file run one after another in one process: they share packs and servers.
+in_processes := -n $(TEST_PROCESSES) --dist loadfile
 test: setup $(VENV)/pillow12/.installed
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest $(in_processes)
 	@echo "The same pixels from Pillow 12:"
-	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m "oracle and not long"
+	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m "oracle and not long" $(in_processes)
 
 native = $(sort $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
 lint: setup

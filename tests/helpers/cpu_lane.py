@@ -31,7 +31,9 @@ def memory_at(address: int, bytes: int) -> np.ndarray:
 
 class CpuLane:
     made: list[CpuLane] = []
-    fail: list[Exception] = []  # what the next renderings raise
+    # What the next renderings raise. Changed in place: before 3.13 another thread may still find a class's attribute in
+    # CPython's cache while its old value is being freed.
+    fail: list[Exception] = []
     host_gpu: Any = None  # nvjpeg_standin.py's module and library, where decode="nvjpeg" is tested
     library = ""
 
