@@ -2,19 +2,21 @@
 
 python -m benchmarks.remote.loading [--rounds 5] [--write]
 
-Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or of what the server can send, whichever is
-less; with a full cache 0.98 of a directory; the cache never above its bound. The page cache holds the pack. Runs take
-turns, each in a process of its own; figures are medians, and a share is that of neighbours. `--write` puts the table
-into docs/where-packs-lie.md.
+Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or of what the server can send beside it,
+whichever is less; with a full cache 0.98 of a directory; the cache never above its bound. The page cache holds the
+pack. Runs take turns, each in a process of its own; figures are medians, and a share is that of neighbours. `--write`
+puts the table into docs/where-packs-lie.md.
 
-Server, fetching and rendering share this machine's cores. One thread renders, so that the others are for them; with as
-many as there are cores, the share that is lost is what fetching takes from rendering.
+Server, fetching and rendering share this machine's cores. So what the server can send beside it is measured as that:
+the pack is loaded from the directory while a process of its own receives the same records from the server, and the rate
+is that of both together. It is less than the directory's where rendering alone fills all cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import statistics
@@ -35,14 +37,14 @@ BATCH = 32
 CONNECTIONS = 16
 RECIPES = ("dino", "evaluate")
 HEAD = (
-    "| recipe, threads | directory, samples/s | empty cache | full cache | kB/sample | CPU, ms/sample | first, ms | "
-    "first, empty, ms |"
+    "| recipe, threads | directory, samples/s | received beside it | empty cache | full cache | kB/sample | "
+    "CPU, ms/sample | first, ms | first, empty, ms |"
 )
 
 
-def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None,
+def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None, server: str | None,
                options: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
-    """Load an epoch. Returns samples, seconds from the first call on, those until the first batch, and counts."""
+    """Load an epoch; with a server also receive the pack's records from it. Returns rates, times and counts."""
     import torch
 
     from pass_loader import DataLoader, ShardDataset, recipes
@@ -52,6 +54,7 @@ def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_b
     remote = {} if cache is None else {"cache": cache, "cache_bytes": cache_bytes or "50GB"}
     dataset = ShardDataset(place, recipes.named(recipe), **remote)
     opened = time.perf_counter()
+    receiving = 0 if server is None else receive_in_a_fork(server, records_of(Path(place)))
     loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, rank=0, world_size=1, **options)
     samples, first, most = 0, 0.0, 0
     for batch in loader:
@@ -59,6 +62,8 @@ def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_b
         first = first or time.perf_counter()
         if cache and cache_bytes and not samples // BATCH % 4:
             most = max(most, disk_bytes(Path(cache)))
+    if receiving and os.waitpid(receiving, 0)[1]:
+        raise RuntimeError(f"{server}: the records were not received")
     ended = time.perf_counter()
     return {
         "rate": samples / (ended - opened), "first_ms": 1000 * (first - began), "most_bytes": most,
@@ -72,9 +77,9 @@ def disk_bytes(cache: Path) -> int:
 
 
 def in_a_process(place: str, recipe: str, threads: int, cache: Path | None = None, cache_bytes: int | None = None,
-                 **options: Any) -> dict[str, Any]:  # fmt: skip
+                 server: str | None = None, **options: Any) -> dict[str, Any]:  # fmt: skip
     """Return what `of_process` returns, from a process of its own."""
-    given = json.dumps([place, recipe, threads, str(cache) if cache else None, cache_bytes, options])
+    given = json.dumps([place, recipe, threads, str(cache) if cache else None, cache_bytes, server, options])
     command = [sys.executable, "-m", "benchmarks.remote.loading", "--one", given]
     return json.loads(subprocess.check_output(command, text=True))
 
@@ -110,8 +115,20 @@ def received(url: str, ranges: list[tuple[str, int, int]]) -> float:
     return sum(end - begin for _, begin, end in ranges) / (time.perf_counter() - began)
 
 
-def server_rates(url: str, pack: Path) -> tuple[float, float]:
-    """Return the bytes a second of the server: in ranges of 8 MiB in order, and in records in a random order."""
+def receive_in_a_fork(server: str, ranges: list[tuple[str, int, int]]) -> int:
+    """Return the number of a process that receives the ranges and ends."""
+    child = os.fork()
+    if child:
+        return child
+    try:
+        received(server, ranges)
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+def records_of(pack: Path) -> list[tuple[str, int, int]]:
+    """Return where a pack's records lie on its server, in a random order."""
     import numpy as np
 
     from pass_loader.pack import Pack
@@ -120,24 +137,30 @@ def server_rates(url: str, pack: Path) -> tuple[float, float]:
     columns = [opened.column(name).tolist() for name in ("shard", "offset", "length")]
     names = [f"{pack.name}/{shard['tar']}" for shard in opened.shards]
     records = [(names[shard], offset, offset + length) for shard, offset, length in zip(*columns)]
-    records = [records[place] for place in np.random.default_rng(0).permutation(len(records))]
+    return [records[place] for place in np.random.default_rng(0).permutation(len(records))]
+
+
+def server_rates(url: str, pack: Path) -> tuple[float, float]:
+    """Return the bytes a second of the server: in ranges of 8 MiB in order, and in records in a random order."""
     step, large = 8 << 20, []
-    for name in names:
-        size = (pack.parent / name).stat().st_size
-        large += [(name, begin, min(size, begin + step)) for begin in range(0, size, step)]
-    return received(url, large), received(url, records)
+    for tar in sorted(pack.glob("*.tar")):
+        size = tar.stat().st_size
+        large += [(f"{pack.name}/{tar.name}", begin, min(size, begin + step)) for begin in range(0, size, step)]
+    return received(url, large), received(url, records_of(pack))
 
 
-def shares(rounds: int, pack: Path, url: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the medians of so many rounds: a directory, an empty cache, a full one, in turns."""
-    found: dict[str, list[dict[str, Any]]] = {"directory": [], "empty": [], "full": []}
+def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
+    """Return the medians of so many rounds: a directory, that and receiving, an empty cache, a full one, in turns."""
+    found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": [], "full": []}
+    url = f"{server}{pack.name}"
     full, empty = folder / "full", folder / "empty"
     in_a_process(url, recipe, threads, full)
     for number in range(rounds):
-        turn = [*found][number % 3 :] + [*found][: number % 3]
+        turn = [*found][number % 4 :] + [*found][: number % 4]
         for name in turn:
-            if name == "directory":
-                found[name].append(in_a_process(str(pack), recipe, threads))
+            if name in ("directory", "beside"):
+                beside = server if name == "beside" else None
+                found[name].append(in_a_process(str(pack), recipe, threads, server=beside))
             else:
                 found[name].append(in_a_process(url, recipe, threads, full if name == "full" else empty))
                 shutil.rmtree(empty, ignore_errors=True)
@@ -179,19 +202,20 @@ def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> 
     tars = sum(path.stat().st_size for path in pack.glob("*.tar"))
     large, small = server_rates(server, pack)
     print(f"the server: {large / 1e6:,.0f} MB/s in ranges of 8 MiB, {small / 1e6:,.0f} in records", flush=True)
-    lines = [HEAD, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [HEAD, "| --- |" + " ---: |" * 8]
     for recipe in given.recipes:
         for threads in given.threads:
-            found = shares(given.rounds, pack, url, folder, recipe, threads)
+            found = shares(given.rounds, pack, server, folder, recipe, threads)
             rate, share, first, cpu = (found[name] for name in ("rate", "share", "first_ms", "cpu_ms"))
             sent = found["remote"]["bytes"] / given.pictures
             lines.append(
-                f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['empty']:.2f} | {share['full']:.2f} | "
+                f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['beside']:.2f} | {share['empty']:.2f} | "
+                f"{share['full']:.2f} | "
                 f"{sent / 1e3:,.0f} | {cpu['empty'] - cpu['directory']:.2f} | {first['directory']:,.0f} | "
                 f"{first['empty']:,.0f} |"
             )
             print(lines[-1], flush=True)
-            could = min(1.0, small * given.pictures / tars / rate["directory"])
+            could = min(1.0, share["beside"], small * given.pictures / tars / rate["directory"])
             for name, value, bar in (("empty", share["empty"] / could, 0.9), ("full", share["full"], 0.98)):
                 print(f"  {name} cache: {value:.3f}, bar {bar}: {'met' if value >= bar else 'missed'}", flush=True)
     bound = tars // 4
