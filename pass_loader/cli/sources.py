@@ -110,6 +110,7 @@ def add_source_commands(commands: Any) -> None:
         help="put before the ids of a pack; give it once for each PACK, in their order, '' for none",
     )  # fmt: skip
     one.add_argument("--on-duplicate", choices=ON_DUPLICATE, default="keep", help=_ON_DUPLICATE)
+    one.add_argument("--in-place", action="store_true", help="copy nothing: refer to the packs' tars where they lie")
     add_workers(one)
     one.set_defaults(run=_combine)
 
@@ -283,8 +284,8 @@ def _combine(options: argparse.Namespace) -> int:
     packs = [Pack(as_path(place)) for place in options.packs]
     with ProgressBar(sum(int(pack.column("length").sum()) for pack in packs), "combined") as progress:
         done = combine(
-            packs, options.out, on_duplicate=options.on_duplicate, prefixes=options.prefix, workers=options.workers,
-            progress=progress,
+            packs, options.out, on_duplicate=options.on_duplicate, prefixes=options.prefix, in_place=options.in_place,
+            workers=options.workers, progress=progress,
         )  # fmt: skip
     print(f"{told(options.out)}: {done}")
     return 0

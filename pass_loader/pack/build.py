@@ -19,7 +19,7 @@ from .finish import Tables
 from .layout import LockedError
 from .merge import decide, merge_tasks
 from .plan import TASK_BYTES, Chosen, Plan, make_plan
-from .ray_runner import run_on_ray
+from .ray_runner import connected, run_on_ray
 from .report import Report
 from .running import Running
 from .shards import Options
@@ -219,7 +219,7 @@ def merge(
     PackError where tasks are not done, and as `build` does.
     """
     how = Running(workers, runner, ray_address)
-    with destination(pack, storage_options) as place, begun(place) as before:
+    with connected(runner, ray_address), destination(pack, storage_options) as place, begun(place) as before:
         if before is not None:
             if not before:
                 raise PackError(f"{place.place} is a pack already")
@@ -261,7 +261,7 @@ def tables(
                 if before is None:
                     made = Plan.load(place.folder, source_options)
                     if Tables.load(place.folder, made) is None:
-                        decide(place, made, _notes(place, made, how), how)[0].joined().save()
+                        decide(place, made, _notes(place, made, how), how)[0].planned(how).save()
 
 
 def _notes(place: Destination, made: Plan, how: Running) -> list[Note]:
@@ -336,13 +336,15 @@ def _pack(
             notes = [note for number in range(len(made.tasks)) if (note := Note.load(place, made, number)) is not None]
             return merge_tasks(place, made, notes, how)
     place_there = str(out) if is_url(out) else os.path.abspath(out)
-    run_on_ray(
-        _shard, [(place_there, number, how.threads, storage_options, source_options) for number in left],
-        address=how.ray_address, cpus=how.threads, done=lambda place: progress(made.bytes_of(left[place])),
-    )  # fmt: skip
-    return merge(
-        out, runner="ray", ray_address=how.ray_address, storage_options=storage_options, source_options=source_options
-    )
+    with connected(how.runner, how.ray_address):
+        run_on_ray(
+            _shard, [(place_there, number, how.threads, storage_options, source_options) for number in left],
+            address=how.ray_address, cpus=how.threads, done=lambda place: progress(made.bytes_of(left[place])),
+        )  # fmt: skip
+        return merge(
+            out, runner="ray", ray_address=how.ray_address, storage_options=storage_options,
+            source_options=source_options,
+        )  # fmt: skip
 
 
 def _shard(

@@ -22,6 +22,7 @@ from .cores import usable_cores
 from .decision import drop_repeated
 from .destination import Destination, delete_others, destination
 from .finish import identity_lines
+from .in_place import InPlaceWriter, TarsInPlace
 from .layout import INDEX, TABLE_SCHEMA, publish, write_table
 from .plan import ON_DUPLICATE
 from .reader import Pack, index_rows, write_index
@@ -68,6 +69,7 @@ def combine(
     *,
     on_duplicate: str = "keep",
     prefixes: Sequence[str] | None = None,
+    in_place: bool = False,
     workers: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
@@ -80,12 +82,14 @@ def combine(
     Removed records are left out, and so are live ones with the id of a removed one of any of the packs.
     on_duplicate: as of `build`, for records with bytes that came before under another id: "keep", "first", "error".
     Of records with one id the first is taken; "error" refuses them.
-    prefixes: a text for each pack, "" for none, that is put before its ids. workers: threads; None: one a core.
-    progress: called with the bytes of each record done.
+    prefixes: a text for each pack, "" for none, that is put before its ids. in_place: copy no picture, but refer to
+    the packs' tars where they lie, all of them on this machine or all in stores; they must stay as they are
+    (docs/packing.md). workers: threads; None: one a core. progress: called with the bytes of each record done.
 
-    Cut off at any moment, the same call goes on after the last whole shard. Every record's CRC is checked. Raises
-    PackError for a record that is not as it was packed; where metadata or labels do not fit together; where a pack is
-    changed meanwhile; where `out` is in use. ValueError for wrong arguments.
+    Cut off at any moment, the same call goes on after the last whole shard. The CRC of every record that is read is
+    checked; in place those alone are read that may repeat another's bytes. Raises PackError for a record that is not as
+    it was packed; where metadata or labels do not fit together; where a pack is changed meanwhile; where `out` is in
+    use. ValueError for wrong arguments.
     """
     if on_duplicate not in ON_DUPLICATE:
         raise ValueError(f"on_duplicate is {on_duplicate!r}, want one of {ON_DUPLICATE}")
@@ -100,6 +104,7 @@ def combine(
         "combine": [pack.known_place for pack in opened],
         "prefixes": given,
         "on_duplicate": on_duplicate,
+        **({"in_place": True} if in_place else {}),
     }
     inputs = hashlib.sha256(json.dumps([[pack.manifest, pack.generation] for pack in opened]).encode()).hexdigest()
     with (
@@ -111,13 +116,19 @@ def combine(
         united = _United(opened)
         removed = set().union(*map(_removed_ids, opened))
         sources = [_LiveRecords(pack, prefix, removed) for pack, prefix in zip(opened, given)]
-        writer = CopyWriter(place, options, progress or (lambda _: None), inputs)
+        threads, tell = workers or usable_cores(), progress or (lambda _: None)
+        tars = TarsInPlace(opened, place, threads) if in_place else None
+        writer: CopyWriter | InPlaceWriter
+        if in_place:
+            writer = InPlaceWriter(place, options, tell, inputs, opened)
+        else:
+            writer = CopyWriter(place, options, tell, inputs)
         names: list[str] = []
         shards = _listed(sources, names)
-        in_order((partial(writer.keep_or_write, *shard) for shard in shards), workers or usable_cores())
+        in_order((partial(writer.keep_or_write, *shard) for shard in shards), threads)
         place.close()
-        drop_repeated(place, options, inputs, names, workers or usable_cores())
-        return _finish(place, sources, united, names, inputs)
+        drop_repeated(place, options, inputs, names, threads)
+        return _finish(place, sources, united, names, inputs, tars)
 
 
 def _checked_prefixes(prefixes: Sequence[str] | None, count: int) -> list[str]:
@@ -248,7 +259,10 @@ def _metadata(pack: Pack, table: pa.Table) -> dict[str, pa.DataType]:
     return {name: table.schema.field(name).type for name in names}
 
 
-def _finish(out: Destination, sources: list[_LiveRecords], united: _United, names: list[str], inputs: str) -> Combined:
+def _finish(
+    out: Destination, sources: list[_LiveRecords], united: _United, names: list[str], inputs: str,
+    tars: TarsInPlace | None,
+) -> Combined:  # fmt: skip
     """Write tables, index, refused.jsonl and the manifest, from the rows that the shards have left."""
     root, packs = out.folder, [source.pack for source in sources]
     _check_unchanged(packs)
@@ -271,7 +285,11 @@ def _finish(out: Destination, sources: list[_LiveRecords], united: _United, name
         index.append(index_rows(table, len(shards)))
         for lines in identity_lines(table):
             identity.update(lines)
-        shards.append({"tar": shard.tar, "table": shard.table, "records": len(shard), "bytes": shard.tar_bytes})
+        entry = {"tar": shard.tar, "table": shard.table, "records": len(shard), "bytes": shard.tar_bytes}
+        if tars is not None:
+            tar = tars.of(of_pack, packs[of_pack].shards[number]["tar"])
+            entry |= {"tar": tar.name, "bytes": tar.foreign["bytes"], "foreign": tar.foreign}
+        shards.append(entry)
         records += len(shard)
         size += int(arrow.to_numpy(shard.rows.column("length")).sum())
     removed = sum(len(pack.removed) for pack in packs)
@@ -280,6 +298,8 @@ def _finish(out: Destination, sources: list[_LiveRecords], united: _United, name
     pack_id = identity.hexdigest()[:32]
     write_index(root / INDEX, index.table(), pack_id)
     refusals.save(Report())
+    if tars is not None:
+        tars.remember(root, {shard["tar"] for shard in shards})
     out.send(*(shard["table"] for shard in shards))
     delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
     done = Combined(records, size, len(shards), removed, elsewhere, same_id, refused - same_id)

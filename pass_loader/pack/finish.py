@@ -8,7 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,9 @@ from . import arrow
 from .columns import IndexColumns
 from .destination import Destination
 from .foreign import remember
-from .layout import INDEX, TABLE_SCHEMA, TABLES, publish, stamp_of, temporary_of, write_by_many, write_table
-from .metadata import METADATA_SCRATCH, Metadata, MetadataCopy
+from .join import Join, Joined
+from .layout import INDEX, TABLE_SCHEMA, TABLES, publish, temporary_of, write_by_many, write_table
+from .metadata import Metadata
 from .own_columns import OwnColumns, own_rows
 from .plan import Plan
 from .ray_runner import run_on_ray
@@ -68,8 +69,9 @@ class Finish:
 
         Counts go into the report.
         """
-        root, tables = self.root, self.joined()
+        root, tables = self.root, self.planned(how)
         firsts = [first for _, first in tables.tasks]
+        joined = tables.join(how)
         publish(*self._write_tables(tables, how))
         shards: list[dict[str, Any]] = []
         index = IndexColumns(root)
@@ -84,9 +86,8 @@ class Finish:
             shards.append(entry | self._foreign(shard))
             for lines in identity_lines(table):
                 identity.update(lines)
-            if self.metadata is not None:
-                found = self.metadata.copy.found(first, first + len(shard))
-                missing = self.metadata.count(shard.rows.column("id"), found)
+            if self.metadata is not None and joined is not None:
+                missing = self.metadata.count(shard.rows.column("id"), joined.found(first, first + len(shard)))
                 report.without_metadata = (report.without_metadata or 0) + missing
         pack_id = identity.hexdigest()[:32]
         report.same_bytes = self._count_same_bytes(index, shards)
@@ -94,30 +95,35 @@ class Finish:
         places = [place for source in self.foreign if isinstance(place := self.plan.place(source), Path)]
         if places:
             remember(root, {place.name: place for place in places})
-        if self.metadata is not None:
-            report.metadata_unused = self.metadata.unused()
+        if self.metadata is not None and joined is not None:
+            report.metadata_unused = joined.rows - joined.used
             report.hints += self.metadata.hints()
         self.out.send(*(shard["table"] for shard in shards))
         report.shards = len(shards)
         return shards, pack_id
 
-    def joined(self) -> Tables:
-        """Join the metadata; return what the tables are made of."""
+    def planned(self, how: Running) -> Tables:
+        """Return what the tables are made of, and by what tasks."""
         tasks, first, made_of = [], 0, hashlib.sha256()
         for name in self.names:
             shard = Shard.load(self.root, name)
             tasks.append((name, first))
             made_of.update(f"{name} {len(shard)} {shard.made_of} {shard.repeats_of}\n".encode())
             first += len(shard)
-        joined = None
+        gps, own = self.plan.options.gps, tuple(self.own.types.items())
+        key = None if self.metadata is None else [self.metadata.key, *self.metadata.columns]
+        told = [gps, self.classes, own, key, self.plan.inputs, made_of.hexdigest()]
+        digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
+        join = None
         if self.metadata is not None:
-            self.metadata.join((Shard.load(self.root, name).rows.column("key") for name in self.names), first)
-            joined = (self.metadata.key, tuple(self.metadata.columns))
-        writer = TableWriter(
-            os.path.abspath(self.root), self.plan.options.gps, tuple(self.classes), tuple(self.own.types.items()),
-            joined, stamp_of(self.root / METADATA_SCRATCH),
-        )  # fmt: skip
-        return Tables(writer, tasks, self.plan.inputs, made_of.hexdigest())
+            kept = how.runner != "local" or how.share is not None or (self.root / TABLES).exists()
+            _, *stamp = self.plan.metadata_stamp or [None]
+            join = Join.of(
+                self.root, self.metadata.file, (stamp[0], stamp[1]) if stamp else None, self.metadata.columns, first,
+                -(-len(tasks) // _TABLES), digest, kept,
+            )  # fmt: skip
+        writer = TableWriter(os.path.abspath(self.root), gps, tuple(self.classes), own, join)
+        return Tables(writer, tasks, self.plan.inputs, digest)
 
     def _write_tables(self, tables: Tables, how: Running) -> list[tuple[Path, Path]]:
         """Write the tables that no share has written; return the temporary names and names of all."""
@@ -210,28 +216,26 @@ def own_table(shard: Shard, first: int, labels: Labels) -> pa.Table:
 class TableWriter:
     """Writes tables of shards, here or on another machine.
 
-    gps: False leaves the sources' own coordinates out. own: the types of the sources' own columns. joined: of a
-    table of metadata that was joined, the column of keys and those that go into the pack. stamp: of its copy, so that a
-    machine that has opened another opens it again.
+    gps: False leaves the sources' own coordinates out. own: the types of the sources' own columns. join: of a table of
+    metadata, whose tasks are done.
     """
 
     root: str
     gps: bool
     classes: tuple[str, ...]
     own: tuple[tuple[str, str], ...]
-    joined: tuple[str, tuple[str, ...]] | None
-    stamp: tuple[int, ...] | None
+    join: Join | None
 
     def opened(self) -> Callable[[str, int], str]:
         """Return what writes the table of a shard, by its name and first record, and returns its temporary name."""
         root, labels, own = Path(self.root), Labels(self.classes), OwnColumns(types=dict(self.own))
-        copy = MetadataCopy(root, self.joined[0]) if self.joined is not None else None
+        joined = Joined(self.join) if self.join is not None else None
 
         def write(name: str, first: int) -> str:
             shard = Shard.load(root, name)
             table = own_table(shard, first, labels)
-            if copy is not None and self.joined is not None:
-                found = copy.take(copy.found(first, first + len(shard)), list(self.joined[1]))
+            if joined is not None:
+                found = joined.take(first, first + len(shard))
                 for column in found.column_names:
                     table = table.append_column(column, found.column(column))
             if own.types:
@@ -251,37 +255,51 @@ def _named(write: Callable[[str, int], str], name: str, first: int) -> tuple[str
 class Tables:
     """The tables of a pack, and what they are made of.
 
-    tasks: (name of a shard, its first record) of each. inputs: Plan.inputs. made_of: a digest of the shards. A table
-    that a share of the tasks has written lies beside its place until the pack is made, named by a digest of all this.
+    tasks: (name of a shard, its first record) of each. inputs: Plan.inputs. digest: of all that the tables are made of.
+    A table that a share of the tasks has written lies beside its place until the pack is made, with the digest in its
+    name.
     """
 
     writer: TableWriter
     tasks: list[tuple[str, int]]
     inputs: str
-    made_of: str
+    digest: str
 
     def of_share(self, name: str) -> str:
         """Return the name of a shard's table that a share has written."""
-        return f"{name}.parquet.{self._digest}"
-
-    @cached_property
-    def _digest(self) -> str:
-        told = {**asdict(self.writer), "root": "", "stamp": None}
-        return hashlib.sha256(json.dumps([told, self.inputs, self.made_of]).encode()).hexdigest()[:12]
+        return f"{name}.parquet.{self.digest}"
 
     def left(self, chosen: Sequence[tuple[str, int]] | None = None) -> list[tuple[str, int]]:
         """Return those of the tasks, or of the chosen ones, that no share has done."""
         root = Path(self.writer.root)
         return [task for task in chosen or self.tasks if not (root / self.of_share(task[0])).exists()]
 
+    def groups(self) -> list[list[tuple[str, int]]]:
+        """Return the tasks, some together."""
+        return [self.tasks[start : start + _TABLES] for start in range(0, len(self.tasks), _TABLES)]
+
+    def join(self, how: Running) -> Joined | None:
+        """Join the metadata, by tasks; None where there is none. Raises PackError where the table has a key twice."""
+        join = self.writer.join
+        if join is None:
+            return None
+        if not join.lasting:
+            join.forget(left_over=True)
+        join.run(self.groups(), how)
+        if not join.lasting:
+            join.forget()
+        return Joined(join)
+
     def write_share(self, how: Running) -> int:
         """Write the tables of a share; return how many it has."""
         chosen, root = how.chosen(self.tasks), Path(self.writer.root)
         left = self.left(chosen) if chosen else []
-        write = self.writer.opened() if left else None
+        if not left:
+            return len(chosen)
+        self.join(how)
+        write = self.writer.opened()
 
         def publish_one(name: str, first: int) -> None:
-            assert write is not None
             publish((root / write(name, first), root / self.of_share(name)))
 
         in_order((partial(publish_one, *task) for task in left), how.threads)
@@ -296,13 +314,15 @@ class Tables:
         """Return what was kept of this plan, None where nothing was."""
         try:
             found = json.loads((root / TABLES).read_bytes())
-            writer = found["writer"]
-            joined = writer["joined"] and (writer["joined"][0], tuple(writer["joined"][1]))
-            made = TableWriter(
-                os.path.abspath(root), writer["gps"], tuple(writer["classes"]), tuple(map(tuple, writer["own"])),
-                joined, stamp_of(root / METADATA_SCRATCH),
-            )  # fmt: skip
-            tables = cls(made, [(name, first) for name, first in found["tasks"]], found["inputs"], found["made_of"])
+            writer, join, place = found["writer"], found["writer"]["join"], os.path.abspath(root)
+            if join is not None:
+                pieces = tuple(map(tuple, join["pieces"]))
+                stamp = join["stamp"] and tuple(join["stamp"])
+                join = Join(
+                    **join | {"root": place, "stamp": stamp, "columns": tuple(join["columns"]), "pieces": pieces}
+                )
+            made = TableWriter(place, writer["gps"], tuple(writer["classes"]), tuple(map(tuple, writer["own"])), join)
+            tables = cls(made, [(name, first) for name, first in found["tasks"]], found["inputs"], found["digest"])
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         return tables if tables.inputs == plan.inputs else None

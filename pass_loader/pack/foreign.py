@@ -56,9 +56,13 @@ def find(root: Path, shards: Sequence[dict[str, Any]], folders: Sequence[str | P
     found = {name: path for name, want in wanted.items() if (path := _found(name, want, last, places)) is not None}
     missing = sorted(set(wanted) - set(found))
     if missing:
+        purged = ""
+        if any("file" in wanted[name] for name in missing):  # tars of packs, whose names there say little
+            missing = sorted(str(last.get(name, name)) for name in missing)
+            purged = "; a pack that was purged since has others: combine its packs anew"
         raise PackError(
             f"{root} refers to tars that are not where they were: {', '.join(missing)} (known by name, size and CRC; "
-            f"`pass-pack locate {root} DIR`, or {VARIABLE}, says where they are now)"
+            f"`pass-pack locate {root} DIR`, or {VARIABLE}, says where they are now{purged})"
         )
     return found
 
@@ -97,14 +101,15 @@ def _last(root: Path) -> dict[str, str]:
     return content if isinstance(content, dict) else {}
 
 
-def _found(name: str, want: dict[str, int], last: dict[str, str], places: Sequence[str | Path]) -> Path | None:
+def _found(name: str, want: dict[str, Any], last: dict[str, str], places: Sequence[str | Path]) -> Path | None:
     def candidates() -> Iterator[Path]:
         if isinstance(last.get(name), str):
             yield Path(last[name])
-        yield from (Path(place) / name for place in places)
+        yield from (Path(place) / want.get("file", name) for place in places)
 
+    known_by = {key: want[key] for key in ("bytes", "crc32c_of_ends")}
     for path in candidates():
         with contextlib.suppress(OSError, ValueError):  # a name that no file may have, a folder that one may not see
-            if path.is_file() and path.stat().st_size == want["bytes"] and stamp(path) == want:
+            if path.is_file() and path.stat().st_size == want["bytes"] and stamp(path) == known_by:
                 return path
     return None

@@ -41,12 +41,15 @@ def index_points(
 
     path: a directory, or a pack that is open; loaders that are made afterwards use the file. workers: threads, a shard
     each; None: one a core. progress: called with the bytes of each record done. A picture that cannot be decoded, or
-    with a warning, is not proven, and decoded whole ever after. Raises PackError for a pack in a store, and for a
-    record whose bytes were changed.
+    with a warning, is not proven, and decoded whole ever after. Tars in stores that the pack refers to are read through
+    the cache. Raises PackError for a pack in a store, for a record whose bytes were changed, and where the file cannot
+    be written.
     """
     pack = path if isinstance(path, Pack) else Pack(path)
-    if pack.remote is not None:
+    if pack.stored:
         raise PackError(f"{pack.place}: a pack in a store has no {POINTS}; make it in a directory")
+    if (pack.path / POINTS).is_dir():
+        raise PackError(f"{pack.path / POINTS} is a directory, where a file is to be written: move it away")
     tell = progress or (lambda _: None)
     with changing(pack.path), locked(pack.path):
         pack.refresh()
@@ -69,7 +72,7 @@ def index_points(
 
 def _prove(pack: Pack, reader: _C.ShardReader, record: int, progress: Callable[[int], None]) -> bytes | None:
     try:
-        data = reader.read(record)
+        data = pack.read(record, partial(reader.read, record))
     except (BadPictureError, OSError) as error:
         raise PackError(f"{pack.shard_name(record)}, record {record}, id {pack.id_of(record)}: {error}") from None
     progress(len(data))

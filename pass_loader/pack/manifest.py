@@ -153,6 +153,8 @@ def _check_fields(path: Path | str, manifest: dict[str, Any]) -> None:
             for key in ("bytes", "crc32c_of_ends"):
                 _want(_want(shard["foreign"], dict, "foreign")[key], int, key)
             _want(shard["foreign"].get("url", ""), str, "url")
+            if not is_base_name(shard["foreign"].get("file", "file")):
+                raise TypeError(f"file is {shard['foreign']['file']!r}")
         total += shard["records"]
     if total != manifest.get("records") or total == 0:
         raise PackError(f"{path}: the shards have {total} records, the pack {manifest.get('records')!r}")

@@ -35,7 +35,6 @@ def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -
 def decide(out: Destination, plan: Plan, notes: list[Note], how: Running) -> tuple[Finish, Report]:
     """Decide what takes all tasks: which pictures stay, classes and columns. Arguments as of `merge_tasks`."""
     out.close()
-    root = out.folder
     drop_repeated(out, plan.options, plan.inputs, [name for note in notes for name in note.shards], how.threads)
     report = Report(without_metadata=None if plan.metadata is None else 0, checked_md5=plan.checked_md5)
     own = OwnColumns()
@@ -43,7 +42,7 @@ def decide(out: Destination, plan: Plan, notes: list[Note], how: Running) -> tup
     if not with_pictures:
         raise PackError(f"no picture could be packed:\n{report}")
     foreign = {int(source): stamp for note in notes for source, stamp in note.foreign.items()}
-    table = Metadata(*plan.metadata, root, plan.options.gps) if plan.metadata is not None else None
+    table = Metadata(*plan.metadata, plan.options.gps) if plan.metadata is not None else None
     return Finish(out, plan, with_pictures, own, foreign, table), report
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import sqlite3
-import tempfile
-import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from csv import Error as CsvError
 from csv import reader as csv_reader
 from datetime import datetime
@@ -22,13 +21,13 @@ import pyarrow.parquet as pq
 from ..errors import PackError
 from . import arrow
 from .layout import NO_SPACE, TABLE_SCHEMA
-from .repeats import Firsts, digest_of
+from .repeats import digest_of
 from .source import PICTURE_SUFFIXES, html_hint
 
 _HINTED, _HINTING = 1000, 10**7  # ids without a row, and keys, that hints look at
-_CHUNK = 1 << 20  # rows looked at together
+_PIECE_ROWS = 1 << 20  # of a table, that are read apart; a group of rows is not cut
 _BLOCK_BYTES = 4 << 20  # of a CSV: a row has less
-METADATA_SCRATCH, METADATA_ROWS = "metadata.scratch", "metadata.rows"  # a copy of the table; each picture's row of it
+_LEAST_ROW_BYTES = 16  # of a CSV
 GPS = ("latitude", "longitude")  # as PASS's CSV names them; of a CSV's columns these become numbers
 GPS_NAMES = {*GPS, "gps_latitude", "gps_longitude"}  # the second pair: Hugging Face's
 
@@ -40,83 +39,106 @@ def without_gps(value: Any) -> Any:
     return [without_gps(inner) for inner in value] if isinstance(value, list) else value
 
 
+class Table:
+    """A file of metadata: CSV or Parquet, with a column of ids, `key`."""
+
+    def __init__(self, path: Path, key: str):
+        self.path, self.key = path, key
+
+    def about_rows(self) -> int:
+        """Return the number of rows; of a CSV about the most that its bytes can hold."""
+        with self.words():
+            if _is_parquet(self.path):
+                return pq.read_metadata(self.path).num_rows
+            return self.path.stat().st_size // _LEAST_ROW_BYTES
+
+    def pieces(self) -> Iterator[tuple[int, int, int]]:
+        """Yield pieces that are read apart: (first row, first group of rows, the one after its last).
+
+        A CSV is one piece: where its rows begin is known only to who has read those before. Raises PackError where a
+        Parquet file has no row.
+        """
+        with self.words():
+            if not _is_parquet(self.path):
+                yield 0, 0, 1
+                return
+            about = pq.read_metadata(self.path)
+            sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        if not sum(sizes):
+            raise PackError(f"{self.path} has no row")
+        row = begin = count = 0
+        for group, size in enumerate(sizes):
+            if count + size > _PIECE_ROWS and count:
+                yield row, begin, group
+                row, begin, count = row + count, group, 0
+            count += size
+        yield row, begin, len(sizes)
+
+    def types(self, columns: Sequence[str]) -> list[pa.DataType]:
+        """Return the types of columns as `batches` gives them."""
+        with self.words():
+            if not _is_parquet(self.path):
+                return [_csv_type(name) for name in columns]
+            schema = pq.read_schema(self.path)
+            return [arrow.plain_type(schema.field(name).type) for name in columns]
+
+    def batches(
+        self, columns: Sequence[str], row: int = 0, groups: tuple[int, int] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the column of ids and these. groups: of rows, of a piece that begins with row `row`; None: all."""
+        return _batches(self.path, [self.key, *columns], row, groups)
+
+    def digests(self, batch: pa.RecordBatch) -> pa.Array:
+        """Return digests of the ids of rows, as pictures have them, null where there is no id."""
+        keys = _as_text(batch.column(self.key), self.key).to_pylist()
+        return arrow.column([None if key is None else digest_of(key.encode()) for key in keys], pa.binary(16))
+
+    def keys(self) -> Iterator[str]:
+        """Yield the ids, in order. One may be missing: such a row belongs to no picture."""
+        with self.words():
+            for batch in self.batches([]):
+                keys = _as_text(batch.column(self.key), self.key).to_pylist()
+                yield from (key for key in keys if key is not None)
+
+    def key_at(self, row: int) -> str | None:
+        """Return the id of a row."""
+        with self.words():
+            for batch in self.batches([]):
+                if row < len(batch):
+                    return _as_text(batch.column(self.key), self.key)[row].as_py()
+                row -= len(batch)
+        return None
+
+    @contextlib.contextmanager
+    def words(self) -> Iterator[None]:
+        """Raise PackError, in words, for what cannot be read; a full disk is not the table's fault."""
+        try:
+            yield
+        except (pa.ArrowException, OSError, ValueError) as error:
+            if isinstance(error, PackError) or (isinstance(error, OSError) and error.errno in NO_SPACE):
+                raise
+            raise _unreadable(self.path, error) from None
+
+
 class Metadata:
-    """A table of metadata, and which of its rows belong to pictures, by id.
+    """A table of metadata whose rows belong to pictures, by id, and what a report tells of it.
 
     A CSV's values stay the text they are; its latitude and longitude become float64, empty ones null. A Parquet file's
-    columns keep their types. gps: False leaves the columns of coordinates out. scratch: a directory for a copy of the
-    table that is read by memory map; rows are found by sorting there, so that memory stays bounded. Raises PackError
-    for a file without the key column or with names that a pack uses.
+    columns keep their types. gps: False leaves the columns of coordinates out. Raises PackError for a file without the
+    key column or with names that a pack uses.
     """
 
-    def __init__(self, path: str | Path, key: str, scratch: Path, gps: bool = True):
+    def __init__(self, path: str | Path, key: str, gps: bool = True):
         self.path, self.key = Path(path), key
-        self._root = scratch
         self.columns = columns_of(self.path, key, gps)
-        self._digests, self._known = tempfile.TemporaryFile(dir=scratch), tempfile.TemporaryFile(dir=scratch)
-        self._copy_table()
-        self.copy = MetadataCopy(scratch, key)
+        self.file = Table(self.path, key)
         self._used = 0
         self._missed: list[str] = []  # the first ids without a row
 
-    def _copy_table(self) -> None:
-        writer = None
-        try:
-            with pa.OSFile(str(self._root / METADATA_SCRATCH), "wb") as file:
-                for batch in _batches(self.path, [self.key, *self.columns]):
-                    keys = _as_text(batch.column(self.key), self.key)
-                    self._note(keys.to_pylist())
-                    values = arrow.without(batch, [self.key])
-                    copied = pa.RecordBatch.from_arrays([*values.columns, keys], [*values.schema.names, self.key])
-                    writer = writer or pa.ipc.new_file(file, copied.schema)
-                    writer.write_batch(copied)
-                if writer is None:
-                    raise PackError(f"{self.path} has no row")
-                writer.close()
-        except (pa.ArrowException, OSError, ValueError) as error:
-            if isinstance(error, PackError):
-                raise
-            if isinstance(error, OSError) and error.errno in NO_SPACE:
-                raise  # of the scratch: the table is not to blame
-            raise _unreadable(self.path, error) from None
-
-    def _note(self, keys: list[str | None]) -> None:
-        """Keep digests of the keys of the next rows, as pictures have them of their ids."""
-        self._digests.write(b"".join(digest_of((key or "").encode()) for key in keys))
-        self._known.write(bytes(key is not None for key in keys))
-
-    def join(self, keys: Iterable[pa.ChunkedArray], pictures: int) -> None:
-        """Find the row of each of so many pictures, whose digests of ids come in `keys`, and write it down for `copy`.
-
-        Raises PackError where the table has a key twice.
-        """
-        self._digests.flush()
-        self._known.flush()
-        count = self.copy.rows
-        digests = np.memmap(self._digests, np.dtype("<u8"), "r").reshape(-1, 2) if count else np.zeros((0, 2), "<u8")
-        known = np.memmap(self._known, bool, "r") if count else np.zeros(0, bool)
-        firsts = Firsts(self._root, count + pictures)
-        chunks = [slice(start, min(start + _CHUNK, count)) for start in range(0, count, _CHUNK)]
-        for chunk in chunks:
-            firsts.add_pairs(digests[chunk], known[chunk])
-        for column in keys:
-            firsts.add(column)
-        first = firsts.sort()
-        for chunk in chunks:
-            if (twice := np.flatnonzero(first[chunk])).size:
-                (key,) = self.copy.take(chunk.start + twice[:1], [self.key]).column(0).to_pylist()
-                raise PackError(
-                    f"{self.path}: the column {self.key!r} has {key!r} more than once: which row is meant? Keep one"
-                )
-        with open(self._root / METADATA_ROWS, "wb") as file:
-            for start in range(count, count + pictures, _CHUNK):
-                found = first[start : start + _CHUNK]
-                file.write((found - 1).astype("<i8").data)  # 0, where there is no row, becomes -1
-
-    def count(self, ids: pa.ChunkedArray, rows: np.ndarray) -> int:
-        """Take note of pictures and their rows of the table, -1 for none; return how many have none."""
-        missing = np.flatnonzero(rows < 0)
-        self._used += len(rows) - len(missing)
+    def count(self, ids: pa.ChunkedArray, found: np.ndarray) -> int:
+        """Take note of pictures. found: (len(ids),) bool, which have a row; return how many have none."""
+        missing = np.flatnonzero(~found)
+        self._used += len(found) - len(missing)
         self._missed += ids.take(arrow.numbers(missing[: _HINTED - len(self._missed)])).to_pylist()
         return len(missing)
 
@@ -130,7 +152,7 @@ class Metadata:
             wanted.setdefault(plain_key(id), id)
         near: dict[str, str] = {}  # id to the table's key
         example = ""
-        for key in itertools.islice(self.copy.keys(), _HINTING):
+        for key in itertools.islice(self.file.keys(), _HINTING):
             example = example or key
             if (fitting := wanted.get(plain_key(key))) is not None:
                 near.setdefault(fitting, key)
@@ -149,49 +171,6 @@ class Metadata:
             f"such as {missed[0]!r}. Another column may hold the ids (--key), or other ids may fit (--id "
             "path, --id stem)"
         ]
-
-    def unused(self) -> int:
-        """Return the number of rows that no packed picture has asked for."""
-        return self.copy.rows - self._used
-
-
-class MetadataCopy:
-    """A table's copy in the directory of the pack, read by memory map, from several threads and machines."""
-
-    def __init__(self, root: Path, key: str):
-        self._root, self._key = root, key
-        self._batches = pa.ipc.open_file(pa.memory_map(str(root / METADATA_SCRATCH)))
-        sizes = [self._batches.get_batch(batch).num_rows for batch in range(self._batches.num_record_batches)]
-        self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)  # row of each batch, and the end
-        self._lock = threading.Lock()
-
-    @property
-    def rows(self) -> int:
-        return int(self._first[-1])
-
-    def found(self, first: int, end: int) -> np.ndarray:
-        """Return the rows that `join` found for the pictures from `first` up to `end`: int64, -1 for none."""
-        return np.fromfile(self._root / METADATA_ROWS, np.dtype("<i8"), end - first, offset=8 * first)
-
-    def take(self, rows: np.ndarray, columns: list[str]) -> pa.Table:
-        """Return columns of these rows, nulls where a row is -1."""
-        found = np.flatnonzero(rows >= 0)
-        order = found[np.argsort(rows[found])]
-        batch_of = np.searchsorted(self._first, rows[order], side="right") - 1
-        parts = [pa.Table.from_batches([], self._batches.schema).select(columns)]
-        for batch in np.unique(batch_of).tolist():
-            local = rows[order][batch_of == batch] - self._first[batch]
-            with self._lock:
-                values = pa.Table.from_batches([self._batches.get_batch(batch)])
-            parts.append(values.select(columns).take(arrow.numbers(local)))
-        place = np.zeros(len(rows), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        return pa.concat_tables(parts).combine_chunks().take(arrow.numbers(place, rows >= 0))
-
-    def keys(self) -> Iterator[str]:
-        """Yield the keys. A table's key may be missing: such a row belongs to no picture."""
-        for batch in range(self._batches.num_record_batches):
-            yield from (key for key in self._batches.get_batch(batch).column(self._key).to_pylist() if key is not None)
 
 
 def plain_key(text: str) -> str:
@@ -383,16 +362,23 @@ def _wrong_place(path: Path) -> str | None:
     return None
 
 
-def _batches(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+def _csv_type(name: str) -> pa.DataType:
+    return pa.float64() if name in GPS else pa.string()
+
+
+def _batches(
+    path: Path, columns: list[str], row: int = 0, groups: tuple[int, int] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns. row: the first one, for messages. groups: of rows of a Parquet file; None: all."""
     if _is_parquet(path):
         with pq.ParquetFile(path, pre_buffer=False) as file:
-            row = 0
-            for batch in map(arrow.plain_batch, file.iter_batches(columns=columns)):
+            chosen = None if groups is None else [*range(*groups)]
+            for batch in map(arrow.plain_batch, file.iter_batches(columns=columns, row_groups=chosen)):
                 arrow.check_values(batch, row)
                 yield batch
                 row += len(batch)
         return
-    types = {name: pa.float64() if name in GPS else pa.string() for name in columns}
+    types = {name: _csv_type(name) for name in columns}
     convert = csv.ConvertOptions(
         column_types=types, include_columns=columns, strings_can_be_null=False, null_values=[""]
     )

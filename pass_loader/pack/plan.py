@@ -112,7 +112,7 @@ class Plan:
 
     @cached_property
     def _stores(self) -> Stores:
-        return Stores(self.source_options)
+        return Stores(self.source_options, "source_options")
 
     def streams(self, task: int) -> bool:
         """Return True where a task has a remote source."""

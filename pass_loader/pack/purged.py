@@ -44,12 +44,17 @@ def doomed_of(pack: Pack) -> tuple[np.ndarray, list[int]]:
     """
     doomed = pack.removed[pack.column("length")[pack.removed] > 0]
     shards = np.unique(pack.column("shard")[doomed]).tolist()
-    foreign = [pack.shards[shard]["tar"] for shard in shards if "foreign" in pack.shards[shard]]
+    foreign = [pack.shards[shard] for shard in shards if "foreign" in pack.shards[shard]]
     if foreign:
+        remedy = (
+            "remove and purge them in the packs that this one was combined of, then combine those anew"
+            if any("file" in shard["foreign"] for shard in foreign)
+            else "export the live records (`pass-pack export`) or build a pack without them, and delete the tars"
+        )
         raise PackError(
-            f"{pack.place} refers to tars that are not its own, and leaves them as they are: {listed(foreign)}. The "
-            "removed records are not served any more. To be rid of the bytes, export the live records "
-            "(`pass-pack export`) or build a pack without them, and delete the tars"
+            f"{pack.place} refers to tars that are not its own, and leaves them as they are: "
+            f"{listed([shard['tar'] for shard in foreign])}. The removed records are not served any more. To be rid of "
+            f"the bytes, {remedy}"
         )
     return doomed, shards
 

@@ -67,6 +67,16 @@ def run_on_ray(
                     ray.cancel(reference)
 
 
+@contextlib.contextmanager
+def connected(runner: str, address: str | None) -> Iterator[None]:
+    """Stay connected to a cluster, for several calls of `run_on_ray`; nothing where the runner is another one."""
+    if runner != "ray":
+        yield
+        return
+    with _connected(_imported(), address):
+        yield
+
+
 def _call(version: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     if version != __version__:
         raise PackError(

@@ -380,7 +380,7 @@ class Pack:
 
         None where the pack has no points.arrow, or lies in a store. Raises PackError where it is damaged.
         """
-        return None if self.remote is not None else open_points(self.path, self.pack_id, self.records)
+        return None if self.stored else open_points(self.path, self.pack_id, self.records)
 
     def shard_of(self, record: int) -> int:
         """Return the number of the shard that holds a record."""

@@ -12,12 +12,35 @@ import pyarrow as pa
 
 _BUCKET = 1 << 22  # keys that are sorted at a time
 _MOST_BITS = 8  # of a key, that name its bucket: a bucket is an open file
-_KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])
+KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])  # a digest, and the row that has it
 
 
 def digest_of(data: bytes) -> bytes:
     """Return a digest that is equal for equal bytes and for no others."""
     return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def pairs_of(digests: pa.Array) -> np.ndarray:
+    """Return digests, binary(16), as (rows, 2) uint64; of a null whatever stands there."""
+    values = np.frombuffer(digests.buffers()[1], KEY[0], 2 * len(digests), 16 * digests.offset)
+    return values.reshape(-1, 2)
+
+
+def bits_for(total: int) -> int:
+    """Return how many bits of a digest name its bucket where there are so many rows."""
+    return min(_MOST_BITS, (total // _BUCKET).bit_length())
+
+
+def in_buckets(high: np.ndarray, bits: int) -> tuple[np.ndarray, list[int]]:
+    """Return the order of rows by the first bits of their digests, and where each bucket ends in it.
+
+    high: the first half of each digest, (rows,) uint64.
+    """
+    if bits == 0:
+        return np.arange(len(high)), [len(high)]
+    bucket = (high >> np.uint64(64 - bits)).astype(np.uint16)
+    ends = np.cumsum(np.bincount(bucket, minlength=1 << bits)).tolist()
+    return np.argsort(bucket, kind="stable"), ends
 
 
 class Firsts:
@@ -28,30 +51,26 @@ class Firsts:
 
     def __init__(self, root: Path, total: int):
         self._root, self._total, self._rows = root, total, 0
-        self._bits = min(_MOST_BITS, (total // _BUCKET).bit_length())
+        self._bits = bits_for(total)
         self._buckets: list[IO[bytes]] = [tempfile.TemporaryFile(dir=root) for _ in range(1 << self._bits)]
         self._first = FileArray(root, np.dtype(np.int64), total)
 
     def add(self, keys: pa.ChunkedArray) -> None:
         """Add the keys of the next rows, binary(16); nulls are equal to no other."""
         for chunk in keys.chunks:
-            values = np.frombuffer(chunk.buffers()[1], _KEY[0], 2 * len(chunk), 16 * chunk.offset).reshape(-1, 2)
-            self.add_pairs(values, chunk.is_valid().to_numpy(zero_copy_only=False) if chunk.null_count else None)
+            valid = chunk.is_valid().to_numpy(zero_copy_only=False) if chunk.null_count else None
+            self.add_pairs(pairs_of(chunk), valid)
 
     def add_pairs(self, values: np.ndarray, valid: np.ndarray | None = None) -> None:
         """Add the keys of the next rows, (rows, 2) uint64. valid: bool; a row without is equal to no other."""
-        found = np.empty(len(values), _KEY)
+        found = np.empty(len(values), KEY)
         found["high"], found["low"] = values[:, 0], values[:, 1]
         found["row"] = np.arange(self._rows, self._rows + len(values))
         self._rows += len(values)
         if valid is not None:
             found = found[valid]
-        if self._bits == 0:
-            self._buckets[0].write(found.data)
-            return
-        bucket = (found["high"] >> np.uint64(64 - self._bits)).astype(np.uint16)
-        found = found[np.argsort(bucket, kind="stable")]
-        ends = np.cumsum(np.bincount(bucket, minlength=len(self._buckets)))
+        order, ends = in_buckets(found["high"], self._bits)
+        found = found[order] if self._bits else found
         for file, start, end in zip(self._buckets, [0, *ends[:-1]], ends):
             file.write(found[start:end].data)
 
@@ -59,16 +78,15 @@ class Firsts:
         """Return (total,) int64, file-backed: 0 where a row is the first with its key, else 1 + the first."""
         first = self._first.array
         for file in self._buckets:
-            rows, firsts = _repeated(file)
+            file.seek(0)
+            rows, firsts = repeated(np.frombuffer(file.read(), KEY))
             first[rows] = firsts + 1
             file.close()
         return first
 
 
-def _repeated(file: IO[bytes]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows whose key came before, and for each the first row with it."""
-    file.seek(0)
-    keys = np.frombuffer(file.read(), _KEY)
+def repeated(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows whose key came before, and for each the first row with it. keys: KEY, in the order of rows."""
     high = keys["high"].copy()
     order = np.argsort(high, kind="stable")  # rows stay in order
     high = high[order]

@@ -162,7 +162,7 @@ def places_of(
     source_options: obstore's configuration. Raises PackError for URLs of nothing.
     """
     urls = [path for path in paths if isinstance(path, str) and is_url(path)]
-    found = iter(Stores(source_options).find(urls) if urls else [])
+    found = iter(Stores(source_options, "source_options").find(urls) if urls else [])
     places: list[Path | RemoteObject] = []
     for path in paths:
         places += next(found) if is_url(path) else [Path(path)]

@@ -26,25 +26,23 @@ from .layout import (
     read_whole,
 )
 from .manifest import write_manifest
-from .metadata import METADATA_ROWS, METADATA_SCRATCH
 from .plain_json import plain_json
 
 _TASK_FILES = (
     r"shard-\d{5,}(-\d{3,})?\.(tar|rows|parquet\.[0-9a-f]{12})|task-\d{5,}\.(json|refused|lock)|(plan|tables)\.json"
 )
+_JOIN_FILES = r"(metadata|pictures)-\d{5,}\.([0-9a-f]{12}|unfinished)\.(spread|joined)(\.lock)?"  # of join.py
 _OURS = re.compile(
-    rf"({_TASK_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|"
+    rf"({_TASK_FILES}|{_JOIN_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|"
     rf"(index|points)\.arrow.*|pack\.json\.tmp|"
-    rf"(un)?finished(\.[0-9a-f]{{12}})?(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?|"
-    rf"({METADATA_SCRATCH}|{METADATA_ROWS})"
+    rf"(un)?finished(\.[0-9a-f]{{12}})?(\.tmp)?|locations\.json(\.tmp)?|re(moved|fused)\.jsonl(\.tmp)?"
 )
-_KEPT = re.compile(rf"{_TASK_FILES}|shard-\d{{5,}}\.parquet|unfinished")  # by a packing that goes on
+_KEPT = re.compile(rf"{_TASK_FILES}|{_JOIN_FILES}|shard-\d{{5,}}\.parquet|unfinished")  # by a packing that goes on
 _SCRATCH = re.compile(
-    rf".*\.(rows|tmp|parquet\.[0-9a-f]{{12}})|task-\d{{5,}}\.(json|refused|lock)|(plan|tables)\.json|"
-    rf"{METADATA_SCRATCH}|{METADATA_ROWS}"
+    rf".*\.(rows|tmp|parquet\.[0-9a-f]{{12}})|task-\d{{5,}}\.(json|refused|lock)|(plan|tables)\.json|{_JOIN_FILES}"
 )
 _MOST_BYTES = 64 << 20  # of a mark, which holds a report with 1,000 refusals
-_FORMAT = 2  # of the files of an unfinished packing
+_FORMAT = 3  # of the files of an unfinished packing
 
 
 @contextlib.contextmanager

@@ -21,14 +21,23 @@ _LEAST_BYTES = 1 << 20
 _HUB = "https://huggingface.co"
 
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_MISSPELT = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)", re.IGNORECASE)
+
+
 def is_url(path: object) -> bool:
-    """Return True for text of the form scheme://..."""
-    return isinstance(path, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", path) is not None
+    """Return True for text of the form scheme://... Raises PackError where it has one slash and can be nothing else."""
+    if isinstance(path, str) and (found := _MISSPELT.match(path)):  # what follows may hold a password
+        raise PackError(f"{found[1]}:/... has one slash, and a URL has two: {found[1]}://...")
+    return isinstance(path, str) and _URL.match(path) is not None
 
 
 def as_path(text: str) -> str | Path:
-    """Return a URL as it is, and a path of the file system as a Path: what a command line is given."""
-    return text if is_url(text) else Path(text)
+    """Return a URL as it is, and a path of the file system as a Path: what a command line is given.
+
+    A URL that is misspelt stays text, too, for `is_url` to complain of.
+    """
+    return text if _URL.match(text) or _MISSPELT.match(text) else Path(text)
 
 
 def bytes_of(size: int | str) -> int:
@@ -47,13 +56,14 @@ class Address:
 
     url: as the user wrote it, with one slash at its end. cache: the folder of the cache; None: `pass-loader` in the
     user's cache directory. cache_bytes: what the folder may hold, all packs together. options: obstore's configuration
-    of the store and of its HTTP client.
+    of the store and of its HTTP client. given_as: the argument that they were given as, for messages.
     """
 
     url: str
     cache: Path
     cache_bytes: int
     options: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    given_as: str = field(default="storage_options", compare=False)
 
     @classmethod
     def of(

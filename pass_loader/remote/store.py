@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from .address import Address
@@ -26,6 +26,10 @@ CLIENT_OPTIONS = {
 }  # fmt: skip
 _COPY = "copy_if_not_exists"
 _MODIFIED = "modified "
+_STATUS = re.compile(r"non-2xx status code: (\d{3})")  # obstore's words
+_NO_CREDENTIALS = ("latest/api/token", "latest/meta-data/iam", "computeMetadata/v1", "metadata/identity/oauth2")
+_WRONG_REGION = "incorrectly configured region"
+_XML = '<?xml version="1.0" encoding="UTF-8"?>'
 _PIECE_BYTES = 64 << 10  # less than that is lost of an answer that breaks off
 
 _used_by: int | None = None  # the process whose threads serve obstore
@@ -103,15 +107,7 @@ class Store:
         One byte is asked for: servers that send on to signed URLs sign them for GET alone.
         """
 
-        def ask(obstore: Any, store: Any) -> Any:
-            try:
-                return obstore.get(store, name, options={"range": (0, 1)}).meta
-            except obstore.exceptions.GenericError as error:
-                if "416 Range Not Satisfiable" not in str(error):
-                    raise
-                return obstore.head(store, name)  # an empty object has no first byte
-
-        return Known.of(self._tried(name, ask))
+        return Known.of(self._tried(name, lambda obstore, store: _meta_of(obstore, store, name)))
 
     def listing(self, deep: bool) -> dict[str, Known]:
         """Return what objects are known by, by their names; those in folders below too where `deep`."""
@@ -128,7 +124,8 @@ class Store:
     def range(self, name: str, begin: int, end: int, etag: str | None = None) -> Any:
         """Return the bytes from `begin` to `end` of an object, as a buffer.
 
-        etag: that the object must have. Raises FileNotFoundError, StoreError; Changed where it has another one.
+        etag: that the object must have. Raises FileNotFoundError, StoreError; Changed where it has another one, or ends
+        before.
         """
 
         def read(obstore: Any, store: Any) -> Any:
@@ -136,6 +133,8 @@ class Store:
                 content = obstore.get_range(store, name, start=begin, end=end)
             else:
                 content = obstore.get(store, name, options={"range": (begin, end), "if_match": etag}).bytes()
+            if len(content) < end - begin and _meta_of(obstore, store, name)["size"] < end:
+                self._raise_shorter(name)
             _check_length(content, end - begin)
             return content
 
@@ -201,14 +200,16 @@ class Store:
                     f"{_words(error)}. Take a server that has them (nginx, Apache, an object store; not Python's "
                     "http.server), or copy the pack to a disk"
                 ) from None
-            except (errors.UnauthenticatedError, errors.PermissionDeniedError, PermissionError) as error:
-                if renewed:  # credentials that had expired were read anew, and are refused too
-                    raise StoreError(
-                        f"{self.address}{name}: access was denied: {_words(error)}; give credentials by the usual "
-                        "environment variables or storage_options="
-                    ) from None
-                renewed, self._opened = True, None
             except (errors.BaseError, OSError, ValueError, RuntimeError) as error:
+                if _is_denied(errors, error):
+                    if renewed:  # credentials that had expired were read anew, and are refused too
+                        raise StoreError(
+                            f"{self.address}{name}: access was denied: {_words(error)}; give credentials by the usual "
+                            f"environment variables or {self.address.given_as}="
+                        ) from None
+                    renewed, self._opened = True, None
+                    continue
+                self._raise_at_once(name, error)
                 with self._count:
                     self._retries += 1
                 if attempt == ATTEMPTS:
@@ -219,6 +220,27 @@ class Store:
                 time.sleep(random.uniform(pause / 2, pause))
                 pause = min(2 * pause, _LONGEST_PAUSE_S)
         raise AssertionError
+
+    def _raise_shorter(self, name: str) -> None:
+        raise Changed(f"{self.address}{name} is shorter than it was: somebody else has changed it meanwhile") from None
+
+    def _raise_at_once(self, name: str, error: BaseException) -> None:
+        """Raise StoreError for what no second attempt would change, as far as obstore's words tell it."""
+        text = str(error)
+        if _status_of(text) == 416:
+            self._raise_shorter(name)
+        if any(words in text for words in _NO_CREDENTIALS):
+            raise StoreError(
+                f"{self.address}: no credentials were given, and the machine has none of its own: give them by the "
+                f"usual environment variables or {self.address.given_as}="
+            ) from None
+        if _status_of(text) == 404:  # of a listing: an object that is missing has an error of its own
+            raise StoreError(f"{self.address}: there is no such bucket: {_words(error)}") from None
+        if _WRONG_REGION in text:
+            raise StoreError(
+                f"{self.address}: the bucket is in another region: set AWS_REGION, or aws_region in "
+                f"{self.address.given_as}="
+            ) from None
 
     def _obstore(self) -> Any:
         """Return the library. Raises ImportError where it is missing, RuntimeError in a forked process."""
@@ -258,16 +280,38 @@ def opened(obstore: Any, address: Address, retries: int = 0) -> Any:
         client.setdefault("allow_http", True)
     if url.startswith(("http://", "https://")):
         if given:
-            raise ValueError(f"{address}: storage_options {sorted(given)} are not for a web server")
+            raise ValueError(f"{address}: {address.given_as} {sorted(given)} are not for a web server")
         if address.scheme == "hf" and (token := os.environ.get("HF_TOKEN")):
             client.setdefault("default_headers", {"authorization": f"Bearer {token}"})
-        return obstore.store.HTTPStore.from_url(url, client_options=client, retry_config=retrying)
+        with _options_in_words(obstore, address):
+            return obstore.store.HTTPStore.from_url(url, client_options=client, retry_config=retrying)
     if address.scheme == "s3" and not {name.lower().removeprefix("aws_") for name in [*given, *os.environ]} & {_COPY}:
         given[_COPY] = "multipart"  # S3's own way, of several
     more = {} if provider is None else {"credential_provider": provider}
-    with contextlib.suppress(AttributeError):
+    with contextlib.suppress(AttributeError), _options_in_words(obstore, address):
         return obstore.store.from_url(url, config=given, client_options=client, retry_config=retrying, **more)
     raise ValueError(f"{address}: this obstore has no such store")
+
+
+@contextlib.contextmanager
+def _options_in_words(obstore: Any, address: Address) -> Iterator[None]:
+    """Raise ValueError, by the name of our argument, for options that obstore does not take."""
+    try:
+        yield
+    except (obstore.exceptions.BaseError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{address}: {address.given_as}= or the environment has what obstore does not take: {_words(error)}"
+        ) from None
+
+
+def _meta_of(obstore: Any, store: Any, name: str) -> Any:
+    """Return what obstore says of an object. One byte is asked for, as `Store.about` explains."""
+    try:
+        return obstore.get(store, name, options={"range": (0, 1)}).meta
+    except obstore.exceptions.GenericError as error:
+        if _status_of(str(error)) != 416:
+            raise
+        return obstore.head(store, name)  # an empty object has no first byte
 
 
 def _check_length(content: Any, want: int) -> None:
@@ -275,7 +319,22 @@ def _check_length(content: Any, want: int) -> None:
         raise ConnectionError(f"{len(content):,} bytes came, {want:,} were asked for")
 
 
+def _is_denied(errors: Any, error: BaseException) -> bool:
+    """Return whether access was denied; a listing tells it by the status of the answer alone."""
+    known = (errors.UnauthenticatedError, errors.PermissionDeniedError, PermissionError)
+    return isinstance(error, known) or _status_of(str(error)) in (401, 403)
+
+
+def _status_of(text: str) -> int:
+    """Return the status of the answer that obstore's words tell of; 0 where they tell of none."""
+    found = _STATUS.search(text)
+    return int(found[1]) if found else 0
+
+
 def _words(error: BaseException) -> str:
     """Return what an error says, in one line that is not endless and tells no password of a URL."""
     text = re.sub(r"(?<=://)[^\s/]*@", "", " ".join(str(error).split("Debug source")[0].split()))
+    if (begin := text.find("<Error>")) >= 0:  # the server's words, in XML
+        told = [found[1] for name in ("Code", "Message") if (found := re.search(f"<{name}>(.*?)</{name}>", text))]
+        text = f"{text[:begin].strip().removesuffix(_XML).strip()} {', '.join(told)}"
     return text if len(text) <= 300 else f"{text[:300]} ..."

@@ -7,7 +7,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -58,19 +58,23 @@ class RemoteObject:
 class Stores:
     """The stores of single objects: one for each folder that holds some.
 
-    options: obstore's configuration; web servers take those of the HTTP client alone.
+    options: obstore's configuration; web servers take those of the HTTP client alone. given_as: as of `Address`.
     """
 
-    def __init__(self, options: Mapping[str, Any] | None = None):
-        self._options = dict(options or {})
+    def __init__(self, options: Mapping[str, Any] | None = None, given_as: str = "storage_options"):
+        self._options, self._given_as = dict(options or {}), given_as
         self._opened: dict[str, Store] = {}
         self._lock = threading.Lock()
 
     def find(self, urls: Sequence[str]) -> list[list[RemoteObject]]:
         """Return the objects of each URL: one, or where its path holds *, ? or [], as many as fit, sorted by URL.
 
-        Each takes a request or a listing, many at a time. Raises PackError for what does not exist or cannot be asked.
+        Each takes a request or a listing, many at a time. Raises PackError for what does not exist or cannot be asked,
+        ValueError for options that none of the stores has.
         """
+        wrong = {name for name in self._options if name.lower() not in CLIENT_OPTIONS}
+        if wrong and not any(url.split("://")[0].lower() in _LISTED for url in urls):
+            raise ValueError(f"{self._given_as} {sorted(wrong)} are not for a web server")
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pass-loader") as pool:
             return list(pool.map(self._find, urls))
 
@@ -80,7 +84,7 @@ class Stores:
 
     def place_of(self, url: str) -> tuple[Store, str]:
         """Return the store that holds an object, and its name there. Raises PackError for a URL of none."""
-        _check(url)
+        check_url(url)
         folder, name = _split(url)
         return self._at(folder), name
 
@@ -116,7 +120,8 @@ class Stores:
                 options = self._options
                 if folder.split("://")[0].lower() not in _LISTED:
                     options = {name: value for name, value in options.items() if name.lower() in CLIENT_OPTIONS}
-                self._opened[folder] = Store(Address.of(folder, options=options))
+                address = replace(Address.of(folder, options=options), given_as=self._given_as)
+                self._opened[folder] = Store(address)
             return self._opened[folder]
 
 
@@ -131,7 +136,7 @@ def _split(url: str) -> tuple[str, str]:
     return folder + "/", unquote(name) if url.split("://")[0].lower() in _WEB else name
 
 
-def _check(url: str) -> None:
+def check_url(url: str) -> None:
     """Raise PackError for a URL that is none of an object's."""
     scheme, _, rest = url.partition("://")
     if scheme.lower() not in SCHEMES:

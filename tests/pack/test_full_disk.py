@@ -15,6 +15,7 @@ import pytest
 from pass_loader import PackError
 from pass_loader.pack import metadata, task, verify
 from pass_loader.cli.main import main
+from pass_loader.pack.join import Join
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.packs import pack_sources, sources_of
@@ -44,10 +45,14 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
 def test_no_room_beside_the_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """For the copy of the metadata, and for the table of ids: neither the metadata nor our code is to blame."""
+    """For joining the metadata, and for the table of ids: neither the metadata nor our code is to blame."""
     sources_of(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with monkeypatch.context() as patch:
-        patch.setattr(metadata, "METADATA_SCRATCH", "/dev/full")
+        patch.setattr(Join, "_write_round", full)
         with pytest.raises(PackError, match="no space is left for .*/pack .*make room there"):
             pack_sources(tmp_path)
 

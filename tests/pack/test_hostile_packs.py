@@ -144,7 +144,8 @@ def test_links_in_the_way_of_a_packing(tmp_path: Path) -> None:
     root.mkdir()
     names = [f"shard-00000-000.{suffix}" for suffix in ("tar", "rows", "parquet")]
     names += ["refused.jsonl", "pack.json", "finished"]
-    for name in ["unfinished", "metadata.scratch", *names, *(f"{name}.tmp" for name in [*names, "unfinished"])]:
+    names += ["metadata-00000.unfinished.spread"]
+    for name in ["unfinished", *names, *(f"{name}.tmp" for name in [*names, "unfinished"])]:
         if name not in ("pack.json", "finished"):
             (root / name).symlink_to(victim if name != "unfinished" else tmp_path / "new")
     (tmp_path / "m.csv").write_text("hash,x\na,1\n")

@@ -19,22 +19,31 @@ import json, sys, time
 from pathlib import Path
 import numpy as np
 from benchmarks.packing import tasks
-from pass_loader.pack import metadata, repeats
+from pass_loader.pack import join, metadata, repeats
+from pass_loader.pack.running import Running
 root, rows, bucket = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-repeats._BUCKET, metadata._CHUNK = bucket, bucket
+repeats._BUCKET = bucket
+if bucket < 1 << 20:
+    join._ROUND_ROWS, join._WRITTEN_ROWS = 1 << 16, bucket
 tasks.write_metadata(root / "m.parquet", rows)
-names = tasks.write_rows(root, rows + 5)  # five without a row
-keys = lambda: (tasks.Shard.load(root, name).rows.column("key") for name in names)
+shards = [(name, tasks.SHARD_RECORDS * place) for place, name in enumerate(tasks.write_rows(root, rows + 5))]
+groups = [shards[start : start + 64] for start in range(0, len(shards), 64)]  # five pictures have no row
 with tasks.Peak() as before:
     time.sleep(0.1)
 with tasks.Peak() as peak:
-    table = metadata.Metadata(root / "m.parquet", "hash", root)
-    table.join(keys(), rows + 5)
-right = 0
-for start in range(0, rows, 100_000):
-    found = table.copy.found(start, min(start + 100_000, rows))
-    right += table.copy.take(found, ["hash"]).column(0).to_pylist() == tasks.ids_of(start, len(found))
-print(json.dumps([right, table.copy.found(rows, rows + 5).tolist(), peak.most - before.most]))
+    table = metadata.Table(root / "m.parquet", "hash")
+    columns = ["unickname", "latitude", "licensename"]
+    joining = join.Join.of(root, table, None, columns, rows + 5, len(groups), "", False)
+    joining.run(groups, Running(1))
+    joining.forget()
+    found = join.Joined(joining)
+right, step = 0, 1 << 17
+for start in range(0, rows, step):
+    end = min(start + step, rows)
+    want = (start + np.arange(end - start)[::-1]) / 1000  # as write_metadata has them
+    right += (found.take(start, end).column("latitude").to_numpy() == want).all()
+without = found.take(rows, rows + 5).column("unickname").null_count
+print(json.dumps([int(right), int(without), found.rows - found.used, peak.most - before.most]))
 """
 
 
@@ -43,8 +52,8 @@ def joined(root: Path, rows: int, bucket: int) -> float:
     command = [sys.executable, "-c", JOIN, str(root), str(rows), str(bucket)]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    right, without, peak = json.loads(done.stdout)
-    assert right == -(-rows // 100_000) and without == [-1] * 5
+    right, without, unused, peak = json.loads(done.stdout)
+    assert right == -(-rows // (1 << 17)) and without == 5 and unused == 0
     return peak
 
 

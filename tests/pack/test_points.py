@@ -274,3 +274,13 @@ def test_rows_of_one_batch(packs: Path) -> None:
         row, known = pack.row(record), points.of(record)
         own = row["crc32c"].to_bytes(4, "little") + row["length"].to_bytes(8, "little")
         assert points.check[record] == (0 if known is None else _C.crc32c(known + own))
+
+
+def test_a_directory_in_the_way(packs: Path, tmp_path: Path) -> None:
+    """Said before anything is decoded."""
+    shutil.copytree(packs / "plain", tmp_path / "pack")
+    (tmp_path / "pack" / POINTS).mkdir()
+    read: list[int] = []
+    with pytest.raises(PackError, match=f"{POINTS} is a directory, where a file is to be written: move it away"):
+        index_points(tmp_path / "pack", progress=read.append)
+    assert not read

@@ -46,11 +46,22 @@ def environment() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def nodes(environment: None) -> Iterator[Any]:
+    """Two nodes of a cluster, of one CPU each; the second one may be lost."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    found.other = found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
 @pytest.fixture
-def cluster() -> Iterator[Any]:
-    """A cluster of one node with two CPUs, to which the test is connected."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-    yield ray
+def cluster(nodes: Any) -> Iterator[Any]:
+    """The cluster, to which the test is connected."""
+    ray.init(nodes.address, log_to_driver=False, logging_level="error")
+    yield nodes
     ray.shutdown()
 
 
@@ -85,10 +96,14 @@ def workers() -> list[int]:
 
 
 class Killer:
-    """Kills a worker of this process's cluster at random, until `count` were killed or it is left."""
+    """Kills a worker of this process's cluster at random, until `count` were killed or it is left.
 
-    def __init__(self, count: int, seed: int):
+    nodes: the cluster; once its second node is killed with all that runs there, and another one takes its place.
+    """
+
+    def __init__(self, count: int, seed: int, nodes: Any = None):
         self.killed, self._count, self._dice = 0, count, random.Random(seed)
+        self.lost, self._nodes, self._loses = 0, nodes, self._dice.randrange(1, count)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -102,56 +117,36 @@ class Killer:
 
     def _run(self) -> None:
         while self.killed < self._count and not self._over.wait(self._dice.random() * 0.05):
-            if found := workers():
+            if self._nodes is not None and not self.lost and self.killed >= self._loses:
+                self._nodes.remove_node(self._nodes.other, allow_graceful=False)
+                self._nodes.other = self._nodes.add_node(num_cpus=1)
+                self.lost = 1
+            elif found := workers():
                 with contextlib.suppress(ProcessLookupError):  # it has come to its end
                     os.kill(self._dice.choice(found), signal.SIGKILL)
                     self.killed += 1
 
 
-def test_workers_are_killed(tmp_path: Path, cluster: Any) -> None:
+def test_workers_and_nodes_are_killed(tmp_path: Path, cluster: Any) -> None:
     """At random, 20 of them in all: the same bytes, and the same report."""
-    sources = sources_of(tmp_path, 24)
-    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(24) for i in range(5)))
+    sources = sources_of(tmp_path, 16)
+    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(16) for i in range(5)))
     options = {**OPTIONS, "metadata": tmp_path / "m.csv"}
     report = build(sources, tmp_path / "built", **options)
     assert report.same_id and verify(tmp_path / "built") == []
-    want, killed, trial = contents(tmp_path / "built"), 0, 0
-    while killed < trials(20, 200):
+    want, killed, lost, trial = contents(tmp_path / "built"), 0, 0, 0
+    while killed + lost < trials(20, 200) or not lost:
         seen: list[int] = []
-        with Killer(8, trial) as killer:
+        with Killer(9, trial, cluster) as killer:
             assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **options) == report
         assert contents(tmp_path / f"{trial}") == want
         assert sum(seen) == sum(path.stat().st_size for path in sources) and len(seen) > 10
-        killed += killer.killed
-        trial += 1
+        killed, lost, trial = killed + killer.killed, lost + killer.lost, trial + 1
         assert trial < 100, "nothing was there to be killed"
     assert build(sources, tmp_path / "0", runner="ray", **options) == report, "it is the pack of that command"
 
 
-def test_a_node_is_lost(tmp_path: Path) -> None:
-    from ray.cluster_utils import Cluster
-
-    sources = sources_of(tmp_path, 12)
-    report = build(sources, tmp_path / "built", **OPTIONS)
-    nodes = Cluster(initialize_head=True, connect=False, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        other = nodes.add_node(num_cpus=1)
-        done: list[int] = []
-
-        def progress(count: int) -> None:
-            done.append(count)
-            if len(done) == 4:
-                nodes.remove_node(other, allow_graceful=False)
-
-        how = {"runner": "ray", "ray_address": nodes.address, "progress": progress}
-        assert build(sources, tmp_path / "pack", **how, **OPTIONS) == report
-        assert len(done) > 8
-        assert contents(tmp_path / "pack") == contents(tmp_path / "built")
-        assert not ray.is_initialized()
-    finally:
-        nodes.shutdown()
-
-
+@pytest.mark.long
 def test_another_table_under_the_same_name(tmp_path: Path, cluster: Any) -> None:
     """Kills: a worker that still has the table of the packing before, which was deleted."""
     sources = sources_of(tmp_path, 2)
@@ -163,6 +158,7 @@ def test_another_table_under_the_same_name(tmp_path: Path, cluster: Any) -> None
         shutil.rmtree(tmp_path / "pack")
 
 
+@pytest.mark.long
 def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Workers are killed: the same bytes and words as without Ray."""
     sources = sources_of(tmp_path, 12)
@@ -195,6 +191,7 @@ def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.
     assert killed
 
 
+@pytest.mark.long
 def test_the_command_is_killed(tmp_path: Path) -> None:
     """It starts a cluster of its own; run again, it goes on."""
     sources = sources_of(tmp_path, 8)
@@ -261,6 +258,7 @@ def s3() -> Iterator[tuple[dict[str, Any], Any]]:
         yield served
 
 
+@pytest.mark.long
 def test_into_a_store(tmp_path: Path, cluster: Any, s3: tuple[dict[str, Any], Any]) -> None:
     """build, convert, verify, export, out of a store and into it; workers are killed: as in directories without Ray."""
     options, client = s3
