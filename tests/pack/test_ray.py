@@ -42,7 +42,10 @@ def environment() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_AUTH_MODE", "disabled")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("RAY_worker_niceness", "0")  # workers that yield to all else would take minutes to start
+        tests = Path(__file__).parents[1]
+        places = [str(tests.parent), str(tests / "helpers" / "dying"), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(places))
         yield
 
 
@@ -96,14 +99,10 @@ def workers() -> list[int]:
 
 
 class Killer:
-    """Kills a worker of this process's cluster at random, until `count` were killed or it is left.
+    """Kills a worker of this process's cluster at random, until `count` were killed or it is left."""
 
-    nodes: the cluster; once its second node is killed with all that runs there, and another one takes its place.
-    """
-
-    def __init__(self, count: int, seed: int, nodes: Any = None):
+    def __init__(self, count: int, seed: int):
         self.killed, self._count, self._dice = 0, count, random.Random(seed)
-        self.lost, self._nodes, self._loses = 0, nodes, self._dice.randrange(1, count)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -117,11 +116,7 @@ class Killer:
 
     def _run(self) -> None:
         while self.killed < self._count and not self._over.wait(self._dice.random() * 0.05):
-            if self._nodes is not None and not self.lost and self.killed >= self._loses:
-                self._nodes.remove_node(self._nodes.other, allow_graceful=False)
-                self._nodes.other = self._nodes.add_node(num_cpus=1)
-                self.lost = 1
-            elif found := workers():
+            if found := workers():
                 with contextlib.suppress(ProcessLookupError):  # it has come to its end
                     os.kill(self._dice.choice(found), signal.SIGKILL)
                     self.killed += 1
@@ -129,20 +124,29 @@ class Killer:
 
 def test_workers_and_nodes_are_killed(tmp_path: Path, cluster: Any) -> None:
     """At random, 20 of them in all: the same bytes, and the same report."""
-    sources = sources_of(tmp_path, 16)
-    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(16) for i in range(5)))
+    sources = sources_of(tmp_path, 12)
+    (tmp_path / "m.csv").write_text("hash,n\n" + "".join(f"{n}-{i},{i}\n" for n in range(12) for i in range(5)))
     options = {**OPTIONS, "metadata": tmp_path / "m.csv"}
     report = build(sources, tmp_path / "built", **options)
     assert report.same_id and verify(tmp_path / "built") == []
-    want, killed, lost, trial = contents(tmp_path / "built"), 0, 0, 0
-    while killed + lost < trials(20, 200) or not lost:
-        seen: list[int] = []
-        with Killer(9, trial, cluster) as killer:
-            assert build(sources, tmp_path / f"{trial}", runner="ray", progress=seen.append, **options) == report
-        assert contents(tmp_path / f"{trial}") == want
-        assert sum(seen) == sum(path.stat().st_size for path in sources) and len(seen) > 10
-        killed, lost, trial = killed + killer.killed, lost + killer.lost, trial + 1
-        assert trial < 100, "nothing was there to be killed"
+    want, dice = contents(tmp_path / "built"), random.Random(0)
+    killed = lost = trial = 0
+    while killed + lost < trials(20, 200):
+        out, seen, last = tmp_path / f"{trial}", [], dice.randrange(2, 8)
+        deaths = tmp_path / f"{trial}.killed"  # tests/helpers/dying
+        deaths.mkdir()
+
+        def progress(count: int, seen: list[int] = seen, last: int = last) -> None:
+            seen.append(count)
+            if len(seen) == last:
+                cluster.remove_node(cluster.other, allow_graceful=False)
+
+        assert build(sources, out, runner="ray", progress=progress, **options) == report
+        assert contents(out) == want
+        assert sum(seen) == sum(path.stat().st_size for path in sources) and len(seen) > 8
+        assert (here := len([*deaths.iterdir()])) > 1
+        cluster.other = cluster.add_node(num_cpus=1)
+        killed, lost, trial = killed + here, lost + 1, trial + 1
     assert build(sources, tmp_path / "0", runner="ray", **options) == report, "it is the pack of that command"
 
 

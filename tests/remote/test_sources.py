@@ -477,7 +477,7 @@ def test_damaged_parquet(tmp_path: Path) -> None:
                 build([f"{server.url}{name}.parquet"], tmp_path / name)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_command_on_ray(made: Made, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """From a bucket into a bucket, in the folders of which alone workers find anything."""
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'pass-loader[ray]'")
