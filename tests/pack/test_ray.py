@@ -122,6 +122,29 @@ class Killer:
                     self.killed += 1
 
 
+def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was planned is kept, for any runner. It comes first: "auto" finds the cluster of the others."""
+    sources = sources_of(tmp_path, 1)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    with pytest.raises(PackError, match="no Ray cluster is reached at auto"):
+        build(sources, tmp_path / "pack", runner="ray", ray_address="auto")
+    with socket.socket() as unused:  # bound, and nobody listens
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        for where in (address, f"ray://{address}"):
+            with pytest.raises(
+                PackError, match=f"no Ray cluster is reached at {where}: Connection refused. `ray status`"
+            ):
+                build(sources, tmp_path / "pack", runner="ray", ray_address=where)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(PackError, match=f"no Ray cluster is reached at {address}: Connection refused"):
+            build(sources, tmp_path / "pack", runner="ray")
+    with pytest.raises(PackError, match="no Ray cluster is reached at nowhere.invalid:6379: "):
+        build(sources, tmp_path / "pack", runner="ray", ray_address="nowhere.invalid:6379")
+    shard(tmp_path / "pack", 0)
+    assert len(Plan.load(tmp_path / "pack").tasks) == plan(sources, tmp_path / "pack") == 1
+
+
 def test_workers_and_nodes_are_killed(tmp_path: Path, cluster: Any) -> None:
     """At random, 20 of them in all: the same bytes, and the same report."""
     sources = sources_of(tmp_path, 12)
@@ -229,29 +252,6 @@ def test_errors_of_tasks(tmp_path: Path, cluster: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(ray_runner, "_RETRIES", 1)
     with pytest.raises(PackError, match="Ray gave a task up .* begun 2 times"):
         ray_runner.run_on_ray(os._exit, [(1,)])
-
-
-def test_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was planned is kept, for any runner."""
-    sources = sources_of(tmp_path, 1)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    with pytest.raises(PackError, match="no Ray cluster is reached at auto"):
-        build(sources, tmp_path / "pack", runner="ray", ray_address="auto")
-    with socket.socket() as unused:  # bound, and nobody listens
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
-        for where in (address, f"ray://{address}"):
-            with pytest.raises(
-                PackError, match=f"no Ray cluster is reached at {where}: Connection refused. `ray status`"
-            ):
-                build(sources, tmp_path / "pack", runner="ray", ray_address=where)
-        monkeypatch.setenv("RAY_ADDRESS", address)
-        with pytest.raises(PackError, match=f"no Ray cluster is reached at {address}: Connection refused"):
-            build(sources, tmp_path / "pack", runner="ray")
-    with pytest.raises(PackError, match="no Ray cluster is reached at nowhere.invalid:6379: "):
-        build(sources, tmp_path / "pack", runner="ray", ray_address="nowhere.invalid:6379")
-    shard(tmp_path / "pack", 0)
-    assert len(Plan.load(tmp_path / "pack").tasks) == plan(sources, tmp_path / "pack") == 1
 
 
 @pytest.fixture(scope="module")
