@@ -18,7 +18,8 @@ GLIBC = ("2_28", "2_27", "2_26", "2_24", "2_17")
 
 
 def python_with(wanted: list[str | Path], tag: str, processor: str, folder: Path) -> Path | None:
-    """Return a command that runs Debian's Python of a wheel's tag, with `wanted`, as pip takes it, installed.
+    """Return a command that runs Debian's Python of a wheel's tag, with `wanted`, as pip takes it, installed in site/
+    beside it. What PYTHONPATH names goes before.
 
     folder: where Debian's packages are unpacked; kept for later calls. None where Debian has no such Python,
     or this machine no QEMU for its processor. Raises SystemExit where a package cannot be had.
@@ -37,10 +38,12 @@ def python_with(wanted: list[str | Path], tag: str, processor: str, folder: Path
     if native:
         libraries = f"{root}/usr/lib/{processor}-linux-gnu"
         start = f"{root}/{LOADERS[processor]} --argv0 {command} --library-path {libraries} {python}"
-    variables = f"export PYTHONPATH={site} PYTHONHOME={root}/usr"
+    variables = f"export PYTHONPATH=${{PYTHONPATH:+$PYTHONPATH:}}{site} PYTHONHOME={root}/usr"
     shutil.rmtree(site, ignore_errors=True)
     target = [f"--platform=manylinux_{glibc}_{processor}" for glibc in GLIBC]
     target += [f"--platform=manylinux2014_{processor}", f"--python-version={version}", "--only-binary=:all:"]
+    if not sys.version.startswith(f"{version}."):
+        target += ["--no-compile"]  # this Python's bytecode is of no use to another version
     pip = [sys.executable, "-m", "pip", "-q", "--disable-pip-version-check", "install", "--target", site, *target]
     run([*pip, *wanted])
     command.write_text(f'#!/bin/sh\n{variables}\nexec {start} "$@"\n')

@@ -178,3 +178,71 @@ def sparse(height: int, width: int, sampling: str, seed: int = 0, share: float =
         blocks[..., 0] = rng.integers(-70, 71, shape[:2])
         components.append(Component(blocks, rng.integers(step - 5, step + 6, 64), h, v))
     return write_jpeg(height, width, components)
+
+
+def in_zigzag(values: dict[int, int]) -> np.ndarray:
+    """One block of these coefficients, by place in zigzag order."""
+    block = np.zeros(64, np.int64)
+    for k, value in values.items():
+        block[ZIGZAG[k]] = value
+    return block
+
+
+CODES = range(9, 17)  # bits
+EXTREMES = (1, 17, 255, 256, 257, 4099, 32767, 32768, 65535)  # quantisers
+
+
+def every_size(size: int) -> list[bytes]:
+    """JPEGs of coefficients with so many bits, below the first row, where large values are left to libjpeg."""
+    half, full = 1 << size - 1, (1 << size) - 1
+    values = [half, -half, full, -full, half + half // 3]
+    blocks = np.stack([in_zigzag({0: 5, 2: v, 11: -v, 23: 1}) for v in values])
+    return [one_row(blocks, quantiser, **tables) for tables in (WIDE, LONG) for quantiser in (1, 3)]
+
+
+def extremes(quantiser: int) -> list[bytes]:
+    """JPEGs whose products, sums and outputs leave 16 bits."""
+    rng = np.random.default_rng(quantiser)
+    pictures = []
+    for share in (0.03, 0.2, 1.0):
+        for limit in (3, 100, 2047):
+            blocks = rng.integers(-limit, limit + 1, (24, 64)) * (rng.random((24, 64)) < share)
+            blocks[:, :8] = 0
+            pictures.append(one_row(blocks, quantiser, **WIDE))
+    blocks = rng.choice([-2047, 2047], (24, 64)) * (np.arange(64) >= 8)
+    return [*pictures, one_row(blocks, quantiser, **WIDE)]
+
+
+def wrapped() -> bytes:
+    """A JPEG with products in the first row that wrap around into the range."""
+    quantization = np.full(64, 65528)  # -8 in 16 bits
+    blocks = np.random.default_rng(2).integers(-1000, 1001, (17, 64))
+    return write_jpeg(8, 8 * 17, [Component(blocks[None], quantization, **WIDE)])
+
+
+def codes(bits: int) -> list[bytes]:
+    """JPEGs of large coefficients whose codes have so many bits, all of them or some."""
+    rng = np.random.default_rng(bits)
+    blocks = rng.integers(-2000, 2001, (40, 64)) * (rng.random((40, 64)) < 0.4)
+    blocks[:, :8] %= 500
+    mixed = Huffman({symbol: int(n) for symbol, n in zip(range(255), rng.choice([9, bits], 255))})
+    return [one_row(blocks, 1, dc=flat(range(16), bits), ac=ac) for ac in (flat(range(255), bits), mixed)]
+
+
+def longest_symbols() -> list[bytes]:
+    """JPEGs with 61 bits between two refills of a decoder, but for the one before a symbol of 31."""
+    ac = Huffman(dict.fromkeys(range(255), 16) | {0x08: 2, 0x00: 3})
+    rng = np.random.default_rng(8)
+    longest = [k for k in range(4, 64, 4) if ZIGZAG[k] >= 8]
+    blocks = np.stack([in_zigzag({k: int(rng.integers(128, 256)) for k in range(1, 64)}) for _ in range(30)])
+    for k in longest:
+        blocks[:, ZIGZAG[k]] = rng.choice([-1, 1], 30) * rng.integers(1 << 14, 1 << 15, 30)
+    return [one_row(blocks, 1, dc=flat(range(16), bits), ac=ac) for bits in range(5, 12)]
+
+
+def beyond_16_bits() -> list[bytes]:
+    """All JPEGs of the last five kinds. libjpeg-turbo wraps around elsewhere on another processor than x86-64."""
+    pictures = [wrapped(), *longest_symbols()]
+    pictures += [data for size in range(1, 16) for data in every_size(size)]
+    pictures += [data for quantiser in EXTREMES for data in extremes(quantiser)]
+    return [*pictures, *(data for bits in CODES for data in codes(bits))]
