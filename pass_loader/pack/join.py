@@ -199,7 +199,7 @@ class Join:
     def _write_round(self, writer: pa.ipc.RecordBatchFileWriter, batch: pa.RecordBatch) -> None:
         """Write rows in the order of their shares, a batch for each share."""
         order, ends = in_buckets(pairs_of(batch.column("digest"))[:, 0], self.bits)
-        ordered = batch.take(arrow.numbers(order))
+        ordered = batch.take(arrow.numbers(order)) if self.bits else batch
         for start, end in zip([0, *ends[:-1]], ends):
             writer.write_batch(ordered.slice(start, end - start))
 

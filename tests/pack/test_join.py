@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -78,12 +79,13 @@ def test_however_it_is_cut(
     assert verify(tmp_path / "cut") == []
 
 
-def test_a_key_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bucket", [20, 1 << 22])
+def test_a_key_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: int) -> None:
     """The first in the table that comes again is named, whichever task finds it; each share says so."""
-    table = table_of(tmp_path, twice=["p001", "p299", "p002"])
+    table = table_of(tmp_path, twice=[f"p{number:03d}" for number in (1, 2, 3, 4, 5, 8, 9, 10, 298)])
     ids = pq.read_table(table, columns=["key"]).column(0).to_pylist()
     again = next(id for place, id in enumerate(ids) if id is not None and id in ids[:place])
-    monkeypatch.setattr(repeats, "_BUCKET", 20)
+    monkeypatch.setattr(repeats, "_BUCKET", bucket)
     sources, words = sources_of(tmp_path), f"the column 'key' has '{again}' more than once"
     with pytest.raises(PackError, match=words):
         build(sources, tmp_path / "built", metadata=table, key="key", **OPTIONS)
@@ -109,6 +111,14 @@ def test_a_table_of_ids_alone(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_text("hash\np000\np999\n")
     report = build(sources_of(tmp_path)[:1], tmp_path / "pack", metadata=tmp_path / "m.csv")
     assert (report.without_metadata, report.metadata_unused) == (13, 1) and verify(tmp_path / "pack") == []
+
+
+def test_a_key_twice_far_behind(tmp_path: Path) -> None:
+    """Kills: rows that are numbered anew in each batch that is read."""
+    ids = [f"k{number}" for number in range(140_000)]
+    pq.write_table(pa.table({"key": [*ids, "k5"]}), tmp_path / "m.parquet", row_group_size=70_000)
+    with pytest.raises(PackError, match="the column 'key' has 'k5' more than once"):
+        build(sources_of(tmp_path)[:1], tmp_path / "pack", metadata=tmp_path / "m.parquet", key="key")
 
 
 def test_a_table_that_changed(tmp_path: Path) -> None:
@@ -143,6 +153,7 @@ def test_shares(tmp_path: Path, cut_small: None, monkeypatch: pytest.MonkeyPatch
 
     def counted(self: Join, task: join.JoinTask) -> None:
         done.append((task.kind, task.number))
+        time.sleep(0.05)  # so that others have to wait for it
         run(self, task)
 
     monkeypatch.setattr(Join, "run_one", counted)
