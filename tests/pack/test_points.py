@@ -16,7 +16,8 @@ from pass_loader.pack.points import POINTS, PointsWriter
 
 from ..helpers.corpus import decodable, jpeg, noise, position_coded
 from ..helpers.crash import crashes
-from ..helpers.trees import write_tree
+from ..helpers.object_server import serving
+from ..helpers.trees import tar_of, write_tree
 from ..helpers.trials import trials
 from ..helpers.with_torch import ShardDataset, needs_torch
 
@@ -274,6 +275,45 @@ def test_rows_of_one_batch(packs: Path) -> None:
         row, known = pack.row(record), points.of(record)
         own = row["crc32c"].to_bytes(4, "little") + row["length"].to_bytes(8, "little")
         assert points.check[record] == (0 if known is None else _C.crc32c(known + own))
+
+
+@needs_torch
+@pytest.mark.slow
+def test_tars_in_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """points.arrow of such a pack is that of a disk, made with it or later, and it is used. Kills: one that is not."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    (tmp_path / "tars").mkdir()
+    tar = tar_of(tmp_path / "tars" / "t.tar", pictures())
+    index([tar], tmp_path / "local")
+    index_points(tmp_path / "local")
+    with serving(tar.parent) as web:
+        index([f"{web.url}t.tar"], tmp_path / "pack")
+        assert Pack(tmp_path / "pack").open_points() is None
+        dataset = ShardDataset(tmp_path / "pack", recipes.supervised(), cache=tmp_path / "cache")
+        assert index_points(dataset.pack) == index_points(tmp_path / "local")
+        want = (tmp_path / "local" / POINTS).read_bytes()
+        assert (tmp_path / "pack" / POINTS).read_bytes() == want and verify(dataset.pack, decode=True, workers=1) != []
+        pack = Pack(tmp_path / "pack")
+        points = pack.open_points()
+        assert points is not None
+        record = pack.record_of(BAD)
+        found = [b"" if number == record else points.of(number) for number in range(pack.records)]
+        found[record] = _C.prove(jpeg(position_coded(160, 120), subsampling=0))[1]  # forged: seen to be believed
+        writer = PointsWriter(tmp_path / "pack")
+        writer.append(found, pack.column("crc32c"), pack.column("length"))
+        writer.publish(pack.pack_id)
+        forgery = ShardDataset(tmp_path / "pack", recipes.supervised(), cache=tmp_path / "cache")
+        views = [rendered(forgery, BAD, epoch) for epoch in range(40)]
+        assert 0 < sum(isinstance(view, str) for view in views) < 40
+        good = {name.removesuffix(".jpg") for name in pictures()} - {BAD}
+        whole = ShardDataset(tmp_path / "local", recipes.supervised())
+        for id in sorted(good):
+            assert all(map(np.array_equal, rendered(forgery, id, 0), rendered(whole, id, 0)))
+        pictures_only = {name: data for name, data in pictures().items() if BAD not in name}
+        tar_of(tar, pictures_only)
+        index([f"{web.url}t.tar"], tmp_path / "decoded", entry_points=True)
+        index([tar], tmp_path / "there", entry_points=True)
+        assert (tmp_path / "decoded" / POINTS).read_bytes() == (tmp_path / "there" / POINTS).read_bytes()
 
 
 def test_a_directory_in_the_way(packs: Path, tmp_path: Path) -> None:

@@ -12,20 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pass_loader import PackError, ShardDataset, ShardError, _C, recipes
+from pass_loader import PackError, ShardDataset, ShardError
 from pass_loader.cli.main import main
-from pass_loader.pack import (
-    Pack, build, combine, convert, export, fetch, index, index_points, locate, purge, remove, restore, verify,
-)  # fmt: skip
-from pass_loader.pack.points import POINTS, PointsWriter
+from pass_loader.pack import Pack, build, combine, convert, export, fetch, index, locate, purge, remove, restore, verify
 from pass_loader.remote import store
 
-from ..helpers.corpus import jpeg, noise, position_coded
+from ..helpers.corpus import jpeg, noise
 from ..helpers.object_server import ObjectServer, serving
 from ..helpers.remote import RECIPE, digest
 from ..helpers.s3_server import S3Server, s3_serving
 from ..helpers.trees import tar_of, tree
-from ..pack.test_points import BAD, pictures, rendered
 
 OPTIONS: dict[str, Any] = {"task_bytes": 40_000, "on_duplicate": "keep", "workers": 2}
 
@@ -182,43 +178,6 @@ def test_what_is_refused(tars: list[Path], web: ObjectServer, s3: S3Server, tmp_
     build(tars, tmp_path / "own")
     with pytest.raises(ValueError, match="cache, cache_bytes and storage_options are for packs in stores"):
         Pack(tmp_path / "own", cache=tmp_path / "cache")
-
-
-@pytest.mark.slow
-def test_points(tmp_path: Path) -> None:
-    """points.arrow of such a pack is that of a disk, made with it or later, and it is used. Kills: one that is not."""
-    (tmp_path / "tars").mkdir()
-    tar = tar_of(tmp_path / "tars" / "t.tar", pictures())
-    index([tar], tmp_path / "local")
-    index_points(tmp_path / "local")
-    with serving(tar.parent) as web:
-        index([f"{web.url}t.tar"], tmp_path / "pack")
-        assert Pack(tmp_path / "pack").open_points() is None
-        dataset = ShardDataset(tmp_path / "pack", recipes.supervised(), cache=tmp_path / "cache")
-        assert index_points(dataset.pack) == index_points(tmp_path / "local")
-        want = (tmp_path / "local" / POINTS).read_bytes()
-        assert (tmp_path / "pack" / POINTS).read_bytes() == want and verify(dataset.pack, decode=True, workers=1) != []
-        pack = Pack(tmp_path / "pack")
-        points = pack.open_points()
-        assert points is not None
-        record = pack.record_of(BAD)
-        found = [b"" if number == record else points.of(number) for number in range(pack.records)]
-        found[record] = _C.prove(jpeg(position_coded(160, 120), subsampling=0))[1]  # forged: seen to be believed
-        writer = PointsWriter(tmp_path / "pack")
-        writer.append(found, pack.column("crc32c"), pack.column("length"))
-        writer.publish(pack.pack_id)
-        forgery = ShardDataset(tmp_path / "pack", recipes.supervised(), cache=tmp_path / "cache")
-        views = [rendered(forgery, BAD, epoch) for epoch in range(40)]
-        assert 0 < sum(isinstance(view, str) for view in views) < 40
-        good = {name.removesuffix(".jpg") for name in pictures()} - {BAD}
-        whole = ShardDataset(tmp_path / "local", recipes.supervised())
-        for id in sorted(good):
-            assert all(map(np.array_equal, rendered(forgery, id, 0), rendered(whole, id, 0)))
-        pictures_only = {name: data for name, data in pictures().items() if BAD not in name}
-        tar_of(tar, pictures_only)
-        index([f"{web.url}t.tar"], tmp_path / "decoded", entry_points=True)
-        index([tar], tmp_path / "there", entry_points=True)
-        assert (tmp_path / "decoded" / POINTS).read_bytes() == (tmp_path / "there" / POINTS).read_bytes()
 
 
 @pytest.mark.parametrize("url", ["ftp://host/0.tar", "s3://", "nothing", 7])
