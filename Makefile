@@ -82,14 +82,15 @@ docs: setup
 
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
 bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
-bench: setup $(if $(BASE),,$(VENV)/.bench)
+bench: setup $(if $(BASE),,$(VENV)/.bench $(VENV)/pillow12/.installed)
 ifdef BASE
 	$(bin)/python -m benchmarks.cpu.against $(BASE) $(foreach d,$(DATA),--data $(d))
 else
 	PYTHONPATH=$(VENV)/peers $(bin)/python $(bench) --benchmark-json=benchmarks/latest.json
 	PYTHONPATH=$(VENV)/pillow-simd $(bin)/python $(bench) -k bench_official --benchmark-json=benchmarks/latest-simd.json
+	PYTHONPATH=$(VENV)/pillow12:$(VENV)/peers $(bin)/python $(bench) -k bench_timm --benchmark-json=benchmarks/latest-timm.json
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.cpu.table --plot benchmarks/recipes.png \
-	  benchmarks/latest.json benchmarks/latest-simd.json
+	  benchmarks/latest.json benchmarks/latest-simd.json benchmarks/latest-timm.json
 	$(bin)/python -m benchmarks.cpu.busy_threads
 	$(bin)/python -m benchmarks.cpu.read_ahead
 	$(bin)/python -m benchmarks.remote.loading
@@ -262,7 +263,7 @@ $(VENV)/.bench: $(VENV)/.built
 	$(bin)/pip install -q "pytest-benchmark>=4"
 	$(bin)/pip install -q --upgrade --target $(VENV)/peers nvidia-dali-cuda130 albumentationsx opencv-python-headless \
 	  simplejpeg matplotlib numba terminaltables fastargs psutil turboloader spdl
-	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/peers $(remote_peers)
+	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/peers $(remote_peers) timm
 	CC="cc -mavx2" $(bin)/pip install -q --no-deps --upgrade --target $(VENV)/pillow-simd pillow-simd
 	@pkg-config --exists opencv4 libturbojpeg || if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(ffcv_packages) \

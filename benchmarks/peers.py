@@ -43,15 +43,22 @@ DIFFERS = {
 Epoch = Callable[[], Iterator[list[torch.Tensor]]]
 
 
-def v2_steps(view: ViewSpec, recipe: Recipe, dtype: torch.dtype = torch.float32) -> list[Callable]:
-    """torchvision v2's transforms of one view, from a uint8 tensor (3, height, width)."""
+def v2_crop(view: ViewSpec) -> list[Callable]:
+    """torchvision v2's crop and flip of one view."""
     from torchvision.transforms import InterpolationMode, v2
 
     crop = {"scale": view.scale, "ratio": view.ratio, "interpolation": InterpolationMode(view.interpolation)}
-    steps = [
+    return [
         v2.RandomResizedCrop((view.height, view.width), antialias=True, **crop),
         v2.RandomHorizontalFlip(view.flip),
     ]
+
+
+def v2_steps(view: ViewSpec, recipe: Recipe, dtype: torch.dtype = torch.float32) -> list[Callable]:
+    """torchvision v2's transforms of one view, from a uint8 tensor (3, height, width)."""
+    from torchvision.transforms import v2
+
+    steps = v2_crop(view)
     if view.jitter:
         jitter = v2.ColorJitter(view.brightness, view.contrast, view.saturation, view.hue)
         steps.append(v2.RandomApply([jitter], p=view.jitter))
@@ -73,27 +80,38 @@ def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
         picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
         return [transform(picture) for transform in transforms]
 
-    return lambda: _collated(sample, data, batch_size)
+    return lambda: collated(sample, data, batch_size)
 
 
-def spdl(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
-    """SPDL decodes, by FFmpeg; it has no such views, so that torchvision makes them."""
+def spdl_decoder(one: bytes) -> Callable[[bytes], torch.Tensor]:
+    """Return what decodes a picture by FFmpeg to uint8 (3, height, width). one: any picture, to try it."""
     import spdl.io
-    from torchvision.transforms import v2
 
-    transforms = [v2.Compose(v2_steps(view, recipe)) for view in recipe.views]
     try:
         rgb = spdl.io.get_video_filter_desc(pix_fmt="rgb24")
-        spdl.io.demux_image(data[0])
+        spdl.io.demux_image(one)
     except RuntimeError as error:  # it brings no FFmpeg
         raise ImportError(str(error)) from None
 
-    def sample(one: bytes) -> list[torch.Tensor]:
+    def decode(one: bytes) -> torch.Tensor:
         frames = spdl.io.decode_packets(spdl.io.demux_image(one), filter_desc=rgb)
-        picture = torch.from_numpy(spdl.io.to_numpy(spdl.io.convert_frames(frames))).permute(2, 0, 1)
+        return torch.from_numpy(spdl.io.to_numpy(spdl.io.convert_frames(frames))).permute(2, 0, 1)
+
+    return decode
+
+
+def spdl(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """SPDL decodes; it has no such views, so that torchvision makes them."""
+    from torchvision.transforms import v2
+
+    decode = spdl_decoder(data[0])
+    transforms = [v2.Compose(v2_steps(view, recipe)) for view in recipe.views]
+
+    def sample(one: bytes) -> list[torch.Tensor]:
+        picture = decode(one)
         return [transform(picture) for transform in transforms]
 
-    return lambda: _collated(sample, data, batch_size)
+    return lambda: collated(sample, data, batch_size)
 
 
 def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
@@ -127,7 +145,7 @@ def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
         picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(one, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
         return [torch.from_numpy(t(image=picture)["image"].transpose(2, 0, 1).copy()) for t in transforms]
 
-    return lambda: _collated(sample, data, batch_size)
+    return lambda: collated(sample, data, batch_size)
 
 
 def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> Any:
@@ -173,8 +191,8 @@ def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
     @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True, exec_dynamic=True)
     def pipeline():  # noqa: ANN202
-        chunks = [[np.frombuffer(one, np.uint8) for one in chunk] for chunk in _chunks(data, batch_size)]
-        jpegs = fn.external_source(source=chunks, cycle=True, dtype=types.UINT8, ndim=1)
+        parts = [[np.frombuffer(one, np.uint8) for one in part] for part in chunks(data, batch_size)]
+        jpegs = fn.external_source(source=parts, cycle=True, dtype=types.UINT8, ndim=1)
         picture = fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
         return tuple(dali_view(picture, view, recipe) for view in recipe.views)
 
@@ -265,7 +283,7 @@ def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     import simplejpeg
 
     def epoch() -> Iterator[list[torch.Tensor]]:
-        for chunk in _chunks(data, batch_size):
+        for chunk in chunks(data, batch_size):
             yield [torch.from_numpy(simplejpeg.decode_jpeg(one)) for one in chunk]
 
     return epoch
@@ -297,12 +315,12 @@ NEEDS = {  # without this module the row is skipped
 SLOW = {"torchvision v2, uint8 tensors", "SPDL, torchvision v2", "DALI CPU", "FFCV"}  # fewer rounds
 
 
-def _collated(sample: Callable[[bytes], list[torch.Tensor]], data: list[bytes], size: int) -> Iterator[Any]:
-    for chunk in _chunks(data, size):
+def collated(sample: Callable[[bytes], list[torch.Tensor]], data: list[bytes], size: int) -> Iterator[Any]:
+    for chunk in chunks(data, size):
         yield torch.utils.data.default_collate([sample(one) for one in chunk])
 
 
-def _chunks(data: list[bytes], size: int) -> Iterator[list[bytes]]:
+def chunks(data: list[bytes], size: int) -> Iterator[list[bytes]]:
     parts = iter(data)
     while len(chunk := list(itertools.islice(parts, size))) == size:
         yield chunk

@@ -1,7 +1,10 @@
 // The functions that plans and masks use. They are the same on every machine.
 #pragma once
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+
+#include "isa.h"
 
 namespace pass_loader {
 
@@ -77,55 +80,70 @@ inline double round_to_15_decimals(double x) {
   return whole / kScale;
 }
 
-// Returns the value below which a standard normal number lies with probability p in (0, 1): Wichura's AS241 (Applied
-// Statistics 37, 1988), relative error about 1e-16.
+// The quantile of the normal distribution: Wichura's AS241 (Applied Statistics 37, 1988), relative error about 1e-16.
+// Near the middle it is a quotient of polynomials of the distance q from it; in the tails of r, the root of -log of the
+// probability that lies beyond.
+constexpr double kQuantileNear = 0.425, kQuantileFar = 5.0;  // largest |q|, largest r of the nearer tail
+
+template <size_t count>
+PL_INLINE double polynomial(double x, const double (&c)[count]) {
+  double sum = c[count - 1];
+  for (size_t i = count - 1; i-- > 0;) sum = sum * x + c[i];
+  return sum;
+}
+
+PL_INLINE double quantile_near(double q) {
+  constexpr double over[] = {3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3,
+                             1.3731693765509461125e4, 4.5921953931549871457e4, 6.7265770927008700853e4,
+                             3.3430575583588128105e4, 2.5090809287301226727e3};
+  constexpr double under[] = {1.0,
+                              4.2313330701600911252e1,
+                              6.8718700749205790830e2,
+                              5.3941960214247511077e3,
+                              2.1213794301586595867e4,
+                              3.9307895800092710610e4,
+                              2.8729085735721942674e4,
+                              5.2264952788528545610e3};
+  const double r = 0.180625 - q * q;
+  return q * polynomial(r, over) / polynomial(r, under);
+}
+
+PL_INLINE double quantile_far(double r) {
+  constexpr double over[] = {1.42343711074968357734e0,  4.63033784615654529590e0, 5.76949722146069140550e0,
+                             3.64784832476320460504e0,  1.27045825245236838258e0, 2.41780725177450611770e-1,
+                             2.27238449892691845833e-2, 7.74545014278341407640e-4};
+  constexpr double under[] = {1.0,
+                              2.05319162663775882187e0,
+                              1.67638483018380384940e0,
+                              6.89767334985100004550e-1,
+                              1.48103976427480074590e-1,
+                              1.51986665636164571966e-2,
+                              5.47593808499534494600e-4,
+                              1.05075007164441684324e-9};
+  return polynomial(r - 1.6, over) / polynomial(r - 1.6, under);
+}
+
+inline double quantile_farthest(double r) {
+  constexpr double over[] = {6.65790464350110377720e0,  5.46378491116411436990e0,  1.78482653991729133580e0,
+                             2.96560571828504891230e-1, 2.65321895265761230930e-2, 1.24266094738807843860e-3,
+                             2.71155556874348757815e-5, 2.01033439929228813265e-7};
+  constexpr double under[] = {1.0,
+                              5.99832206555887937690e-1,
+                              1.36929880922735805310e-1,
+                              1.48753612908506148525e-2,
+                              7.86869131145613259100e-4,
+                              1.84631831751005468180e-5,
+                              1.42151175831644588870e-7,
+                              2.04426310338993978564e-15};
+  return polynomial(r - 5.0, over) / polynomial(r - 5.0, under);
+}
+
+// Returns the value below which a standard normal number lies with probability p in (0, 1).
 inline double normal_quantile(double p) {
-  auto polynomial = [](double x, const double (&c)[8]) {
-    double sum = c[7];
-    for (int i = 6; i >= 0; --i) sum = sum * x + c[i];
-    return sum;
-  };
-  constexpr double a[8] = {3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3,
-                           1.3731693765509461125e4, 4.5921953931549871457e4, 6.7265770927008700853e4,
-                           3.3430575583588128105e4, 2.5090809287301226727e3};
-  constexpr double b[8] = {1.0,
-                           4.2313330701600911252e1,
-                           6.8718700749205790830e2,
-                           5.3941960214247511077e3,
-                           2.1213794301586595867e4,
-                           3.9307895800092710610e4,
-                           2.8729085735721942674e4,
-                           5.2264952788528545610e3};
-  constexpr double c[8] = {1.42343711074968357734e0,  4.63033784615654529590e0, 5.76949722146069140550e0,
-                           3.64784832476320460504e0,  1.27045825245236838258e0, 2.41780725177450611770e-1,
-                           2.27238449892691845833e-2, 7.74545014278341407640e-4};
-  constexpr double d[8] = {1.0,
-                           2.05319162663775882187e0,
-                           1.67638483018380384940e0,
-                           6.89767334985100004550e-1,
-                           1.48103976427480074590e-1,
-                           1.51986665636164571966e-2,
-                           5.47593808499534494600e-4,
-                           1.05075007164441684324e-9};
-  constexpr double e[8] = {6.65790464350110377720e0,  5.46378491116411436990e0,  1.78482653991729133580e0,
-                           2.96560571828504891230e-1, 2.65321895265761230930e-2, 1.24266094738807843860e-3,
-                           2.71155556874348757815e-5, 2.01033439929228813265e-7};
-  constexpr double f[8] = {1.0,
-                           5.99832206555887937690e-1,
-                           1.36929880922735805310e-1,
-                           1.48753612908506148525e-2,
-                           7.86869131145613259100e-4,
-                           1.84631831751005468180e-5,
-                           1.42151175831644588870e-7,
-                           2.04426310338993978564e-15};
   const double q = p - 0.5;
-  if (std::fabs(q) <= 0.425) {
-    const double r = 0.180625 - q * q;
-    return q * polynomial(r, a) / polynomial(r, b);
-  }
+  if (std::fabs(q) <= kQuantileNear) return quantile_near(q);
   const double r = std::sqrt(-portable_log(q < 0.0 ? p : 1.0 - p));
-  const double value =
-      r <= 5.0 ? polynomial(r - 1.6, c) / polynomial(r - 1.6, d) : polynomial(r - 5.0, e) / polynomial(r - 5.0, f);
+  const double value = r <= kQuantileFar ? quantile_far(r) : quantile_farthest(r);
   return q < 0.0 ? -value : value;
 }
 

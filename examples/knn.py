@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from argument_types import above_zero, at_least
 from features import add_arguments, backbone_of, features_of, loader_of
 
 from pass_loader import recipes
@@ -28,8 +29,8 @@ def predict(
 def main() -> None:
     parser = argparse.ArgumentParser(description="Weighted k-NN on frozen features.")
     add_arguments(parser)
-    parser.add_argument("--k", type=int, nargs="+", default=[10, 20, 100, 200], help="(10 20 100 200)")
-    parser.add_argument("--temperature", type=float, default=0.07, help="(%(default)s)")
+    parser.add_argument("--k", type=at_least(1), nargs="+", default=[10, 20, 100, 200], help="(10 20 100 200)")
+    parser.add_argument("--temperature", type=above_zero, default=0.07, help="(%(default)s)")
     options = parser.parse_args()
     model = backbone_of(options)
     recipe = recipes.knn(resize=options.size * 256 // 224, size=options.size)

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from argument_types import above_zero, at_least
 from features import add_arguments, backbone_of, loader_of
 from torch import nn
 
@@ -50,8 +51,8 @@ def accuracy(model: nn.Module, head: nn.Module, loader: pass_loader.DataLoader, 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A linear classifier on frozen features.")
     add_arguments(parser)
-    parser.add_argument("--epochs", type=int, default=100, help="(%(default)s)")
-    parser.add_argument("--lr", type=float, default=0.001, help="at a batch of 256 (%(default)s)")
+    parser.add_argument("--epochs", type=at_least(1), default=100, help="(%(default)s)")
+    parser.add_argument("--lr", type=above_zero, default=0.001, help="at a batch of 256 (%(default)s)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="written after each epoch")
     options = parser.parse_args()
     torch.manual_seed(0)

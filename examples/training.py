@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from argument_types import at_least
 
 import pass_loader
 
@@ -20,16 +21,18 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoint and log; a run that was cut off goes on there"
     )
-    parser.add_argument("--epochs", type=int, default=100)
-    parser.add_argument("--batch-size", type=int, default=64, help="of each GPU")
-    parser.add_argument("--workers", type=int, default=7, help="threads of each GPU; a core is left for the loop")
+    parser.add_argument("--epochs", type=at_least(1), default=100)
+    parser.add_argument("--batch-size", type=at_least(1), default=64, help="of each GPU")
+    parser.add_argument(
+        "--workers", type=at_least(0), default=7, help="threads of each GPU; a core is left for the loop"
+    )
     parser.add_argument("--order", choices=("torch", "permute", "blocks"), default="torch", help="blocks: for storage "
                         "that likes runs, as spinning disks and NFS")  # fmt: skip
-    parser.add_argument("--dim", type=int, default=384, help="width of the network")
-    parser.add_argument("--depth", type=int, default=12, help="blocks of the network")
+    parser.add_argument("--dim", type=at_least(1), default=384, help="width of the network")
+    parser.add_argument("--depth", type=at_least(1), default=12, help="blocks of the network")
     parser.add_argument("--bf16", action="store_true")
-    parser.add_argument("--save-every", type=int, default=1000, help="steps")
-    parser.add_argument("--log-every", type=int, default=50, help="steps")
+    parser.add_argument("--save-every", type=at_least(1), default=1000, help="steps")
+    parser.add_argument("--log-every", type=at_least(1), default=50, help="steps")
     return parser
 
 

@@ -22,6 +22,10 @@ OURS, OFFICIAL = "pass-loader", "official torchvision on PIL"
 ONE_VIEW_BARS = {  # times the official pipeline
     "pass-loader, proven": 4.5, "pass-loader, entry points": 5.2, "pass-loader, dct-zstd": 6.0, "pass-loader, dct": 8.5,
 }  # fmt: skip
+TIMM = "timm on PIL"
+FINE_TUNING_BARS = {  # times timm's transform, at the best level of AVX-512 and at avx2
+    "pass-loader": (4.2, 3.7), "pass-loader, entry points": (5.0, 0.0), "pass-loader, dct": (7.5, 5.5),
+}  # fmt: skip
 LIBJPEG_ALONE = "libjpeg-turbo decode alone"
 LIBJPEG = "libjpeg-turbo (simplejpeg)"
 
@@ -165,6 +169,23 @@ def one_view_table(found: list[dict[str, Any]]) -> str:
     return markdown(lines)
 
 
+def fine_tuning_table(found: list[dict[str, Any]]) -> str:
+    """Return the table of fine-tuning, what pixels differ in, and which bars are met; without timm's row no bars."""
+    (timm,) = [row["samples_per_second"] for row in found if row["peer"] == TIMM] or [0.0]
+    best = next(row["isa"] for row in found if row["isa"])
+    lines = [["fine-tuning, samples/s, one core", "samples/s", "us of further steps", "bar", "pixels differ"]]
+    for row in found:
+        ratio = row["samples_per_second"] / timm if timm else 0.0
+        wide, narrow = FINE_TUNING_BARS.get(row["peer"], (0.0, 0.0))
+        bar = narrow if row["isa"] == "avx2" else wide if row["isa"] == best and best.startswith("avx512") else 0.0
+        words = f"{bar}x: {'met' if ratio >= bar else 'missed'}" if bar and timm else ""
+        name = f"{row['peer']} ({row['isa']})" if row["isa"] else row["peer"]
+        rate = f"{row['samples_per_second']:.0f}" + (f" ({ratio:.2f}x)" if timm else "")
+        further = f"{row['stages']['further'] * 1e6:.0f}" if "stages" in row else ""
+        lines.append([name, rate, further, words, row.get("differs") or "none"])
+    return markdown(lines)
+
+
 def threads_table(found: list[dict[str, Any]]) -> str:
     lines = [["threads, DINO", "samples/s", "one thread, in turn with it", "ratio"]]
     for row in found:
@@ -237,6 +258,7 @@ def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
         yield presets_table(found)
     for name, make in (
         ("one view", one_view_table),
+        ("fine-tuning", fine_tuning_table),
         ("threads", threads_table),
         ("views", views_table),
         ("process", process_table),

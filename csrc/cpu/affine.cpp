@@ -4,11 +4,10 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/affine_pixels.h"
+#include "cpu/affine_runs.h"
+#include "cpu/transpose.h"
 #include "isa.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
 
 namespace pass_loader::cpu {
 namespace {
@@ -27,31 +26,48 @@ int32_t pixel_at(double at, int32_t size) { return at >= 0.0 && at < size ? stat
 void nearest_scaled(const ConstPlanes& view, const double* m, const Planes& out, int32_t* columns) {
   double at = m[2] + m[0] * 0.5;
   for (int32_t x = 0; x < out.width; ++x, at += m[0]) columns[x] = pixel_at(at, view.width);
+  int32_t begin = 0, end = out.width;  // those that come from inside are neighbours
+  while (begin < end && columns[begin] < 0) ++begin;
+  while (begin < end && columns[end - 1] < 0) --end;
+  bool is_run = true;
+  for (int32_t x = begin; x < end; ++x) is_run &= columns[x] - columns[begin] == x - begin;
   at = m[5] + m[4] * 0.5;
   for (int32_t y = 0; y < out.height; ++y, at += m[4]) {
     const int32_t from = pixel_at(at, view.height);
-    if (from < 0) continue;
+    if (from < 0 || begin == end) continue;
     for (int c = 0; c < out.channels; ++c) {
       const uint8_t* row = view.row(c, from);
       uint8_t* to = out.row(c, y);
-      for (int32_t x = 0; x < out.width; ++x)
-        if (columns[x] >= 0) to[x] = row[columns[x]];
+      if (is_run)
+        std::memcpy(to + begin, row + columns[begin], static_cast<size_t>(end - begin));
+      else
+        for (int32_t x = begin; x < end; ++x) to[x] = row[columns[x]];
     }
   }
 }
 
 // affine_fixed: in units of 2^-16 pixels.
+template <int channels>
 void nearest_fixed(const ConstPlanes& view, const double* m, const Planes& out) {
   auto fixed = [](double v) { return static_cast<int64_t>(std::floor(v * 65536.0 + 0.5)); };
   const int64_t a0 = fixed(m[0]), a1 = fixed(m[1]), a3 = fixed(m[3]), a4 = fixed(m[4]);
   const int64_t a2 = fixed(m[2] + m[0] * 0.5 + m[1] * 0.5), a5 = fixed(m[5] + m[3] * 0.5 + m[4] * 0.5);
   const int64_t width = view.width, height = view.height, pitch = static_cast<int64_t>(view.row_stride);
   for (int32_t y = 0; y < out.height; ++y) {
-    int64_t at_x = a2 + a1 * y, at_y = a5 + a4 * y;
-    for (int32_t x = 0; x < out.width; ++x, at_x += a0, at_y += a3) {
-      const int64_t from_x = at_x >> 16, from_y = at_y >> 16;
-      if (from_x < 0 || from_x >= width || from_y < 0 || from_y >= height) continue;
-      for (int c = 0; c < out.channels; ++c) out.row(c, y)[x] = view.row(c, 0)[from_y * pitch + from_x];
+    const int64_t row_x = a2 + a1 * y, row_y = a5 + a4 * y;
+    auto is_inside = [&](int32_t x) {
+      const int64_t from_x = (row_x + a0 * x) >> 16, from_y = (row_y + a3 * x) >> 16;
+      return from_x >= 0 && from_x < width && from_y >= 0 && from_y < height;
+    };
+    int32_t begin = 0, end = out.width;  // those that come from inside are neighbours
+    while (begin < end && !is_inside(begin)) ++begin;
+    while (begin < end && !is_inside(end - 1)) --end;
+    uint8_t* rows[channels];
+    for (int c = 0; c < channels; ++c) rows[c] = out.row(c, y);
+    int64_t at_x = row_x + a0 * begin, at_y = row_y + a3 * begin;
+    for (int32_t x = begin; x < end; ++x, at_x += a0, at_y += a3) {
+      const uint8_t* from = view.pixels + (at_y >> 16) * pitch + (at_x >> 16);
+      for (int c = 0; c < channels; ++c) rows[c][x] = from[c * view.plane_stride];
     }
   }
 }
@@ -90,7 +106,8 @@ void nearest(const ConstPlanes& view, const double* m, const Planes& out, Affine
     return std::fabs(x * m[0] + y * m[1] + m[2]) < 32768.0 && std::fabs(x * m[3] + y * m[4] + m[5]) < 32768.0;
   };
   const double width = out.width, height = out.height;
-  if (near(0, 0) && near(width, height) && near(0, height) && near(width, 0)) return nearest_fixed(view, m, out);
+  if (near(0, 0) && near(width, height) && near(0, height) && near(width, 0))
+    return (view.channels == 3 ? nearest_fixed<3> : nearest_fixed<1>)(view, m, out);
   nearest_far(view, m, out);
 }
 
@@ -121,16 +138,12 @@ Padded padded(const ConstPlanes& view, Scratch<uint8_t>& memory) {
   return {all + kFrame * pitch + kFrame, static_cast<ptrdiff_t>(pitch), plane_stride};
 }
 
-// Where the pixels of one row come from.
-struct Places {
-  int32_t* offset;  // in a padded plane, of the pixel at or before the place
-  uint8_t* inside;  // 0: the fill
-  double *across, *down;
-};
-
+// Finds where the pixels of one row come from. inside: 0 for the fill, whose other numbers are those of the first
+// pixel.
 template <bool divides>
-PL_INLINE void find_places_of(const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
-                              const Places& places) {
+PL_INLINE void find_spots_of(const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
+                             int32_t* offset, uint8_t* inside, double* across, double* down, float* nearly_across,
+                             float* nearly_down) {
   const double at_y = y + 0.5;
   for (int32_t x = 0; x < count; ++x) {
     const double at_x = x + 0.5;
@@ -139,179 +152,210 @@ PL_INLINE void find_places_of(const double* m, int32_t y, int32_t count, int32_t
       const double depth = m[6] * at_x + m[7] * at_y + 1;
       from_x /= depth, from_y /= depth;
     }
-    const bool inside = from_x >= 0.0 && from_x < width && from_y >= 0.0 && from_y < height;
-    from_x = inside ? from_x - 0.5 : 0.0, from_y = inside ? from_y - 0.5 : 0.0;
+    const bool there = from_x >= 0.0 && from_x < width && from_y >= 0.0 && from_y < height;
+    from_x = there ? from_x - 0.5 : 0.0, from_y = there ? from_y - 0.5 : 0.0;
     const double left = std::floor(from_x), top = std::floor(from_y);
-    places.offset[x] = static_cast<int32_t>(top) * pitch + static_cast<int32_t>(left);
-    places.inside[x] = inside;
-    places.across[x] = from_x - left, places.down[x] = from_y - top;
+    offset[x] = static_cast<int32_t>(top) * pitch + static_cast<int32_t>(left) * 4;
+    inside[x] = there;
+    across[x] = from_x - left, down[x] = from_y - top;
+    nearly_across[x] = static_cast<float>(across[x]), nearly_down[x] = static_cast<float>(down[x]);
   }
 }
-PL_INLINE void find_places_body(const double* m, bool divides, int32_t y, int32_t count, int32_t width, int32_t height,
-                                int32_t pitch, const Places& places) {
-  if (divides) return find_places_of<true>(m, y, count, width, height, pitch, places);
-  find_places_of<false>(m, y, count, width, height, pitch, places);
+PL_INLINE void find_spots_body(const double* m, bool divides, int32_t y, int32_t count, int32_t width, int32_t height,
+                               int32_t pitch, int32_t* offset, uint8_t* inside, double* across, double* down,
+                               float* nearly_across, float* nearly_down) {
+  if (divides)
+    return find_spots_of<true>(m, y, count, width, height, pitch, offset, inside, across, down, nearly_across,
+                               nearly_down);
+  find_spots_of<false>(m, y, count, width, height, pitch, offset, inside, across, down, nearly_across, nearly_down);
 }
-PL_LEVELS(find_places,
+PL_LEVELS(find_spots,
           (const double* m, bool divides, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
-           const Places& places),
-          (m, divides, y, count, width, height, pitch, places))
+           int32_t* offset, uint8_t* inside, double* across, double* down, float* nearly_across, float* nearly_down),
+          (m, divides, y, count, width, height, pitch, offset, inside, across, down, nearly_across, nearly_down))
 
-PL_INLINE double linear(double a, double b, double t) { return a + (b - a) * t; }
-PL_INLINE double cubic(double a, double b, double c, double d, double t) {
-  return b + t * ((-a + c) + t * ((2 * (a - b) + c - d) + t * (-a + b - c + d)));
-}
-PL_INLINE uint8_t cut(double value) {
-  value = value > 0.0 ? value : 0.0;
-  return static_cast<uint8_t>(static_cast<int32_t>(value < 255.0 ? value : 255.0));
-}
-
-// Which fractions of a row are not zero: a whole offset along one axis leaves the middle one of its values.
-enum class Axes : int { across = 1, down = 2, both = 3 };
-
-void bilinear_row_base(const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill,
-                       uint8_t* out) {
+PL_INLINE void join_row_body(const uint8_t* r, const uint8_t* g, const uint8_t* b, int32_t count, uint8_t* out) {
   for (int32_t x = 0; x < count; ++x) {
-    const uint8_t* q = plane + p.offset[x];
-    const double upper = linear(q[0], q[1], p.across[x]), lower = linear(q[pitch], q[pitch + 1], p.across[x]);
-    out[x] = p.inside[x] ? cut(linear(upper, lower, p.down[x])) : fill;
+    const uint32_t pixel = r[x] | static_cast<uint32_t>(g[x]) << 8 | static_cast<uint32_t>(b[x]) << 16;
+    std::memcpy(out + 4 * x, &pixel, sizeof pixel);
   }
 }
+PL_LEVELS(join_row, (const uint8_t* r, const uint8_t* g, const uint8_t* b, int32_t count, uint8_t* out),
+          (r, g, b, count, out))
 
-void bicubic_row_base(const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out,
-                      Axes axes) {
+// A plane of gray stands for all three.
+Mosaic mosaic_of(const ConstPlanes& view, Scratch<uint8_t>& memory) {
+  const size_t pitch = (static_cast<size_t>(view.width) + 2 * kFrame) * 4;
+  uint8_t* all = memory.need(pitch * (static_cast<size_t>(view.height) + 2 * kFrame));
+  const int green = view.channels == 3 ? 1 : 0, blue = view.channels == 3 ? 2 : 0;
+  for (int32_t y = 0; y < view.height; ++y) {
+    uint8_t* row = all + static_cast<size_t>(y + kFrame) * pitch;
+    uint8_t *first = row + 4 * kFrame, *last = first + 4 * static_cast<size_t>(view.width - 1);
+    join_row(view.row(0, y), view.row(green, y), view.row(blue, y), view.width, first);
+    for (size_t k = 0; k < kFrame; ++k) std::memcpy(row + 4 * k, first, 4), std::memcpy(last + 4 * (k + 1), last, 4);
+  }
+  for (size_t k = 0; k < kFrame; ++k) {
+    std::memcpy(all + k * pitch, all + kFrame * pitch, pitch);
+    std::memcpy(all + (static_cast<size_t>(view.height) + kFrame + k) * pitch,
+                all + (static_cast<size_t>(view.height) + kFrame - 1) * pitch, pitch);
+  }
+  return {all + kFrame * pitch + 4 * kFrame, static_cast<ptrdiff_t>(pitch)};
+}
+
+// Maps that leave one axis as it is
+
+// Where the pixels of a line come from along it.
+struct Line {
+  int32_t begin, end;  // the pixels that come from inside
+  int32_t first;       // the pixel at or before the place of the first of them
+  bool is_run;         // the others come from those that follow, one after the other
+};
+
+// From at * 1 + across + shift, as find_places does it. left: as many as the line has.
+PL_INLINE void find_line_body(double across, double shift, int32_t count, int32_t size, int32_t* left, double* part,
+                              float* nearly, Line& line) {
+  int32_t before = 0, not_after = 0;
   for (int32_t x = 0; x < count; ++x) {
-    const uint8_t* q = plane + p.offset[x];
-    double value;
-    if (axes == Axes::across) {
-      value = cubic(q[-1], q[0], q[1], q[2], p.across[x]);
-    } else if (axes == Axes::down) {
-      value = cubic(q[-pitch], q[0], q[pitch], q[2 * pitch], p.down[x]);
-    } else {
-      double rows[4];
-      for (int k = 0; k < 4; ++k) {
-        const uint8_t* row = q + (k - 1) * pitch;
-        rows[k] = cubic(row[-1], row[0], row[1], row[2], p.across[x]);
+    double from = 1.0 * (x + 0.5) + across + shift;
+    before += from < 0.0, not_after += from < size;
+    from -= 0.5;
+    const double whole = std::floor(from);
+    left[x] = static_cast<int32_t>(whole) - x;
+    part[x] = from - whole, nearly[x] = static_cast<float>(part[x]);
+  }
+  int32_t apart = 0;
+  const int32_t first = left[std::min(before, count - 1)];
+  for (int32_t x = before; x < not_after; ++x) apart |= left[x] ^ first;
+  line = {before, not_after, first + before, apart == 0};
+}
+PL_LEVELS(find_line,
+          (double across, double shift, int32_t count, int32_t size, int32_t* left, double* part, float* nearly,
+           Line& line),
+          (across, shift, count, size, left, part, nearly, line))
+
+struct LineScratch {
+  int32_t* left;
+  double* part;
+  float* nearly;
+};
+
+LineScratch line_scratch(int32_t length, AffineScratch& scratch) {
+  const size_t count = round_up(static_cast<size_t>(length), kRunGroup);
+  return {scratch.places.need(count), scratch.fractions.need(count), scratch.rounded.need(count)};
+}
+
+void run_of(bool bilinear, const Run& run) { bilinear ? linear_run(run) : cubic_run(run); }
+
+// Rows are moved along themselves: each pixel lies between neighbours of its own row. m: as the first three of an
+// affine matrix, of which m[0] is 1. Returns false if a row is no run, by roundings.
+bool move_along_rows(const Padded& from, const Planes& out, const double* m, const StepPlan& step,
+                     AffineScratch& scratch) {
+  const LineScratch places = line_scratch(out.width, scratch);
+  Line line{};
+  for (int32_t y = 0; y < out.height; ++y) {
+    if (y == 0 || m[1] != 0.0)
+      find_line(m[1] * (y + 0.5), m[2], out.width, out.width, places.left, places.part, places.nearly, line);
+    if (!line.is_run) return false;
+    for (int c = 0; c < out.channels; ++c) {
+      uint8_t* to = out.row(c, y);
+      if (line.begin > 0) std::memset(to, step.fill[c], static_cast<size_t>(line.begin));
+      if (line.end < out.width) std::memset(to + line.end, step.fill[c], static_cast<size_t>(out.width - line.end));
+      const uint8_t* tap = from.pixels + c * from.plane_stride + y * from.pitch + line.first;
+      run_of(step.resample == 2, {{tap - 1, tap, tap + 1, tap + 2},
+                                  places.part + line.begin,
+                                  places.nearly + line.begin,
+                                  line.end - line.begin,
+                                  to + line.begin});
+    }
+  }
+  return true;
+}
+
+// Whole rows are moved up or down: each comes from neighbouring rows.
+void move_rows(const Padded& from, const Planes& out, const StepPlan& step, AffineScratch& scratch) {
+  const LineScratch places = line_scratch(out.width, scratch);
+  const auto width = static_cast<size_t>(out.width), count = round_up(width, kRunGroup);
+  for (int32_t y = 0; y < out.height; ++y) {
+    const double at = 0.0 + step.matrix[4] * (y + 0.5) + step.matrix[5], top = std::floor(at - 0.5);
+    const bool inside = at >= 0.0 && at < out.height;
+    std::fill(places.part, places.part + count, at - 0.5 - top);
+    std::fill(places.nearly, places.nearly + count, static_cast<float>(at - 0.5 - top));
+    for (int c = 0; c < out.channels; ++c) {
+      uint8_t* to = out.row(c, y);
+      if (!inside) {
+        std::memset(to, step.fill[c], width);
+        continue;
       }
-      value = cubic(rows[0], rows[1], rows[2], rows[3], p.down[x]);
+      const uint8_t* tap = from.pixels + c * from.plane_stride + static_cast<ptrdiff_t>(top) * from.pitch;
+      run_of(
+          step.resample == 2,
+          {{tap - from.pitch, tap, tap + from.pitch, tap + 2 * from.pitch}, places.part, places.nearly, out.width, to});
     }
-    out[x] = p.inside[x] ? cut(value) : fill;
   }
 }
 
-#if defined(__x86_64__)
-// Four or eight pixels at once. A gather of 32 bits takes four neighbours of each pixel. Sums of bytes are exact in
-// integers; what follows is the arithmetic above, operation for operation.
+PL_INLINE void transpose_plane_body(const uint8_t* in, size_t in_stride, int32_t rows, int32_t columns, uint8_t* out,
+                                    size_t out_stride) {
+  transpose(in, in_stride, rows, columns, out, out_stride);
+}
+PL_LEVELS(transpose_plane,
+          (const uint8_t* in, size_t in_stride, int32_t rows, int32_t columns, uint8_t* out, size_t out_stride),
+          (in, in_stride, rows, columns, out, out_stride))
 
-PL_TARGET_AVX2 PL_INLINE __m256d linear_avx2(__m256d a, __m256d b, __m256d t) {
-  return _mm256_add_pd(a, _mm256_mul_pd(_mm256_sub_pd(b, a), t));
-}
-PL_TARGET_AVX2 PL_INLINE __m256d polynomial_avx2(__m256d p1, __m256d p2, __m256d p3, __m256d p4, __m256d t) {
-  __m256d value = _mm256_add_pd(p3, _mm256_mul_pd(t, p4));
-  value = _mm256_add_pd(p2, _mm256_mul_pd(t, value));
-  return _mm256_add_pd(p1, _mm256_mul_pd(t, value));
-}
-PL_TARGET_AVX2 PL_INLINE __m256d cubic_avx2(__m128i a, __m128i b, __m128i c, __m128i d, __m256d t) {
-  const __m128i c_a = _mm_sub_epi32(c, a), a_b = _mm_sub_epi32(a, b), c_d = _mm_sub_epi32(c, d);
-  const __m128i p3 = _mm_add_epi32(_mm_add_epi32(a_b, a_b), c_d),
-                p4 = _mm_sub_epi32(_mm_sub_epi32(_mm_setzero_si128(), a_b), c_d);
-  return polynomial_avx2(_mm256_cvtepi32_pd(b), _mm256_cvtepi32_pd(c_a), _mm256_cvtepi32_pd(p3), _mm256_cvtepi32_pd(p4),
-                         t);
-}
-PL_TARGET_AVX2 PL_INLINE __m128i gather_avx2(const uint8_t* from, __m128i offsets) {
-  return _mm_i32gather_epi32(reinterpret_cast<const int*>(from), offsets, 1);
-}
-PL_TARGET_AVX2 PL_INLINE __m128i byte_avx2(__m128i words, int number) {
-  return _mm_and_si128(_mm_srli_epi32(words, 8 * number), _mm_set1_epi32(255));
-}
-PL_TARGET_AVX2 PL_INLINE __m256d cubic_of_avx2(__m128i words, __m256d t) {
-  return cubic_avx2(byte_avx2(words, 0), byte_avx2(words, 1), byte_avx2(words, 2), byte_avx2(words, 3), t);
+Planes transposed(const ConstPlanes& view, Scratch<uint8_t>& memory) {
+  const size_t row_stride = round_up(static_cast<size_t>(view.height), 16);
+  const size_t plane_stride = row_stride * round_up(static_cast<size_t>(view.width), 16);
+  const Planes out{memory.need(plane_stride * static_cast<size_t>(view.channels)),
+                   view.width,
+                   view.height,
+                   row_stride,
+                   plane_stride,
+                   view.channels};
+  for (int c = 0; c < view.channels; ++c)
+    transpose_plane(view.row(c, 0), view.row_stride, view.height, view.width, out.row(c, 0), row_stride);
+  return out;
 }
 
-// Writes the first `count` of four values, or the fill where a pixel lies outside.
-PL_TARGET_AVX2 PL_INLINE void store_avx2(__m256d value, const uint8_t* inside, uint8_t fill, int32_t count,
-                                         uint8_t* out) {
-  value = _mm256_min_pd(_mm256_max_pd(value, _mm256_setzero_pd()), _mm256_set1_pd(255.0));
-  int32_t flags;
-  std::memcpy(&flags, inside, sizeof flags);
-  const __m128i there = _mm_cmpgt_epi32(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(flags)), _mm_setzero_si128());
-  const __m128i chosen = _mm_blendv_epi8(_mm_set1_epi32(fill), _mm256_cvttpd_epi32(value), there);
-  const __m128i bytes = _mm_packus_epi16(_mm_packs_epi32(chosen, chosen), _mm_setzero_si128());
-  const int32_t four = _mm_cvtsi128_si32(bytes);
-  std::memcpy(out, &four, static_cast<size_t>(std::min(count, 4)));
-}
-
-PL_TARGET_AVX2 void bilinear_row_avx2(const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count,
-                                      uint8_t fill, uint8_t* out) {
-  for (int32_t x = 0; x < count; x += 4) {
-    const __m128i at = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.offset + x));
-    const __m256d across = _mm256_loadu_pd(p.across + x), down = _mm256_loadu_pd(p.down + x);
-    __m256d rows[2];
-    for (int k = 0; k < 2; ++k) {
-      const __m128i words = gather_avx2(plane + k * pitch, at);
-      rows[k] = linear_avx2(_mm256_cvtepi32_pd(byte_avx2(words, 0)), _mm256_cvtepi32_pd(byte_avx2(words, 1)), across);
-    }
-    store_avx2(linear_avx2(rows[0], rows[1], down), p.inside + x, fill, count - x, out + x);
+// Executes a map that moves pixels along one axis alone, by whole runs. Returns false if it is another, or roundings of
+// its places leave no runs.
+bool interpolated_runs(const ConstPlanes& view, const StepPlan& step, const Planes& out, AffineScratch& scratch) {
+  const double* m = step.matrix;
+  const bool rows_stay = m[3] == 0.0 && m[4] == 1.0 && m[5] == 0.0;
+  const bool columns_stay = m[0] == 1.0 && m[1] == 0.0 && m[2] == 0.0;
+  if (step.op == StepOp::perspective || !(rows_stay || columns_stay)) return false;
+  if (rows_stay) return m[0] == 1.0 && move_along_rows(padded(view, scratch.padded), out, m, step, scratch);
+  if (m[3] == 0.0) {
+    move_rows(padded(view, scratch.padded), out, step, scratch);
+    return true;
   }
+  if (m[4] != 1.0) return false;
+  const Planes turned = transposed(view, scratch.turned);
+  const double along[3] = {m[4], m[3], m[5]};
+  if (!move_along_rows(padded(turned, scratch.padded), turned, along, step, scratch)) return false;
+  const ConstPlanes back = transposed(turned, scratch.back);
+  for (int c = 0; c < out.channels; ++c)
+    for (int32_t y = 0; y < out.height; ++y) std::memcpy(out.row(c, y), back.row(c, y), static_cast<size_t>(out.width));
+  return true;
 }
-
-PL_TARGET_AVX2 void bicubic_row_avx2(const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count,
-                                     uint8_t fill, uint8_t* out, Axes axes) {
-  for (int32_t x = 0; x < count; x += 4) {
-    const __m128i at = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.offset + x));
-    const __m256d across = _mm256_loadu_pd(p.across + x), down = _mm256_loadu_pd(p.down + x);
-    __m256d value;
-    if (axes == Axes::across) {
-      value = cubic_of_avx2(gather_avx2(plane - 1, at), across);
-    } else if (axes == Axes::down) {
-      __m128i taps[4];
-      for (int k = 0; k < 4; ++k) taps[k] = byte_avx2(gather_avx2(plane + (k - 1) * pitch, at), 0);
-      value = cubic_avx2(taps[0], taps[1], taps[2], taps[3], down);
-    } else {
-      __m256d v[4];
-      for (int k = 0; k < 4; ++k) v[k] = cubic_of_avx2(gather_avx2(plane + (k - 1) * pitch - 1, at), across);
-      const __m256d v12 = _mm256_sub_pd(v[0], v[1]);
-      const __m256d p3 = _mm256_sub_pd(_mm256_add_pd(_mm256_add_pd(v12, v12), v[2]), v[3]);
-      const __m256d p4 = _mm256_add_pd(_mm256_sub_pd(_mm256_sub_pd(v[1], v[0]), v[2]), v[3]);
-      value = polynomial_avx2(v[1], _mm256_sub_pd(v[2], v[0]), p3, p4, down);
-    }
-    store_avx2(value, p.inside + x, fill, count - x, out + x);
-  }
-}
-#define bilinear_row_avx512 bilinear_row_avx2
-#define bilinear_row_avx512vbmi bilinear_row_avx2
-#define bicubic_row_avx512 bicubic_row_avx2
-#define bicubic_row_avx512vbmi bicubic_row_avx2
-#endif
-PL_DISPATCH_X86(bilinear_row,
-                (const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out),
-                (plane, pitch, p, count, fill, out), bilinear_row)
-PL_DISPATCH_X86(bicubic_row,
-                (const uint8_t* plane, ptrdiff_t pitch, const Places& p, int32_t count, uint8_t fill, uint8_t* out,
-                 Axes axes),
-                (plane, pitch, p, count, fill, out, axes), bicubic_row)
 
 void interpolated(const ConstPlanes& view, const StepPlan& step, const Planes& out, AffineScratch& scratch) {
-  const double* m = step.matrix;
-  const Padded from = padded(view, scratch.padded);
-  const auto count = round_up(static_cast<size_t>(out.width), 4);  // pixels are made by fours
-  double* fractions = scratch.fractions.need(2 * count);
+  if (interpolated_runs(view, step, out, scratch)) return;
+  const Mosaic from = mosaic_of(view, scratch.mosaic);
+  const auto count = round_up(static_cast<size_t>(out.width), kPixelGroup);
+  double* parts = scratch.fractions.need(2 * count);
+  float* nearly = scratch.rounded.need(2 * count);
   int32_t* offsets = scratch.places.need(2 * count);
-  const Places places{offsets, reinterpret_cast<uint8_t*>(offsets + count), fractions, fractions + count};
-  const bool divides = step.op == StepOp::perspective;
-  const bool across_alone = !divides && m[3] == 0.0 && m[4] == 1.0 && m[5] == 0.0;
-  const bool down_alone = !divides && m[0] == 1.0 && m[1] == 0.0 && m[2] == 0.0;
-  const Axes axes = across_alone ? Axes::across : down_alone ? Axes::down : Axes::both;
+  auto* inside = reinterpret_cast<uint8_t*>(offsets + count);
+  const Spots spots{offsets, inside, parts, parts + count, nearly, nearly + count};
   for (int32_t y = 0; y < out.height; ++y) {
-    find_places(m, divides, y, static_cast<int32_t>(count), view.width, view.height, static_cast<int32_t>(from.pitch),
-                places);
-    for (int c = 0; c < out.channels; ++c) {
-      const uint8_t* plane = from.pixels + c * from.plane_stride;
-      if (step.resample == 2)
-        bilinear_row(plane, from.pitch, places, out.width, step.fill[c], out.row(c, y));
-      else
-        bicubic_row(plane, from.pitch, places, out.width, step.fill[c], out.row(c, y), axes);
-    }
+    find_spots(step.matrix, step.op == StepOp::perspective, y, static_cast<int32_t>(count), view.width, view.height,
+               static_cast<int32_t>(from.pitch), offsets, inside, parts, parts + count, nearly, nearly + count);
+    const int last = out.channels - 1;
+    uint8_t* const rows[3] = {out.row(0, y), out.row(std::min(1, last), y), out.row(last, y)};
+    if (step.resample == 2)
+      linear_pixels(from, spots, out.width, step.fill, out.channels, rows);
+    else
+      cubic_pixels(from, spots, out.width, step.fill, out.channels, rows);
   }
 }
 

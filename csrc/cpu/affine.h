@@ -8,8 +8,9 @@
 namespace pass_loader::cpu {
 
 struct AffineScratch {
-  Scratch<uint8_t> padded;
+  Scratch<uint8_t> padded, mosaic, turned, back;
   Scratch<double> fractions;
+  Scratch<float> rounded;
   Scratch<int32_t> places;
 };
 

@@ -4,38 +4,38 @@
 #include <cstring>
 
 #include "cpu/halves.h"
-#include "portable_math.h"
-#include "rng.h"
+#include "cpu/noise.h"
 
 namespace pass_loader::cpu {
 namespace {
 
-constexpr uint32_t kNoise = 0x45524153;  // keeps the counters apart from those of plans
-
-// Normal numbers by their place in the rectangle: channel by channel, row by row.
+// Normal numbers in the order of their places: channel by channel, row by row.
 class Noise {
  public:
   explicit Noise(const StepPlan& step)
       : key_(static_cast<uint64_t>(step.matrix[4]) << 32 | static_cast<uint64_t>(step.matrix[5])) {}
 
-  float at(uint64_t place) {
-    if (place / 2 != block_) {
-      block_ = place / 2;
-      words_ = philox({static_cast<uint32_t>(block_), static_cast<uint32_t>(block_ >> 32), 0, kNoise}, key_);
-    }
-    const size_t pair = place % 2 * 2;
-    return static_cast<float>(normal_quantile(std::max(unit(words_[pair], words_[pair + 1]), 0x1p-54)));
+  // Returns the next numbers, `count` of them at most.
+  std::span<const float> next(size_t count) {
+    if (used_ == kNoiseRun) noise_run(key_, run_++, values_), used_ = 0;
+    const std::span<const float> found(values_ + used_, std::min(count, kNoiseRun - used_));
+    used_ += found.size();
+    return found;
   }
 
  private:
-  uint64_t key_, block_ = UINT64_MAX;
-  Words words_{};
+  uint64_t key_, run_ = 0;
+  size_t used_ = kNoiseRun;
+  float values_[kNoiseRun];
 };
 
-void store(float value, Element element, void* out, size_t at) {
-  if (element == Element::float32) static_cast<float*>(out)[at] = value;
-  if (element == Element::float16) static_cast<uint16_t*>(out)[at] = to_float16(value);
-  if (element == Element::bfloat16) static_cast<uint16_t*>(out)[at] = to_bfloat16(value);
+// Stores values `next` elements apart.
+void store(std::span<const float> values, Element element, void* out, size_t at, size_t next) {
+  for (size_t i = 0; i < values.size(); ++i, at += next) {
+    if (element == Element::float32) static_cast<float*>(out)[at] = values[i];
+    if (element == Element::float16) static_cast<uint16_t*>(out)[at] = to_float16(values[i]);
+    if (element == Element::bfloat16) static_cast<uint16_t*>(out)[at] = to_bfloat16(values[i]);
+  }
 }
 
 void erase_one(const StepPlan& step, const OutputForm& form, int32_t height, int32_t width, void* out) {
@@ -46,13 +46,16 @@ void erase_one(const StepPlan& step, const OutputForm& form, int32_t height, int
   const size_t next = form.channels_last ? channels : 1;
   const bool noisy = static_cast<EraseMode>(step.level) == EraseMode::noise;
   Noise noise(step);
-  uint64_t place = 0;
+  float same[kNoiseRun];
   for (size_t c = 0; c < channels; ++c) {
-    const auto value = static_cast<float>(step.matrix[4 + c]);
+    std::fill(std::begin(same), std::end(same), static_cast<float>(step.matrix[4 + c]));
     for (size_t y = top; y < top + tall; ++y)
-      for (size_t x = left; x < left + wide; ++x)
-        store(noisy ? noise.at(place++) : value, form.element, out,
-              c * apart + (y * static_cast<size_t>(width) + x) * next);
+      for (size_t x = 0; x < wide;) {
+        const std::span<const float> values =
+            noisy ? noise.next(wide - x) : std::span<const float>(same, std::min(wide - x, kNoiseRun));
+        store(values, form.element, out, c * apart + (y * static_cast<size_t>(width) + left + x) * next, next);
+        x += values.size();
+      }
   }
 }
 

@@ -76,17 +76,30 @@ Histogram histogram_of(const uint8_t* pixels, size_t count) {
 
 uint8_t clipped(int value) { return static_cast<uint8_t>(std::clamp(value, 0, 255)); }
 
-// ImageOps.autocontrast without cutoff, in Python's floats.
-PointTable autocontrast_table(const Histogram& histogram) {
+// The lowest and the highest byte. The loop is over registers of bytes.
+PL_INLINE void find_ends_body(const uint8_t* pixels, size_t count, uint8_t& lowest, uint8_t& highest) {
+  uint8_t low = 255, high = 0;
+  for (size_t i = 0; i < count; ++i) low = std::min(low, pixels[i]), high = std::max(high, pixels[i]);
+  lowest = low, highest = high;
+}
+PL_LEVELS(find_ends, (const uint8_t* pixels, size_t count, uint8_t& lowest, uint8_t& highest),
+          (pixels, count, lowest, highest))
+
+// ImageOps.autocontrast without cutoff, in Python's floats. low, high: the ends of the values that occur.
+PointTable autocontrast_table(int low, int high) {
   PointTable table;
   std::iota(table.begin(), table.end(), uint8_t{0});
-  int low = 0, high = 255;
-  while (low < 255 && histogram[low] == 0) ++low;
-  while (high > 0 && histogram[high] == 0) --high;
   if (high <= low) return table;
   const double scale = 255.0 / (high - low), offset = -low * scale;
   for (int i = 0; i < 256; ++i) table[i] = clipped(static_cast<int>(i * scale + offset));
   return table;
+}
+
+PointTable autocontrast_table(const Histogram& histogram) {
+  int low = 0, high = 255;
+  while (low < 255 && histogram[low] == 0) ++low;
+  while (high > 0 && histogram[high] == 0) --high;
+  return autocontrast_table(low, high);
 }
 
 // ImageOps.equalize: the last value that occurs does not count, and a table's numbers above 255 are clipped.
@@ -136,7 +149,16 @@ void Points::by_histogram(const Table& table_of) {
   pending_ = true;
 }
 
-void Points::autocontrast() { by_histogram(autocontrast_table); }
+void Points::autocontrast() {
+  if (pending_ || counted_) return by_histogram([](const Histogram& counts) { return autocontrast_table(counts); });
+  for (int c = 0; c < view_.channels; ++c) {
+    uint8_t low, high;
+    find_ends(view_.pixels + c * view_.plane_stride, view_.count, low, high);
+    tables_[c] = autocontrast_table(low, high);
+  }
+  pending_ = true;
+}
+
 void Points::equalize() { by_histogram(equalize_table); }
 
 void Points::invert() {

@@ -38,9 +38,11 @@ def pairs(
     views: which two of the recipe's views are the pair.
     losses: scores are losses, which are highest for the hardest pairs.
 
-    Raises ValueError for scores of another shape and views that the recipe does not have, PackError where no live
-    picture has a score, or for a picture that cannot be read.
+    Raises ValueError for scores of another shape, views that the recipe does not have and a count below 1, PackError
+    where no live picture has a score, or for a picture that cannot be read.
     """
+    if count < 1:
+        raise ValueError(f"count is {count}, want 1 pair of each kind or more")
     if len(views) != 2 or not all(0 <= view < len(recipe.views) for view in views):
         raise ValueError(f"views are {tuple(views)}, want two in [0, {len(recipe.views)}) of the recipe {recipe.name}")
     if recipe.structure.heatmaps:

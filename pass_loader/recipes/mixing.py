@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Mix:
         without smoothing; labels (N, num_classes) are taken as they are.
     off_epoch: from this epoch on nothing is mixed (timm's mixup_off_epoch); labels stay soft.
 
-    Raises ValueError for numbers that contradict each other.
+    Raises ValueError for what is no number or switch where one is wanted, and for numbers that contradict each other.
     """
 
     mixup_alpha: float = 1.0
@@ -62,17 +63,24 @@ class Mix:
         if self.label_smoothing is None:
             object.__setattr__(self, "label_smoothing", 0.1 if self.style == "timm" else 0.0)
         for name in ("mixup_alpha", "cutmix_alpha"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} is {getattr(self, name)}, want a number from 0 on")
+            if not _is_number(getattr(self, name), 0, math.nextafter(math.inf, 0)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, want a number from 0 on")
         for name in ("prob", "switch_prob", "label_smoothing"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, want [0, 1]")
-        if self.num_classes < 1:
-            raise ValueError(f"num_classes is {self.num_classes}, want at least 1")
+            if not _is_number(getattr(self, name), 0, 1):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, want a number in [0, 1]")
+        for name in ("correct_lam", "multi_label"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} is {getattr(self, name)!r}, want True or False")
+        if not _is_whole(self.num_classes) or self.num_classes < 1:
+            raise ValueError(f"num_classes is {self.num_classes!r}, want a whole number, at least 1")
+        if self.off_epoch is not None and not _is_whole(self.off_epoch):
+            raise ValueError(f"off_epoch is {self.off_epoch!r}, want the whole number of an epoch, or None")
         if self.cutmix_minmax is not None:
-            low, high = (float(share) for share in self.cutmix_minmax)
-            if not 0 <= low < high <= 1:
-                raise ValueError(f"cutmix_minmax is {self.cutmix_minmax}, want two rising shares in [0, 1]")
+            ends = self.cutmix_minmax if isinstance(self.cutmix_minmax, (tuple, list, np.ndarray)) else ()
+            low, high = ends if len(ends) == 2 else (1, 0)
+            if not (_is_number(low, 0, 1) and _is_number(high, 0, 1) and low < high):
+                raise ValueError(f"cutmix_minmax is {self.cutmix_minmax!r}, want two rising shares in [0, 1]")
+            low, high = float(low), float(high)
             object.__setattr__(self, "cutmix_minmax", (low, high))
             object.__setattr__(self, "cutmix_alpha", 1.0)
         if not self.mixup_alpha and not self.cutmix_alpha:
@@ -151,6 +159,14 @@ class DrawnMix:
     partners: np.ndarray  # (N,) int64: the slots that it is mixed with
     cut: np.ndarray  # (N,) bool: by CutMix
     boxes: np.ndarray  # (N, 4) int64: top, bottom, left, right of what comes from the partner; 0 where nothing is cut
+
+
+def _is_number(value: object, low: float, high: float) -> bool:
+    return isinstance(value, numbers.Real) and low <= float(value) <= high
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _below(chance: np.ndarray, count: int | np.ndarray) -> np.ndarray:

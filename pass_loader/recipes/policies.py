@@ -117,7 +117,10 @@ def rand_augment(
     v2: bool = False,
 ) -> Policy:
     """Return torchvision's RandAugment. size: of the view, which scales translations. v2: that of transforms.v2,
-    some of whose thresholds of solarize are one higher."""
+    some of whose thresholds of solarize are one higher.
+
+    Source: torchvision 0.28, transforms/autoaugment.py:321-338, 15-85.
+    """
     if not 0 <= magnitude < num_magnitude_bins:
         raise ValueError(f"magnitude is {magnitude}, want [0, {num_magnitude_bins})")
     options = [
@@ -130,7 +133,10 @@ def rand_augment(
 def trivial_augment_wide(
     *, num_magnitude_bins: int = 31, interpolation: str = "nearest", fill: Colour = (0, 0, 0), v2: bool = False
 ) -> Policy:
-    """Return torchvision's TrivialAugmentWide. v2: as in rand_augment."""
+    """Return torchvision's TrivialAugmentWide. v2: as in rand_augment.
+
+    Source: torchvision 0.28, transforms/autoaugment.py:406-423, 15-85.
+    """
     options = [
         (_torchvision_step(name, values, signed, interpolation, fill),)
         for name, (values, signed) in _wide_space(num_magnitude_bins, v2).items()
@@ -184,7 +190,10 @@ def auto_augment(
     v2: bool = False,
 ) -> Policy:
     """Return torchvision's AutoAugment. policy: "imagenet", "cifar10" or "svhn". size: of the view. v2: as in
-    rand_augment."""
+    rand_augment.
+
+    Source: torchvision 0.28, transforms/autoaugment.py:133-251, 15-85.
+    """
     if policy not in _AUTO_AUGMENT:
         raise ValueError(f"policy is {policy!r}, want one of {', '.join(_AUTO_AUGMENT)}")
     space = _space(10, sides_of(size), v2)
@@ -221,6 +230,7 @@ def timm_step(
     """Return timm's AugmentOp of this name. mstd: infinite for a level that is uniform in [0, magnitude).
 
     Where timm hands posterize 0 bits, Pillow 13 raises; the step gives Pillow 12's black.
+    Source: timm 1.0.31, data/auto_augment.py:70-410.
     """
     most = float(mmax or 10.0)
 
@@ -277,6 +287,7 @@ def timm_rand_augment(
     The string's parts: m (magnitude, 10), n (number of operations, 2), p (probability of each, 0.5), mstd (0; above
     100: uniform), mmax (10), inc (0 or 1), t3a (the set of 3-Augment). create_transform gives fill: the mean's bytes,
     and resample: its interpolation. distinct: no operation twice, as before timm 0.4 and in copies of it.
+    Source: timm 1.0.31, data/auto_augment.py:622-850.
     Raises ValueError for weighted sets, which are drawn without repetition.
     """
     head, *parts = config.split("-")
@@ -346,6 +357,7 @@ def timm_auto_augment(
     """Return timm's AutoAugment of a string like "original-mstd0.5": v0, v0r, original, originalr or 3a, and mstd.
 
     create_transform gives fill: the mean's bytes, and resample: its interpolation.
+    Source: timm 1.0.31, data/auto_augment.py:413-620.
     """
     name, *parts = config.split("-")
     match = re.fullmatch(r"mstd(\d.*)", parts[0]) if len(parts) == 1 else None
@@ -365,7 +377,7 @@ def timm_auto_augment(
     return (Choice(tuple(options)),)
 
 
-# timm 1.0.31, data/random_erasing.py: RandomErasing; torchvision 0.28, transforms/transforms.py: RandomErasing.
+# timm 1.0.31, data/random_erasing.py: RandomErasing; torchvision 0.28, transforms/transforms.py:RandomErasing.
 
 
 def random_erasing(
@@ -381,6 +393,7 @@ def random_erasing(
 
     count: timm's number of rectangles, which share the area, or (least, most), drawn evenly. torchvision's value=0 is
     mode "const", and "random" is "pixel"; its default aspect is (0.3, 3.3).
+    Source: timm 1.0.31, data/random_erasing.py:25-130; torchvision 0.28, transforms/transforms.py:1625-1758.
     """
     least, most = (count, count) if isinstance(count, int) else count
     if not 1 <= least <= most <= 16:

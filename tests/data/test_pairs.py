@@ -99,6 +99,11 @@ def test_refusals(tiny: Path, tmp_path: Path) -> None:
     for views in ((0, 3), (0,), (-1, 0)):
         with pytest.raises(ValueError, match=r"want two in \[0, 3\)"):
             pairs(tiny, RECIPE, np.zeros(62), tmp_path / "a.png", views=views)
+    for count in (0, -3):
+        with pytest.raises(ValueError, match=f"count is {count}, want 1 pair"):
+            pairs(tiny, RECIPE, np.zeros(62), tmp_path / "a.png", count=count)
+        with pytest.raises(SystemExit):
+            main(["pairs", str(tiny), "--scores", "s.npy", "--out", str(tmp_path / "a.png"), "--count", str(count)])
     with pytest.raises(PackError, match="no score is a number"):
         pairs(tiny, RECIPE, np.full(62, NAN), tmp_path / "a.png")
     np.save(tmp_path / "objects.npy", np.array([{}], dtype=object))

@@ -84,3 +84,44 @@ def test_linear_probe(
     assert losses[-1] < losses[0] and len(states) == 4
     saved.write_bytes(states[1])
     assert run("linear_probe.py", *arguments) == whole[2:]
+
+
+GIVEN = ["--backbone", "torch.nn:AdaptiveAvgPool2d", "--arguments", '{"output_size": 2}', "--device", "cpu"]
+
+
+@pytest.mark.parametrize(
+    "script,arguments,words",
+    [
+        ("knn.py", ["--k", "0"], "argument --k: 0 is below 1"),
+        ("knn.py", ["--k", "few"], "argument --k: invalid number value: 'few'"),
+        ("knn.py", ["--temperature", "0"], "argument --temperature: 0 is no number above 0"),
+        ("knn.py", ["--size", "0"], "argument --size: 0 is below 1"),
+        ("knn.py", ["--num-workers", "-1"], "argument --num-workers: -1 is below 0"),
+        ("knn.py", ["--device", "gpu"], "argument --device: "),
+        ("knn.py", ["--backbone", "torch.nn"], "argument --backbone: 'torch.nn' is no MODULE:NAME"),
+        ("knn.py", ["--backbone", "no_such:Model"], "argument --backbone: 'no_such:Model' is no MODULE:NAME"),
+        ("knn.py", ["--backbone", ":Model"], "argument --backbone: ':Model' is no MODULE:NAME"),
+        ("knn.py", ["--arguments", "{"], "argument --arguments: '{' is no JSON"),
+        ("knn.py", ["--arguments", "[1]"], "argument --arguments: '[1]' is no JSON object"),
+        ("knn.py", ["--arguments", '{"sizes": 1}'], "--arguments: "),
+        ("knn.py", ["--weights", "none.pth"], "--weights none.pth: "),
+        ("knn.py", [], "none: "),  # the pack
+        ("linear_probe.py", ["--epochs", "0"], "argument --epochs: 0 is below 1"),
+        ("linear_probe.py", ["--lr", "nan"], "argument --lr: nan is no number above 0"),
+        ("train_dino.py", ["--batch-size", "0"], "argument --batch-size: 0 is below 1"),
+        ("train_swav.py", ["--save-every", "0"], "argument --save-every: 0 is below 1"),
+    ],
+)  # fmt: skip
+def test_odd_arguments(
+    script: str, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """They end a script with a line that names them, not with a traceback."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    usual = ["--pack", "none", "--out", "run"] if script.startswith("train_") else ["none", "none", *GIVEN]
+    monkeypatch.setattr(sys, "argv", [script, *usual, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
+    told = capsys.readouterr().err if ended.value.code == 2 else str(ended.value.code)
+    assert words in told

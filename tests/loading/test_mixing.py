@@ -355,6 +355,17 @@ def test_refusals(pack: Path) -> None:
         ("mixup_alpha is -1", {"mixup_alpha": -1}), ("num_classes is 0", {"num_classes": 0}),
         ("two rising", {"cutmix_minmax": (0.5, 0.2)}),
         ("nothing is mixed", {"mixup_alpha": 0}), ("style='torchvision' has", {"style": "torchvision", "mode": "pair"}),
+        ("mixup_alpha is '0.8', want a", {"mixup_alpha": "0.8"}), ("cutmix_alpha is None", {"cutmix_alpha": None}),
+        ("mixup_alpha is inf", {"mixup_alpha": math.inf}), ("cutmix_alpha is nan", {"cutmix_alpha": math.nan}),
+        (r"prob is \(1, 2\), want a number", {"prob": (1, 2)}), ("switch_prob is None", {"switch_prob": None}),
+        ("label_smoothing is 'no'", {"label_smoothing": "no"}), ("correct_lam is 1, want True", {"correct_lam": 1}),
+        ("multi_label is 'yes', want True", {"multi_label": "yes"}), ("num_classes is 10.0", {"num_classes": 10.0}),
+        ("num_classes is '10', want a whole", {"num_classes": "10"}), ("num_classes is True", {"num_classes": True}),
+        ("off_epoch is 1.5, want the whole", {"off_epoch": 1.5}), ("off_epoch is 'ten'", {"off_epoch": "ten"}),
+        ("cutmix_minmax is 0.5, want two", {"cutmix_minmax": 0.5}), ("want two rising", {"cutmix_minmax": "ab"}),
+        ("want two rising", {"cutmix_minmax": (0.1,)}), ("want two rising", {"cutmix_minmax": (0.1, None)}),
+        ("want two rising", {"cutmix_minmax": (math.nan, 0.5)}), (r"mode is \['batch'\]", {"mode": ["batch"]}),
+        ("style is None", {"style": None}),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=words):
             Mix(**wrong)  # type: ignore[arg-type]
