@@ -131,8 +131,8 @@ def test_affine(resample: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("resample", [0, 2, 3])
 def test_affine_on_photographs(resample: int) -> None:
-    """Kills: floats without a doubt, in runs and elsewhere, a doubt that leaves out pixels beside flat ones or one axis;
-    runs where roundings leave none; a group past the end of a row, a line or a plane."""
+    """Kills: floats without a doubt, in runs and elsewhere, a doubt that leaves out pixels beside flat ones; runs where
+    roundings leave none; the shift of another axis."""
     rng = random.Random(resample)
     shears, moves = [0.27, -0.3, 0.1, 0.25, -1e-9], [37.27, -80.5, 7.0, -0.25, 1 - 2**-52]
     matrices = [one for s in shears for one in ([1, s, 0, 0, 1, 0], [1, 0, 0, s, 1, 0], [1, s, 3.3, 0, 1, 0])]
