@@ -188,7 +188,7 @@ wheels: build/wheels/venv/.installed
 	@$(call need,g++,g++)
 	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu))
 	@$(if $(filter aarch64,$(PROCESSORS)),$(call need,qemu-aarch64-static,qemu-user-static))
-	rm -f dist/*.whl build/wheels/notes.jsonl
+	rm -f dist/*.whl
 	build/wheels/venv/bin/python -m wheels.build --out dist --processors $(PROCESSORS) --pythons $(PYTHONS) \
 	  $(if $(QUICK),--no-cuda)
 	$(if $(QUICK),,build/wheels/venv/bin/python -m wheels.macos)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ import pytest
 
 import pass_loader
 from pass_loader import _C
+from wheels import runs
 
 pytestmark = pytest.mark.slow
 
@@ -107,3 +109,16 @@ def test_cuda_builds_from_an_sdist_made_without_nvcc(wheel: Path) -> None:
         own = next(name for name in names if re.match(r"pass_loader/_C\.", name))
         assert archive.read(own) == Path(_C.__file__).read_bytes(), "compiled anew"
     assert sorted(re.sub(r"\..*", "", name) for name in names) == ["pass_loader/_C", "pass_loader/_cuda"]
+
+
+def test_notes_of_other_wheels_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """wheels/runs.py: what was run with a wheel that has changed since is not told."""
+    wheel = tmp_path / "pass_loader-0.2.0-cp313-cp313-manylinux_2_28_aarch64.whl"
+    monkeypatch.setenv(runs.NOTES, str(tmp_path / "notes"))
+    for content, what in ((b"old", "scenario"), (b"new", "pixels"), (b"new", "batches")):
+        wheel.write_bytes(content)
+        runs.note(wheel, "3.13.5", what)
+    notes = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    lines = runs.table(notes, [wheel]).splitlines()
+    assert "| 3.13 | not made | 3.13.5: pixels, batches |" in lines
+    assert "| 3.13t | not made | not made |" in lines
