@@ -145,7 +145,7 @@ build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	@$(call need,clang++,clang)
 	mkdir -p build/fuzz
 	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
-	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Wall -Wextra -Werror \
+	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Itests/native/cuda -Wall -Wextra -Werror \
 	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp \
 	  $$(pkg-config --cflags libjpeg libpng libzstd) $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp csrc/entry_points.cpp $@.isa.o \
 	  $$(pkg-config --libs libjpeg libpng zlib libzstd) -o $@

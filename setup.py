@@ -55,7 +55,7 @@ if os.environ.get("PASS_LOADER_STATIC") == "1":
 if os.environ.get("PASS_LOADER_WERROR") == "1":
     compile_args.append("-Werror")
 
-CUDA_ONLY = {"csrc/bindings_cuda.cpp", "csrc/bindings_nvjpeg.cpp", *glob("csrc/cuda/*.cpp")}
+CUDA_ONLY = {*(f"csrc/bindings_{name}.cpp" for name in ("cuda", "nvjpeg", "exact")), *glob("csrc/cuda/*.cpp")}
 KERNELS = sorted(glob("csrc/cuda/*.cu"))
 SHARED = [f"csrc/{name}.cpp" for name in ("plan", "plan_checks", "blur_weights")]  # which both extensions contain
 NVCC_AT_LEAST = 12  # C++20

@@ -8,7 +8,7 @@
 #include <pybind11/stl.h>
 
 #include "bindings_gil.h"
-#include "bindings_nvjpeg.h"
+#include "bindings_gpu.h"
 #include "cuda/gpu.h"
 #include "cuda/render.h"
 #include "error.h"
@@ -116,5 +116,7 @@ PYBIND11_MODULE(_cuda, m, py::mod_gil_not_used()) {
                              [](PyRenderer& self) { return self.get(&cuda::Renderer::workspace_bytes); })
       .def_property_readonly("device_bytes", [](PyRenderer& self) { return self.get(&cuda::Renderer::device_bytes); })
       .def_property_readonly("allocations", [](PyRenderer& self) { return self.get(&cuda::Renderer::allocations); });
-  bind_nvjpeg(m, [](const py::object& device) { return cuda::make_gpu(device.cast<int>()); });
+  const auto make = [](const py::object& device) { return cuda::make_gpu(device.cast<int>()); };
+  bind_nvjpeg(m, make);
+  bind_exact(m, make);
 }

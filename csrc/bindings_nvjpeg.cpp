@@ -1,5 +1,3 @@
-#include "bindings_nvjpeg.h"
-
 #include <algorithm>
 #include <array>
 #include <string>
@@ -9,6 +7,8 @@
 #include <pybind11/stl.h>
 
 #include "bindings_gil.h"
+#include "bindings_gpu.h"
+#include "cuda/nvjpeg.h"
 #include "error.h"
 
 namespace pass_loader {
@@ -38,7 +38,7 @@ std::vector<cuda::JpegFile> files_of(const Rows& rows) {
 
 Rows sort(cuda::JpegDecoder& self, const Rows& rows) {
   const std::vector<cuda::JpegFile> files = files_of(rows);
-  std::span<const cuda::JpegPlace> places;
+  std::span<const cuda::PicturePlace> places;
   {
     WithoutGil without_gil;
     places = self.sort(files);

@@ -15,6 +15,7 @@
 #include "entry_points.h"
 #include "error.h"
 #include "jpeg/dct_codec.h"
+#include "jpeg/forms.h"
 #include "jpeg/transcode.h"
 
 namespace pass_loader {
@@ -223,6 +224,20 @@ void bind_pictures(py::module_& m) {
         return transcode(record, [=](std::span<const uint8_t> bytes) { return jpeg::layer_dct(bytes, zstd); });
       },
       "record"_a, "zstd"_a);
+  m.def(
+      "gpu_form",
+      [](const py::buffer& record, const py::buffer& points) {
+        const py::buffer_info info = points.request();
+        const std::span<const uint8_t> given = bytes_of(info);
+        return transcode(record, [=](std::span<const uint8_t> bytes) {
+          Decoder decoder;
+          std::vector<uint8_t> form(decoder.form_bytes(bytes, given));
+          const bool fits = form.empty() || decoder.write_form(bytes, given, form.data());
+          PL_CHECK(fits, Fault::record, "dct: its lengths contradict its streams, or a frame is bad");
+          return form;
+        });
+      },
+      "record"_a, "points"_a = py::bytes(), "The record in the form for a GPU: for tests.");
   m.def("dct_to_jpeg", [](const py::buffer& record) { return transcode(record, &jpeg::dct_to_jpeg); }, "record"_a);
 }
 

@@ -41,6 +41,10 @@ bool Decoder::prove(std::span<const uint8_t> bytes, const Limits& limits, std::v
   return true;
 }
 
+size_t Decoder::form_bytes(std::span<const uint8_t> bytes, std::span<const uint8_t> points) {
+  return png::is_png(bytes) ? 0 : jpeg_.form_bytes(bytes, points);
+}
+
 bool Decoder::is_plain_jpeg(std::span<const uint8_t> bytes) {
   return !png::is_png(bytes) && !jpeg::is_dct(bytes) && jpeg_.is_plain(bytes);
 }

@@ -29,6 +29,12 @@ class Decoder {
   // entropy-coded data.
   bool is_plain_jpeg(std::span<const uint8_t> bytes);
 
+  // See jpeg::Decoder.
+  size_t form_bytes(std::span<const uint8_t> bytes, std::span<const uint8_t> points);
+  bool write_form(std::span<const uint8_t> bytes, std::span<const uint8_t> points, uint8_t* out) {
+    return jpeg_.write_form(bytes, points, out);
+  }
+
   bool without_libjpeg() const { return jpeg_.without_libjpeg(); }
   bool from_points() const { return jpeg_.from_points(); }
 

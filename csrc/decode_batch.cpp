@@ -51,21 +51,29 @@ int64_t DecodeBatch::decode_sample(int64_t slot, WorkingMemory& memory, StageClo
   clock.charge(Stage::read);
   const PictureHeader header = read_header(bytes, setup_.limits);
   PL_CHECK(header.bits == 8, Fault::argument, "gray of 16 bits is rendered on the CPU alone: take device=\"cpu\"");
-  const bool may_stay = request_.files != nullptr && request_.files[slot] != 0 && header.ends;
-  const bool as_file = may_stay && memory.decoder.is_plain_jpeg(bytes);
-  const size_t file = as_file ? bytes.size() : 0;
+  const Held wish = request_.files == nullptr ? Held::pixels : static_cast<Held>(request_.files[slot]);
+  size_t file = 0;
+  if (wish == Held::file && header.ends && memory.decoder.is_plain_jpeg(bytes)) file = bytes.size();
+  Proof proof;
+  if (wish == Held::form && header.ends) {
+    proof = setup_.reader->proof_of(key.record);
+    file = memory.decoder.form_bytes(bytes, proof.points);
+  }
   if (request_.files != nullptr) request_.files[slot] = static_cast<int64_t>(file);
   const ArenaPicture picture = place(header.height, header.width, file);
   request_.pictures[slot] = picture;
   if (picture.offset < 0) return 0;
-  if (as_file) {
-    std::memcpy(request_.arena + picture.offset, bytes.data(), file);
-  } else {
+  if (file == 0) {
     const ConstPlanes planes = memory.decoder.decode(bytes, setup_.limits);
     PL_CHECK(planes.height == header.height && planes.width == header.width && !planes.deep, Fault::record,
              "the header says %d x %d (height x width), the pixels are %d x %d", header.height, header.width,
              planes.height, planes.width);
     copy_planes(planes, picture, request_.arena);
+  } else if (wish == Held::file) {
+    std::memcpy(request_.arena + picture.offset, bytes.data(), file);
+  } else if (!memory.decoder.write_form(bytes, proof.points, request_.arena + picture.offset)) {
+    memory.decoder.decode(bytes, setup_.limits);  // says what is wrong
+    fail(Fault::record, "dct: its lengths contradict its streams");
   }
   clock.charge(Stage::decode);
   const size_t views = setup_.views();
@@ -74,8 +82,8 @@ int64_t DecodeBatch::decode_sample(int64_t slot, WorkingMemory& memory, StageClo
   return int64_t{header.height} * header.width;
 }
 
-// Reserves room for a picture of this size, or for its file of so many bytes (0: for its pixels). offset -1: there is
-// not enough left. A smaller picture may find some yet.
+// Reserves room for a picture of this size, or for its file or form of so many bytes (0: for its pixels). offset -1:
+// there is not enough left. A smaller picture may find some yet.
 ArenaPicture DecodeBatch::place(int32_t height, int32_t width, size_t file) {
   const size_t row = round_up(static_cast<size_t>(width), kRowAlign), plane = row * static_cast<size_t>(height);
   ArenaPicture picture{-1, height, width, static_cast<int64_t>(row), static_cast<int64_t>(plane)};

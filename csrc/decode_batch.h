@@ -14,8 +14,15 @@
 
 namespace pass_loader {
 
-// A decoded picture in an arena: three planes of 8-bit RGB. Or its file, and how its planes would lie. All zeros: the
-// sample has failed.
+// What the arena may hold of a picture.
+enum class Held : int64_t {
+  pixels,
+  file,  // a plain JPEG as it is; else pixels
+  form,  // for a GPU (gpu_form.h), if GPUs take it: of records of the codec "dct", and JPEGs with entry points
+};
+
+// A decoded picture in an arena: three planes of 8-bit RGB. Or its file or form, and how its planes would lie. All
+// zeros: the sample has failed.
 struct ArenaPicture {
   int64_t offset;  // bytes from the arena's begin; -1: the arena had no room for the picture, which was not decoded
   int64_t height, width;
@@ -29,8 +36,8 @@ struct DecodeRequest {
   size_t arena_bytes;
   ArenaPicture* pictures;  // (samples,)
   ViewPlan* plans;         // (samples, views); not written where the arena had no room
-  // (samples,), or null. Before: 0 where pixels are wanted, else a plain JPEG may go into the arena as it is, for a GPU
-  // to decode. After: the file's bytes; 0 if the arena holds pixels, or the sample has failed.
+  // (samples,), or null: pixels are wanted. Before: a Held each. After: the bytes of the file or form that a GPU is to
+  // decode; 0 if the arena holds pixels, or the sample has failed.
   int64_t* files = nullptr;
   Announced announced;  // by slots
 };

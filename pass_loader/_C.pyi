@@ -65,6 +65,7 @@ class Decoder:  # for tests and benchmarks; keeps its memory from picture to pic
 def jpeg_to_dct(file: bytes, zstd: bool = False, max_scans: int = 0) -> bytes | None: ...
 def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same record with zstd frames or without
 def dct_to_jpeg(record: bytes) -> bytes: ...
+def gpu_form(record: bytes, points: bytes = b"") -> bytes | None: ...  # None if GPUs do not take it; for tests
 
 # Returns how many steps a plan has room for. steps: rows of step_spec_dtype.
 def check_recipe(recipe: np.ndarray, steps: np.ndarray | None = None) -> int: ...
@@ -179,8 +180,9 @@ class Engine:
         # plane, for three planes of 8-bit RGB. Offset -1: the arena had no room, nothing was decoded. All zero: failed
         pictures: np.ndarray,
         plans: np.ndarray,  # (N, views), written in place, except for pictures without room
-        # (N,) int64, written in place. Before: not 0 if a plain JPEG may go into the arena as it is. After: the file's
-        # bytes; 0 if the arena holds pixels
+        # (N,) int64, written in place. Before: 1 if a plain JPEG may go into the arena as it is, 2 if a record of the
+        # codec dct or a JPEG with entry points may in the form for a GPU (csrc/gpu_form.h). After: the bytes of either;
+        # 0 if the arena holds pixels
         files: np.ndarray | None = None,
         announced: Announced | None = None,
     ) -> PendingBatch: ...

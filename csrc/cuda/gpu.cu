@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "cuda/idct.h"
 #include "cuda/render.h"
 #include "cuda/runtime.cuh"
 
@@ -44,6 +45,12 @@ class CudaGpu final : public Gpu {
     launch_kernel(ToRgb{conversion}, conversion.tiles.count, static_cast<cudaStream_t>(stream));
   }
 
+  void decode(const Decoding& decoding, void* stream) override {
+    launch_decoding(decoding, [=](const auto& kernel, int32_t blocks) {
+      launch_kernel(kernel, blocks, static_cast<cudaStream_t>(stream));
+    });
+  }
+
   int make_event() override {
     cudaEvent_t event;
     check(cudaEventCreateWithFlags(&event, kEventFlags), "making an event");
@@ -55,7 +62,7 @@ class CudaGpu final : public Gpu {
     check(cudaEventRecord(events_[static_cast<size_t>(event)], queue), "recording an event");
   }
   void wait(int event) override {
-    check(cudaEventSynchronize(events_[static_cast<size_t>(event)]), "waiting for the last reader of nvJPEG's output");
+    check(cudaEventSynchronize(events_[static_cast<size_t>(event)]), "waiting for an earlier decoding");
   }
 
  private:

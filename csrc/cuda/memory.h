@@ -25,6 +25,32 @@ PL_BOTH void store_word(uint8_t* to, uint32_t word) {
 #endif
 }
 
+// Stores eight bytes at a multiple of eight.
+PL_BOTH void store_two(uint8_t* to, uint32_t low, uint32_t high) {
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<uint2*>(to) = make_uint2(low, high);
+#else
+  store_word(to, low);
+  store_word(to + 4, high);
+#endif
+}
+
+// How many bits are set; which one is the lowest, of a number that is not 0.
+PL_BOTH int32_t count_bits(uint64_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __popcll(bits);
+#else
+  return __builtin_popcountll(bits);
+#endif
+}
+PL_BOTH int32_t lowest_bit(uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+
 PL_BOTH int32_t byte_of(uint32_t word, int32_t index) { return static_cast<int32_t>(word >> (8 * index) & 255u); }
 
 // Stores four elements of `bytes` each, at a multiple of 4 * bytes.

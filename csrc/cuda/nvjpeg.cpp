@@ -20,26 +20,6 @@ constexpr size_t kOwnLeast = size_t{256} << 20;  // but at least so many bytes, 
 size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 int32_t half(int32_t n) { return (n + 1) / 2; }
 
-int32_t tiles_of(const Components& p) {
-  const int64_t groups = int64_t{(p.width + kGroup - 1) / kGroup} * p.height;
-  return static_cast<int32_t>((groups + kGroupsPerTile - 1) / kGroupsPerTile);
-}
-
-// Makes the device the current one as long as it lives.
-class Inside {
- public:
-  explicit Inside(Gpu& gpu) : gpu_(gpu), entered_(gpu.enter()) {}
-  ~Inside() {
-    if (entered_) gpu_.leave();
-  }
-  Inside(const Inside&) = delete;
-  explicit operator bool() const { return entered_; }
-
- private:
-  Gpu& gpu_;
-  const bool entered_;
-};
-
 const char* name_of(nvjpeg::Status status) {
   static constexpr const char* kNames[] = {"SUCCESS",
                                            "NOT_INITIALIZED",
@@ -252,7 +232,7 @@ bool JpegDecoder::describe(const JpegFile& file, Picture* picture, size_t* bytes
   return true;
 }
 
-std::span<const JpegPlace> JpegDecoder::sort(std::span<const JpegFile> files) {
+std::span<const PicturePlace> JpegDecoder::sort(std::span<const JpegFile> files) {
   const Inside inside(*gpu_);
   pictures_.clear(), places_.clear(), begins_.clear();
   groups_ = 0;
@@ -308,7 +288,8 @@ Conversion JpegDecoder::write_tables(std::span<const Picture> pictures, Slot& sl
     for (int plane = 0; plane < (c.gray ? 1 : 3); ++plane) c.planes[plane] = slot.planes + pictures[i].plane_at[plane];
     c.rgb = rgb + pictures[i].rgb_at;
     std::memcpy(slot.staged + i * sizeof c, &c, sizeof c);
-    for (int32_t part = 0; part < tiles_of(c); ++part) tiles[count++] = {static_cast<int32_t>(i), part};
+    for (int32_t part = 0; part < rgb_tiles_of(c.height, c.width); ++part)
+      tiles[count++] = {static_cast<int32_t>(i), part};
   }
   *bytes = first_tile + static_cast<size_t>(count) * sizeof(Tile);
   return {reinterpret_cast<const Components*>(slot.tables),

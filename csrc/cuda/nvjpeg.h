@@ -11,28 +11,10 @@
 #include <string>
 #include <vector>
 
-#include "cuda/colour.h"
+#include "cuda/gpu.h"
 #include "cuda/nvjpeg_api.h"
 
 namespace pass_loader::cuda {
-
-// What the decoder needs from a GPU. gpu.cu has the real one; the tests have one whose queue the CPU executes late.
-// Streams are cudaStream_t. All throw Error(device).
-class Gpu {
- public:
-  virtual ~Gpu() = default;
-  // Makes the GPU the thread's current one until leave. Returns false if CUDA is gone, at the end of the process.
-  virtual bool enter() = 0;
-  virtual void leave() = 0;
-  // Allocates on the device, or pinned memory on the host. Returns null if none is left. May be called by any thread.
-  virtual void* allocate(size_t bytes, bool pinned) = 0;
-  virtual void release(void* memory, bool pinned) = 0;
-  virtual void copy(void* to, const void* from, size_t bytes, void* stream) = 0;  // from pinned memory to the device
-  virtual void convert(const Conversion& conversion, void* stream) = 0;
-  virtual int make_event() = 0;  // returns a number, from 0
-  virtual void record(int event, void* stream) = 0;
-  virtual void wait(int event) = 0;  // the host waits until the last record has been reached
-};
 
 // Memory that nvJPEG allocates for itself. Beyond a limit it is refused, and nvJPEG fails.
 class Budget {
@@ -61,11 +43,6 @@ struct JpegFile {
   int64_t row_stride, plane_stride;  // bytes, multiples of 16; rows have room for a multiple of 4 pixels
 };
 
-struct JpegPlace {
-  int32_t group;   // -1: not decoded here
-  int64_t offset;  // its RGB's place: bytes from the group's begin, a multiple of 256
-};
-
 // A decoder may be used by one thread at a time.
 //
 // nvJPEG's hardware path writes when it is called, no matter what is queued before (meta-pytorch/torchcodec#1634). So
@@ -86,7 +63,7 @@ class JpegDecoder {
 
   // Puts the files that nvJPEG takes into groups, in their order, each within slot_bytes. The groups are valid until
   // the next `sort`, and the files must stay as long.
-  std::span<const JpegPlace> sort(std::span<const JpegFile> files);
+  std::span<const PicturePlace> sort(std::span<const JpegFile> files);
   int32_t groups() const { return groups_; }
 
   // Queues the decoding of a group to `rgb`, a multiple of 256. Waits on the host as said above. Until the stream has
@@ -142,7 +119,7 @@ class JpegDecoder {
   Slot slots_[kSlots];
   int next_slot_ = 0;
   std::vector<Picture> pictures_;  // the groups' pictures, in order
-  std::vector<JpegPlace> places_;
+  std::vector<PicturePlace> places_;
   std::vector<size_t> begins_;  // where each group begins in pictures_, and the end
   int32_t groups_ = 0;
   std::vector<const uint8_t*> data_;  // arguments of a call

@@ -152,6 +152,15 @@ Header header_of(const DctRecord& record) {
   return header;
 }
 
+RowLengths take_lengths(std::span<const uint8_t>* left) {
+  Reader reader(*left);
+  RowLengths lengths{};
+  lengths.masks = reader.varint(), lengths.bits = reader.varint(), lengths.nibbles = reader.varint();
+  lengths.bytes = reader.varint(), lengths.dc_wide = 2 * reader.varint(), lengths.wide = 2 * reader.varint();
+  *left = reader.rest();
+  return lengths;
+}
+
 void RowReader::open(const DctRecord& record) {
   size_t compressed = 0;
   for (const auto& stream : record.streams) compressed += stream.is_compressed() ? stream.content : 0;
@@ -167,10 +176,7 @@ void RowReader::open(const DctRecord& record) {
 }
 
 void RowReader::next(size_t blocks, size_t wanted, int lanes, int16_t* coefficients, int component, int32_t y) {
-  Reader lengths(left_[kLengths]);
-  const size_t masks = lengths.varint(), bits = lengths.varint(), nibbles = lengths.varint(), bytes = lengths.varint(),
-               dc_wide = 2 * lengths.varint(), wide = 2 * lengths.varint();
-  left_[kLengths] = lengths.rest();
+  const auto [masks, bits, nibbles, bytes, dc_wide, wide] = take_lengths(&left_[kLengths]);
   auto take = [&](StreamKind kind, size_t size) {
     Reader reader(left_[kind]);
     const std::span<const uint8_t> part = reader.take(size);

@@ -49,6 +49,14 @@ struct DctRecord {
 // Throws Error(record) if the bytes are no such record, or if it has more than kMaxPixels.
 DctRecord parse_dct(std::span<const uint8_t> record);
 
+// How many bytes of each stream are one block row's.
+struct RowLengths {
+  size_t masks, bits, nibbles, bytes, dc_wide, wide;  // bits: of signs, and of larger
+};
+
+// Takes the next row's from what is left of the stream of lengths. Throws Error(record).
+RowLengths take_lengths(std::span<const uint8_t>* left);
+
 // Returns what read_header returns for the JPEG that the record was made from.
 Header header_of(const DctRecord& record);
 

@@ -9,6 +9,7 @@
 #include "jpeg/colour.h"
 #include "jpeg/dct_codec.h"
 #include "jpeg/describe.h"
+#include "jpeg/forms.h"
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
 
@@ -57,6 +58,9 @@ struct Decoder::State {
   Scratch<uint8_t> row, pixels;
   BaselineDecoder baseline;
   DctDecoder dct;
+  FormWriter forms;
+  BaselineScan scan;  // of the JPEG that read_scan has read, and the bytes after the scan's header
+  std::span<const uint8_t> entropy;
   Assembly assembly;
   bool libjpeg_alone = false, by_baseline = false, from_points = false;
   const Part* part = nullptr;              // of the picture in work; null: all of it
@@ -67,6 +71,7 @@ struct Decoder::State {
   // All functions that may longjmp. They hold no objects with destructors.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
   bool is_plain(std::span<const uint8_t> bytes);
+  bool read_scan(std::span<const uint8_t> bytes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_rows(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_planes(const Planes& planes);
@@ -90,6 +95,38 @@ Decoder::~Decoder() = default;
 bool Decoder::without_libjpeg() const { return state_->by_baseline; }
 bool Decoder::from_points() const { return state_->from_points; }
 bool Decoder::is_plain(std::span<const uint8_t> bytes) { return state_->is_plain(bytes); }
+
+size_t Decoder::form_bytes(std::span<const uint8_t> bytes, std::span<const uint8_t> points) {
+  if (is_dct(bytes)) return jpeg::form_bytes(parse_dct(bytes));
+  if (points.empty() || !state_->read_scan(bytes)) return 0;
+  const Header header = read_header(bytes);
+  const Frame& frame = state_->scan.frame;
+  if (header.height != frame.height || header.width != frame.width || header.components != frame.components) return 0;
+  return jpeg::form_bytes(state_->scan, state_->entropy, points);
+}
+
+bool Decoder::write_form(std::span<const uint8_t> bytes, std::span<const uint8_t> points, uint8_t* out) {
+  if (is_dct(bytes)) return state_->forms.write(parse_dct(bytes), out);
+  jpeg::write_form(state_->scan, state_->entropy, points, out);
+  return true;
+}
+
+// Reads up to the scan. Returns false if it is none that BaselineDecoder takes.
+bool Decoder::State::read_scan(std::span<const uint8_t> bytes) {
+  std::memset(&info, 0, sizeof info);
+  info.err = &errors.base;
+  if (setjmp(errors.jump) != 0) {
+    jpeg_destroy_decompress(&info);
+    return false;
+  }
+  jpeg_create_decompress(&info);
+  info.src = &source;
+  source = make_source(bytes);
+  const bool taken = jpeg_read_header(&info, TRUE) == JPEG_HEADER_OK && describe_scan(info, &scan);
+  entropy = {source.next_input_byte, source.bytes_in_buffer};
+  jpeg_destroy_decompress(&info);
+  return taken;
+}
 
 bool Decoder::State::is_plain(std::span<const uint8_t> bytes) {
   std::memset(&info, 0, sizeof info);

@@ -44,6 +44,12 @@ class Decoder {
   // to 2 x 2 for luma and 1 x 1 for colour.
   bool is_plain(std::span<const uint8_t> bytes);
 
+  // Returns the bytes of a record in the form for a GPU (gpu_form.h); 0 if GPUs do not take it: they take records of
+  // the codec "dct" and JPEGs that BaselineDecoder takes, with their entry points. Throws Error(record).
+  size_t form_bytes(std::span<const uint8_t> bytes, std::span<const uint8_t> points);
+  // Writes the form of the record that form_bytes has just been called for. Returns false if `decode` refuses it.
+  bool write_form(std::span<const uint8_t> bytes, std::span<const uint8_t> points, uint8_t* out);
+
   // Returns true if BaselineDecoder took the last picture, or did so from entry points. For tests.
   bool without_libjpeg() const;
   bool from_points() const;

@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 ALIGN = 256  # bytes
 MOST_ARENA_BYTES = 1 << 30  # unless arena_bytes says otherwise
 SAMPLED = 512  # records whose sizes tell how large an arena has to be
+PIXELS, FILES, RECORDS = range(3)  # what the arena may hold of a picture (csrc/decode_batch.h: Held)
 Allocator = Callable[[list[int], torch.dtype], torch.Tensor]
 
 
@@ -83,7 +84,8 @@ class DeviceSubmitted(Submitted):
         self._left = np.arange(len(keys))  # slots still to be decoded
         self._part = self._left[:0]  # slots that are being decoded
         self._rows = self._plans = self._lengths = np.empty(0)  # of the part
-        self._as_file = np.full(len(keys), renderer.stream.files is not None)  # slots that a GPU may decode
+        self._as_file = np.full(len(keys), renderer.held_as != PIXELS)  # slots that a GPU may decode
+        self._verdicts: list[Verdicts] = []  # on records that the GPU decodes
         self.announced: Any = None
         self._chunk: Chunk | None = None
         self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
@@ -114,7 +116,8 @@ class DeviceSubmitted(Submitted):
             if self._chunk is None:
                 return False
             self._part = self._left[:1] if self._too_large else self._left
-            self._lengths = (self._as_file[self._part] & (self._too_large == 0)).astype(np.int64)
+            may = self._as_file[self._part] & (self._too_large == 0)
+            self._lengths = np.where(may, self._renderer.held_as, PIXELS).astype(np.int64)
             self._rows = np.zeros((len(self._part), 5), np.int64)
             self._plans = np.zeros((len(self._part), self._all_plans.shape[1]), _C.view_plan_dtype)
             self.pending = self._renderer.decode(
@@ -124,15 +127,29 @@ class DeviceSubmitted(Submitted):
         return True
 
     def wait(self, timeout: float = math.inf) -> list[Failure]:
-        """Wait until all is decoded and queued on the GPU. Raises TimeoutError after `timeout` seconds."""
+        """Wait until all is decoded and queued on the GPU, and what the GPU decodes is known to be sound.
+
+        Raises TimeoutError after `timeout` seconds.
+        """
         end = time.monotonic() + timeout
         with self._renderer.lock:
-            while not self.launched:
-                if self.begin():
+            while not self.launched or self._verdicts:
+                if self.launched:
+                    self._hear_verdicts()
+                elif self.begin():
                     self.launch(end - time.monotonic(), timeout)
                 else:  # another iterator's batches hold all memory
                     self._renderer.launch_oldest(end - time.monotonic(), timeout)
         return sorted(self._failures)
+
+    def _hear_verdicts(self) -> None:
+        """Wait for the GPU's verdicts. Records that are not sound are left for the CPU, which says what is wrong."""
+        bad = [self._renderer.judge(verdicts) for verdicts in self._verdicts]
+        self._verdicts = []
+        self._left = np.sort(np.concatenate(bad))
+        self._as_file[self._left] = False
+        if len(self._left):
+            self._renderer.take_up(self)
 
     def launch(self, seconds: float, timeout: float) -> None:
         """Wait for the part and queue it. Where that fails nothing has changed, and it can be tried again."""
@@ -142,16 +159,18 @@ class DeviceSubmitted(Submitted):
             raise TimeoutError(f"no batch within timeout={timeout:g} s")
         rows, part, late = self._rows, self._part, self._rows[:, 0] < 0
         decoded = ~late & (rows[:, 1] > 0)
-        there, files = np.flatnonzero(decoded & (self._lengths == 0)), np.flatnonzero(decoded & (self._lengths > 0))
         too_large = int(3 * rows[0, 4]) if late.all() else 0
-        if len(there):
-            self._note(self._renderer.render(self._chunk, rows[there], self._plans[there], part[there], self.room()))
-        if len(files):
-            taken, done = self._renderer.render_files(
-                self._chunk, self._lengths[files], rows[files], self._plans[files], part[files], self.room()
+        taken, verdicts = np.ones(len(rows), bool), None
+        if decoded.any():
+            chosen = np.flatnonzero(decoded)
+            taken[chosen], verdicts, done = self._renderer.render(
+                self._chunk, rows[chosen], self._lengths[chosen], self._plans[chosen], part[chosen], self.room()
             )
             self._note(done)
-            late[files[~taken]], self._as_file[part[files[~taken]]] = True, False
+        late |= ~taken
+        self._as_file[part[~taken]] = False
+        if verdicts is not None:
+            self._verdicts.append(verdicts)
         self._all_plans[part] = self._plans
         self._failures += [(int(part[slot]), fault, message) for slot, fault, message in failures]
         self._too_large = too_large
@@ -191,6 +210,15 @@ class DeviceSubmitted(Submitted):
         self._renderer.wake_launcher()
 
 
+class Verdicts(NamedTuple):
+    """What a GPU says of records that it decodes."""
+
+    slots: np.ndarray
+    places: np.ndarray  # where each one's number stands
+    numbers: torch.Tensor  # int32, pinned; not 0: the record is not sound
+    there: Any  # the event after which they are there
+
+
 class DeviceRenderer(Renderer):
     """Renders batches on a GPU. Belongs to one stream of the consumer at a time.
 
@@ -200,7 +228,7 @@ class DeviceRenderer(Renderer):
     device: with its index. depth: batches in work. arena_bytes: pinned memory for decoded pictures; None: what depth
     + 1 usual batches need, at most 1 GiB. A batch that needs more goes in parts, and a picture that is larger than a
     part gets memory of its own on its way. static_buffers: every batch has the same addresses. decode: "nvjpeg" leaves
-    plain JPEGs to the GPU. Other arguments as Renderer.
+    plain JPEGs to the GPU, "cuda" records of the codec dct and JPEGs with entry points. Other arguments as Renderer.
     """
 
     def __init__(self, samples: Samples, threads: int, *, device: torch.device, depth: int = 2,
@@ -219,6 +247,9 @@ class DeviceRenderer(Renderer):
         _LOG.info("%s: %d MB of pinned memory for decoded pictures", device, chunks * self._chunk_bytes >> 20)
         if decode == "nvjpeg":
             self.stream.open_files(min(self._chunk_bytes, nvjpeg.SLOT_BYTES))
+        elif decode == "cuda":
+            self.stream.open_records()
+        self.held_as = {"nvjpeg": FILES, "cuda": RECORDS}.get(decode, PIXELS)
         self._on_cpu = 0  # pictures
         self._pinned = self.stream.pinned(chunks * self._chunk_bytes)
         self._free = deque(Chunk(part, own=False) for part in self._pinned.split(self._chunk_bytes))
@@ -246,25 +277,36 @@ class DeviceRenderer(Renderer):
         return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans, lengths, announced)
 
     def render(
-        self, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray, views: list[torch.Tensor]
-    ) -> Any:
-        """Queue pictures of a chunk, whose views go into these slots. Returns the event after it."""
-        used, outs = int((rows[:, 0] + 3 * rows[:, 4]).max()), places_of(slots, views)
-        pixels = chunk.memory[:used]
-        chunk.copied, done = self.stream.render(pixels, rows, plans.ravel(), picture_of(plans), outs.ravel())
-        self._on_cpu += len(rows)
-        return done
-
-    def render_files(
-        self, chunk: Chunk, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, slots: np.ndarray,
+        self, chunk: Chunk, rows: np.ndarray, lengths: np.ndarray, plans: np.ndarray, slots: np.ndarray,
         views: list[torch.Tensor],
-    ) -> tuple[np.ndarray, Any]:  # fmt: skip
-        """Queue JPEG files of a chunk likewise. Returns which of them nvJPEG has taken, and the event after them."""
-        try:
-            taken = self.stream.render_files(chunk.memory, lengths, rows, plans, places_of(slots, views))
-        finally:  # also after what was queued before an error
-            chunk.copied = self.stream.mark()
-        return taken, chunk.copied
+    ) -> tuple[np.ndarray, Verdicts | None, Any]:  # fmt: skip
+        """Queue pictures of a chunk, whose views go into these slots.
+
+        lengths: 0 for pixels, else the bytes of a file or record that the GPU decodes. Returns (N,) bool: which are
+        taken, as the GPU does not take every one; what it will say of records; the event after all of it.
+        """
+        outs, taken, done, verdicts = places_of(slots, views), np.ones(len(rows), bool), None, None
+        pixels, others = np.flatnonzero(lengths == 0), np.flatnonzero(lengths > 0)
+        copied = pixels if self.held_as == FILES else np.arange(len(rows))
+        if len(copied):
+            sizes = np.where(lengths > 0, lengths, 3 * rows[:, 4])
+            used = int((rows[:, 0] + sizes)[copied].max())
+            there, chunk.copied = self.stream.upload(chunk.memory[:used])
+        if len(pixels):
+            numbers = picture_of(plans[pixels])
+            done = self.stream.render(there, rows[pixels], plans[pixels].ravel(), numbers, outs[pixels].ravel())
+            self._on_cpu += len(pixels)
+        given = rows[others], plans[others], outs[others]
+        if len(others) and self.held_as == FILES:
+            try:
+                taken[others] = self.stream.render_files(chunk.memory, lengths[others], *given)
+            finally:  # also after what was queued before an error
+                chunk.copied = done = self.stream.mark()
+        elif len(others):
+            taken[others], judged, done = self.stream.render_records(chunk.memory, there, *given)
+            places = np.flatnonzero(taken[others])
+            verdicts = Verdicts(slots[others[places]], places, judged, done)
+        return taken, verdicts, done
 
     def views_of(self, count: int, allocate: Allocator | None = None) -> list[torch.Tensor]:
         """Return memory for the views of `count` samples, (count, 3, height, width) each."""
@@ -313,6 +355,16 @@ class DeviceRenderer(Renderer):
             raise RuntimeError("no part of the arena is free, and no batch under way holds one")
         oldest.launch(seconds, timeout)
 
+    def judge(self, verdicts: Verdicts) -> np.ndarray:
+        """Wait for verdicts. Returns the slots whose records are not sound."""
+        assert self.stream.records is not None
+        verdicts.there.synchronize()
+        return verdicts.slots[self.stream.records.judge(verdicts.numbers.numpy()[verdicts.places])]
+
+    def take_up(self, batch: DeviceSubmitted) -> None:
+        """Put a batch back to the front of those under way, as something of it has to be decoded again."""
+        self._under_way.insert(0, weakref.ref(batch))
+
     def _begin(self) -> None:
         """Start to decode as many batches as there are chunks for, in their order."""
         for batch in self._waiting():
@@ -345,12 +397,13 @@ class DeviceRenderer(Renderer):
 
     @property
     def pinned_bytes(self) -> int:
-        return len(self._pinned) + (0 if self.stream.files is None else self.stream.files.pinned_bytes)
+        decoders = [decoder for decoder in (self.stream.files, self.stream.records) if decoder is not None]
+        return len(self._pinned) + sum(decoder.pinned_bytes for decoder in decoders)
 
     @property
-    def decoding(self) -> dict[str, Any] | None:
-        files = self.stream.files
-        return None if files is None else {**files.stats(), "on_cpu": self._on_cpu}
+    def decoding(self) -> dict[str, dict[str, Any]]:
+        found = {"nvjpeg": self.stream.files, "cuda": self.stream.records}
+        return {name: {**of.stats(), "on_cpu": self._on_cpu} for name, of in found.items() if of is not None}
 
     @property
     def device_bytes(self) -> int:

@@ -142,6 +142,13 @@ def jpeg_decoder(device: torch.device, library: str, slot_bytes: int) -> Any:
     return _cuda.JpegDecoder(device.index, library, slot_bytes)
 
 
+def exact_decoder(device: torch.device, group_bytes: int) -> Any:
+    """Return the native decoder for exact.RecordDecoder. Raises RuntimeError where no GPU can be used."""
+    if _cuda is None:
+        raise RuntimeError(cuda_reason())
+    return _cuda.ExactDecoder(device.index, group_bytes)
+
+
 def picture_rows(pictures: Sequence[torch.Tensor]) -> np.ndarray:
     """Return PlanRenderer.render's rows of planar pictures: uint8 tensors (3, height, width) with contiguous rows."""
     rows = []

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import cuda, nvjpeg
+from . import cuda, exact, nvjpeg
 
 
 class SideStream:
@@ -21,13 +21,14 @@ class SideStream:
     def __init__(self, device: torch.device, table: np.ndarray, dtype: torch.dtype, channels_last: bool, room: int):
         self._device = device
         self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
+        self.records: exact.RecordDecoder | None = None  # decodes records there, to the CPU's bytes
         self._renderer = cuda.PlanRenderer(table, dtype, channels_last=channels_last, device=device)
         self._stream = torch.cuda.Stream(device)
         self._pictures = self.empty([room], torch.uint8)
 
     def __del__(self) -> None:
         with contextlib.suppress(Exception), torch.cuda.device(self._device):  # no context arises on another GPU
-            self.files = None
+            self.files = self.records = None
             del self._renderer
 
     @contextlib.contextmanager
@@ -46,6 +47,11 @@ class SideStream:
         with torch.cuda.device(self._device):
             self.files = nvjpeg.FileDecoder(cuda.jpeg_decoder(self._device, nvjpeg.library(), slot_bytes))
 
+    def open_records(self) -> None:
+        """Make ready for `render_records`."""
+        with torch.cuda.device(self._device):
+            self.records = exact.RecordDecoder(cuda.exact_decoder(self._device, exact.GROUP_BYTES))
+
     def pinned(self, bytes: int) -> torch.Tensor:
         """Return pinned memory, (bytes,) uint8."""
         with torch.cuda.device(self._device):
@@ -60,22 +66,25 @@ class SideStream:
         """Return memory that belongs to the consumer's stream."""
         return torch.empty(shape, dtype=dtype, device=self._device)
 
-    def render(
-        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
-    ) -> tuple[Any, Any]:
-        """Queue the copy of pinned `pixels` and the rendering, as PlanRenderer.render; rows hold places in `pixels`.
-
-        Returns two events: after the first `pixels` may be overwritten, after the second the views are done.
-        """
+    def upload(self, memory: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Queue the copy of pinned memory. Returns the copy, which lives until the next one is queued, and the event
+        after which `memory` may be overwritten."""
         with self._queueing():
-            kept = len(pixels) <= len(self._pictures)
-            there = self._pictures[: len(pixels)] if kept else torch.empty_like(pixels, device=self._device)
-            there.copy_(pixels, non_blocking=True)
-            copied = self.mark()
+            kept = len(memory) <= len(self._pictures)
+            there = self._pictures[: len(memory)] if kept else torch.empty_like(memory, device=self._device)
+            there.copy_(memory, non_blocking=True)
+            return there, self.mark()
+
+    def render(
+        self, there: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
+    ) -> Any:
+        """Queue the rendering, as PlanRenderer.render; rows hold places in `upload`'s copy. Returns the event after
+        it."""
+        with self._queueing():
             rows = rows.copy()
             rows[:, 0] += there.data_ptr()
             self._renderer.render(rows, plans, picture_of, outs)
-            return copied, self.mark()
+            return self.mark()
 
     def render_files(
         self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
@@ -92,6 +101,26 @@ class SideStream:
                 self._renderer.render(there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
                 done[chosen] = True
         return done
+
+    def render_records(
+        self, memory: torch.Tensor, there: torch.Tensor, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
+    ) -> tuple[np.ndarray, torch.Tensor, Any]:
+        """Queue the decoding and rendering of records in the form for a GPU: in `memory`, and in `there`, its copy by
+        upload. rows hold places in either.
+
+        plans and outs: (N, views). Returns (N,) bool: which of them it takes; (N,) int32, the verdicts, not 0 for a
+        record that is not sound; and the event after which they and the views are there.
+        """
+        assert self.records is not None
+        done, verdicts = np.zeros(len(rows), bool), torch.empty(len(rows), dtype=torch.int32, pin_memory=True)
+        with self._queueing():
+            judged = torch.zeros(len(rows), dtype=torch.int32, device=self._device)
+            given = memory.data_ptr(), there.data_ptr(), rows, judged.data_ptr(), self._stream.cuda_stream
+            for chosen, decoded in self.records.decode(*given, self.empty):
+                self._renderer.render(decoded, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
+                done[chosen] = True
+            verdicts.copy_(judged, non_blocking=True)
+            return done, verdicts, self.mark()
 
     def select(self, views: Sequence[torch.Tensor], slots: np.ndarray) -> tuple[list[torch.Tensor], Any]:
         """Return these samples of each view, and the event after which they are there."""
@@ -117,8 +146,8 @@ class SideStream:
 
     @property
     def device_bytes(self) -> int:
-        decoding = 0 if self.files is None else self.files.device_bytes
-        return self._renderer.device_bytes + len(self._pictures) + decoding
+        decoders = [decoder for decoder in (self.files, self.records) if decoder is not None]
+        return self._renderer.device_bytes + len(self._pictures) + sum(each.device_bytes for each in decoders)
 
 
 def picture_of(plans: np.ndarray) -> np.ndarray:

@@ -32,10 +32,10 @@ def check_device(
     kind = torch.device(device).type
     if kind not in ("cpu", "cuda"):
         raise ValueError(f"device is {device}, want 'cpu' or a GPU of NVIDIA's such as 'cuda:0'")
-    if decode not in ("cpu", "nvjpeg"):
-        raise ValueError(f"decode is {decode!r}, want 'cpu' or 'nvjpeg'")
+    if decode not in ("cpu", "cuda", "nvjpeg"):
+        raise ValueError(f"decode is {decode!r}, want 'cpu', 'cuda' or 'nvjpeg'")
     if kind == "cpu" and (static_buffers or arena_bytes is not None or decode != "cpu"):
-        raise ValueError("decode='nvjpeg', static_buffers and arena_bytes go with device='cuda'")
+        raise ValueError("decode='cuda' or 'nvjpeg', static_buffers and arena_bytes go with device='cuda'")
     if static_buffers and batch_size is None:
         raise ValueError("static_buffers have room for batch_size samples: give it, not batch_sampler")
     if arena_bytes is not None and arena_bytes < 1:

@@ -81,7 +81,8 @@ class DataLoader(Generic[Batch]):
     device: where views are rendered and stay: "cpu", or a GPU ("cuda", "cuda:1"), with the same bytes; threads then
         only decode. All else of a batch is on the CPU. `next` makes the current stream wait; it does not wait itself
         (docs/gpu.md).
-    decode: on a GPU, what decodes JPEGs: "cpu", or "nvjpeg", whose pixels differ a little (docs/gpu.md).
+    decode: on a GPU, what is decoded there: "cpu", nothing; "cuda", records of the codec dct and JPEGs with entry
+        points, to the same bytes; "nvjpeg", JPEGs, whose pixels differ a little (docs/gpu.md).
     static_buffers: on a GPU, every batch at the same addresses, for CUDA graphs; the next one overwrites it.
     arena_bytes: on a GPU, pinned memory for decoded pictures on their way; None: as much as usual batches need.
     max_pixels, max_scans: a picture of more, or a JPEG with more scans, is a bad record; None for the defaults
@@ -458,17 +459,17 @@ class DataLoader(Generic[Batch]):
         consumer waited. busy: the share of the threads' time in which they made samples. batches_ahead,
         batches_ahead_most: in work now, and at most. stage_seconds: of all threads. errors. private_bytes: of the
         process. pinned_bytes: of batches that the loader or somebody else holds, or of decoded pictures on their way to
-        a GPU. device_bytes: held there beside batches. nvjpeg: what it has decoded, or None (docs/gpu.md). blocks: the
-        numbers of order="blocks", or None. remote: of packs in stores: bytes and requests, retries, hits and misses in
-        the cache, waited_s: seconds that `next` waited for them, cache_bytes: in the folder now; or None. advice: a
-        line of words.
+        a GPU. device_bytes: held there beside batches. nvjpeg, cuda: what `decode` of that name has decoded, or None
+        (docs/gpu.md). blocks: the numbers of order="blocks", or None. remote: of packs in stores: bytes and requests,
+        retries, hits and misses in the cache, waited_s: seconds that `next` waited for them, cache_bytes: in the folder
+        now; or None. advice: a line of words.
         """
         renderer = None if self._renderer is None else self._renderer[1]
-        host, there, nvjpeg = renderer.held() if renderer else (0, 0, None)
+        host, there, decoding = renderer.held() if renderer else (0, 0, {})
         return statistics(
             self._meter, renderer.stage_times() if renderer else {}, views=len(self.dataset.recipe.views),
             threads=self.num_workers, depth=self._depth, errors=self._faults.count,
-            read_ahead=renderer.read_ahead_counts() if renderer else None, device_bytes=there, nvjpeg=nvjpeg,
+            read_ahead=renderer.read_ahead_counts() if renderer else None, device_bytes=there, decoding=decoding,
             pinned_bytes=host + self._pinning.bytes, blocks=self._drawing.blocks,
             remote=self.dataset.remote_counts(),
         )  # fmt: skip

@@ -290,11 +290,11 @@ class Renderer:
         return 0
 
     @property
-    def decoding(self) -> dict[str, Any] | None:
-        """Counts of what nvJPEG has decoded, where it does."""
-        return None
+    def decoding(self) -> dict[str, dict[str, Any]]:
+        """Counts of what a GPU has decoded, by the value of `decode`."""
+        return {}
 
-    def held(self) -> tuple[int, int, dict[str, Any] | None]:
+    def held(self) -> tuple[int, int, dict[str, dict[str, Any]]]:
         """Return the three above, for statistics."""
         return self.pinned_bytes, self.device_bytes, self.decoding
 

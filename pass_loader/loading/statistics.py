@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from .depth import Depth
@@ -25,7 +27,7 @@ def statistics(
     errors: int,
     pinned_bytes: int,
     device_bytes: int = 0,
-    nvjpeg: dict[str, Any] | None = None,
+    decoding: Mapping[str, dict[str, Any]] = MappingProxyType({}),
     blocks: dict[str, Any] | None = None,
     remote: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -49,7 +51,8 @@ def statistics(
         "private_bytes": private_bytes(),
         "pinned_bytes": pinned_bytes,
         "device_bytes": device_bytes,
-        "nvjpeg": nvjpeg,
+        "nvjpeg": decoding.get("nvjpeg"),
+        "cuda": decoding.get("cuda"),
         "blocks": blocks,
         "remote": remote,
         "advice": _advice(meter, data_wait, stages, threads, depth, remote),

@@ -19,11 +19,13 @@ import numpy as np
 
 from pass_loader import Recipe, _C, recipes, render_plan
 from pass_loader.gpu.cuda import BYTES
+from pass_loader.gpu.exact import RecordDecoder
 from pass_loader.gpu.nvjpeg import FileDecoder
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.standin_runtime import Runtime
 
+ROWS_AT, POINTS_AT = 456, 488  # where a form says where its rows, or entry points, are (csrc/gpu_form.h)
 RECIPE = recipes.dino(local_crops=3, global_size=64, local_size=32)
 
 
@@ -114,7 +116,7 @@ def streams_in_turn(runtime: Runtime) -> None:
 def parts(runtime: Runtime) -> None:
     """No part needs more than the limit, but a single view may. Kills: tables that are not counted."""
     room, stream, batch = workspace(runtime), runtime.stream(), Batch(runtime, 40)
-    for limit in (1, 30_000, 60_000, 120_000):
+    for limit in (1, 30_000, 60_000, 90_000):
         ours, begin = renderer(runtime, limit=limit), 0
         while begin < len(batch.plans):
             taken = batch.pack(ours, begin)
@@ -202,6 +204,7 @@ def no_other_context(runtime: Runtime) -> None:
     assert runtime.count("relaxed") == 1
     del ours
     decoder = runtime._cuda.JpegDecoder(1, NVJPEG, 1 << 20)
+    decoder = runtime._cuda.ExactDecoder(1, 1 << 20)
     del decoder
     assert runtime.has_context(1) and not runtime.has_context(0)
     fails(lambda: renderer(runtime, 2), "device 2: there are 2")
@@ -254,8 +257,112 @@ def nvjpeg_groups(runtime: Runtime) -> None:
     runtime.shuffle(None)
 
 
+class Memory:
+    """Memory on the stand-in's device, as much of a torch tensor as is needed."""
+
+    def __init__(self, runtime: Runtime, bytes: int):
+        self._place, self._bytes = runtime.allocate(bytes), bytes
+
+    def data_ptr(self) -> int:
+        return self._place
+
+    def __len__(self) -> int:
+        return self._bytes
+
+
+class Records:
+    """Records of the codec dct, and JPEGs, in the form for a GPU, one behind the other, and where their views go."""
+
+    def __init__(self, runtime: Runtime, first: int):
+        files = [jpeg(noise(64, 96, first + number), subsampling=number % 3) for number in range(24)]
+        self.runtime, self.pixels = runtime, [_C.decode(file) for file in files]
+        forms = []
+        for number, file in enumerate(files):
+            as_scan = number % 2 == 1
+            record = file if as_scan else _C.jpeg_to_dct(file)
+            assert record is not None
+            form = _C.gpu_form(record, _C.prove(file)[1] if as_scan else b"")
+            assert form is not None
+            forms.append(bytearray(form))
+            if number % 5 == 4:  # the second row of blocks, or of MCUs, seems to begin a byte, or a bit, later
+                place, bytes_a_row = (POINTS_AT, 12) if as_scan else (ROWS_AT, 24)
+                second = int.from_bytes(form[place : place + 4], "little") + bytes_a_row
+                begin = int.from_bytes(form[second : second + 4], "little")
+                forms[-1][second : second + 4] = (begin + 1).to_bytes(4, "little")
+        self.begins = np.cumsum([0, *(-(-len(form) // 256) * 256 for form in forms)])
+        self.host = np.zeros(self.begins[-1] + 256, np.uint8)
+        self.host = self.host[-self.host.ctypes.data % 256 :]
+        for begin, form in zip(self.begins, forms):
+            self.host[begin : begin + len(form)] = np.frombuffer(form, np.uint8)
+        self.there = runtime.upload(self.host)
+        self.plans = [
+            _C.plan_views(RECIPE.rows(), seed=7, epoch=0, record=i, height=64, width=96) for i in range(len(files))
+        ]
+        sizes = np.array([3 * plan["out_height"].astype(np.int64) * plan["out_width"] for plan in self.plans])
+        self.outs = runtime.allocate(int(sizes.sum())) + (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
+        self.verdicts = runtime.upload(np.zeros(len(files), np.int32))
+
+    def queue(self, decoder: RecordDecoder, renderer: Any, room: tuple[int, int], stream: int) -> int:
+        """Return how many groups there are."""
+        rows = np.array([[begin, 64, 96, 96, 64 * 96] for begin in self.begins[:-1]], np.int64)
+        groups = 0
+        given = self.host.ctypes.data, self.there, rows, self.verdicts, stream
+        for chosen, there in decoder.decode(*given, lambda shape, dtype: Memory(self.runtime, shape[0])):
+            picked = np.concatenate([self.plans[i] for i in chosen]).astype(_C.view_plan_dtype)
+            numbers = np.repeat(np.arange(len(chosen), dtype=np.int32), len(RECIPE.views))
+            assert renderer.pack(there, picked, numbers, self.outs[chosen].ravel()) == len(picked)
+            renderer.launch(*room, stream)
+            groups += 1
+        return groups
+
+    def check(self) -> None:
+        """What is not sound has a verdict, and all else its views."""
+        verdicts = self.runtime.read(self.verdicts, 4 * len(self.plans)).view(np.int32)
+        assert np.array_equal(verdicts, np.arange(24) % 5 == 4)
+        for i in np.flatnonzero(verdicts == 0):
+            for plan, out in zip(self.plans[i], self.outs[i]):
+                want = render_plan(self.pixels[i], plan)[0]
+                assert np.array_equal(self.runtime.read(out, want.size).reshape(want.shape), want), (i, plan)
+
+
+def exact_groups(runtime: Runtime) -> None:
+    """Records decoded and rendered, many more groups than slots for tables, each into the same memory. Kills: a slot
+    that is written before it was copied, kernels out of order, a verdict of another record."""
+    for seed in (None, 5, 6):
+        runtime.shuffle(seed)
+        decoder = RecordDecoder(runtime._cuda.ExactDecoder(0, 90_000))
+        stream, ours, room = runtime.stream(), renderer(runtime), workspace(runtime)
+        records = Records(runtime, 200)
+        slept, spun = runtime.count("slept"), runtime.count("spun")
+        assert records.queue(decoder, ours, room, stream) > 8
+        assert runtime.count("slept") > slept or seed is not None
+        assert runtime.count("spun") == spun, "the host sleeps, and spins never"
+        runtime.synchronize()
+        records.check()
+        pieces, events = runtime.pieces(), runtime.count("events")
+        del decoder
+        assert runtime.pieces() == pieces - 4 and runtime.count("events") == events - 4
+    runtime.shuffle(None)
+
+
+def exact_decoding_that_fails(runtime: Runtime) -> None:
+    """An error with words, wherever it is, and the next try is whole. Kills: a slot that stays taken."""
+    ours, room, stream = renderer(runtime), workspace(runtime), runtime.stream()
+    decoder = RecordDecoder(runtime._cuda.ExactDecoder(0, 90_000))
+    for call, words in (("host_alloc", "too little pinned memory"), ("copy", "copying tables"),
+                        ("record", "recording an event"), ("launch", "launching a kernel")):  # fmt: skip
+        for after in (0, 2):
+            records = Records(runtime, 300)
+            with runtime.failing(call, after):
+                if call != "host_alloc" or after == 0:
+                    fails(lambda records=records: records.queue(decoder, ours, room, stream), words)
+            records.queue(decoder, ours, room, stream)
+            runtime.synchronize()
+            records.check()
+
+
 SITUATIONS = [no_other_context, one_stream, streams_in_turn, parts, legacy_stream, launches_that_fail, memory,
-              nvjpeg_groups]  # fmt: skip
+              nvjpeg_groups, exact_groups, exact_decoding_that_fails]  # fmt: skip
 NVJPEG = ""
 
 

@@ -401,7 +401,7 @@ def test_refused(pack: Path, tmp_path: Path, lanes: list[CpuLane]) -> None:
                            (mixed, "mean and std that differ")):  # fmt: skip
         with pytest.raises(ValueError, match=f"{words}.*device='cpu'"):
             DataLoader(samples, 2, device="cuda")
-    for options, words in (({"device": "cuda", "decode": "gpu"}, "want .cpu. or .nvjpeg."),
+    for options, words in (({"device": "cuda", "decode": "gpu"}, "want .cpu., .cuda. or .nvjpeg."),
                            ({"device": "meta"}, "want 'cpu' or a GPU"), ({"static_buffers": True}, "go with device"),
                            ({"arena_bytes": 5}, "go with device"),
                            ({"device": "cuda", "arena_bytes": 0}, "want at least 1")):  # fmt: skip

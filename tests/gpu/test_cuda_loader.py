@@ -16,6 +16,7 @@ from benchmarks.gpu import probe_nvjpeg
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.gpu import cuda
 from pass_loader.gpu import nvjpeg
+from pass_loader.pack.convert import convert
 
 from ..helpers.batches import ON_GPU, assert_batches_equal, compare, pointers
 from ..helpers.epochs import TINY
@@ -283,6 +284,21 @@ def test_nvjpegs_memory(tiny: Path) -> None:
         gc.collect()
         torch.cuda.empty_cache()
     assert seen[2] == seen[4]
+
+
+@pytest.mark.parametrize("codec", ["dct", "dct-zstd"])
+def test_exact_decoding(codec: str, pack: Path, tmp_path: Path) -> None:
+    """Records of the codec dct decoded there: byte for byte the CPU's."""
+    convert(pack, tmp_path / "dct", codec)
+    dataset = ShardDataset(tmp_path / "dct", SMALL, seed=5)
+    loader = DataLoader(dataset, 5, shuffle=True, num_workers=2, return_info=True, device="cuda", decode="cuda")
+    on_cpu = DataLoader(dataset, 5, shuffle=True, num_workers=2, return_info=True)
+    for _ in range(2):
+        for found, want in zip(loader, on_cpu, strict=True):
+            assert_batches_equal(found, want)
+    found = loader.stats()["cuda"]
+    print(found)
+    assert found == {"decoded": 2 * len(dataset), "refused": 0, "damaged": 0, "on_cpu": 0}
 
 
 def test_normalize_on_the_device(pack: Path) -> None:

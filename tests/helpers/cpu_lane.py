@@ -13,7 +13,7 @@ import torch
 
 from pass_loader import _C
 from pass_loader.gpu import batches as device
-from pass_loader.gpu import nvjpeg
+from pass_loader.gpu import exact, nvjpeg
 from pass_loader.gpu.stream import picture_of
 
 
@@ -45,6 +45,8 @@ class CpuLane:
         self.handed_over = self.entered = 0
         self.memory: list[torch.Tensor] = []  # what is queued may outlive the batch
         self.files: nvjpeg.FileDecoder | None = None
+        self.records: exact.RecordDecoder | None = None
+        self.pictures = self.empty([room], torch.uint8)
         self.made.append(self)
 
     def enter_thread(self) -> None:
@@ -67,6 +69,25 @@ class CpuLane:
         self.stream = self.host_gpu.stream(self)
         self.files = nvjpeg.FileDecoder(self.host_gpu.JpegDecoder(self, self.library, slot_bytes))
 
+    def open_records(self) -> None:
+        """Decode by csrc/cuda/exact.cpp on this queue."""
+        self.stream = self.host_gpu.stream(self)
+        self.records = exact.RecordDecoder(self.host_gpu.ExactDecoder(self, exact.GROUP_BYTES))
+
+    def render_records(
+        self, memory: torch.Tensor, there: torch.Tensor, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
+    ) -> tuple[np.ndarray, torch.Tensor, Any]:
+        assert self.records is not None
+        judged, verdicts = (torch.full((len(rows),), 0x5A5A, dtype=torch.int32) for _ in range(2))
+        self.queue.append(judged.zero_)
+        done = np.zeros(len(rows), bool)
+        given = memory.data_ptr(), there.data_ptr(), rows, judged.data_ptr(), self.stream
+        for chosen, decoded in self.records.decode(*given, self.empty):
+            self._queue_rendering(0, decoded, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
+            done[chosen] = True
+        self.queue.append(lambda: verdicts.copy_(judged))
+        return done, verdicts, Event(self)
+
     def render_files(
         self, memory: torch.Tensor, lengths: np.ndarray, rows: np.ndarray, plans: np.ndarray, outs: np.ndarray
     ) -> np.ndarray:
@@ -74,29 +95,30 @@ class CpuLane:
         files = np.column_stack([memory.data_ptr() + rows[:, 0], lengths])
         done = np.zeros(len(rows), bool)
         for chosen, there in self.files.decode(files, rows, self.rgb.data_ptr(), self.stream):
-            if self.fail:
-                raise self.fail.pop()
-            given = there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel()
-            self.queue.append(lambda given=given: self._render(0, *given))
-            self.renderings.append(len(chosen))
+            self._queue_rendering(0, there, plans[chosen].ravel(), picture_of(plans[chosen]), outs[chosen].ravel())
             done[chosen] = True
         return done
 
     def mark(self) -> Event:
         return Event(self)
 
+    def upload(self, memory: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        there = self.pictures[: len(memory)] if len(memory) <= self.room else self.empty([len(memory)], torch.uint8)
+        self.queue.append(lambda: there.copy_(memory))
+        return there, Event(self)
+
     def render(
-        self, pixels: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
-    ) -> tuple[Any, Any]:
+        self, there: torch.Tensor, rows: np.ndarray, plans: np.ndarray, picture_of: np.ndarray, outs: np.ndarray
+    ) -> Any:
+        self._queue_rendering(there.data_ptr(), rows, plans, picture_of, outs)
+        return Event(self)
+
+    def _queue_rendering(self, base: int, rows: np.ndarray, *given: np.ndarray) -> None:
         if self.fail:
             raise self.fail.pop()
-        there = torch.full_like(pixels, 0xA5)
-        self.queue.append(lambda: [there.copy_(pixels)])
-        copied = Event(self)
-        given = [part.copy() for part in (rows, plans, picture_of, outs)]
-        self.queue.append(lambda: self._render(there.data_ptr(), *given))
+        kept = [part.copy() for part in (rows, *given)]
+        self.queue.append(lambda: self._render(base, *kept))
         self.renderings.append(len(rows))
-        return copied, Event(self)
 
     def _render(self, base: int, rows: np.ndarray, plans: np.ndarray, numbers: np.ndarray, outs: np.ndarray) -> None:
         element = {1: np.uint8, 2: np.uint16, 4: np.uint32}[self.dtype.itemsize]
@@ -125,7 +147,8 @@ class CpuLane:
 
     @property
     def device_bytes(self) -> int:
-        return self.room + (0 if self.files is None else self.files.device_bytes)
+        decoders = [decoder for decoder in (self.files, self.records) if decoder is not None]
+        return self.room + sum(decoder.device_bytes for decoder in decoders)
 
 
 def use(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:

@@ -1,5 +1,6 @@
 """Stand-ins for nvJPEG and for a GPU: a library on libjpeg-turbo (native/cuda/nvjpeg_standin.cpp), and a module whose
-decoder is csrc/cuda/nvjpeg.cpp on a lane's queue (native/cuda/host_gpu.cpp). g++ compiles both once a session."""
+decoders are csrc/cuda/nvjpeg.cpp and exact.cpp on a lane's queue (native/cuda/host_gpu.cpp). g++ compiles both once a
+session."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ def host_gpu(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     pybind11 = pytest.importorskip("pybind11")
     out = tmp_path_factory.mktemp("host") / f"host_gpu{sysconfig.get_config_var('EXT_SUFFIX')}"
     folders = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}"]
-    sources = ["tests/native/cuda/host_gpu.cpp", "csrc/bindings_nvjpeg.cpp", "csrc/cuda/nvjpeg.cpp"]
+    sources = ["tests/native/cuda/host_gpu.cpp", *(f"csrc/bindings_{name}.cpp" for name in ("nvjpeg", "exact")),
+               *(f"csrc/cuda/{name}.cpp" for name in ("nvjpeg", "exact"))]  # fmt: skip
     compiled(out, "-shared", "-fvisibility=hidden", *folders, *sources, "-ldl")
     spec = spec_from_file_location("host_gpu", out, loader=ExtensionFileLoader("host_gpu", str(out)))
     assert spec is not None and spec.loader is not None

@@ -18,7 +18,8 @@ import numpy as np
 
 ROOT = Path(__file__).parents[2]
 RUNTIME = "libstandin_cudart.so"
-SOURCES = ["bindings_cuda", "bindings_nvjpeg", "cuda/descriptors", "cuda/nvjpeg", "plan", "plan_checks", "blur_weights"]
+SOURCES = ["bindings_cuda", "bindings_nvjpeg", "bindings_exact", "cuda/descriptors", "cuda/nvjpeg", "cuda/exact",
+           "plan", "plan_checks", "blur_weights"]  # fmt: skip
 
 
 def runtime_headers(nvcc: str) -> list[str]:

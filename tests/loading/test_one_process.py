@@ -73,7 +73,7 @@ print("both")
 
 
 FIELDS = {"batches", "samples", "seconds", "samples_per_second", "views_per_second", "data_wait", "stage_seconds",
-          "errors", "private_bytes", "pinned_bytes", "device_bytes", "nvjpeg", "blocks", "advice", "busy",
+          "errors", "private_bytes", "pinned_bytes", "device_bytes", "nvjpeg", "cuda", "blocks", "advice", "busy",
           "batches_ahead", "batches_ahead_most", "read_ahead", "remote"}  # fmt: skip
 
 

@@ -12,13 +12,15 @@ CSRC = ROOT / "csrc"
 # small headers, and bindings_cuda -> cuda -> {plan} -> small headers. A room may include itself and what stands here.
 SMALL = {"error", "image", "memory", "rng", "recipe", "weights", "isa", "crc32c", "buffers", "stages", "draws",
          "portable_math", "blur_weights", "filters", "host_device", "pixels", "system_calls",
-         "entry_points"}  # fmt: skip
+         "entry_points", "gpu_form"}  # fmt: skip
 ENGINE = {"pool", "shard", "decode", "plan", "cpu"} | SMALL
 MAY_INCLUDE = {
     "bindings": {"bindings_gil", "plan", "cpu"} | SMALL,
     "bindings_gil": set(),
-    "bindings_cuda": {"bindings_gil", "bindings_nvjpeg", "cuda"} | SMALL,
-    "bindings_nvjpeg": {"bindings_gil", "cuda"} | SMALL,
+    "bindings_gpu": {"cuda"},
+    "bindings_cuda": {"bindings_gil", "bindings_gpu", "cuda"} | SMALL,
+    "bindings_nvjpeg": {"bindings_gil", "bindings_gpu", "cuda"} | SMALL,
+    "bindings_exact": {"bindings_gil", "bindings_gpu", "cuda"} | SMALL,
     "bindings_loading": {"bindings", "render_batch", "decode_batch", "engine"} | ENGINE,
     "bindings_masks": {"bindings", "masks", "plan"} | SMALL,
     "bindings_pictures": {"bindings", "decode", "jpeg", "cpu"} | SMALL,

@@ -21,7 +21,7 @@
 #include <cuda_runtime_api.h>
 #include <sys/mman.h>
 
-#include "cuda/colour.h"
+#include "cuda/idct.h"
 #include "cuda/kernels.h"
 #include "host_stream.h"
 #include "run_block.h"
@@ -228,7 +228,8 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 blocks, dim3 threads, v
 #define PL_QUEUE(Kernel, mangled) queue_if<cuda::Kernel>(name, mangled, arguments, blocks, stream)
   if (PL_QUEUE(Weights, "7Weights") || PL_QUEUE(FirstPass, "9FirstPass") || PL_QUEUE(SecondPass, "10SecondPass") ||
       PL_QUEUE(Finish, "6Finish") || PL_QUEUE(BlurAcross, "10BlurAcross") || PL_QUEUE(BlurDown, "8BlurDown") ||
-      PL_QUEUE(KernelBlur, "10KernelBlur") || PL_QUEUE(ToRgb, "5ToRgb"))
+      PL_QUEUE(KernelBlur, "10KernelBlur") || PL_QUEUE(ToRgb, "5ToRgb") || PL_QUEUE(DctRows, "7DctRows") ||
+      PL_QUEUE(Idct, "4Idct") || PL_QUEUE(Scans, "5Scans") || PL_QUEUE(ScanIdct, "8ScanIdct"))
     return cudaSuccess;
 #undef PL_QUEUE
   give_up("no such kernel: %s", name.c_str());

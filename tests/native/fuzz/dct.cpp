@@ -1,11 +1,13 @@
 // A libFuzzer target (`make fuzz`): records of the codec "dct". Every level takes and refuses the same ones, to the
-// same pixels, whatever follows the record; and the JPEG that a record becomes has these pixels.
+// same pixels, whatever follows the record; so do the CUDA kernels, executed by the CPU; and the JPEG that a record
+// becomes has these pixels.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <optional>
 
 #include "crc32c.h"
+#include "decode_on_host.h"
 #include "error.h"
 #include "isa.h"
 #include "jpeg/dct_codec.h"
@@ -53,6 +55,17 @@ void compare(const std::optional<ConstPlanes>& a, const std::optional<ConstPlane
       if (std::memcmp(a->row(c, y), b->row(c, y), static_cast<size_t>(a->width)) != 0) report("pixels differ", level);
 }
 
+void compare(const std::optional<ConstPlanes>& wanted, const DecodedOnHost& found, const std::string& level) {
+  if (!found.is_taken) return;
+  if (wanted.has_value() != found.is_sound) report(wanted ? "the kernels refuse it" : "the kernels take it", level);
+  if (!wanted) return;
+  for (int c = 0; c < 3; ++c)
+    for (int32_t y = 0; y < wanted->height; ++y)
+      if (std::memcmp(wanted->row(wanted->channels == 1 ? 0 : c, y), found.row(c, y),
+                      static_cast<size_t>(wanted->width)) != 0)
+        report("the kernels' pixels differ", level);
+}
+
 Bytes to_jpeg(const Bytes& record, size_t size) {
   try {
     return jpeg::dct_to_jpeg({record.data(), size});
@@ -85,6 +98,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     compare(found, decode(base, {other.data(), size}), level);
   }
   counts.pictures += found.has_value();
+  compare(found, decode_on_host(jpeg::parse_dct(bytes), static_cast<uint8_t>(chosen >> 20), (chosen >> 28 & 1) != 0),
+          level);
   if (chosen >> 16 & 31) return 0;  // libjpeg's part takes far longer
   const Bytes file = to_jpeg(one, size);
   if (file.empty()) return 0;
