@@ -137,8 +137,8 @@ def add_limits(parser: argparse.ArgumentParser, pixels: str, scans: str) -> None
 def _add_sources(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "sources", nargs="+", type=as_path, metavar="SOURCE",
-        help="a tar (PASS's, WebDataset's) or its URL, a folder of classes, a zip, Hugging Face's Parquet, a .txt list "
-        "of paths",
+        help="a tar (PASS's, WebDataset's) or its URL, a folder of classes, a zip, Hugging Face's Parquet, FFCV's "
+        ".beton, a .txt list of paths",
     )  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def _add_packing(parser: argparse.ArgumentParser) -> None:
     add("--metadata", type=as_path, metavar="TABLE", help="a CSV or Parquet file whose rows are joined by id")
     add("--key", default="hash", metavar="COLUMN", help="the table's column of ids (%(default)s)")
     add("--id", choices=IDS, default="", help="a file's path, or its last part without suffix, is its id")
-    add("--image-key", metavar="SUFFIX", help="the picture of WebDataset samples that hold several: image.jpg")
+    add("--image-key", metavar="SUFFIX", help="of samples that hold several pictures: image.jpg (WebDataset)")
     add("--class-folders", action="store_true", help="read tars as folders are read: the first folder is the class")
     add("--no-gps", action="store_true", help="leave columns of coordinates out, the table's and the sources' own")
     add("--decode", action="store_true", help="prove every picture by decoding it; crops then decode what they need")

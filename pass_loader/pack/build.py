@@ -57,7 +57,7 @@ def build(
     source_options: Mapping[str, Any] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Report:
-    """Pack pictures from tars, folders, zips, Parquet files and lists of paths into `out`.
+    """Pack pictures from tars, folders, zips, Parquet files, FFCV's files and lists of paths into `out`.
 
     sources: paths; or URLs of tars (s3://, gs://, az://, https://, hf://datasets/...; docs/clusters.md), which are read
     once, as streams. In the first three *, ? and [] stand for as many objects as fit, sorted by name. source_options:
@@ -71,7 +71,8 @@ def build(
     cannot represent stay as they are, and those that cannot be decoded are refused. PNGs stay as they are.
     transcode: "jpeg" (or True) turns other formats, and PNGs, into JPEGs; "png" turns other formats into PNGs, without
     loss. id: "path" takes a file's whole path for its id, "stem" its last part without suffix; "" what the kind of
-    source has. image_key: the suffix of the picture in WebDataset samples that hold several, such as "image.jpg".
+    source has. image_key: the suffix of the picture in WebDataset samples that hold several, such as "image.jpg", or
+    FFCV's field of it.
     class_folders: read tars as folders are read: the first folder is the class. allow_empty: class folders without
     pictures are classes too, not an error.
     decode: prove every picture by decoding it; without, headers are read, and files that do not end as JPEGs end are

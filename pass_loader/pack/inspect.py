@@ -18,6 +18,7 @@ _KNOWN = (  # what else a file may be, for the message
     (b"BM", "BMP"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"P6 ", "PPM"),
     (b"<!doctype", "HTML"),
     (b"<html", "HTML"),
     (b"PLDC", "a record of a pack's codec dct (`pass-pack export` and `convert` make JPEGs of them)"),
@@ -104,7 +105,7 @@ def inspect(
     return _picture(data, decode, False, most)
 
 
-_CONVERTED = ("GIF", "BMP", "TIFF", "WebP")
+_CONVERTED = ("GIF", "BMP", "TIFF", "PPM", "WebP")
 
 
 def _picture(data: bytes, decode: bool, transcoded: bool, most: dict[str, int]) -> Picture:

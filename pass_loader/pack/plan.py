@@ -20,6 +20,7 @@ from ..keys import check_seed
 from ..remote.address import is_url
 from ..remote.stream import RemoteObject, Stores, name_of
 from .archives import TarSource
+from .beton import BetonSource
 from .destination import Destination
 from .layout import JPEG_CODECS, PLAN
 from .limits import limits
@@ -229,9 +230,10 @@ def make_plan(paths: Sequence[str | Path], chosen: Chosen, source_options: Mappi
                 f"{source.path} is a Parquet file, whose rows can be read in their order alone: to pack them shuffled, "
                 "build a pack without --shuffle, `pass-pack export` it as WebDataset tars, and build from those"
             )
-    tars = [source for source in sources if isinstance(source, TarSource)]
-    if not tars and (chosen.naming.image_key is not None or chosen.naming.class_folders):
-        raise PackError("--image-key and --class-folders are for tars, and no source is one")
+    if chosen.naming.class_folders and not any(isinstance(source, TarSource) for source in sources):
+        raise PackError("--class-folders is for tars, and no source is one")
+    if chosen.naming.image_key is not None and not any(isinstance(one, (TarSource, BetonSource)) for one in sources):
+        raise PackError("--image-key is for tars and FFCV's files, and no source is one")
     metadata, metadata_stamp, metadata_columns = None, None, []
     files = [place for place in places if isinstance(place, Path)]
     if chosen.md5 and len(files) < len(places):

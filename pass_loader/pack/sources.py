@@ -13,6 +13,7 @@ from ..errors import PackError
 from ..remote.address import is_url
 from ..remote.stream import RemoteObject, Stores
 from .archives import TarSource, ZipSource, is_tar, is_zip
+from .beton import BetonSource, is_beton
 from .layout import MANIFEST
 from .parquet_source import ParquetSource
 from .remote_sources import open_remote
@@ -187,6 +188,8 @@ def open_source(path: Path | RemoteObject, naming: Naming = PLAIN, start: int = 
         raise PackError(f"{path} cannot be read: {error.strerror}") from None
     if magic == b"PAR1":
         return ParquetSource(path)
+    if magic and is_beton(path):
+        return BetonSource(path, naming)
     if magic and is_tar(path):
         return TarSource(path, naming, start, end)
     if is_zip(path):
@@ -194,6 +197,6 @@ def open_source(path: Path | RemoteObject, naming: Naming = PLAIN, start: int = 
     if path.suffix == ".txt" and magic and not html_hint(path):
         return ListSource(path, naming)
     raise PackError(
-        f"{path} is neither a folder nor a tar, zip, Parquet file or .txt list of paths"
+        f"{path} is neither a folder nor a tar, zip, Parquet file, FFCV's .beton or .txt list of paths"
         f"{html_hint(path) or ('; it is empty: download it again' if not magic else '')}"
     )

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from pass_loader import PackError
 from pass_loader.pack import build
 
+from . import beton_writer as ffcv
 from .corpus import jpeg, noise
 from .pngwriter import png
 from .trees import folder_in_memory, write_tree
@@ -112,9 +113,18 @@ def csvs() -> list[bytes]:
     return [("hash,unickname,latitude,x\n" + rows).encode(), b'hash,a\n"c0/0","b\nc"\n', out.getvalue()]
 
 
+def betons() -> list[bytes]:
+    usual = [(data, number) for number, data in enumerate(_PICTURES)]
+    rich = [(number, {"a": [1, "x"], "id": f"{number}"}, ffcv.Raw(2, 1, b"abcdef"), 0.5) for number in range(2)]
+    return [
+        ffcv.beton({"image": ffcv.IMAGE, "label": ffcv.INT}, usual, page_bytes=64),
+        ffcv.beton({"id": ffcv.INT, "j": ffcv.JSON, "i": ffcv.IMAGE, "f": ffcv.FLOAT}, rich, page_bytes=64),
+    ]
+
+
 KINDS: dict[str, tuple[Callable[[], list[bytes]], str]] = {
-    "tar": (tars, "s.tar"), "zip": (zips, "s.zip"), "parquet": (parquets, "s.parquet"), "list": (lists, "s.txt"),
-    "folder": (lambda: _PICTURES, "folder"), "csv": (csvs, "m.csv"),
+    "tar": (tars, "s.tar"), "zip": (zips, "s.zip"), "parquet": (parquets, "s.parquet"), "beton": (betons, "s.beton"),
+    "list": (lists, "s.txt"), "folder": (lambda: _PICTURES, "folder"), "csv": (csvs, "m.csv"),
 }  # fmt: skip
 
 
