@@ -3,46 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import pickle
-import sys
-from pathlib import Path
 
 import torch
-from argument_types import at_least, device, json_object, named
+from command_line import at_least, callable_of, device, existing, json_object, pack
 from torch import nn
 
 import pass_loader
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("train", metavar="TRAIN", help="a pack whose pictures have classes")
-    parser.add_argument("val", metavar="VAL", help="another one; its classes are found by name")
+    parser.add_argument("train", type=pack, metavar="TRAIN", help="a pack whose pictures have classes")
+    parser.add_argument("val", type=pack, metavar="VAL", help="another one; its classes are found by name")
     parser.add_argument(
-        "--backbone", type=named, required=True, metavar="MODULE:NAME",
+        "--backbone", type=callable_of, required=True, metavar="MODULE:NAME",
         help="what makes the model, such as timm:create_model or torchvision.models:resnet50",
     )  # fmt: skip
     parser.add_argument("--arguments", type=json_object, default={}, metavar="JSON", help="of the backbone, as a dict")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a state_dict of torch.save for the backbone")
+    parser.add_argument("--weights", type=existing, metavar="FILE", help="a state_dict of torch.save for the backbone")
     parser.add_argument("--size", type=at_least(1), default=224, metavar="N", help="pixels (%(default)s)")
     parser.add_argument("--batch-size", type=at_least(1), default=128, metavar="N", help="(%(default)s)")
     parser.add_argument(
         "--num-workers", type=at_least(0), default=4, metavar="N", help="threads of the loader (%(default)s)"
     )
-    cuda = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", type=device, default=cuda, help="(%(default)s)")
+    parser.add_argument(
+        "--device", type=device, default="cuda" if torch.cuda.is_available() else "cpu", help="(%(default)s)"
+    )
 
 
 def backbone_of(options: argparse.Namespace) -> nn.Module:
-    """Return the frozen backbone. Ends the script in words if it cannot be made."""
+    """Return the frozen backbone. Ends the program with a line where it cannot be made."""
     try:
         model = options.backbone(**options.arguments)
-    except TypeError as error:
-        sys.exit(f"--arguments: {error}")
+    except Exception as error:
+        raise SystemExit(f"error: --backbone with these --arguments: {error}") from error
     if options.weights is not None:
         try:
             model.load_state_dict(torch.load(options.weights, map_location="cpu", weights_only=True))
-        except (OSError, RuntimeError, pickle.UnpicklingError, TypeError) as error:
-            sys.exit(f"--weights {options.weights}: {error}")
+        except Exception as error:
+            raise SystemExit(f"error: --weights {options.weights}: {error}") from error
     return model.requires_grad_(False).eval().to(options.device)
 
 
@@ -53,14 +51,8 @@ def loader_of(
     labels: dict[str, int] | None = None,
     **more: bool,
 ) -> pass_loader.DataLoader:
-    """Return a loader whose batches are (pictures, labels, info). labels: numbers of classes, by name.
-
-    Ends the script in words if the pack cannot be read.
-    """
-    try:
-        dataset = pass_loader.ShardDataset(pack, recipe, labels=labels)
-    except (pass_loader.PackError, ValueError, OSError) as error:
-        sys.exit(f"{pack}: {error}")
+    """Return a loader whose batches are (pictures, labels, info). labels: numbers of classes, by name."""
+    dataset = pass_loader.ShardDataset(pack, recipe, labels=labels)
     return pass_loader.DataLoader(
         dataset, options.batch_size, num_workers=options.num_workers, return_info=True,
         pin_memory=options.device != "cpu", **more,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from argument_types import above_zero, at_least
+from command_line import above_zero, at_least
 from features import add_arguments, backbone_of, features_of, loader_of
 
 from pass_loader import recipes

@@ -13,7 +13,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from argument_types import above_zero, at_least
+from command_line import above_zero, at_least
 from features import add_arguments, backbone_of, loader_of
 from torch import nn
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from argument_types import at_least
+from command_line import at_least, multiple_of, pack
 
 import pass_loader
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--pack", required=True, help="a directory or a URL")
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pack", type=pack, required=True, help="a directory or a URL")
     parser.add_argument(
         "--out", type=Path, required=True, help="checkpoint and log; a run that was cut off goes on there"
     )
@@ -28,7 +28,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     )
     parser.add_argument("--order", choices=("torch", "permute", "blocks"), default="torch", help="blocks: for storage "
                         "that likes runs, as spinning disks and NFS")  # fmt: skip
-    parser.add_argument("--dim", type=at_least(1), default=384, help="width of the network")
+    parser.add_argument("--dim", type=multiple_of(32), default=384, help="width of the network, a multiple of 32")
     parser.add_argument("--depth", type=at_least(1), default=12, help="blocks of the network")
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--save-every", type=at_least(1), default=1000, help="steps")

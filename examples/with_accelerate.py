@@ -6,12 +6,12 @@ part of Accelerate's checkpoints.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import send_to_device
+from command_line import arguments
 
 import pass_loader
 from pass_loader import recipes
@@ -36,7 +36,7 @@ def batches(accelerator: Accelerator, loader: pass_loader.DataLoader[Any]) -> It
 
 
 def main() -> None:
-    pack, folder = sys.argv[1:]
+    pack, folder = arguments(__doc__, "folder")
     accelerator, loader = make(pack)
     for number, (views, _) in enumerate(batches(accelerator, loader)):
         accelerator.print(number, views[0].device, tuple(views[0].shape))

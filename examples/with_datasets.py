@@ -6,11 +6,11 @@ A row a record: id, size, label, and the metadata of its source. The bytes come 
 from __future__ import annotations
 
 import io
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
+from command_line import arguments
 from PIL import Image
 
 from pass_loader.pack import Pack
@@ -30,7 +30,8 @@ def table(pack: str) -> Any:
 
 
 def main() -> None:
-    for row in table(sys.argv[1]):
+    (pack,) = arguments(__doc__)
+    for row in table(pack):
         print(row["id"], row["image"].size)
 
 

@@ -5,11 +5,11 @@ The loader has `state_dict` and `load_state_dict`, which is all that it asks of 
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from command_line import arguments
 
 import pass_loader
 from pass_loader import recipes
@@ -31,7 +31,7 @@ def load(loader: pass_loader.DataLoader[Any], folder: str, **others: Any) -> Non
 
 
 def main() -> None:
-    pack, folder = sys.argv[1:]
+    pack, folder = arguments(__doc__, "folder")
     dist.init_process_group("gloo")
     loader = make(pack)
     for number, _ in enumerate(loader):

@@ -7,11 +7,11 @@ with each checkpoint, and Trainer is told not to skip batches when it resumes.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import arguments
 from torch import nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
@@ -69,7 +69,7 @@ def make(pack: str, folder: str, model: nn.Module, batch_size: int = 4, **argume
 
 
 def main() -> None:
-    pack, folder = sys.argv[1:]
+    pack, folder = arguments(__doc__, "folder")
     model = nn.Sequential(nn.Conv2d(3, 8, 16, 16), nn.Flatten(), nn.LazyLinear(8))
     model(torch.zeros(1, 3, 224, 224))
     make(pack, folder, model, num_train_epochs=2, save_steps=2).train()

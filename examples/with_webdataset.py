@@ -6,11 +6,11 @@ were removed are in the shards until `pass-pack purge`, and are left out here by
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 from urllib.parse import unquote  # dots in an id are encoded in the name of a member
 
 import webdataset
+from command_line import arguments
 
 from pass_loader.pack import Pack
 
@@ -25,7 +25,8 @@ def samples(pack: str, resampled: bool = False, nodesplitter: Any = webdataset.s
 
 
 def main() -> None:
-    for sample in samples(sys.argv[1]):
+    (pack,) = arguments(__doc__)
+    for sample in samples(pack):
         print(sample["__key__"], len(sample["jpg"]))
 
 

@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pass_loader import DataLoader, ShardDataset, recipes
+from pass_loader import DataLoader, Recipe, ShardDataset, recipes
 from pass_loader.pack import Pack, build, remove
 
 from ..helpers.batches import assert_batches_equal
+from ..helpers.corpus import jpeg, noise
+from ..helpers.trees import write_tree
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples import the files beside them, as a script does."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
 
 
 def direct(pack: Path) -> list[Any]:
@@ -124,3 +137,157 @@ def test_datasets(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             same = [hashlib.sha256(one.convert("RGB").tobytes()).digest() for one in (picture, row["image"])]
         assert same[0] == same[1]
         assert row["unickname"] == dataset.metadata(record)["unickname"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", [2, 5], ids=["inside an epoch", "after an epoch"])
+def test_lightning(pack: Path, tmp_path: Path, saved: int) -> None:
+    """A run that is cut off in the step after its last checkpoint goes on there, and ends with the same weights;
+    Lightning warns of nothing."""
+    if find_spec("lightning") is None and find_spec("pytorch_lightning") is None:
+        pytest.skip("Lightning is not installed")
+    from benchmarks.torchvision_cpu import torchvision  # noqa: F401  torchmetrics imports it
+    from examples import with_lightning as example
+
+    seen: list[Any] = []
+
+    class Seeing(example.Model):
+        def training_step(self, batch: Any, number: int) -> torch.Tensor:
+            seen.append(batch)
+            return super().training_step(batch, number)
+
+    class CutOff(example.pl.Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == saved + 1:
+                raise InterruptedError
+
+    def run(folder: Path, *callbacks: Any) -> torch.nn.Module:
+        torch.manual_seed(0)
+        model = Seeing()
+        data = example.PassDataModule(str(pack), recipes.mocov2(), batch_size=4, num_workers=2)
+        example.fit(model, data, str(folder), every=1, max_epochs=2, accelerator="cpu", enable_progress_bar=False,
+                    enable_model_summary=False, callbacks=[*callbacks])  # fmt: skip
+        return model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # as all of Lightning's own
+        warnings.filterwarnings("ignore", "Checkpoint directory")  # the cut-off run's
+        whole = run(tmp_path / "whole")
+        want, seen = seen, []
+        assert_batches_equal(want[:5], direct(pack))
+        assert len(want) == 10 and not any(torch.equal(one[0][0], other[0][0]) for one, other in zip(want, want[5:]))
+        with pytest.raises(InterruptedError):
+            run(tmp_path / "cut", CutOff())
+        resumed = run(tmp_path / "cut")
+    assert_batches_equal(seen, want[: saved + 1] + want[saved:])
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+@pytest.mark.slow
+def test_grain(pack: Path, tmp_path: Path) -> None:
+    """Grain's batches, read by its threads, hold the samples of each epoch; they go on after a state."""
+    grain = pytest.importorskip("grain")
+    from examples import with_grain as example
+
+    source = example.PackSource(str(pack), recipes.mocov2(), epochs=2)
+    dataset = ShardDataset(pack, recipes.mocov2(), seed=0)
+    assert isinstance(source, grain.sources.RandomAccessDataSource) and len(source) == 2 * len(dataset)
+    order = [int(place) for place in grain.MapDataset.range(len(dataset)).seed(0).shuffle().repeat(2)]
+    assert sorted(order[: len(dataset)]) == [*range(len(dataset))] and order[: len(dataset)] != order[len(dataset) :]
+    parts = [order[: len(dataset)], order[len(dataset) :]]
+    loaders = [DataLoader(dataset, len(dataset), sampler=Given(part, epoch)) for epoch, part in enumerate(parts)]
+    (first, own), (second, _) = (next(iter(loader)) for loader in loaders)
+    want = [torch.cat(views) for views in zip(first, second)]
+    labels = torch.cat([own, torch.tensor([dataset.targets[place] for place in parts[1]])])
+    iterator = iter(example.batches(source))
+    begun = [next(iterator), next(iterator)]
+    state = iterator.get_state()
+    got = [*begun, *iterator]
+    again = iter(example.batches(example.PackSource(str(pack), recipes.mocov2(), epochs=2)))
+    again.set_state(state)
+    for one, other in zip([*again], got[2:], strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one[0], other[0])) and np.array_equal(one[1], other[1])
+    count = 4 * len(got)
+    assert count == len(source) // 4 * 4
+    for view in range(2):
+        assert torch.equal(torch.cat([torch.from_numpy(batch[0][view]) for batch in got]), want[view][:count])
+    assert torch.equal(torch.cat([torch.from_numpy(batch[1]) for batch in got]), labels[:count])
+
+
+class Given(list[int]):
+    """Positions as a sampler, of an epoch."""
+
+    def __init__(self, positions: list[int], epoch: int):
+        super().__init__(positions)
+        self.epoch = epoch
+
+
+@pytest.mark.slow
+def test_dali(pass_files: tuple[Path, Path], tmp_path: Path) -> None:
+    """DALI reads the bytes of the live records from the shards, and hands on batches of ours, epoch after epoch."""
+    pytest.importorskip("nvidia.dali")
+    from examples import with_dali as example
+
+    place = tmp_path / "pack"
+    build([pass_files[0]], place, shard_bytes=1_000_000)
+    remove(place, [Pack(place).id_of(3)], reason="asked")
+    dataset = ShardDataset(place, recipes.mocov2(), seed=0)
+    shards = example.write_indexes(str(place), tmp_path / "indexes")
+    assert len(shards["paths"]) > 1
+    pipeline = example.pictures(shards, batch_size=1)
+    for record in (record for record in range(len(dataset) + 1) if record != 3):
+        data, decoded = (np.asarray(part.as_array()[0]) for part in pipeline.run())
+        assert data.tobytes() == dataset.read(record) and decoded.shape == dataset.decode(record).shape
+    loader, pipeline = example.make(str(place))
+    direct = DataLoader(dataset, 4, shuffle=True, drop_last=True)
+    for epoch in range(2):
+        loader.sampler.set_epoch(epoch)
+        direct.sampler.set_epoch(epoch)
+        for views, labels in direct:
+            got = [torch.from_numpy(part.as_array().copy()) for part in pipeline.run()]
+            assert_batches_equal([got], [[*views, labels]])
+        with pytest.raises(StopIteration):
+            pipeline.run()
+        pipeline.reset()
+
+
+@pytest.mark.slow
+def test_lightly(pack: Path) -> None:
+    """lightly's SimCLR step gets batches of the recipe that its own transform is."""
+    from benchmarks.torchvision_cpu import torchvision  # noqa: F401  lightly imports it
+
+    transforms = pytest.importorskip("lightly.transforms")
+    from examples import with_lightly as example
+
+    transform = transforms.SimCLRTransform(input_size=32)
+    dataset = ShardDataset(pack, Recipe.from_torchvision(transform), seed=0)
+    want = [*DataLoader(dataset, 4, shuffle=True, drop_last=True, return_info=True)]
+    batches = example.Batches(str(pack), transform, num_workers=2)
+    assert len(batches) == len(want)
+    assert_batches_equal([*batches], [(views, labels, info["ids"]) for views, labels, info in want])
+    losses = example.train(batches, example.SimCLR())
+    assert len(losses) == len(want) and np.isfinite(losses).all()
+
+
+@pytest.mark.slow
+def test_timm(tmp_path: Path, pack: Path) -> None:
+    """timm's model trains on batches of the recipe that create_transform's object is, mixed as timm mixes."""
+    from benchmarks.torchvision_cpu import torchvision  # noqa: F401  timm imports it
+
+    timm = pytest.importorskip("timm")
+    from examples import with_timm as example
+
+    files = {f"{name}/{number}.jpg": jpeg(noise(40, 50, number)) for name in "ab" for number in range(5)}
+    build([write_tree(tmp_path / "in", files)], tmp_path / "pack", workers=1)
+    transform = example.create_transform(32, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25)
+    dataset = ShardDataset(tmp_path / "pack", Recipe.from_timm(transform), seed=0)
+    mix = recipes.Mix(mixup_alpha=0.8, cutmix_alpha=1.0, num_classes=2)
+    want = [*DataLoader(dataset, 4, shuffle=True, drop_last=True, mix=mix)]
+    loader = example.make(str(tmp_path / "pack"), transform, num_workers=2)
+    assert_batches_equal([*loader], want)
+    model = timm.create_model("resnet10t", num_classes=2)
+    losses = example.train(loader, model)
+    assert len(losses) == 2 and np.isfinite(losses).all()
+    with pytest.raises(SystemExit, match="have no classes"):
+        example.make(str(pack), transform)
