@@ -11,6 +11,7 @@
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers and nodes killed at random; 20 are in make test
+# make company   the examples with other libraries that `make test` has not: DALI, FFCV, lightly, Accelerate ...
 # make azure  packs in Azure's store, by Azurite, which npm brings
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
@@ -40,8 +41,10 @@ ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 spdl_packages := libavdevice59 libavfilter8
 remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffile Brotli xxhash zstd python-snappy cramjam \
   transformers tokenizers safetensors huggingface_hub regex tqdm
+# Without what they need, which the extra "test" brings: lightly's hydra wants another antlr than moto.
+company := lightly lightly-utils aenum accelerate transformers tokenizers safetensors
 
-.PHONY: setup demo check test long lint docs bench proof draws sanitize fuzz ray azure cuda aarch64 wheels lowest \
+.PHONY: setup demo check test long lint docs bench proof draws sanitize fuzz ray company azure cuda aarch64 wheels lowest \
   print-lowest clean
 setup: $(VENV)/.built
 
@@ -55,6 +58,7 @@ check: setup
 # More random trials of each kind (tests/helpers/trials.py), then what has targets of its own.
 long: setup $(VENV)/pillow12/.installed
 	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long"
+	$(MAKE) company
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 	$(MAKE) sanitize aarch64
 	PASS_LOADER_LONG=1 $(MAKE) wheels PROCESSORS="x86_64 aarch64"
@@ -162,6 +166,11 @@ ray: setup
 	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long" tests/pack/test_ray.py \
 	  tests/remote/test_sources.py::test_one_command_on_ray
 
+# Each test is skipped where its library is missing. DALI and FFCV are among the peers of the benchmarks.
+company: setup $(VENV)/.bench $(VENV)/company/.installed
+	PYTHONPATH=$(CURDIR)/$(VENV)/company:$(CURDIR)/$(VENV)/peers $(bin)/python -m pytest -q \
+	  tests/docs/test_examples_company.py tests/pack/test_beton.py
+
 # Packs in Azure's store. The tests are skipped where azurite-blob is on no PATH.
 azure: setup $(VENV)/azurite/.installed
 	PATH="$(CURDIR)/$(VENV)/azurite/node_modules/.bin:$$PATH" \
@@ -257,6 +266,10 @@ $(VENV)/pillow12/.installed: $(VENV)/.installed
 $(VENV)/azurite/.installed: $(VENV)/.installed
 	@$(call need,npm,npm)
 	npm install --silent --no-fund --no-audit --prefix $(VENV)/azurite azurite@3
+	touch $@
+
+$(VENV)/company/.installed: $(VENV)/.installed
+	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/company $(company)
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built

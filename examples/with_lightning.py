@@ -83,7 +83,7 @@ def fit(model: pl.LightningModule, data: PassDataModule, folder: str, every: int
 def main() -> None:
     pack, folder = arguments(__doc__, "folder")
     data = PassDataModule(pack, recipes.mocov2(), batch_size=4, num_workers=2)
-    fit(Model(), data, folder, max_epochs=100)
+    fit(Model(), data, folder, max_epochs=2)
 
 
 if __name__ == "__main__":

@@ -86,42 +86,46 @@ def test_linear_probe(
     assert run("linear_probe.py", *arguments) == whole[2:]
 
 
-GIVEN = ["--backbone", "torch.nn:AdaptiveAvgPool2d", "--arguments", '{"output_size": 2}', "--device", "cpu"]
-
-
 @pytest.mark.parametrize(
-    "script,arguments,words",
+    ("script", "words", "message"),
     [
-        ("knn.py", ["--k", "0"], "argument --k: 0 is below 1"),
-        ("knn.py", ["--k", "few"], "argument --k: invalid number value: 'few'"),
-        ("knn.py", ["--temperature", "0"], "argument --temperature: 0 is no number above 0"),
-        ("knn.py", ["--size", "0"], "argument --size: 0 is below 1"),
-        ("knn.py", ["--num-workers", "-1"], "argument --num-workers: -1 is below 0"),
-        ("knn.py", ["--device", "gpu"], "argument --device: "),
-        ("knn.py", ["--backbone", "torch.nn"], "argument --backbone: 'torch.nn' is no MODULE:NAME"),
-        ("knn.py", ["--backbone", "no_such:Model"], "argument --backbone: 'no_such:Model' is no MODULE:NAME"),
-        ("knn.py", ["--backbone", ":Model"], "argument --backbone: ':Model' is no MODULE:NAME"),
-        ("knn.py", ["--arguments", "{"], "argument --arguments: '{' is no JSON"),
-        ("knn.py", ["--arguments", "[1]"], "argument --arguments: '[1]' is no JSON object"),
-        ("knn.py", ["--arguments", '{"sizes": 1}'], "--arguments: "),
-        ("knn.py", ["--weights", "none.pth"], "--weights none.pth: "),
-        ("knn.py", [], "none: "),  # the pack
-        ("linear_probe.py", ["--epochs", "0"], "argument --epochs: 0 is below 1"),
-        ("linear_probe.py", ["--lr", "nan"], "argument --lr: nan is no number above 0"),
-        ("train_dino.py", ["--batch-size", "0"], "argument --batch-size: 0 is below 1"),
-        ("train_swav.py", ["--save-every", "0"], "argument --save-every: 0 is below 1"),
+        ("knn.py", ["--k", "0"], "argument --k: 0 is less than 1"),
+        ("knn.py", ["--temperature", "0"], "argument --temperature: 0 is not above 0"),
+        ("knn.py", ["--backbone", "torch"], "'torch' cannot be had as MODULE:NAME"),
+        ("knn.py", ["--backbone", "no_such:thing"], "No module named 'no_such'"),
+        ("knn.py", ["--arguments", "[1]"], "'[1]' is no JSON object"),
+        ("knn.py", ["--arguments", "{"], "'{' is no JSON"),
+        ("knn.py", ["--device", "abacus"], "argument --device: "),
+        ("knn.py", ["--size", "x"], "argument --size: invalid number value: 'x'"),
+        ("linear_probe.py", ["--epochs", "-1"], "argument --epochs: -1 is less than 1"),
+        ("linear_probe.py", ["--weights", "none.pth"], "there is no file 'none.pth'"),
+        ("train_dino.py", ["--pack", "none"], "argument --pack: none"),
+        ("train_dino.py", ["--dim", "33"], "33 is no multiple of 32"),
+        ("train_swav.py", ["--workers", "-1"], "-1 is less than 0"),
     ],
-)  # fmt: skip
-def test_odd_arguments(
-    script: str, arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+)
+def test_wrong_arguments(
+    script: str, words: list[str], message: str, packs: tuple[str, str], monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    """They end a script with a line that names them, not with a traceback."""
-    monkeypatch.chdir(tmp_path)
+    """They are told in a line."""
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
-    usual = ["--pack", "none", "--out", "run"] if script.startswith("train_") else ["none", "none", *GIVEN]
-    monkeypatch.setattr(sys, "argv", [script, *usual, *arguments])
+    usual = ["--pack", packs[0], "--out", "x"] if "train" in script else [*packs, "--backbone", "torch.nn:Identity"]
+    monkeypatch.setattr(sys, "argv", [script, *usual, *words])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(ROOT / "examples" / script), run_name="__main__")
-    told = capsys.readouterr().err if ended.value.code == 2 else str(ended.value.code)
-    assert words in told
+    assert ended.value.code == 2 and message in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["--arguments", '{"odd": 1}'], "error: --backbone with these --arguments: "),
+    (["--weights", __file__], "error: --weights "),
+])  # fmt: skip
+def test_a_backbone_that_cannot_be_made(
+    words: list[str], message: str, packs: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    usual = [*packs, "--backbone", "torch.nn:AdaptiveAvgPool2d", "--arguments", '{"output_size": 2}']
+    monkeypatch.setattr(sys, "argv", ["knn.py", *usual, *words])
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path(str(ROOT / "examples" / "knn.py"), run_name="__main__")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import runpy
+import sys
 import warnings
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from pass_loader.pack import Pack, build, remove
 
 from ..helpers.batches import assert_batches_equal
 from ..helpers.corpus import jpeg, noise
+from ..helpers.processes import free_port
 from ..helpers.trees import write_tree
 
 ROOT = Path(__file__).parents[2]
@@ -291,3 +295,56 @@ def test_timm(tmp_path: Path, pack: Path) -> None:
     assert len(losses) == 2 and np.isfinite(losses).all()
     with pytest.raises(SystemExit, match="have no classes"):
         example.make(str(pack), transform)
+
+
+RUNS = {
+    "with_accelerate": "accelerate", "with_dali": "nvidia.dali", "with_datasets": "datasets",
+    "with_distributed_checkpoint": "torch", "with_grain": "grain", "with_lightly": "lightly.transforms",
+    "with_lightning": "pytorch_lightning", "with_timm": "timm", "with_trainer": "transformers",
+    "with_webdataset": "webdataset",
+}  # fmt: skip
+WITH_FOLDER = {"with_accelerate", "with_dali", "with_distributed_checkpoint", "with_lightning", "with_trainer"}
+
+
+def test_all_examples_are_run() -> None:
+    assert {path.stem for path in (ROOT / "examples").glob("with_*.py")} == {*RUNS}
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Runs an example as a script, in this process."""
+    from benchmarks.torchvision_cpu import torchvision  # noqa: F401  many libraries import it
+
+    def run(name: str, *words: str) -> None:
+        monkeypatch.setattr(sys, "argv", [name, *words])
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+
+    return run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_scripts(
+    name: str, script: Callable[..., None], pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Each runs as a script; a wrong argument is a line and exit code 2, not a traceback."""
+    pytest.importorskip(RUNS[name])
+    others = [str(tmp_path / "folder")] if name in WITH_FOLDER else []
+    for words in ([], ["no such pack", *others], [str(pack), *others, "more"], [str(pack), *others, "--odd"]):
+        with pytest.raises(SystemExit) as ended:
+            script(name, *words)
+        last = capsys.readouterr().err.splitlines()[-1]
+        assert ended.value.code == 2 and f"{name}.py: error: " in last
+    if name == "with_distributed_checkpoint":
+        for key, value in dict(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port()).items():
+            monkeypatch.setenv(key, value)
+    place = str(pack)
+    if name == "with_timm":
+        files = {f"{folder}/{number}.jpg": jpeg(noise(40, 50, number)) for folder in "ab" for number in range(4)}
+        build([write_tree(tmp_path / "in", files)], tmp_path / "pack", workers=1)
+        place = str(tmp_path / "pack")
+    if name == "with_datasets":
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
+    script(name, place, *others)
+    assert name in ("with_lightning", "with_trainer") or capsys.readouterr().out.strip()
