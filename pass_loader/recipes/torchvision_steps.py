@@ -114,7 +114,9 @@ def _inside(transform: Any) -> tuple[Any, ...]:
         pipelines = pipelines_of(transform)
     except UnknownTransform:
         return ()
-    return pipelines[0].transforms if len(pipelines) == 1 else ()
+    if len(pipelines) != 1 or any(one is transform for one in pipelines[0].transforms):  # itself: a step of timm's
+        return ()
+    return pipelines[0].transforms
 
 
 def _applied(transform: Any) -> list[TransformStep]:
