@@ -44,11 +44,11 @@ def write(path: Path, data: bytes) -> Path:
 
 def test_pictures_and_labels(tmp_path: Path) -> None:
     """JPEGs come byte for byte, whatever the file is called; a label below 0 is none."""
-    data = beton(USUAL, [(picture, number - 1) for number, picture in enumerate(PICTURES)])
+    data = beton(USUAL, [(picture, number or -7) for number, picture in enumerate(PICTURES)])
     for name in ("train.beton", "train.ffcv"):
         report = build([write(tmp_path / name, data)], tmp_path / f"{name}-pack")
         assert (report.pictures, report.refused) == (4, [])
-        want = {f"train-{number}": (picture, number - 1, {}) for number, picture in enumerate(PICTURES)}
+        want = {f"train-{number}": (picture, number or -1, {}) for number, picture in enumerate(PICTURES)}
         assert rows_of(tmp_path / f"{name}-pack") == want
 
 
