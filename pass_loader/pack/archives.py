@@ -99,17 +99,13 @@ class TarSource(Source):
                 id, class_name = name.rpartition("/")[2].split(".")[0], None
                 if self.naming.class_folders:
                     id, class_name = id_and_class(path)
-                yield self._entry(name, self.naming.id_of(path) or id, class_name, offset, length, problem)
+                own = self.naming.id_of(path) or id
+                yield self._given(Entry(self, name, own, class_name, offset, length, problem))
         except PackError:
             raise
         except Exception as error:  # of a damaged header tarfile raises many kinds
             hint = hint_of(self._file.pread(HINT_BYTES, 0)) or "; it is cut off or damaged: download it again"
             raise PackError(f"{self.place} is not a readable, uncompressed tar: {in_words(error)}{hint}") from None
-
-    def _entry(
-        self, name: str, id: str, class_name: str | None, offset: int, length: int, problem: str | None
-    ) -> Entry:
-        return Entry(self, name, id, class_name, offset, length, problem)
 
 
 def is_tar(path: Path) -> bool:

@@ -93,13 +93,14 @@ class ExportFiles:
 
     def join_rows(self, names: Sequence[str], tasks: int) -> None:
         """Write metadata.csv, with columns of these names, of the parts of all tasks."""
-        with open(self._files / _TABLE, "wb") as whole:
+        with self.file(_TABLE) as path, open(path, "wb") as whole:
             whole.write(_line(names))
-            for task in range(tasks):
-                with open(self._folder / _rows_name(task), "rb") as part:
-                    shutil.copyfileobj(part, whole)
-            whole.flush()
-            os.fsync(whole.fileno())
+            self._append_rows(whole, tasks)
+
+    def _append_rows(self, whole: IO[bytes], tasks: int) -> None:
+        for task in range(tasks):
+            with open(self._folder / _rows_name(task), "rb") as part:
+                shutil.copyfileobj(part, whole)
 
     def complete(self, counts: dict[str, int]) -> None:
         """Make the export of its files, and delete what the tasks have kept."""
@@ -228,12 +229,7 @@ class StoredFiles(ExportFiles):
                 raise _too_long(id)
             yield partial(self._create, f"{self._name}/{name}", data)
 
-    def join_rows(self, names: Sequence[str], tasks: int) -> None:
-        with self.file(_TABLE) as path, open(path, "wb") as whole:
-            whole.write(_line(names))
-            self._append_parts(whole, tasks)
-
-    def _append_parts(self, whole: IO[bytes], tasks: int) -> None:
+    def _append_rows(self, whole: IO[bytes], tasks: int) -> None:
         read = ((lambda task=task: self._store.read(f"{self._beside}/{_rows_name(task)}")[0]) for task in range(tasks))
         in_order(read, _AT_ONCE, whole.write)
 

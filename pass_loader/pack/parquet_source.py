@@ -105,11 +105,7 @@ class ParquetSource(Source):
                 self, f"row {row}" + (f" ({path})" if path else ""), id, self._names[label] if named else None, row,
                 len(data) if data is not None else 0, problem, number, metadata,
             )  # fmt: skip
-            yield self._with(entry, data)
-
-    def _with(self, entry: Entry, data: bytes | None) -> Entry:
-        """Return an entry as the source gives it. data: its bytes."""
-        return entry
+            yield self._given(entry, data)
 
     def read(self, entry: Entry) -> bytes:
         """Return the image's bytes.

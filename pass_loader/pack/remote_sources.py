@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +23,15 @@ _FOOTER_BYTES = 64 << 10  # that are asked for first
 _MOST_HELD_BYTES = 1 << 30  # of the files of one sample
 
 
-class RemoteTarSource(TarSource):
-    """A tar as TarSource reads it, in a store."""
+class _Streamed(Source):
+    """What remote sources have in common: their entries bring their bytes."""
 
-    at_random = False
+    of: RemoteObject
     streamed = True
-
-    def __init__(self, of: RemoteObject, naming: Naming = PLAIN):
-        super().__init__(Path(of.base_name), naming)
-        self.of = of
-        self._key, self._held = "", 0  # bytes of the files that have come of the present sample
 
     @property
     def place(self) -> str:
         return str(self.of)
-
-    def check(self) -> None:
-        """What `check` would read comes when it comes."""
 
     def stamp(self) -> list[Any]:
         return [self.of.url, *self.of.known]
@@ -48,26 +39,39 @@ class RemoteTarSource(TarSource):
     def size(self) -> int:
         return self.of.known.size
 
+    def read(self, entry: Entry) -> bytes:
+        if not isinstance(entry, HeldEntry) or entry.data is None:
+            raise PackError(f"{self.place}: {entry.name} is too large to be held while a remote source is read once")
+        return entry.data
+
+
+class RemoteTarSource(_Streamed, TarSource):
+    """A tar as TarSource reads it, in a store."""
+
+    at_random = False
+
+    def __init__(self, of: RemoteObject, naming: Naming = PLAIN):
+        super().__init__(Path(of.base_name), naming)
+        self.of = of
+        self._key, self._held = "", 0  # bytes of the files that have come of the present sample
+
+    def check(self) -> None:
+        """What `check` would read comes when it comes."""
+
     def cuts(self, part_bytes: int) -> list[int]:
         return []
-
-    def read(self, entry: Entry) -> bytes:
-        return held(entry)
 
     def _files(self) -> Iterator[Entry]:
         with StreamedFile(self.of) as self._file:
             yield from super()._files()
 
-    def _entry(
-        self, name: str, id: str, class_name: str | None, offset: int, length: int, problem: str | None
-    ) -> Entry:
-        data = None
-        if problem is None and length <= MAX_PICTURE_BYTES:
-            self._hold(name, length)
-            data = self._file.pread(length, offset)
-            if len(data) != length:
-                raise PackError(f"{self.place} is cut off: {name} wants {length} bytes at {offset}")
-        return HeldEntry(self, name, id, class_name, offset, length, problem, data=data)
+    def _given(self, entry: Entry, data: bytes | None = None) -> Entry:
+        if entry.problem is None and entry.length <= MAX_PICTURE_BYTES:
+            self._hold(entry.name, entry.length)
+            data = self._file.pread(entry.length, entry.offset)
+            if len(data) != entry.length:
+                raise PackError(f"{self.place} is cut off: {entry.name} wants {entry.length} bytes at {entry.offset}")
+        return entry.holding(data)
 
     def _hold(self, name: str, length: int) -> None:
         """Raise PackError where the files of one sample, which are held until all have come, take too much memory."""
@@ -81,27 +85,12 @@ class RemoteTarSource(TarSource):
             )
 
 
-class RemoteParquetSource(ParquetSource):
+class RemoteParquetSource(_Streamed, ParquetSource):
     """A Parquet file as ParquetSource reads it, in a store: its footer when it is opened, then each group of rows."""
-
-    streamed = True
 
     def __init__(self, of: RemoteObject):
         self.of = of
         super().__init__(Path(of.base_name))
-
-    @property
-    def place(self) -> str:
-        return str(self.of)
-
-    def stamp(self) -> list[Any]:
-        return [self.of.url, *self.of.known]
-
-    def size(self) -> int:
-        return self.of.known.size
-
-    def read(self, entry: Entry) -> bytes:
-        return held(entry)
 
     def _read_schema(self) -> pa.Schema:
         return self._footer().schema.to_arrow_schema()
@@ -120,18 +109,8 @@ class RemoteParquetSource(ParquetSource):
         with StreamedFile(self.of) as stream, pq.ParquetFile(stream, metadata=footer, pre_buffer=False) as file:
             yield file
 
-    def _with(self, entry: Entry, data: bytes | None) -> Entry:
-        values = {field.name: getattr(entry, field.name) for field in fields(entry)}
-        return HeldEntry(**values, data=data)
-
-
-def held(entry: Entry) -> bytes:
-    """Return the bytes that an entry of a stream has brought."""
-    if not isinstance(entry, HeldEntry) or entry.data is None:
-        raise PackError(
-            f"{entry.source.place}: {entry.name} is too large to be held while a remote source is read once"
-        )
-    return entry.data
+    def _given(self, entry: Entry, data: bytes | None = None) -> Entry:
+        return entry.holding(data)
 
 
 def open_remote(of: RemoteObject, naming: Naming = PLAIN) -> Source:

@@ -59,6 +59,9 @@ class Entry:
     def read(self) -> bytes:
         return self.source.read(self)
 
+    def holding(self, data: bytes | None) -> HeldEntry:
+        return HeldEntry(**{field.name: getattr(self, field.name) for field in fields(self)}, data=data)
+
 
 @dataclass(frozen=True, slots=True)
 class HeldEntry(Entry):
@@ -163,6 +166,10 @@ class Source(ABC):
 
     @abstractmethod
     def entries(self) -> Iterator[Entry]: ...
+
+    def _given(self, entry: Entry, data: bytes | None = None) -> Entry:
+        """Return a listed entry as the source gives it. data: its bytes, where the listing has read them."""
+        return entry
 
     @abstractmethod
     def read(self, entry: Entry) -> bytes: ...

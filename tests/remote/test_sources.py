@@ -249,7 +249,7 @@ def test_cut_off(made: Made, web: ObjectServer, tmp_path: Path, monkeypatch: pyt
     """At many moments; whole shards are kept. Kills: a shard that is written again."""
     tars, files, report = made
     written: dict[str, int] = {}
-    write = remote_sources.RemoteTarSource._entry
+    write = remote_sources.RemoteTarSource._given
     for moment in itertools.count(3, 5):
         left = moment
 
@@ -260,7 +260,7 @@ def test_cut_off(made: Made, web: ObjectServer, tmp_path: Path, monkeypatch: pyt
                 raise PackError("cut")
             return write(*arguments)
 
-        monkeypatch.setattr(remote_sources.RemoteTarSource, "_entry", entry)
+        monkeypatch.setattr(remote_sources.RemoteTarSource, "_given", entry)
         try:
             build(urls(web, tars), tmp_path / "pack", **{**OPTIONS, "workers": 1})
             break
@@ -268,7 +268,7 @@ def test_cut_off(made: Made, web: ObjectServer, tmp_path: Path, monkeypatch: pyt
             there = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "pack").glob("*.tar")}
             assert written.items() <= there.items()
             written = there
-    monkeypatch.setattr(remote_sources.RemoteTarSource, "_entry", write)
+    monkeypatch.setattr(remote_sources.RemoteTarSource, "_given", write)
     assert moment > 20
     assert build(urls(web, tars), tmp_path / "pack", **OPTIONS) == report
     assert contents(tmp_path / "pack") == files
