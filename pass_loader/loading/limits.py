@@ -147,9 +147,14 @@ def _from_disk(pack: Pack) -> _Reads:
     return _Reads(pack, made)
 
 
+def pack_bytes(pack: Pack) -> int:
+    """Return the bytes of a pack's tars."""
+    return sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values())
+
+
 def _keeps(pack: Pack) -> str:
     """Return why later epochs do not read from storage again; "" where they do."""
-    total = sum({shard["tar"]: shard.get("bytes", 0) for shard in pack.shards}.values())
+    total = pack_bytes(pack)
     if pack.remote is not None:
         fits = 2 * total <= pack.remote.address.cache_bytes
         return "the cache then has the whole pack" if fits else ""

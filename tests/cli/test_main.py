@@ -60,14 +60,20 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.slow
 def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The table adds up: stages and waiting make the whole, samples and views belong together."""
+    """The table adds up: stages and waiting make the whole, samples and views belong together. With what training asks
+    for, a table of codecs and dtypes and advice follow."""
     command = ["bench", str(pack), "--recipe", "mocov2", "--threads", "2", "--seconds", "1"]
-    assert main(command) == 0
+    assert main([*command, "--samples-per-second", "0.5", "--gpus", "3", "--batch-size", "2"]) == 0
     head, *lines = capsys.readouterr().out.splitlines()
     assert head.startswith(f"{pack}: 23 live records") and "mocov2: 2 views" in head and f"level {_C.isa()}" in head
     alone = lines.index("each by itself, samples/s:")
     rates = [float(line[20:].replace(",", "")) for line in lines[alone + 1 : alone + 4]]
-    assert min(rates) > 0 and lines[alone + 4].startswith("The limit is ") and len(lines) == alone + 5
+    assert min(rates) > 0 and lines[alone + 4].startswith("The limit is ")
+    assert lines[alone + 5] == "for 0.5 samples/s on each of 3 GPUs, by a sample of the pack:"
+    rows = [line.split() for line in lines[alone + 7 : -1]]
+    assert len(rows) == 9 and all(row[3] == "1" and row[-1] == "enough" for row in rows)
+    advice = "Loading will not be the limit: num_workers=1 in each of 3 processes"
+    assert lines[-1].startswith(advice) and "batches of 2," in lines[-1]
     table = {line[:20].strip(): line[20:].split() for line in lines[:alone]}
     assert table["threads"] == ["1", "2"] and table["times one thread"][0] == "1.00"
     stages = list(table)[list(table).index("read") :]
@@ -78,6 +84,15 @@ def test_bench(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shares = [float(table[stage][column].rstrip("%")) for stage in stages]
         assert all(share >= 0 for share in shares) and abs(sum(shares) - 100) < 1
         assert shares[stages.index("decode")] > 0 and shares[stages.index("solarize")] == 0  # MoCo-v2 has none
+
+
+def test_what_bench_refuses(pack: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", str(pack), "--gpus", "2"]) == 1
+    assert "--gpus and --batch-size go with --samples-per-second" in capsys.readouterr().err
+    for rate in ("0", "-1", "inf", "nan", "many"):
+        with pytest.raises(SystemExit):
+            main(["bench", str(pack), "--samples-per-second", rate])
+        assert "--samples-per-second" in capsys.readouterr().err
 
 
 @pytest.mark.slow
