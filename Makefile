@@ -8,6 +8,7 @@
 # make proof  DINO, SwAV, MoCo-v2 and MAE trained through the official pipeline and through this loader: losses, weights and
 #             batches bit for bit; PROOF_STEPS= (50), DATA=dir-or-tar as above
 # make draws  our random numbers beside those of torchvision's code: 10^6 of each kind (DRAWS=), half an hour
+# make apart  whether a small network can tell other loaders' views from the official ones; ten minutes; DATA=dir-or-tar
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers and nodes killed at random; 20 are in make test
@@ -44,7 +45,7 @@ remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffil
 # Without what they need, which the extra "test" brings: lightly's hydra wants another antlr than moto.
 company := lightly lightly-utils aenum accelerate transformers tokenizers safetensors
 
-.PHONY: setup demo check test long lint docs bench proof draws sanitize fuzz ray company azure cuda aarch64 wheels lowest \
+.PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda aarch64 wheels lowest \
   print-lowest clean
 setup: $(VENV)/.built
 
@@ -108,6 +109,9 @@ proof: setup
 
 draws: setup
 	$(bin)/python -m benchmarks.proof.draws --count $(DRAWS) --page docs/proof.md
+
+apart: setup $(VENV)/.bench
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.proof.apart $(if $(DATA),--data $(DATA),--page docs/proof.md)
 
 # Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh
 # memory holds zeros: the decoder stops at other bytes before it reads too far.
