@@ -15,6 +15,8 @@
 # make company   the examples with other libraries that `make test` has not: DALI, FFCV, lightly, Accelerate ...
 # make azure  packs in Azure's store, by Azurite, which npm brings
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
+# make kit    build/gpu-kit: what a GPU machine with Python 3.12 and no registry needs for benchmarks/on_gpu.sh; PARTS=core:
+#             without other libraries
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
 # make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this
 #             one; QUICK=1: without the CUDA extension, and with fewer tests
@@ -35,6 +37,7 @@ DATA ?=
 PROOF_STEPS ?= 50
 DRAWS ?= 1000000
 FUZZ_SECONDS ?= 60
+PARTS ?= core dali cvcuda
 bin := $(VENV)/bin
 sources := $(wildcard csrc/*.h csrc/*.cpp csrc/*/*.h csrc/*/*.cpp csrc/*/*.cu csrc/*/*.cuh) setup.py pyproject.toml
 packages := g++ pkg-config libjpeg62-turbo-dev libpng-dev libzstd-dev python3-venv python3-dev
@@ -45,8 +48,8 @@ remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffil
 # Without what they need, which the extra "test" brings: lightly's hydra wants another antlr than moto.
 company := lightly lightly-utils aenum accelerate transformers tokenizers safetensors
 
-.PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda aarch64 wheels lowest \
-  print-lowest clean
+.PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda kit aarch64 wheels \
+  lowest print-lowest clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -72,7 +75,7 @@ test: setup $(VENV)/pillow12/.installed
 	@echo "The same pixels from Pillow 12:"
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m "oracle and not long" $(in_processes)
 
-native = $(sort $(shell find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
+native = $(sort $(shell find csrc tests benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh'))
 lint: setup
 	$(bin)/ruff check
 	$(bin)/ruff format --check
@@ -163,6 +166,13 @@ cuda: setup
 	$(bin)/python -m pytest -m cuda
 	for tool in memcheck racecheck synccheck; do compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
 	  $(bin)/python -m pytest -q -m cuda tests/native/test_cuda_kernels.py || exit 1; done
+
+kit: build/wheels/venv/.installed
+	@$(call need,nasm,nasm)
+	@$(call need,g++,g++)
+	rm -rf build/gpu-kit && mkdir -p build/gpu-kit
+	build/wheels/venv/bin/python -m wheels.build --out build/gpu-kit/wheel --pythons cp312
+	build/wheels/venv/bin/python -m benchmarks.gpu.kit make build/gpu-kit --wheel build/gpu-kit/wheel/*.whl --parts $(PARTS)
 
 # Packing on a Ray cluster of this machine, workers and nodes killed at random. Its tests are skipped, and say so, where
 # there is no Ray.

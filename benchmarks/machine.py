@@ -1,4 +1,4 @@
-"""What a figure was measured on: processor, GPU, driver, commit, versions."""
+"""What a figure was measured on: processor, GPU, driver, commit, versions. `python -m benchmarks.machine` prints it."""
 
 from __future__ import annotations
 
@@ -59,3 +59,10 @@ def _said(*command: str) -> str:
         return subprocess.run(command, capture_output=True, text=True).stdout.strip()
     except OSError:
         return ""
+
+
+if __name__ == "__main__":
+    from pass_loader.gpu import cuda
+
+    for name, value in {**describe(), **describe_gpu(), "no GPU": cuda.cuda_reason()}.items():
+        print(f"{name}: {value}")

@@ -13,3 +13,11 @@
 #else
 #define PL_UNROLL
 #endif
+
+// Before a loop whose turns a GPU takes so many at a time.
+#define PL_PRAGMA(words) _Pragma(#words)
+#if defined(__CUDA_ARCH__)
+#define PL_UNROLL_BY(count) PL_PRAGMA(unroll count)
+#else
+#define PL_UNROLL_BY(count)
+#endif

@@ -1,12 +1,13 @@
 """Rendering on a GPU, decoding, loading from shards and training steps, beside other libraries; and the bar.
 
-    python -m benchmarks.gpu.bench_cuda [--seconds 450] [--only rendering decoding shards training] [--pack PACK]
-                                    [--json FILE] [--commit NAME] [--dry]
+    python -m benchmarks.gpu.bench_cuda [--seconds 450] [--only rendering decoding shards training choices]
+                                        [--pack PACK] [--json FILE] [--commit NAME] [--dry]
 
 --seconds is for the whole run; how long a row is timed follows from it. Rows run in fresh processes (rows.py), those of
-the bar first; what cannot run says why in its row. Machine, driver, commit and all figures go to the JSON, short tables
-last. What to install and to carry: README.md. --dry runs all of it on the CPU with tiny sizes, to find mistakes: its
-figures mean nothing. Has not yet run on a GPU.
+the bar first; what cannot run says why in its row. Machine, driver, commit and all figures go to the JSON, also where
+the run is ended by SIGTERM; short tables last. choices: training steps fed with other settings of the loader, in turns
+with its own. PACK is made where there is none. What to carry: README.md. --dry runs all of it on the CPU with tiny
+sizes, to find mistakes: its figures mean nothing. Has not yet run on a GPU.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
+import shutil
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,9 +36,12 @@ from .loading import CV_CUDA, DALI, MODELS, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNT
 from .rows import Row
 
 RECIPES = ["dino", "swav", "mocov2"]
-SECTIONS = ["rendering", "decoding", "shards", "training"]
+SECTIONS = ["rendering", "decoding", "shards", "training", "choices"]
+LOADED = {"decoding", "shards", "training", "choices"}  # sections that need a pack
 CORES = [1, 4, 16]
-START_S, SET_UP_S, DATA_S = 4.0, 2.0, 20.0  # estimates: of a process, of a row before it is timed, of the pictures
+CHOICES = {"as it is": {}, "prefetch_factor=1": {"prefetch_factor": 1}, "prefetch_factor=4": {"prefetch_factor": 4},
+           "a stream of higher priority": {"priority": -1}}  # fmt: skip
+START_S, SET_UP_S = 4.0, 2.0  # estimates: of a process, of a row before it is timed
 SHALLOW = {"dino": {"outputs": 64, "depth": 1, "turns": 1}, "swav": {"depths": (1, 1, 1, 1), "turns": 1}}  # dry
 TRAINING = 2  # times as long as another row, and the same again on tensors that lie there
 Group = tuple[int, list[Row]]  # cores, rows
@@ -47,7 +55,7 @@ class Sizes:
     batch: int = 256
     torch_batch: int = 64  # where 256 samples take seconds
     train_batch: int = 64
-    cores: tuple[int, ...] = tuple(CORES)
+    cores: tuple[int, ...] = tuple(sorted({min(cores, len(os.sched_getaffinity(0))) for cores in CORES}))
     dry: bool = False
 
     def recipe(self, name: str) -> Recipe:
@@ -160,6 +168,18 @@ def training_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     yield most, together
 
 
+def choices_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
+    most, together = max(sizes.cores), []
+    for name, (title, _) in MODELS.items():
+        place = Place(*data, sizes.recipe(name), sizes.train_batch, most, sizes.device, torch.bfloat16)
+        for choice, settings in CHOICES.items():
+            shallow = SHALLOW[name] if sizes.dry else {}
+            keys = {"section": "choices", "model": title, "choice": choice}
+            given = {"settings": settings, "model": name, "place": place, "seconds": TRAINING * seconds, **shallow}
+            together.append(Row(keys, loading.choice, given))
+    yield most, together
+
+
 def groups_of(sections: list[str], sizes: Sizes, data: Data, seconds: float) -> list[Group]:
     """Return the groups, those of the bar first."""
     made = {
@@ -167,28 +187,45 @@ def groups_of(sections: list[str], sizes: Sizes, data: Data, seconds: float) -> 
         "decoding": [*decoding_rows(sizes, data, seconds)],
         "shards": [*shards_rows(sizes, data, seconds)],
         "training": [*training_rows(sizes, data, seconds)],
+        "choices": [*choices_rows(sizes, data, seconds)],
     }
     ours_first = [made[name].pop(0) for name in ("rendering",) if name in sections]
     in_order = [*made["decoding"], *made["shards"][:4], *made["training"], *made["shards"][4:], *made["rendering"]]
+    in_order += made["choices"]
     return [*ours_first, *(group for group in in_order if group[1][0].keys["section"] in sections)]
 
 
 def row_seconds(groups: list[Group], seconds: float) -> float:
-    """Return how long a row may be timed so that all take `seconds`."""
+    """Return how long a row may be timed so that all take `seconds`, the making of pictures not counted."""
     count = sum(len(members) for _, members in groups)
-    training = sum(len(members) for _, members in groups if members[0].keys["section"] == "training")
+    training = sum(len(members) for _, members in groups if members[0].keys["section"] in ("training", "choices"))
     timed = count + (2 * TRAINING - 1) * training
-    return min(10.0, max(0.2, (seconds - DATA_S - START_S * len(groups) - SET_UP_S * count) / timed))
+    return min(10.0, max(0.2, (seconds - START_S * len(groups) - SET_UP_S * count) / timed))
 
 
-def run(sections: list[str], sizes: Sizes, data: Data, seconds: float, deadline: float) -> list[dict[str, Any]]:
-    """Measure all rows. seconds: of a row."""
-    found: list[dict[str, Any]] = []
+def run(
+    sections: list[str], sizes: Sizes, data: Data, seconds: float, deadline: float, found: list[dict[str, Any]]
+) -> None:
+    """Measure all rows, and add them to `found` as they come. seconds: of a row."""
     for cores, members in groups_of(sections, sizes, data, seconds):
         for row in rows.measured(members, cores, deadline, patience=45 + 8 * seconds):
             found.append(row)
             print(tables.line(row), flush=True)
-    return found
+
+
+def data_of(folder: Path, pack: Path, sizes: Sizes) -> Data:
+    """Return the pack, made where it is missing, and a folder of its files."""
+    if not (pack / "pack.json").exists():
+        made = loading.make_pack(folder, sizes.pictures)
+        pack.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(made, pack)
+    loading.write_files(pack, folder / "files")
+    return str(pack), str(folder / "files")
+
+
+def end_rows(*_: object) -> None:
+    """Of SIGTERM: the process of the row that runs is ended, too (rows.Fresh)."""
+    sys.exit("ended by SIGTERM")
 
 
 def main(given: list[str] | None = None) -> dict[str, Any]:
@@ -200,24 +237,28 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--commit", default=machine.commit(), help="unless this checkout knows it")
     parser.add_argument("--dry", action="store_true", help="on the CPU, tiny: finds mistakes, measures nothing")
     arguments = parser.parse_args(given)
+    signal.signal(signal.SIGTERM, end_rows)
     sizes, began = DRY if arguments.dry else Sizes(), time.monotonic()
     deadline = began + arguments.seconds
     groups = groups_of(arguments.only, sizes, ("", ""), 0.0)
-    seconds = 0.05 if arguments.dry else row_seconds(groups, arguments.seconds)
     count = sum(len(members) for _, members in groups)
-    print(f"{count} rows in {len(groups)} processes, {seconds:.2f} s each", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        pack = Path(arguments.pack) if arguments.pack else loading.make_pack(Path(folder), sizes.pictures)
-        files = Path(folder) / "files"
-        loading.write_files(pack, files)
-        found = run(arguments.only, sizes, (str(pack), str(files)), seconds, deadline)
+    found: list[dict[str, Any]] = []
     whole = {
         "machine": {**machine.describe(), **machine.describe_gpu(), "commit": arguments.commit or "unknown"},
-        "dry": arguments.dry, "row_seconds": seconds, "took_s": time.monotonic() - began, "rows": found,
-        "bars": tables.bars(found, arguments.dry),
+        "dry": arguments.dry, "row_seconds": 0.0, "rows": found,
     }  # fmt: skip
-    if arguments.json:
-        Path(arguments.json).write_text(json.dumps(whole, indent=1) + "\n")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            pack = Path(arguments.pack or f"{folder}/made")
+            data = data_of(Path(folder), pack, sizes) if LOADED & {*arguments.only} else ("", "")
+            seconds = 0.05 if arguments.dry else row_seconds(groups, deadline - time.monotonic())
+            whole["row_seconds"] = seconds
+            print(f"{count} rows in {len(groups)} processes, {seconds:.2f} s each", flush=True)
+            run(arguments.only, sizes, data, seconds, deadline, found)
+    finally:
+        whole |= {"took_s": time.monotonic() - began, "bars": tables.bars(found, arguments.dry)}
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(whole, indent=1) + "\n")
     print(tables.report(whole))
     return whole
 

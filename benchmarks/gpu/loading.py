@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
 from pass_loader import _C, DataLoader, Recipe, ShardDataset, recipes
+from pass_loader.gpu import batches as on_gpu
+from pass_loader.gpu.stream import SideStream
 from pass_loader.pack import build
 
 from ..pictures import write_pass
@@ -204,11 +207,15 @@ def _decoder(way: str) -> Callable[[bytes], Any]:
     return _C.Decoder(libjpeg_alone=way == "libjpeg").decode
 
 
-def training(way: str, model: str, place: Place, seconds: float, turns: int = 2, **options: Any) -> dict[str, Any]:
+def training(
+    way: str, model: str, place: Place, seconds: float, turns: int = 2, loader: dict[str, Any] | None = None,
+    **options: Any,
+) -> dict[str, Any]:  # fmt: skip
     """Steps/s in turns with steps on tensors that lie on the device, so that a clock that drifts shifts both alike.
-    options: the model's."""
+    loader: further arguments of ours. options: the model's."""
     step = MODELS[model][1](place.device, **options)
-    there, feed = synthetic(place), FEEDS[way](place)
+    there = synthetic(place)
+    feed = FEEDS[way](place) if loader is None else ours(place, device=place.device, **loader)
     begun: dict[str, list[float]] = {"fed": [0, 0.0], "there": [0, 0.0]}
     for _ in range(turns):
         for name, each, warm_up in (("there", there, 2), ("fed", feed, feed.ahead + 2)):
@@ -224,3 +231,19 @@ def training(way: str, model: str, place: Place, seconds: float, turns: int = 2,
         "of_synthetic": fed / alone,
         "loading_share": max(0.0, 1 - fed / alone),
     }
+
+
+def choice(settings: dict[str, Any], model: str, place: Place, seconds: float, **options: Any) -> dict[str, Any]:
+    """Training steps fed by ours with other settings: arguments of the loader, and `priority`, that of the stream on
+    which it queues its work (negative: before the consumer's)."""
+    loader = dict(settings)
+    priority = loader.pop("priority", 0)
+
+    def side_stream(device: torch.device, *given: Any) -> SideStream:
+        made = SideStream(device, *given)
+        if priority:
+            made._stream = torch.cuda.Stream(device, priority=priority)
+        return made
+
+    with mock.patch.object(on_gpu, "SideStream", side_stream):
+        return training(OURS, model, place, seconds, loader=loader, **options)

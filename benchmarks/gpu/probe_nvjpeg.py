@@ -1,18 +1,24 @@
 """What nvJPEG does on this GPU, to be asked first of all on a new one:
 
-    python -m benchmarks.gpu.probe_nvjpeg
+    python -m benchmarks.gpu.probe_nvjpeg [--seconds 2] [--json FILE] [--dry]
 
 How many engines there are; how far its components, and our pictures from them, are from libjpeg-turbo's; whether its
-outputs keep the order of the stream; pictures a second at 500 x 375. About two minutes; needs nvidia-nvjpeg and a GPU;
-has not yet run on one. nvJPEG is called by ctypes here, beside csrc/cuda/nvjpeg.cpp, to try what that does not do.
+outputs keep the order of the stream; pictures a second at 500 x 375. About two minutes, one with --seconds 0.5; needs
+nvidia-nvjpeg and a GPU; has not yet run on one. What fails says why in its row, and the rest goes on. nvJPEG is called
+by ctypes here, beside csrc/cuda/nvjpeg.cpp, to try what that does not do. --dry needs no GPU: it looks for the calls in
+the library, and makes pictures and tables.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
+import functools
 import io
+import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +84,7 @@ class Library:
         )
 
 
+@functools.cache
 def jpegs(sampling: str, count: int, size: tuple[int, int] = SIZE) -> list[bytes]:
     """Cuts of photographs, quality 95."""
     random, sources, found = np.random.default_rng(0), [*photographs().values()], []
@@ -237,54 +244,93 @@ def our_rate(sampling: str, count: int, seconds: float) -> float:
     return found
 
 
-def measure(seconds: float = 2.0) -> list[dict[str, Any]]:
-    """Yield rows: what was measured, of which kind, and the figure. seconds: of each rate."""
-    rows: list[dict[str, Any]] = []
-
-    def add(what: str, kind: str, figure: Any) -> None:
-        rows.append({"what": what, "kind": kind, "figure": figure})
-
+def told(what: str, kind: str, call: Callable[[], Any]) -> dict[str, Any]:
+    """Return a row: what was measured, of which kind, and the figure or why there is none."""
     try:
-        libraries = {"hardware": (Library(HARDWARE), Library(HARDWARE, INTERPOLATION))}
-        add("engines, cores of each", "hardware", libraries["hardware"][0].engines())
+        return {"what": what, "kind": kind, "figure": call()}
     except RuntimeError as error:
-        libraries = {}
-        add("engines, cores of each", "hardware", f"none: {error}")
-    libraries["kernels"] = Library(KERNELS), Library(KERNELS, INTERPOLATION)
-    for backend, (plain, smooth) in libraries.items():
+        return {"what": what, "kind": kind, "figure": f"none: {error}"}
+
+
+def measure(seconds: float) -> Iterator[dict[str, Any]]:
+    """Yield rows. seconds: of each rate."""
+    for backend, number in (("hardware", HARDWARE), ("kernels", KERNELS)):
+        plain, smooth = (functools.partial(library_of, number, flags) for flags in (0, INTERPOLATION))
+        yield told("engines, cores of each", backend, lambda plain=plain: plain().engines())
         for sampling in FACTORS:
-            add("components from islow", f"{backend} {sampling}", components_error(plain, sampling))
-        for output, library, form in (("components", plain, UNCHANGED), ("RGB", plain, RGB),
-                                      ("RGB, interpolation", smooth, RGB)):  # fmt: skip
+            yield told(
+                "components from islow", f"{backend} {sampling}",
+                lambda plain=plain, sampling=sampling: components_error(plain(), sampling),
+            )  # fmt: skip
+        for output, made, form in (("components", plain, UNCHANGED), ("RGB", plain, RGB),
+                                   ("RGB, interpolation", smooth, RGB)):  # fmt: skip
             for wait in (False, True):
-                how = f"{backend}, {output}, the host {'waits' if wait else 'does not wait'}"
-                add("out of order, of 20", how, out_of_order(library, form, "4:2:0", wait=wait))
-            for count in (64, 256):
-                add(
-                    "pictures/s, nvJPEG",
-                    f"{backend}, {output}, batch {count}",
-                    bare_rate(library, form, "4:2:0", count, seconds),
+                yield told(
+                    "out of order, of 20",
+                    f"{backend}, {output}, the host {'waits' if wait else 'does not wait'}",
+                    lambda made=made, form=form, wait=wait: out_of_order(made(), form, "4:2:0", wait=wait),
                 )
+            for count in (64, 256):
+                yield told(
+                    "pictures/s, nvJPEG", f"{backend}, {output}, batch {count}",
+                    lambda made=made, form=form, count=count: bare_rate(made(), form, "4:2:0", count, seconds),
+                )  # fmt: skip
     for sampling in FACTORS:
-        add("our pictures from the CPU's", sampling, pictures_error(sampling))
-        add("pictures/s, ours to RGB", f"{sampling}, batch 256", our_rate(sampling, 256, seconds))
-    return rows
+        yield told("our pictures from the CPU's", sampling, lambda sampling=sampling: pictures_error(sampling))
+        yield told(
+            "pictures/s, ours to RGB", f"{sampling}, batch 256",
+            lambda sampling=sampling: our_rate(sampling, 256, seconds),
+        )  # fmt: skip
 
 
-def report(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{torch.cuda.get_device_name()}, pictures of {SIZE[0]} x {SIZE[1]}")
-    for row in rows:
-        figure = row["figure"]
-        if isinstance(figure, dict):
-            figure = f"worst {figure['worst']}, mean {figure['mean']:.4f}, {figure['share']:.2%} of values"
-        print(f"{row['what']:28} {row['kind']:46} {figure if not isinstance(figure, float) else f'{figure:.0f}'}")
+library_of = functools.cache(Library)  # one that cannot be made is tried again, and fails again
 
 
-def main() -> None:
-    if not cuda.cuda_available():
+def dry(library: str) -> Iterator[dict[str, Any]]:
+    """Yield rows of what needs no GPU: the calls that are used here, pictures, and the tables that describe them."""
+    native = ctypes.CDLL(library)
+    missing = [name for name in CALLS if not hasattr(native, name)]
+    yield {"what": "calls that the library lacks", "kind": library, "figure": missing}
+    for sampling in FACTORS:
+        files = jpegs(sampling, 2)
+        kept, places = in_one(files, pin=False)
+        outputs = outputs_at(kept.data_ptr(), len(files), UNCHANGED, sampling)
+        there = all(kept[place - kept.data_ptr()] == 0xFF for place in places[:, 0].tolist())
+        figure = there and len(outputs) == len(files)
+        yield {"what": "pictures and tables are made", "kind": sampling, "figure": figure}
+
+
+CALLS = ["nvjpegCreateEx", "nvjpegJpegStateCreate", "nvjpegGetHardwareDecoderInfo", "nvjpegDecodeBatchedInitialize",
+         "nvjpegDecodeBatched"]  # fmt: skip
+
+
+def line(row: dict[str, Any]) -> str:
+    figure = row["figure"]
+    if isinstance(figure, dict):
+        figure = f"worst {figure['worst']}, mean {figure['mean']:.4f}, {figure['share']:.2%} of values"
+    return f"{row['what']:28} {row['kind']:46} {figure if not isinstance(figure, float) else f'{figure:.0f}'}"
+
+
+def main(given: list[str] | None = None) -> list[dict[str, Any]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each rate")
+    parser.add_argument("--json", help="where the figures go too, after each row")
+    parser.add_argument("--dry", action="store_true", help="without a GPU: finds mistakes, measures nothing")
+    arguments = parser.parse_args(given)
+    if not arguments.dry and not cuda.cuda_available():
         raise SystemExit(f"no GPU: {cuda.cuda_reason()}")
     nvjpeg.check_library()
-    report(measure())
+    if not arguments.dry:
+        print(f"{torch.cuda.get_device_name()}, pictures of {SIZE[0]} x {SIZE[1]}")
+    rows = []
+    for row in dry(nvjpeg.library()) if arguments.dry else measure(arguments.seconds):
+        rows.append(row)
+        print(line(row), flush=True)
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n")
+    if not all(row["figure"] in (True, []) for row in rows if arguments.dry):
+        raise SystemExit("not all of it is as it must be")
+    return rows
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from .loading import DALI, NVJPEG, OURS
 from .rendering import KERNELS
 
 Found = dict[str, Any]
-NAMES = ("section", "recipe", "model", "library", "decoder", "way", "fed_by", "cores")
+NAMES = ("section", "recipe", "model", "library", "decoder", "way", "fed_by", "choice", "cores")
 
 
 def line(row: Found) -> str:
@@ -113,12 +113,12 @@ def _by_cores(rows: list[Found], section: str, names: tuple[str, ...], title: st
 
 
 def _training(rows: list[Found]) -> list[str]:
-    chosen = [row for row in rows if row["section"] == "training" and "reason" not in row]
-    title = "training step     batch  fed by                       steps/s  synthetic  loading's share"
+    chosen = [row for row in rows if row["section"] in ("training", "choices") and "reason" not in row]
+    title = "training step     batch  fed by                        steps/s  synthetic  loading's share"
     lines = [title] if chosen else []
     for row in chosen:
         lines.append(
-            f"{row['model']:16} {row['batch']:6}  {row['fed_by']:26} {row['steps_per_s']:9.2f} "
+            f"{row['model']:16} {row['batch']:6}  {row.get('choice') or row['fed_by']:27} {row['steps_per_s']:9.2f} "
             f"{row['synthetic_steps_per_s']:10.2f} {row['loading_share']:15.1%}"
         )
     return lines
@@ -129,7 +129,7 @@ def _absent(rows: list[Found]) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for row in rows:
         if "reason" in row:
-            name = next(str(row[key]) for key in ("library", "decoder", "way", "fed_by") if key in row)
+            name = next(str(row[key]) for key in ("library", "decoder", "way", "fed_by", "choice") if key in row)
             reasons.setdefault(row["reason"], []).append(f"{row['section']}/{name}")
     return (
         ["absent:", *(f"  {', '.join(dict.fromkeys(names))}: {reason}" for reason, names in reasons.items())]

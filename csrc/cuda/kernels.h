@@ -14,13 +14,13 @@ namespace pass_loader::cuda {
 // launch(kernel, blocks), blocks >= 1: five to seven calls for a batch, and two more if a view is resized twice.
 template <typename Launch>
 void launch_all(const Batch& batch, const Launch& launch) {
-  auto with = [&](const auto& kernel, const Tiles& tiles) {
-    if (tiles.count > 0) launch(kernel, tiles.count);
+  auto with = [&](const auto& kernel, const Tiles& tiles, int32_t parts = 1) {
+    if (tiles.count > 0) launch(kernel, tiles.count * parts);
   };
   with(Weights{batch}, batch.weights);
-  with(FirstPass{batch, batch.via_first}, batch.via_first);
+  with(FirstPass{batch, batch.via_first}, batch.via_first, FirstPass::kParts);
   with(SecondPass{batch, batch.via_second}, batch.via_second);
-  with(FirstPass{batch, batch.first}, batch.first);
+  with(FirstPass{batch, batch.first}, batch.first, FirstPass::kParts);
   with(SecondPass{batch, batch.second}, batch.second);
   with(Finish{batch}, batch.second);
   with(BlurAcross{batch}, batch.across);

@@ -51,6 +51,65 @@ PL_BOTH int32_t lowest_bit(uint32_t bits) {
 #endif
 }
 
+// Loads from memory that no kernel writes meanwhile, known to be global and so kept in the cache of constant data.
+PL_BOTH uint8_t load_constant(const uint8_t* from) {
+#if defined(__CUDA_ARCH__)
+  return __ldg(from);
+#else
+  return *from;
+#endif
+}
+
+// Loads four bytes from such memory, at a multiple of four, of which [begin, end) are wanted, one at least. A GPU reads
+// the others too; on the CPU they are anything.
+PL_BOTH uint32_t load_constant_word(const uint8_t* from, int32_t begin, int32_t end) {
+#if defined(__CUDA_ARCH__)
+  return __ldg(reinterpret_cast<const uint32_t*>(from));
+#else
+  uint8_t bytes[4] = {0xA5, 0xA5, 0xA5, 0xA5};
+  if (begin >= end || reinterpret_cast<uintptr_t>(from) % 4 != 0) __builtin_trap();
+  std::memcpy(bytes + begin, from + begin, static_cast<size_t>(end - begin));
+  uint32_t word;
+  std::memcpy(&word, bytes, 4);
+  return word;
+#endif
+}
+
+// Returns four bytes of the eight in `low` and then `high`, from byte `at` on.
+PL_BOTH uint32_t word_within(uint32_t low, uint32_t high, int32_t at) {
+#if defined(__CUDA_ARCH__)
+  return __funnelshift_r(low, high, static_cast<uint32_t>(8 * at));
+#else
+  return static_cast<uint32_t>((uint64_t{high} << 32 | low) >> (8 * at));
+#endif
+}
+
+// Reads neighbouring bytes from anywhere in such memory, four at a time, by whole words.
+class WordReader {
+ public:
+  // left: bytes that are wanted, 1 or more.
+  PL_BOTH void begin(const uint8_t* from, int32_t left) {
+    offset_ = static_cast<int32_t>(reinterpret_cast<uintptr_t>(from) % 4);
+    at_ = from - offset_;
+    word_ = load_constant_word(at_, offset_, least(4, offset_ + left));
+  }
+
+  // Returns the next four bytes, of which `left` are still wanted, 1 or more. The others are anything.
+  PL_BOTH uint32_t next(int32_t left) {
+    const uint32_t low = word_;
+    const int32_t beyond = left - (4 - offset_);
+    if (beyond > 0) word_ = load_constant_word(at_ += 4, 0, least(4, beyond));
+    return word_within(low, word_, offset_);
+  }
+
+ private:
+  PL_BOTH static int32_t least(int32_t a, int32_t b) { return a < b ? a : b; }
+
+  const uint8_t* at_;
+  uint32_t word_;
+  int32_t offset_;
+};
+
 PL_BOTH int32_t byte_of(uint32_t word, int32_t index) { return static_cast<int32_t>(word >> (8 * index) & 255u); }
 
 // Stores four elements of `bytes` each, at a multiple of 4 * bytes.

@@ -25,18 +25,57 @@ PL_BOTH const uint8_t* source_of(const Batch& batch, const Resize& resize) {
   return resize.source != nullptr ? resize.source : batch.pixels + resize.source_at;
 }
 
-// Resizes from the crop to `between`. A tile is kLinesPerTile rows of any plane.
-struct FirstPass {
-  static constexpr int kPhases = 1, kWarp = 32, kLines = kLinesPerTile / (kThreads / kWarp);
+// How the first pass reads its source: by loads that may be of any kind of memory, or by those of constant data.
+enum class Read : uint8_t { bytes, constant_bytes, constant_words };
+
+// Resizes from the crop to `between`, in one of the ways that benchmarks/gpu/first_pass.py compares. A tile is
+// kLinesPerTile rows of any plane. Lines: rows that a warp makes at once. Parts: blocks that share a tile. Blocks: how
+// many shall have room on a multiprocessor, which limits the registers of a thread. Unroll: taps, or words, that are
+// loaded before they are used.
+template <int Lines, int Parts, int Blocks, int Unroll, Read kRead>
+struct FirstPassOf {
+  static constexpr int kPhases = 1, kWarp = 32, kWarps = kThreads / kWarp, kParts = Parts, kBlocks = Blocks;
+  static constexpr int kLinesPerWarp = kLinesPerTile / Parts / kWarps;
+  static_assert(kLinesPerWarp * kWarps * Parts == kLinesPerTile && kLinesPerWarp % Lines == 0);
   struct Shared {};
   Batch batch;
   Tiles tiles;
 
-  // Makes the rows of [first, first + kLines) that are below `lines`.
-  PL_BOTH void across(const Resize& resize, int32_t first, int32_t lines, int32_t lane) const {
-    const uint8_t *source = source_of(batch, resize), *in[kLines];
+  // Adds the taps of one output to the sums of all rows.
+  PL_BOTH void add(const uint8_t* const (&in)[Lines], const Taps& taps, int32_t stride, int32_t (&sums)[Lines]) const {
+    const int32_t* weight = taps.weight;
+    PL_UNROLL_BY(Unroll)
+    for (int32_t t = taps.first; t < taps.first + taps.count; ++t, weight += stride) {
+      PL_UNROLL
+      for (int32_t k = 0; k < Lines; ++k)
+        sums[k] += (kRead == Read::bytes ? in[k][t] : load_constant(in[k] + t)) * *weight;
+    }
+  }
+  PL_BOTH void add_words(const uint8_t* const (&in)[Lines], const Taps& taps, int32_t stride,
+                         int32_t (&sums)[Lines]) const {
+    WordReader readers[Lines];
     PL_UNROLL
-    for (int32_t k = 0; k < kLines; ++k) {
+    for (int32_t k = 0; k < Lines; ++k) readers[k].begin(in[k] + taps.first, taps.count);
+    const int32_t* weight = taps.weight;
+    PL_UNROLL_BY(Unroll)
+    for (int32_t left = taps.count; left > 0; left -= 4) {
+      uint32_t words[Lines];
+      PL_UNROLL
+      for (int32_t k = 0; k < Lines; ++k) words[k] = readers[k].next(left);
+      PL_UNROLL
+      for (int32_t i = 0; i < 4; ++i, weight += stride) {
+        const int32_t w = i < left ? *weight : 0;
+        PL_UNROLL
+        for (int32_t k = 0; k < Lines; ++k) sums[k] += byte_of(words[k], i) * w;
+      }
+    }
+  }
+
+  // Makes the rows of [first, first + Lines) that are below `lines`.
+  PL_BOTH void across(const Resize& resize, int32_t first, int32_t lines, int32_t lane) const {
+    const uint8_t *source = source_of(batch, resize), *in[Lines];
+    PL_UNROLL
+    for (int32_t k = 0; k < Lines; ++k) {
       const int32_t line = first + k < lines ? first + k : lines - 1, plane = line / resize.between_height;
       in[k] = source + plane * resize.source_plane +
               (resize.begin + line - plane * resize.between_height) * resize.source_row;
@@ -44,16 +83,15 @@ struct FirstPass {
     uint8_t* out = batch.pixels + resize.between + static_cast<int64_t>(first) * resize.between_row;
     for (int32_t x = lane; x < resize.between_width; x += kWarp) {
       const Taps taps = taps_of(batch, resize.horizontal, x);
-      const int32_t* weight = taps.weight;
-      int32_t sums[kLines];
+      int32_t sums[Lines];
       PL_UNROLL
-      for (int32_t k = 0; k < kLines; ++k) sums[k] = kHalf;
-      for (int32_t t = taps.first; t < taps.first + taps.count; ++t, weight += resize.horizontal.out_size) {
-        PL_UNROLL
-        for (int32_t k = 0; k < kLines; ++k) sums[k] += in[k][t] * *weight;
-      }
+      for (int32_t k = 0; k < Lines; ++k) sums[k] = kHalf;
+      if constexpr (kRead == Read::constant_words)
+        add_words(in, taps, resize.horizontal.out_size, sums);
+      else
+        add(in, taps, resize.horizontal.out_size, sums);
       PL_UNROLL
-      for (int32_t k = 0; k < kLines; ++k)
+      for (int32_t k = 0; k < Lines; ++k)
         if (first + k < lines) out[int64_t{k} * resize.between_row + x] = static_cast<uint8_t>(clipped(sums[k]));
     }
   }
@@ -75,15 +113,21 @@ struct FirstPass {
   }
 
   PL_BOTH void run(int, int32_t block, int32_t thread, Shared&) const {
-    const Tile tile = tiles.tiles[block];
+    const Tile tile = tiles.tiles[block / kParts];
     const Resize& resize = batch.resizes[tile.item];
     const int32_t lines = 3 * resize.between_height, lane = thread % kWarp;
-    const int32_t first = tile.part * kLinesPerTile + thread / kWarp * kLines;
-    if (first >= lines) return;
-    if (!resize.vertical_first) return across(resize, first, lines, lane);
-    for (int32_t line = first; line < first + kLines && line < lines; ++line) down(resize, line, lane);
+    const int32_t first = tile.part * kLinesPerTile + (block % kParts * kWarps + thread / kWarp) * kLinesPerWarp;
+    if (resize.vertical_first) {
+      for (int32_t line = first; line < first + kLinesPerWarp && line < lines; ++line) down(resize, line, lane);
+      return;
+    }
+    PL_UNROLL
+    for (int32_t k = 0; k < kLinesPerWarp; k += Lines)
+      if (first + k < lines) across(resize, first + k, lines, lane);
   }
 };
+
+struct FirstPass : FirstPassOf<8, 1, 1, 4, Read::bytes> {};
 
 // Resizes from `between` to the view and runs the steps before contrast. A tile is kGroupsPerTile groups of pixels.
 struct SecondPass {

@@ -7,8 +7,15 @@
 
 namespace pass_loader::cuda {
 
+// How many blocks of a kernel shall have room on a multiprocessor; 1 where it does not say.
 template <typename Kernel>
-__global__ void __launch_bounds__(kThreads) run(const Kernel kernel) {
+constexpr int least_blocks() {
+  if constexpr (requires { Kernel::kBlocks; }) return Kernel::kBlocks;
+  return 1;
+}
+
+template <typename Kernel>
+__global__ void __launch_bounds__(kThreads, least_blocks<Kernel>()) run(const Kernel kernel) {
   __shared__ typename Kernel::Shared shared;
   PL_UNROLL
   for (int phase = 0; phase < Kernel::kPhases; ++phase) {

@@ -1,10 +1,11 @@
 // The CUDA kernels on the CPU: every block, phase and thread in a loop, in both orders, for
 // tests/native/test_cuda_kernels.py.
 //
-// Input, once a case: int64 x 6 (pictures, jobs, element_bytes, channels_last, budget, backwards), uint32[3 * 256]
+// Input, once a case: int64 x 7 (pictures, jobs, element_bytes, channels_last, budget, backwards, ways), uint32[768]
 // (elements of bytes); a picture: int64 x 2 (height, width) and its interleaved bytes; plans; int32 picture numbers.
 // Output, once a case: the views' elements one after another, then int64 parts (how many times a batch was launched).
 // Blocks and threads run from the last to the first where backwards: another result means a missing barrier or order.
+// ways: every way of the first pass must make the same bytes.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,7 +14,7 @@
 
 #include <sanitizer/asan_interface.h>
 
-#include "cuda/kernels.h"
+#include "first_pass.h"
 #include "run_block.h"
 #include "weights.h"
 
@@ -77,7 +78,29 @@ void open_piece(const cuda::Batch& batch, int64_t at, int64_t bytes) {
   ASAN_UNPOISON_MEMORY_REGION(batch.pixels + at, static_cast<size_t>(bytes));
 }
 
-void render(const cuda::Packing& packing, const uint32_t* normalize_table, bool backwards) {
+// Kills: rows or bytes that one way leaves out, makes twice, or takes from elsewhere.
+void check_ways(const cuda::Batch& batch, bool backwards) {
+  for (const cuda::Tiles& tiles : {batch.via_first, batch.first}) {
+    if (tiles.count == 0) continue;
+    std::vector<std::vector<uint8_t>> want;
+    auto each_between = [&](const auto& use) {
+      for (int32_t i = 0; i < tiles.count; ++i) {
+        const cuda::Resize& r = batch.resizes[tiles.tiles[i].item];
+        if (tiles.tiles[i].part == 0) use(batch.pixels + r.between, size_t{3} * r.between_height * r.between_row);
+      }
+    };
+    cuda::each_way([&]<typename Kernel>(int, cuda::Way<Kernel>) {
+      each_between([](uint8_t* at, size_t bytes) { std::memset(at, 0x5A, bytes); });
+      run_blocks(Kernel{batch, tiles}, tiles.count * Kernel::kParts, backwards);
+      std::vector<std::vector<uint8_t>> found;
+      each_between([&](uint8_t* at, size_t bytes) { found.emplace_back(at, at + bytes); });
+      if (want.empty()) want = found;
+      require(found == want, "two ways of the first pass differ");
+    });
+  }
+}
+
+void render(const cuda::Packing& packing, const uint32_t* normalize_table, bool backwards, bool ways) {
   std::vector<uint8_t> tables(packing.table_bytes());
   packing.write(tables.data());
   const size_t bytes = packing.workspace_bytes();
@@ -101,10 +124,11 @@ void render(const cuda::Packing& packing, const uint32_t* normalize_table, bool 
     check_weights(batch, r.horizontal);
     check_weights(batch, r.vertical);
   });
+  if (ways) check_ways(batch, backwards);
   ASAN_UNPOISON_MEMORY_REGION(batch.pixels, pixel_bytes);
 }
 
-void run_case(int64_t pictures, int64_t count, const cuda::Form& form, size_t budget, bool backwards) {
+void run_case(int64_t pictures, int64_t count, const cuda::Form& form, size_t budget, bool backwards, bool ways) {
   const auto table = read_array<uint32_t>(3 * 256);
   std::vector<Planar> planar;
   std::vector<cuda::Picture> borrowed;
@@ -124,7 +148,7 @@ void run_case(int64_t pictures, int64_t count, const cuda::Form& form, size_t bu
     const size_t taken = packing.pack(borrowed, left, form, budget, kGuard);
     require(taken == 1 || packing.workspace_bytes() <= budget + 3 * cuda::Packing::kAlign + 8 * taken + kGuard,
             "a batch exceeds its budget");
-    render(packing, table.data(), backwards);
+    render(packing, table.data(), backwards, ways);
     left = left.subspan(taken);
   }
   for (const auto& out : outs) std::fwrite(out.data(), 1, out.size(), stdout);
@@ -134,10 +158,10 @@ void run_case(int64_t pictures, int64_t count, const cuda::Form& form, size_t bu
 }  // namespace
 
 int main() try {
-  int64_t head[6];
+  int64_t head[7];
   while (std::fread(head, sizeof head, 1, stdin) == 1)
     run_case(head[0], head[1], {static_cast<int32_t>(head[2]), head[3] != 0}, static_cast<size_t>(head[4]),
-             head[5] != 0);
+             head[5] != 0, head[6] != 0);
   return 0;
 } catch (const std::exception& error) {
   std::fprintf(stderr, "emulate: %s\n", error.what());

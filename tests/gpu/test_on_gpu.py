@@ -1,0 +1,114 @@
+"""benchmarks/on_gpu.sh: a step that fails or hangs does not stop the others, and none takes longer than it may."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks/on_gpu.sh"
+STEPS = {"A": ["kernels", "streams", "loader", "memcheck"], "B": ["probe", "decoder"],
+         "C": ["rendering", "first_pass", "training", "choices"], "D": ["decoding", "shards"]}  # fmt: skip
+PYTHON = """#!/bin/bash
+# In Python's place: says what it was asked for, and does what the test wants of it.
+echo "python $*" >>"$ASKED"
+case "$*" in
+  *tests/gpu/test_cuda.py*) trap '' TERM; sleep 60 & wait; sleep 60 ;;
+  *test_cuda_kernels.py*) echo "1 failed"; exit 3 ;;
+esac
+echo "the last line"
+"""
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the stand-ins for Python and compute-sanitizer were asked for, a line each."""
+    for name, text in {"python": PYTHON, "compute-sanitizer": '#!/bin/bash\nexec "${@:5}"\n'}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHON", str(tmp_path / "python"))
+    monkeypatch.setenv("ASKED", str(tmp_path / "asked"))
+    return tmp_path / "asked"
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run(["bash", SCRIPT, *map(str, arguments)], capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_a_step_that_fails_or_hangs(asked: Path, tmp_path: Path) -> None:
+    """Kills: an end at the first failure, a hang that ignores SIGTERM, a summary that calls them well."""
+    began = time.monotonic()
+    done = run("A", "--seconds", 20, tmp_path / "out")
+    assert time.monotonic() - began < 15
+    lines = (tmp_path / "out/A.txt").read_text().splitlines()
+    assert done.stdout.splitlines() == lines and done.returncode == 1
+    found = {line.split()[1]: line for line in lines[:-1]}
+    assert list(found) == ["prepare", "machine", *STEPS["A"]]
+    assert re.search(r"kernels +failed \(3\) +\d+ s   1 failed$", found["kernels"])
+    assert re.search(r"streams +timed out +[3-6] s", found["streams"])
+    assert re.search(r"memcheck +failed \(3\)", found["memcheck"])
+    for name in ("prepare", "machine", "loader"):
+        assert re.search(rf"{name} +ok +\d+ s   the last line$", found[name])
+    assert re.fullmatch(r"A  \d+ s, 3 steps not ok", lines[-1])
+    assert "== loader, at most 6 s: " in (tmp_path / "out/A.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dry", [["--dry"], []])
+@pytest.mark.parametrize("stage", STEPS)
+def test_every_stage(stage: str, dry: list[str], asked: Path, tmp_path: Path) -> None:
+    done = run(stage, *dry, "--seconds", 20, "--kit", "its/place", tmp_path / "out")
+    assert [line.split()[1] for line in done.stdout.splitlines()[:-1]] == ["prepare", "machine", *STEPS[stage]]
+    commands = asked.read_text().splitlines()
+    assert commands[0].startswith("python -m benchmarks.gpu.kit use its/place --work build/on_gpu")
+    for command in commands:
+        if "pytest" not in command and "machine" not in command:
+            assert ("--dry" in command) == bool(dry), command
+        assert not dry or "-m cuda" not in command
+    assert stage != "C" or dry or done.returncode == 0
+
+
+def test_no_time_is_left(asked: Path, tmp_path: Path) -> None:
+    """Kills: a step that begins after the stage's end."""
+    done = run("C", "--seconds", 1, tmp_path / "out")
+    assert "choices        left out: no time" in done.stdout and done.returncode == 1
+    assert not asked.exists() or "choices" not in asked.read_text()
+
+
+@pytest.mark.parametrize("arguments", [[], ["E"], ["--dry"], ["A", "B"], ["A", "--fast"], ["A", "--seconds", "no"]])
+def test_refused(arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2 or arguments == ["E"] and done.returncode == 2
+    assert "on_gpu.sh STAGE" in done.stderr and done.stdout == ""
+
+
+def test_the_time_of_all_stages() -> None:
+    """Below 21 minutes with the grace of each stage's last step."""
+    text = SCRIPT.read_text()
+    seconds = dict(re.findall(r"\[([A-D])\]=(\d+)", text))
+    assert [*seconds] == [*STEPS] and sum(map(int, seconds.values())) + 10 * len(seconds) < 21 * 60
+    for stage, named in re.findall(r"^#   ([A-D])  .* (\d+) s", text, re.M):
+        assert seconds[stage] == named
+
+
+def test_what_it_runs_exists() -> None:
+    """Kills: a file that has another name now, an expression of pytest's -k that chooses nothing."""
+    text = SCRIPT.read_text().replace("\\\n", " ")
+    for line in text.splitlines():
+        for module in re.findall(r"-m (benchmarks\.[\w.]+)", line):
+            assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
+        files = re.findall(r"tests/[\w/]+\.py", line)
+        for file in files:
+            names = [node.name for node in ast.walk(ast.parse((ROOT / file).read_text()))
+                     if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]  # fmt: skip
+            wanted = re.search(r"-k (?:'([^']*)'|(\w+))", line)
+            for word in re.split(r" or |not ", wanted[1] or wanted[2]) if wanted else []:
+                assert not word or any(word in name for name in names), f"{file}: -k {word}"
