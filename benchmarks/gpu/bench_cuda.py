@@ -237,7 +237,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--commit", default=machine.commit(), help="unless this checkout knows it")
     parser.add_argument("--dry", action="store_true", help="on the CPU, tiny: finds mistakes, measures nothing")
     arguments = parser.parse_args(given)
-    signal.signal(signal.SIGTERM, end_rows)
+    before = signal.signal(signal.SIGTERM, end_rows)
     sizes, began = DRY if arguments.dry else Sizes(), time.monotonic()
     deadline = began + arguments.seconds
     groups = groups_of(arguments.only, sizes, ("", ""), 0.0)
@@ -256,6 +256,7 @@ def main(given: list[str] | None = None) -> dict[str, Any]:
             print(f"{count} rows in {len(groups)} processes, {seconds:.2f} s each", flush=True)
             run(arguments.only, sizes, data, seconds, deadline, found)
     finally:
+        signal.signal(signal.SIGTERM, before)
         whole |= {"took_s": time.monotonic() - began, "bars": tables.bars(found, arguments.dry)}
         if arguments.json:
             Path(arguments.json).write_text(json.dumps(whole, indent=1) + "\n")
