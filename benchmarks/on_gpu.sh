@@ -9,7 +9,7 @@
 #   D  decoding and loading from shards, beside other libraries                              345 s
 #
 # Each call stands for itself: the machine may be a fresh one, without network. Extensions and packages come from the kit
-# (`make gpu-kit`; FOLDER: build/gpu-kit) where it lies there, else they are built. A step ends at its limit; one that
+# (`make kit`; FOLDER: build/gpu-kit) where it lies there, else they are built. A step ends at its limit; one that
 # fails or hangs does not stop the others. --seconds: of the whole stage, limits shrink alike. What steps print goes to
 # STAGE.log in OUT (else $OUT, else build/on_gpu/out), figures to STAGE-*.json, and a line a step to STAGE.txt and here.
 # --dry: everything tiny, without a GPU; figures mean nothing. PYTHON: python3 unless set.

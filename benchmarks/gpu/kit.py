@@ -1,6 +1,6 @@
 """What is carried to a machine with a GPU and without a registry: extensions that are built here, and packages.
 
-    python -m benchmarks.gpu.kit make FOLDER --wheel WHEEL [--sm 90] [--parts core dali cvcuda]     here: make gpu-kit
+    python -m benchmarks.gpu.kit make FOLDER --wheel WHEEL [--sm 90] [--parts core dali cvcuda]     here: make kit
     python -m benchmarks.gpu.kit use FOLDER --work WORK [--dry]                                     there: on_gpu.sh
 
 `make` writes kit.json and an archive a part: core (the extensions of the wheel, the ways of the first pass, nvJPEG,
