@@ -99,6 +99,7 @@ else
 	PYTHONPATH=$(VENV)/pillow12:$(VENV)/peers $(bin)/python $(bench) -k bench_timm --benchmark-json=benchmarks/latest-timm.json
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.cpu.table --plot benchmarks/recipes.png \
 	  benchmarks/latest.json benchmarks/latest-simd.json benchmarks/latest-timm.json
+	$(bin)/python -m benchmarks.cpu.against c15b22a $(foreach d,$(DATA),--data $(d))
 	$(bin)/python -m benchmarks.cpu.busy_threads
 	$(bin)/python -m benchmarks.cpu.read_ahead
 	$(bin)/python -m benchmarks.remote.loading

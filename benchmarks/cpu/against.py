@@ -23,6 +23,7 @@ from ..pictures import write_pass
 
 ROOT = Path(__file__).parents[2]
 BATCH, PASSES = 32, 3
+BARS_COMMIT = "c15b22a"
 BARS: dict[tuple[str, str, str], float] = {
     ("dino", "jpeg", "avx512vbmi"): 1.15, ("dino", "jpeg", "avx512"): 1.2, ("dino", "jpeg", "avx2"): 1.05,
     ("dino", "dct", "avx512vbmi"): 1.22, ("dino", "dct", "avx512"): 1.3, ("swav", "jpeg", "avx512vbmi"): 1.08,
@@ -84,12 +85,16 @@ def main() -> None:
             pack = folder / tree.name
             _run(tree, "-m", _cli(tree), "build", *data, "--out", f"{pack}-jpeg")
             _run(tree, "-m", _cli(tree), "convert", f"{pack}-jpeg", "--codec", "dct", "--out", f"{pack}-dct")
-        for row in [tuple(row) for row in given.only or []] or BARS:
+        rows: list[tuple[str, str, str]] = [(r, c, level) for r, c, level in given.only or BARS]
+        for row in rows:
             recipe, codec, level = row
-            if level not in _C.supported_isas():
-                print(f"{recipe}, {codec}, {level}: this machine lacks the level", flush=True)
-                continue
-            report(given.pairs, (ROOT, base), folder, recipe, codec, level)
+            bar = BARS.get(row) if given.commit == BARS_COMMIT else None
+            if level in _C.supported_isas():
+                found = measure(given.pairs, (ROOT, base), folder, row)
+                print(report(row, *found, bar), flush=True)
+            else:
+                beside = "" if bar is None else f", bar {bar}: not measured"
+                print(f"{recipe}, {codec}, {level}: this machine lacks the level{beside}", flush=True)
 
 
 def _cli(tree: Path) -> str:
@@ -97,19 +102,22 @@ def _cli(tree: Path) -> str:
     return "pass_loader.cli" if (tree / "pass_loader" / "cli").exists() else "pass_loader.pack.cli"
 
 
-def report(pairs: int, trees: tuple[Path, Path], folder: Path, recipe: str, codec: str, level: str) -> None:
-    """Measure one row, and print it beside its bar."""
+def measure(pairs: int, trees: tuple[Path, Path], folder: Path, row: tuple[str, str, str]) -> tuple[float, float]:
+    """Return the median seconds a sample of ours and of the base."""
+    recipe, codec, level = row
     found: dict[Path, list[float]] = {tree: [] for tree in trees}
     for number in range(pairs):
         for tree in trees[:: -1 if number % 2 else 1]:
             output = _run(tree, "-c", ONE, f"{folder / tree.name}-{codec}", recipe, isa=level)
             found[tree].append(json.loads(output))
-    ours, base = (statistics.median(found[tree]) for tree in trees)
-    bar = BARS.get((recipe, codec, level)) if trees[1].name.startswith("base-c15b22a") else None
+    return statistics.median(found[trees[0]]), statistics.median(found[trees[1]])
+
+
+def report(row: tuple[str, str, str], ours: float, base: float, bar: float | None) -> str:
+    """Return the row in words, and whether its bar is met."""
     ratio = base / ours
     verdict = "" if bar is None else f", bar {bar}: {'met' if ratio >= bar else 'missed'}"
-    times = f"{1e3 * ours:.3f} ms a sample, base {1e3 * base:.3f}"
-    print(f"{recipe}, {codec}, {level}: {times}: {ratio:.3f} times{verdict}", flush=True)
+    return f"{', '.join(row)}: {1e3 * ours:.3f} ms a sample, base {1e3 * base:.3f}: {ratio:.3f} times{verdict}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Turns the benchmarks' JSON into tables and a plot, so that number, machine and commit cannot part.
 
 Prints the README's small table, the large one of docs/benchmarks.md, and those of stages, threads, views and a fresh
-process, where the JSON has them. --write puts the first two between their markers in README.md and docs/benchmarks.md.
+process, where the JSON has them. --write keeps the rows of the first two in recipes.json, and puts both tables between
+their markers in README.md and docs/benchmarks.md. Without JSON files, recipes.json is printed.
 
 python -m benchmarks.cpu.table [--write] [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
+KEPT = Path(__file__).with_name("recipes.json")  # what the two tables were printed from
 RECIPES = {"dino": "DINO 2x224+8x96", "swav": "SwAV 2x224+6x96", "mocov2": "MoCo-v2 2x224"}
 OURS, OFFICIAL = "pass-loader", "official torchvision on PIL"
 ONE_VIEW_BARS = {  # times the official pipeline
@@ -30,18 +32,34 @@ LIBJPEG_ALONE = "libjpeg-turbo decode alone"
 LIBJPEG = "libjpeg-turbo (simplejpeg)"
 
 
-def read(paths: list[Path]) -> tuple[dict[str, dict[str, float]], dict[str, str], str]:
-    """samples/s by row and recipe, what a row's pixels differ in, a line on the machine (from the first file)."""
-    rates: dict[str, dict[str, float]] = {}
+def of_recipes(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the rows of the first two tables, and what they were measured on (from the first file)."""
+    names = ("peer", "isa", "recipe", "samples_per_second", "differs")
+    found = [{name: row.get(name, "") for name in names} for row in rows(files, "recipes")]
+    return {
+        "machine": files[0]["machine_info"]["pass_loader"],
+        "rounds": sorted({row["stats"]["rounds"] for row in files[0]["benchmarks"] if is_of(row, "recipes")}),
+        "rows": [{**row, "samples_per_second": round(row["samples_per_second"])} for row in found],
+    }
+
+
+def keep(found: dict[str, Any], path: Path) -> None:
+    """Write them, a row a line."""
+    lines = ",\n".join(json.dumps(row) for row in found["rows"])
+    head = f'"machine": {json.dumps(found["machine"])},\n"rounds": {json.dumps(found["rounds"])}'
+    path.write_text(f'{{{head},\n"rows": [\n{lines}\n]}}\n')
+
+
+def read(found: dict[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, str], str]:
+    """samples/s by row and recipe, what a row's pixels differ in, a line on the machine."""
+    rates: dict[str, dict[str, int]] = {}
     differs: dict[str, str] = {}
-    files = [json.loads(path.read_text()) for path in paths]
-    for extra in rows(files, "recipes"):
-        name = f"{extra['peer']} ({extra['isa']})" if extra["isa"] else extra["peer"]
-        rates.setdefault(name, {})[extra["recipe"]] = extra["samples_per_second"]
-        differs[name] = extra.get("differs") or "none"
-    machine = files[0]["machine_info"]["pass_loader"]
-    rounds = sorted({row["stats"]["rounds"] for row in files[0]["benchmarks"] if is_of(row, "recipes")})
-    rounds_in_words = " or ".join(map(str, rounds))
+    for row in found["rows"]:
+        name = f"{row['peer']} ({row['isa']})" if row["isa"] else row["peer"]
+        rates.setdefault(name, {})[row["recipe"]] = row["samples_per_second"]
+        differs[name] = row["differs"] or "none"
+    machine = found["machine"]
+    rounds_in_words = " or ".join(map(str, found["rounds"]))
     line = (
         f"{machine['cpu']}, one pinned core, commit {machine['commit']}, torch {machine['torch']}, Pillow "
         f"{machine['pillow']} (libjpeg-turbo {machine['pillow_libjpeg_turbo']}), median of {rounds_in_words} rounds."
@@ -64,9 +82,9 @@ def markdown(lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [lines[0], rule, *lines[1:]])
 
 
-def large(paths: list[Path]) -> tuple[list[list[str]], str]:
+def large(found: dict[str, Any]) -> tuple[list[list[str]], str]:
     """All rows, the fastest on DINO first, under their head; and the line on the machine."""
-    rates, differs, line = read(paths)
+    rates, differs, line = read(found)
     official = rates[OFFICIAL]
     lines = [["samples/s, one core", *RECIPES.values(), "pixels differ"]]
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]["dino"]):
@@ -102,12 +120,6 @@ def small(lines: list[list[str]], machine: str) -> str:
 
 def _rates(line: list[str]) -> list[int]:
     return [int(re.sub(r" .*|\*", "", cell)) for cell in line[1:-1]]
-
-
-def cells_of(text: str) -> list[list[str]]:
-    """The cells of a table as `markdown` prints it."""
-    rows = [line[2:-2].split(" | ") for line in text.splitlines() if line.startswith("| ")]
-    return [cells for cells in rows if cells[0] != "---"]
 
 
 def write_between(path: Path, which: str, text: str) -> None:
@@ -267,13 +279,31 @@ def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
             yield make(found)
 
 
-def plot(paths: list[Path], out: Path) -> None:
+def two_tables(found: dict[str, Any]) -> dict[str, str]:
+    """The README's table and that of docs/benchmarks.md, by the names in their markers."""
+    lines, machine = large(found)
+    return {"small": small(lines, machine), "large": f"{markdown(lines)}\n\n{textwrap.fill(machine, 120)}"}
+
+
+def decode_bars(found: dict[str, Any]) -> str:
+    """Return the table of samples from untouched JPEGs beside libjpeg-turbo's bare decode: the bar is above it."""
+    rates, _, _ = read(found)
+    ours = [name for name in rates if name.startswith(f"{OURS} (")]
+    best = max(ours, key=lambda name: rates[name]["dino"])
+    lines = [["samples/s, one core", best, LIBJPEG_ALONE, "bar: above it"]]
+    for recipe, name in RECIPES.items():
+        mine, bare = rates[best][recipe], rates[LIBJPEG_ALONE][recipe]
+        lines.append([name, str(mine), str(bare), f"{mine / bare:.2f}x: {'met' if mine > bare else 'missed'}"])
+    return markdown(lines)
+
+
+def plot(found: dict[str, Any], out: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rates, _, line = read(paths)
+    rates, _, line = read(found)
     names = sorted(rates, key=lambda name: rates[name]["dino"])
     figure, axes = pyplot.subplots(1, len(RECIPES), figsize=(13, 4.2), sharey=True)
     for axis, (recipe, title) in zip(axes, RECIPES.items()):
@@ -290,19 +320,22 @@ def plot(paths: list[Path], out: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("json", nargs="+", type=Path)
+    parser.add_argument("json", nargs="*", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
-    parser.add_argument("--write", action="store_true", help="into README.md and docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="into recipes.json, README.md and docs/benchmarks.md")
     options = parser.parse_args()
     files = [json.loads(path.read_text()) for path in options.json]
-    if rows(files, "recipes"):
-        lines, machine = large(options.json)
-        tables = {"small": small(lines, machine), "large": f"{markdown(lines)}\n\n{textwrap.fill(machine, 120)}"}
+    found = of_recipes(files) if rows(files, "recipes") else json.loads(KEPT.read_text())
+    if rows(files, "recipes") or not files:
+        tables = two_tables(found)
         print(*tables.values(), sep="\n\n")
+        if LIBJPEG_ALONE in read(found)[0]:
+            print(f"\n{decode_bars(found)}")
         if options.write:
+            keep(found, KEPT)
             write_between(ROOT / "README.md", "small", tables["small"])
             write_between(ROOT / "docs" / "benchmarks.md", "large", tables["large"])
     for more in further_tables(files):
         print(f"\n{more}")
     if options.plot:
-        plot(options.json, options.plot)
+        plot(found, options.plot)
