@@ -150,8 +150,8 @@ run_fuzzer = mkdir -p build/fuzz/corpus/$(1); set -o pipefail; ASAN_OPTIONS=mall
   build/fuzz/seeds/$(1) 2>&1 | grep -v '\# Uses:'
 
 # isa.cpp by GCC: clang before 18 cannot ask a processor for x86-64-v4.
-build/fuzz/decode: tests/native/fuzz/decode.cpp tests/native/fuzz/mutate.cpp $(sources)
-build/fuzz/dct: tests/native/fuzz/dct.cpp tests/native/fuzz/mutate_dct.cpp $(sources)
+build/fuzz/decode: tests/native/fuzz/decode.cpp tests/native/fuzz/mutate.cpp tests/native/fuzz/window.h $(sources)
+build/fuzz/dct: tests/native/fuzz/dct.cpp tests/native/fuzz/mutate_dct.cpp tests/native/fuzz/window.h $(sources)
 build/fuzz/png: tests/native/fuzz/png.cpp $(sources)
 build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	@$(call need,clang++,clang)
@@ -159,7 +159,7 @@ build/fuzz/decode build/fuzz/dct build/fuzz/png:
 	g++ -std=c++20 -O2 -Icsrc -c csrc/isa.cpp -o $@.isa.o
 	clang++ -std=c++20 -O2 -g -ffp-contract=off -DPASS_LOADER_ASAN -Icsrc -Itests/native/cuda -Wall -Wextra -Werror \
 	  -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -fno-sanitize-coverage=trace-cmp \
-	  $$(pkg-config --cflags libjpeg libpng libzstd) $(filter tests/%,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp csrc/entry_points.cpp $@.isa.o \
+	  $$(pkg-config --cflags libjpeg libpng libzstd) $(filter tests/%.cpp,$^) csrc/jpeg/*.cpp csrc/png/*.cpp csrc/crc32c.cpp csrc/entry_points.cpp $@.isa.o \
 	  $$(pkg-config --libs libjpeg libpng zlib libzstd) -o $@
 
 # 10,000 batches and all colours would take hours under the tools.

@@ -1,6 +1,6 @@
 // A libFuzzer target (`make fuzz`): records of the codec "dct". Every level takes and refuses the same ones, to the
-// same pixels, whatever follows the record; so do the CUDA kernels, executed by the CPU; and the JPEG that a record
-// becomes has these pixels.
+// same pixels, whatever follows the record; so do the CUDA kernels, executed by the CPU. A window of a picture has
+// these pixels too, and so has the JPEG that a record becomes.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,6 +13,7 @@
 #include "jpeg/dct_codec.h"
 #include "jpeg/decode.h"
 #include "jpeg/transcode.h"
+#include "window.h"
 
 namespace {
 
@@ -77,7 +78,7 @@ Bytes to_jpeg(const Bytes& record, size_t size) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  static jpeg::Decoder decoder, base, libjpeg(true);  // kept over runs, as the engine keeps them
+  static jpeg::Decoder decoder, base, in_parts, libjpeg(true);  // kept over runs, as the engine keeps them
   static const std::vector<std::string> levels = supported_isas();
   const std::span<const uint8_t> bytes(data, size);
   ++counts.runs;
@@ -100,6 +101,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   counts.pictures += found.has_value();
   compare(found, decode_on_host(jpeg::parse_dct(bytes), static_cast<uint8_t>(chosen >> 20), (chosen >> 28 & 1) != 0),
           level);
+  if (found) {
+    const Part part{window_of(*found, chosen), {}};
+    if (!same_window(in_parts.decode({other.data(), size}, 0, &part), *found, part.window))
+      report("a window differs", level);
+  }
   if (chosen >> 16 & 31) return 0;  // libjpeg's part takes far longer
   const Bytes file = to_jpeg(one, size);
   if (file.empty()) return 0;

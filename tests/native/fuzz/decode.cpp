@@ -12,6 +12,7 @@
 #include "error.h"
 #include "isa.h"
 #include "jpeg/header.h"
+#include "window.h"
 
 namespace {
 
@@ -49,30 +50,11 @@ void compare(const ConstPlanes& ours, const ConstPlanes& libjpegs, const jpeg::D
     }
 }
 
-// A window that follows from the input, so that a finding repeats.
-Window window_of(const ConstPlanes& picture, uint32_t dice) {
-  const auto draw = [&dice](int32_t size, int32_t* begin, int32_t* end) {
-    dice = dice * 1664525 + 1013904223;
-    *begin = static_cast<int32_t>((dice >> 8) % static_cast<uint32_t>(size));
-    dice = dice * 1664525 + 1013904223;
-    *end = *begin + 1 + static_cast<int32_t>((dice >> 8) % static_cast<uint32_t>(size - *begin));
-  };
-  Window window{};
-  draw(picture.height, &window.top, &window.bottom);
-  draw(picture.width, &window.left, &window.right);
-  return window;
-}
-
 void compare_part(jpeg::Decoder& decoder, std::span<const uint8_t> bytes, const ConstPlanes& whole, const Part& part) {
   const ConstPlanes picture = decoder.decode(bytes, 0, &part);
-  const auto [top, bottom, left, right] = part.window;
   if (!part.points.empty() && !decoder.from_points()) report("its own entry points are declined", decoder);
-  for (int c = 0; c < whole.channels; ++c)
-    for (int32_t y = top; y < bottom; ++y)
-      if (std::memcmp(picture.row(c, y) + left, whole.row(c, y) + left, static_cast<size_t>(right - left)) != 0) {
-        std::fprintf(stderr, "plane %d, y %d of the window %d %d %d %d\n", c, y, top, bottom, left, right);
-        report(part.points.empty() ? "a window differs" : "a window from entry points differs", decoder);
-      }
+  if (!same_window(picture, whole, part.window))
+    report(part.points.empty() ? "a window differs" : "a window from entry points differs", decoder);
 }
 
 void check_parts(jpeg::Decoder& decoder, std::span<const uint8_t> bytes, const ConstPlanes& whole, uint32_t dice) {
