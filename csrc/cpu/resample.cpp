@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/resample_avx2.h"
 #include "cpu/resample_neon.h"
+#include "cpu/resample_pairs.h"
 #include "cpu/resample_vbmi.h"
 #include "cpu/transpose.h"
 #include "isa.h"
@@ -120,8 +120,10 @@ void resample(const ConstPlanes& picture, const ResampleRequest& request, const 
 #if defined(__aarch64__)
   if (current_isa() == Isa::neon && resample_neon(crop, out, request.vertical_first, scratch)) return;
 #elif defined(__x86_64__)
-  if (current_isa() == Isa::avx512vbmi && !request.vertical_first && resample_avx512vbmi(crop, out, scratch)) return;
-  if (current_isa() >= Isa::avx2 && resample_avx2(crop, out, request.vertical_first, scratch)) return;
+  const bool vertical_first = request.vertical_first;
+  if (current_isa() == Isa::avx512vbmi && resample_avx512vbmi(crop, out, vertical_first, scratch)) return;
+  if (current_isa() >= Isa::avx512 && resample_pairs_avx512(crop, out, vertical_first, scratch)) return;
+  if (current_isa() == Isa::avx2 && resample_pairs_avx2(crop, out, vertical_first, scratch)) return;
 #endif
   if (request.vertical_first) {
     vertical_then_horizontal(crop, out, scratch);

@@ -9,8 +9,8 @@ struct ResampleScratch {
   AxisWeights horizontal, vertical;
   Scratch<uint8_t> between;  // the picture between the passes
   Scratch<uint8_t> padded;   // the output of a horizontal pass that runs second
-  Scratch<uint8_t> columns;  // one tile, transposed; resample_avx2's vertical weights
-  Scratch<uint8_t> groups;   // resample_avx2's horizontal weights
+  Scratch<uint8_t> columns;  // one tile, transposed; resample_pairs' vertical weights
+  Scratch<uint8_t> groups;   // resample_pairs' horizontal weights
 };
 
 struct ResampleRequest {

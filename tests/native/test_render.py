@@ -61,7 +61,8 @@ def test_each_pillows_order_of_passes(pillow: int) -> None:
 @pytest.mark.parametrize(
     "size,out",
     [((1, 1), (5, 7)), ((3, 5), (224, 224)), ((40, 1), (9, 9)), ((1, 40), (9, 9)), ((97, 89), (96, 96)),
-     ((300, 17), (33, 65)), ((17, 300), (65, 33)), ((64, 64), (1, 1)), ((501, 499), (31, 224)), ((700, 5), (2, 5))],
+     ((300, 17), (33, 65)), ((17, 300), (65, 33)), ((64, 64), (1, 1)), ((501, 499), (31, 224)), ((700, 5), (2, 5)),
+     ((90, 70), (64, 33))],
 )  # fmt: skip
 def test_resize_of_odd_sizes(size: tuple[int, int], out: tuple[int, int], interpolation: int) -> None:
     """Kills: swapped height and width, tails of rows, blocks and tiles that are not whole."""
@@ -106,6 +107,21 @@ def test_blends(step: int, field: str, factor: float) -> None:
 
 
 LONG = [pytest.param(shift, marks=pytest.mark.long) for shift in (0, 128, 211, -0.1, 0.5)]
+
+
+def test_blends_that_rounding_once_would_miss() -> None:
+    """Contrast of a gray ramp, with factors for which factor * pixel + offset is another byte (cpu/jitter.cpp)."""
+    pixels = np.tile(np.arange(256, dtype=np.uint8)[None, :, None], (3, 1, 3))
+    mean, ramp = np.float32(128), np.arange(256, dtype=np.float32)
+    missed = 0
+    for factor in np.random.default_rng(5).uniform(0.2, 1.8, 40_000).astype(np.float32):
+        offset = np.float32(float(mean) - float(factor) * float(mean))
+        once = (ramp.astype(np.float64) * factor + offset).astype(np.float32)
+        differs = (np.trunc(mean + factor * (ramp - mean)) != np.trunc(once)) & (once > 0) & (once < 255)
+        if differs.any():
+            missed += 1
+            check(pixels, plan_of(3, 256, jitter_order=[1, -1, -1, -1], contrast=factor))
+    assert missed > 5
 
 
 @pytest.mark.slow
