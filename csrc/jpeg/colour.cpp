@@ -37,54 +37,32 @@ PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_
 }
 
 #if defined(__x86_64__)
-struct RgbWords {
-  __m256i r, g, b;
-};
+#define PL_CONCAT_(a, b) a##b
+#define PL_CONCAT(a, b) PL_CONCAT_(a, b)
 
-// Does the same for 16 pixels in 16-bit lanes.
-PL_TARGET_AVX2 PL_INLINE RgbWords ycc_words(__m256i y, __m256i cb, __m256i cr) {
-  const __m256i middle = _mm256_set1_epi16(128), one = _mm256_set1_epi16(1), half = _mm256_set1_epi32(32768);
-  cb = _mm256_sub_epi16(cb, middle), cr = _mm256_sub_epi16(cr, middle);
-  const __m256i red = _mm256_mulhi_epi16(_mm256_add_epi16(cr, cr), _mm256_set1_epi16(26345));
-  const __m256i blue = _mm256_mulhrs_epi16(cb, _mm256_set1_epi16(-14942 / 2));  // (v factor + 16384) >> 15
-  const __m256i factors = _mm256_set1_epi32(static_cast<int>(18734u << 16 | (-22554 & 0xffff)));
-  __m256i green[2] = {_mm256_unpacklo_epi16(cb, cr), _mm256_unpackhi_epi16(cb, cr)};
-  for (__m256i& part : green) part = _mm256_srai_epi32(_mm256_add_epi32(_mm256_madd_epi16(part, factors), half), 16);
-  return {_mm256_add_epi16(_mm256_add_epi16(y, cr), _mm256_srai_epi16(_mm256_add_epi16(red, one), 1)),
-          _mm256_add_epi16(_mm256_sub_epi16(y, cr), _mm256_packs_epi32(green[0], green[1])),
-          _mm256_add_epi16(_mm256_add_epi16(y, blue), _mm256_add_epi16(cb, cb))};
-}
+#define PL_YCC ycc_to_rgb_avx2
+#define PL_TARGET PL_TARGET_AVX2
+#define PL_VECTOR __m256i
+#define PL_OP(name) _mm256_##name
+#define PL_LOADU(from) _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))
+#define PL_STOREU(to, v) _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), v)
+#define PL_ZERO _mm256_setzero_si256()
+#include "jpeg/ycc_to_rgb.h"
 
-PL_TARGET_AVX2 void ycc_to_rgb_avx2(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
-  const __m256i zero = _mm256_setzero_si256();
-  for (size_t at = 0; at < count; at += 32) {
-    __m256i* const to[3] = {reinterpret_cast<__m256i*>(luma + at), reinterpret_cast<__m256i*>(blue + at),
-                            reinterpret_cast<__m256i*>(red + at)};
-    const __m256i y = _mm256_loadu_si256(to[0]), cb = _mm256_loadu_si256(to[1]), cr = _mm256_loadu_si256(to[2]);
-    const RgbWords low =
-        ycc_words(_mm256_unpacklo_epi8(y, zero), _mm256_unpacklo_epi8(cb, zero), _mm256_unpacklo_epi8(cr, zero));
-    const RgbWords high =
-        ycc_words(_mm256_unpackhi_epi8(y, zero), _mm256_unpackhi_epi8(cb, zero), _mm256_unpackhi_epi8(cr, zero));
-    _mm256_storeu_si256(to[0], _mm256_packus_epi16(low.r, high.r));
-    _mm256_storeu_si256(to[1], _mm256_packus_epi16(low.g, high.g));
-    _mm256_storeu_si256(to[2], _mm256_packus_epi16(low.b, high.b));
-  }
-}
-
-void ycc_to_rgb_base(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
-  ycc_to_rgb_body(luma, blue, red, count);
-}
-PL_TARGET_AVX512 void ycc_to_rgb_avx512(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
-  ycc_to_rgb_body(luma, blue, red, count);
-}
-PL_TARGET_VBMI void ycc_to_rgb_avx512vbmi(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
-  ycc_to_rgb_body(luma, blue, red, count);
-}
-#else
-void ycc_to_rgb_base(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
-  ycc_to_rgb_body(luma, blue, red, count);
-}
+#define PL_YCC ycc_to_rgb_avx512
+#define PL_TARGET PL_TARGET_AVX512
+#define PL_VECTOR __m512i
+#define PL_OP(name) _mm512_##name
+#define PL_LOADU(from) _mm512_loadu_si512(from)
+#define PL_STOREU(to, v) _mm512_storeu_si512(to, v)
+#define PL_ZERO _mm512_setzero_si512()
+#include "jpeg/ycc_to_rgb.h"
+#define ycc_to_rgb_avx512vbmi ycc_to_rgb_avx512
 #endif
+
+void ycc_to_rgb_base(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
+  ycc_to_rgb_body(luma, blue, red, count);
+}
 
 // Along each axis, an output is a quarter of the farther input and three quarters of the nearer one. Rounding
 // alternates, so that no bias builds up.
