@@ -41,13 +41,36 @@ PL_TARGET_AVX2 inline void store_bytes(const __m256i (&values)[4], uint8_t* p) {
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32(bytes, in_order));
 }
 
-PL_TARGET_AVX2 void blend_with_constant_avx2(uint8_t* pixels, size_t count, float from, float factor) {
+PL_TARGET_AVX2 void blend_tiles(uint8_t* pixels, size_t count, float from, float factor) {
   const __m256 all_from = _mm256_set1_ps(from), all_factor = _mm256_set1_ps(factor);
   for (size_t i = 0; i < count; i += 32) {
     __m256i values[4];
     for (int k = 0; k < 4; ++k) values[k] = blend_eight(all_from, floats_at(pixels + i + 8 * k), all_factor);
     store_bytes(values, pixels + i);
   }
+}
+PL_TARGET_AVX2 void scale_tiles(uint8_t* pixels, size_t count, float factor, float offset) {
+  const __m256 all_factor = _mm256_set1_ps(factor), all_offset = _mm256_set1_ps(offset);
+  for (size_t i = 0; i < count; i += 32) {
+    __m256i values[4];
+    for (int k = 0; k < 4; ++k)
+      values[k] = _mm256_cvttps_epi32(_mm256_fmadd_ps(all_factor, floats_at(pixels + i + 8 * k), all_offset));
+    store_bytes(values, pixels + i);
+  }
+}
+
+// factor * pixel + offset, rounded once, truncates to the same byte as a blend, unless a value is all but whole. All
+// bytes are tried first: for one pair in 2,500 of `from` and `factor` a byte differs.
+PL_TARGET_AVX2 void blend_with_constant_avx2(uint8_t* pixels, size_t count, float from, float factor) {
+  const float offset = __builtin_fmaf(-factor, from, from);
+  alignas(32) uint8_t blended[256], scaled[256];
+  for (int i = 0; i < 256; ++i) blended[i] = scaled[i] = static_cast<uint8_t>(i);
+  blend_tiles(blended, sizeof blended, from, factor);
+  scale_tiles(scaled, sizeof scaled, factor, offset);
+  if (std::memcmp(blended, scaled, sizeof blended) == 0)
+    scale_tiles(pixels, count, factor, offset);
+  else
+    blend_tiles(pixels, count, from, factor);
 }
 
 // Computes the luma of 16 pixels in 16-bit lanes: 19595 r + 19235 g and 7471 b + 19235 g, by pmaddwd.
