@@ -19,7 +19,7 @@ from ..pack.inspect import codec_of
 from ..pack.layout import INDEX
 from ..pack.reader import Pack
 from ..recipes.recipe import Recipe
-from .demand import Choice, Pieces
+from .demand import Pieces, Setting
 from .depth import sample_bytes
 from .limits import Limits, limits_of, pack_bytes
 
@@ -120,7 +120,7 @@ def pieces(pack: Pack, recipe: Recipe, found: list[Measured], alone: Limits, sec
                 rate = bench(sample, recipe, 1, seconds, dtype).samples_per_second
                 item = recipe.channels * ITEM_BYTES[dtype]
                 mean = float(sample.column("length").mean())
-                choices.append(Choice(codec, dtype, rate, mean, tuple(item * pixels for pixels in sizes.values())))
+                choices.append(Setting(codec, dtype, rate, mean, tuple(item * pixels for pixels in sizes.values())))
     choices.sort(key=lambda choice: choice.dtype == "bfloat16")  # the only one that has other values
     live = ~pack.is_removed(np.arange(pack.records))
     most = found[-1]

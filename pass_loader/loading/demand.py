@@ -23,7 +23,7 @@ class Demand:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Setting:
     """A codec and a dtype, measured: samples a second of one thread whose records are in memory, and a record's mean
     bytes. sample_bytes: of a sample in a batch, for each size that views have: a batch has one allocation for each."""
 
@@ -44,7 +44,7 @@ class Pieces:
     private memory of a process, and of each of its threads, beside batches. index_bytes, shard_bytes: of the pack.
     """
 
-    choices: tuple[Choice, ...]
+    choices: tuple[Setting, ...]
     crowding: float
     cores: int
     storage_bytes: float
@@ -60,7 +60,7 @@ class Row:
     """What a choice takes. threads: for a GPU. storage_bytes, gpu_bytes: a second, of all GPUs together, to one.
     gives: samples a second for each GPU with the cores that there are, storage left aside. enough: it is fed."""
 
-    choice: Choice
+    choice: Setting
     threads: int
     storage_bytes: float
     gpu_bytes: float
@@ -83,7 +83,7 @@ class Advice:
         enough = [row for row in self.rows if row.enough]
         self.best = enough[0] if enough else max(self.rows, key=self._limit)
 
-    def _row(self, choice: Choice) -> Row:
+    def _row(self, choice: Setting) -> Row:
         rate, gpus = self.demand.samples_per_second, self.demand.gpus
         of_thread = (1 - RESERVE) * choice.samples_per_second / self.pieces.crowding
         gives = self.room * self._share * of_thread

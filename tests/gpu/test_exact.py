@@ -30,7 +30,6 @@ from ..helpers.epochs import TINY
 from ..helpers.processes import until
 from ..helpers.recipes import SMALL
 from ..helpers.trees import write_tree
-from .test_nvjpeg import mixed  # noqa: F401  fixture
 
 pytestmark = pytest.mark.slow
 

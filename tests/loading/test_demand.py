@@ -9,7 +9,7 @@ import pytest
 
 from pass_loader import recipes
 from pass_loader.loading.bench import Measured, pieces
-from pass_loader.loading.demand import Advice, Choice, Demand, Pieces
+from pass_loader.loading.demand import Advice, Setting, Demand, Pieces
 from pass_loader.loading.limits import Limits
 from pass_loader.pack import Pack, build, convert
 
@@ -20,11 +20,11 @@ from ..helpers.trees import write_tree
 MB = 1_000_000
 PIECES = Pieces(
     choices=(
-        Choice("jpeg", "float32", 800, 100_000, (MB, MB)),
-        Choice("jpeg", "uint8", 900, 100_000, (MB // 4, MB // 4)),
-        Choice("dct", "float32", 1200, 130_000, (MB, MB)),
-        Choice("dct", "uint8", 1400, 130_000, (MB // 4, MB // 4)),
-        Choice("jpeg", "bfloat16", 5000, 100_000, (MB // 2, MB // 2)),
+        Setting("jpeg", "float32", 800, 100_000, (MB, MB)),
+        Setting("jpeg", "uint8", 900, 100_000, (MB // 4, MB // 4)),
+        Setting("dct", "float32", 1200, 130_000, (MB, MB)),
+        Setting("dct", "uint8", 1400, 130_000, (MB // 4, MB // 4)),
+        Setting("jpeg", "bfloat16", 5000, 100_000, (MB // 2, MB // 2)),
     ),
     crowding=1.25, cores=16, storage_bytes=10_000 * MB, keeps="", process_bytes=500 * MB, thread_bytes=20 * MB,
     index_bytes=3 * MB, shard_bytes=150_000 * MB,

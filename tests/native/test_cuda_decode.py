@@ -16,11 +16,11 @@ from benchmarks.pictures import photographs
 from pass_loader import _C
 
 from ..helpers.corpus import decodable, jpeg, noise, position_coded
+from ..helpers.dctrecords import gray, small, streams
 from ..helpers.dctwriter import MARKERS, example, header, made, one_row, write_dct, write_streams
 from ..helpers.jpegwriter import Component
 from ..helpers.nvjpeg_standin import flags_of
 from ..helpers.trials import trials
-from .test_dct_hostile import gray, small, streams
 
 pytestmark = [pytest.mark.slow, pytest.mark.hostile]
 
