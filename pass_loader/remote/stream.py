@@ -18,6 +18,7 @@ from .store import CLIENT_OPTIONS, Changed, Known, Store, StoreError
 BLOCK_BYTES = 8 << 20  # of a request
 _AHEAD = 4  # blocks
 _AT_ONCE = 32  # objects that are asked for
+_OF_OBJECT_STORES = ("aws_", "azure_", "google_")
 _LISTED = ("s3", "gs", "az")  # stores that tell what they hold
 _WEB = ("http", "https")
 _FOR_OTHERS = CLIENT_OPTIONS - {"default_headers"}
@@ -70,9 +71,10 @@ class Stores:
         """Return the objects of each URL: one, or where its path holds *, ? or [], as many as fit, sorted by URL.
 
         Each takes a request or a listing, many at a time. Raises PackError for what does not exist or cannot be asked,
-        ValueError for options that none of the stores has.
+        ValueError for options that none of the stores has. Those of object stores do no harm beside a web server.
         """
-        wrong = {name for name in self._options if name.lower() not in CLIENT_OPTIONS}
+        names = [name for name in self._options if not name.lower().startswith(_OF_OBJECT_STORES)]
+        wrong = {name for name in names if name.lower() not in CLIENT_OPTIONS}
         if wrong and not any(url.split("://")[0].lower() in _LISTED for url in urls):
             raise ValueError(f"{self._given_as} {sorted(wrong)} are not for a web server")
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pass-loader") as pool:
