@@ -28,6 +28,7 @@ _COPY = "copy_if_not_exists"
 _MODIFIED = "modified "
 _STATUS = re.compile(r"non-2xx status code: (\d{3})")  # obstore's words
 _NO_CREDENTIALS = ("latest/api/token", "latest/meta-data/iam", "computeMetadata/v1", "metadata/identity/oauth2")
+_MISSING = "Object at location"  # what a write of parts may find missing that somebody else has finished
 _WRONG_REGION = "incorrectly configured region"
 _XML = '<?xml version="1.0" encoding="UTF-8"?>'
 _PIECE_BYTES = 64 << 10  # less than that is lost of an answer that breaks off
@@ -234,7 +235,7 @@ class Store:
                 f"{self.address}: no credentials were given, and the machine has none of its own: give them by the "
                 f"usual environment variables or {self.address.given_as}="
             ) from None
-        if _status_of(text) == 404:  # of a listing: an object that is missing has an error of its own
+        if _status_of(text) == 404 and ("NoSuchBucket" in text or _MISSING not in text):
             raise StoreError(f"{self.address}: there is no such bucket: {_words(error)}") from None
         if _WRONG_REGION in text:
             raise StoreError(

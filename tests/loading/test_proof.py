@@ -48,7 +48,9 @@ def test_both_loaders_train_alike(prepared: Path, one_thread: None, method: str)
     assert train(prepared, "--method", method, "--loader", "ours", "--threads", "1") == official
     spoiled = train(prepared, "--method", method, "--loader", "ours", "--threads", "0", "--spoil", "1")
     assert spoiled[0] == official[0] and len(official) == len(spoiled) == 4
-    assert all(spoiled[1][name] != official[1][name] for name in ("batch", "loss"))
+    assert spoiled[1]["batch"] != official[1]["batch"]
+    # MAE's loss, of few pixels in float32, may round to the same on one processor and not on another; weights do not.
+    assert method == "mae" or spoiled[1]["loss"] != official[1]["loss"]
     assert spoiled[3]["weights"] != official[3]["weights"]
 
 
