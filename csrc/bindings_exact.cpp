@@ -2,8 +2,6 @@
 #include <array>
 #include <vector>
 
-#include <pybind11/numpy.h>
-
 #include "bindings_gil.h"
 #include "bindings_gpu.h"
 #include "cuda/exact.h"
@@ -15,8 +13,6 @@ namespace py = pybind11;
 using namespace pybind11::literals;
 
 namespace {
-
-using Rows = py::array_t<int64_t, py::array::c_style>;
 
 std::vector<cuda::CodedFile> files_of(const Rows& rows) {
   PL_CHECK(rows.ndim() == 2 && rows.shape(1) == 4, Fault::argument,
@@ -36,20 +32,7 @@ std::vector<cuda::CodedFile> files_of(const Rows& rows) {
   return files;
 }
 
-Rows sort(cuda::ExactDecoder& self, const Rows& rows) {
-  const std::vector<cuda::CodedFile> files = files_of(rows);
-  std::span<const cuda::PicturePlace> places;
-  {
-    WithoutGil without_gil;
-    places = self.sort(files);
-  }
-  Rows out({static_cast<py::ssize_t>(places.size()), py::ssize_t{2}});
-  for (size_t i = 0; i < places.size(); ++i) {
-    int64_t* row = out.mutable_data(static_cast<py::ssize_t>(i), 0);
-    row[0] = places[i].group, row[1] = places[i].offset;
-  }
-  return out;
-}
+Rows sort(cuda::ExactDecoder& self, const Rows& rows) { return sorted(self, files_of(rows)); }
 
 void decode(cuda::ExactDecoder& self, int32_t group, uintptr_t workspace, uintptr_t verdicts, uintptr_t stream) {
   WithoutGil without_gil;

@@ -3,14 +3,35 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <span>
+#include <vector>
 
-#include <pybind11/pybind11.h>
+#include <pybind11/numpy.h>
 
+#include "bindings_gil.h"
 #include "cuda/gpu.h"
 
 namespace pass_loader {
 
 using MakeGpu = std::function<std::unique_ptr<cuda::Gpu>(const pybind11::object& device)>;
+
+using Rows = pybind11::array_t<int64_t, pybind11::array::c_style>;
+
+// Returns (N, 2): the group and the offset of each file, as a decoder's `sort` puts them.
+template <typename Decoder, typename File>
+Rows sorted(Decoder& decoder, const std::vector<File>& files) {
+  std::span<const cuda::PicturePlace> places;
+  {
+    WithoutGil without_gil;
+    places = decoder.sort(files);
+  }
+  Rows out({static_cast<pybind11::ssize_t>(places.size()), pybind11::ssize_t{2}});
+  for (size_t i = 0; i < places.size(); ++i) {
+    int64_t* row = out.mutable_data(static_cast<pybind11::ssize_t>(i), 0);
+    row[0] = places[i].group, row[1] = places[i].offset;
+  }
+  return out;
+}
 
 // make: returns the GPU for the object that Python passes as device.
 void bind_nvjpeg(pybind11::module_& m, MakeGpu make);

@@ -3,7 +3,6 @@
 #include <string>
 #include <vector>
 
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "bindings_gil.h"
@@ -17,8 +16,6 @@ namespace py = pybind11;
 using namespace pybind11::literals;
 
 namespace {
-
-using Rows = py::array_t<int64_t, py::array::c_style>;
 
 std::vector<cuda::JpegFile> files_of(const Rows& rows) {
   PL_CHECK(rows.ndim() == 2 && rows.shape(1) == 6, Fault::argument,
@@ -36,20 +33,7 @@ std::vector<cuda::JpegFile> files_of(const Rows& rows) {
   return files;
 }
 
-Rows sort(cuda::JpegDecoder& self, const Rows& rows) {
-  const std::vector<cuda::JpegFile> files = files_of(rows);
-  std::span<const cuda::PicturePlace> places;
-  {
-    WithoutGil without_gil;
-    places = self.sort(files);
-  }
-  Rows out({static_cast<py::ssize_t>(places.size()), py::ssize_t{2}});
-  for (size_t i = 0; i < places.size(); ++i) {
-    int64_t* row = out.mutable_data(static_cast<py::ssize_t>(i), 0);
-    row[0] = places[i].group, row[1] = places[i].offset;
-  }
-  return out;
-}
+Rows sort(cuda::JpegDecoder& self, const Rows& rows) { return sorted(self, files_of(rows)); }
 
 bool decode(cuda::JpegDecoder& self, int32_t group, uintptr_t rgb, uintptr_t stream) {
   WithoutGil without_gil;

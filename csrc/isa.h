@@ -29,6 +29,8 @@ bool has_crc32();       // FEAT_CRC32
 }  // namespace pass_loader
 
 #define PL_INLINE inline __attribute__((always_inline))
+#define PL_CONCAT_(a, b) a##b
+#define PL_CONCAT(a, b) PL_CONCAT_(a, b)  // of macros' values
 
 #if defined(__x86_64__)
 #define PL_TARGET_AVX2 __attribute__((target("arch=x86-64-v3")))

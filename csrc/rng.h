@@ -8,14 +8,18 @@ namespace pass_loader {
 
 using Words = std::array<uint32_t, 4>;
 
+constexpr int kPhiloxRounds = 10;
+constexpr uint32_t kPhiloxFactor0 = 0xD2511F53, kPhiloxFactor2 = 0xCD9E8D57, kPhiloxKey0 = 0x9E3779B9,
+                   kPhiloxKey1 = 0xBB67AE85;
+
 inline Words philox(Words counter, uint64_t key) {
   uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
-  for (int round = 0; round < 10; ++round) {
-    uint64_t a = uint64_t{0xD2511F53} * counter[0], b = uint64_t{0xCD9E8D57} * counter[2];
+  for (int round = 0; round < kPhiloxRounds; ++round) {
+    uint64_t a = uint64_t{kPhiloxFactor0} * counter[0], b = uint64_t{kPhiloxFactor2} * counter[2];
     counter = {static_cast<uint32_t>(b >> 32) ^ counter[1] ^ key0, static_cast<uint32_t>(b),
                static_cast<uint32_t>(a >> 32) ^ counter[3] ^ key1, static_cast<uint32_t>(a)};
-    key0 += 0x9E3779B9;
-    key1 += 0xBB67AE85;
+    key0 += kPhiloxKey0;
+    key1 += kPhiloxKey1;
   }
   return counter;
 }

@@ -211,7 +211,7 @@ struct Line {
   bool is_run;         // the others come from those that follow, one after the other
 };
 
-// From at * 1 + across + shift, as find_places does it. left: as many as the line has.
+// From at * 1 + across + shift, as find_spots does it. left: as many as the line has.
 PL_INLINE void find_line_body(double across, double shift, int32_t count, int32_t size, int32_t* left, double* part,
                               float* nearly, Line& line) {
   int32_t before = 0, not_after = 0;

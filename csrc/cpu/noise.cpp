@@ -48,14 +48,14 @@ PL_TARGET_AVX2 PL_INLINE __m256d unit_avx2(__m256i high, __m256i low) {
 }
 
 PL_TARGET_AVX2 void uniforms_avx2(uint64_t key, uint64_t first, Uniforms& u) {
-  const __m256i factor0 = _mm256_set1_epi64x(0xD2511F53), factor2 = _mm256_set1_epi64x(0xCD9E8D57);
+  const __m256i factor0 = _mm256_set1_epi64x(kPhiloxFactor0), factor2 = _mm256_set1_epi64x(kPhiloxFactor2);
   for (size_t i = 0; i < kBlocks; i += 4) {
     const __m256i block =
         _mm256_add_epi64(_mm256_set1_epi64x(static_cast<int64_t>(first + i)), _mm256_setr_epi64x(0, 1, 2, 3));
     __m256i word0 = block, word1 = _mm256_srli_epi64(block, 32), word2 = _mm256_setzero_si256(),
             word3 = _mm256_set1_epi64x(kErase);
     uint32_t key0 = static_cast<uint32_t>(key), key1 = static_cast<uint32_t>(key >> 32);
-    for (int round = 0; round < 10; ++round, key0 += 0x9E3779B9, key1 += 0xBB67AE85) {
+    for (int round = 0; round < kPhiloxRounds; ++round, key0 += kPhiloxKey0, key1 += kPhiloxKey1) {
       const __m256i x = _mm256_mul_epu32(word0, factor0), y = _mm256_mul_epu32(word2, factor2);
       word0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(y, 32), word1), _mm256_set1_epi64x(key0));
       word2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(x, 32), word3), _mm256_set1_epi64x(key1));

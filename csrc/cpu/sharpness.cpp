@@ -64,6 +64,7 @@ PL_DISPATCH_X86(sharpen_row,
                 (const uint8_t* above, const uint8_t* row, const uint8_t* below, uint8_t* out, int32_t width,
                  float factor),
                 (above, row, below, out, width, factor), sharpen_row)
+
 }  // namespace
 
 void sharpness(const ConstPlanes& view, float factor, const Planes& out) {

@@ -59,7 +59,7 @@ class ExactDecoder {
     int32_t components, blocks, rgb_tiles;
     int32_t rows;                             // of blocks, of a JPEG of MCUs
     int64_t blocks_at, planes_at[3], rgb_at;  // in the workspace; blocks_at: places or coefficients
-    Components shape;                         // write_tables sets planes and rgb
+    Components shape;                         // decode sets planes and rgb
   };
   struct Tables {
     size_t components, tiles[5], bytes;  // places, and all of it

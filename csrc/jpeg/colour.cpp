@@ -37,9 +37,6 @@ PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_
 }
 
 #if defined(__x86_64__)
-#define PL_CONCAT_(a, b) a##b
-#define PL_CONCAT(a, b) PL_CONCAT_(a, b)
-
 #define PL_YCC ycc_to_rgb_avx2
 #define PL_TARGET PL_TARGET_AVX2
 #define PL_VECTOR __m256i

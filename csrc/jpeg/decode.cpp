@@ -70,6 +70,8 @@ struct Decoder::State {
   Planes planes_of(int32_t height, int32_t width, int components);
   // All functions that may longjmp. They hold no objects with destructors.
   Outcome run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer, const Planes& planes);
+  template <typename Looks>
+  bool read_header_of(std::span<const uint8_t> bytes, const Looks& looks);
   bool is_plain(std::span<const uint8_t> bytes);
   bool read_scan(std::span<const uint8_t> bytes);
   Outcome decompress(const Header& header, uint8_t* row_buffer, const Planes& planes);
@@ -111,8 +113,9 @@ bool Decoder::write_form(std::span<const uint8_t> bytes, std::span<const uint8_t
   return true;
 }
 
-// Reads up to the scan. Returns false if it is none that BaselineDecoder takes.
-bool Decoder::State::read_scan(std::span<const uint8_t> bytes) {
+// Reads up to the scan. Returns what `looks`, which may not throw, says of `info`; false if there is no scan.
+template <typename Looks>
+bool Decoder::State::read_header_of(std::span<const uint8_t> bytes, const Looks& looks) {
   std::memset(&info, 0, sizeof info);
   info.err = &errors.base;
   if (setjmp(errors.jump) != 0) {
@@ -122,25 +125,21 @@ bool Decoder::State::read_scan(std::span<const uint8_t> bytes) {
   jpeg_create_decompress(&info);
   info.src = &source;
   source = make_source(bytes);
-  const bool taken = jpeg_read_header(&info, TRUE) == JPEG_HEADER_OK && describe_scan(info, &scan);
-  entropy = {source.next_input_byte, source.bytes_in_buffer};
+  const bool found = jpeg_read_header(&info, TRUE) == JPEG_HEADER_OK && looks();
   jpeg_destroy_decompress(&info);
-  return taken;
+  return found;
+}
+
+// Returns false if the scan is none that BaselineDecoder takes.
+bool Decoder::State::read_scan(std::span<const uint8_t> bytes) {
+  return read_header_of(bytes, [this] {
+    entropy = {source.next_input_byte, source.bytes_in_buffer};
+    return describe_scan(info, &scan);
+  });
 }
 
 bool Decoder::State::is_plain(std::span<const uint8_t> bytes) {
-  std::memset(&info, 0, sizeof info);
-  info.err = &errors.base;
-  if (setjmp(errors.jump) != 0) {
-    jpeg_destroy_decompress(&info);
-    return false;
-  }
-  jpeg_create_decompress(&info);
-  info.src = &source;
-  source = make_source(bytes);
-  const bool plain = jpeg_read_header(&info, TRUE) == JPEG_HEADER_OK && is_plain_scan(info);
-  jpeg_destroy_decompress(&info);
-  return plain;
+  return read_header_of(bytes, [this] { return is_plain_scan(info); });
 }
 
 Outcome Decoder::State::run(std::span<const uint8_t> bytes, const Header& header, uint8_t* row_buffer,

@@ -7,12 +7,6 @@
 namespace pass_loader::jpeg {
 namespace {
 
-// The zigzag order (T.81 figure A.6): the row-major index of the k-th coefficient.
-constexpr uint8_t kZigzag[kBlockValues] = {0,  1,  8,  16, 9,  2,  3,  10, 17, 24, 32, 25, 18, 11, 4,  5,
-                                           12, 19, 26, 33, 40, 48, 41, 34, 27, 20, 13, 6,  7,  14, 21, 28,
-                                           35, 42, 49, 56, 57, 50, 43, 36, 29, 22, 15, 23, 30, 37, 44, 51,
-                                           58, 59, 52, 45, 38, 31, 39, 46, 53, 60, 61, 54, 47, 55, 62, 63};
-
 // What the next kLookup bits begin with: one coefficient, whose value may reach beyond these bits, or two. An entry is
 // read without branches: the last value is stored first, then the first one, which is computed. If there is only one,
 // it overwrites the other.

@@ -20,9 +20,6 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
               kF1_501 = 12299, kF1_847 = 15137, kF1_961 = 16069, kF2_053 = 16819, kF2_562 = 20995, kF3_072 = 25172;
 
 #if defined(__x86_64__)
-#define PL_CONCAT_(a, b) a##b
-#define PL_CONCAT(a, b) PL_CONCAT_(a, b)
-
 #define PL_IDCT idct_base
 #define PL_TARGET
 #define PL_VECTOR __m128i

@@ -111,7 +111,7 @@ def pieces(pack: Pack, recipe: Recipe, found: list[Measured], alone: Limits, sec
     for view in recipe.views:
         size = view.height, view.width
         sizes[size] = sizes.get(size, 0) + view.height * view.width
-    choices = []
+    settings = []
     with tempfile.TemporaryDirectory() as folder:
         for codec, sample in _samples(pack, Path(folder)):
             for dtype in ITEM_BYTES:
@@ -120,12 +120,12 @@ def pieces(pack: Pack, recipe: Recipe, found: list[Measured], alone: Limits, sec
                 rate = bench(sample, recipe, 1, seconds, dtype).samples_per_second
                 item = recipe.channels * ITEM_BYTES[dtype]
                 mean = float(sample.column("length").mean())
-                choices.append(Setting(codec, dtype, rate, mean, tuple(item * pixels for pixels in sizes.values())))
-    choices.sort(key=lambda choice: choice.dtype == "bfloat16")  # the only one that has other values
+                settings.append(Setting(codec, dtype, rate, mean, tuple(item * pixels for pixels in sizes.values())))
+    settings.sort(key=lambda setting: setting.dtype == "bfloat16")  # the only one that has other values
     live = ~pack.is_removed(np.arange(pack.records))
     most = found[-1]
     return Pieces(
-        choices=tuple(choices),
+        settings=tuple(settings),
         crowding=max(1.0, most.sample_s / found[0].sample_s),
         cores=len(os.sched_getaffinity(0)),
         storage_bytes=alone.storage * float(pack.column("length")[live].mean()),

@@ -38,13 +38,13 @@ class Setting:
 class Pieces:
     """What was measured of a pack, a recipe and a machine.
 
-    choices: the first is the pack as it is with float32; the others come in the order in which they are advised.
+    settings: the first is the pack as it is with float32; the others come in the order in which they are advised.
     crowding: how many times as long a sample takes where threads work on all cores. storage_bytes: that storage gives a
     second. keeps: why later epochs do not read from storage again; "" where they do. process_bytes, thread_bytes:
     private memory of a process, and of each of its threads, beside batches. index_bytes, shard_bytes: of the pack.
     """
 
-    choices: tuple[Setting, ...]
+    settings: tuple[Setting, ...]
     crowding: float
     cores: int
     storage_bytes: float
@@ -57,10 +57,10 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a choice takes. threads: for a GPU. storage_bytes, gpu_bytes: a second, of all GPUs together, to one.
+    """What a setting takes. threads: for a GPU. storage_bytes, gpu_bytes: a second, of all GPUs together, to one.
     gives: samples a second for each GPU with the cores that there are, storage left aside. enough: it is fed."""
 
-    choice: Setting
+    setting: Setting
     threads: int
     storage_bytes: float
     gpu_bytes: float
@@ -71,7 +71,7 @@ class Row:
 class Advice:
     """What the pieces mean for a demand.
 
-    rows: of all choices. best: the first one that is enough, or the fastest. room: threads for each GPU, one core of
+    rows: of all settings. best: the first one that is enough, or the fastest. room: threads for each GPU, one core of
     its share left to the training loop.
     """
 
@@ -79,33 +79,33 @@ class Advice:
         self.pieces, self.demand = pieces, demand
         self.room = max(pieces.cores // demand.gpus - 1, 1)
         self._share = min(1.0, pieces.cores / demand.gpus)  # of a core, where there are fewer than GPUs
-        self.rows = [self._row(choice) for choice in pieces.choices]
+        self.rows = [self._row(setting) for setting in pieces.settings]
         enough = [row for row in self.rows if row.enough]
         self.best = enough[0] if enough else max(self.rows, key=self._limit)
 
-    def _row(self, choice: Setting) -> Row:
+    def _row(self, setting: Setting) -> Row:
         rate, gpus = self.demand.samples_per_second, self.demand.gpus
-        of_thread = (1 - RESERVE) * choice.samples_per_second / self.pieces.crowding
+        of_thread = (1 - RESERVE) * setting.samples_per_second / self.pieces.crowding
         gives = self.room * self._share * of_thread
-        read = rate * gpus * choice.record_bytes
+        read = rate * gpus * setting.record_bytes
         enough = gives >= rate and (bool(self.pieces.keeps) or read <= self.pieces.storage_bytes)
-        return Row(choice, math.ceil(rate / of_thread), read, rate * sum(choice.sample_bytes), gives, enough)
+        return Row(setting, math.ceil(rate / of_thread), read, rate * sum(setting.sample_bytes), gives, enough)
 
     def _limit(self, row: Row) -> float:
-        """Return the samples a second that a choice has for each GPU."""
+        """Return the samples a second that a setting has for each GPU."""
         return row.gives if self.pieces.keeps else min(row.gives, self._stored(row))
 
     def _stored(self, row: Row) -> float:
         """Return the samples a second for each GPU that storage gives."""
-        return self.pieces.storage_bytes / row.choice.record_bytes / self.demand.gpus
+        return self.pieces.storage_bytes / row.setting.record_bytes / self.demand.gpus
 
     def table(self) -> str:
-        """Return all choices, a line each."""
+        """Return all settings, a line each."""
         head = ("codec", "dtype", "samples/s a thread", "threads a GPU", "storage MB/s", "MB/s to a GPU", "")
         lines = [head]
         for row in self.rows:
-            rate, read, sent = row.choice.samples_per_second, row.storage_bytes / 1e6, row.gpu_bytes / 1e6
-            lines.append((row.choice.codec, row.choice.dtype, f"{rate:,.0f}", f"{row.threads:,}", f"{read:,.0f}",
+            rate, read, sent = row.setting.samples_per_second, row.storage_bytes / 1e6, row.gpu_bytes / 1e6
+            lines.append((row.setting.codec, row.setting.dtype, f"{rate:,.0f}", f"{row.threads:,}", f"{read:,.0f}",
                           f"{sent:,.0f}", "enough" if row.enough else "too slow"))  # fmt: skip
         return "\n".join(f"{c[0]:10}{c[1]:10}{c[2]:>20}{c[3]:>15}{c[4]:>14}{c[5]:>15}  {c[6]}".rstrip() for c in lines)
 
@@ -136,7 +136,7 @@ class Advice:
         return said
 
     def _lacks(self, row: Row) -> str:
-        """Return why a choice is not enough."""
+        """Return why a setting is not enough."""
         if row.gives < self.demand.samples_per_second:
             room = str(self.room) if self._share == 1 else "less than one"
             return f"a GPU takes {_threads(row.threads)}, and beside its loop there are cores for {room}"
@@ -144,13 +144,13 @@ class Advice:
         return f"storage gives {given:,.0f} MB/s, and {row.storage_bytes / 1e6:,.0f} are needed"
 
     def _set(self, row: Row) -> str:
-        """Return what to set for a choice."""
-        own, choice = self.rows[0].choice, row.choice
-        said = [] if choice.codec == own.codec else [f"`pass-pack convert --codec {choice.codec}`"]
-        if choice.dtype == "uint8":
+        """Return what to set for a setting."""
+        own, setting = self.rows[0].setting, row.setting
+        said = [] if setting.codec == own.codec else [f"`pass-pack convert --codec {setting.codec}`"]
+        if setting.dtype == "uint8":
             said.append("dtype=torch.uint8 and pass_loader.normalize on the GPU")
-        elif choice.dtype != own.dtype or not said:
-            said.append(f"dtype=torch.{choice.dtype}")
+        elif setting.dtype != own.dtype or not said:
+            said.append(f"dtype=torch.{setting.dtype}")
         return ", ".join(said)
 
     def _first_epoch(self) -> list[str]:
@@ -171,9 +171,9 @@ class Advice:
 
     def batch_bytes(self, threads: int) -> int:
         """Return the most bytes that batches take in pinned memory, the one in the loop's hands included."""
-        choice, batch = self.best.choice, self.demand.batch_size
-        most = bounds(2, threads, None, None, True, sum(choice.sample_bytes)).most(batch)
-        rounded = (1 << (batch * size - 1).bit_length() for size in choice.sample_bytes)  # by torch's allocator
+        setting, batch = self.best.setting, self.demand.batch_size
+        most = bounds(2, threads, None, None, True, sum(setting.sample_bytes)).most(batch)
+        rounded = (1 << (batch * size - 1).bit_length() for size in setting.sample_bytes)  # by torch's allocator
         return (most + 1) * sum(rounded)
 
 

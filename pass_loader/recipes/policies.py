@@ -377,7 +377,7 @@ def timm_auto_augment(
     return (Choice(tuple(options)),)
 
 
-# timm 1.0.31, data/random_erasing.py: RandomErasing; torchvision 0.28, transforms/transforms.py:RandomErasing.
+# timm 1.0.31, data/random_erasing.py: RandomErasing; torchvision 0.28, transforms/transforms.py: RandomErasing.
 
 
 def random_erasing(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import gc
 import shutil
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,7 +25,7 @@ from pass_loader.pack.points import POINTS
 
 from ..helpers.batches import assert_batches_equal
 from ..helpers.corpus import jpeg, noise
-from ..helpers.cpu_lane import CpuLane
+from ..helpers.cpu_lane import CpuLane, compare_epochs
 from ..helpers.epochs import TINY
 from ..helpers.processes import until
 from ..helpers.recipes import SMALL
@@ -62,17 +62,7 @@ def taken(dataset: ShardDataset) -> int:
     return sum(record.startswith(b"PLDC") and record[5] in (0, 1) for record in records)
 
 
-def compare(make: Callable[..., DataLoader], epochs: int = 1, **gpu: Any) -> DataLoader:
-    """Compare all batches when they come, and once more when all have come."""
-    on_gpu, on_cpu = make(device="cuda", decode="cuda", **gpu), make()
-    for _ in range(epochs):
-        held = []
-        for batch in zip(on_gpu, on_cpu, strict=True):
-            assert_batches_equal(*batch)
-            held.append(batch)
-        for batch in held:
-            assert_batches_equal(*batch)
-    return on_gpu
+compare = partial(compare_epochs, "cuda")
 
 
 @pytest.mark.parametrize("threads", [0, 2])

@@ -9,8 +9,8 @@ import gc
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,7 +28,7 @@ from benchmarks.gpu import probe_nvjpeg
 
 from ..helpers.batches import assert_batches_equal
 from ..helpers.corpus import decodable, jpeg, noise
-from ..helpers.cpu_lane import CpuLane
+from ..helpers.cpu_lane import CpuLane, compare_epochs
 from ..helpers.epochs import TINY
 from ..helpers.nvjpeg_standin import ROOT, Standin, compiled
 from ..helpers.processes import until
@@ -45,17 +45,7 @@ OTHERS = {"cmyk", "cmyk_noise", "progressive", "progressive_gray", "keep_rgb", "
 PLAIN = 26 + len(decodable()) - len(OTHERS)  # pictures of the pack `mixed` that nvJPEG is given
 
 
-def compare(make: Callable[..., DataLoader], epochs: int = 1, **gpu: Any) -> DataLoader:
-    """Compare all batches when they come, and once more when all have come."""
-    on_gpu, on_cpu = make(device="cuda", decode="nvjpeg", **gpu), make()
-    for _ in range(epochs):
-        held = []
-        for batch in zip(on_gpu, on_cpu, strict=True):
-            assert_batches_equal(*batch)
-            held.append(batch)
-        for batch in held:
-            assert_batches_equal(*batch)
-    return on_gpu
+compare = partial(compare_epochs, "nvjpeg")
 
 
 @pytest.mark.parametrize("threads", [0, 2])

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from pass_loader import _C
+from pass_loader import _C, DataLoader
 from pass_loader.gpu import batches as device
 from pass_loader.gpu import exact, nvjpeg
 from pass_loader.gpu.stream import picture_of
+
+from .batches import assert_batches_equal
 
 
 class Event:
@@ -158,3 +160,16 @@ def use(monkeypatch: pytest.MonkeyPatch) -> list[CpuLane]:
     monkeypatch.setattr(CpuLane, "made", [])
     monkeypatch.setattr(CpuLane, "fail", [])
     return CpuLane.made
+
+
+def compare_epochs(decode: str, make: Callable[..., DataLoader], epochs: int = 1, **gpu: Any) -> DataLoader:
+    """Compare all batches of a GPU with the CPU's when they come, and once more when all have come."""
+    on_gpu, on_cpu = make(device="cuda", decode=decode, **gpu), make()
+    for _ in range(epochs):
+        held = []
+        for batch in zip(on_gpu, on_cpu, strict=True):
+            assert_batches_equal(*batch)
+            held.append(batch)
+        for batch in held:
+            assert_batches_equal(*batch)
+    return on_gpu

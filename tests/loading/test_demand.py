@@ -19,7 +19,7 @@ from ..helpers.trees import write_tree
 
 MB = 1_000_000
 PIECES = Pieces(
-    choices=(
+    settings=(
         Setting("jpeg", "float32", 800, 100_000, (MB, MB)),
         Setting("jpeg", "uint8", 900, 100_000, (MB // 4, MB // 4)),
         Setting("dct", "float32", 1200, 130_000, (MB, MB)),
@@ -127,15 +127,15 @@ def test_pieces(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "in", {f"{number}.jpg": jpeg(noise(40, 40, number)) for number in range(4)})
     build([tree], tmp_path / "jpeg")
     found = measured(tmp_path / "jpeg", recipes.mocov2(size=16))
-    assert [(one.codec, one.dtype) for one in found.choices] == [
+    assert [(one.codec, one.dtype) for one in found.settings] == [
         *((codec, dtype) for codec in ("jpeg", "dct-zstd", "dct") for dtype in ("float32", "uint8")),
         *((codec, "bfloat16") for codec in ("jpeg", "dct-zstd", "dct")),
     ]
     mean = float(Pack(tmp_path / "jpeg").column("length").mean())
-    first = found.choices[0]
+    first = found.settings[0]
     assert first.record_bytes == mean and first.sample_bytes == (2 * 3 * 16 * 16 * 4,)
-    assert found.choices[1].sample_bytes == (2 * 3 * 16 * 16,)
-    assert all(one.samples_per_second > 0 and one.record_bytes > 0 for one in found.choices)
+    assert found.settings[1].sample_bytes == (2 * 3 * 16 * 16,)
+    assert all(one.samples_per_second > 0 and one.record_bytes > 0 for one in found.settings)
     assert found.crowding == pytest.approx((0.6 * 2 / 150) / (0.5 / 100))
     assert (found.storage_bytes, found.keeps) == (100 * mean, "it is kept")
     assert (found.process_bytes, found.thread_bytes) == (7, 9)
@@ -143,8 +143,8 @@ def test_pieces(tmp_path: Path) -> None:
     assert found.index_bytes == (tmp_path / "jpeg" / "index.arrow").stat().st_size
     convert(tmp_path / "jpeg", tmp_path / "dct", codec="dct")
     found = measured(tmp_path / "dct", recipes.mocov2(size=16))
-    assert [one.codec for one in found.choices[::2][:3]] == ["dct", "jpeg", "dct-zstd"]
-    assert found.choices[0].record_bytes == float(Pack(tmp_path / "dct").column("length").mean())
+    assert [one.codec for one in found.settings[::2][:3]] == ["dct", "jpeg", "dct-zstd"]
+    assert found.settings[0].record_bytes == float(Pack(tmp_path / "dct").column("length").mean())
 
 
 @pytest.mark.slow
@@ -152,4 +152,4 @@ def test_pieces_of_pngs_and_of_recipes_that_erase(tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "in", {"a.png": png(drawn(8, RGB, 40, 40), 8, RGB)})
     build([tree], tmp_path / "pack")
     found = measured(tmp_path / "pack", recipes.timm_train(size=16))
-    assert [(one.codec, one.dtype) for one in found.choices] == [("png", "float32"), ("png", "bfloat16")]
+    assert [(one.codec, one.dtype) for one in found.settings] == [("png", "float32"), ("png", "bfloat16")]

@@ -17,7 +17,7 @@ ENGINE = {"pool", "shard", "decode", "plan", "cpu"} | SMALL
 MAY_INCLUDE = {
     "bindings": {"bindings_gil", "plan", "cpu"} | SMALL,
     "bindings_gil": set(),
-    "bindings_gpu": {"cuda"},
+    "bindings_gpu": {"bindings_gil", "cuda"},
     "bindings_cuda": {"bindings_gil", "bindings_gpu", "cuda"} | SMALL,
     "bindings_nvjpeg": {"bindings_gil", "bindings_gpu", "cuda"} | SMALL,
     "bindings_exact": {"bindings_gil", "bindings_gpu", "cuda"} | SMALL,
