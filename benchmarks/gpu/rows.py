@@ -46,8 +46,8 @@ def _serve(connection: Connection, cores: int) -> None:
     os.setsid()  # so that it can be ended together with its workers
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     torch.set_num_threads(cores)
-    connection.send("begun")
-    while (row := connection.recv()) is not None:
+    while (row := connection.recv()) is not None:  # which imports the module of its `measure`
+        connection.send("begun")
         connection.send(figures(row))
 
 
@@ -55,7 +55,7 @@ class Fresh:
     """A process that has `cores` cores. Ended together with all that it started when the block is left."""
 
     def __init__(self, cores: int):
-        self._cores, self.alive, self._begun = cores, True, False
+        self._cores, self.alive = cores, True
 
     def __enter__(self) -> Fresh:
         context = multiprocessing.get_context("forkserver")
@@ -69,11 +69,13 @@ class Fresh:
     def figures(self, row: Row, patience: float) -> dict[str, Any]:
         try:
             self._connection.send(row)
-            if not self._begun:
-                self._begun = self._connection.poll(STARTS_S) and bool(self._connection.recv())
-            if self._begun and self._connection.poll(patience):
-                return self._connection.recv()
-            reason = f"no answer within {patience if self._begun else STARTS_S:.0f} s"
+            for seconds in (STARTS_S, patience):  # until it has begun, then until its figures are there
+                if not self._connection.poll(seconds):
+                    reason = f"no answer within {seconds:.0f} s"
+                    break
+                answer = self._connection.recv()
+            else:
+                return answer
         except (EOFError, OSError):
             self._process.join(5)
             reason = f"the process ended with {self._process.exitcode}"

@@ -129,7 +129,14 @@ def test_torchvision_from_shards(place: Place, monkeypatch: pytest.MonkeyPatch) 
     assert loading.decoding("torchvision", place, 0.01)["samples_per_s"] > 0
 
 
-def affinity() -> dict[str, Any]:
+class Late:
+    """Takes longer to arrive than a row has."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return time.sleep, (4,)
+
+
+def affinity(arrived: Any = None) -> dict[str, Any]:
     return {"cores": len(os.sched_getaffinity(0)), "torch": torch.get_num_threads(), "pid": os.getpid()}
 
 
@@ -149,9 +156,11 @@ def hang() -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_rows_in_fresh_processes() -> None:
-    """Kills: a crash or a hang that takes other rows along, cores that are not limited, a process for each row."""
+    """Kills: a crash or a hang that takes other rows along, cores that are not limited, a process for each row, imports that
+    count as a row's time."""
     members = [Row({"n": n}, measure, {}) for n, measure in enumerate((affinity, fail, affinity, crash, affinity, hang,
                                                                        affinity))]  # fmt: skip
+    members[4].arguments["arrived"] = Late()
     found = list(rows.measured(members, 1, time.monotonic() + 100, patience=3.0))
     assert [row["n"] for row in found] == list(range(7))
     assert all((found[n]["cores"], found[n]["torch"]) == (1, 1) for n in (0, 2, 4, 6))
