@@ -82,10 +82,12 @@ def test_masks_are_drawn_over_the_views(pack: Path, tmp_path: Path, name: str) -
 def place_of(view: np.ndarray, sheet: np.ndarray) -> tuple[int, int]:
     """y and x of a picture in the sheet, where it stands once."""
     height, width = view.shape[:2]
-    corners = (sheet[: sheet.shape[0] - height + 1, : sheet.shape[1] - width + 1] == view[0, 0]).all(2)
-    found = [
-        (y, x) for y, x in np.argwhere(corners).tolist() if np.array_equal(sheet[y : y + height, x : x + width], view)
-    ]
+    ys, xs = (sheet[: sheet.shape[0] - height + 1, : sheet.shape[1] - width + 1, 0] == view[0, 0, 0]).nonzero()
+    for y, x in ((0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1), (height // 2, width // 2)):
+        same = (sheet[ys + y, xs + x] == view[y, x]).all(1)
+        ys, xs = ys[same], xs[same]
+    found = [(y, x) for y, x in zip(ys.tolist(), xs.tolist(), strict=True)
+             if np.array_equal(sheet[y : y + height, x : x + width], view)]  # fmt: skip
     assert len(found) == 1 or (found and (view == view[0, 0]).all())  # of one colour, it may come twice
     return found[0]
 

@@ -156,8 +156,8 @@ def hang() -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_rows_in_fresh_processes() -> None:
-    """Kills: a crash or a hang that takes other rows along, cores that are not limited, a process for each row, imports that
-    count as a row's time."""
+    """Kills: a crash or a hang that takes other rows along, cores that are not limited, a process for each row,
+    imports that count as a row's time."""
     members = [Row({"n": n}, measure, {}) for n, measure in enumerate((affinity, fail, affinity, crash, affinity, hang,
                                                                        affinity))]  # fmt: skip
     members[4].arguments["arrived"] = Late()

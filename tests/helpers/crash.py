@@ -1,7 +1,8 @@
 """kill -9 at every change of the disk: `crashes` runs a function once for each, in a process that dies just before it.
 
-python -m tests.helpers.crash MODULE:FUNCTION START OUT: copies START to OUT/1, OUT/2, ... and calls FUNCTION(OUT/n) in
-a child that is killed before its n-th opening for writing, fsync, rename or deletion, until one lives to its end.
+python -m tests.helpers.crash MODULE:FUNCTION START OUT EVERY: copies START to OUT/1, OUT/(1 + EVERY), ... and calls
+FUNCTION(OUT/n) in a child that is killed before its n-th opening for writing, fsync, rename or deletion, until one
+lives to its end.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import sys
 from pathlib import Path
 
 
-def crashes(function: str, start: Path, out: Path) -> list[Path]:
+def crashes(function: str, start: Path, out: Path, every: int = 1) -> list[Path]:
     """Return the directories that the killed processes left, in order; the last is that of the one that lived."""
-    subprocess.run([sys.executable, "-m", "tests.helpers.crash", function, str(start), str(out)], check=True)
+    command = [sys.executable, "-m", "tests.helpers.crash", function, str(start), str(out), str(every)]
+    subprocess.run(command, check=True)
     return sorted(out.iterdir(), key=lambda path: int(path.name))
 
 
@@ -45,11 +47,11 @@ def _die_at(step: int) -> None:
     sys.addaudithook(audit)
 
 
-def _main(function: str, start: Path, out: Path) -> None:
+def _main(function: str, start: Path, out: Path, every: int) -> None:
     module, name = function.split(":")
     action = getattr(importlib.import_module(module), name)
     out.mkdir()
-    for step in range(1, 1000):
+    for step in range(1, 1000, every):
         place = out / str(step)
         shutil.copytree(start, place)
         child = os.fork()
@@ -71,4 +73,4 @@ def _main(function: str, start: Path, out: Path) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    _main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))

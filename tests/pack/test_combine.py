@@ -245,12 +245,12 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     make(start / "first", numbered(0, 1))
     make(start / "second", {**numbered(0, 4), "x.jpg": JPEGS[0]})
     remove(start / "first", ["id1"], reason="a mail")
-    *left, whole = crashes("tests.pack.test_combine:combine_them", start, tmp_path / "killed")
+    *left, whole = crashes("tests.pack.test_combine:combine_them", start, tmp_path / "killed", trials(4, 1))
     want = contents(whole / "new")
     assert ids_of(whole / "new") == ["id0", "id4"] and verify(whole / "new", decode=True) == []
     assert len(Pack(whole / "new").shards) == 2 and len(refused(whole / "new")) == 2
-    assert len(left) > 20
-    for root in left[:: trials(3, 1)]:
+    assert len(left) > trials(10, 40)
+    for root in left:
         for path in (root / "new").glob("*.tmp"):
             path.write_bytes(path.read_bytes()[:700])
         combine_them(root)

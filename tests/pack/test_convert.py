@@ -284,12 +284,13 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     write_tree(start / "in", {f"id{i}.jpg": jpeg(noise(16, 16, i)) for i in range(4)})
     build([start / "in"], start / "pack", shard_bytes=4100)
     remove(start / "pack", ["id2"], reason="a mail")
-    *left, whole = crashes("tests.pack.test_convert:convert_it", start, tmp_path / "killed")
+    *left, whole = crashes("tests.pack.test_convert:convert_it", start, tmp_path / "killed", trials(4, 1))
     want = undated(contents(whole / "new"))
     assert len(want["removed.jsonl"]) == 2
-    assert len(left) > 20 and len(Pack(whole / "new").shards) == 2 and verify(whole / "new", decode=True) == []
+    assert len(left) > trials(10, 40) and len(Pack(whole / "new").shards) == 2
+    assert verify(whole / "new", decode=True) == []
     kept = 0
-    for root in left[:: trials(2, 1)]:
+    for root in left:
         out = root / "new"
         done = {path.name: path.stat().st_mtime_ns for path in out.glob("*.tar") if path.with_suffix(".rows").exists()}
         for path in out.glob("*.tmp"):
@@ -298,7 +299,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
         assert undated(contents(out)) == want and verify(out) == []
         assert {name: (out / name).stat().st_mtime_ns for name in done} == done
         kept += len(done)
-    assert kept > 15
+    assert kept > trials(7, 30)
 
 
 def test_another_run_does_not_go_on(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
