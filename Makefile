@@ -33,6 +33,8 @@ PYTHONS ?= cp310 cp311 cp312 cp313 cp313t cp314 cp314t
 PROCESSORS ?= x86_64
 QUICK ?=
 TEST_PROCESSES ?= 2
+# Kernels for the GPUs that are here; without one they are for the tests of the compiler and of the host code alone.
+GPUS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u)
 DATA ?=
 PROOF_STEPS ?= 50
 DRAWS ?= 1000000
@@ -86,7 +88,7 @@ docs: setup
 	@$(call need,chromium,chromium)
 	rm -rf build/docs build/doctrees
 	$(bin)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/docs
-	$(bin)/python -m pytest -q tests/docs/test_site.py
+	$(bin)/python -m pytest -q -m "long or not long" tests/docs/test_site.py
 
 # Peers lie beside the environment, not in it: some bring their own numpy, Pillow-SIMD is another PIL.
 bench := -m pytest benchmarks/cpu -q -o python_files='bench_*.py' -o python_functions='bench_*' $(foreach d,$(DATA),--data $(d))
@@ -270,7 +272,8 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(sources)
-	PASS_LOADER_WERROR=1 $(bin)/pip install -q --no-build-isolation -e ".[test,lint,docs]"
+	PASS_LOADER_CUDA_ARCHITECTURES="$${PASS_LOADER_CUDA_ARCHITECTURES:-$(or $(GPUS),90)}" PASS_LOADER_WERROR=1 \
+	  $(bin)/pip install -q --no-build-isolation -e ".[test,lint,docs]"
 	touch $@
 
 # Pillow 12 beside the installed 13, for the tests that say so.

@@ -96,7 +96,7 @@ def nvcc_command(nvcc: str) -> list[str]:
     # -fmad=false, as -ffp-contract=off above.
     host = "-fPIC,-fvisibility=hidden,-Wall,-Wextra,-ffp-contract=off"
     strict = ["-Werror=all-warnings"] if os.environ.get("PASS_LOADER_WERROR") == "1" else []
-    return [nvcc, "-std=c++20", "-O3", "-fmad=false", *codes, "-Icsrc", f"-Xcompiler={host}", *strict]
+    return [nvcc, "-std=c++20", "-O3", "-fmad=false", "--threads=0", *codes, "-Icsrc", f"-Xcompiler={host}", *strict]
 
 
 class BuildExtensions(build_ext):

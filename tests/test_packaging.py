@@ -19,11 +19,14 @@ import pass_loader
 from pass_loader import _C
 from wheels import runs
 
+from .helpers.trials import LONG
+
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 SUFFIXES = {".h", ".cpp", ".cu", ".cuh"}
 NOT_COPIED = (".*", "build", "dist", "demo", "_build", "__pycache__", "*.so", "*.egg-info")
+WITH_CUDA = LONG and shutil.which("nvcc") is not None
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
 
 
@@ -49,7 +52,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel built from the sdist, with the CUDA extension, for one architecture, where there is an nvcc.
+    """The wheel built from the sdist; WITH_CUDA: with the CUDA extension, for one architecture.
 
     pass_loader._C is this environment's: compiling it takes minutes, and its sources are compared by name.
     """
@@ -57,9 +60,8 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = unpacked / "build" / library / "pass_loader" / Path(_C.__file__).name
     built.parent.mkdir(parents=True)
     shutil.copyfile(_C.__file__, built)
-    cuda = "1" if shutil.which("nvcc") else "0"
     out = tmp_path_factory.mktemp("wheel") / "made"
-    return make("wheel", unpacked, out, PASS_LOADER_CUDA=cuda, PASS_LOADER_CUDA_ARCHITECTURES="90")
+    return make("wheel", unpacked, out, PASS_LOADER_CUDA=str(int(WITH_CUDA)), PASS_LOADER_CUDA_ARCHITECTURES="90")
 
 
 def test_the_sdist_has_every_source(unpacked: Path) -> None:
@@ -102,7 +104,9 @@ for name in {names}:
         assert words in said
 
 
-@pytest.mark.skipif(not shutil.which("nvcc"), reason="no nvcc on the PATH: the CUDA extension is not built")
+@pytest.mark.skipif(
+    not WITH_CUDA, reason="the CUDA extension is compiled again by `make long` alone, where nvcc is on the PATH"
+)
 def test_cuda_builds_from_an_sdist_made_without_nvcc(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = [name for name in archive.namelist() if name.endswith(".so")]

@@ -12,7 +12,7 @@ import pytest
 
 from ..helpers.browser import CHROMIUM, Browser
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long  # `make docs` runs them
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "build" / "docs"

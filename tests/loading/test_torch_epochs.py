@@ -31,6 +31,8 @@ WORKERS = [
     pytest.param({"num_workers": 2, "persistent_workers": True}, id="persistent", marks=pytest.mark.slow),
     pytest.param(SPAWN, id="spawn", marks=pytest.mark.slow),
 ]
+# Starting other processes takes seconds.
+FEW_SPAWNED = [*WORKERS[:3], pytest.param(SPAWN, id="spawn", marks=pytest.mark.long)]
 Shown = tuple[int, int, int, bytes]  # record, epoch, draw, the view
 
 
@@ -148,7 +150,7 @@ def run(tiny: Path, sampler: str, workers: dict[str, Any], epochs: int = 3) -> t
     return dataset, [one for _ in range(epochs) for one in shown(loader)]
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", FEW_SPAWNED)
 @pytest.mark.parametrize("sampler", ["none", "random", "distributed", "subset"])
 def test_views_never_repeat_by_themselves(tiny: Path, sampler: str, workers: dict[str, Any]) -> None:
     """Nobody calls set_epoch. A run under torch.manual_seed repeats itself, and its info replays every view."""
@@ -203,7 +205,7 @@ def test_weights_have_their_shares(tiny: Path, own: Path) -> None:
     assert len({one[:3] for one in found}) == len(found)
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", FEW_SPAWNED)
 @pytest.mark.parametrize("how", ["nobody", "map", "dataset", "sampler", "iterable", "iterable, set"])
 def test_removals_reach_workers(own: Path, workers: dict[str, Any], how: str) -> None:
     """A picture that was removed is not served in the next epoch, and comes back when it is restored."""
