@@ -14,7 +14,7 @@ from ..helpers.trials import trials
 pytestmark = pytest.mark.slow  # each starts processes
 
 ROOT = Path(__file__).parents[2]
-REPETITIONS = 10
+REPETITIONS = trials(5, 20)
 
 # A process of its own runs this REPETITIONS times, each time in a fork: importing is the slow part. What is forked has
 # one thread, and ends as any script ends.
