@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,18 @@ def test_conda_requires_what_pip_requires() -> None:
     assert re.findall(r"- (.*)", run[1].replace(" >=", ">=")) == re.findall(r'"(.*?)"', needed[1])
 
 
+def test_conda_forge_finds_what_it_asks_for() -> None:
+    """Its linter wants a page, a licence with its file, maintainers, a number of the build, and tests."""
+    recipe = (ROOT / "recipe/recipe.yaml").read_text()
+    parts = {part.partition(":")[0]: part for part in re.split(r"\n(?=\w)", recipe)}
+    homepage = re.search(r"\n  homepage: (https://\S+)\n", parts["about"])
+    assert homepage is not None and f'"{homepage[1]}"' in (ROOT / "pyproject.toml").read_text()
+    for field in ("summary", "license", "license_file"):
+        assert re.search(rf"\n  {field}: \S", parts["about"]), field
+    assert re.search(r"\n  recipe-maintainers:.*\n    - \S", parts["extra"])
+    assert "\n  number: " in parts["build"] and "\n  - script:" in parts["tests"]
+
+
 def test_the_conda_recipe_is_one() -> None:
     """rattler-build, which conda-forge builds with, reads and renders it. It refuses fields that it does not know."""
     conda = pytest.importorskip("rattler_build")
@@ -38,6 +52,25 @@ def test_the_conda_recipe_is_one() -> None:
     rendered = recipe.render(conda.VariantConfig({"python": ["3.11.* *_cpython", "3.13.* *_cp313"], **stdlib}))
     found = [(one.recipe.package.name, str(one.recipe.package.version)) for one in rendered]
     assert found == [("pass-loader", pass_loader.__version__)] * 2
+
+
+def test_the_workflow_of_releases_tests_wheels_without_a_compiler(tmp_path: Path) -> None:
+    """Its own PATH for building has compilers, which the scenario refuses. Its wheels have names of one platform."""
+    workflow = (ROOT / ".github/workflows/release.yml").read_text()
+    found = re.search(r"\n( +)CIBW_TEST_COMMAND: >-\n((?:\1  .*\n)+)", workflow)
+    assert found is not None
+    programs = {"tools/g++": "exit 1", "venv/bin/python": f'command -v g++ && exit 1; echo "$@" > {tmp_path}/told'}
+    for name, text in programs.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}/venv/bin:{tmp_path}/tools:{os.environ['PATH']}"
+    environment = {"PATH": path, "VIRTUAL_ENV": f"{tmp_path}/venv"}
+    command = " ".join(found[2].split()).replace("{project}", str(ROOT))
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True)
+    script, *words = (tmp_path / "told").read_text().split()
+    assert Path(script).exists() and words == ["run", "torch", "pandas"] and (tmp_path / "run").is_dir()
+    assert "auditwheel repair --only-plat " in workflow
 
 
 def test_commits_are_checked_by_the_linters_of_make_lint() -> None:
