@@ -18,8 +18,8 @@
 # make kit    build/gpu-kit: what a GPU machine with Python 3.12 and no registry needs for benchmarks/on_gpu.sh; PARTS=core:
 #             without other libraries
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
-# make wheels   a wheel for each Python and processor, in dist/, with its tests; PYTHONS=cp311 PROCESSORS=x86_64: this
-#             one; QUICK=1: without the CUDA extension, and with fewer tests
+# make wheels   a wheel for each Python and processor, in dist/, with its tests; needs nvcc. PYTHONS=cp311
+#             PROCESSORS=x86_64: this one; QUICK=1: without the CUDA extension, nvcc is not needed then, and fewer tests
 # make lowest   the package with the lowest versions that pyproject.toml allows, then with the newest
 # Everything happens in .venv, made when missing. TORCH= chooses another torch, TEST_PROCESSES= how many tests run at once.
 SHELL := /bin/bash
@@ -30,7 +30,7 @@ TORCHVISION ?= torchvision==0.28.0
 PYTHON_LOWEST ?= $(or $(lastword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python)),python3.10)
 PILLOW12 ?= pillow==12.3.0
 PYTHONS ?= cp310 cp311 cp312 cp313 cp313t cp314 cp314t
-PROCESSORS ?= x86_64
+PROCESSORS ?= x86_64 aarch64
 QUICK ?=
 TEST_PROCESSES ?= 2
 # Kernels for the GPUs that are here; without one they are for the tests of the compiler and of the host code alone.
@@ -67,7 +67,7 @@ long: setup $(VENV)/pillow12/.installed
 	$(MAKE) company
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 	$(MAKE) sanitize aarch64
-	PASS_LOADER_LONG=1 $(MAKE) wheels PROCESSORS="x86_64 aarch64"
+	PASS_LOADER_LONG=1 $(MAKE) wheels
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
 # The tests of a file run one after another in one process: they share packs and servers.

@@ -1,11 +1,12 @@
 """The wheels of `make wheels`: what is in them, what they ask of a machine, and that they work where nothing else is.
 
 PASS_LOADER_WHEELS names their folder; without it there is nothing to test. A wheel is installed and run for each Python
-that this machine or Debian has, and so are the tests of pixels that need no torch: those of `make check`, on 3.11 (and
-under PASS_LOADER_LONG=1 on every Python) those of `make test`. Under QEMU it is 3.11 alone that runs those of `make
-check`; under PASS_LOADER_LONG=1 every Python does, and 3.11 those of `make test`. PASS_LOADER_WHEELS_QUICK=1: those of
-`make check` everywhere, and the wheels have no CUDA extension. PASS_LOADER_WHEELS_NOTES names a file that says
-afterwards what was run, for wheels/runs.py.
+that this machine or Debian has, and so are the tests of pixels that need no torch: those of `make check`, on 3.11 those
+of `make test`. Of those for another processor, under QEMU, 3.11 alone runs the scenario. PASS_LOADER_LONG=1: those of
+`make test` on every Python; under QEMU the scenario on every Python, and the tests of pixels: on 3.11 those of
+`make test`, elsewhere those of `make check`. PASS_LOADER_WHEELS_QUICK=1: those of `make check` everywhere, and the
+wheels have no CUDA extension. PASS_LOADER_WHEELS_NOTES names a file that says afterwards what was run, for
+wheels/runs.py.
 """
 
 from __future__ import annotations
@@ -189,18 +190,22 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tupl
         found = interpreter(abi)
         if found is None:
             pytest.skip(f"this machine has no Python for {abi}")
-        place = tmp_path_factory.mktemp(abi)
-        python = place / "venv/bin/python"
-        subprocess.run([found, "-m", "venv", place / "venv"], check=True)
-        (place / "bin").mkdir()
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PASS_", "CUDA"))
-        }
-        environment["PATH"] = f"{place}/venv/bin:{place}/bin"
-        pip_install(python, environment, wheel)
-        return python, environment
+        return empty_environment(found, wheel, tmp_path_factory.mktemp(abi))
 
     return install
+
+
+def empty_environment(python: str, wheel: Path, place: Path) -> tuple[Path, dict[str, str]]:
+    """Install a wheel in an environment that this Python makes in a folder. Returns its Python, and its variables."""
+    made = place / "venv/bin/python"
+    subprocess.run([python, "-m", "venv", place / "venv"], check=True)
+    (place / "bin").mkdir()
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PASS_", "CUDA"))
+    }
+    environment["PATH"] = f"{place}/venv/bin:{place}/bin"
+    pip_install(made, environment, wheel)
+    return made, environment
 
 
 def pip_install(python: Path, environment: dict[str, str], *what: str | Path) -> None:
@@ -232,6 +237,20 @@ def test_pixels(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, s
 
 
 @each
+def test_threads(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, str]]], tmp_path: Path) -> None:
+    """Several Python threads on one native object, where no GIL keeps them apart. Skipped where a Python has one."""
+    if not parts(wheel)[1].endswith("t"):
+        pytest.skip("this Python has a GIL")
+    python, environment = installed(wheel)
+    pip_install(python, environment, *FOR_TESTS)
+    tests = copy_of_tests(tmp_path) / "tests/native/test_several_threads.py"
+    command = [python, "-X", "gil=0", "-m", "pytest", "-q", "-p", "no:cacheprovider", tests]
+    passed = pytest_says(command, environment, tests.parents[2])
+    version = subprocess.run([python, "--version"], check=True, capture_output=True, text=True).stdout
+    note_run(wheel, version, f"the {passed} tests of threads with -X gil=0")
+
+
+@each
 def test_time(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, str]]], tmp_path: Path) -> None:
     """Installing, and importing beside numpy alone: the least processor time of several runs in turn, which other work
     on the machine changes little."""
@@ -255,17 +274,16 @@ def test_time(wheel: Path, installed: Callable[[Path], tuple[Path, dict[str, str
 
 @each
 def test_with_torch(wheel: Path, tmp_path: Path) -> None:
-    """DINO batches, with this environment's torch."""
+    """DINO batches in an empty environment, to which this one lends its torch and what that needs."""
     _, abi, processor = parts(wheel)
-    own = f"cp{sys.version_info[0]}{sys.version_info[1]}"
-    if abi != own or processor != os.uname().machine or importlib.util.find_spec("torch") is None:
+    own, torch = f"cp{sys.version_info[0]}{sys.version_info[1]}", importlib.util.find_spec("torch")
+    if abi != own or processor != os.uname().machine or torch is None or torch.origin is None:
         pytest.skip("torch is here for another Python, or not at all")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    (tmp_path / "bin").mkdir()
-    environment = os.environ | {"PYTHONPATH": str(tmp_path / "site"), "PATH": str(tmp_path / "bin")}
-    told = run_scenario(sys.executable, tmp_path, environment, [])
-    assert str(tmp_path / "site") in told
+    python, environment = empty_environment(sys.executable, wheel, tmp_path)
+    (packages,) = python.parents[1].glob("lib/python*/site-packages")
+    (packages / "lent.pth").write_text(f"{Path(torch.origin).parents[1]}\n")  # behind its own
+    told = run_scenario(python, tmp_path, environment, [])
+    assert str(packages) in told
     note_run(wheel, told, f"batches with torch {importlib.metadata.version('torch').partition('+')[0]}")
 
 
@@ -282,7 +300,7 @@ def debians() -> Callable[[Path], Path]:
             pytest.skip("this machine has that Python")
         python: Path | None = debian.python_with([wheel, *FOR_TESTS], abi, processor, BUILD / "debian")
         if python is None:
-            pytest.skip(f"Debian has no Python for {abi}, or this machine no QEMU")
+            pytest.skip(f"Debian has no Python for {abi}, or this machine no mirror of Debian, or no QEMU")
         return python
 
     return install
@@ -296,11 +314,14 @@ def bare(folder: Path, **more: str) -> dict[str, str]:
 
 @each
 def test_with_debians_python(wheel: Path, debians: Callable[[Path], Path], tmp_path: Path) -> None:
-    native = parts(wheel)[2] == os.uname().machine
+    _, abi, processor = parts(wheel)
+    native = processor == os.uname().machine
+    if not (native or LONG or abi == "cp311"):
+        pytest.skip("PASS_LOADER_LONG=1 runs it")
     python, environment = debians(wheel), bare(tmp_path)
     few = {} if native else {"PASS_LOADER_LONG": "0"}  # a thread's turns take long under QEMU
     told = run_scenario(python, tmp_path, environment | few, ["torch", "pandas"])
-    assert parts(wheel)[2] in told
+    assert processor in told
     note_run(wheel, told, "scenario", whose="Debian's ")
     if native:
         note_run(wheel, *run_tests_of_pixels(python, tmp_path, environment, LONG), whose="Debian's ")
@@ -314,12 +335,12 @@ def test_pixels_under_qemu(wheel: Path, debians: Callable[[Path], Path], tmp_pat
     _, abi, processor = parts(wheel)
     if processor == os.uname().machine:
         pytest.skip("needs no emulation")
-    if not (LONG or abi == "cp311"):
+    if not LONG:
         pytest.skip("PASS_LOADER_LONG=1 runs it")
     python = debians(wheel)
     pillow = pytest.importorskip("wheels.exact_pillow").exact_pillow(python.parent / "site", abi, BUILD)
     environment = bare(tmp_path, PYTHONPATH=str(pillow), QEMU_CPU=played)
-    all_of_them = LONG and abi == "cp311" and played == "max"
+    all_of_them = abi == "cp311" and played == "max"
     told, what = run_tests_of_pixels(python, tmp_path, environment, all_of_them, EMULATED[played])
     note_run(wheel, told, f"{what} as {played}", whose="Debian's ")
 
@@ -342,22 +363,35 @@ def run_tests_of_pixels(
 
     Returns a line with Python's version, and which tests were run.
     """
-    checkout = root / "checkout"
-    for name in ("tests", "benchmarks", "docs"):
-        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copyfile(ROOT / "pyproject.toml", checkout / "pyproject.toml")
+    checkout = copy_of_tests(root)
     rooms = sorted((checkout / "tests/native").glob("test_*.py"))
     files = [path for path in rooms if "pytest.mark.oracle" in path.read_text() and (path.name in only or not only)]
     marked = "oracle and not long" if all_of_them else "oracle and not long and not slow"
     command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked, *files]
-    done = subprocess.run(command, env=environment, cwd=checkout, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) > (80 if only else 550), done.stdout
-    print(f"{marked}: {done.stdout.splitlines()[-1]}")
+    passed = pytest_says(command, environment, checkout)
+    assert passed > (80 if only else 550)
     version = subprocess.run([python, "--version"], env=environment, check=True, capture_output=True, text=True).stdout
     of_what = "resizes" if only else "pixels"
-    return version, f"{'all' if all_of_them else 'the quick'} {passed[1]} tests of {of_what}"
+    return version, f"{'all' if all_of_them else 'the quick'} {passed} tests of {of_what}"
+
+
+def copy_of_tests(root: Path) -> Path:
+    """Copy the tests to where pass_loader is not. Returns the folder."""
+    checkout = root / "checkout"
+    for name in ("tests", "benchmarks", "docs"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copyfile(ROOT / "pyproject.toml", checkout / "pyproject.toml")
+    return checkout
+
+
+def pytest_says(command: list[str | Path], environment: dict[str, str], folder: Path) -> int:
+    """Run pytest. Returns how many tests have passed; none may fail."""
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stdout.splitlines()[-1])
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None, done.stdout
+    return int(passed[1])
 
 
 def note_run(wheel: Path, told: str, what: str, whose: str = "") -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from .headers import version_of
-from .third_party import apt
+from .third_party import apt, debians_mirror
 from .toolchain import run
 
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "sid"}  # which release of Debian has which Python
@@ -22,11 +22,11 @@ def python_with(wanted: list[str | Path], tag: str, processor: str, folder: Path
     beside it. What PYTHONPATH names goes before.
 
     folder: where Debian's packages are unpacked; kept for later calls. None where Debian has no such Python,
-    or this machine no QEMU for its processor. Raises SystemExit where a package cannot be had.
+    or this machine no mirror of Debian or no QEMU for the processor. Raises SystemExit where a package cannot be had.
     """
     version, emulator = version_of(tag), shutil.which(f"qemu-{processor}-static")
     native = processor == os.uname().machine
-    if tag.endswith("t") or version not in SUITES or not (native or emulator):
+    if tag.endswith("t") or version not in SUITES or not (native or emulator) or debians_mirror() is None:
         return None
     place = folder / f"{tag}-{processor}"
     root, site, command = place / "root", place / "site", place / f"python{version}"

@@ -73,7 +73,10 @@ def apt(folder: Path, kind: str, suites: tuple[str, ...], architecture: str = ""
     """
     lists = folder / "lists"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
-    (folder / "sources.list").write_text("".join(f"{kind} {_mirror()} {suite} main\n" for suite in suites))
+    mirror = debians_mirror()
+    if mirror is None:
+        sys.exit("the sources come from a Debian mirror, and apt here knows none")
+    (folder / "sources.list").write_text("".join(f"{kind} {mirror} {suite} main\n" for suite in suites))
     options = {
         "APT::Sandbox::User": "root",
         "Dir::Cache::pkgcache": "",
@@ -89,14 +92,12 @@ def apt(folder: Path, kind: str, suites: tuple[str, ...], architecture: str = ""
     return command
 
 
-def _mirror() -> str:
-    """The mirror of Debian that this machine uses, and the keyring it trusts."""
+def debians_mirror() -> str | None:
+    """Return the mirror of Debian that this machine uses, and the keyring it trusts; None if it is no Debian."""
     files = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(path.read_text() for path in files if path.exists())
     found = re.search(r"^(?:URIs:|deb (?:\[.*?\] )?)\s*(\S+/debian)/?(?:\s|$)", text, re.M)
-    if found is None:
-        sys.exit("the sources come from a Debian mirror, and apt here knows none")
-    return f"[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {found[1]}"
+    return None if found is None else f"[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {found[1]}"
 
 
 def _tarball(one: Library, folder: Path) -> Path | None:

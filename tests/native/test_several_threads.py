@@ -1,4 +1,4 @@
-"""Several Python threads on one native object."""
+"""Several Python threads on one native object. Without torch, so that a wheel runs it where a Python needs no GIL."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import pass_loader
-from pass_loader import _C, recipes
-from pass_loader.keys import Keys
-from pass_loader.loading.rendering import Renderer, Submitted
+from pass_loader import Samples, _C, recipes
 
 from ..helpers.corpus import decodable, jpeg, noise
+
+RECIPE = recipes.byol()
+Batch = tuple[_C.PendingBatch, list[np.ndarray]]  # with the memory of its views
 
 
 def at_once(call: Callable[[int], None], threads: int = 6) -> list[BaseException]:
@@ -48,40 +48,73 @@ def test_one_decoder() -> None:
     assert at_once(decode) == []
 
 
+class Batches:
+    """An engine, and memory for each batch."""
+
+    def __init__(self, pack: Path, threads: int) -> None:
+        self.samples = Samples(pack, RECIPE)
+        table = RECIPE.normalize_table()[None]
+        mean, std = np.array([RECIPE.mean], np.float32), np.array([RECIPE.std], np.float32)
+        half = np.zeros(table.shape, np.uint16)
+        self.engine = _C.Engine(self.samples.reader, RECIPE.rows(), 0, table, half, mean, std, threads)
+
+    def submit(self, records: list[int]) -> Batch:
+        count, none = len(records), np.zeros(len(records), np.uint32)
+        views = [np.empty((count, 3, view.height, view.width), np.float32) for view in RECIPE.views]
+        return self.engine.submit(np.array(records), none, none, views), views
+
+
+def equal(views: list[np.ndarray], wanted: list[np.ndarray]) -> bool:
+    return all(np.array_equal(view, want) for view, want in zip(views, wanted))
+
+
+def test_one_reader(pack: Path) -> None:
+    """Threads that read and render by the same samples.
+
+    Kills: a reader whose buffer another thread reads into.
+    """
+    samples = Samples(pack, RECIPE)
+    want = [(samples.read(record), samples.render(record)) for record in range(6)]
+
+    def use(number: int) -> None:
+        for turn in range(20):
+            record = (turn * 5 + number) % 6
+            assert samples.read(record) == want[record][0]
+            assert equal(samples.render(record), want[record][1])
+
+    assert at_once(use) == []
+
+
 @pytest.mark.parametrize("threads", [0, 2])
 def test_one_batch(pack: Path, threads: int) -> None:
     """All who wait for a batch get the same failures, and it holds what it holds for one."""
-    dataset = pass_loader.ShardDataset(pack, recipes.byol())
-    renderer = Renderer(dataset, threads)
-    records = np.arange(16)
-    keys = Keys(records, np.zeros(16, np.uint32), np.zeros(16, np.uint32))
-    alone = renderer.submit(keys)
+    batches = Batches(pack, threads)
+    alone, want = batches.submit([*range(16)])
     assert alone.wait() == []
     for _ in range(3):
-        batch = renderer.submit(keys)
+        batch, views = batches.submit([*range(16)])
         answers: list[object] = []
 
-        def wait(_: int, batch: Submitted = batch, answers: list[object] = answers) -> None:
+        def wait(_: int, batch: _C.PendingBatch = batch, answers: list[object] = answers) -> None:
             answers.append(batch.wait())
 
         assert at_once(wait) == []
         assert answers == [[]] * 6
-        assert all(np.array_equal(a, b) for a, b in zip(batch.views, alone.views))
+        assert equal(views, want)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
 def test_one_engine(pack: Path, threads: int) -> None:
     """Threads that submit, wait and drop batches at the same time."""
-    dataset = pass_loader.ShardDataset(pack, recipes.byol())
-    renderer = Renderer(dataset, threads)
-    want = [renderer.submit(Keys.of(record, 0, 0)) for record in range(6)]
-    assert [batch.wait() for batch in want] == [[]] * 6
+    batches = Batches(pack, threads)
+    want = [batches.submit([record]) for record in range(6)]
+    assert [batch.wait() for batch, _ in want] == [[]] * 6
 
     def use(number: int) -> None:
         for turn in range(8):
-            batch = renderer.submit(Keys.of(number, 0, 0))
+            batch, views = batches.submit([number])
             if turn % 3:
                 assert batch.wait() == []
-                assert all(np.array_equal(a, b) for a, b in zip(batch.views, want[number].views))
+                assert equal(views, want[number][1])
 
     assert at_once(use) == []
