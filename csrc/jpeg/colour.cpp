@@ -7,6 +7,8 @@
 
 #if defined(__x86_64__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace pass_loader::jpeg {
@@ -55,6 +57,37 @@ PL_INLINE void ycc_to_rgb_body(uint8_t* luma, uint8_t* blue, uint8_t* red, size_
 #define PL_ZERO _mm512_setzero_si512()
 #include "jpeg/ycc_to_rgb.h"
 #define ycc_to_rgb_avx512vbmi ycc_to_rgb_avx512
+#elif defined(__aarch64__)
+struct Words {
+  int16x8_t r, g, b;
+};
+
+// Eight pixels; see ycc_to_rgb_body. cb and cr are 128 less than the bytes.
+PL_INLINE Words rgb_words(uint8x8_t luma, int16x8_t cb, int16x8_t cr) {
+  auto plus_luma = [luma](int16x8_t v) { return vreinterpretq_s16_u16(vaddw_u8(vreinterpretq_u16_s16(v), luma)); };
+  const int16x8_t twice_high = vqdmulhq_n_s16(cr, 26345);  // 2 cr 26345 >> 16
+  const int16x8_t blue = vqrdmulhq_n_s16(cb, -14942 / 2);  // rounded once: the factor is even
+  int32x4_t low = vmull_n_s16(vget_low_s16(cb), -22554), high = vmull_high_n_s16(cb, -22554);
+  low = vmlal_n_s16(low, vget_low_s16(cr), 18734), high = vmlal_high_n_s16(high, cr, 18734);
+  const int16x8_t green = vrshrn_high_n_s32(vrshrn_n_s32(low, 16), high, 16);
+  return {vrsraq_n_s16(plus_luma(cr), twice_high, 1), plus_luma(vsubq_s16(green, cr)),
+          plus_luma(vmlaq_n_s16(blue, cb, 2))};
+}
+
+void ycc_to_rgb_neon(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
+  const uint8x16_t middle = vdupq_n_u8(128);
+  auto pack = [](int16x8_t left, int16x8_t right) { return vqmovun_high_s16(vqmovun_s16(left), right); };
+  for (size_t at = 0; at < count; at += 16) {
+    const uint8x16_t y = vld1q_u8(luma + at), cb = vld1q_u8(blue + at), cr = vld1q_u8(red + at);
+    auto low = [middle](uint8x16_t v) { return vreinterpretq_s16_u16(vsubl_u8(vget_low_u8(v), vget_low_u8(middle))); };
+    auto high = [middle](uint8x16_t v) { return vreinterpretq_s16_u16(vsubl_high_u8(v, middle)); };
+    const Words left = rgb_words(vget_low_u8(y), low(cb), low(cr));
+    const Words right = rgb_words(vget_high_u8(y), high(cb), high(cr));
+    vst1q_u8(luma + at, pack(left.r, right.r));
+    vst1q_u8(blue + at, pack(left.g, right.g));
+    vst1q_u8(red + at, pack(left.b, right.b));
+  }
+}
 #endif
 
 void ycc_to_rgb_base(uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count) {
@@ -146,8 +179,8 @@ PL_LEVELS(split_cmyk, (const uint8_t* row, int32_t width, uint8_t* r, uint8_t* g
 
 PL_LEVELS(cmyk_to_rgb, (const uint8_t* black, bool complemented, size_t count, uint8_t* r, uint8_t* g, uint8_t* b),
           (black, complemented, count, r, g, b))
-PL_DISPATCH_X86(ycc_to_rgb, (uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count),
-                ycc_to_rgb)
+PL_DISPATCH(ycc_to_rgb, (uint8_t* luma, uint8_t* blue, uint8_t* red, size_t count), (luma, blue, red, count),
+            ycc_to_rgb)
 
 void Upsampling::run(const uint8_t* near, const uint8_t* far, bool lower, size_t count, uint16_t* sums,
                      uint8_t* out) const {
