@@ -117,6 +117,7 @@ proof: setup
 
 draws: setup
 	$(bin)/python -m benchmarks.proof.draws --count $(DRAWS) --page docs/proof.md
+	if command -v dieharder >/dev/null; then $(bin)/python -m benchmarks.proof.dieharder --page docs/proof.md; fi
 
 apart: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.proof.apart $(if $(DATA),--data $(DATA),--page docs/proof.md)

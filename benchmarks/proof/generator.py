@@ -1,6 +1,6 @@
 """The generator's words in the orders in which plans use them, and a part of NIST's tests of random bits.
 
-`python -m benchmarks.proof.generator slots | RNG_test stdin32` gives them to PractRand, or to dieharder with `-g 200`.
+`python -m benchmarks.proof.generator slots | RNG_test stdin32` gives them to PractRand; dieharder.py runs dieharder.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 import math
 import sys
 from collections.abc import Callable
+from typing import IO
 
 import numpy as np
 from scipy import special, stats
@@ -146,15 +147,23 @@ def serial(bits: np.ndarray, length: int = 4) -> float:
     return float(special.gammaincc(2 ** (length - 2), (psi(length) - psi(length - 1)) / 2))
 
 
+def write_words(order: str, out: IO[bytes], begin: int = 0) -> None:
+    """Write the words from a counter on until nobody reads them any more, and close the stream."""
+    try:
+        for chunk in itertools.count():
+            out.write(words(order, begin + (chunk << 16), 1 << 16).tobytes())
+    except BrokenPipeError:
+        pass
+    try:
+        out.close()
+    except BrokenPipeError:  # what was left in its buffer
+        pass
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("order", choices=ORDERS)
-    order = parser.parse_args().order
-    for chunk in itertools.count():
-        try:
-            sys.stdout.buffer.write(words(order, chunk << 18, 1 << 18).tobytes())
-        except BrokenPipeError:
-            return
+    write_words(parser.parse_args().order, sys.stdout.buffer)
 
 
 if __name__ == "__main__":
