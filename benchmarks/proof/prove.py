@@ -177,9 +177,10 @@ class Proof:
     def _killed(self) -> Found | None:
         """Kill a run of ours by SIGKILL after it was saved in the middle of an epoch, and resume it."""
         arguments = ["--loader", "ours", "--checkpoint", str(self._file("killed").with_suffix(".pt"))]
-        process = self._training("killed", *arguments, "--save-after", *map(str, self.saved_after))
         saved = self.saved_after[-1]
         last = saved + max(self.steps // 16, 1)
+        process = self._training("killed", *arguments, "--save-after", *map(str, self.saved_after), "--wait-after",
+                                 str(last))  # fmt: skip
         while process.poll() is None and len(self._lines("killed")) < last:
             time.sleep(0.01)
         process.kill()

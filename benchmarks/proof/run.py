@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,8 @@ class Run:
                 if step + 1 in options.save_after:
                     self._save(step + 1)
                 print(json.dumps(line), file=out, flush=True)
+                if step + 1 == options.wait_after:
+                    time.sleep(60)  # for the kill
             print(json.dumps({"weights": self.model.digest()}), file=out, flush=True)
 
     def _save(self, step: int) -> None:
@@ -125,6 +128,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--save-after", type=int, nargs="*", default=[], metavar="STEPS",
                         help="how many steps are done when the run is saved")  # fmt: skip
+    parser.add_argument("--wait-after", type=int, default=0, metavar="STEPS",
+                        help="how many steps are done when the run waits for its kill, a minute at most")  # fmt: skip
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--spoil", type=int, default=-1, help="the step whose batch has one value changed by one level")
     return parser

@@ -12,6 +12,10 @@ import pytest
 import torch
 
 from benchmarks.proof import batches, prove
+from benchmarks.proof.dino import Dino
+from benchmarks.proof.mae import Mae
+from benchmarks.proof.method import Schedule
+from benchmarks.proof.networks import SIZES, ResNet, Transformer
 from benchmarks.proof.run import METHODS, Run, parser
 
 
@@ -60,12 +64,29 @@ def test_all_rows_of_a_method(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     """Killed and resumed, codecs, threads, levels and ranks; the page gets its table."""
     page = tmp_path / "page.md"
     page.write_text("<!-- benchmarks/proof/prove.py -->\n\n<!-- /benchmarks/proof/prove.py -->\n")
-    small = ["--methods", "mae", "--steps", "16", "--count", "12", "--batch-size", "4"]
+    small = ["--methods", "mae", "--steps", "8", "--count", "8", "--batch-size", "2"]
     assert prove.main([*small, "--place", str(tmp_path / "runs"), "--page", str(page)]) == 0
     rows = [line for line in capfd.readouterr().out.splitlines() if " mae: " in line]
     assert [row.split()[0] for row in rows].count("differ") == 1 and "negative control" in rows[2]
     assert "killed" in rows[1] and "2 ranks" in rows[-1] and len(rows) >= 7
     assert page.read_text().count("| mae |") == len(rows)
+
+
+def test_networks_are_those_of_their_names() -> None:
+    """ViT-Ti/16 has 5,524,416 weights without its classifier (timm's vit_tiny_patch16_224), ResNet-18 11,176,512
+    (torchvision's resnet18). A drop path is of training, and of nothing else."""
+    full = SIZES["full"]
+    assert sum(weight.numel() for weight in Transformer(full).parameters()) == 5_524_416
+    assert sum(weight.numel() for weight in ResNet(full).parameters()) == 11_176_512
+    assert Dino.weights("full") > 5_524_416 > Mae.weights("small") > Dino.weights("small")
+    picture = torch.rand(4, 3, 224, 224)
+    dropping, whole = Transformer(SIZES["small"], drop_path=0.9), Transformer(SIZES["small"])
+    whole.load_state_dict(dropping.state_dict())
+    assert torch.equal(whole(picture), whole(picture)) and not torch.equal(dropping(picture), dropping(picture))
+    assert torch.equal(dropping.eval()(picture), whole(picture))
+    dino = Dino(Schedule(8, 25, 2), SIZES["small"])
+    rates = [[block.drop_path for block in network[0].blocks][::3] for network in (dino.student, dino.teacher)]
+    assert rates == [[0.0, pytest.approx(0.1)], [0.0, 0.0]]
 
 
 def test_a_killed_run_goes_on_within_an_epoch() -> None:
