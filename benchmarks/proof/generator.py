@@ -66,7 +66,8 @@ def slot_tests(count: int, make: Callable[[int, int], np.ndarray] = of_records) 
     """
     names = [f"{name}{part}" for name in slots() for part in ("", ", second number")]
     counts = np.zeros((4 * len(names), 4 * len(names)))
-    highest = np.stack([make(slot, count)[:, ::2] >> 30 for slot in slots().values()], 1).reshape(count, -1)
+    bits = [(make(slot, count)[:, ::2] >> 30).astype(np.uint8) for slot in slots().values()]
+    highest = np.stack(bits, 1).reshape(count, -1)
     for begin in range(0, count, 10_000):
         part = highest[begin : begin + 10_000]
         ones = (part[:, :, None] == np.arange(4)).reshape(len(part), -1).astype(np.float32)

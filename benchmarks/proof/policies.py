@@ -31,8 +31,12 @@ def our_policies(then: Any, count: int) -> np.ndarray:
     out."""
     recipe = Recipe("policy", (ViewSpec((HEIGHT, WIDTH), then=then),))
     steps = our_plans(recipe, count, [0])["steps"][:, 0]
-    rows = zip(*(steps[name].tolist() for name in ("op", "factor", "level", "matrix")))
-    return np.array([" ".join(filter(None, map(word_of, *row))) for row in rows])
+    words: list[str] = []
+    for begin in range(0, count, 10_000):  # at a time: Python's numbers take memory
+        part = steps[begin : begin + 10_000]
+        rows = zip(*(part[name].tolist() for name in ("op", "factor", "level", "matrix")))
+        words += [" ".join(filter(None, map(word_of, *row))) for row in rows]
+    return np.array(words)
 
 
 def word_of(op: int, factor: float, level: int, matrix: Sequence[float]) -> str:
