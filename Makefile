@@ -6,7 +6,7 @@
 # make docs   the site, in build/docs; a browser follows every link
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures. BASE=COMMIT: ours beside that commit alone
 # make proof  DINO, SwAV, MoCo-v2 and MAE trained through the official pipeline and through this loader: losses, weights and
-#             batches bit for bit; PROOF_STEPS= (50), DATA=dir-or-tar as above
+#             batches bit for bit; PROOF_STEPS= (50), PROOF_NETWORKS=full (small), DATA=dir-or-tar as above
 # make draws  our random numbers beside those of torchvision's code: 10^6 of each kind (DRAWS=), half an hour
 # make apart  whether a small network can tell other loaders' views from the official ones; ten minutes; DATA=dir-or-tar
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
@@ -37,6 +37,7 @@ TEST_PROCESSES ?= 2
 GPUS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u)
 DATA ?=
 PROOF_STEPS ?= 50
+PROOF_NETWORKS ?= small
 DRAWS ?= 1000000
 FUZZ_SECONDS ?= 60
 PARTS ?= core dali cvcuda
@@ -110,11 +111,13 @@ endif
 
 # The page shows the default run.
 proof: setup
-	$(bin)/python -m benchmarks.proof.prove --steps $(PROOF_STEPS) $(if $(DATA),--data $(DATA)) \
-	  $(if $(DATA)$(filter-out 50,$(PROOF_STEPS)),,--page docs/proof.md)
+	$(bin)/python -m benchmarks.proof.prove --steps $(PROOF_STEPS) --networks $(PROOF_NETWORKS) \
+	  $(if $(DATA),--data $(DATA)) \
+	  $(if $(DATA)$(filter-out 50,$(PROOF_STEPS))$(filter-out small,$(PROOF_NETWORKS)),,--page docs/proof.md)
 
 draws: setup
 	$(bin)/python -m benchmarks.proof.draws --count $(DRAWS) --page docs/proof.md
+	if command -v dieharder >/dev/null; then $(bin)/python -m benchmarks.proof.dieharder --page docs/proof.md; fi
 
 apart: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.proof.apart $(if $(DATA),--data $(DATA),--page docs/proof.md)

@@ -68,6 +68,12 @@ def levels() -> list[str]:
     return [level for level in _C.supported_isas() if level != "base"] or ["base"]
 
 
+def names(packs: list[Path]) -> list[str]:
+    """Return what is compared, in order: a name for each row of `main`."""
+    found = [f"{pack.name}, {level}; 0, 1 and 2 threads" for pack, level in itertools.product(packs, levels())]
+    return [*found, f"{packs[0].name}; 2 ranks (gloo)"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, required=True)
@@ -79,14 +85,14 @@ def main() -> None:
     options = parser.parse_args()
     want = [json.loads(line)["batch"] for line in options.want.read_text().splitlines()[: options.steps]]
     run = (options.method, options.batch_size, options.steps)
+    *on_one_rank, on_two = names(options.packs)
     with open(options.out, "w") as out:
-        for pack, level in itertools.product(options.packs, levels()):
+        for what, (pack, level) in zip(on_one_rank, itertools.product(options.packs, levels())):
             _C.set_isa(level)
             equal = all(digests(pack, *run, threads) == want for threads in (0, 1, 2))
-            row = {"what": f"{pack.name}, {level}; 0, 1 and 2 threads", "equal": equal}
-            print(json.dumps(row), file=out, flush=True)
+            print(json.dumps({"what": what, "equal": equal}), file=out, flush=True)
         equal = on_two_ranks(options.packs[0], *run) == want
-        print(json.dumps({"what": f"{options.packs[0].name}; 2 ranks (gloo)", "equal": equal}), file=out)
+        print(json.dumps({"what": on_two, "equal": equal}), file=out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pass_loader import recipes
 
 from .method import Method, Schedule, copied, follow
-from .networks import Transformer, over_sizes
+from .networks import Sizes, Transformer, over_sizes
 
 
 class Head(nn.Module):
@@ -41,9 +41,10 @@ class Dino(Method):
 
     recipe = recipes.dino()
 
-    def __init__(self, schedule: Schedule, leaving: int = 1024):
-        super().__init__()
-        self.student, self.teacher = self._network(leaving), self._network(leaving)
+    def __init__(self, schedule: Schedule, sizes: Sizes, leaving: int = 1024):
+        super().__init__(schedule, sizes)
+        self.student = self._network(Transformer(sizes, drop_path=0.1), leaving)
+        self.teacher = self._network(Transformer(sizes), leaving)
         copied(self.student, self.teacher)
         self.register_buffer("centre", torch.zeros(1, leaving))
         self.steps_per_epoch = schedule.steps_per_epoch
@@ -56,8 +57,7 @@ class Dino(Method):
         self.optimizer = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
 
     @staticmethod
-    def _network(leaving: int) -> nn.Sequential:
-        backbone = Transformer()
+    def _network(backbone: Transformer, leaving: int) -> nn.Sequential:
         return nn.Sequential(backbone, Head(backbone.dim, 512, 128, leaving))
 
     def train_step(self, batch: Any, step: int) -> torch.Tensor:

@@ -1,19 +1,22 @@
 """Our draws against those of torchvision's own code and of the official scripts' classes.
 
-`python -m benchmarks.proof.draws --count 1000000 --page docs/proof.md`; long. tests/recipes/test_draws.py runs it
-with fewer draws.
+`python -m benchmarks.proof.draws --count 1000000 --page docs/proof.md`; long. The exit status is 1 where a difference
+is found, and where a control is not. tests/recipes/test_draws.py runs it with fewer draws.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import random
+import multiprocessing
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,16 +24,15 @@ from PIL import Image
 
 from benchmarks.official import PilBlur, PilSolarize, seed_everything
 from benchmarks.pages import write_between
-from pass_loader import _C, recipes
+from pass_loader import recipes
 from pass_loader.recipes import Recipe, ViewSpec
-from pass_loader.recipes.steps import OP_NAMES
 
-from .statistics import LEVEL, Outcome, holm, independent, same_distribution, same_shares, uncorrelated
+from .plans import HEIGHT, WIDTH, our_plans
+from .policies import POLICIES, first_of, official_policies, our_policies, without_values
+from .statistics import LEVEL, Outcome, has_share, holm, independent, same_distribution, same_shares, uncorrelated
 
 from torchvision import transforms as T  # noqa: E402
-from torchvision.transforms import autoaugment  # noqa: E402
 
-HEIGHT, WIDTH = 375, 500
 FACTORS = ("brightness", "contrast", "saturation", "hue")
 Drawn = dict[str, np.ndarray]  # a row of numbers for each thing that is drawn; NaN where a step does not run
 
@@ -40,24 +42,6 @@ VIEWS: dict[str, tuple[Recipe, int]] = {
     "SwAV, local view": (recipes.swav(global_crops=1, local_crops=1), 1),
     "MoCo-v2": (recipes.mocov2(), 0),
 }
-POLICIES: dict[str, tuple[Any, Callable[[], Any]]] = {
-    "RandAugment": (recipes.rand_augment((HEIGHT, WIDTH)), T.RandAugment),
-    "TrivialAugmentWide": (recipes.trivial_augment_wide(), T.TrivialAugmentWide),
-    "AutoAugment": (recipes.auto_augment((HEIGHT, WIDTH)), T.AutoAugment),
-}
-
-
-def our_plans(recipe: Recipe, count: int, views: list[int], size: tuple[int, int] = (HEIGHT, WIDTH),
-              seed: int = 0, epoch: int = 0, draw: int = 0) -> np.ndarray:  # fmt: skip
-    """Return the plans (count, views) of records 0, 1, ..."""
-    rows, steps = recipe.rows(), recipe.step_rows()
-    found = np.zeros((count, len(views)), recipe.plan_dtype)
-    height, width = size
-    for record in range(count):
-        plans = _C.plan_views(rows, seed=seed, epoch=epoch, record=record, draw=draw, height=height, width=width,
-                              steps=steps)  # fmt: skip
-        found[record] = plans[views]
-    return found
 
 
 def numbers_of(plans: np.ndarray) -> Drawn:
@@ -125,6 +109,10 @@ def compared(what: str, ours: Drawn, theirs: Drawn) -> Iterator[Outcome]:
     }  # fmt: skip
     for name, make in shares.items():
         yield same_shares(f"{what}: {name}", *both(make))
+    recipe, number = VIEWS[what]
+    for name in ("flip", "jitter", "gray", "blur", "solarize"):
+        share = getattr(recipe.views[number], "grayscale" if name == "gray" else name)
+        yield has_share(f"{what}: {name}, by its probability", both(shares[name])[0], share)
 
 
 def _edge(begin: np.ndarray, length: np.ndarray, side: int) -> np.ndarray:
@@ -132,72 +120,39 @@ def _edge(begin: np.ndarray, length: np.ndarray, side: int) -> np.ndarray:
     return np.where(begin == 0, np.where(length == side, 3.0, 0.0), np.where(begin + length == side, 2.0, 1.0))
 
 
-def our_policies(then: Any, count: int) -> np.ndarray:
-    """Return the steps that were chosen, (count,) words: operations and the values of colours. What changes nothing is
-    left out."""
-    recipe = Recipe("policy", (ViewSpec((HEIGHT, WIDTH), then=then),))
-    steps = our_plans(recipe, count, [0])["steps"][:, 0]
-    moves = (steps["matrix"][..., :6] != (1, 0, 0, 0, 1, 0)).any(-1).tolist()
-    rows = zip(steps["op"].tolist(), steps["factor"].tolist(), steps["level"].tolist(), moves)
-    return np.array([" ".join(filter(None, map(_word, *row))) for row in rows])
+def both_numbers(what: str, count: int) -> tuple[Drawn, Drawn]:
+    """Return what is drawn for a view of VIEWS, by us and by them."""
+    recipe, view = VIEWS[what]
+    number = list(VIEWS).index(what)
+    seed_everything(number)
+    ours = numbers_of(our_plans(recipe, count, [view], seed=number)[:, 0])
+    return ours, official_numbers(recipe.views[view], count)
 
 
-def _word(op: int, factor: float, level: int, moves: bool) -> str:
-    name = OP_NAMES[op] if op else ""
-    if name in ("affine", "quarter_turn", "flip", "vertical_flip"):
-        return "geometry" if name != "affine" or moves else ""
-    return _with_value(name, level if name in ("posterize", "solarize") else factor)
+def against_view(what: str, count: int) -> list[Outcome]:
+    """Return the tests of one view."""
+    return list(compared(what, *both_numbers(what, count)))
 
 
-def _with_value(name: str, value: float) -> str:
-    if name in ("brightness", "saturation", "contrast", "sharpness"):
-        return f"{name} {np.float32(value):.4f}" if value != 1 else ""
-    if name in ("posterize", "solarize"):
-        return f"{name} {int(value)}" if (name, value) not in (("posterize", 8), ("solarize", 256)) else ""
-    return name
+def against_policy(what: str, count: int) -> list[Outcome]:
+    """Return the tests of one policy."""
+    then, make = POLICIES[what]
+    seed_everything(0)
+    return compared_policies(what, our_policies(then, count), official_policies(make(), count))
 
 
-_OFFICIAL = {
-    "Brightness": "brightness", "Color": "saturation", "Contrast": "contrast", "Sharpness": "sharpness",
-    "Posterize": "posterize", "Solarize": "solarize", "AutoContrast": "autocontrast", "Equalize": "equalize",
-    "Invert": "invert", "Identity": "",
-}  # fmt: skip
+def compared_policies(what: str, ours: np.ndarray, theirs: np.ndarray) -> list[Outcome]:
+    """Return the tests of what a policy chose, as words, against theirs."""
+    return [same_shares(f"{what}: operations", without_values(ours), without_values(theirs)),
+            same_shares(f"{what}: first operation and its value", first_of(ours), first_of(theirs)),
+            same_shares(f"{what}: operations and values", ours, theirs)]  # fmt: skip
 
 
-def official_policies(transform: Any, count: int) -> np.ndarray:
-    """Return the same of torchvision's transform, whose operations are only noted."""
-    noted: list[str] = []
-
-    def note(picture: Any, op: str, magnitude: float, **_: Any) -> Any:
-        name = _OFFICIAL.get(op, "geometry")
-        if name == "geometry":
-            noted.append(name if magnitude else "")
-        else:
-            value = {"posterize": int(magnitude), "solarize": int(np.ceil(magnitude))}.get(name, 1.0 + magnitude)
-            noted.append(_with_value(name, value))
-        return picture
-
-    own, autoaugment._apply_op = autoaugment._apply_op, note
-    try:
-        picture, words = Image.new("RGB", (WIDTH, HEIGHT)), []
-        for _ in range(count):
-            transform(picture)
-            words.append(" ".join(filter(None, noted)))
-            noted.clear()
-    finally:
-        autoaugment._apply_op = own
-    return np.array(words)
-
-
-def against_torchvision(count: int) -> Iterator[Outcome]:
-    """Yield the tests of all views and policies, each with so many draws of ours and of theirs."""
-    for number, (what, (recipe, view)) in enumerate(VIEWS.items()):
-        seed_everything(number)
-        ours = numbers_of(our_plans(recipe, count, [view], seed=number)[:, 0])
-        yield from compared(what, ours, official_numbers(recipe.views[view], count))
-    for what, (then, make) in POLICIES.items():
-        seed_everything(0)
-        yield same_shares(f"{what}: steps", our_policies(then, count), official_policies(make(), count))
+def against_torchvision(count: int) -> list[Outcome]:
+    """Return the tests of all views and policies, each with so many draws of ours and of theirs."""
+    return [test for what in VIEWS for test in against_view(what, count)] + [
+        test for what in POLICIES for test in against_policy(what, count)
+    ]
 
 
 def free_numbers(count: int, views: int = 3, side: int = 4000, **key: int) -> list[Drawn]:
@@ -222,21 +177,23 @@ def free_numbers(count: int, views: int = 3, side: int = 4000, **key: int) -> li
     return found
 
 
-def independence(count: int) -> Iterator[Outcome]:
-    """Yield tests of ours alone: decisions of a view, views, epochs, draws, seeds and neighbouring records."""
+def independence(count: int) -> list[Outcome]:
+    """Return tests of ours alone: decisions of a view, views, epochs, draws, seeds and neighbouring records."""
     here = free_numbers(count)
+    found = []
     for one, other in itertools.combinations(here[0], 2):
-        yield independent(f"{one} and {other} of a view", here[0][one], here[0][other])
+        found.append(independent(f"{one} and {other} of a view", here[0][one], here[0][other]))
     others = {"the next epoch": {"epoch": 1}, "the next draw": {"draw": 1}, "the next seed": {"seed": 1},
               "a far seed": {"seed": 2**63}, "a far epoch": {"epoch": 2**31}}  # fmt: skip
     there = {what: free_numbers(count, 1, **key)[0] for what, key in others.items()}
     there |= {"the next view": here[1], "the view after it": here[2]}
     for name, values in here[0].items():
         for what, drawn in there.items():
-            yield independent(f"{name} and {what}", values, drawn[name])
+            found.append(independent(f"{name} and {what}", values, drawn[name]))
         for lag in (1, 2, 8):
-            yield independent(f"{name}, {lag} records on", values[:-lag], values[lag:])
-            yield uncorrelated(f"{name}, {lag} records on, correlation", values[:-lag], values[lag:])
+            found.append(independent(f"{name}, {lag} records on", values[:-lag], values[lag:]))
+            found.append(uncorrelated(f"{name}, {lag} records on, correlation", values[:-lag], values[lag:]))
+    return found
 
 
 def _one_pixel_off(drawn: Drawn) -> Drawn:
@@ -255,19 +212,26 @@ def _sigma(law: Callable[[np.ndarray], np.ndarray]) -> Callable[[Drawn], Drawn]:
     return lambda drawn: drawn | {"sigma": law((drawn["sigma"] - 0.1) / 1.9)}
 
 
-# What is wrong with the draws, and how it is made.
-CONTROLS: dict[str, Callable[[Drawn], Drawn]] = {
-    "boxes one pixel to the right": _one_pixel_off,
-    "the last place of a box is never taken": lambda d: (
-        d | {"left": np.where(d["left"] + d["width"] == WIDTH, d["left"] - (d["left"] > 0), d["left"])}
+class Control(NamedTuple):
+    """What is wrong with the draws, how it is made, and with how many draws it must be found."""
+
+    change: Callable[[Drawn], Drawn]
+    size: int
+
+
+CONTROLS = {
+    "boxes one pixel to the right": Control(_one_pixel_off, 10_000),
+    "the last place of a box is never taken": Control(
+        lambda d: d | {"left": np.where(d["left"] + d["width"] == WIDTH, d["left"] - (d["left"] > 0), d["left"])},
+        10_000,
     ),
-    "a flip of 0.49": _more_often("flip", 0.02),
-    "gray of 0.19": _more_often("gray", 0.05),
-    "sigma log-uniform in [0.1, 2]": _sigma(lambda u: 0.1 * 20**u),
-    "sigma uniform in [0.1, 1.98]": _sigma(lambda u: 0.1 + 1.88 * u),
-    "hue 1 % weaker": lambda d: d | {"hue": d["hue"] * 0.99},
-    "aspect uniform, not its logarithm": lambda d: d | {"width": _uniform_aspect(d)},
-    "jitter in torch's order of names": lambda d: d | {"order": np.where(d["jitter"], 27.0, np.nan)},
+    "a flip of 0.49": Control(_more_often("flip", 0.02), 100_000),
+    "gray of 0.19": Control(_more_often("gray", 0.05), 100_000),
+    "sigma log-uniform in [0.1, 2]": Control(_sigma(lambda u: 0.1 * 20**u), 1_000),
+    "sigma uniform in [0.1, 1.98]": Control(_sigma(lambda u: 0.1 + 1.88 * u), 1_000_000),
+    "hue 1 % weaker": Control(lambda d: d | {"hue": d["hue"] * 0.99}, 1_000_000),
+    "aspect uniform, not its logarithm": Control(lambda d: d | {"width": _uniform_aspect(d)}, 3_000),
+    "jitter in torch's order of names": Control(lambda d: d | {"order": np.where(d["jitter"], 27.0, np.nan)}, 300),
 }
 
 
@@ -278,65 +242,93 @@ def _uniform_aspect(drawn: Drawn) -> np.ndarray:
     return np.rint(drawn["height"] * (3 / 4 + share * (4 / 3 - 3 / 4)))
 
 
+CONTROLLED = "DINO, local view"
 SIZES = (300, 1_000, 3_000, 10_000, 30_000, 100_000, 300_000, 1_000_000)
 
 
-def found_from(count: int, what: str = "DINO, local view") -> dict[str, int | None]:
-    """Return, for each control, from which number of draws on it is found; None: not with `count`.
+def found_from(ours: Drawn, theirs: Drawn, what: str = CONTROLLED) -> dict[str, int | None]:
+    """Return, for each control, from which number of draws on it is found; None: not with all.
 
     The smallest p-value of the view's tests counts against the level over all tests of the whole family.
     """
-    recipe, view = VIEWS[what]
-    number = list(VIEWS).index(what)
-    seed_everything(number)
-    ours = numbers_of(our_plans(recipe, count, [view], seed=number)[:, 0])
-    theirs = official_numbers(recipe.views[view], count)
-    family = len(VIEWS) * len(list(compared(what, *({k: v[:300] for k, v in d.items()} for d in (ours, theirs)))))
+    few = ({key: values[:300] for key, values in drawn.items()} for drawn in (ours, theirs))
+    tests = len(VIEWS) * len(list(compared(what, *few))) + 3 * len(POLICIES)
     found: dict[str, int | None] = {}
-    for name, change in CONTROLS.items():
-        changed = change(ours)
+    for name, control in CONTROLS.items():
+        changed = control.change(ours)
         found[name] = None
-        for size in (size for size in reversed(SIZES) if size <= count):
+        for size in (size for size in reversed(SIZES) if size <= len(ours["flip"])):
             parts = [{key: values[:size] for key, values in drawn.items()} for drawn in (changed, theirs)]
-            if min(test.p for test in compared(what, *parts)) > LEVEL / (family + len(POLICIES)):
+            if min(test.p for test in compared(what, *parts)) > LEVEL / tests:
                 break
             found[name] = size
     return found
 
 
-def summary(families: dict[str, tuple[int, list[Outcome]]], controls: dict[str, int | None], count: int) -> str:
+def missed(found: dict[str, int | None], count: int) -> list[str]:
+    """Return the controls that are not found with the number of draws they must be found with, where it was tried."""
+    return [name for name, size in found.items()
+            if CONTROLS[name].size <= count and not (size and size <= CONTROLS[name].size)]  # fmt: skip
+
+
+def summary(families: dict[str, tuple[int, list[Outcome]]], found: dict[str, int | None], count: int) -> str:
     """Return the page's tables. count: how many draws the controls had at most."""
     lines = ["| family | draws each | tests | smallest p | rejected (Holm, 0.001) |", "|---|---|---|---|---|"]
     for name, (draws, tests) in families.items():
         least = min(tests, key=lambda test: test.p)
-        lines.append(f"| {name} | {draws:,} | {len(tests)} | {least.p:.2g} ({least.what}) | {len(holm(tests))} |")
-    lines += ["", "| what is wrong on purpose | found from so many draws on |", "|---|---|"]
-    lines += [f"| {name} | {f'{size:,}' if size else f'not with {count:,}'} |" for name, size in controls.items()]
+        lines.append(f"| {name} | {draws:,} | {len(tests):,} | {least.p:.2g} ({least.what}) | {len(holm(tests))} |")
+    lines += ["", "| what is wrong on purpose | must be found with | found from so many draws on |", "|---|---|---|"]
+    for name, size in found.items():
+        lines.append(f"| {name} | {CONTROLS[name].size:,} | {f'{size:,}' if size else f'not with {count:,}'} |")
     return "\n".join(lines)
 
 
-def main() -> int:
+def _controlled(count: int) -> tuple[list[Outcome], dict[str, int | None]]:
+    both = both_numbers(CONTROLLED, count)
+    return list(compared(CONTROLLED, *both)), found_from(*both)
+
+
+def all_tests(count: int, processes: int) -> tuple[dict[str, tuple[int, list[Outcome]]], dict[str, int | None]]:
+    """Return the outcomes of all families, with how many draws each had, and from where on controls are found."""
+    from .generator import slot_tests, stream_tests
+
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        alone = pool.submit(independence, count)  # the long ones first
+        controlled = pool.submit(_controlled, count)
+        views = [pool.submit(against_view, what, count) for what in VIEWS if what != CONTROLLED]
+        policies = [pool.submit(against_policy, what, count) for what in POLICIES]
+        slots, streams = pool.submit(slot_tests, count), pool.submit(stream_tests, count)
+        tests, found = controlled.result()
+        tests = tests + [test for job in views + policies for test in job.result()]
+        families = {
+            "against torchvision and the official classes": (count, tests),
+            "independence": (count, alone.result()),
+            "independence of slots (words)": (count, slots.result()),
+            "the generator (bits)": (32 * count, streams.result()),
+        }
+    return families, found
+
+
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=100_000, help="draws of each kind")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--page", type=Path, help="a page whose tables are written anew")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    random.seed(0)
-    from .generator import stream_tests
-
-    families = {
-        "against torchvision and the official classes": (options.count, list(against_torchvision(options.count))),
-        "independence": (options.count, list(independence(options.count))),
-        "the generator (bits)": (32 * options.count, list(stream_tests(options.count))),
-    }
-    text = summary(families, found_from(options.count), options.count)
+    options = parser.parse_args(arguments)
+    began = time.monotonic()
+    families, found = all_tests(options.count, options.processes)
+    text = summary(families, found, options.count)
+    text += f"\n\n{(time.monotonic() - began) / 60:.0f} minutes, {options.processes} processes."
     print(text)
     rejected = [test for _, tests in families.values() for test in holm(tests)]
     for test in rejected:
         print(f"rejected: {test.what}, p {test.p:.2g}")
-    if options.page and not rejected:
+    not_found = missed(found, options.count)
+    for name in not_found:
+        print(f"not found with {CONTROLS[name].size:,} draws: {name}")
+    if options.page and not rejected and not not_found:
         write_between(options.page, "benchmarks/proof/draws.py", text)
-    return bool(rejected)
+    return bool(rejected or not_found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The generator's words in the orders in which plans use them, and a part of NIST's tests of random bits.
 
-`python -m benchmarks.proof.generator slots | RNG_test stdin32` gives them to PractRand, or to dieharder with `-g 200`.
+`python -m benchmarks.proof.generator slots | RNG_test stdin32` gives them to PractRand; dieharder.py runs dieharder.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import IO
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
+from .slots import slots
 from .statistics import Outcome
 
 ORDERS = ("slots", "views", "records", "epochs", "seeds")  # what runs fastest from one word of four to the next
-SLOTS = (*range(10), *range(16, 28))  # csrc/plan.cpp
 
 
 def philox(counter: list[np.ndarray], key: np.ndarray) -> np.ndarray:
@@ -37,9 +38,9 @@ def words(order: str, begin: int, count: int) -> np.ndarray:
     place = np.arange(begin, begin + count, dtype=np.uint64)
     zero = np.zeros(count, np.uint64)
     seed, epoch, record, view, slot = zero, zero, zero, zero, zero + np.uint64(20)
-    slots = np.array(SLOTS, np.uint64)
+    own = np.array(list(slots().values()), np.uint64)
     if order == "slots":  # then views, then records: one sample after another
-        slot, rest = slots[place % np.uint64(len(slots))], place // np.uint64(len(slots))
+        slot, rest = own[place % np.uint64(len(own))], place // np.uint64(len(own))
         view, record = rest % np.uint64(10), rest // np.uint64(10)
     elif order == "views":
         view, record = place % np.uint64(256), place // np.uint64(256)
@@ -52,14 +53,42 @@ def words(order: str, begin: int, count: int) -> np.ndarray:
     return philox([epoch, record, view, slot], seed)
 
 
-def stream_tests(count: int) -> Iterator[Outcome]:
-    """Yield tests of `count` words in each order, after NIST SP 800-22 rev. 1a: frequency, frequency in a block, runs,
+def of_records(slot: int, count: int) -> np.ndarray:
+    """Return the words (count, 4) of a slot for view 0 of records 0, 1, ..., or of a batch's steps; seed 0, epoch 0."""
+    zero = np.zeros(count, np.uint64)
+    return philox([zero, np.arange(count, dtype=np.uint64), zero, zero + np.uint64(slot)], zero)
+
+
+def slot_tests(count: int, make: Callable[[int, int], np.ndarray] = of_records) -> list[Outcome]:
+    """Return tests of every two numbers of all slots: chi-square on their highest two bits, over so many records.
+
+    Each slot has two numbers, of words 0 and 1 and of words 2 and 3. make: what gives a slot's words.
+    """
+    names = [f"{name}{part}" for name in slots() for part in ("", ", second number")]
+    counts = np.zeros((4 * len(names), 4 * len(names)))
+    bits = [(make(slot, count)[:, ::2] >> 30).astype(np.uint8) for slot in slots().values()]
+    highest = np.stack(bits, 1).reshape(count, -1)
+    for begin in range(0, count, 10_000):
+        part = highest[begin : begin + 10_000]
+        ones = (part[:, :, None] == np.arange(4)).reshape(len(part), -1).astype(np.float32)
+        counts += ones.T @ ones  # exact: whole numbers below 2^24
+    table = counts.reshape(len(names), 4, len(names), 4).transpose(0, 2, 1, 3)  # number, number, 4, 4
+    expected = table.sum(3, keepdims=True) * table.sum(2, keepdims=True) / count
+    p = stats.chi2.sf(((table - expected) ** 2 / np.maximum(expected, 1e-9)).sum((2, 3)), 9)
+    return [Outcome(f"{names[one]} and {names[other]}", float(p[one, other]))
+            for one, other in itertools.combinations(range(len(names)), 2)]  # fmt: skip
+
+
+def stream_tests(count: int) -> list[Outcome]:
+    """Return tests of `count` words in each order, after NIST SP 800-22 rev. 1a: frequency, frequency in a block, runs,
     cumulative sums, spectral, and serial with four bits."""
+    found = []
     for order in ORDERS:
         raw = words(order, 0, -(-count // 4)).ravel()[:count]
         bits = np.unpackbits(raw.view(np.uint8)).astype(np.int8)
         for test in (frequency, blocks, runs, sums, spectrum, serial):
-            yield Outcome(f"{test.__name__}, {order} fastest", test(bits))
+            found.append(Outcome(f"{test.__name__}, {order} fastest", test(bits)))
+    return found
 
 
 def frequency(bits: np.ndarray) -> float:
@@ -119,15 +148,23 @@ def serial(bits: np.ndarray, length: int = 4) -> float:
     return float(special.gammaincc(2 ** (length - 2), (psi(length) - psi(length - 1)) / 2))
 
 
+def write_words(order: str, out: IO[bytes], begin: int = 0) -> None:
+    """Write the words from a counter on until nobody reads them any more, and close the stream."""
+    try:
+        for chunk in itertools.count():
+            out.write(words(order, begin + (chunk << 16), 1 << 16).tobytes())
+    except BrokenPipeError:
+        pass
+    try:
+        out.close()
+    except BrokenPipeError:  # what was left in its buffer
+        pass
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("order", choices=ORDERS)
-    order = parser.parse_args().order
-    for chunk in itertools.count():
-        try:
-            sys.stdout.buffer.write(words(order, chunk << 18, 1 << 18).tobytes())
-        except BrokenPipeError:
-            return
+    write_words(parser.parse_args().order, sys.stdout.buffer)
 
 
 if __name__ == "__main__":

@@ -12,9 +12,7 @@ from torch import nn
 from pass_loader import recipes
 
 from .method import Method, Schedule
-from .networks import Block
-
-PATCH, GRID = 32, 7
+from .networks import Block, Sizes
 
 
 class Mae(Method):
@@ -22,18 +20,18 @@ class Mae(Method):
 
     recipe = recipes.mae()
 
-    def __init__(self, schedule: Schedule, dim: int = 192, decoder_dim: int = 128):
-        super().__init__()
-        self.schedule = schedule
-        self.patches = nn.Conv2d(3, dim, PATCH, PATCH)
+    def __init__(self, schedule: Schedule, sizes: Sizes, dim: int = 192, decoder_dim: int = 128):
+        super().__init__(schedule, sizes)
+        self.schedule, self.patch = schedule, sizes.patch
+        self.patches = nn.Conv2d(3, dim, self.patch, self.patch)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.encoder = nn.Sequential(*(Block(dim, 3) for _ in range(4)), nn.LayerNorm(dim, eps=1e-6))
+        self.encoder = nn.Sequential(*(Block(dim, 3) for _ in range(sizes.depth)), nn.LayerNorm(dim, eps=1e-6))
         self.embed = nn.Linear(dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
         self.decoder = nn.Sequential(*(Block(decoder_dim, 4) for _ in range(2)), nn.LayerNorm(decoder_dim, eps=1e-6))
-        self.predict = nn.Linear(decoder_dim, 3 * PATCH**2)
-        self.register_buffer("positions", _sines(dim))
-        self.register_buffer("decoder_positions", _sines(decoder_dim))
+        self.predict = nn.Linear(decoder_dim, 3 * self.patch**2)
+        self.register_buffer("positions", _sines(dim, 224 // self.patch))
+        self.register_buffer("decoder_positions", _sines(decoder_dim, 224 // self.patch))
         for token in (self.token, self.mask_token):
             nn.init.normal_(token, std=0.02)
         self.rate = 1.5e-4 * schedule.batch_size / 256
@@ -73,20 +71,21 @@ class Mae(Method):
         decoded = self.decoder(torch.cat([encoded[:, :1], shown], 1) + self.decoder_positions)
         found = self.predict(decoded[:, 1:])
         mask = (back >= kept.shape[1]).float()  # 1: the patch was hidden
-        return (((found - _targets(pictures)) ** 2).mean(-1) * mask).sum() / mask.sum()
+        return (((found - _targets(pictures, self.patch)) ** 2).mean(-1) * mask).sum() / mask.sum()
 
 
-def _targets(pictures: torch.Tensor) -> torch.Tensor:
+def _targets(pictures: torch.Tensor, patch: int) -> torch.Tensor:
     """Return the patches (N, cells, values), each with mean 0 and variance 1."""
-    cells = pictures.view(-1, 3, GRID, PATCH, GRID, PATCH).permute(0, 2, 4, 3, 5, 1)
-    values = cells.reshape(len(pictures), GRID**2, -1)
+    side = pictures.shape[-1] // patch
+    cells = pictures.view(-1, 3, side, patch, side, patch).permute(0, 2, 4, 3, 5, 1)
+    values = cells.reshape(len(pictures), side**2, -1)
     return (values - values.mean(-1, keepdim=True)) / (values.var(-1, keepdim=True) + 1e-6) ** 0.5
 
 
-def _sines(dim: int) -> torch.Tensor:
+def _sines(dim: int, side: int) -> torch.Tensor:
     """Return fixed embeddings (1, 1 + cells, dim) of a cell's column and row; zeros for the class token."""
     rates = 1 / 10000 ** (torch.arange(dim // 4, dtype=torch.float64) / (dim / 4))
-    rows, columns = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
+    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     angles = [place.flatten()[:, None].double() * rates for place in (columns, rows)]
     parts = [function(angle) for angle in angles for function in (torch.sin, torch.cos)]
     return torch.cat([torch.zeros(1, dim), torch.cat(parts, 1).float()])[None]

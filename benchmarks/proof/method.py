@@ -13,6 +13,8 @@ from torch import nn
 
 from pass_loader.recipes import Recipe
 
+from .networks import SIZES, Sizes
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -35,6 +37,16 @@ class Method(nn.Module, ABC):
 
     recipe: Recipe
     optimizer: torch.optim.Optimizer
+
+    @classmethod
+    def weights(cls, networks: str) -> int:
+        """Return how many numbers are trained in networks of a size, those of a teacher left out."""
+        made = cls(Schedule(1, 2, 2), SIZES[networks])
+        return sum(weight.numel() for weight in made.parameters() if weight.requires_grad)
+
+    @abstractmethod
+    def __init__(self, schedule: Schedule, sizes: Sizes):
+        super().__init__()
 
     @abstractmethod
     def train_step(self, batch: Any, step: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pass_loader import recipes
 
 from .method import Method, Schedule, copied, follow
-from .networks import ResNet
+from .networks import ResNet, Sizes
 
 
 class Moco(Method):
@@ -21,9 +21,9 @@ class Moco(Method):
 
     recipe = recipes.mocov2()
 
-    def __init__(self, schedule: Schedule, features: int = 64, queue: int = 256):
-        super().__init__()
-        self.query, self.key = self._network(features), self._network(features)
+    def __init__(self, schedule: Schedule, sizes: Sizes, features: int = 64, queue: int = 256):
+        super().__init__(schedule, sizes)
+        self.query, self.key = self._network(sizes, features), self._network(sizes, features)
         copied(self.query, self.key)
         self.register_buffer("queue", F.normalize(torch.randn(features, queue), dim=0))
         self.register_buffer("place", torch.zeros(1, dtype=torch.long))
@@ -31,8 +31,8 @@ class Moco(Method):
         self.optimizer = torch.optim.SGD(self.query.parameters(), self.rate, momentum=0.9, weight_decay=1e-4)
 
     @staticmethod
-    def _network(features: int) -> nn.Sequential:
-        backbone = ResNet()
+    def _network(sizes: Sizes, features: int) -> nn.Sequential:
+        backbone = ResNet(sizes)
         return nn.Sequential(backbone, nn.Linear(backbone.dim, backbone.dim), nn.ReLU(),
                              nn.Linear(backbone.dim, features))  # fmt: skip
 

@@ -1,10 +1,25 @@
-"""Small networks of the kinds that the official scripts train: a vision transformer and a residual network."""
+"""Networks of the kinds that the official scripts train: a vision transformer and a residual network."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the networks of a run are."""
+
+    patch: int  # of the transformer, in pixels
+    depth: int  # of the transformer, in blocks
+    width: int  # of the residual network's first stage
+    blocks: int  # of each stage
+
+
+SIZES = {"small": Sizes(32, 4, 16, 1), "full": Sizes(16, 12, 64, 2)}  # full: ViT-Ti/16 and ResNet-18
 
 
 class Attention(nn.Module):
@@ -24,32 +39,44 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A transformer's block: attention and MLP, each after a normalisation and beside its input."""
+    """A transformer's block: attention and MLP, each after a normalisation and beside its input.
 
-    def __init__(self, dim: int, heads: int):
+    drop_path: how often a sample goes past one of them in training, drawn from torch's global generator.
+    """
+
+    def __init__(self, dim: int, heads: int, drop_path: float = 0.0):
         super().__init__()
+        self.drop_path = drop_path
         self.norm1, self.norm2 = nn.LayerNorm(dim, eps=1e-6), nn.LayerNorm(dim, eps=1e-6)
         self.attention = Attention(dim, heads)
         self.mlp = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self._dropped(self.attention(self.norm1(x)))
+        return x + self._dropped(self.mlp(self.norm2(x)))
+
+    def _dropped(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.drop_path or not self.training:
+            return x
+        kept = 1 - self.drop_path
+        return x / kept * (torch.rand(len(x), 1, 1) < kept)
 
 
 class Transformer(nn.Module):
     """A vision transformer with a class token: (N, 3, side, side) to (N, dim).
 
-    Position embeddings are learned for 224 pixels and resized for other sides, as DINO's.
+    Position embeddings are learned for 224 pixels and resized for other sides, as DINO's. drop_path: that of the last
+    block; the first has none, those between them in proportion.
     """
 
-    def __init__(self, patch: int = 32, dim: int = 192, depth: int = 4, heads: int = 3):
+    def __init__(self, sizes: Sizes, drop_path: float = 0.0, dim: int = 192, heads: int = 3):
         super().__init__()
-        self.dim, self.grid = dim, 224 // patch
-        self.patches = nn.Conv2d(3, dim, patch, patch)
+        self.dim, self.grid = dim, 224 // sizes.patch
+        self.patches = nn.Conv2d(3, dim, sizes.patch, sizes.patch)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
         self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
-        self.blocks = nn.Sequential(*(Block(dim, heads) for _ in range(depth)))
+        rates = [drop_path * number / (sizes.depth - 1) for number in range(sizes.depth)]
+        self.blocks = nn.Sequential(*(Block(dim, heads, rate) for rate in rates))
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         nn.init.trunc_normal_(self.token, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
@@ -87,17 +114,19 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A ResNet-18 of a quarter of its width and one block a stage: (N, 3, side, side) to (N, dim)."""
+    """A ResNet of four stages of blocks of two convolutions: (N, 3, side, side) to (N, dim)."""
 
-    def __init__(self, width: int = 16):
+    def __init__(self, sizes: Sizes):
         super().__init__()
+        width = sizes.width
         self.dim = 8 * width
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(3, 2, 1)
         )
         widths = [width, width, 2 * width, 4 * width, 8 * width]
-        pairs = zip(widths, widths[1:])
-        self.stages = nn.Sequential(*(Residual(a, b, 1 if a == b else 2) for a, b in pairs))
+        stages = [[Residual(a, b, 1 if a == b else 2), *(Residual(b, b, 1) for _ in range(sizes.blocks - 1))]
+                  for a, b in zip(widths, widths[1:])]  # fmt: skip
+        self.stages = nn.Sequential(*(block for stage in stages for block in stage))
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.stages(self.stem(pictures)).mean((2, 3))

@@ -1,6 +1,7 @@
 """`make proof`: trains DINO, SwAV, MoCo-v2 and MAE through the official pipeline and through this loader, and compares.
 
-Prints a row for each comparison, `equal` or `differ`; the exit status is 1 where a row is not what it must be.
+Prints a row for each comparison, `equal`, `differ` or `not run`; the exit status is 1 where a row is not what it must
+be.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -25,7 +27,11 @@ from benchmarks.pictures import cuts
 from pass_loader.pack import build, convert
 from pass_loader.recipes import reference
 
+from . import batches
+from .networks import SIZES
 from .run import METHODS
+
+Found = dict[Any, Any]  # what a run wrote: a line of each step, and "weights"
 
 
 class Row(NamedTuple):
@@ -33,13 +39,17 @@ class Row(NamedTuple):
 
     method: str
     what: str
-    equal: bool
+    equal: bool | None  # None: one of the two was not there
     wanted: bool = True  # False: the negative control
     digest: str = ""
 
     @property
     def word(self) -> str:
-        return "equal" if self.equal else "differ"
+        return {True: "equal", False: "differ", None: "not run"}[self.equal]
+
+    @property
+    def is_right(self) -> bool:
+        return self.equal is self.wanted
 
 
 def pictures_of(data: list[Path], count: int) -> Iterator[bytes]:
@@ -87,31 +97,66 @@ def prepare(data: list[Path], place: Path, count: int) -> list[Path]:
     return [place / codec for codec in ("jpeg", "dct", "dct-zstd")]
 
 
-class Proof:
-    """All runs of one method."""
+def saved_after(steps: int, steps_per_epoch: int) -> list[int]:
+    """Return the steps after which a run that will be killed is saved, up to five eighths of all: never after the last
+    step of an epoch. Raises ValueError where there are no such steps."""
+    if steps_per_epoch < 2:
+        raise ValueError("an epoch of one step has no middle: give more pictures or smaller batches")
+    if steps < 3:
+        raise ValueError(f"{steps} steps are too few to kill and resume a run: give at least 3")
+    eighths = {part * steps // 8 for part in range(1, 6)} - {0}
+    return sorted(step - (step % steps_per_epoch == 0) for step in eighths)
 
-    def __init__(self, method: str, place: Path, packs: list[Path], steps: int, batch_size: int):
+
+class Proof:
+    """All runs of one method. pictures: how many there are."""
+
+    def __init__(self, method: str, place: Path, packs: list[Path], pictures: int, steps: int, batch_size: int,
+                 networks: str = "small"):  # fmt: skip
         self.method, self.place, self.packs = method, place, packs
-        self.steps, self.batch_size = steps, batch_size
+        self.steps, self.batch_size, self.networks = steps, batch_size, networks
+        self.steps_per_epoch = pictures // batch_size
+        self.saved_after = saved_after(steps, self.steps_per_epoch)
 
     def run(self) -> Iterator[Row]:
-        """Yield a row for each comparison with the run through torchvision and PIL."""
+        """Yield a row for each comparison with the run through torchvision and PIL, of those that fail too."""
         official = self._train("official", "--loader", "official")
         ours = self._train("ours", "--loader", "ours")
         yield self._row("untouched JPEGs: losses and weights", official, ours)
-        yield self._row("killed and resumed in mid-epoch: losses and weights", official, self._killed())
-        middle = str(self.steps // 2)
-        spoiled = self._train("spoiled", "--loader", "ours", "--spoil", middle)
-        yield self._row(f"negative control, one value of step {middle}", official, spoiled, wanted=False)
-        out = self._file("batches")
-        self._start("benchmarks.proof.batches", "--packs", *map(str, self.packs), "--want", str(self._file("official")),
-                    "--out", str(out)).wait()  # fmt: skip
-        lines = out.read_text().splitlines() if out.exists() else []
-        for row in map(json.loads, lines):
-            yield Row(self.method, f"batches: {row['what']}", row["equal"])
+        resumed = self._killed()
+        yield self._row(f"killed, resumed in mid-epoch (step {self.saved_after[-1]}): losses and weights", official,
+                        resumed)  # fmt: skip
+        yield self._control(official)
+        yield from self._batches()
 
-    def _row(self, what: str, official: dict[Any, Any], found: dict[Any, Any], wanted: bool = True) -> Row:
-        return Row(self.method, what, found == official, wanted, found.get("weights", ""))
+    def _row(self, what: str, official: Found | None, found: Found | None) -> Row:
+        if official is None or found is None:
+            return Row(self.method, what, None)
+        return Row(self.method, what, found == official, digest=found["weights"])
+
+    def _control(self, official: Found | None) -> Row:
+        """One value of one batch is changed: the weights must differ, and no other batch."""
+        middle = self.steps // 2
+        what = f"negative control, one value of step {middle}"
+        spoiled = self._train("spoiled", "--loader", "ours", "--spoil", str(middle))
+        if official is None or spoiled is None:
+            return Row(self.method, what, None, wanted=False)
+        steps = range(self.steps)
+        if [step for step in steps if official[step]["batch"] != spoiled[step]["batch"]] != [middle]:
+            return Row(self.method, f"{what}: other batches than this one differ", None, wanted=False)
+        losses = sum(official[step]["loss"] != spoiled[step]["loss"] for step in steps)
+        return Row(self.method, f"{what}: weights; {losses} of {self.steps - middle} losses from there on",
+                   official["weights"] == spoiled["weights"], wanted=False, digest=spoiled["weights"])  # fmt: skip
+
+    def _batches(self) -> Iterator[Row]:
+        out = self._file("batches")
+        status = self._start("benchmarks.proof.batches", "--packs", *map(str, self.packs), "--want",
+                             str(self._file("official")), "--out", str(out)).wait()  # fmt: skip
+        found = {row["what"]: row["equal"] for row in map(json.loads, self._lines("batches"))}
+        for what in batches.names(self.packs):
+            yield Row(self.method, f"batches: {what}", found.get(what))
+        if status:
+            yield Row(self.method, f"batches: exit status {status}", None)
 
     def _file(self, name: str) -> Path:
         return self.place / f"{self.method}-{name}.jsonl"
@@ -122,31 +167,32 @@ class Proof:
 
     def _training(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._start("benchmarks.proof.run", "--pack", str(self.packs[0]), "--pictures",
-                           str(self.place / "pictures"), "--out", str(self._file(name)), *arguments)  # fmt: skip
+                           str(self.place / "pictures"), "--networks", self.networks, "--out", str(self._file(name)),
+                           *arguments)  # fmt: skip
 
-    def _train(self, name: str, *arguments: str) -> dict[Any, Any]:
-        self._training(name, *arguments).wait()
-        return self._read(name)
+    def _train(self, name: str, *arguments: str) -> Found | None:
+        status = self._training(name, *arguments).wait()
+        return None if status else self._read(name)
 
-    def _killed(self) -> dict[Any, Any]:
-        """Kill a run of ours by SIGKILL past two thirds of its steps, between two checkpoints, and resume it."""
-        every = max(self.steps // 8, 1)
+    def _killed(self) -> Found | None:
+        """Kill a run of ours by SIGKILL after it was saved in the middle of an epoch, and resume it."""
         arguments = ["--loader", "ours", "--checkpoint", str(self._file("killed").with_suffix(".pt"))]
-        process = self._training("killed", *arguments, "--every", str(every))
-        last = every * 5 + max(every // 2, 1)
+        saved = self.saved_after[-1]
+        last = saved + max(self.steps // 16, 1)
+        process = self._training("killed", *arguments, "--save-after", *map(str, self.saved_after), "--wait-after",
+                                 str(last))  # fmt: skip
         while process.poll() is None and len(self._lines("killed")) < last:
             time.sleep(0.01)
         process.kill()
-        process.wait()
-        begun = len(self._lines("killed"))
-        if begun >= self.steps:
-            raise RuntimeError(f"{self.method}: the run was over before it could be killed")
-        self._training("resumed", *arguments, "--resume").wait()
-        resumed = self._read("resumed")
-        steps = {line["step"]: line for line in map(json.loads, self._lines("killed")[:begun])}
+        if process.wait() != -signal.SIGKILL or self._training("resumed", *arguments, "--resume").wait():
+            return None
+        steps, resumed = self._read("killed", whole=False), self._read("resumed", begin=saved)
+        if steps is None or resumed is None:
+            return None
+        assert saved % self.steps_per_epoch, "the run went on at the beginning of an epoch"
         twice = steps.keys() & resumed.keys()
         if not twice or any(steps[step] != resumed[step] for step in twice):
-            return {}
+            return {**resumed, "weights": "steps that ran twice differ"}
         return {**steps, **resumed}
 
     def _lines(self, name: str) -> list[str]:
@@ -154,16 +200,19 @@ class Proof:
         file = self._file(name)
         return file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
 
-    def _read(self, name: str) -> dict[Any, Any]:
-        """Return the lines of a run by step, and its weights; of a run that failed no weights."""
+    def _read(self, name: str, begin: int = 0, whole: bool = True) -> Found | None:
+        """Return the lines of a run by step, and its weights; None if it lacks any from step `begin` on."""
         lines = list(map(json.loads, self._lines(name)))
-        found: dict[Any, Any] = {line["step"]: line for line in lines if "step" in line}
-        return found | {"weights": lines[-1].get("weights", f"{name} failed") if lines else f"{name} failed"}
+        found: Found = {line["step"]: line for line in lines if "step" in line}
+        if not whole:
+            return found
+        if list(found) != list(range(begin, self.steps)) or "weights" not in lines[-1]:
+            return None
+        return found | lines[-1]
 
 
-def table(rows: list[Row], steps: int, batch_size: int, pictures: int) -> str:
+def table(rows: list[Row], about: str) -> str:
     """Return the page's table."""
-    machine = describe()
     lines = [
         "| method | compared with the run through torchvision and PIL | | SHA-256 of the weights |",
         "|---|---|---|---|",
@@ -171,10 +220,15 @@ def table(rows: list[Row], steps: int, batch_size: int, pictures: int) -> str:
     for row in rows:
         note = "" if row.wanted else " (as it must)"
         lines.append(f"| {row.method} | {row.what} | {row.word}{note} | {f'`{row.digest}`' if row.digest else ''} |")
-    about = (
-        f"{steps} steps of {batch_size} of {pictures} pictures; {machine['cpu']}, torch {machine['torch']}, "
-        f"Pillow {machine['pillow']}."
-    )
+    return "\n".join([*lines, "", about])
+
+
+def short_table(rows: list[Row], about: str) -> str:
+    """Return a table of one row a method, for a second set of pictures or networks."""
+    lines = ["| method | rows as they must be | SHA-256 of the weights, through both |", "|---|---|---|"]
+    for method in dict.fromkeys(row.method for row in rows):
+        own = [row for row in rows if row.method == method]
+        lines.append(f"| {method} | {sum(row.is_right for row in own)} of {len(own)} | `{own[0].digest}` |")
     return "\n".join([*lines, "", about])
 
 
@@ -182,36 +236,47 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders or tars of JPEGs")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--networks", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--count", type=int, default=200, help="pictures")
     parser.add_argument("--place", type=Path, default=Path("build/proof"), help="where pictures, packs and runs go")
-    parser.add_argument("--page", type=Path, help="a page whose table is written anew")
+    parser.add_argument("--page", type=Path, help="a page whose table is written anew: the large one for generated "
+                        "pictures, the short one for --data or other networks")  # fmt: skip
     options = parser.parse_args(arguments)
+    began = time.monotonic()
     shutil.rmtree(options.place, ignore_errors=True)
     packs = prepare(options.data, options.place, options.count)
+    pictures = len(list((options.place / "pictures").rglob("*.jpg")))
     rows: dict[str, list[Row]] = {}
 
     def prove(method: str) -> None:
         rows[method] = []
-        for row in Proof(method, options.place, packs, options.steps, options.batch_size).run():
+        proof = Proof(method, options.place, packs, pictures, options.steps, options.batch_size, options.networks)
+        for row in proof.run():
             rows[method].append(row)
-            print(f"{row.word:6}  {row.method}: {row.what}", flush=True)
+            print(f"{row.word:7} {row.method}: {row.what}", flush=True)
 
-    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), len(options.methods))) as pool:
+    cores = min(len(os.sched_getaffinity(0)), len(options.methods))
+    with ThreadPoolExecutor(cores) as pool:
         list(pool.map(prove, options.methods))
     ordered = [row for method in options.methods for row in rows[method]]
-    short = {method for method, found in rows.items() if len(found) < 5}
-    failed = [row for row in ordered if row.equal != row.wanted]
-    print(
-        f"{len(ordered)} rows, {len(failed)} of them not what they must be" + (f"; cut off: {short}" if short else "")
+    failed = [row for row in ordered if not row.is_right]
+    machine, minutes = describe(), (time.monotonic() - began) / 60
+    print(f"{len(ordered)} rows, {len(failed)} of them not what they must be; {minutes:.1f} minutes")
+    weights = {method: METHODS[method].weights(options.networks) for method in options.methods}
+    about = (
+        f"{options.steps} steps of {options.batch_size} of {pictures} {'own' if options.data else 'generated'} "
+        f"pictures; weights, in millions: {', '.join(f'{name} {count / 1e6:.2g}' for name, count in weights.items())}. "
+        f"{minutes:.1f} minutes on {cores} cores; {machine['cpu']}, torch {machine['torch']}, "
+        f"Pillow {machine['pillow']}."
     )
-    if options.page and not failed and not short:
-        pictures = len(list((options.place / "pictures").rglob("*.jpg")))
-        write_between(
-            options.page, "benchmarks/proof/prove.py", table(ordered, options.steps, options.batch_size, pictures)
-        )
-    return bool(failed or short)
+    if options.page and not failed:
+        marks = {" --data": options.data, " --networks": options.networks != "small"}
+        mark = "".join(name for name, given in marks.items() if given)
+        text = short_table(ordered, about) if mark else table(ordered, about)
+        write_between(options.page, f"benchmarks/proof/prove.py{mark}", text)
+    return bool(failed)
 
 
 if __name__ == "__main__":

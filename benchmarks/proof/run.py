@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from .dino import Dino
 from .mae import Mae
 from .method import Method, Schedule
 from .moco import Moco
+from .networks import SIZES
 from .swav import Swav
 
 METHODS: dict[str, type[Method]] = {"dino": Dino, "swav": Swav, "mocov2": Moco, "mae": Mae}
@@ -66,7 +68,7 @@ class Run:
             raise ValueError(f"{len(self.dataset)} pictures are less than a batch of {options.batch_size}")
         epochs = max(2, -(-options.steps // self.steps_per_epoch))
         torch.manual_seed(0)
-        self.model = method(Schedule(options.batch_size, self.steps_per_epoch, epochs))
+        self.model = method(Schedule(options.batch_size, self.steps_per_epoch, epochs), SIZES[options.networks])
         self.begin = 0
         self.loader: Any
         if options.loader == "official":
@@ -98,9 +100,11 @@ class Run:
                     spoil(batch, self.dataset)
                 loss = self.model.train_step(batch, step)
                 line = {"step": step, "loss": float(loss).hex(), "batch": digest_of(batch)}
-                if options.every and (step + 1) % options.every == 0:
+                if step + 1 in options.save_after:
                     self._save(step + 1)
                 print(json.dumps(line), file=out, flush=True)
+                if step + 1 == options.wait_after:
+                    time.sleep(60)  # for the kill
             print(json.dumps({"weights": self.model.digest()}), file=out, flush=True)
 
     def _save(self, step: int) -> None:
@@ -116,12 +120,16 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--loader", choices=("official", "ours"), required=True)
     parser.add_argument("--pictures", type=Path, help="the folder that the pack was made of")
     parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--networks", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2, help="of our loader")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--every", type=int, default=0, help="save after so many steps; 0: never")
+    parser.add_argument("--save-after", type=int, nargs="*", default=[], metavar="STEPS",
+                        help="how many steps are done when the run is saved")  # fmt: skip
+    parser.add_argument("--wait-after", type=int, default=0, metavar="STEPS",
+                        help="how many steps are done when the run waits for its kill, a minute at most")  # fmt: skip
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--spoil", type=int, default=-1, help="the step whose batch has one value changed by one level")
     return parser

@@ -46,6 +46,11 @@ def same_shares(what: str, ours: np.ndarray, theirs: np.ndarray, least: int = 10
     return Outcome(what, float(stats.chi2_contingency(table, correction=False).pvalue))
 
 
+def has_share(what: str, values: np.ndarray, share: float) -> Outcome:
+    """Binomial, exact: whether a thing happens as often as it must."""
+    return Outcome(what, float(stats.binomtest(int(np.count_nonzero(values)), len(values), share).pvalue))
+
+
 def independent(what: str, one: np.ndarray, other: np.ndarray, bins: int = 8) -> Outcome:
     """Chi-square on a table of two numbers, each cut at its quantiles; what has few values keeps them."""
     table = np.zeros((bins, bins))

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pass_loader import recipes
 
 from .method import Method, Schedule
-from .networks import ResNet, over_sizes
+from .networks import ResNet, Sizes, over_sizes
 
 
 class Swav(Method):
@@ -20,9 +20,9 @@ class Swav(Method):
 
     recipe = recipes.swav()
 
-    def __init__(self, schedule: Schedule, features: int = 64, prototypes: int = 96, queue: int = 64):
-        super().__init__()
-        backbone = ResNet()
+    def __init__(self, schedule: Schedule, sizes: Sizes, features: int = 64, prototypes: int = 96, queue: int = 64):
+        super().__init__(schedule, sizes)
+        backbone = ResNet(sizes)
         head = [nn.Linear(backbone.dim, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, features)]
         self.network = nn.Sequential(backbone, nn.Sequential(*head))
         self.prototypes = nn.Linear(features, prototypes, bias=False)
