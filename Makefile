@@ -192,8 +192,8 @@ ray: setup
 
 # Each test is skipped where its library is missing. DALI and FFCV are among the peers of the benchmarks.
 company: setup $(VENV)/.bench $(VENV)/company/.installed
-	PYTHONPATH=$(CURDIR)/$(VENV)/company:$(CURDIR)/$(VENV)/peers:$(CURDIR)/$(VENV)/solo-learn $(bin)/python -m pytest -q -m "long or not long" \
-	  $(addprefix tests/docs/test_examples_,company.py pretraining.py ranks.py) tests/pack/test_beton.py
+	PYTHONPATH=$(CURDIR)/$(VENV)/company:$(CURDIR)/$(VENV)/peers:$(CURDIR)/$(VENV)/solo-learn $(bin)/python -m pytest -q \
+	  -m "long or not long" $(addprefix tests/docs/test_examples_,company.py pretraining.py ranks.py) tests/pack/test_beton.py
 
 # Packs in Azure's store. The tests are skipped where azurite-blob is on no PATH.
 azure: setup $(VENV)/azurite/.installed
