@@ -12,7 +12,8 @@
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers and nodes killed at random; 20 are in make test
-# make company   the examples with other libraries that `make test` has not: DALI, FFCV, lightly, Accelerate ...
+# make company   the examples with other libraries that `make test` has not: DALI, lightly, solo-learn, Accelerate ...;
+#             SOLO_LEARN=DIR: a clone of its repository, where GitHub cannot be reached
 # make azure  packs in Azure's store, by Azurite, which npm brings
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make kit    build/gpu-kit: what a GPU machine with Python 3.12 and no registry needs for benchmarks/on_gpu.sh; PARTS=core:
@@ -48,8 +49,14 @@ ffcv_packages := libopencv-dev libturbojpeg0-dev pkg-config
 spdl_packages := libavdevice59 libavfilter8
 remote_peers := mosaicml-streaming litdata catalogue lightning-utilities tifffile Brotli xxhash zstd python-snappy cramjam \
   transformers tokenizers safetensors huggingface_hub regex tqdm
-# Without what they need, which the extra "test" brings: lightly's hydra wants another antlr than moto.
-company := lightly lightly-utils aenum accelerate transformers tokenizers safetensors
+# Without what they need, as far as the extra "test" or the peers have it. hydra wants an older antlr than moto, and
+# lightly-train another albumentations than the benchmarks.
+company := lightly lightly-utils aenum accelerate transformers tokenizers safetensors torchdata lightning hydra-core omegaconf \
+  antlr4-python3-runtime==4.9.3 lightly-train albumentations==2.0.8 albucore==0.0.24 simsimd pycocotools nvidia-ml-py tensorboardX \
+  stable-pretraining loguru rich submitit prettytable wcwidth tabulate typer kornia kornia-rs requests-cache cattrs url-normalize \
+  platformdirs einops
+# solo-learn's newest release on PyPI is of 2021. Another clone will do.
+SOLO_LEARN ?= https://github.com/vturrisi/solo-learn
 
 .PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda kit aarch64 wheels \
   lowest print-lowest clean
@@ -188,8 +195,8 @@ ray: setup
 
 # Each test is skipped where its library is missing. DALI and FFCV are among the peers of the benchmarks.
 company: setup $(VENV)/.bench $(VENV)/company/.installed
-	PYTHONPATH=$(CURDIR)/$(VENV)/company:$(CURDIR)/$(VENV)/peers $(bin)/python -m pytest -q \
-	  tests/docs/test_examples_company.py tests/pack/test_beton.py
+	PYTHONPATH=$(CURDIR)/$(VENV)/company:$(CURDIR)/$(VENV)/peers:$(CURDIR)/$(VENV)/solo-learn $(bin)/python -m pytest -q \
+	  -m "long or not long" $(addprefix tests/docs/test_examples_,company.py pretraining.py ranks.py) tests/pack/test_beton.py
 
 # Packs in Azure's store. The tests are skipped where azurite-blob is on no PATH.
 azure: setup $(VENV)/azurite/.installed
@@ -291,6 +298,8 @@ $(VENV)/azurite/.installed: $(VENV)/.installed
 
 $(VENV)/company/.installed: $(VENV)/.installed
 	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/company $(company)
+	rm -rf $(VENV)/solo-learn
+	git clone -q --depth 1 $(SOLO_LEARN) $(VENV)/solo-learn || echo "The tests leave solo-learn out: it cannot be cloned"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built

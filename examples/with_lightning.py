@@ -25,7 +25,7 @@ except ImportError:  # the same package under its older name
 
 class Batches:
     """What Lightning asks of a loader. It has no `dataset`: of an IterableDataset with a length Lightning warns, since
-    worker processes might repeat its samples, and there are none here. Lightning keeps `state_dict` in checkpoints."""
+    worker processes might repeat its samples, and there are none here. Without `state_dict` it warns too."""
 
     def __init__(self, loader: pass_loader.DataLoader[Any]):
         self.loader, self.sampler = loader, loader.sampler  # Lightning calls the sampler's set_epoch
@@ -44,15 +44,33 @@ class Batches:
 
 
 class PassDataModule(pl.LightningDataModule):
-    """Training batches of a pack. recipe: of the views. options: of pass_loader.DataLoader, batch_size among them."""
+    """Training batches of a pack. recipe: of the views. options: of pass_loader.DataLoader, batch_size among them.
+
+    The loader's place is this module's state in checkpoints. As the loader's own state alone, Lightning would not bring
+    it back where the model asks for `estimated_stepping_batches`, as schedules of learning rates do.
+    """
+
+    batches: type[Batches] = Batches
 
     def __init__(self, pack: str, recipe: pass_loader.Recipe, seed: int = 0, **options: Any):
         super().__init__()
         self.dataset = pass_loader.ShardDataset(pack, recipe, seed=seed)
+        self.loader: pass_loader.DataLoader[Any] | None = None
         self.options: dict[str, Any] = {"shuffle": True, "drop_last": True, **options}
+        self.place: dict[str, Any] = {}
 
     def train_dataloader(self) -> Batches:
-        return Batches(pass_loader.DataLoader(self.dataset, **self.options))
+        self.loader = pass_loader.DataLoader(self.dataset, **self.options)
+        if self.place:
+            self.loader.load_state_dict(self.place)
+            self.place = {}
+        return self.batches(self.loader)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.loader.state_dict() if self.loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.place = state_dict  # Lightning does this before it asks for the loader
 
 
 class Model(pl.LightningModule):

@@ -1,7 +1,8 @@
 """timm: `python examples/with_timm.py PACK`. Its model, optimiser, transform and loss, and this loader.
 
 The recipe is made of what `create_transform` returns, RandAugment and erasing among it. Mixup is the loader's `mix`,
-with timm's arguments and arithmetic, in place of timm's own Mixup.
+with timm's arguments and arithmetic, in place of timm's own Mixup. timm's loop, `train_one_epoch`, lies in train.py of
+its repository and not in the package, so one is written out here.
 """
 
 from __future__ import annotations

@@ -21,8 +21,10 @@ from pass_loader import DataLoader, Recipe, ShardDataset, recipes
 from pass_loader.pack import Pack, build, remove
 
 from ..helpers.batches import assert_batches_equal
+from ..helpers.beton_writer import IMAGE, INT, beton
 from ..helpers.corpus import jpeg, noise
 from ..helpers.processes import free_port
+from ..helpers.solo_learn import clone_and_config
 from ..helpers.trees import write_tree
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +51,10 @@ def test_accelerate(pack: Path, tmp_path: Path) -> None:
     batches = with_accelerate.batches(accelerator, loader)
     assert_batches_equal([next(batches), next(batches)], want[:2])
     accelerator.save_state(str(tmp_path / "state"))
-    assert next(batches)[0][0].device == accelerator.device
+    accelerator.state.device = torch.device("meta")  # a device that every machine has
+    views, labels = next(batches)
+    assert {part.device for part in (*views, labels)} == {torch.device("meta")}
+    accelerator.state.device = torch.device("cpu")
     accelerator, loader = with_accelerate.make(str(pack))
     accelerator.load_state(str(tmp_path / "state"))
     assert_batches_equal(list(with_accelerate.batches(accelerator, loader)), want[2:])
@@ -144,7 +149,25 @@ def test_datasets(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("saved", [2, 5], ids=["inside an epoch", "after an epoch"])
+def test_datasets_of_tars(pass_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways leave a removed record out."""
+    datasets = pytest.importorskip("datasets")
+    from examples import with_datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    place = tmp_path / "pack"
+    build([pass_files[0]], place, shard_bytes=1_000_000)
+    opened = Pack(place)
+    reader = opened.open_reader()
+    remove(place, [opened.id_of(3)], reason="asked")
+    want = {opened.id_of(record): reader.read(record) for record in range(opened.records) if record != 3}
+    assert len(Pack(place).tar_paths()) > 1
+    assert {row["__key__"]: row["jpg"]["bytes"] for row in with_datasets.tars(str(place))} == want
+    assert [row["id"] for row in with_datasets.table(str(place))] == [*want]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("saved", [2, 5, 7], ids=["inside an epoch", "after an epoch", "inside the next one"])
 def test_lightning(pack: Path, tmp_path: Path, saved: int) -> None:
     """A run that is cut off in the step after its last checkpoint goes on there, and ends with the same weights;
     Lightning warns of nothing."""
@@ -159,6 +182,10 @@ def test_lightning(pack: Path, tmp_path: Path, saved: int) -> None:
         def training_step(self, batch: Any, number: int) -> torch.Tensor:
             seen.append(batch)
             return super().training_step(batch, number)
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            assert self.trainer.estimated_stepping_batches == 10  # Lightning makes the loader earlier then
+            return super().configure_optimizers()
 
     class CutOff(example.pl.Callback):
         def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
@@ -176,6 +203,7 @@ def test_lightning(pack: Path, tmp_path: Path, saved: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)  # as all of Lightning's own
         warnings.filterwarnings("ignore", "Checkpoint directory")  # the cut-off run's
+        warnings.filterwarnings("ignore", "register_new_resolver")  # OmegaConf's own, which Lightning imports if it can
         whole = run(tmp_path / "whole")
         want, seen = seen, []
         assert_batches_equal(want[:5], direct(pack))
@@ -257,24 +285,6 @@ def test_dali(pass_files: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lightly(pack: Path) -> None:
-    """lightly's SimCLR step gets batches of the recipe that its own transform is."""
-    from benchmarks.torchvision_cpu import torchvision  # noqa: F401  lightly imports it
-
-    transforms = pytest.importorskip("lightly.transforms")
-    from examples import with_lightly as example
-
-    transform = transforms.SimCLRTransform(input_size=32)
-    dataset = ShardDataset(pack, Recipe.from_torchvision(transform), seed=0)
-    want = [*DataLoader(dataset, 4, shuffle=True, drop_last=True, return_info=True)]
-    batches = example.Batches(str(pack), transform, num_workers=2)
-    assert len(batches) == len(want)
-    assert_batches_equal([*batches], [(views, labels, info["ids"]) for views, labels, info in want])
-    losses = example.train(batches, example.SimCLR())
-    assert len(losses) == len(want) and np.isfinite(losses).all()
-
-
-@pytest.mark.slow
 def test_timm(tmp_path: Path, pack: Path) -> None:
     """timm's model trains on batches of the recipe that create_transform's object is, mixed as timm mixes."""
     from benchmarks.torchvision_cpu import torchvision  # noqa: F401  timm imports it
@@ -297,13 +307,80 @@ def test_timm(tmp_path: Path, pack: Path) -> None:
         example.make(str(pack), transform)
 
 
+@pytest.mark.slow
+def test_torchdata(pack: Path) -> None:
+    """The loader has the protocol of torchdata, and is a source of its graphs, whose state goes on in mid-epoch."""
+    nodes = pytest.importorskip("torchdata.nodes")
+    from examples import with_torchdata as example
+
+    want = direct(pack)
+    loader = example.make(str(pack))
+    assert isinstance(loader, nodes.types.Stateful)
+    graph = example.graph(loader)
+    batches = iter(graph)
+    assert_batches_equal([next(batches), next(batches)], want[:2])
+    state = graph.state_dict()
+    assert_batches_equal([*batches], want[2:])
+    again = example.graph(example.make(str(pack)))
+    again.load_state_dict(state)
+    assert_batches_equal([*again], want[2:])
+    other = example.make(str(pack))
+    for each in (loader, other):
+        each.sampler.set_epoch(1)
+    assert_batches_equal([*graph], [*other])
+
+
+@pytest.mark.slow
+def test_torchtitan(pack: Path, tmp_path: Path) -> None:
+    """A run that stops and goes on, inside an epoch and at its end, sees the batches of one that does not stop."""
+    from examples import with_torchtitan as example
+
+    def run(folder: str, *until: int) -> tuple[list[Any], dict[str, torch.Tensor]]:
+        seen: list[Any] = []
+        for steps in until:
+            trainer = example.Trainer(str(pack), str(tmp_path / folder))
+            assert isinstance(trainer.dataloader, example.Stateful)
+            trainer.model.register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+            trainer.train(steps, interval=steps)
+            assert trainer.step == steps
+        return seen, trainer.model.state_dict()
+
+    seen, weights = run("whole", 7)
+    assert_batches_equal(seen[:10], [view for views, _ in direct(pack) for view in views])
+    assert not any(torch.equal(one, other) for one, other in zip(seen, seen[10:])), "another epoch"
+    rest, resumed = run("parts", 2, 5, 7)
+    assert_batches_equal(rest, seen)
+    assert all(torch.equal(weight, resumed[name]) for name, weight in weights.items())
+
+
+@pytest.mark.slow
+def test_ffcv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .beton's batches are those of the same pictures packed from files."""
+    from examples import with_ffcv as example
+
+    pictures = [jpeg(noise(40, 50, number)) for number in range(9)]
+    source = tmp_path / "t.beton"
+    source.write_bytes(beton({"image": IMAGE, "label": INT}, [(one, number) for number, one in enumerate(pictures)]))
+    got = list(example.make(source, tmp_path / "pack"))
+    tree = write_tree(tmp_path / "in", {f"{number}/x.jpg": picture for number, picture in enumerate(pictures)})
+    build([tree], tmp_path / "files")
+    dataset = ShardDataset(tmp_path / "files", recipes.supervised(), seed=0)
+    assert len(got) == 2
+    assert_batches_equal(got, list(DataLoader(dataset, 4, shuffle=True, drop_last=True)))
+    monkeypatch.setattr(example, "build", None)  # is not called for a pack that is there
+    assert_batches_equal(list(example.make(source, tmp_path / "pack")), got)
+
+
 RUNS = {
     "with_accelerate": "accelerate", "with_dali": "nvidia.dali", "with_datasets": "datasets",
-    "with_distributed_checkpoint": "torch", "with_grain": "grain", "with_lightly": "lightly.transforms",
-    "with_lightning": "pytorch_lightning", "with_timm": "timm", "with_trainer": "transformers",
+    "with_distributed_checkpoint": "torch", "with_ffcv": "torch", "with_grain": "grain",
+    "with_lightly": "lightly.transforms", "with_lightly_train": "lightly_train", "with_lightning": "pytorch_lightning",
+    "with_solo_learn": "solo.data", "with_stable_pretraining": "stable_pretraining", "with_timm": "timm",
+    "with_torchdata": "torchdata.nodes", "with_torchtitan": "torch", "with_trainer": "transformers",
     "with_webdataset": "webdataset",
 }  # fmt: skip
-WITH_FOLDER = {"with_accelerate", "with_dali", "with_distributed_checkpoint", "with_lightning", "with_trainer"}
+WITHOUT_FOLDER = {"with_datasets", "with_grain", "with_lightly", "with_timm", "with_torchdata", "with_webdataset"}
+PRINTS_NOTHING = {"with_lightly", "with_lightly_train", "with_lightning", "with_solo_learn", "with_trainer"}
 
 
 def test_all_examples_are_run() -> None:
@@ -330,13 +407,16 @@ def test_scripts(
 ) -> None:  # fmt: skip
     """Each runs as a script; a wrong argument is a line and exit code 2, not a traceback."""
     pytest.importorskip(RUNS[name])
-    others = [str(tmp_path / "folder")] if name in WITH_FOLDER else []
+    monkeypatch.chdir(tmp_path)  # Lightning's logs
+    others = [str(tmp_path / "folder")] if name not in WITHOUT_FOLDER else []
+    if name == "with_solo_learn":
+        others = clone_and_config(tmp_path)
     for words in ([], ["no such pack", *others], [str(pack), *others, "more"], [str(pack), *others, "--odd"]):
         with pytest.raises(SystemExit) as ended:
             script(name, *words)
         last = capsys.readouterr().err.splitlines()[-1]
         assert ended.value.code == 2 and f"{name}.py: error: " in last
-    if name == "with_distributed_checkpoint":
+    if name in ("with_distributed_checkpoint", "with_torchtitan"):
         for key, value in dict(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port()).items():
             monkeypatch.setenv(key, value)
     place = str(pack)
@@ -344,7 +424,11 @@ def test_scripts(
         files = {f"{folder}/{number}.jpg": jpeg(noise(40, 50, number)) for folder in "ab" for number in range(4)}
         build([write_tree(tmp_path / "in", files)], tmp_path / "pack", workers=1)
         place = str(tmp_path / "pack")
+    if name == "with_ffcv":
+        place = str(tmp_path / "t.beton")
+        samples = [(jpeg(noise(40, 50, number)), number) for number in range(4)]
+        Path(place).write_bytes(beton({"image": IMAGE, "label": INT}, samples))
     if name == "with_datasets":
         monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     script(name, place, *others)
-    assert name in ("with_lightning", "with_trainer") or capsys.readouterr().out.strip()
+    assert name in PRINTS_NOTHING or capsys.readouterr().out.strip()

@@ -1,31 +1,40 @@
-"""The training examples: two ranks by torchrun on the CPU, killed and resumed, end where an uninterrupted run ends."""
+"""The training examples on two ranks of the CPU: batches are those of our loader used directly; runs that were killed
+or cut off go on, and end where uninterrupted ones end."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
-from ..helpers.processes import free_port
+from pass_loader import DataLoader, ShardDataset, recipes
+
+from ..helpers.processes import free_port, on_ranks
 
 ROOT = Path(__file__).parents[2]
+WORLD = 2
+# 23 pictures are 6 steps of 2 x 2 an epoch, as the order wraps around.
+TINY = "--batch-size 2 --workers 1 --dim 32 --depth 1 --log-every 1 --save-every 4"
+OWN = {"train_dino": "--epochs 3 --bf16", "train_swav": "--epochs 2"}
+EPOCHS = {"train_dino": 3, "train_swav": 2}
+NETWORKS = {"train_dino": "student", "train_swav": "network"}
 
 
-def begin(script: str, pack: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start two ranks; 23 pictures are 6 steps of 2 x 2 an epoch, as the order wraps around."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    options = "--epochs 3 --batch-size 2 --workers 1 --dim 32 --depth 1 --log-every 1 --save-every 4".split()
-    return subprocess.Popen(
-        [*command, f"examples/{script}.py", "--pack", str(pack), "--out", str(out), *options],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def words(script: str, pack: Path, out: Path) -> list[str]:
+    return [f"examples/{script}.py", "--pack", str(pack), "--out", str(out), *TINY.split(), *OWN[script].split()]
 
 
 def kill(ranks: subprocess.Popen[bytes]) -> None:
@@ -42,25 +51,102 @@ def logged(out: Path) -> list[dict[str, object]]:
     return list(map(json.loads, file.read_text().rpartition("\n")[0].splitlines())) if file.exists() else []
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", ["train_dino", pytest.param("train_swav", marks=pytest.mark.long)])
-def test_killed_and_resumed(script: str, pack: Path, tmp_path: Path) -> None:
-    assert begin(script, pack, tmp_path / "whole").wait(300) == 0
-    ranks = begin(script, pack, tmp_path / "killed")
-    while ranks.poll() is None and len(logged(tmp_path / "killed")) < 9:  # past 8 steps: in the second epoch
+def digests(views: list[torch.Tensor]) -> list[str]:
+    return [hashlib.sha256(view.numpy()).hexdigest() for view in views]
+
+
+class Seeing(DistributedDataParallel):
+    """Notes what the network gets, and in which type it answers."""
+
+    seen: list[tuple[list[str], torch.dtype]] = []
+
+    def forward(self, views: list[torch.Tensor]) -> Any:
+        outputs = super().forward(views)
+        self.seen.append((digests(views), outputs.dtype))
+        return outputs
+
+
+def run_all(rank: int, world: int, pack: Path, folder: Path, ports: list[str]) -> dict[str, list[Any]]:
+    """Run both scripts whole, DINO's on from where it was killed, and SwAV's in two parts. Returns what was seen in the
+    whole runs."""
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(ROOT / "examples"))
+    import training
+
+    own_step, cut_off = training.Log.step, False
+
+    def step(log: Any, number: int, *rest: Any) -> None:
+        own_step(log, number, *rest)
+        if cut_off and number == 9:
+            raise InterruptedError
+
+    def run(script: str, out: str) -> None:
+        os.environ.update(RANK=str(rank), WORLD_SIZE=str(world), LOCAL_RANK=str(rank), MASTER_PORT=ports.pop())
+        with mock.patch.object(sys, "argv", words(script, pack, folder / out)):
+            runpy.run_path(str(ROOT / "examples" / f"{script}.py"), run_name="__main__")
+
+    found = {}
+    with mock.patch.object(training.Log, "step", step), mock.patch("torch.nn.parallel.DistributedDataParallel", Seeing):
+        for script in NETWORKS:
+            Seeing.seen.clear()
+            run(script, f"{script}-whole")
+            found[script] = [*Seeing.seen]
+        run("train_dino", "train_dino-killed")
+        cut_off = True
+        try:
+            run("train_swav", "train_swav-killed")
+        except InterruptedError:
+            dist.destroy_process_group()
+        cut_off = False
+        run("train_swav", "train_swav-killed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def runs(pack: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, list[Any]]]]:
+    """Returns where the runs wrote, and what each rank saw. torchrun starts the run that is killed."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
+    ranks = subprocess.Popen(
+        command + words("train_dino", pack, folder / "train_dino-killed"),
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    while ranks.poll() is None and len(logged(folder / "train_dino-killed")) < 9:  # past 8 steps: in the second epoch
         time.sleep(0.02)
     kill(ranks)
-    before = logged(tmp_path / "killed")
+    before = logged(folder / "train_dino-killed")
     assert 9 <= len(before) < 18, "the run was over before it was killed"
-    assert begin(script, pack, tmp_path / "killed").wait(300) == 0
-    whole = {line["step"]: line["loss"] for line in logged(tmp_path / "whole")}
-    lines = logged(tmp_path / "killed")
-    assert list(whole) == list(range(1, 19))
-    assert len(lines) > 18, "some steps ran twice"
+    return folder, on_ranks(run_all, pack, folder, [free_port() for _ in range(5)], world=WORLD)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", NETWORKS)
+def test_killed_and_resumed(script: str, runs: tuple[Path, Any]) -> None:
+    outs = [runs[0] / f"{script}-{run}" for run in ("whole", "killed")]
+    whole = {line["step"]: line["loss"] for line in logged(outs[0])}
+    lines = logged(outs[1])
+    assert list(whole) == list(range(1, 6 * EPOCHS[script] + 1))
+    assert len(lines) > len(whole), "some steps ran twice"
     assert all(whole[line["step"]] == line["loss"] for line in lines)
     assert {"samples_per_second", "data_wait", "advice"} <= lines[-1].keys()
-    saved = [torch.load(tmp_path / run / "checkpoint.pt", weights_only=True) for run in ("whole", "killed")]
-    assert saved[0]["step"] == saved[1]["step"] == 18 and saved[0]["loader"] == saved[1]["loader"]
-    network = {"train_dino": "student", "train_swav": "network"}[script]
-    for name, weight in saved[0][network].items():
-        assert torch.equal(weight, saved[1][network][name]), name
+    saved = [torch.load(out / "checkpoint.pt", weights_only=True) for out in outs]
+    assert saved[0]["step"] == saved[1]["step"] == len(whole) and saved[0]["loader"] == saved[1]["loader"]
+    for name, weight in saved[0][NETWORKS[script]].items():
+        assert torch.equal(weight, saved[1][NETWORKS[script]][name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", NETWORKS)
+def test_batches(script: str, runs: tuple[Path, list[dict[str, list[Any]]]], pack: Path) -> None:
+    """Each rank's network gets our batches of its share; under --bf16 it computes in bfloat16."""
+    recipe = recipes.dino() if script == "train_dino" else recipes.swav()
+    for rank, found in enumerate(runs[1]):
+        loader = DataLoader(
+            ShardDataset(pack, recipe, seed=0), 2, shuffle=True, drop_last=True, rank=rank, world_size=WORLD
+        )
+        want = []
+        for epoch in range(EPOCHS[script]):
+            loader.sampler.set_epoch(epoch)
+            want += [digests(batch[0] if script == "train_dino" else batch) for batch in loader]
+        assert [views for views, _ in found[script]] == want
+        assert {dtype for _, dtype in found[script]} == {torch.bfloat16 if "--bf16" in OWN[script] else torch.float32}
