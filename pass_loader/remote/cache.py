@@ -9,7 +9,7 @@ CACHE/PACK/EDITION/index.arrow         of a large pack: sparse too, with such a 
 CACHE/PACK/EDITION/index.arrow.checks  the CRC32 of each unit of it that is there
 
 Tables are written through mappings, so that the disk gives them all their room when they are made: where it is full, a
-write to a hole would end the process with SIGBUS.
+write to a hole would end the process with SIGBUS. On btrfs that holds for every write, as it copies what is changed.
 
 Nothing here outlives a crash in a harmful way: locks end with their process, a change that was cut off has the units
 counted anew, units that a dead process had reserved are dropped when room is needed, and what power loss has emptied
