@@ -3,9 +3,11 @@
 python -m benchmarks.remote.loading [--rounds 5] [--write]
 
 Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or of what the server can send beside it,
-whichever is less; with a full cache 0.98 of a directory; the cache never above its bound. The page cache holds the
-pack. Runs take turns, each in a process of its own; figures are medians, and a share is that of neighbours. `--write`
-puts the table into docs/where-packs-lie.md.
+whichever is less; with a full cache 0.98 of a directory; the cache never above its bound; private memory (RssAnon)
+above that with a directory at most what requests hold, MOST_THREADS times a block of 8 MiB; from a server that is far
+away, whose answers begin after FAR_S, 0.90 of the directory or of what it can send. The page cache holds the pack. Runs
+take turns, each in a process of its own; figures are medians, and a share is that of neighbours. `--write` puts the
+tables and a sentence on what was missed into docs/where-packs-lie.md.
 
 Server, fetching and rendering share this machine's cores. So what the server can send beside it is measured as that:
 the pack is loaded from the directory while a process of its own receives the same records from the server, and the rate
@@ -28,6 +30,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pass_loader.remote.cache import UNIT
+from pass_loader.remote.fetcher import BLOCK_UNITS, MOST_THREADS
+
 from ..pages import write_between
 from ..pictures import write_pack
 from .server import serving
@@ -38,8 +43,16 @@ CONNECTIONS = 16
 RECIPES = ("dino", "evaluate")
 HEAD = (
     "| recipe, threads | directory, samples/s | received beside it | empty cache | full cache | kB/sample | "
-    "CPU, ms/sample | first, ms | first, empty, ms |"
+    "CPU, ms/sample | first, ms | first, empty, ms | private, MB | private, empty, MB |"
 )
+FAR_S, FAR_RATE = (0.020, 0.050), 90e6  # of S3: seconds until an answer begins, bytes a second of a connection
+FAR_CONNECTIONS = 128
+FAR_HEAD = "| answers begin after, ms | recipe, threads | directory, samples/s | the server, samples/s | empty cache |"
+FAR_WORDS = (
+    f"From a server that is far away: on each connection it sends at most {FAR_RATE / 1e6:.0f} MB/s. Beside it what it "
+    f"sends over {FAR_CONNECTIONS} connections, in samples."
+)
+_LOOKED_S = 0.02  # between two looks at the memory
 
 
 def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None, server: str | None,
@@ -54,6 +67,7 @@ def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_b
     remote = {} if cache is None else {"cache": cache, "cache_bytes": cache_bytes or "50GB"}
     dataset = ShardDataset(place, recipes.named(recipe), **remote)
     opened = time.perf_counter()
+    private = Private()
     receiving = 0 if server is None else receive_in_a_fork(server, records_of(Path(place)))
     loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, rank=0, world_size=1, **options)
     samples, first, most = 0, 0.0, 0
@@ -68,7 +82,28 @@ def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_b
     return {
         "rate": samples / (ended - opened), "first_ms": 1000 * (first - began), "most_bytes": most,
         "cpu_ms": 1000 * time.process_time() / samples, "remote": loader.stats()["remote"],
+        "private_bytes": private.end(),
     }  # fmt: skip
+
+
+class Private:
+    """The most private memory that this process has had since: bytes."""
+
+    def __init__(self) -> None:
+        self._most, self._ended = 0, threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def _look(self) -> None:
+        with open("/proc/self/status", "rb", 0) as file:
+            while not self._ended.wait(_LOOKED_S):
+                file.seek(0)
+                self._most = max(self._most, int(file.read().split(b"RssAnon:")[1].split()[0]) * 1024)
+
+    def end(self) -> int:
+        self._ended.set()
+        self._thread.join()
+        return self._most
 
 
 def disk_bytes(cache: Path) -> int:
@@ -84,8 +119,8 @@ def in_a_process(place: str, recipe: str, threads: int, cache: Path | None = Non
     return json.loads(subprocess.check_output(command, text=True))
 
 
-def received(url: str, ranges: list[tuple[str, int, int]]) -> float:
-    """Return the bytes a second at which ranges of files (name, begin, end) come over CONNECTIONS connections, as curl
+def received(url: str, ranges: list[tuple[str, int, int]], connections: int = CONNECTIONS) -> float:
+    """Return the bytes a second at which ranges of files (name, begin, end) come over so many connections, as curl
     would get them."""
     host, port = url.split("/")[2].split(":")
     left = iter(ranges)
@@ -107,7 +142,7 @@ def received(url: str, ranges: list[tuple[str, int, int]]) -> float:
                     missing -= connection.recv_into(buffer, min(missing, len(buffer)))
 
     began = time.perf_counter()
-    threads = [threading.Thread(target=read) for _ in range(CONNECTIONS)]
+    threads = [threading.Thread(target=read) for _ in range(connections)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -170,8 +205,19 @@ def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, thre
              for name in found}  # fmt: skip
     first = {name: statistics.median(run["first_ms"] for run in runs) for name, runs in found.items()}
     cpu = {name: statistics.median(run["cpu_ms"] for run in runs) for name, runs in found.items()}
+    private = {name: max(run["private_bytes"] for run in runs) for name, runs in found.items()}
     last = found["empty"][-1]["remote"]
-    return {"rate": middle, "share": share, "first_ms": first, "cpu_ms": cpu, "remote": last}
+    return {"rate": middle, "share": share, "first_ms": first, "cpu_ms": cpu, "private": private, "remote": last}
+
+
+def far_shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> tuple[float, float]:
+    """Return the median rate from a directory, and the share of it with an empty cache and this server, in turns."""
+    empty, local, shares = folder / "empty", [], []
+    for _ in range(rounds):
+        local.append(in_a_process(str(pack), recipe, threads)["rate"])
+        shares.append(in_a_process(f"{server}{pack.name}", recipe, threads, empty)["rate"] / local[-1])
+        shutil.rmtree(empty)
+    return statistics.median(local), statistics.median(shares)
 
 
 def main() -> None:
@@ -201,30 +247,57 @@ def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> 
     url = f"{server}{pack.name}"
     tars = sum(path.stat().st_size for path in pack.glob("*.tar"))
     large, small = server_rates(server, pack)
+    missed: list[str] = []
     print(f"the server: {large / 1e6:,.0f} MB/s in ranges of 8 MiB, {small / 1e6:,.0f} in records", flush=True)
-    lines = [HEAD, "| --- |" + " ---: |" * 8]
+    lines = [HEAD, "| --- |" + " ---: |" * 10]
     for recipe in given.recipes:
         for threads in given.threads:
             found = shares(given.rounds, pack, server, folder, recipe, threads)
-            rate, share, first, cpu = (found[name] for name in ("rate", "share", "first_ms", "cpu_ms"))
+            names = ("rate", "share", "first_ms", "cpu_ms", "private")
+            rate, share, first, cpu, private = (found[name] for name in names)
             sent = found["remote"]["bytes"] / given.pictures
             lines.append(
                 f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['beside']:.2f} | {share['empty']:.2f} | "
                 f"{share['full']:.2f} | "
                 f"{sent / 1e3:,.0f} | {cpu['empty'] - cpu['directory']:.2f} | {first['directory']:,.0f} | "
-                f"{first['empty']:,.0f} |"
+                f"{first['empty']:,.0f} | {private['directory'] / 1e6:,.0f} | {private['empty'] / 1e6:,.0f} |"
             )
             print(lines[-1], flush=True)
             could = min(1.0, share["beside"], small * given.pictures / tars / rate["directory"])
             for name, value, bar in (("empty", share["empty"] / could, 0.9), ("full", share["full"], 0.98)):
                 print(f"  {name} cache: {value:.3f}, bar {bar}: {'met' if value >= bar else 'missed'}", flush=True)
+                if value < bar:
+                    missed.append(f"{recipe}, {threads} with {'an empty' if name == 'empty' else 'a full'} cache "
+                                  f"({value:.2f}, bar {bar})")  # fmt: skip
+            more, held = private["empty"] - private["directory"], MOST_THREADS * BLOCK_UNITS * UNIT
+            print(f"  private memory: {more:,} bytes more, bar {held:,}: {'met' if more <= held else 'missed'}")
     bound = tars // 4
     bounded = in_a_process(url, given.recipes[0], given.threads[-1], folder / "bound", bound, order="blocks",
                            block_bytes=8 << 20, window_bytes=bound // 2)  # fmt: skip
     kept = "met" if bounded["most_bytes"] <= bound else "missed"
     print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
+    far = report_far(given, pack, folder, tars)
+    words = f"Bars that were missed in this run: {'; '.join(missed)}." if missed else "All bars were met in this run."
+    print(words)
     if given.write:
-        write_between(PAGE, "remote", "\n".join(lines))
+        write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
+
+
+def report_far(given: argparse.Namespace, pack: Path, folder: Path, tars: int) -> list[str]:
+    """Measure with servers that are far away, print and return the table."""
+    lines = [FAR_HEAD, "| ---: | --- |" + " ---: |" * 3]
+    for answer_s in FAR_S:
+        with serving(pack.parent, answer_s, FAR_RATE) as server:
+            could = received(server, records_of(pack), FAR_CONNECTIONS) * given.pictures / tars
+            for recipe in given.recipes:
+                threads = given.threads[-1]
+                local, share = far_shares(given.rounds, pack, server, folder, recipe, threads)
+                lines.append(
+                    f"| {1000 * answer_s:.0f} | {recipe}, {threads} | {local:,.0f} | {could:,.0f} | {share:.2f} |"
+                )
+                bar = 0.9 * min(1.0, could / local)
+                print(f"{lines[-1]}  bar {bar:.2f}: {'met' if share >= bar else 'missed'}", flush=True)
+    return lines
 
 
 if __name__ == "__main__":

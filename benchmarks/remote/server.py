@@ -1,8 +1,11 @@
-"""A fast web server of a folder: python -m benchmarks.remote.server FOLDER
+"""A fast web server of a folder: python -m benchmarks.remote.server FOLDER [ANSWER_S BYTES_A_SECOND]
 
 It sends files and ranges of them by sendfile, on connections that stay open, each with a thread; a path may begin with
 the name of a bucket as in S3, whose signatures it does not look at. It prints its URL. GET /counts gives as JSON the
 requests so far and the bytes of bodies.
+
+ANSWER_S: seconds until an answer begins, as of a store that is far away. BYTES_A_SECOND: of each connection, at the
+most.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +26,16 @@ from pathlib import Path
 from urllib.parse import unquote
 
 _HEADERS = 64 << 10  # bytes, the most of a request
+_AT_A_TIME = 256 << 10  # bytes that are sent where a connection has a rate
 _RANGE = re.compile(rb"\r\nrange: *bytes=(\d+)-(\d*)", re.IGNORECASE)
 
 
 class Server:
-    """Serves a folder. port: that it has taken, on loopback."""
+    """Serves a folder. port: that it has taken, on loopback. answer_s: before each answer. rate: bytes a second of a
+    connection, 0 for as many as come."""
 
-    def __init__(self, root: Path):
-        self._root = root
+    def __init__(self, root: Path, answer_s: float = 0.0, rate: float = 0.0):
+        self._root, self._answer_s, self._rate = root, answer_s, rate
         self._listening = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.port = self._listening.getsockname()[1]
         self._files: dict[str, tuple[int, int, str]] = {}  # descriptor, size, headers
@@ -69,6 +75,8 @@ class Server:
             content = json.dumps([sum(some) for some in zip(*self._counts.values())]).encode()
             connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {len(content)}\r\n\r\n".encode() + content)
             return
+        if self._answer_s:
+            time.sleep(self._answer_s)
         file = self._file(name)
         if file is None:
             connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
@@ -83,8 +91,12 @@ class Server:
         if method == b"HEAD":
             return
         counts[1] += end - begin
+        began, first = time.monotonic(), begin
         while begin < end:
-            begin += os.sendfile(connection.fileno(), descriptor, begin, end - begin)
+            most = min(end - begin, _AT_A_TIME) if self._rate else end - begin
+            begin += os.sendfile(connection.fileno(), descriptor, begin, most)
+            if self._rate and (ahead := (begin - first) / self._rate - (time.monotonic() - began)) > 0:
+                time.sleep(ahead)
 
     def _file(self, name: str) -> tuple[int, int, str] | None:
         if name not in self._files:
@@ -99,9 +111,9 @@ class Server:
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[str]:
-    """Serve a folder from a process of its own; yields the URL."""
-    command = [sys.executable, "-m", "benchmarks.remote.server", str(root)]
+def serving(root: Path, answer_s: float = 0.0, rate: float = 0.0) -> Iterator[str]:
+    """Serve a folder from a process of its own, as `Server` does; yields the URL."""
+    command = [sys.executable, "-m", "benchmarks.remote.server", str(root), str(answer_s), str(rate)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
@@ -118,6 +130,6 @@ def counts(url: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    server = Server(Path(sys.argv[1]))
+    server = Server(Path(sys.argv[1]), *map(float, sys.argv[2:]))
     print(f"http://127.0.0.1:{server.port}/", flush=True)
     server.run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -39,7 +40,8 @@ class IndexColumns:
         """Return (N,) int64: the records that share length and CRC with another one."""
         length, crc = self.column("length"), self.column("crc32c")
         with tempfile.TemporaryFile(dir=self._root) as file:
-            in_order = np.memmap(file, np.int64, "w+", shape=length.shape)
+            os.posix_fallocate(file.fileno(), 0, max(1, 8 * len(length)))  # a hole of a full disk would be a SIGBUS
+            in_order = np.memmap(file, np.int64, "r+", shape=length.shape)
             chunks = [slice(start, start + _CHUNK) for start in range(0, len(length), _CHUNK)]
             for chunk in chunks:
                 in_order[chunk] = length[chunk] << 32 | crc[chunk]

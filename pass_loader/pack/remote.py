@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +92,7 @@ class RemotePack:
         self._pack_id = manifest["pack_id"]
         folder = self.address.folder / edition_of(manifest)
         with self.cache.locked():
-            folder.mkdir(parents=True, exist_ok=True)
+            self._with_room(folder, UNIT, lambda: folder.mkdir(parents=True, exist_ok=True))
             for name, found in ((REMOVED, log), (MANIFEST, content)):
                 if found is None:
                     (folder / name).unlink(missing_ok=True)
@@ -120,9 +120,24 @@ class RemotePack:
             if path.read_bytes() == content:
                 return
         self.cache.room_for_file(len(content), path.name)
-        if path.exists():
-            self.cache.add(-units_of(path.stat().st_size))
-        write_durably(path, content)
+        before = units_of(path.stat().st_size) if path.exists() else 0
+        try:
+            self._with_room(path, len(content), lambda: write_durably(path, content))
+        except PackError:
+            before = units_of(len(content))
+            raise
+        finally:
+            self.cache.add(-before)
+
+    def _with_room(self, path: Path, size: int, write: Callable[[], None]) -> None:
+        """Make a file or folder of so many bytes. Raises PackError where the disk has no room or may not be written."""
+        try:
+            self.cache.with_room(size, write)
+        except OSError as error:
+            raise PackError(
+                f"{path} of {size:,} bytes cannot be written ({error.strerror}): make room there, or give another "
+                "cache= (--cache)"
+            ) from None
 
     def _adopt(self, folder: Path, manifest: dict[str, Any]) -> None:
         """Move on to an edition. Of earlier revisions of the pack nothing stays in the cache, as they were purged."""
@@ -264,8 +279,9 @@ class RemotePack:
             return self.cache.open(self.of_shards / name, size, checked)
         except (OSError, OverflowError, MemoryError) as error:
             raise PackError(
-                f"{self.of_shards / name} of {size:,} bytes cannot be made ({error}): where the cache's folder was "
-                f"deleted or its disk is full, start again; else {self.address}{MANIFEST} tells a wrong size"
+                f"{self.of_shards / name} of {size:,} bytes cannot be made ({error}): where the disk is full, make "
+                "room there or give another cache= (--cache); where the cache's folder was deleted, start again; else "
+                f"{self.address}{MANIFEST} tells a wrong size"
             ) from None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -105,9 +106,10 @@ def repeated(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FileArray:
-    """An array of zeros in a nameless, sparse file, so that the kernel may take its memory back."""
+    """An array of zeros in a nameless file, so that the kernel may take its memory back. Raises OSError."""
 
     def __init__(self, root: Path, dtype: np.dtype, length: int):
         self._file = tempfile.TemporaryFile(dir=root)
-        self._file.truncate(max(1, length) * dtype.itemsize)
+        # Not sparse: a write through the mapping to a hole of a full disk would end the process with SIGBUS.
+        os.posix_fallocate(self._file.fileno(), 0, max(1, length) * dtype.itemsize)
         self.array = np.memmap(self._file, dtype, "r+", shape=(length,)) if length else np.zeros(0, dtype)

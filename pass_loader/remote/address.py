@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import PackError
+from .hub import endpoint_of
 
 SCHEMES = ("s3", "gs", "az", "http", "https", "hf")
 _UNITS = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
 _UNITS |= {"KI": 1 << 10, "MI": 1 << 20, "GI": 1 << 30, "TI": 1 << 40}
 _DEFAULT_BYTES = 50 * 1000**3
 _LEAST_BYTES = 1 << 20
-_HUB = "https://huggingface.co"
 
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -130,13 +130,7 @@ class Address:
         """Return the URL that is asked: the hub's sets lie below https. Raises PackError for no data set of the hub."""
         if self.scheme != "hf":
             return self.url.rstrip("/")
-        parts = self.url.split("://", 1)[1].strip("/").split("/")
-        if len(parts) < 3 or parts[0] != "datasets":
-            raise PackError(f"{self.url}: want hf://datasets/OWNER/NAME/..., or hf://datasets/OWNER/NAME@REVISION/...")
-        name, _, revision = parts[2].partition("@")
-        hub = os.environ.get("HF_ENDPOINT", _HUB).rstrip("/")
-        path = "".join(f"/{quote(part)}" for part in parts[3:])
-        return f"{hub}/datasets/{parts[1]}/{name}/resolve/{quote(revision or 'main', safe='')}{path}"
+        return endpoint_of(self.url)
 
 
 def shown(url: str) -> str:

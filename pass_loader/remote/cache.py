@@ -8,6 +8,9 @@ CACHE/PACK/EDITION/NAME.tar.units   a byte for each unit of it, see ABSENT and t
 CACHE/PACK/EDITION/index.arrow         of a large pack: sparse too, with such a table
 CACHE/PACK/EDITION/index.arrow.checks  the CRC32 of each unit of it that is there
 
+Tables are written through mappings, so that the disk gives them all their room when they are made: where it is full, a
+write to a hole would end the process with SIGBUS. On btrfs that holds for every write, as it copies what is changed.
+
 Nothing here outlives a crash in a harmful way: locks end with their process, a change that was cut off has the units
 counted anew, units that a dead process had reserved are dropped when room is needed, and what power loss has emptied
 has the wrong CRC and is fetched again.
@@ -24,7 +27,8 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,7 @@ _OLD_S = 3600  # packs that nobody has opened or begun an epoch of for so long a
 _DEAD_S = 120  # what a process has reserved for so long it does not fetch any more
 _KEPT_FILES = 128  # that a process keeps open for writing; many shards are opened for each write
 _SHARE = 64  # one part in so many of the bound is dropped at a time
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -74,10 +79,12 @@ class Blocks:
         with cache.locked():
             for table, table_size in tables:
                 if not table.exists():
-                    _grow(table, table_size)
+                    cache.with_room(table_size, partial(_make_table, table, table_size))
                     cache.add(units_of(table_size))
+                elif table.stat().st_size == table_size:  # an earlier version made it with holes
+                    cache.with_room(table_size, partial(_allocate, table, table_size))
             self._map, self.units = _mapped(tables[0][0], np.uint8)
-            self.make_anew()
+            cache.with_room(UNIT, self.make_anew)
             _grow(path, size)  # where it was cut; what is missing then has other checks
         for file, file_size in [(path, size), *tables]:
             if file.stat().st_size != file_size:
@@ -211,11 +218,13 @@ class Cache:
         self.blocks: dict[Path, Blocks] = {}
         self._thread = threading.RLock()
         self._depth = 0
+        self._making_room = False
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             with self._held():
                 _grow(root / "used", 16)
+                _allocate(root / "used", 16)
                 self._used = _mapped(root / "used", np.int64)[1]
                 self._used[0] = 1  # the first change counts anew, whatever stands there
                 _punch(self._lock, 0, UNIT)  # shows now whether it can
@@ -350,6 +359,21 @@ class Cache:
         blocks.drop(places)
         return len(places)
 
+    def with_room(self, size: int, write: Callable[[], None]) -> None:
+        """Write a file of so many bytes; where the disk is full, drop as much and try again. With the lock. Raises
+        OSError."""
+        try:
+            write()
+        except OSError as error:
+            if error.errno not in NO_SPACE or self._making_room or size > self.limit:
+                raise
+            self._making_room = True  # which opens other tables
+            try:
+                self.shrink(2 * units_of(size), 2 * units_of(size), urgent=True)
+            finally:
+                self._making_room = False
+            write()
+
     def room_for_file(self, size: int, name: str) -> None:
         """Count a file of metadata that is about to be written. With the lock. Raises PackError where there is no
         room."""
@@ -409,7 +433,7 @@ def _counted_for(path: Path) -> int:
     if is_sparse(path):
         return 0
     size = path.stat().st_size
-    there = int(np.count_nonzero(_mapped(path, np.uint8)[1])) if path.name.endswith(_TABLE) else 0
+    there = int(np.count_nonzero(np.fromfile(path, np.uint8))) if path.name.endswith(_TABLE) else 0
     return units_of(size) + there
 
 
@@ -431,6 +455,28 @@ def _grow(path: Path, size: int) -> None:
             os.ftruncate(descriptor, size)
     finally:
         os.close(descriptor)
+
+
+def _make_table(path: Path, size: int) -> None:
+    """Make a file of zeros. It has its name when the disk has given it room."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(b"")
+        _allocate(temporary, size)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Have the disk give room to each byte of a file, whose content stays. Raises OSError that names it."""
+    with open(path, "rb+") as file:
+        try:
+            if size:
+                os.posix_fallocate(file.fileno(), 0, size)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _mapped(path: Path, type: type) -> tuple[Any, np.ndarray]:

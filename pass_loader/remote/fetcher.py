@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import collections
-import errno
 import heapq
 import itertools
 import math
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cache import ABSENT, RESERVED, UNIT, Blocks, Cache
+from .cache import ABSENT, NO_SPACE, RESERVED, UNIT, Blocks, Cache
 from .store import Store, StoreError
 
 MOST_THREADS, _LEAST_THREADS = 32, 4
@@ -34,7 +33,6 @@ _AT_A_TIME = 8  # pieces that a thread takes together
 _LOOKED_AT = 64  # for them
 _OTHER_THREADS_S = 0.01  # after which to look again for what another thread fetches
 _SETTLED_S = 0.02  # so long pieces that came may wait until others of their thread have come
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _STUCK_S = 20.0  # without room: longer than a loaded machine takes for a batch
 _EXIT_S = 2.0
 
@@ -352,7 +350,7 @@ class Fetcher:
         self._settle(done)
 
     def _bring_part(self, part: _Asked) -> None:
-        self._bring(part.piece, *part.units)
+        part.again = not self._bring(part.piece, *part.units)
 
     def _reserve(self, part: _Asked) -> None:
         """Reserve room for a part, or for what its piece alone needs. With the cache's lock."""
@@ -393,16 +391,16 @@ class Fetcher:
 
     def _settle_one(self, part: _Asked) -> None:
         blocks, error = part.piece.blocks, part.error
-        full = isinstance(error, OSError) and not isinstance(error, StoreError) and error.errno in _NO_SPACE
+        full = isinstance(error, OSError) and not isinstance(error, StoreError) and error.errno in NO_SPACE
         gone = error is None and not blocks.is_linked()  # somebody has deleted the file that was written to
-        self.cache.settle(blocks, *part.units, fetched=error is None and not gone)
+        self.cache.settle(blocks, *part.units, fetched=error is None and not gone and not part.again)
         if gone:
             part.attempt(lambda part: self._make_anew(part.piece.blocks))
         if full:
             part.error = None
             self._lower_bound(part)
             part.attempt(lambda part: self._note_stuck(part.coming))
-        part.again = gone or full
+        part.again |= gone or full
 
     def _note_stuck(self, coming: Awaited) -> None:
         """Raise StoreError where somebody waits, and there has been no room for long."""
@@ -422,14 +420,18 @@ class Fetcher:
             since = self._reserved.setdefault((id(blocks), unit), time.monotonic())
             return time.monotonic() - since > _OTHERS_S
 
-    def _bring(self, piece: Piece, first: int, end: int) -> None:
-        """Fetch units and write them. Raises OSError."""
+    def _bring(self, piece: Piece, first: int, end: int) -> bool:
+        """Fetch units and write them. Returns False, and writes nothing, where another process has taken the room since
+        it was reserved, as it took this one for dead. Raises OSError."""
         content = self.store.range(piece.name, first * UNIT, min(end * UNIT, piece.blocks.size), piece.etag)
+        if (piece.blocks.units[first:end] == ABSENT).any():
+            return False
         try:
             piece.blocks.write(first, content)
         except FileNotFoundError:
             self._make_anew(piece.blocks)
             piece.blocks.write(first, content)
+        return True
 
     def _make_anew(self, blocks: Blocks) -> None:
         try:

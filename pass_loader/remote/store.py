@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from .address import Address
+from .hub import names_below
 
 ATTEMPTS = 7  # of a request, the first one included
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.1, 8.0  # doubled after each attempt; a random part of it is waited
@@ -121,6 +122,10 @@ class Store:
             return {meta["path"]: Known.of(meta) for meta in metas}
 
         return self._tried("", ask)
+
+    def names(self, deep: bool) -> list[str]:
+        """Return the names of a folder of the hub, as `names_below` does. Raises FileNotFoundError, StoreError."""
+        return self._tried("", lambda *_: names_below(self.address.url, deep))
 
     def range(self, name: str, begin: int, end: int, etag: str | None = None) -> Any:
         """Return the bytes from `begin` to `end` of an object, as a buffer.

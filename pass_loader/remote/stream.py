@@ -70,15 +70,18 @@ class Stores:
     def find(self, urls: Sequence[str]) -> list[list[RemoteObject]]:
         """Return the objects of each URL: one, or where its path holds *, ? or [], as many as fit, sorted by URL.
 
-        Each takes a request or a listing, many at a time. Raises PackError for what does not exist or cannot be asked,
-        ValueError for options that none of the stores has. Those of object stores do no harm beside a web server.
+        Each takes a request or a listing, many at a time; on the hub a listing, and a request for each file that fits.
+        Raises PackError for what does not exist or cannot be asked, ValueError for options that none of the stores has.
+        Those of object stores do no harm beside a web server.
         """
         names = [name for name in self._options if not name.lower().startswith(_OF_OBJECT_STORES)]
         wrong = {name for name in names if name.lower() not in CLIENT_OPTIONS}
         if wrong and not any(url.split("://")[0].lower() in _LISTED for url in urls):
             raise ValueError(f"{self._given_as} {sorted(wrong)} are not for a web server")
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pass-loader") as pool:
-            return list(pool.map(self._find, urls))
+            named = list(pool.map(self._named, urls))
+            found = iter(list(pool.map(self._find, [url for several in named for url in several])))
+        return [[one for _ in several for one in next(found)] for several in named]
 
     def object(self, url: str, known: Known) -> RemoteObject:
         """Return an object of which all is known."""
@@ -89,6 +92,24 @@ class Stores:
         check_url(url)
         folder, name = _split(url)
         return self._at(folder), name
+
+    def _named(self, url: str) -> list[str]:
+        """Return the URLs of the hub's files that fit one; another URL as it is."""
+        if url.split("://")[0].lower() != "hf" or not _WILD.search(url):
+            return [url]
+        check_url(url)
+        folder, pattern = _split_pattern(url)
+        store = self._at(folder)
+        try:
+            names = store.names(deep=len(pattern) > 1)
+        except FileNotFoundError:
+            raise PackError(f"{shown(folder)} does not exist") from None
+        except StoreError as error:
+            raise PackError(str(error)) from None
+        fitting = [folder + name for name in sorted(names) if _fits(name.split("/"), pattern)]
+        if not fitting:
+            raise PackError(f"{shown(url)}: no object has such a name")
+        return fitting
 
     def _find(self, url: str) -> list[RemoteObject]:
         try:
@@ -102,9 +123,7 @@ class Stores:
             raise PackError(str(error)) from None
 
     def _fitting(self, url: str) -> list[RemoteObject]:
-        parts = url.split("/")
-        first = next(place for place, part in enumerate(parts) if _WILD.search(part))
-        folder, pattern = "/".join(parts[:first]) + "/", parts[first:]
+        folder, pattern = _split_pattern(url)
         store = self._at(folder)
         found = [
             RemoteObject(folder + name, store, name, known)
@@ -138,6 +157,13 @@ def _split(url: str) -> tuple[str, str]:
     return folder + "/", unquote(name) if url.split("://")[0].lower() in _WEB else name
 
 
+def _split_pattern(url: str) -> tuple[str, list[str]]:
+    """Return the URL of the folder that has to be listed, and the parts of the pattern below it."""
+    parts = url.split("/")
+    first = next(place for place, part in enumerate(parts) if _WILD.search(part))
+    return "/".join(parts[:first]) + "/", parts[first:]
+
+
 def check_url(url: str) -> None:
     """Raise PackError for a URL that is none of an object's."""
     scheme, _, rest = url.partition("://")
@@ -153,7 +179,7 @@ def check_url(url: str) -> None:
         )
     if not rest.rpartition("/")[2]:
         raise PackError(f"{shown(url)} names no file: give those in a folder by *, as s3://bucket/folder/*.tar")
-    if scheme.lower() not in _LISTED and ("#" in rest or _WILD.search(rest)):
+    if scheme.lower() not in _LISTED and ("#" in rest or (scheme.lower() != "hf" and _WILD.search(rest))):
         raise PackError(
             f"{shown(url)}: a web server does not tell what files it has, and a URL with ? is of one that changes: "
             "give the URL of each file without *, ?, [ and # (a shell makes several of https://host/{000..999}.tar)"

@@ -24,6 +24,7 @@ class ObjectServer(ThreadingHTTPServer):
     """Serves a folder on loopback.
 
     delay_s: before each answer. faults: of this share of the GETs one of `kinds` goes wrong, drawn by `seed`.
+    pages: what is sent for a path and its query in place of a file, and the header Link.
     refuses: whether the token of S3's temporary credentials, "" where a request has none, is refused.
     requests, sent: counts of GETs, and bytes of files in their bodies. faulty: of GETs that went wrong, by kind.
     """
@@ -38,6 +39,7 @@ class ObjectServer(ThreadingHTTPServer):
         self.faults, self.kinds = 0.0, [*FAULTS]
         self.drawn = random.Random(0)
         self.refuses: Callable[[str], bool] = lambda token: False
+        self.pages: dict[str, tuple[bytes, str]] = {}
         self.ranges = True  # False: it sends whole files alone
         self.requests = self.sent = 0
         self.faulty: dict[str, int] = {}
@@ -81,6 +83,14 @@ class _Handler(BaseHTTPRequestHandler):
             return self._refuse(403)
         if fault in ("429", "503", "500"):
             return self._refuse(int(fault))
+        if self.path in server.pages:
+            content, link = server.pages[self.path]
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("Link", link)
+            self.end_headers()
+            self.wfile.write(content)
+            return
         try:
             file = open(server.root / unquote(self.path).lstrip("/"), "rb")  # noqa: SIM115
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

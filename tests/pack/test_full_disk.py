@@ -10,15 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pass_loader import PackError
 from pass_loader.pack import metadata, task, verify
 from pass_loader.cli.main import main
+from pass_loader.pack.columns import IndexColumns
 from pass_loader.pack.join import Join
+from pass_loader.pack.layout import INDEX_SCHEMA
+from pass_loader.pack.repeats import FileArray
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.packs import pack_sources, sources_of
+from ..helpers.small_disk import fill, on_a_small_disk
 from ..helpers.trees import write_tree
 
 
@@ -101,3 +107,30 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     assert "no space is left for" in done.stderr and "make room there" in done.stderr, done.stderr
     assert done.returncode == 1, done
+
+
+ARRAYS = """
+import sys
+from pathlib import Path
+from tests.pack.test_full_disk import arrays_on_a_full_disk
+arrays_on_a_full_disk(Path(sys.argv[1]))
+"""
+
+
+def test_arrays_on_a_full_disk(tmp_path: Path) -> None:
+    """Kills: arrays in files with holes, whose first write ends the process with a bus error."""
+    on_a_small_disk("1000k", tmp_path / "disk", ARRAYS)
+
+
+def arrays_on_a_full_disk(disk: Path) -> None:
+    """What the process on the small disk does."""
+    with pytest.raises(OSError, match="No space left on device"):
+        FileArray(disk, np.dtype(np.int64), 10**6).array[:] = 1
+    columns, numbers = IndexColumns(disk), np.arange(2000)
+    columns.append(
+        pa.table([pa.array(numbers).cast(type, safe=False) for type in INDEX_SCHEMA.types], schema=INDEX_SCHEMA)
+    )
+    assert len(columns.of_equal_length_and_crc()) == 0
+    fill(disk)
+    with pytest.raises(OSError, match="No space left on device"):
+        columns.of_equal_length_and_crc()

@@ -327,6 +327,37 @@ def test_the_hub(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert contents(tmp_path / "pack") == files
 
 
+def test_a_folder_of_the_hub(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its listing, which comes in pages. Kills: a first page alone; files of folders below, or of other names; a
+    token that another server gets."""
+    tars, files, report = made
+    place = tmp_path / "served" / "datasets" / "me" / "set" / "resolve" / "v1"
+    place.mkdir(parents=True)
+    (place / "data").symlink_to(tars[0].parent)
+    entries = [{"type": "file", "path": f"data/{tar.name}"} for tar in tars]
+    others = [{"type": "file", "path": "data/a.txt"}, {"type": "directory", "path": "data/old.tar"}]
+    tree = "/api/datasets/me/set/tree/v1"
+    with serving(tmp_path / "served") as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setattr(store, "_FIRST_PAUSE_S", 0.001)
+        follow = f'<{server.url.rstrip("/")}{tree}/data?cursor=x>; rel="next"'
+        server.pages = {
+            f"{tree}/data": (json.dumps([*others, *reversed(entries[1:])]).encode(), follow),
+            f"{tree}/data?cursor=x": (json.dumps(entries[:1]).encode(), ""),
+            f"{tree}?recursive=true": (json.dumps([*entries, {"type": "file", "path": "x.tar"}]).encode(), ""),
+        }
+        for url in ("hf://datasets/me/set@v1/data/*.tar", "hf://datasets/me/set@v1/d*/?.tar"):
+            assert build([url], tmp_path / str(len(url)), source_options=QUICK, **OPTIONS) == report
+            assert contents(tmp_path / str(len(url))) == files
+        with pytest.raises(PackError, match=r"\*\.zip: no object has such a name"):
+            build(["hf://datasets/me/set@v1/data/*.zip"], tmp_path / "none")
+        with pytest.raises(PackError, match="hf://datasets/me/set@v2/data/ does not exist"):
+            build(["hf://datasets/me/set@v2/data/*"], tmp_path / "none")
+        server.pages[f"{tree}/data"] = (b"[]", '<http://other/api/>; rel="next"')
+        with pytest.raises(PackError, match="goes on at another server"):
+            build(["hf://datasets/me/set@v1/data/*"], tmp_path / "none")
+
+
 def test_commands(
     made: Made, s3: S3Server, tmp_path: Path,
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
@@ -358,7 +389,8 @@ def test_what_is_refused(made: Made, web: ObjectServer, s3: S3Server, tmp_path: 
     refused("no object has such a name", build, ["s3://bucket/in/*.zip"], out, source_options=s3.options)
     refused("names no file: give those in a folder by", build, [web.url], out)
     refused("does not tell what files it has", build, [web.url + "*.tar"], out)
-    refused("does not tell what files it has", build, ["hf://datasets/me/set/*.tar"], out)
+    refused("does not tell what files it has", build, ["hf://datasets/me/set/#.tar"], out)
+    refused("want hf://datasets/OWNER/NAME/", build, ["hf://datasets/me/*/0.tar"], out)
     refused("a password in a URL would be written", build, [tar.replace("//", "//me:secret@")], out)
     (web.root / "a.zip").write_bytes(b"PK")
     refused("a.zip is neither a tar nor Parquet by its name", build, [web.url + "a.zip"], out)

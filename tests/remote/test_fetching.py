@@ -1,0 +1,139 @@
+"""What is asked of a store, when and how much at a time, and what the loader tells of it."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pass_loader import DataLoader, ShardDataset
+from pass_loader.loading import statistics
+from pass_loader.loading.iteration import Meter
+from pass_loader.pack import Pack, build
+from pass_loader.remote import fetcher
+from pass_loader.remote.cache import RESERVED, UNIT, Blocks
+
+from ..helpers.corpus import jpeg, noise
+from ..helpers.object_server import ObjectServer, serving
+from ..helpers.remote import RECIPE
+from ..helpers.trees import write_tree
+
+
+def ranges_of(server: ObjectServer) -> list[tuple[int, int]]:
+    """Return the ranges of shards that were asked for since the last call, in turn."""
+    found = [wanted[6:].split("-") for path, wanted in server.log if path.endswith(".tar")]
+    server.log.clear()
+    return [(int(begin), int(end) + 1) for begin, end in found]
+
+
+def test_the_first_batches_come_record_by_record(tmp_path: Path) -> None:
+    """And later ones with their neighbours. Kills: a first batch that waits for a window."""
+    files = {f"{number:03d}.jpg": jpeg(noise(90, 90, number)) for number in range(48)}
+    build([write_tree(tmp_path / "in", files)], tmp_path / "served" / "pack", workers=1)
+    with serving(tmp_path / "served") as server:
+        pack = Pack(server.url + "pack", cache=tmp_path / "cache")
+        largest = []
+        for first in range(0, 48, 8):
+            coming = pack.coming(range(first, first + 8))
+            assert coming is not None
+            coming.wait(30)
+            largest.append(max(end - begin for begin, end in ranges_of(server)))
+            coming.done(used=True)
+    length = max(map(len, files.values()))
+    assert length < UNIT and max(largest[:4]) <= 2 * UNIT, "a record lies in two units at the most"
+    assert min(largest[4:]) >= 4 * length
+
+
+def test_a_slow_store_is_told(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: counts that stay 0; an advice that blames rendering."""
+    monkeypatch.setattr(statistics, "FETCHING", 0.01)  # on a machine where all else may take long
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
+    server.delay_s = 0.2
+    server.sent = 0
+    loader = DataLoader(dataset, 4, shuffle=True, num_workers=2)
+    assert len([*loader]) == 6
+    found = loader.stats()
+    assert found["advice"].startswith("storage-bound: ") and "for the store, which sent" in found["advice"], found
+    remote = found["remote"]
+    assert remote["waited_s"] >= 0.15 and remote["misses"] == 23 and remote["hits"] == 0
+    assert remote["bytes"] >= server.sent >= sum(path.stat().st_size for path in pack.glob("*.tar")) * 0.9
+    assert f"{remote['bytes']:,} bytes" in found["advice"]
+
+
+@pytest.mark.parametrize(("waited_s", "advice"), [(0.6, "storage-bound: "), (0.4, "loader-bound: ")])
+def test_the_share_of_the_store(waited_s: float, advice: str) -> None:
+    """Kills: a store that is blamed for what threads take."""
+    meter = Meter(batches=9, waited_s=1.0)
+    assert statistics._advice(meter, 1.0, {}, 0, None, {"waited_s": waited_s, "bytes": 7}).startswith(advice)
+
+
+def test_requests_under_way_are_bounded(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In number and in bytes, as each holds its answer in memory. Kills: one for each record; a whole shard in one."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    remote = opened.remote
+    assert remote is not None
+    monkeypatch.setattr(fetcher, "MOST_THREADS", 3)
+    monkeypatch.setattr(fetcher, "BLOCK_UNITS", 8)
+    monkeypatch.setattr(fetcher, "_RECORD_BY_RECORD", 0)
+    flying, sizes, guard = [0, 0], [0], threading.Lock()
+    ask = remote.store.range
+
+    def watched(name: str, begin: int, end: int, etag: str | None = None) -> Any:
+        with guard:
+            sizes.append(end - begin)
+            flying[:] = flying[0] + 1, max(flying[1], flying[0] + 1)
+        content = ask(name, begin, end, etag)
+        with guard:
+            flying[0] -= 1
+        return content
+
+    monkeypatch.setattr(remote.store, "range", watched)
+    server.delay_s = 0.03
+    coming = [opened.coming([record]) for record in range(23)]
+    for one in coming:
+        assert one is not None
+        one.wait(60)
+        one.done(used=True)
+    largest = int(opened.column("length").max())
+    assert flying == [0, 3] and max(sizes) <= 8 * UNIT + largest + UNIT
+
+
+def test_what_is_late_is_not_written(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process took this one for dead, and its room. Kills: bytes that are written where they do not count."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    remote = opened.remote
+    assert remote is not None
+    blocks = remote._blocks(opened.shards[0]["tar"])
+    ask, write, seen = remote.store.range, Blocks.write, []
+
+    def late(name: str, begin: int, end: int, etag: str | None = None) -> Any:
+        content = ask(name, begin, end, etag)
+        if not seen:
+            with remote.cache.locked():
+                blocks.drop(np.flatnonzero(blocks.units == RESERVED)[:1])  # the others are not written either
+        seen.append("fetched")
+        return content
+
+    def noted(blocks: Blocks, first: int, content: Any) -> None:
+        seen.append("written")
+        write(blocks, first, content)
+
+    monkeypatch.setattr(remote.store, "range", late)
+    monkeypatch.setattr(Blocks, "write", noted)
+    coming = opened.coming([0])
+    assert coming is not None
+    coming.wait(30)
+    coming.done(used=True)
+    assert seen == ["fetched", "fetched", "written"]
+    assert opened.open_reader().read(0) == Pack(pack).open_reader().read(0)
+    with remote.cache.locked():
+        assert int(remote.cache._used[1]) == remote.cache._counted()
