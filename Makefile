@@ -114,6 +114,8 @@ else
 	$(bin)/python -m benchmarks.cpu.read_ahead
 	$(bin)/python -m benchmarks.remote.loading
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.remote.peers
+	-$(bin)/python -m benchmarks.packing.tasks
+	-$(bin)/python -m benchmarks.packing.bench_packing --base
 endif
 
 # The page shows the default run.

@@ -19,9 +19,9 @@ from pathlib import Path
 
 from pass_loader import _C
 
+from ..earlier import ROOT, tree_of
 from ..pictures import write_pass
 
-ROOT = Path(__file__).parents[2]
 BATCH, PASSES = 32, 3
 BARS_COMMIT = "c15b22a"
 BARS: dict[tuple[str, str, str], float] = {
@@ -46,19 +46,6 @@ for _ in range({PASSES}):
         pass
 print(json.dumps((time.process_time() - began) / {PASSES} / len(dataset)))
 """
-
-
-def tree_of(commit: str) -> Path:
-    """Return a worktree of a commit, built."""
-    tree = ROOT / "build" / f"base-{commit}"
-    if not tree.exists():
-        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)
-        subprocess.run(["git", "worktree", "add", "--detach", str(tree), commit], cwd=ROOT, check=True)
-    if not list((tree / "pass_loader").glob("_C.*.so")):
-        print(f"building {commit}", flush=True)
-        subprocess.run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], cwd=tree, check=True,
-                       env={**os.environ, "PASS_LOADER_CUDA": "0"})  # fmt: skip
-    return tree
 
 
 def _run(tree: Path, *command: str, isa: str = "best") -> str:

@@ -19,6 +19,10 @@ from .source_file import ReadableFile, SourceFile
 from .webdataset import SampleGrouping, UnclearSampleError, is_foreign, key_of
 
 _BLOCK = tarfile.BLOCKSIZE
+_OTHER_KINDS = {
+    b"PK\x03\x04": "; it is a zip: give it a name that ends in .zip",
+    b"PAR1": "; it is a Parquet file: give it a name that ends in .parquet",
+}
 _CHECKED = 1000  # entries of a tar that are looked at before anything is packed
 
 
@@ -89,7 +93,7 @@ class TarSource(Source):
                 pass
         except UnclearSampleError:
             raise
-        except PackError:  # damage is told when the packing gets there: what came before it is kept
+        except (PackError, OSError):  # damage is told when the packing gets there: what came before it is kept
             pass
 
     def _files(self) -> Iterator[Entry]:
@@ -104,7 +108,8 @@ class TarSource(Source):
         except PackError:
             raise
         except Exception as error:  # of a damaged header tarfile raises many kinds
-            hint = hint_of(self._file.pread(HINT_BYTES, 0)) or "; it is cut off or damaged: download it again"
+            head = self._file.pread(HINT_BYTES, 0)
+            hint = hint_of(head) or _OTHER_KINDS.get(head[:4], "; it is cut off or damaged: download it again")
             raise PackError(f"{self.place} is not a readable, uncompressed tar: {in_words(error)}{hint}") from None
 
 

@@ -152,8 +152,8 @@ def plan(
 
     sources, out, storage_options, source_options: as of `build`.
     options: those of `build` that say what is packed and how, and in_place=True for what `index` makes. A plan follows
-    from the sources' names and sizes, and is the same on every machine. Run again, it takes in what changed in the
-    sources; tasks that are done, and whose sources did not change, stay done. Raises PackError as `build` does.
+    from the sources' names, sizes and times, and is the same on every machine. Run again, it takes in what changed in
+    the sources; tasks that are done, and whose sources did not change, stay done. Raises PackError as `build` does.
     """
     chosen = _chosen(**options)
     _check_place(sources, out, chosen)

@@ -39,7 +39,7 @@ from .manifest import read_manifest
 from .points import written_by
 from .reader import Pack, index_rows, write_index
 from .removed_log import read_log
-from .running import Running, run, shard_bytes
+from .running import Running, known_as, run, shard_bytes
 from .shards import Options, Shard, ShardWriter
 from .source import Entry, Source
 from .workplace import complete, joined, workplace
@@ -115,12 +115,7 @@ def convert(
     limits(max_pixels, max_scans)
     options = Options(codec=codec, max_pixels=max_pixels, max_scans=max_scans)
     given = {name: value for name, value in options.as_plan().items() if name.startswith("max_")}
-    plan = {
-        "convert": pack.known_place,
-        "pack": [pack.pack_id, pack.revision, pack.generation],
-        "codec": codec,
-        **given,
-    }
+    plan = {"convert": known_as(pack), "codec": codec, **given}
     counts = Converted(codec, 0, 0, 0, 0, 0, 0)
 
     @contextlib.contextmanager
@@ -277,8 +272,7 @@ def _finish(out: Destination, pack: Pack, done: Converted) -> Converted:
             {"tar": shard.tar, "table": shard.table, "records": len(shard), "bytes": shard.tar_bytes}
         )
     write_index(root / INDEX, index.table(), pack.pack_id)
-    if not out.stored:
-        written_by(root, pack.pack_id, (Shard.load(root, _stem(number)).rows for number in range(len(pack.shards))))
+    written_by(root, pack.pack_id, (Shard.load(root, stem).rows for stem in stems))
     before = pack.column("length")
     erased = [record for record in pack.removed.tolist() if before[record] > 0]
     manifest["revision"] = pack.revision + bool(erased)  # it is a purge too: rows without bytes count as removed

@@ -37,26 +37,7 @@ def drop_repeated(out: Destination, options: Options, inputs: str, names: list[s
     """
     root, on_duplicate = out.folder, options.on_duplicate
     counts = [len(Shard.load(root, name)) for name in names]
-    total = sum(counts)
-    by_id = Firsts(root, total)
-    by_bytes = Firsts(root, total) if on_duplicate != "keep" else None
-    columns = [f"{way}_id" for way in IDS]
-    ids = FileArray(root, np.dtype([(column, "<u4") for column in columns]), total).array
-    row = 0
-    for name, count in zip(names, counts):
-        rows = Shard.load(root, name).rows
-        by_id.add(rows.column("key"))
-        if by_bytes is not None:
-            by_bytes.add(rows.column("digest"))
-        for column in columns:
-            ids[column][row : row + count] = arrow.to_numpy(rows.column(column))
-        row += count
-    first_id = by_id.sort()
-    reasons = FileArray(root, np.dtype(np.uint8), total).array  # 0: it stays; 1: same id; 2: same bytes
-    if by_bytes is None:
-        np.not_equal(first_id, 0, out=reasons, casting="unsafe")
-    else:
-        _judge(root, first_id, by_bytes.sort(), reasons)
+    reasons, first_id, ids = decide(root, on_duplicate, names, counts)
 
     def rewrites() -> Iterator[Callable[[], None]]:
         row = 0
@@ -72,6 +53,37 @@ def drop_repeated(out: Destination, options: Options, inputs: str, names: list[s
             row += count
 
     in_order(rewrites(), workers)
+
+
+def decide(
+    root: Path, on_duplicate: str, names: list[str], counts: list[int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which of the shards' rows go, and why; 1 + the first row with the id of each; CRCs of its other ids.
+
+    counts: of the shards' rows. The three are file-backed, an entry a row. The first is uint8, 0: it stays; 1: same id;
+    2: same bytes. The second is int64, 0: it is the first. The third has a uint32 for each of IDS.
+    """
+    total = sum(counts)
+    by_id = Firsts(root, total)
+    by_bytes = Firsts(root, total) if on_duplicate != "keep" else None
+    columns = [f"{way}_id" for way in IDS]
+    ids = FileArray(root, np.dtype([(column, "<u4") for column in columns]), total).array
+    row = 0
+    for name, count in zip(names, counts):
+        rows = Shard.load(root, name).rows
+        by_id.add(rows.column("key"))
+        if by_bytes is not None:
+            by_bytes.add(rows.column("digest"))
+        for column in columns:
+            ids[column][row : row + count] = arrow.to_numpy(rows.column(column))
+        row += count
+    first_id = by_id.sort()
+    reasons = FileArray(root, np.dtype(np.uint8), total).array
+    if by_bytes is None:
+        np.not_equal(first_id, 0, out=reasons, casting="unsafe")
+    else:
+        _judge(root, first_id, by_bytes.sort(), reasons)
+    return reasons, first_id, ids
 
 
 def _judge(root: Path, first_id: np.ndarray, first_bytes: np.ndarray, reasons: np.ndarray) -> None:

@@ -35,10 +35,12 @@ _AT_ONCE = 16  # small objects that are sent or brought
 class Destination:
     """A directory in which a pack is made.
 
-    folder: where its files are written and read. place: for messages.
+    folder: where its files are written and read. place: for messages. at_once: threads that are worth their while for
+    reading small parts of files, whatever the number of cores.
     """
 
     stored = False
+    at_once = 1
 
     def __init__(self, folder: Path):
         self.folder, self.place = folder, str(folder)
@@ -92,11 +94,12 @@ class InStore(Destination):
 
     What is there is listed once, where all names are asked for, and what this process does is kept up. Tasks write
     their files where there are none; only while nobody puts the tasks together, and the packing is still theirs, do
-    they exchange another's of another content. The mark `unfinished` says whose packing it is; it is exchanged only
-    where it is what was read.
+    they exchange another's of another content, and that only where it is what lay there then. The mark `unfinished`
+    says whose packing it is; it is exchanged only where it is what was read.
     """
 
     stored = True
+    at_once = _AT_ONCE
 
     def __init__(self, address: Address, folder: Path):
         self.folder, self.place = folder, str(address)
@@ -159,11 +162,19 @@ class InStore(Destination):
             try:
                 self.store.upload(path, name, f"{name}.{self._attempt()}.tmp")
             except Changed:
-                self._check_ours()
-                self.store.overwrite(path, name)
+                self._exchange(path, name)
         self._note(name, size)
         if name.endswith(".tar"):
             path.unlink()
+
+    def _exchange(self, path: Path, name: str) -> None:
+        """Write a file in place of what lay there while the packing was still ours, and of nothing that came since."""
+        while True:
+            before = self.store.version_of(name)
+            self._check_ours()
+            with contextlib.suppress(Changed):
+                self.store.write(name, path, before)
+                return
 
     def _note(self, name: str, size: int) -> None:
         if self._sizes is not None:

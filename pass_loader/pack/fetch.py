@@ -21,6 +21,7 @@ def fetch(pack: str | Pack, *, progress: Callable[[int], None] | None = None) ->
         raise PackError(f"{pack.place} is in a directory: there is nothing to fetch")
     tars = list(dict.fromkeys(shard["tar"] for shard in pack.shards))
     pack.remote.files()
+    pack.remote.points(whole=True)
     pack.remote.check_fits(tars)
     done = 0
     for tar in tars:

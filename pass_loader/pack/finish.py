@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -29,7 +29,7 @@ from .plan import Plan
 from .ray_runner import run_on_ray
 from .reader import index_rows, write_index
 from .removed_log import counted_before_all
-from .repeats import digest_of
+from .repeats import Firsts, alike, digest_of
 from .report import Report
 from .running import Running, in_order
 from .shards import Shard
@@ -90,7 +90,7 @@ class Finish:
                 missing = self.metadata.count(shard.rows.column("id"), joined.found(first, first + len(shard)))
                 report.without_metadata = (report.without_metadata or 0) + missing
         pack_id = identity.hexdigest()[:32]
-        report.same_bytes = self._count_same_bytes(index, shards)
+        report.same_bytes = self.count_same_bytes(index, shards, max(how.threads, self.out.at_once))
         write_index(root / INDEX, index.table(), pack_id)
         places = [place for source in self.foreign if isinstance(place := self.plan.place(source), Path)]
         if places:
@@ -167,14 +167,23 @@ class Finish:
         known_by = self.foreign[shard.source]
         return {"tar": self.plan.names[shard.source], "bytes": known_by["bytes"], "foreign": known_by}
 
-    def _count_same_bytes(self, index: IndexColumns, shards: list[dict[str, Any]]) -> int:
-        """Return pictures whose bytes come earlier in the pack. Few have equal length and CRC: those are read again."""
-        shard, offset, length = (index.column(name) for name in ("shard", "offset", "length"))
-        counts: Counter[bytes] = Counter()
-        for record in index.of_equal_length_and_crc().tolist():
-            data = self._read(shards[shard[record]], int(offset[record]), int(length[record]))
-            counts[digest_of(data)] += 1
-        return sum(counts.values()) - len(counts)
+    def count_same_bytes(self, index: IndexColumns, shards: list[dict[str, Any]], threads: int) -> int:
+        """Return pictures whose bytes come earlier in the pack: those of equal length and CRC are read again."""
+        offset, length = (index.column(name) for name in ("offset", "length"))
+        marked = alike(self.root, length, index.column("crc32c"))
+        digests = Firsts(self.root, int(np.count_nonzero(marked)))
+
+        def read(shard: dict[str, Any], first: int) -> np.ndarray:
+            records = first + np.flatnonzero(marked[first : first + shard["records"]])
+            places = zip(offset[records].tolist(), length[records].tolist())
+            joined = b"".join(digest_of(self._read(shard, *place)) for place in places)
+            return np.frombuffer(joined, np.uint64).reshape(-1, 2)
+
+        firsts = itertools.accumulate((shard["records"] for shard in shards), initial=0)
+        of_shards = ((shard, first, marked[first : first + shard["records"]]) for shard, first in zip(shards, firsts))
+        calls = (partial(read, shard, first) for shard, first, some in of_shards if some.any())
+        in_order(calls, threads, digests.add_pairs)
+        return int(np.count_nonzero(digests.sort()))
 
     def _read(self, shard: dict[str, Any], offset: int, length: int) -> bytes:
         """Return a picture of a shard, which may be a source in place."""

@@ -12,8 +12,8 @@ import numpy as np
 from .. import _C
 from ..errors import BadPictureError, PackError
 from .inspect import proof_of
-from .layout import changing, locked
-from .points import POINTS, PointsWriter
+from .layout import MANIFEST, changing, locked
+from .points import POINTS, PointsWriter, open_points
 from .reader import Pack
 from .running import Running, in_order
 
@@ -47,7 +47,10 @@ def index_points(
     """
     pack = path if isinstance(path, Pack) else Pack(path)
     if pack.stored:
-        raise PackError(f"{pack.place}: a pack in a store has no {POINTS}; make it in a directory")
+        raise PackError(
+            f"{pack.place}: {POINTS} is made where a pack is packed into a store, or beside a pack in a directory; "
+            f"make it of a copy there, and put it beside {MANIFEST}"
+        )
     if (pack.path / POINTS).is_dir():
         raise PackError(f"{pack.path / POINTS} is a directory, where a file is to be written: move it away")
     tell = progress or (lambda _: None)
@@ -79,17 +82,22 @@ def _prove(pack: Pack, reader: _C.ShardReader, record: int, progress: Callable[[
     return proof_of(data)
 
 
-def erase(pack: Pack, records: Sequence[int]) -> None:
-    """Take what is known of records out of the file; a damaged one goes. Hold the pack's lock."""
+def erase(pack: Pack, records: Sequence[int], folder: Path | None = None) -> bool:
+    """Take what is known of records out of the file; a damaged one goes. Returns whether there was anything to do.
+
+    folder: that holds the file; None: the directory of the pack, whose lock the caller holds.
+    """
+    folder = folder or pack.path
     try:
-        points = pack.open_points()
+        points = open_points(folder, pack.pack_id, pack.records)
     except PackError:
-        (pack.path / POINTS).unlink()
-        return
+        (folder / POINTS).unlink()
+        return True
     if points is None or not any(points.proven[record] for record in records):
-        return
-    doomed, writer = {*records}, PointsWriter(pack.path)
+        return False
+    doomed, writer = {*records}, PointsWriter(folder)
     for first, end in zip(pack.first_record.tolist(), pack.first_record[1:].tolist()):
         left = [None if record in doomed else points.of(record) for record in range(first, end)]
         writer.append(left, pack.column("crc32c")[first:end], pack.column("length")[first:end])
     writer.publish(pack.pack_id)
+    return True

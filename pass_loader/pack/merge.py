@@ -25,8 +25,7 @@ def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -
     how = Running(how.workers) if out.stored else how
     finish, report = decide(out, plan, notes, how)
     shards, pack_id = finish.tables(report, how)
-    if not out.stored:
-        written_by(out.folder, pack_id, (Shard.load(out.folder, name).rows for name in finish.names))
+    written_by(out.folder, pack_id, (Shard.load(out.folder, name).rows for name in finish.names))
     delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})
     complete(out, asdict(report), finish.manifest(shards, pack_id, report), plan.inputs)
     return report

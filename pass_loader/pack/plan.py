@@ -1,4 +1,5 @@
-"""The plan of a packing: its tasks, a pure function of the sources' names and sizes, and what every task must know.
+"""The plan of a packing: its tasks, a pure function of the sources' names, sizes and times, and what every task must
+know.
 
 A task is a row of whole sources, or a part of a large tar. It needs no other task's data, and a machine that runs it
 needs nothing but the sources and the directory of the pack.

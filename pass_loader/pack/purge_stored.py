@@ -1,8 +1,9 @@
 """A purge of a pack in a store, where nothing is locked and a process may die, or be late, at any moment.
 
-Order of events: the note `purging` claims a revision that no other attempt has; new shards, tables and index appear
-under names of that revision, each where there is none; pack.json is exchanged where it still is what was read, which
-makes them the pack; the old objects are deleted; the log tells it; the note goes.
+Order of events: the note `purging` claims a revision that no other attempt has; the file of entry points forgets what
+was removed; new shards, tables and index appear under names of that revision, each where there is none; pack.json is
+exchanged where it still is what was read, which makes them the pack; the old objects are deleted; the log tells it; the
+note goes.
 
 An attempt that finds the note of another takes it over with a higher revision. The other one may be alive: its objects
 are deleted only when pack.json was exchanged, after which it cannot exchange it any more.
@@ -23,7 +24,9 @@ from ..remote.store import Changed
 from ..remote.writing import Version
 from .changes import State, StoredPack
 from .destination import working_folder
+from .index_points import erase
 from .layout import PURGING
+from .points import POINTS
 from .purged import Exchange, Purge, doomed_of, encoded_note, named_by, note_of, purge_lines
 from .reader import Pack
 
@@ -58,6 +61,7 @@ class StoredPurge:
         exchange = Exchange(self.pack, shards, doomed.tolist(), self._revision(note))
         mine = exchange.note() | {"abandoned": [] if note is None else [*note["abandoned"], *note["new"]]}
         version = self.store.write(PURGING, encoded_note(mine), version)
+        self._erase_points(exchange.records)
         self._exchange(exchange, state, version)
         self._tidy(mine, version)
         return Purge(len(doomed), len(shards), size)
@@ -144,6 +148,26 @@ class StoredPurge:
         self.place.append(lambda state: purge_lines(state.log, note["records"]))
         if self._note()[1] == version:
             self.store.delete(PURGING)
+
+    def _erase_points(self, records: list[int]) -> None:
+        """Take what is known of records that go out of the file of entry points, in place of the file that was read.
+
+        Before pack.json is exchanged: the file fits the pack at every moment.
+        """
+        for _ in self.place.rounds():
+            before = self.store.version_of(POINTS)
+            if before is None:
+                return
+            with contextlib.suppress(Changed, FileNotFoundError), working_folder() as folder:
+                path = folder / POINTS
+                self.store.download(POINTS, path)
+                if not erase(self.pack, records, folder):
+                    return
+                if path.exists():
+                    self.store.write(POINTS, path, before)
+                else:
+                    self.store.delete(POINTS)
+                return
 
     def _delete(self, names: list[str]) -> None:
         """Delete objects that the manifest does not name, and what large ones were before they were whole."""

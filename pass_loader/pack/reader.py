@@ -378,9 +378,17 @@ class Pack:
     def open_points(self) -> Points | None:
         """Return what is known of the records, which are proven and where decoding can begin inside JPEGs.
 
-        None where the pack has no points.arrow, or lies in a store. Raises PackError where it is damaged.
+        None where the pack has no points.arrow, or one in a store that is too large to be fetched now. Raises PackError
+        where it is damaged.
         """
-        return None if self.stored else open_points(self.path, self.pack_id, self.records)
+        if self.remote is None or not self.stored:
+            return open_points(self.path, self.pack_id, self.records)
+        self.remote.points()
+        try:
+            return open_points(self.path, self.pack_id, self.records)
+        except PackError:
+            self.remote.forget_points()
+            raise
 
     def shard_of(self, record: int) -> int:
         """Return the number of the shard that holds a record."""

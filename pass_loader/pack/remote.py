@@ -18,19 +18,22 @@ from ..errors import PackError
 from ..remote.address import Address
 from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, is_sparse, touch, units_of
 from ..remote.fetcher import BLOCK_UNITS, Awaited, Fetcher, Piece
-from ..remote.store import Store, StoreError, Unchanged
+from ..remote.store import Known, Store, StoreError, Unchanged
 from ..remote.stream import Scattered
 from .foreign import urls_of
 from .index_parts import IndexParts
 from .layout import INDEX, INDEX_SCHEMA, MANIFEST, REFUSED, REMOVED, write_durably
 from .manifest import has_checks, manifest_of
 from .plain_json import plain_json
+from .points import POINTS
 
 _LOG = logging.getLogger(__name__)
 WHOLE = "whole"  # stands in the folder of an edition of which `pass-pack fetch` has fetched everything
 _BESIDE = 0.01  # of the shards' bytes: for tables and the index
 _MOST_SHARE = 2  # one part in so many of the cache is needed by samples to come, at the most
 _AHEAD_SHARE = 4  # one part in so many is fetched ahead
+_POINTS_SHARE = 0.01  # of the cache, for entry points; PASS has 0.5 kB a picture of 110 kB
+_PART_BYTES = 16 << 20
 _WHOLE_INDEX_BYTES = 64 << 20  # an index of more than that comes in parts; PASS has 62
 _ROW_BYTES = sum(type.bit_width // 8 for type in INDEX_SCHEMA.types)
 
@@ -65,6 +68,7 @@ class RemotePack:
         self._pack_id: str | None = None
         self._fetcher: Fetcher | None = None
         self._index_parts: IndexParts | None = None
+        self._asked_for: Path | None = None  # the file of entry points that was asked for last
         self._known: dict[str, Blocks] = {}  # of shards of this edition that were asked for
 
     def sync(self, again: bool = True) -> Path:
@@ -206,6 +210,53 @@ class RemotePack:
         """Delete a file of metadata from the cache, so that it is fetched anew."""
         self.cache.forget_file(self.folder / name)
         self._index_parts = None
+
+    def points(self, whole: bool = False) -> None:
+        """Fetch the file of entry points, once, where the pack lies in a store and has one.
+
+        whole: even where it takes more than its share of the cache. Raises PackError and StoreError then; else the file
+        is of use, and not needed: where the store fails or the disk is full, there is none.
+        """
+        path = self.folder / POINTS
+        if not self.stored or path.exists() or (path == self._asked_for and not whole):
+            return
+        self._asked_for = path
+        try:
+            about = self.store.about(POINTS)
+            if whole or about.size <= _POINTS_SHARE * self.address.cache_bytes:
+                with self.cache.locked():
+                    if not path.exists():
+                        self._bring_points(path, about)
+        except FileNotFoundError:
+            pass  # the pack has none
+        except (OSError, PackError) as error:
+            if not whole:
+                return
+            if isinstance(error, StoreError | PackError):
+                raise
+            raise PackError(
+                f"{path} cannot be written ({error.strerror}): make room there, or give another cache= (--cache)"
+            ) from None
+
+    def _bring_points(self, path: Path, about: Known) -> None:
+        self.cache.room_for_file(about.size, path.name)
+        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                for begin in range(0, about.size, _PART_BYTES):
+                    file.write(self.store.part(POINTS, begin, min(begin + _PART_BYTES, about.size), about))
+            temporary.rename(path)
+        except BaseException:
+            self.cache.add(-units_of(about.size))
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def forget_points(self) -> None:
+        """Delete the file of entry points from the cache, so that it is fetched anew when it is opened again."""
+        if not self.stored:
+            return
+        self.cache.forget_file(self.folder / POINTS)
+        self._asked_for = None
 
     def files(self) -> None:
         """Fetch every file of metadata. Raises PackError where the index is not that of the manifest."""

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 _BUCKET = 1 << 22  # keys that are sorted at a time
+_CHUNK = 1 << 20  # records looked at together
 _MOST_BITS = 8  # of a key, that name its bucket: a bucket is an open file
 KEY = np.dtype([("high", "<u8"), ("low", "<u8"), ("row", "<i8")])  # a digest, and the row that has it
 
@@ -84,6 +85,24 @@ class Firsts:
             first[rows] = firsts + 1
             file.close()
         return first
+
+
+def alike(root: Path, length: np.ndarray, crc: np.ndarray) -> np.ndarray:
+    """Return (records,) bool, file-backed: which records share length and CRC32C with another one.
+
+    length, crc: (records,) int64 and uint32.
+    """
+    firsts = Firsts(root, len(length))
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(length), _CHUNK)]
+    for chunk in chunks:
+        lengths = length[chunk].astype(np.uint64)
+        firsts.add_pairs(np.stack([crc[chunk].astype(np.uint64) << np.uint64(32) | lengths, lengths], axis=1))
+    first, found = firsts.sort(), FileArray(root, np.dtype(bool), len(length)).array
+    for chunk in chunks:
+        of_chunk = np.array(first[chunk])
+        found[chunk] |= of_chunk != 0
+        found[of_chunk[of_chunk != 0] - 1] = True
+    return found
 
 
 def repeated(keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

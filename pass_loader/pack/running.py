@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -13,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..errors import PackError
 from .cores import usable_cores
-from .layout import stamp_of
+from .layout import MANIFEST, stamp_of
 from .ray_runner import RUNNERS, run_on_ray
 from .reader import Pack
 
@@ -172,8 +174,10 @@ def _known_by(pack: Pack) -> tuple[str, int, int]:
 
 
 def known_as(pack: Pack) -> list[Any]:
-    """Return, of JSON's types, where a pack lies and what changes with its content and removals."""
-    return [pack.known_place, *_known_by(pack)]
+    """Return, of JSON's types, where a pack lies and what changes with its content, metadata and removals."""
+    checks = {name: crc for name, crc in pack.manifest.get("crc32c", {}).items() if name != MANIFEST}
+    digest = hashlib.sha256(json.dumps(checks, sort_keys=True).encode()).hexdigest()[:32]
+    return [pack.known_place, *_known_by(pack), digest]
 
 
 def shard_bytes(pack: Pack) -> Callable[[int], int]:

@@ -168,8 +168,8 @@ def stamp_bytes(source: Source) -> bytes:
 
 def entry_bytes(entry: Entry) -> bytes:
     """Return what a listing says of an entry, as bytes."""
-    row = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.metadata)
-    return repr(row).encode("utf-8", "backslashreplace") + b"\n"
+    place = (entry.name, entry.id, entry.class_name, entry.label, entry.offset, entry.length, entry.changed_ns)
+    return repr((*place, entry.metadata)).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class ShardWriter:

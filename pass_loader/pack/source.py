@@ -55,6 +55,7 @@ class Entry:
     problem: str | None = None  # why it cannot be read: a link, no regular file
     label: int | None = None  # where the source has numbers, not names
     metadata: dict[str, Any] | None = None  # where the source brings its own
+    changed_ns: int = 0  # when a file of its own was changed last; 0 where the source's stamp tells
 
     def read(self) -> bytes:
         return self.source.read(self)
@@ -183,7 +184,7 @@ class Listing:
 
     def add(self, entry: Entry) -> None:
         self._size += entry.length
-        self._digest.update(f"{entry.length} {entry.name!a}\n".encode())
+        self._digest.update(f"{entry.length} {entry.changed_ns} {entry.name!a}\n".encode())
 
     def survey(self) -> tuple[int, list[Any]]:
         return self._size, [str(self._source.path.resolve()), self._digest.hexdigest()]

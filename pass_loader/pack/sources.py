@@ -49,7 +49,7 @@ class FolderSource(Source):
         return sorted(folder.name for folder in folders if not _leads_back(folder, self.path))
 
     def stamp(self) -> list[Any]:
-        return [str(self.path)]  # its files' sizes are compared shard by shard
+        return [str(self.path)]  # its files are compared shard by shard
 
     def entries(self) -> Iterator[Entry]:
         def unreadable(error: OSError) -> None:
@@ -61,10 +61,11 @@ class FolderSource(Source):
                     continue
                 path = Path(directory, file)
                 relative = path.relative_to(self.path)
-                length, problem = _file_length(path)
+                length, changed_ns, problem = _status(path)
                 posix = PurePosixPath(relative)
                 id, class_name = id_and_class(posix)
-                yield Entry(self, str(relative), self.naming.id_of(posix) or id, class_name, 0, length, problem)
+                own = self.naming.id_of(posix) or id
+                yield Entry(self, str(relative), own, class_name, 0, length, problem, changed_ns=changed_ns)
 
     def size(self) -> int:
         return self.survey()[0]
@@ -101,9 +102,9 @@ class ListSource(Source):
             for line in lines:
                 name = line.rstrip("\r\n")
                 if name:
-                    length, problem = _file_length(self.path.parent / name)
+                    length, changed_ns, problem = _status(self.path.parent / name)
                     id = self.naming.id_of(PurePosixPath(name)) or without_suffix(PurePosixPath(name))
-                    yield Entry(self, name, id.lstrip("/"), None, 0, length, problem)
+                    yield Entry(self, name, id.lstrip("/"), None, 0, length, problem, changed_ns=changed_ns)
 
     def size(self) -> int:
         return self.survey()[0]
@@ -112,14 +113,17 @@ class ListSource(Source):
         return (self.path.parent / entry.name).read_bytes()
 
 
-def _file_length(path: Path) -> tuple[int, str | None]:
+def _status(path: Path) -> tuple[int, int, str | None]:
+    """Return a file's bytes, when it was changed last, in nanoseconds, and why it cannot be read, None where it can."""
     try:
         status = path.stat()
     except OSError as error:  # a dangling link, a circle of links
-        return 0, error.strerror
+        return 0, 0, error.strerror
     except ValueError as error:  # a NUL in the name
-        return 0, str(error)
-    return (status.st_size, None) if stat.S_ISREG(status.st_mode) else (0, "it is no regular file")
+        return 0, 0, str(error)
+    if not stat.S_ISREG(status.st_mode):
+        return 0, 0, "it is no regular file"
+    return status.st_size, status.st_mtime_ns, None
 
 
 def _refuse_pack(path: Path) -> None:
@@ -171,7 +175,10 @@ def places_of(
 
 
 def open_source(path: Path | RemoteObject, naming: Naming = PLAIN, start: int = 0, end: int | None = None) -> Source:
-    """Open a source as `open_sources` does. start, end: of a tar those members alone whose headers begin there."""
+    """Open a source as `open_sources` does. start, end: of a tar those members alone whose headers begin there.
+
+    What is called .tar is one: nothing of it is read, and what is wrong with it is told by who lists it.
+    """
     if isinstance(path, RemoteObject):
         return open_remote(path, naming)
     if path.is_dir():
@@ -181,6 +188,8 @@ def open_source(path: Path | RemoteObject, naming: Naming = PLAIN, start: int = 
         raise PackError(f"{path} does not exist")
     if not path.is_file():
         raise PackError(f"{path} is no regular file, and no folder")
+    if path.suffix.lower() == ".tar" and path.stat().st_size:
+        return TarSource(path, naming, start, end)
     try:
         with open(path, "rb", buffering=0) as file:
             magic = file.read(4)

@@ -107,6 +107,8 @@ def _verify(
     if opened is not None and opened.remote is not None:
         opened.remote.files()
         opened.remote.check_ranges()
+        opened.remote.forget_points()  # nothing but what is in the store tells whether it is damaged there
+        opened.remote.points(whole=True)
     root = Path(path) if opened is None else opened.path  # type: ignore[arg-type]
     pack = _opened(root, opened, found) if how.share is None else opened or Pack(root)
     tasks = how.chosen(range(len(pack.shards) + len(_foreign(pack))))

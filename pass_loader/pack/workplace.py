@@ -27,6 +27,7 @@ from .layout import (
 )
 from .manifest import write_manifest
 from .plain_json import plain_json
+from .points import POINTS
 
 _TASK_FILES = (
     r"shard-\d{5,}(-\d{3,})?\.(tar|rows|parquet\.[0-9a-f]{12})|task-\d{5,}\.(json|refused|lock)|(plan|tables)\.json"
@@ -191,7 +192,7 @@ def complete(out: Destination, report: dict[str, Any], manifest: dict[str, Any],
 
     report: of JSON's types. inputs: equal for equal sources.
     """
-    out.send(*(name for name in (manifest["index"], REFUSED, REMOVED) if (out.folder / name).exists()))
+    out.send(*(name for name in (manifest["index"], POINTS, REFUSED, REMOVED) if (out.folder / name).exists()))
     done = {name: value for name, value in _read(out, UNFINISHED).items() if name != MERGING}
     out.write(UNFINISHED, json.dumps(done | {"inputs": inputs, "report": report}).encode())
     write_manifest(out.folder, manifest)

@@ -274,12 +274,16 @@ class Store:
         return self._opened
 
 
-def opened(obstore: Any, address: Address, retries: int = 0) -> Any:
-    """Return obstore's object for the objects below a URL. retries: of the library, of one request."""
+def opened(obstore: Any, address: Address, retries: int = 0, timeout_s: int | None = None) -> Any:
+    """Return obstore's object for the objects below a URL.
+
+    retries: of the library, of one request. timeout_s: of a request, where none was given; None: the usual one.
+    """
     url, given = address.endpoint(), dict(address.options)
     provider = given.pop("credential_provider", None)
     retrying = {"max_retries": retries}
-    client = {**_TIMEOUTS, **{name: given.pop(name) for name in list(given) if name.lower() in CLIENT_OPTIONS}}
+    usual = _TIMEOUTS if timeout_s is None else _TIMEOUTS | {"timeout": f"{timeout_s}s"}
+    client = {**usual, **{name: given.pop(name) for name in list(given) if name.lower() in CLIENT_OPTIONS}}
     if url.startswith("http://") or any(str(value).startswith("http://") for value in given.values()):
         client.setdefault("allow_http", True)
     if any(value.startswith("http://") for name, value in os.environ.items() if name.upper().endswith("_ENDPOINT_URL")):

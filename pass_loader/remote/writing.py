@@ -11,6 +11,7 @@ from .store import ATTEMPTS, Changed, Store, StoreError, opened
 
 PART_BYTES = 16 << 20  # of a large object, sent and fetched at a time
 _AT_ONCE = 4  # parts on their way
+_LEAST_S, _SLOWEST = 60, 1_000_000  # the time for a file in one request: this, and so many bytes in a second
 _MOST_BYTES = 5 << 30  # that S3 copies in one request
 _READ_ONLY = ("http", "https", "hf")
 
@@ -46,9 +47,17 @@ class WritableStore(Store):
         except FileNotFoundError:
             return None
 
-    def write(self, name: str, content: bytes, before: Version | None) -> Version:
+    def version_of(self, name: str) -> Version | None:
+        """Return the version of an object, None where there is none. Raises StoreError."""
+        try:
+            return self._tried(name, lambda obstore, store: _version_of(obstore.head(store, name)))
+        except FileNotFoundError:
+            return None
+
+    def write(self, name: str, content: bytes | Path, before: Version | None) -> Version:
         """Write an object in place of the one with this version; None: where there is none. Returns the new version.
 
+        content: or a file, which goes in one request whatever its size, as parts know no such condition.
         Raises Changed where another one is there, StoreError for a store that fails or has no conditional writes.
         """
         mode = "create" if before is None else {key: value for key, value in before._asdict().items() if value}
@@ -57,6 +66,8 @@ class WritableStore(Store):
         def put(obstore: Any, store: Any) -> Version:
             nonlocal attempts
             attempts += 1
+            if isinstance(content, Path):
+                store = opened(obstore, self.address, timeout_s=_LEAST_S + content.stat().st_size // _SLOWEST)
             return _version_of(obstore.put(store, name, content, mode=mode, use_multipart=False))
 
         try:
@@ -70,12 +81,12 @@ class WritableStore(Store):
                 raise
             return self._written_before(name, content)  # an attempt whose answer was lost may have written it
 
-    def _written_before(self, name: str, content: bytes) -> Version:
+    def _written_before(self, name: str, content: bytes | Path) -> Version:
         try:
             found, version = self.read(name)
         except FileNotFoundError:
             found = None
-        if found != content:
+        if found != (content.read_bytes() if isinstance(content, Path) else content):
             raise Changed(f"{self.address}{name} was changed by somebody else meanwhile")
         return version
 

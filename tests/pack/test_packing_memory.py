@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import gc
 import json
+import threading
+import tracemalloc
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import Pack, build, report, task
 from pass_loader.cli.main import main
+from pass_loader.pack import Pack, arrow, build, repeats, report, task
+from pass_loader.pack.columns import IndexColumns
+from pass_loader.pack.destination import Destination
+from pass_loader.pack.finish import Finish
+from pass_loader.pack.layout import INDEX_SCHEMA
+from pass_loader.pack.own_columns import OwnColumns
+from pass_loader.pack.plan import Plan
 from pass_loader.pack.report import Refusal
+from pass_loader.pack.shards import Options
 from pass_loader.pack.sources import Entry
 
 from ..helpers.corpus import jpeg, noise
@@ -53,6 +65,42 @@ def test_memory_does_not_grow_with_refusals(tmp_path: Path, monkeypatch: pytest.
     assert (done.pictures, done.refused_count, done.same_id) == (1, 4 * COUNT, COUNT)
     assert done.refused == refused_by(tmp_path / "pack")[:7]
     assert f"refused {4 * COUNT:,} (refused.jsonl lists them)" in str(done) and "and 793 more" in str(done)
+
+
+def test_memory_does_not_grow_with_pictures_of_equal_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted among those of equal length and CRC, two contents of each, by several threads.
+
+    Kills: lists of all that are alike; a digest of each content in memory; one thread.
+    """
+    monkeypatch.setattr(repeats, "_CHUNK", 500)
+    monkeypatch.setattr(repeats, "_BUCKET", 4000)
+    shards, each, contents_, length = 40, 500, 4000, 32
+    (tmp_path / "bytes").write_bytes(np.random.default_rng(0).bytes(contents_ + length))
+    index = IndexColumns(tmp_path)
+    for shard in range(shards):
+        records = np.arange(shard * each, (shard + 1) * each)
+        crc = records % (contents_ // 2) * 2_147_483  # spread over 32 bits
+        made = {"offset": records % contents_, "length": records * 0 + length, "crc32c": crc}
+        columns = [made.get(field.name, records * 0).astype(arrow.dtype_of(field.type)) for field in INDEX_SCHEMA]
+        index.append(pa.table([arrow.numbers(column) for column in columns], schema=INDEX_SCHEMA))
+    plan = Plan({"options": Options().as_plan()}, [], [], [], [], None, [], [])
+    finish = Finish(Destination(tmp_path), plan, [], OwnColumns(), {}, None)
+    threads: set[int] = set()
+    read = Destination.read
+
+    def noted(self: Destination, *place: Any) -> bytes:
+        threads.add(threading.get_ident())
+        return read(self, *place)
+
+    monkeypatch.setattr(Destination, "read", noted)
+    tracemalloc.start()
+    try:
+        found = finish.count_same_bytes(index, [{"tar": "bytes", "records": each}] * shards, 2)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == shards * each - contents_ and len(threads) == 2
+    assert peak < 700_000, peak
 
 
 def test_every_refusal_stays_findable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

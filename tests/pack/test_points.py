@@ -11,7 +11,21 @@ import pytest
 
 from pass_loader import PackError, _C, recipes
 from pass_loader.cli.main import main
-from pass_loader.pack import Pack, build, combine, convert, export, index, index_points, purge, remove, restore, verify
+from pass_loader.pack import (
+    Pack,
+    build,
+    combine,
+    convert,
+    export,
+    fetch,
+    index,
+    index_points,
+    purge,
+    remote,
+    remove,
+    restore,
+    verify,
+)
 from pass_loader.pack.points import POINTS, PointsWriter
 
 from ..helpers.corpus import decodable, jpeg, noise, position_coded
@@ -277,6 +291,59 @@ def test_rows_of_one_batch(packs: Path) -> None:
         assert points.check[record] == (0 if known is None else _C.crc32c(known + own))
 
 
+def forge(pack: Pack) -> None:
+    """Let points.arrow prove the damaged record: a loader that takes its word for it serves views beside the damage."""
+    points, record = pack.open_points(), pack.record_of(BAD)
+    assert points is not None
+    found = [b"" if number == record else points.of(number) for number in range(pack.records)]
+    found[record] = _C.prove(jpeg(position_coded(160, 120), subsampling=0))[1]
+    writer = PointsWriter(pack.path)
+    writer.append(found, pack.column("crc32c"), pack.column("length"))
+    writer.publish(pack.pack_id)
+
+
+@needs_torch
+@pytest.mark.slow
+def test_a_pack_in_a_store(packs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """points.arrow is fetched once with a pack and used, a large one by `fetch` alone; a damaged one is told of.
+
+    Kills: one that is not used; one that is asked for again and again; one that stays damaged in the cache.
+    """
+    shutil.copytree(packs / "later", tmp_path / "pack")
+    good = (tmp_path / "pack" / POINTS).read_bytes()
+    forge(Pack(tmp_path / "pack"))
+    whole = ShardDataset(packs / "plain", recipes.supervised())
+    with serving(tmp_path) as web:
+
+        def asked() -> int:
+            return sum(path.endswith(POINTS) for path, _ in web.log)
+
+        stored = ShardDataset(f"{web.url}pack", recipes.supervised(), cache=tmp_path / "cache")
+        views = [rendered(stored, BAD, epoch) for epoch in range(40)]
+        assert 0 < sum(isinstance(view, str) for view in views) < 40
+        for id in {name.removesuffix(".jpg") for name in pictures()} - {BAD}:
+            assert all(map(np.array_equal, rendered(stored, id, 0), rendered(whole, id, 0)))
+        assert asked() == 2  # what it is known by, and its bytes
+        for _ in range(2):
+            assert Pack(f"{web.url}pack", cache=tmp_path / "cache").open_points() is not None
+        assert asked() == 2
+        monkeypatch.setattr(remote, "_POINTS_SHARE", 1e-12)
+        large = Pack(f"{web.url}pack", cache=tmp_path / "large")
+        assert large.open_points() is None and large.open_points() is None and asked() == 3
+        fetch(large)
+        assert large.open_points() is not None
+        monkeypatch.undo()
+        (tmp_path / "pack" / POINTS).write_bytes(good[:-100])
+        damaged = Pack(f"{web.url}pack", cache=tmp_path / "damaged")
+        assert f"{POINTS} is damaged" in " ".join(verify(damaged))
+        damaged.open_reader()  # pictures are decoded whole
+        (tmp_path / "pack" / POINTS).write_bytes(good)
+        assert damaged.open_points() is not None and POINTS not in " ".join(verify(damaged))
+        (tmp_path / "pack" / POINTS).unlink()
+        without, before = Pack(f"{web.url}pack", cache=tmp_path / "without"), asked()
+        assert without.open_points() is None and without.open_points() is None and asked() == before + 1
+
+
 @needs_torch
 @pytest.mark.slow
 def test_tars_in_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,15 +360,7 @@ def test_tars_in_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert index_points(dataset.pack) == index_points(tmp_path / "local")
         want = (tmp_path / "local" / POINTS).read_bytes()
         assert (tmp_path / "pack" / POINTS).read_bytes() == want and verify(dataset.pack, decode=True, workers=1) != []
-        pack = Pack(tmp_path / "pack")
-        points = pack.open_points()
-        assert points is not None
-        record = pack.record_of(BAD)
-        found = [b"" if number == record else points.of(number) for number in range(pack.records)]
-        found[record] = _C.prove(jpeg(position_coded(160, 120), subsampling=0))[1]  # forged: seen to be believed
-        writer = PointsWriter(tmp_path / "pack")
-        writer.append(found, pack.column("crc32c"), pack.column("length"))
-        writer.publish(pack.pack_id)
+        forge(Pack(tmp_path / "pack"))
         forgery = ShardDataset(tmp_path / "pack", recipes.supervised(), cache=tmp_path / "cache")
         views = [rendered(forgery, BAD, epoch) for epoch in range(40)]
         assert 0 < sum(isinstance(view, str) for view in views) < 40

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import gzip
 import json
 import os
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pass_loader import PackError, Samples, recipes
-from pass_loader.pack import Pack, build, export, remove, verify
+from pass_loader.pack import Pack, build, export, plan, remove, shard, verify
 from pass_loader.cli.main import main
 from pass_loader.pack.sources import open_sources
 
@@ -108,17 +112,46 @@ def test_what_is_wrong_with_a_source_is_said(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_bytes(b"<!DOCTYPE html><p>moved")
     (tmp_path / "t.tar").write_bytes(b"<html>" + bytes(600))
     (tmp_path / "empty.tar").write_bytes(b"")
+    (tmp_path / "gzip.tar").write_bytes(gzip.compress(b"x"))
+    with zipfile.ZipFile(tmp_path / "zip.tar", "w") as file:
+        file.writestr("a.jpg", PICTURES["1"])
     (tmp_path / "p.parquet").write_bytes(b"PAR1 and no more")
     pq.write_table(pa.table({"x": [1]}), tmp_path / "none.parquet")
     for name, message in (
         ("list.txt", "curl needs -L"),
         ("t.tar", "curl needs -L"),
         ("empty.tar", "download it again"),
+        ("gzip.tar", "gzip-compressed: decompress it first"),
+        ("zip.tar", "it is a zip: give it a name that ends in .zip"),
         ("p.parquet", "not a readable Parquet file"),
         ("none.parquet", "no column of images"),
     ):
         with pytest.raises(PackError, match=message):
             build([tmp_path / name], tmp_path / "pack")
+
+
+def test_planning_opens_no_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is called one and is below --task-bytes; its task tells what is wrong with it. Kills: a look at its head."""
+    good = tar_of(tmp_path / "good.tar", {"1.jpg": PICTURES["1"]})
+    (tmp_path / "bad.TAR").write_bytes(b"no tar" * 1000)
+    opened: list[str] = []
+
+    def noting(true: Any) -> Any:
+        def noted(path: Any, *rest: Any, **more: Any) -> Any:
+            opened.append(str(path).lower())
+            return true(path, *rest, **more)
+
+        return noted
+
+    for place, name in ((builtins, "open"), (os, "open"), (tarfile, "bltn_open")):
+        monkeypatch.setattr(place, name, noting(getattr(place, name)))
+    assert plan([good, tmp_path / "bad.TAR"], tmp_path / "pack") == 1
+    assert any("/pack/" in path for path in opened)
+    assert not [path for path in opened if path.endswith(".tar")]
+    plan([good], tmp_path / "cut", task_bytes=1)
+    assert [path for path in opened if path.endswith(".tar")], "one that is larger is walked"
+    with pytest.raises(PackError, match=r"bad.TAR is not a readable, uncompressed tar: .*cut off or damaged"):
+        shard(tmp_path / "pack", 0)
 
 
 def test_labels_are_numbers_or_names(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("small")
     files = {f"id{i}.jpg": jpeg(noise(16, 16, i)) for i in range(10)}
     (root / "m.csv").write_text("hash,unickname\n" + "".join(f"id{i},creator-{i}\n" for i in range(10)))
-    build([write_tree(root / "in", files)], root / "pack", metadata=root / "m.csv", shard_bytes=4100, workers=1)
+    options = {"metadata": root / "m.csv", "shard_bytes": 4100, "entry_points": True}
+    build([write_tree(root / "in", files)], root / "pack", workers=1, **options)
     assert len(Pack(root / "pack").shards) == 5
     return root / "pack"
 
@@ -239,7 +240,8 @@ def test_purge_killed_anywhere(s3: S3Server, tmp_path: Path, monkeypatch: pytest
         assert PURGING not in files_in(s3)
         manifest = json.loads(files_in(s3)["pack.json"])
         named = {shard[kind] for shard in manifest["shards"] for kind in ("tar", "table")} | {manifest["index"]}
-        assert files_in(s3).keys() == named | {"pack.json", "removed.jsonl"}, number
+        assert files_in(s3).keys() == named | {"pack.json", "removed.jsonl", "points.arrow"}, number
+        assert files_in(s3)["points.arrow"] == done["points.arrow"]
         sees_a_good_pack(s3, cache)
         lines = [json.loads(line) for line in files_in(s3)["removed.jsonl"].splitlines()]
         assert sorted(line["id"] for line in lines if line.get("purged")) == sorted(GONE)
@@ -269,7 +271,7 @@ def test_two_purges_at_a_time(s3: S3Server, tmp_path: Path, name: str) -> None:
     purge(opened(s3, tmp_path / "c"))
     manifest = json.loads(files_in(s3)["pack.json"])
     named = {shard[kind] for shard in manifest["shards"] for kind in ("tar", "table")} | {manifest["index"]}
-    assert files_in(s3).keys() == named | {"pack.json", "removed.jsonl"}
+    assert files_in(s3).keys() == named | {"pack.json", "removed.jsonl", "points.arrow"}
 
 
 def test_removed_and_restored_while_a_purge_runs(s3: S3Server, tmp_path: Path) -> None:
