@@ -21,10 +21,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="
 
 
 # Tests marked `cuda`, which run here as on a GPU: all but those of many thousand batches, of graphs, of torch's
-# own pinning, and of nvJPEG, whose situations are others (standin_situations.py).
+# own pinning, and of nvJPEG's own pixels.
 LIKE_ON_A_GPU = {
     "tests/gpu/test_cuda_loader.py": "slow_consumer or slow_renderer or held_batches or exact_decoding or "
-                                     "out_of_memory or does_not_synchronise",
+                                     "out_of_memory or does_not_synchronise or nvjpegs_batches",
     "tests/gpu/test_cuda.py": "slow_stream or two_streams or refused or element_types",
     "tests/native/test_cuda_decode.py": "device and (rows_by_hand or a_running_dc)",
 }  # fmt: skip
@@ -40,25 +40,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("seed", [None, pytest.param(3, marks=pytest.mark.long)])
-def test_like_on_a_gpu(folder: Path, seed: int | None) -> None:
+def test_like_on_a_gpu(folder: Path, library: Path, seed: int | None) -> None:
     """torch's streams, events and memory are the stand-in's, too (helpers/standin_torch.py). Kills, as late as may be
     or in a drawn order: memory that is given to the next batch while a consumer still reads it (record_stream), a
     stream that does not wait for another, pinned memory that is written before it was copied, a verdict that is read
     early."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-x",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "tests.helpers.standin_torch",
-    ]
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-p", "tests.helpers.standin_torch"]
     command += ["-m", "cuda", "-k", " or ".join(f"({words})" for words in LIKE_ON_A_GPU.values()), *LIKE_ON_A_GPU]
     order = {} if seed is None else {"PASS_LOADER_STANDIN_SEED": str(seed)}
-    environment = os.environ | {"PASS_LOADER_STANDIN": str(folder)} | order
+    environment = os.environ | order
+    environment |= {"PASS_LOADER_STANDIN": str(folder), "PASS_LOADER_STANDIN_NVJPEG": str(library)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)

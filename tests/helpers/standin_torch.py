@@ -2,7 +2,8 @@
 
     PASS_LOADER_STANDIN=FOLDER python -m pytest -p tests.helpers.standin_torch -m cuda tests/gpu/test_cuda_loader.py
 
-FOLDER: where compile_runtime has compiled it; PASS_LOADER_STANDIN_SEED: an order of execution that is drawn. Streams,
+FOLDER: where compile_runtime has compiled it. PASS_LOADER_STANDIN_SEED: an order of execution that is drawn.
+PASS_LOADER_STANDIN_NVJPEG: the library of nvjpeg_standin.py. Streams,
 events, copies and the kernels are the stand-in's, in memory that only a running operation may touch. Memory is given
 out as torch does: what dies is free in the order of the stream that it was made for, and of others where record_stream
 named them; pinned memory, when the copies from it are done. What is computed by torch itself waits for the GPU before.
@@ -24,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .standin_runtime import Runtime
+from .standin_runtime import Opening, Runtime
 
 CAPACITY = 256 << 20  # bytes of the device
 RUNTIME = Runtime(Path(os.environ["PASS_LOADER_STANDIN"]))
@@ -398,6 +399,11 @@ def making(name: str) -> Callable[..., Any]:
     return make
 
 
+def sleep(cycles: int) -> None:
+    """Let other streams be executed first."""
+    NATIVE.standin_sleep(ctypes.c_void_p(current_stream().cuda_stream))
+
+
 def take_over() -> None:
     for name in ("empty", "zeros", "full", "empty_like", "randint", "rand"):
         setattr(torch, name, making(name))
@@ -410,11 +416,22 @@ def take_over() -> None:
            "set_device": set_device, "device_count": lambda: 2, "is_available": lambda: True,
            "synchronize": lambda device=None: RUNTIME.synchronize(), "empty_cache": DEVICE.empty,
            "mem_get_info": lambda device=None: (CAPACITY - DEVICE.bytes, CAPACITY),
-           "memory_allocated": lambda device=None: DEVICE.given, "_sleep": lambda cycles: None,
+           "memory_allocated": lambda device=None: DEVICE.given, "_sleep": sleep,
            "set_sync_debug_mode": lambda mode: None}  # fmt: skip
     for attribute, value in own.items():
         setattr(torch.cuda, attribute, value)
 
 
+def open_nvjpeg(library: str) -> None:
+    """Put native/cuda/nvjpeg_standin.cpp in nvJPEG's place. It writes to the device when it is called."""
+    from pass_loader.gpu import cuda, nvjpeg
+
+    made = cuda.jpeg_decoder
+    cuda.jpeg_decoder = lambda *given: Opening(RUNTIME, made(*given))  # type: ignore[assignment]
+    nvjpeg.library = lambda: library  # type: ignore[assignment]
+
+
 take_over()
+if "PASS_LOADER_STANDIN_NVJPEG" in os.environ:
+    open_nvjpeg(os.environ["PASS_LOADER_STANDIN_NVJPEG"])
 RUNTIME.shuffle(int(os.environ["PASS_LOADER_STANDIN_SEED"]) if "PASS_LOADER_STANDIN_SEED" in os.environ else None)
