@@ -60,12 +60,13 @@ def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(rows, "measured", inline)
     monkeypatch.setattr(cuda, "PlanRenderer", HostRenderer)
     monkeypatch.setattr(rendering, "SIZES", [(60, 80), (80, 60)])
+    monkeypatch.setattr(bench_cuda, "DRY", dataclasses.replace(DRY, cores=(2,)))
     models = {name: (title, step_of_nothing) for name, (title, _) in loading.MODELS.items()}
     for module in (loading, bench_cuda):
         monkeypatch.setattr(module, "MODELS", models)
     bench_cuda.main(["--dry", "--json", str(tmp_path / "found.json"), "--commit", "abc"])
     found = json.loads((tmp_path / "found.json").read_text())
-    groups = bench_cuda.groups_of(bench_cuda.SECTIONS, DRY, ("", ""), 0)
+    groups = bench_cuda.groups_of(bench_cuda.SECTIONS, bench_cuda.DRY, ("", ""), 0)
     assert len(found["rows"]) == sum(len(members) for _, members in groups)
     assert len({json.dumps({key: row[key] for key in tables.NAMES if key in row}) for row in found["rows"]}) == len(
         found["rows"]

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import pass_loader
-from benchmarks.gpu import probe_nvjpeg
-from benchmarks.gpu.loading import coded
+from benchmarks.gpu import exact, loading, probe_nvjpeg
+from benchmarks.gpu.loading import EXACT, coded
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.gpu import cuda
 from pass_loader.gpu import nvjpeg
@@ -303,6 +303,16 @@ def test_exact_decoding(codec: str, pack: Path, tmp_path: Path) -> None:
     found = loader.stats()["cuda"]
     print(found)
     assert found == {"decoded": 2 * len(dataset), "refused": 0, "damaged": 0, "on_cpu": 0}
+
+
+@pytest.mark.parametrize("codec", EXACT)
+def test_the_benchmark_of_exact_decoding(codec: str, pack: Path, tmp_path: Path) -> None:
+    """Its rows run, alone and from shards; the first compares pictures with the CPU's."""
+    packed = str(shutil.copytree(pack, tmp_path / "pack"))
+    found = exact.alone(packed, codec, 8, 0.01, "cuda")
+    assert found["pictures"] > 0 and found["samples_per_s"] > 0
+    place = loading.Place(packed, "", SMALL, 4, 2, "cuda")
+    assert loading.from_shards(EXACT[codec], place, 0.01)["samples_per_s"] > 0
 
 
 def test_normalize_on_the_device(pack: Path) -> None:

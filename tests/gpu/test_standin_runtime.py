@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="
 # Tests marked `cuda`, which run here as on a GPU: all but those of many thousand batches, of graphs, of torch's
 # own pinning, and of nvJPEG's own pixels.
 LIKE_ON_A_GPU = {
-    "tests/gpu/test_cuda_loader.py": "slow_consumer or slow_renderer or held_batches or exact_decoding or "
-                                     "out_of_memory or does_not_synchronise or nvjpegs_batches",
+    "tests/gpu/test_cuda_loader.py": "slow_consumer or slow_renderer or held_batches or test_exact_decoding or "
+                                     "out_of_memory or does_not_synchronise or nvjpegs_batches or "
+                                     "benchmark and dct-zstd",
     "tests/gpu/test_cuda.py": "slow_stream or two_streams or refused or element_types",
     "tests/native/test_cuda_decode.py": "device and (rows_by_hand or a_running_dc)",
 }  # fmt: skip

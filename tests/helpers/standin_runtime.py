@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-RUNTIME = "libstandin_cudart.so"
 SOURCES = ["bindings_cuda", "bindings_nvjpeg", "bindings_exact", "cuda/descriptors", "cuda/nvjpeg", "cuda/exact",
            "plan", "plan_checks", "blur_weights"]  # fmt: skip
 
@@ -54,10 +53,10 @@ def compile_runtime(folder: Path, nvcc: str, csrc: Path = ROOT / "csrc") -> Path
     commands += [[*kernels, "-c", csrc / f"cuda/{name}.cu"] for name in ("render", "gpu")]
     commands += [[*binding, "-c", csrc / f"{name}.cpp"] for name in SOURCES]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        runtime, *objects = pool.map(lambda command: compile(*command), commands)
+        objects = [*pool.map(lambda command: compile(*command), commands)]
     module = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    run("g++", "-shared", runtime, "-o", folder / RUNTIME)
-    run("g++", "-shared", *objects, "-ldl", f"-L{folder}", f"-l:{RUNTIME}", f"-Wl,-rpath,{folder}", "-o", module)
+    # One library that binds its own names: a torch with CUDA brings another runtime.
+    run("g++", "-shared", "-Wl,-Bsymbolic", *objects, "-ldl", "-o", module)
     return folder
 
 
@@ -69,11 +68,11 @@ class Runtime:
     """The stand-in: its streams, memory, counts and failures. _cuda: the extension on it."""
 
     def __init__(self, folder: Path):
-        self.native = ctypes.CDLL(str(folder / RUNTIME), mode=ctypes.RTLD_GLOBAL)
+        path = next(folder.glob("_cuda.*.so"))
+        self.native = ctypes.CDLL(str(path))
         for name in ("stream", "used", "pieces"):
             getattr(self.native, f"standin_{name}").restype = ctypes.c_size_t
         self.native.standin_count.restype = ctypes.c_long
-        path = next(folder.glob("_cuda.*.so"))
         spec = spec_from_file_location("_cuda", path, loader=ExtensionFileLoader("_cuda", str(path)))
         assert spec is not None and spec.loader is not None
         self._cuda: ModuleType = module_from_spec(spec)

