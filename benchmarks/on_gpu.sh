@@ -3,7 +3,7 @@
 #
 #   benchmarks/on_gpu.sh STAGE [--dry] [--seconds N] [--kit FOLDER] [OUT]
 #
-#   A  correctness: kernels, streams, the loader, some kernels under compute-sanitizer       345 s at most
+#   A  correctness: kernels, decoding, streams, the loader, some under compute-sanitizer     345 s at most
 #   B  nvJPEG: what it does, and our decoder on it                                           165 s
 #   C  rendering, the ways of the first pass, training steps, settings of the loader         345 s
 #   D  decoding and loading from shards, beside other libraries                              345 s
@@ -96,14 +96,17 @@ step machine 25 "$python" -m benchmarks.machine
 case $stage$dry in
   A)
     tests kernels 90 -m cuda tests/native/test_cuda_kernels.py
+    tests decode 60 -m cuda tests/native/test_cuda_decode.py
     tests streams 60 -m cuda tests/gpu/test_cuda.py
     tests loader 110 -m cuda tests/gpu/test_cuda_loader.py -k 'not nvjpeg'
     under=(compute-sanitizer --tool memcheck --error-exitcode 1)
-    tests memcheck 90 -m cuda tests/native/test_cuda_kernels.py -k 'window_and_via or in_parts or longest_sides'
+    tests memcheck 90 -m cuda tests/native/test_cuda_kernels.py tests/native/test_cuda_decode.py \
+      -k 'window_and_via or in_parts or longest_sides or rows_by_hand or with_entry_points'
     ;;
   A--dry)
     tests kernels 90 tests/native/test_cuda_kernels.py -k 'window_and_via or ways_of_the'
-    tests streams 60 tests/gpu/test_standin_runtime.py
+    tests decode 60 tests/native/test_cuda_decode.py -k 'rows_by_hand or with_entry_points'
+    tests streams 150 tests/gpu/test_standin_runtime.py
     tests loader 110 tests/gpu/test_batches.py -k 'elements or budget or static'
     command -v compute-sanitizer >/dev/null && under=(compute-sanitizer --tool memcheck --error-exitcode 1)
     tests memcheck 90 tests/native/test_cuda_kernels.py -k 'refused'

@@ -22,7 +22,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,26 @@ import torch
 from pass_loader import Recipe, recipes
 
 from .. import machine
-from . import loading, on_device, rendering, rows, tables
-from .loading import CV_CUDA, DALI, MODELS, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
+from . import exact, loading, on_device, rendering, rows, tables
+from .loading import CV_CUDA, DALI, EXACT, MODELS, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
 from .rows import Row
 
 RECIPES = ["dino", "swav", "mocov2"]
 SECTIONS = ["rendering", "decoding", "shards", "training", "choices"]
 LOADED = {"decoding", "shards", "training", "choices"}  # sections that need a pack
-CORES = [1, 4, 16]
+CORES, EXACT_CORES = [1, 4, 16], [4, 8, 16]
 CHOICES = {"as it is": {}, "prefetch_factor=1": {"prefetch_factor": 1}, "prefetch_factor=4": {"prefetch_factor": 4},
            "a stream of higher priority": {"priority": -1}}  # fmt: skip
 START_S, SET_UP_S = 4.0, 2.0  # estimates: of a process, of a row before it is timed
 SHALLOW = {"dino": {"outputs": 64, "depth": 1, "turns": 1}, "swav": {"depths": (1, 1, 1, 1), "turns": 1}}  # dry
+TRAINED = [OURS, EXACT["points"], NVJPEG, ON_CPU, SYNTHETIC, OFFICIAL]
 TRAINING = 2  # times as long as another row, and the same again on tensors that lie there
 Group = tuple[int, list[Row]]  # cores, rows
 Data = tuple[str, str]  # pack, folder of files
+
+
+def there(cores: Iterable[int]) -> tuple[int, ...]:
+    return tuple(sorted({min(wanted, len(os.sched_getaffinity(0))) for wanted in cores}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +60,8 @@ class Sizes:
     batch: int = 256
     torch_batch: int = 64  # where 256 samples take seconds
     train_batch: int = 64
-    cores: tuple[int, ...] = tuple(sorted({min(cores, len(os.sched_getaffinity(0))) for cores in CORES}))
+    cores: tuple[int, ...] = there(CORES)
+    exact_cores: tuple[int, ...] = there(EXACT_CORES)  # where decode="cuda" is measured
     dry: bool = False
 
     def recipe(self, name: str) -> Recipe:
@@ -66,7 +72,7 @@ class Sizes:
         return dataclasses.replace(recipe, views=tuple(views))
 
 
-DRY = Sizes("cpu", pictures=24, batch=4, torch_batch=4, train_batch=2, cores=(1, 2), dry=True)
+DRY = Sizes("cpu", pictures=24, batch=4, torch_batch=4, train_batch=2, cores=(1, 2), exact_cores=(2,), dry=True)
 
 
 def rendering_rows(sizes: Sizes, seconds: float) -> Iterator[Group]:
@@ -120,6 +126,15 @@ def decoding_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     engines = Row(
         {"section": "decoding", "decoder": "engines", "cores": 0}, on_device.jpeg_engines, {"device": sizes.device}
     )
+    alone = [
+        Row(
+            {"section": "decoding", "decoder": exact.NAMES[codec], "cores": most},
+            exact.alone,
+            {"pack": data[0], "codec": codec, "samples": sizes.batch, "seconds": seconds, "device": sizes.device},
+        )
+        for codec in EXACT
+    ]
+    yield most, [*alone, *(row(way, most, loading.from_shards) for way in EXACT.values())]
     yield most, [engines, row(NVJPEG, most, loading.from_shards), row("torchvision", most), row("DALI", most)]
 
 
@@ -141,6 +156,8 @@ def shards_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
 
     for cores in sizes.cores[::-1]:
         yield cores, made(cores, [OURS, NVJPEG, ON_CPU])
+    for cores in sizes.exact_cores[::-1]:
+        yield cores, made(cores, [*EXACT.values()], RECIPES[:1])
     for cores in sorted(sizes.cores, key=lambda cores: cores != 4):  # the bar compares at 4
         yield cores, made(cores, [DALI])
     for cores in sizes.cores[::-1]:
@@ -150,7 +167,7 @@ def shards_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
 
 def training_rows(sizes: Sizes, data: Data, seconds: float) -> Iterator[Group]:
     most, together = max(sizes.cores), []
-    for way, (name, (title, _)) in itertools.product((OURS, NVJPEG, ON_CPU, SYNTHETIC, OFFICIAL), MODELS.items()):
+    for way, (name, (title, _)) in itertools.product(TRAINED, MODELS.items()):
         place = Place(*data, sizes.recipe(name), sizes.train_batch, most, sizes.device, torch.bfloat16)
         together.append(
             Row(
@@ -190,7 +207,14 @@ def groups_of(sections: list[str], sizes: Sizes, data: Data, seconds: float) -> 
         "choices": [*choices_rows(sizes, data, seconds)],
     }
     ours_first = [made[name].pop(0) for name in ("rendering",) if name in sections]
-    in_order = [*made["decoding"], *made["shards"][:4], *made["training"], *made["shards"][4:], *made["rendering"]]
+    first = len(sizes.cores) + len(sizes.exact_cores) + 1
+    in_order = [
+        *made["decoding"],
+        *made["shards"][:first],
+        *made["training"],
+        *made["shards"][first:],
+        *made["rendering"],
+    ]
     in_order += made["choices"]
     return [*ours_first, *(group for group in in_order if group[1][0].keys["section"] in sections)]
 
@@ -219,6 +243,8 @@ def data_of(folder: Path, pack: Path, sizes: Sizes) -> Data:
         made = loading.make_pack(folder, sizes.pictures)
         pack.parent.mkdir(parents=True, exist_ok=True)
         shutil.move(made, pack)
+    for codec in EXACT:
+        loading.coded(pack, codec)
     loading.write_files(pack, folder / "files")
     return str(pack), str(folder / "files")
 

@@ -42,18 +42,21 @@ WAYS = [
 COMPONENTS_AT, FIRST_AT, COMPONENT_WORDS, BLOCK_BYTES = 3, 8, 36, (24, 128)
 
 
-def decode(pack: Path, held: int) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Decode all pictures of a pack as for a GPU. Returns seconds of CPU time a picture, and arena, rows, lengths."""
+def decode(
+    pack: Path, held: int, most: int | None = None, rounds: int = ROUNDS
+) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
+    """Decode the pictures of a pack, `most` at most, as for a GPU. Returns seconds of CPU time a picture, and arena,
+    rows, lengths."""
     dataset = ShardDataset(pack, recipes.dino())
     engine = DataLoader(dataset, 4)._get_renderer()._engine
-    count = len(dataset)
+    count = min(len(dataset), most or len(dataset))
     records, none = np.arange(count, dtype=np.int64), np.zeros(count, np.uint32)
     rows = np.zeros((count, 5), np.int64)
     plans = np.zeros((count, len(dataset.recipe.views)), _C.view_plan_dtype)
     sizes = [dataset.pack.size_of(record) for record in range(count)]
     arena = np.zeros(sum(3 * height * (width + 15) + 256 for height, width in sizes), np.uint8)
     best = np.inf
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         lengths = np.full(count, held, np.int64)
         began = time.process_time()
         failures = engine.decode(records, none, none, arena, rows, plans, lengths).wait()

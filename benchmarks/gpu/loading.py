@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,9 +21,10 @@ from unittest import mock
 import torch
 
 from pass_loader import _C, DataLoader, Recipe, ShardDataset, recipes
-from pass_loader.gpu import batches as on_gpu
-from pass_loader.gpu.stream import SideStream
-from pass_loader.pack import build
+from pass_loader.gpu import stream
+from pass_loader.pack import Pack, build
+from pass_loader.pack.convert import convert
+from pass_loader.pack.index_points import index_points
 
 from ..pictures import write_pass
 from . import models, peers
@@ -30,6 +33,11 @@ from .on_device import count_in, free_kept, used_bytes
 MODELS = {"dino": ("DINO ViT-S/16", models.dino), "swav": ("SwAV ResNet-50", models.swav)}
 OURS = "ours, decode='cpu'"
 NVJPEG = "ours, decode='nvjpeg'"
+EXACT = {
+    "dct": "ours, decode='cuda', dct",
+    "dct-zstd": "ours, decode='cuda', dct-zstd",
+    "points": "ours, decode='cuda', JPEG with entry points",
+}
 ON_CPU = "ours, rendered on the CPU"
 DALI = "DALI, mixed"
 OFFICIAL = "official DataLoader"
@@ -48,6 +56,22 @@ def make_pack(folder: Path, pictures: int) -> Path:
         )
         build([tar for tar, _ in made], folder / "pack")
     return folder / "pack"
+
+
+def coded(pack: str | Path, codec: str) -> Path:
+    """Return the pack of the same pictures whose records decode="cuda" takes, made beside the pack where it is missing.
+    codec: of EXACT."""
+    out = Path(f"{pack}-{codec}")
+    if out.exists():
+        return out
+    part = Path(f"{out}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    if codec == "points":
+        shutil.copytree(pack, part)
+        index_points(Pack(part))
+    else:
+        convert(pack, part, codec)
+    return part.rename(out)
 
 
 def write_files(pack: Path, folder: Path) -> None:
@@ -127,6 +151,10 @@ def official(place: Place) -> Feed:
     return Feed(moved, place.batch, 2 * place.cores)
 
 
+def exact(place: Place, codec: str) -> Feed:
+    return ours(dataclasses.replace(place, pack=str(coded(place.pack, codec))), device=place.device, decode="cuda")
+
+
 def dali(place: Place) -> Feed:
     batches = peers.dali_shards(place.dataset(), place.batch, place.cores, place.dtype, place.device)
     return Feed(batches, place.batch, 2)
@@ -148,6 +176,7 @@ def synthetic(place: Place) -> Feed:
 FEEDS: dict[str, Callable[[Place], Feed]] = {
     OURS: lambda place: ours(place, device=place.device),
     NVJPEG: lambda place: ours(place, device=place.device, decode="nvjpeg"),
+    **{way: partial(exact, codec=codec) for codec, way in EXACT.items()},
     ON_CPU: lambda place: ours(place, pin_memory=True),
     DALI: dali,
     CV_CUDA: lambda place: by_torch(place, "CV-CUDA"),
@@ -237,13 +266,5 @@ def choice(settings: dict[str, Any], model: str, place: Place, seconds: float, *
     """Training steps fed by ours with other settings: arguments of the loader, and `priority`, that of the stream on
     which it queues its work (negative: before the consumer's)."""
     loader = dict(settings)
-    priority = loader.pop("priority", 0)
-
-    def side_stream(device: torch.device, *given: Any) -> SideStream:
-        made = SideStream(device, *given)
-        if priority:
-            made._stream = torch.cuda.Stream(device, priority=priority)
-        return made
-
-    with mock.patch.object(on_gpu, "SideStream", side_stream):
+    with mock.patch.object(stream, "PRIORITY", loader.pop("priority", stream.PRIORITY)):
         return training(OURS, model, place, seconds, loader=loader, **options)

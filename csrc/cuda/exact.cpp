@@ -5,20 +5,15 @@
 #include <utility>
 
 #include "error.h"
+#include "image.h"
 
 namespace pass_loader::cuda {
 namespace {
 
 enum TileKind { kRows, kBlocks, kMcuRows, kScanBlocks, kRgb, kTileKinds };  // as in Decoding
 
-constexpr size_t kAlign = 256;  // bytes: of every piece of the workspace
-
-template <typename Number>
-Number aligned(Number n) {
-  return (n + Number{kAlign} - 1) / Number{kAlign} * Number{kAlign};
-}
-
-int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
+size_t aligned(size_t bytes) { return round_up(bytes, kPieceAlign); }
+int64_t aligned(int64_t bytes) { return static_cast<int64_t>(aligned(static_cast<size_t>(bytes))); }
 
 }  // namespace
 
@@ -95,28 +90,27 @@ ExactDecoder::Tables ExactDecoder::lay_out(std::span<const Picture> pictures) {
   return tables;
 }
 
-std::span<const ExactDecoder::Picture> ExactDecoder::group(int32_t number) const {
-  const size_t begin = begins_[static_cast<size_t>(number)], end = begins_[static_cast<size_t>(number) + 1];
-  return {pictures_.data() + begin, end - begin};
-}
-
 std::span<const PicturePlace> ExactDecoder::sort(std::span<const CodedFile> files) {
-  pictures_.clear(), places_.clear(), begins_.assign(1, 0), used_.clear();
-  int64_t used = 0;        // of the group in work
-  size_t table_bytes = 0;  // at most, of the group in work
+  pictures_.clear(), places_.clear(), groups_.clear();
+  workspace_bytes_ = 0;
+  Group group{};           // the one in work
+  size_t table_bytes = 0;  // at most, of it
   const auto end_group = [&] {
-    if (pictures_.size() == begins_.back()) return;
-    begins_.push_back(pictures_.size());
-    used_.push_back(used);
-    used = 0, table_bytes = 0;
+    group.end = pictures_.size();
+    if (group.end == group.begin) return;
+    group.tables = lay_out(std::span(pictures_).subspan(group.begin));
+    workspace_bytes_ = std::max(workspace_bytes_, static_cast<size_t>(group.used) + group.tables.bytes);
+    groups_.push_back(group);
+    group = {group.end, group.end, 0, {}};
+    table_bytes = 0;
   };
   for (const CodedFile& file : files) {
     const Picture described = describe(file, static_cast<int32_t>(places_.size()));
+    const size_t own_tables = lay_out({&described, 1}).bytes;
     const auto fits = [&](Picture picture) {
-      const int64_t end = place(picture, used);
-      return static_cast<size_t>(end) + table_bytes + lay_out({&picture, 1}).bytes <= group_bytes_;
+      return static_cast<size_t>(place(picture, group.used)) + table_bytes + own_tables <= group_bytes_;
     };
-    if (!fits(described) || pictures_.size() - begins_.back() == kMostFiles) {
+    if (!fits(described) || pictures_.size() - group.begin == kMostFiles) {
       end_group();
       if (!fits(described)) {
         places_.push_back({-1, 0});
@@ -124,16 +118,11 @@ std::span<const PicturePlace> ExactDecoder::sort(std::span<const CodedFile> file
       }
     }
     Picture& picture = pictures_.emplace_back(described);
-    used = place(picture, used);
-    table_bytes += lay_out({&picture, 1}).bytes;
-    places_.push_back({static_cast<int32_t>(used_.size()), picture.rgb_at});
+    group.used = place(picture, group.used);
+    table_bytes += own_tables;
+    places_.push_back({groups(), picture.rgb_at});
   }
   end_group();
-  groups_ = static_cast<int32_t>(used_.size());
-  workspace_bytes_ = 0;
-  for (int32_t i = 0; i < groups_; ++i)
-    workspace_bytes_ =
-        std::max(workspace_bytes_, static_cast<size_t>(used_[static_cast<size_t>(i)]) + lay_out(group(i)).bytes);
   return places_;
 }
 
@@ -154,10 +143,11 @@ ExactDecoder::Slot& ExactDecoder::need_slot(size_t bytes) {
 }
 
 void ExactDecoder::decode(int32_t number, uint8_t* workspace, int32_t* verdicts, void* stream) {
-  PL_CHECK(number >= 0 && number < groups_, Fault::argument, "group %d: there are %d", number, groups_);
+  PL_CHECK(number >= 0 && number < groups(), Fault::argument, "group %d: there are %d", number, groups());
   const Inside inside(*gpu_);
-  const std::span<const Picture> pictures = group(number);
-  const Tables tables = lay_out(pictures);
+  const Group& group = groups_[static_cast<size_t>(number)];
+  const Tables& tables = group.tables;
+  const std::span<const Picture> pictures = std::span(pictures_).subspan(group.begin, group.end - group.begin);
   Slot& slot = need_slot(tables.bytes);
   Tile* next[kTileKinds];
   for (int i = 0; i < kTileKinds; ++i) next[i] = reinterpret_cast<Tile*>(slot.staged + tables.tiles[i]);
@@ -180,7 +170,7 @@ void ExactDecoder::decode(int32_t number, uint8_t* workspace, int32_t* verdicts,
     add(p.is_dct ? kBlocks : kScanBlocks, divide_up(p.blocks, kThreads));
     add(kRgb, p.rgb_tiles);
   }
-  uint8_t* there = workspace + used_[static_cast<size_t>(number)];
+  uint8_t* there = workspace + group.used;
   gpu_->copy(there, slot.staged, tables.bytes, stream);
   gpu_->record(slot.event, stream);
   const auto tiles = [&](TileKind kind) {

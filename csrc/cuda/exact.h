@@ -34,7 +34,7 @@ class ExactDecoder {
   // Puts the records into groups, in their order. One that alone needs more than group_bytes is in none. The groups are
   // valid until the next `sort`; the forms on the host are not read after it.
   std::span<const PicturePlace> sort(std::span<const CodedFile> files);
-  int32_t groups() const { return groups_; }
+  int32_t groups() const { return static_cast<int32_t>(groups_.size()); }
   size_t workspace_bytes() const { return workspace_bytes_; }  // of the largest group
 
   // Queues the decoding of a group to `workspace`: device memory, a multiple of 256, of workspace_bytes. verdicts: a
@@ -65,11 +65,15 @@ class ExactDecoder {
     size_t components, tiles[5], bytes;  // places, and all of it
     int32_t counts[5];                   // of tiles, in Decoding's order
   };
+  struct Group {
+    size_t begin, end;  // of pictures_
+    int64_t used;       // bytes of the workspace before the tables
+    Tables tables;
+  };
 
   static Picture describe(const CodedFile& file, int32_t number);
   static int64_t place(Picture& picture, int64_t begin);
   static Tables lay_out(std::span<const Picture> pictures);
-  std::span<const Picture> group(int32_t number) const;
   Slot& need_slot(size_t bytes);
 
   std::unique_ptr<Gpu> gpu_;
@@ -78,9 +82,7 @@ class ExactDecoder {
   int next_slot_ = 0;
   std::vector<Picture> pictures_;  // the groups', in order
   std::vector<PicturePlace> places_;
-  std::vector<size_t> begins_;  // where each group begins in pictures_, and the end
-  std::vector<int64_t> used_;   // bytes of each group before its tables
-  int32_t groups_ = 0;
+  std::vector<Group> groups_;
   size_t workspace_bytes_ = 0;
 };
 

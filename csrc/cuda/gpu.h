@@ -42,15 +42,20 @@ class Inside {
   const bool entered_;
 };
 
+constexpr size_t kPieceAlign = 256;  // bytes: of all that a decoder puts into device memory
+
+// Returns how many b it takes to hold a.
+constexpr int32_t divide_up(int32_t a, int32_t b) { return (a + b - 1) / b; }
+
 // Where a decoder puts a picture.
 struct PicturePlace {
   int32_t group;   // pictures that are decoded together; -1: not decoded here
-  int64_t offset;  // its RGB's place: bytes from the begin of the group's memory, a multiple of 256
+  int64_t offset;  // its RGB's place: bytes from the begin of the group's memory, a multiple of kPieceAlign
 };
 
 // Returns how many of ToRgb's tiles a picture has.
 inline int32_t rgb_tiles_of(int32_t height, int32_t width) {
-  const int64_t groups = int64_t{(width + kGroup - 1) / kGroup} * height;
+  const int64_t groups = int64_t{divide_up(width, kGroup)} * height;
   return static_cast<int32_t>((groups + kGroupsPerTile - 1) / kGroupsPerTile);
 }
 

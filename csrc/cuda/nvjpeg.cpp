@@ -7,18 +7,15 @@
 #include <dlfcn.h>
 
 #include "error.h"
+#include "image.h"
 
 namespace pass_loader::cuda {
 namespace {
 
-constexpr size_t kAlign = 256;    // bytes: planes and RGB
 constexpr size_t kRowAlign = 64;  // bytes: a plane's rows
 constexpr size_t kMcuPx = 16;     // planes have room for whole MCUs: it is not documented if nvJPEG fills them
 constexpr size_t kOwnSlots = 8;   // nvJPEG itself may use the memory of so many slots,
 constexpr size_t kOwnLeast = size_t{256} << 20;  // but at least so many bytes, for its tables and the hardware's
-
-size_t round_up(size_t n, size_t multiple) { return (n + multiple - 1) / multiple * multiple; }
-int32_t half(int32_t n) { return (n + 1) / 2; }
 
 const char* name_of(nvjpeg::Status status) {
   static constexpr const char* kNames[] = {"SUCCESS",
@@ -78,7 +75,7 @@ size_t Budget::used() const {
 
 JpegDecoder::JpegDecoder(std::unique_ptr<Gpu> gpu, const std::string& library, size_t slot_bytes)
     : gpu_(std::move(gpu)),
-      slot_bytes_(round_up(std::max(slot_bytes, kAlign), kAlign)),
+      slot_bytes_(round_up(std::max(slot_bytes, kPieceAlign), kPieceAlign)),
       device_(*gpu_, false, std::max(kOwnSlots * slot_bytes_, kOwnLeast)),
       pinned_(*gpu_, true, std::max(kOwnSlots * slot_bytes_, kOwnLeast)) {
   load(library);
@@ -174,7 +171,7 @@ void JpegDecoder::close() {
 // Every tile but the last one of a picture takes kGroup * kGroupsPerTile bytes of padded luma.
 size_t JpegDecoder::table_bytes() const {
   const size_t tiles = slot_bytes_ / (kGroup * kGroupsPerTile) + kMostFiles;
-  return round_up(kMostFiles * sizeof(Components), kAlign) + tiles * sizeof(Tile);
+  return round_up(kMostFiles * sizeof(Components), kPieceAlign) + tiles * sizeof(Tile);
 }
 
 size_t JpegDecoder::device_bytes() const { return kSlots * (slot_bytes_ + table_bytes()) + device_.used(); }
@@ -216,7 +213,7 @@ bool JpegDecoder::describe(const JpegFile& file, Picture* picture, size_t* bytes
   Components& c = picture->components;
   c = {};
   c.height = file.height, c.width = file.width;
-  c.chroma_height = tall == 2 ? half(c.height) : c.height, c.chroma_width = wide == 2 ? half(c.width) : c.width;
+  c.chroma_height = divide_up(c.height, tall), c.chroma_width = divide_up(c.width, wide);
   c.rgb_row = file.row_stride, c.rgb_plane = file.plane_stride;
   c.wide = wide, c.tall = tall, c.gray = gray;
   size_t at = 0;
@@ -225,7 +222,7 @@ bool JpegDecoder::describe(const JpegFile& file, Picture* picture, size_t* bytes
     const size_t row = round_up(static_cast<size_t>(i == 0 ? c.width : c.chroma_width), kRowAlign);
     c.rows[i] = static_cast<int64_t>(row);
     picture->plane_at[i] = at;
-    at += round_up(row * round_up(rows, kMcuPx), kAlign);
+    at += round_up(row * round_up(rows, kMcuPx), kPieceAlign);
   }
   picture->file = file;
   *bytes = at;
@@ -240,7 +237,7 @@ std::span<const PicturePlace> JpegDecoder::sort(std::span<const JpegFile> files)
   for (const JpegFile& file : files) {
     Picture picture{};
     size_t bytes = 0;
-    const size_t wanted = round_up(static_cast<size_t>(3 * file.plane_stride), kAlign);
+    const size_t wanted = round_up(static_cast<size_t>(3 * file.plane_stride), kPieceAlign);
     if (wanted > slot_bytes_ || !describe(file, &picture, &bytes) || bytes > slot_bytes_) {
       places_.push_back({-1, 0});
       continue;
@@ -280,7 +277,7 @@ nvjpeg::Status JpegDecoder::call(std::span<const Picture> pictures, Slot& slot, 
 
 // Writes to the slot's pinned memory. The conversion reads the copy on the device.
 Conversion JpegDecoder::write_tables(std::span<const Picture> pictures, Slot& slot, uint8_t* rgb, size_t* bytes) {
-  const size_t first_tile = round_up(pictures.size() * sizeof(Components), kAlign);
+  const size_t first_tile = round_up(pictures.size() * sizeof(Components), kPieceAlign);
   auto* tiles = reinterpret_cast<Tile*>(slot.staged + first_tile);
   int32_t count = 0;
   for (size_t i = 0; i < pictures.size(); ++i) {

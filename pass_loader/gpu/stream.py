@@ -11,6 +11,8 @@ import torch
 
 from . import cuda, exact, nvjpeg
 
+PRIORITY = 0  # of side streams, as torch.cuda.Stream takes it; negative: before the consumer's work
+
 
 class SideStream:
     """The side stream of one GPU, on which all work of a loader is queued there.
@@ -23,7 +25,7 @@ class SideStream:
         self.files: nvjpeg.FileDecoder | None = None  # decodes JPEGs there
         self.records: exact.RecordDecoder | None = None  # decodes records there, to the CPU's bytes
         self._renderer = cuda.PlanRenderer(table, dtype, channels_last=channels_last, device=device)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device, priority=PRIORITY)
         self._pictures = self.empty([room], torch.uint8)
 
     def __del__(self) -> None:

@@ -23,7 +23,7 @@ from pass_loader.gpu.exact import RecordDecoder
 from pass_loader.gpu.nvjpeg import FileDecoder
 
 from ..helpers.corpus import jpeg, noise
-from ..helpers.standin_runtime import Runtime
+from ..helpers.standin_runtime import Opening, Runtime
 
 ROWS_AT, POINTS_AT = 456, 488  # where a form says where its rows, or entry points, are (csrc/gpu_form.h)
 RECIPE = recipes.dino(local_crops=3, global_size=64, local_size=32)
@@ -209,20 +209,6 @@ def no_other_context(runtime: Runtime) -> None:
     assert runtime.has_context(1) and not runtime.has_context(0)
     fails(lambda: renderer(runtime, 2), "device 2: there are 2")
     runtime.native.cudaSetDevice(0)
-
-
-class Opening:
-    """A native decoder that writes to the device when `decode` is called."""
-
-    def __init__(self, runtime: Runtime, native: Any):
-        self._runtime, self._native = runtime, native
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._native, name)
-
-    def decode(self, *arguments: Any) -> bool:
-        with self._runtime.open_memory():
-            return self._native.decode(*arguments)
 
 
 def nvjpeg_groups(runtime: Runtime) -> None:

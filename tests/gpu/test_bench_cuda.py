@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.gpu import bench_cuda, loading, rendering, rows, slim, tables
+from benchmarks.gpu import bench_cuda, exact, loading, rendering, rows, slim, tables
 from benchmarks.gpu.bench_cuda import DRY
-from benchmarks.gpu.loading import DALI, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
+from benchmarks.gpu.loading import DALI, EXACT, NVJPEG, OFFICIAL, ON_CPU, OURS, SYNTHETIC, TORCHVISION, Place
 from benchmarks.gpu.models import Step
 from benchmarks.gpu.rows import Row
 from pass_loader import _C, DataLoader
@@ -60,12 +60,13 @@ def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setattr(rows, "measured", inline)
     monkeypatch.setattr(cuda, "PlanRenderer", HostRenderer)
     monkeypatch.setattr(rendering, "SIZES", [(60, 80), (80, 60)])
+    monkeypatch.setattr(bench_cuda, "DRY", dataclasses.replace(DRY, cores=(2,)))
     models = {name: (title, step_of_nothing) for name, (title, _) in loading.MODELS.items()}
     for module in (loading, bench_cuda):
         monkeypatch.setattr(module, "MODELS", models)
     bench_cuda.main(["--dry", "--json", str(tmp_path / "found.json"), "--commit", "abc"])
     found = json.loads((tmp_path / "found.json").read_text())
-    groups = bench_cuda.groups_of(bench_cuda.SECTIONS, DRY, ("", ""), 0)
+    groups = bench_cuda.groups_of(bench_cuda.SECTIONS, bench_cuda.DRY, ("", ""), 0)
     assert len(found["rows"]) == sum(len(members) for _, members in groups)
     assert len({json.dumps({key: row[key] for key in tables.NAMES if key in row}) for row in found["rows"]}) == len(
         found["rows"]
@@ -76,8 +77,9 @@ def test_dry_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         way = row.get("way", row.get("fed_by", row.get("decoder", row.get("library"))))
         if way in (OURS, ON_CPU, OFFICIAL, SYNTHETIC, "ours", "torchvision v2", "libjpeg"):
             assert "reason" not in row, row
-        if way == NVJPEG:
+        if way in (NVJPEG, *EXACT.values(), *exact.NAMES.values()):
             assert "reason" in row, "on the CPU"
+            assert way == NVJPEG or "no NVIDIA driver" in row["reason"] or "device='cuda'" in row["reason"], row
         if row["section"] == "choices":
             assert "reason" not in row, row
     assert found["machine"]["commit"] == "abc" and found["machine"]["cores"] > 0
@@ -202,6 +204,10 @@ def of_bar(**figures: float) -> list[dict[str, Any]]:
     keys = {"section": "shards", "recipe": "dino"}
     return [
         {"section": "rendering", "recipe": "dino", "library": "ours", "samples_per_s": figures["rendering"]},
+        *(
+            {"section": "decoding", "decoder": name, "cores": 16, "samples_per_s": figures["alone"]}
+            for name in exact.NAMES.values()
+        ),
         {"section": "decoding", "decoder": "libjpeg", "cores": 16, "samples_per_s": 9000.0},
         {"section": "decoding", "decoder": "simplejpeg", "cores": 16, "samples_per_s": 13000.0},
         {**keys, "way": OURS, "cores": 16, "samples_per_s": figures["exact"], "device_mb": figures["memory"]},
@@ -214,16 +220,16 @@ def of_bar(**figures: float) -> list[dict[str, Any]]:
 
 
 def test_the_bar() -> None:
-    good = of_bar(rendering=1.1e5, exact=12000.0, memory=1200.0, nvjpeg=10001.0, dino=0.98, swav=0.975)
-    assert [bar["verdict"] for bar in tables.bars(good)] == ["met"] * 7
-    bad = of_bar(rendering=9e4, exact=9999.0, memory=1500.0, nvjpeg=9999.0, dino=0.96, swav=0.969)
+    good = of_bar(rendering=1.1e5, exact=12000.0, memory=1200.0, nvjpeg=10001.0, dino=0.995, swav=0.99, alone=4.1e4)
+    assert [bar["verdict"] for bar in tables.bars(good)] == ["met"] * 9
+    bad = of_bar(rendering=9e4, exact=9999.0, memory=1500.0, nvjpeg=9999.0, dino=0.98, swav=0.989, alone=3.9e4)
     found = tables.bars(bad)
-    assert [bar["verdict"] for bar in found] == ["missed"] * 7
-    assert found[2]["figure"] == pytest.approx(9999 / 13000), "of the faster libjpeg-turbo"
-    assert found[3]["figure"] == pytest.approx(9999 / 5000)
+    assert [bar["verdict"] for bar in found] == ["missed"] * 9
+    assert found[4]["figure"] == pytest.approx(9999 / 13000), "of the faster libjpeg-turbo"
+    assert found[5]["figure"] == pytest.approx(9999 / 5000)
     without = [{**row, "reason": "gone"} if row.get("way") == DALI else row for row in good]
-    assert [bar["verdict"] for bar in tables.bars(without)] == ["met"] * 3 + ["not measured"] + ["met"] * 3
-    assert tables.bars(without)[3]["reason"] == "gone"
+    assert [bar["verdict"] for bar in tables.bars(without)] == ["met"] * 5 + ["not measured"] + ["met"] * 3
+    assert tables.bars(without)[5]["reason"] == "gone"
     assert {bar["verdict"] for bar in tables.bars([])} == {"not measured"}
 
 

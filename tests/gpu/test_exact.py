@@ -65,8 +65,7 @@ def taken(dataset: ShardDataset) -> int:
 compare = partial(compare_epochs, "cuda")
 
 
-@pytest.mark.parametrize("threads", [0, 2])
-@pytest.mark.parametrize("arena", [None, 60_000])
+@pytest.mark.parametrize(("threads", "arena"), [(0, 60_000), (2, None), (2, 60_000)])
 def test_every_kind(mixed_coded: Path, host_lanes: list[CpuLane], threads: int, arena: int | None) -> None:
     """Both ways of decoding in one batch, in order, three batches ahead, in parts. Kills: another upsampling, swapped
     components, gray in one plane, a form that is read from the arena after it was overwritten."""
@@ -138,9 +137,8 @@ def not_sound(record: bytes, way: int) -> bytes:
             return bytes(copy)
 
 
-@pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("policy", ["replace", "skip"])
-@pytest.mark.parametrize("arena", [None, 30_000])
+@pytest.mark.parametrize(("threads", "arena"), [(0, None), (2, 30_000)])
 def test_error_policies(
     damaged_pack: Path, host_lanes: list[CpuLane], policy: str, threads: int, arena: int | None
 ) -> None:

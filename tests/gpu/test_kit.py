@@ -89,6 +89,15 @@ def test_a_kit_that_does_not(
     assert used() == "built here"
 
 
+def test_what_is_too_large_to_carry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Kills: a part that is looked at without core, which always goes with it."""
+    sizes = {"core": 3 << 20, "dali": 62 << 20, "cvcuda": (61 << 20) - 1}
+    monkeypatch.setattr(kit, "make", lambda *_: sizes)
+    kit.main(["make", "its/place", "--wheel", "one.whl"])
+    core, dali, cvcuda = capsys.readouterr().out.splitlines()
+    assert "more than 64" in dali and "65.0" in dali and "more" not in core + cvcuda
+
+
 def test_a_wheel_of_another_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import zipfile
 

@@ -13,11 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks/on_gpu.sh"
-STEPS = {"A": ["kernels", "streams", "loader", "memcheck"], "B": ["probe", "decoder"],
+STEPS = {"A": ["kernels", "decode", "streams", "loader", "memcheck"], "B": ["probe", "decoder"],
          "C": ["rendering", "first_pass", "training", "choices"], "D": ["decoding", "shards"]}  # fmt: skip
 PYTHON = """#!/bin/bash
 # In Python's place: says what it was asked for, and does what the test wants of it.
 echo "python $*" >>"$ASKED"
+[ -z "${HANG:-}" ] || exec sleep 60
 case "$*" in
   *tests/gpu/test_cuda.py*) trap '' TERM; sleep 60 & wait; sleep 60 ;;
   *test_cuda_kernels.py*) echo "1 failed"; exit 3 ;;
@@ -83,6 +84,17 @@ def test_no_time_is_left(asked: Path, tmp_path: Path) -> None:
     assert not asked.exists() or "choices" not in asked.read_text()
 
 
+@pytest.mark.slow
+def test_a_stage_ends(asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all steps hang the last one has what is left. Kills: a stage that takes longer than it may."""
+    monkeypatch.setenv("HANG", "1")
+    done = run("D", "--seconds", 7, tmp_path / "out")
+    assert done.returncode == 1 and "4 steps not ok" in done.stdout
+    limits = re.findall(r"^== (\w+), at most (\d+) s", (tmp_path / "out/D.log").read_text(), re.M)
+    assert limits[0] == ("prepare", "3")
+    assert int(dict(limits).get("shards", 0)) < 4, "its share of the whole stage"
+
+
 @pytest.mark.parametrize("arguments", [[], ["E"], ["--dry"], ["A", "B"], ["A", "--fast"], ["A", "--seconds", "no"]])
 def test_refused(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments)
@@ -106,9 +118,8 @@ def test_what_it_runs_exists() -> None:
         for module in re.findall(r"-m (benchmarks\.[\w.]+)", line):
             assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
         files = re.findall(r"tests/[\w/]+\.py", line)
-        for file in files:
-            names = [node.name for node in ast.walk(ast.parse((ROOT / file).read_text()))
-                     if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]  # fmt: skip
-            wanted = re.search(r"-k (?:'([^']*)'|(\w+))", line)
-            for word in re.split(r" or |not ", wanted[1] or wanted[2]) if wanted else []:
-                assert not word or any(word in name for name in names), f"{file}: -k {word}"
+        names = {node.name for file in files for node in ast.walk(ast.parse((ROOT / file).read_text()))
+                 if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}  # fmt: skip
+        wanted = re.search(r"-k (?:'([^']*)'|(\w+))", line)
+        for word in re.split(r" or |not ", wanted[1] or wanted[2]) if files and wanted else []:
+            assert not word or any(word in name for name in names), f"{files}: -k {word}"

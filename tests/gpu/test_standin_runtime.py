@@ -5,6 +5,8 @@ runtime (helpers/standin_runtime.py), with nvJPEG's. The situations run in one p
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,13 +20,46 @@ from .standin_situations import SITUATIONS
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not on the PATH")]
 
 
+# Tests marked `cuda`, which run here as on a GPU: all but those of many thousand batches, of graphs, of torch's
+# own pinning, and of nvJPEG's own pixels.
+LIKE_ON_A_GPU = {
+    "tests/gpu/test_cuda_loader.py": "slow_consumer or slow_renderer or held_batches or test_exact_decoding or "
+                                     "out_of_memory or does_not_synchronise or nvjpegs_batches or "
+                                     "benchmark and dct-zstd",
+    "tests/gpu/test_cuda.py": "slow_stream or two_streams or refused or element_types",
+    "tests/native/test_cuda_decode.py": "device and (rows_by_hand or a_running_dc)",
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory, library: Path) -> dict[str, str | None]:
-    """What went wrong in each situation that has ended."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the stand-in and the extension on it are."""
     pytest.importorskip("pybind11")
     nvcc = find_nvcc()
     assert nvcc is not None
-    folder = compile_runtime(tmp_path_factory.mktemp("runtime"), nvcc)
+    return compile_runtime(tmp_path_factory.mktemp("runtime"), nvcc)
+
+
+@pytest.mark.parametrize("seed", [None, pytest.param(3, marks=pytest.mark.long)])
+def test_like_on_a_gpu(folder: Path, library: Path, seed: int | None) -> None:
+    """torch's streams, events and memory are the stand-in's, too (helpers/standin_torch.py). Kills, as late as may be
+    or in a drawn order: memory that is given to the next batch while a consumer still reads it (record_stream), a
+    stream that does not wait for another, pinned memory that is written before it was copied, a verdict that is read
+    early."""
+    command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-p", "tests.helpers.standin_torch"]
+    command += ["-m", "cuda", "-k", " or ".join(f"({words})" for words in LIKE_ON_A_GPU.values()), *LIKE_ON_A_GPU]
+    order = {} if seed is None else {"PASS_LOADER_STANDIN_SEED": str(seed)}
+    environment = os.environ | order
+    environment |= {"PASS_LOADER_STANDIN": str(folder), "PASS_LOADER_STANDIN_NVJPEG": str(library)}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None and int(passed[1]) >= 15 and "skipped" not in done.stdout, done.stdout[-500:]
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, library: Path) -> dict[str, str | None]:
+    """What went wrong in each situation that has ended."""
     command = [sys.executable, "-m", "tests.gpu.standin_situations", str(folder), str(library)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     ended = dict(map(json.loads, done.stdout.splitlines()))

@@ -4,20 +4,22 @@ csrc/cuda/*.cu, and the bindings, executed by the CPU. Compiled once a session."
 from __future__ import annotations
 
 import ctypes
+import os
 import shutil
 import subprocess
 import sysconfig
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.machinery import ExtensionFileLoader
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-RUNTIME = "libstandin_cudart.so"
 SOURCES = ["bindings_cuda", "bindings_nvjpeg", "bindings_exact", "cuda/descriptors", "cuda/nvjpeg", "cuda/exact",
            "plan", "plan_checks", "blur_weights"]  # fmt: skip
 
@@ -37,17 +39,24 @@ def compile_runtime(folder: Path, nvcc: str, csrc: Path = ROOT / "csrc") -> Path
     def run(*command: object) -> None:
         subprocess.run([*map(str, command)], cwd=ROOT, check=True)
 
+    def compile(*command: object) -> Path:
+        made = folder / f"{Path(str(command[-1])).name}.o"
+        run(*command, "-o", made)
+        return made
+
     own, headers = [f"-I{csrc}", "-Itests/native/cuda"], runtime_headers(nvcc)
     common = ["-std=c++20", "-fPIC", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", *own]
-    run("g++", *common, "-O2", *headers, "-shared", "tests/native/cuda/standin_runtime.cpp", "-o", folder / RUNTIME)
-    for kernel in ("render", "gpu"):
-        run(nvcc, "-std=c++20", "-O0", "-Xptxas=-O0", "-fmad=false", "-arch=sm_90", f"-I{csrc}", "-Xcompiler=-fPIC",
-            "-c", csrc / f"cuda/{kernel}.cu", "-o", folder / f"{kernel}.o")  # fmt: skip
+    kernels = [nvcc, "-std=c++20", "-O0", "-Xptxas=-O0", "-fmad=false", "-arch=sm_90", f"-I{csrc}", "-Xcompiler=-fPIC"]
     python = [f"-I{sysconfig.get_paths()['include']}", f"-I{pybind11.get_include()}"]
+    binding = ["g++", *common, "-O0", "-fvisibility=hidden", *python]
+    commands = [["g++", *common, "-O2", *headers, "-c", "tests/native/cuda/standin_runtime.cpp"]]
+    commands += [[*kernels, "-c", csrc / f"cuda/{name}.cu"] for name in ("render", "gpu")]
+    commands += [[*binding, "-c", csrc / f"{name}.cpp"] for name in SOURCES]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        objects = [*pool.map(lambda command: compile(*command), commands)]
     module = folder / f"_cuda{sysconfig.get_config_var('EXT_SUFFIX')}"
-    run("g++", *common, "-O0", "-fvisibility=hidden", *python, "-shared", *(csrc / f"{name}.cpp" for name in SOURCES),
-        folder / "render.o", folder / "gpu.o", "-ldl", f"-L{folder}", f"-l:{RUNTIME}", f"-Wl,-rpath,{folder}",
-        "-o", module)  # fmt: skip
+    # One library that binds its own names: a torch with CUDA brings another runtime.
+    run("g++", "-shared", "-Wl,-Bsymbolic", *objects, "-ldl", "-o", module)
     return folder
 
 
@@ -59,11 +68,11 @@ class Runtime:
     """The stand-in: its streams, memory, counts and failures. _cuda: the extension on it."""
 
     def __init__(self, folder: Path):
-        self.native = ctypes.CDLL(str(folder / RUNTIME), mode=ctypes.RTLD_GLOBAL)
+        path = next(folder.glob("_cuda.*.so"))
+        self.native = ctypes.CDLL(str(path))
         for name in ("stream", "used", "pieces"):
             getattr(self.native, f"standin_{name}").restype = ctypes.c_size_t
         self.native.standin_count.restype = ctypes.c_long
-        path = next(folder.glob("_cuda.*.so"))
         spec = spec_from_file_location("_cuda", path, loader=ExtensionFileLoader("_cuda", str(path)))
         assert spec is not None and spec.loader is not None
         self._cuda: ModuleType = module_from_spec(spec)
@@ -127,3 +136,17 @@ class Runtime:
             out.ctypes.data_as(ctypes.c_void_p), ctypes.c_void_p(int(place)), ctypes.c_size_t(bytes)
         )
         return out
+
+
+class Opening:
+    """A native decoder that writes to the device when `decode` is called."""
+
+    def __init__(self, runtime: Runtime, native: Any):
+        self._runtime, self._native = runtime, native
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._native, name)
+
+    def decode(self, *arguments: Any) -> bool:
+        with self._runtime.open_memory():
+            return self._native.decode(*arguments)

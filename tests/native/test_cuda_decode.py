@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 
 from benchmarks.pictures import photographs
 from pass_loader import _C
+from pass_loader.gpu import cuda
 
+from ..helpers import exact_on_gpu
 from ..helpers.corpus import decodable, jpeg, noise, position_coded
 from ..helpers.dctrecords import gray, small, streams
 from ..helpers.dctwriter import MARKERS, example, header, made, one_row, write_dct, write_streams
@@ -25,13 +28,12 @@ from ..helpers.trials import trials
 pytestmark = [pytest.mark.slow, pytest.mark.hostile]
 
 ROOT = Path(__file__).parents[2]
+DEVICES = [pytest.param("device", marks=pytest.mark.cuda)] if cuda.cuda_available() else []
 Compare = Callable[[Iterable[bytes | tuple[bytes, bytes]]], str]
 
 
 @pytest.fixture(scope="session")
-def compare(tmp_path_factory: pytest.TempPathFactory) -> Compare:
-    """Returns a letter for each record, or pair of a record and its entry points: "=" decoded to the CPU's bytes, "r"
-    refused by both, "-" left to the CPU, "c" taken by the CPU alone."""
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = tmp_path_factory.mktemp("cuda") / "decode"
     flags = ["-std=c++20", "-O1", "-g1", "-ffp-contract=off", "-DPASS_LOADER_ASAN", "-Wall", "-Wextra", "-Werror"]
     flags += ["-Wno-maybe-uninitialized", "-Icsrc", "-Itests/native/cuda"]
@@ -40,17 +42,24 @@ def compare(tmp_path_factory: pytest.TempPathFactory) -> Compare:
     sources = [f"csrc/{name}.cpp" for name in ("isa", "crc32c", "entry_points")]
     sources += ["tests/native/cuda/decode.cpp", *map(str, sorted((ROOT / "csrc/jpeg").glob("*.cpp")))]
     subprocess.run(["g++", *flags, *sources, "-lzstd", *flags_of("--libs"), "-o", program], cwd=ROOT, check=True)
+    return program
 
-    def run(records: Iterable[bytes | tuple[bytes, bytes]]) -> str:
-        body = b""
-        for one in records:
-            record, points = one if isinstance(one, tuple) else (one, b"")
-            body += b"".join(len(part).to_bytes(8, "little") for part in (record, points)) + record + points
-        done = subprocess.run([program], input=body, capture_output=True)
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        return done.stdout.decode()
 
-    return run
+def by_host(emulator: Path, given: Sequence[tuple[bytes, bytes]]) -> str:
+    body = b""
+    for record, points in given:
+        body += b"".join(len(part).to_bytes(8, "little") for part in (record, points)) + record + points
+    done = subprocess.run([emulator], input=body, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    return done.stdout.decode()
+
+
+@pytest.fixture(scope="session", params=["host", *DEVICES])
+def compare(request: pytest.FixtureRequest) -> Compare:
+    """Returns a letter for each record, or pair of a record and its entry points: "=" decoded to the CPU's bytes, "r"
+    refused by both, "-" left to the CPU, "c" taken by the CPU alone."""
+    how = partial(by_host, request.getfixturevalue("emulator")) if request.param == "host" else exact_on_gpu.letters
+    return lambda records: how([one if isinstance(one, tuple) else (one, b"") for one in records])
 
 
 def record_of(data: bytes, zstd: bool = False) -> bytes:

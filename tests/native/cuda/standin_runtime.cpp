@@ -47,6 +47,7 @@ struct Operation {
 
 struct Stream : HostStream {  // whose address nvJPEG's stand-in takes
   std::deque<Operation> queue;
+  bool sleeps = false;  // what is queued takes longer than that of other streams
 };
 
 using Lock = std::lock_guard<std::recursive_mutex>;
@@ -136,11 +137,14 @@ void run_all() {
       left = waiting.size();
       if (left > 0) step(*waiting[order() % left]);
     }
+  std::vector<Stream*> late(streams.rbegin(), streams.rend());  // the youngest first
+  std::stable_partition(late.begin(), late.end(), [](Stream* s) { return !s->sleeps; });
   for (bool any = true; any;) {
     any = false;
-    for (auto stream = streams.rbegin(); stream != streams.rend(); ++stream)  // the youngest first
-      while (!(*stream)->queue.empty()) step(**stream), any = true;
+    for (Stream* stream : late)
+      while (!stream->queue.empty()) step(*stream), any = true;
   }
+  for (Stream* stream : late) stream->sleeps = false;
 }
 
 Stream& stream_of(cudaStream_t handle) {
@@ -333,8 +337,18 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
   reach(event, event.recorded, event.on);
   return cudaSuccess;
 }
+cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
+  const Lock lock(mutex);
+  for (Stream& stream = stream_of(handle); !stream.queue.empty();) step(stream);
+  return cudaSuccess;
+}
 
 // What the tests call.
+int standin_reached(cudaEvent_t handle) {
+  const Lock lock(mutex);
+  const auto& event = *reinterpret_cast<const Event*>(handle);
+  return event.reached >= event.recorded;
+}
 void* standin_stream() {
   const Lock lock(mutex);
   auto* stream = new Stream;
@@ -344,6 +358,10 @@ void* standin_stream() {
   };
   streams.push_back(stream);
   return stream;
+}
+void standin_sleep(cudaStream_t handle) {
+  const Lock lock(mutex);
+  stream_of(handle).sleeps = true;
 }
 void standin_synchronize() {
   const Lock lock(mutex);
