@@ -46,6 +46,7 @@ _DEAD_S = 120  # what a process has reserved for so long it does not fetch any m
 _KEPT_FILES = 128  # that a process keeps open for writing; many shards are opened for each write
 _SHARE = 64  # one part in so many of the bound is dropped at a time
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_TRIES = 8  # of a file that the disk has no room for
 _PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -360,19 +361,19 @@ class Cache:
         return len(places)
 
     def with_room(self, size: int, write: Callable[[], None]) -> None:
-        """Write a file of so many bytes; where the disk is full, drop as much and try again. With the lock. Raises
-        OSError."""
-        try:
-            write()
-        except OSError as error:
-            if error.errno not in NO_SPACE or self._making_room or size > self.limit:
-                raise
+        """Write a file of so many bytes; where the disk is full, drop more and more and try again. With the lock.
+        Raises OSError."""
+        for more in range(1, _TRIES + 1):  # what others have reserved may take the room that one of them makes
+            try:
+                return write()
+            except OSError as error:
+                if error.errno not in NO_SPACE or self._making_room or size > self.limit or more == _TRIES:
+                    raise
             self._making_room = True  # which opens other tables
             try:
-                self.shrink(2 * units_of(size), 2 * units_of(size), urgent=True)
+                self.shrink(2 * more * units_of(size), 2 * more * units_of(size), urgent=True)
             finally:
                 self._making_room = False
-            write()
 
     def room_for_file(self, size: int, name: str) -> None:
         """Count a file of metadata that is about to be written. With the lock. Raises PackError where there is no
