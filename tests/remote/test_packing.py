@@ -161,7 +161,7 @@ def test_processes_killed_at_random(made: tuple[list[Path], dict[str, bytes]], s
     environment = {**os.environ, **s3.environment, "TMPDIR": str(tmp_path / "tmp")}
     command = [sys.executable, "-m", "pass_loader.cli", "build", *map(str, sources), "--out", URL]
     command += ["--metadata", str(OPTIONS["metadata"]), "--shard-bytes", "4100", "--task-bytes", "25000"]
-    command += ["--on-duplicate", "first", "--workers", "2"]
+    command += ["--on-duplicate", "first", "--entry-points", "--workers", "2"]
     killed = 0
     s3.before = lambda *_: time.sleep(0.03)  # so that there is a middle
     for _ in range(trials(6, 100)):
@@ -305,7 +305,7 @@ def test_commands(
     for name, value in s3.environment.items():
         monkeypatch.setenv(name, value)
     given = [*map(str, sources), "--out", URL, "--metadata", str(OPTIONS["metadata"]), "--shard-bytes", "4100"]
-    given += ["--task-bytes", "25000", "--on-duplicate", "first"]
+    given += ["--task-bytes", "25000", "--on-duplicate", "first", "--entry-points"]
     assert main(["plan", *given]) == 0
     tasks = int(capsys.readouterr().out.split()[0])
     assert main(["merge", URL]) == 1
