@@ -15,6 +15,7 @@ from unittest import mock
 import lightly_train
 import torch
 from command_line import arguments
+from with_lightning import Batches
 
 import pass_loader
 from pass_loader import recipes
@@ -22,25 +23,12 @@ from pass_loader import recipes
 MODEL = "timm/test_resnet"  # a small one; lightly-train lists more
 
 
-class Batches:
-    """A loader as lightly-train's methods take it: batches are {"filename": ids, "views": views}. Lightning calls the
-    sampler's set_epoch and saves `state_dict` in checkpoints."""
-
-    def __init__(self, loader: pass_loader.DataLoader[Any]):
-        self.loader, self.sampler = loader, loader.sampler
-
-    def __len__(self) -> int:
-        return len(self.loader)
+class Named(Batches):
+    """A loader as lightly-train's methods take it: batches are {"filename": ids, "views": views}."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for views, _, info in self.loader:
             yield {"filename": info["ids"], "views": views}
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.load_state_dict(state)
 
 
 def pretrain(pack: str, recipe: pass_loader.Recipe, **options: Any) -> None:
@@ -51,7 +39,7 @@ def pretrain(pack: str, recipe: pass_loader.Recipe, **options: Any) -> None:
     def get_dataset(**_: Any) -> pass_loader.ShardDataset:
         return pass_loader.ShardDataset(pack, recipe, seed=0)
 
-    def get_dataloader(dataset: pass_loader.ShardDataset, batch_size: int, num_workers: int, **_: Any) -> Batches:
+    def get_dataloader(dataset: pass_loader.ShardDataset, batch_size: int, num_workers: int, **_: Any) -> Named:
         loader = pass_loader.DataLoader(
             dataset, batch_size, shuffle=True, num_workers=num_workers, drop_last=True, return_info=True,
             pin_memory=torch.cuda.is_available(),
@@ -59,7 +47,7 @@ def pretrain(pack: str, recipe: pass_loader.Recipe, **options: Any) -> None:
         if options.get("resume_interrupted"):  # Lightning does not, as the learning rate asks for the length before
             saved = torch.load(Path(options["out"], "checkpoints", "last.ckpt"), "cpu", weights_only=False)
             loader.load_state_dict(saved["loops"]["fit_loop"]["state_dict"]["combined_loader"][0])
-        return Batches(loader)
+        return Named(loader)
 
     commands = "lightly_train._commands."
     with (

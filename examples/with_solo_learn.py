@@ -15,32 +15,25 @@ from typing import Any
 
 import torch
 from command_line import arguments
+from with_lightning import Batches
 
 import pass_loader
 
 
-class Batches:
+class Indexed(Batches):
     """A loader as solo-learn's methods take it: batches are indices of pictures, here records, then views, then labels.
 
     With `data.dataset: custom`, solo-learn counts the folders at the path as classes, of which a pack has none; then
-    the labels are -1, which it leaves out. Lightning calls the sampler's set_epoch and keeps `state_dict`.
+    the labels are -1, which it leaves out.
     """
 
     def __init__(self, loader: pass_loader.DataLoader[Any], labelled: bool):
-        self.loader, self.sampler, self.labelled = loader, loader.sampler, labelled
-
-    def __len__(self) -> int:
-        return len(self.loader)
+        super().__init__(loader)
+        self.labelled = labelled
 
     def __iter__(self) -> Iterator[Any]:
         for views, labels, info in self.loader:
             yield [info["records"], views, labels if self.labelled else torch.full_like(labels, -1)]
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.loader.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.loader.load_state_dict(state)
 
 
 class Pack(pass_loader.ShardDataset):
@@ -56,13 +49,13 @@ def prepare_datasets(dataset: str, transform: Any, train_data_path: str, **_: An
     return pack
 
 
-def prepare_dataloader(train_dataset: Pack, batch_size: int = 64, num_workers: int = 4) -> Batches:
+def prepare_dataloader(train_dataset: Pack, batch_size: int = 64, num_workers: int = 4) -> Indexed:
     """Return a loader of batches as solo-learn has them, in place of torch's. num_workers: threads."""
     loader = pass_loader.DataLoader(
         train_dataset, batch_size, shuffle=True, num_workers=num_workers, drop_last=True, return_info=True,
         pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
-    return Batches(loader, train_dataset.labelled)
+    return Indexed(loader, train_dataset.labelled)
 
 
 def main() -> None:

@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 
-
-def anonymous_bytes() -> int:
-    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
+from ..memory import private_bytes
 
 
 def measure(pack: str, *, threads: int, samples: int, epochs: int, drop_last: bool) -> dict[str, Any]:
     """`first_batch_s`: from after torch's import to the first batch in hand. `private_bytes`: after each epoch, batches
     included; `live_bytes`: those of the batches in work and of the one held."""
     torch.empty(8).sum()
-    before, began = anonymous_bytes(), time.perf_counter()
+    before, began = private_bytes(), time.perf_counter()
     import pass_loader
 
     dataset = pass_loader.ShardDataset(pack, pass_loader.recipes.dino())
@@ -40,7 +34,7 @@ def measure(pack: str, *, threads: int, samples: int, epochs: int, drop_last: bo
             assert torch.isfinite(views[0][0]).all() and len(labels) == len(views[-1])
             first = first or time.perf_counter() - began
             batch_bytes = max(batch_bytes, sum(view.nbytes for view in views))
-        private.append(anonymous_bytes() - before)
+        private.append(private_bytes() - before)
         del views, labels
     live = batch_bytes * (loader.stats()["batches_ahead"] + 1)
     return {"first_batch_s": first, "live_bytes": live, "private_bytes": private}

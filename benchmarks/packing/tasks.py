@@ -29,7 +29,6 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -55,6 +54,7 @@ from pass_loader.pack.shards import ROWS_SCHEMA, Options, Shard
 from pass_loader.pack.source import Naming
 from pass_loader.pack.task import SHARD_RECORDS
 
+from ..memory import Peak
 from ..pictures import LICENCE, cuts
 
 NAMES = ("plan", "walk", "decision", "decision-first", "tables", "joined", "shares", "ray", "overhead")
@@ -68,25 +68,6 @@ BARS = {
     "joined": [("rows_s", 2e5, np.inf), ("peak_mb", 0.0, 2000.0)],
     "shares": [("rows_s", 2e5, np.inf), ("peak_mb", 0.0, 2000.0)],
 }
-
-
-class Peak:
-    """The most anonymous memory of this process while it is entered, in MB."""
-
-    def __enter__(self) -> Peak:
-        self.most, self._over = 0.0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._over.wait(0.02):
-            status = Path("/proc/self/status").read_text()
-            self.most = max(self.most, int(status.split("RssAnon:")[1].split()[0]) / 1e3)
 
 
 def ids_of(first: int, count: int) -> list[str]:
@@ -184,7 +165,7 @@ def run_rows(name: str, folder: Path, rows: int) -> dict[str, float]:
             gone = int(np.count_nonzero(reasons))
             seconds = time.monotonic() - began
         assert gone == (rows // 20 if name == "decision-first" else 0)
-        return {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": peak.most}
+        return {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": peak.most / 1e6}
     with Peak() as peak:
         began = time.monotonic()
         report = Report(without_metadata=None if name == "tables" else 0)
@@ -205,7 +186,7 @@ def run_rows(name: str, folder: Path, rows: int) -> dict[str, float]:
         return {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": most}
     assert report.pictures == rows and not report.without_metadata and not report.metadata_unused
     seconds -= finish.counted_s
-    found = {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": peak.most}
+    found = {"seconds": seconds, "rows_s": rows / seconds, "peak_mb": peak.most / 1e6}
     return found | ({"us_a_reread": 1e6 * finish.counted_s / (2 * (rows // 20))} if name == "tables" else {})
 
 
@@ -239,7 +220,7 @@ def run_share(folder: Path, index: int) -> dict[str, float]:
     assert tables is not None
     with Peak() as peak:
         tables.write_share(Running(1, share=(index, 2)))
-    return {"peak_mb": peak.most}
+    return {"peak_mb": peak.most / 1e6}
 
 
 def run_overhead(folder: Path, tasks: int) -> dict[str, float]:

@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +18,7 @@ from pathlib import Path
 from benchmarks.pages import write_between
 
 from .generator import ORDERS, write_words
+from .slots import slots
 from .statistics import Outcome, holm
 
 # Numbers of dieharder's tests: birthdays, runs, and of NIST's monobit, runs, serial (words of 1 to 16 bits).
@@ -34,14 +34,13 @@ def assessed(order: str, test: int) -> list[Outcome]:
     fields = [part for field in _FIELDS for part in ("-D", str(field))]
     process = subprocess.Popen(["dieharder", "-g", "200", "-d", str(test), "-c", ",", *fields], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, text=True)  # fmt: skip
-    assert process.stdin
-    writer = threading.Thread(target=write_words, args=(order, process.stdin.buffer, test << 32))
-    writer.start()
-    assert process.stdout
-    said = process.stdout.read()
-    process.stdout.close()
-    status = process.wait()
-    writer.join()
+    assert process.stdin and process.stdout
+    with ThreadPoolExecutor(1) as writer:
+        written = writer.submit(write_words, order, process.stdin.buffer, test << 32)
+        said = process.stdout.read()
+        process.stdout.close()
+        status = process.wait()
+        written.result()
     lines = [[part.strip() for part in line.split(",")] for line in said.splitlines() if line.count(",") == 3]
     if status or not lines:
         raise RuntimeError(f"dieharder, test {test} of {order}: exit status {status}, said {said!r}")
@@ -49,9 +48,8 @@ def assessed(order: str, test: int) -> list[Outcome]:
             for name, variant, _, p in lines]  # fmt: skip
 
 
-def table(found: dict[str, list[Outcome]]) -> str:
+def table(found: dict[str, list[Outcome]], rejected: list[Outcome]) -> str:
     """Return the page's table: a row for each order."""
-    rejected = holm([outcome for outcomes in found.values() for outcome in outcomes])
     lines = ["| what runs fastest | tests | smallest p | rejected (Holm, 0.001) |", "|---|---|---|---|"]
     for order, outcomes in found.items():
         least = min(outcomes, key=lambda outcome: outcome.p)
@@ -68,14 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not shutil.which("dieharder"):
         raise SystemExit("dieharder is not installed: it is in Debian's package of that name")
+    slots()  # imports modules, which several threads must not do at once
     found: dict[str, list[Outcome]] = {order: [] for order in options.orders}
     jobs = list(itertools.product(options.orders, options.tests))
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for (order, _), outcomes in zip(jobs, pool.map(assessed, *zip(*jobs))):
             found[order] += outcomes
-    text = table(found)
     rejected = holm([outcome for outcomes in found.values() for outcome in outcomes])
-    text += (
+    text = table(found, rejected) + (
         f"\n\ndieharder {_version()}; its tests {', '.join(map(str, options.tests))}, with its own numbers of words."
     )
     print(text)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import math
 import sys
@@ -155,10 +156,9 @@ def write_words(order: str, out: IO[bytes], begin: int = 0) -> None:
             out.write(words(order, begin + (chunk << 16), 1 << 16).tobytes())
     except BrokenPipeError:
         pass
-    try:
-        out.close()
-    except BrokenPipeError:  # what was left in its buffer
-        pass
+    finally:  # whatever it is: who reads must not wait for ever
+        with contextlib.suppress(BrokenPipeError):  # of what was left in its buffer
+            out.close()
 
 
 def main() -> None:

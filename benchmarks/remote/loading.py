@@ -33,6 +33,7 @@ from typing import Any
 from pass_loader.remote.cache import UNIT
 from pass_loader.remote.fetcher import BLOCK_UNITS, MOST_THREADS
 
+from ..memory import Peak
 from ..pages import write_between
 from ..pictures import write_pack
 from .server import serving
@@ -52,7 +53,6 @@ FAR_WORDS = (
     f"From a server that is far away: on each connection it sends at most {FAR_RATE / 1e6:.0f} MB/s. Beside it what it "
     f"sends over {FAR_CONNECTIONS} connections, in samples."
 )
-_LOOKED_S = 0.02  # between two looks at the memory
 
 
 def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None, server: str | None,
@@ -67,43 +67,23 @@ def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_b
     remote = {} if cache is None else {"cache": cache, "cache_bytes": cache_bytes or "50GB"}
     dataset = ShardDataset(place, recipes.named(recipe), **remote)
     opened = time.perf_counter()
-    private = Private()
-    receiving = 0 if server is None else receive_in_a_fork(server, records_of(Path(place)))
-    loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, rank=0, world_size=1, **options)
     samples, first, most = 0, 0.0, 0
-    for batch in loader:
-        samples += len(batch[-1])
-        first = first or time.perf_counter()
-        if cache and cache_bytes and not samples // BATCH % 4:
-            most = max(most, disk_bytes(Path(cache)))
-    if receiving and os.waitpid(receiving, 0)[1]:
-        raise RuntimeError(f"{server}: the records were not received")
-    ended = time.perf_counter()
+    with Peak() as private:
+        receiving = 0 if server is None else receive_in_a_fork(server, records_of(Path(place)))
+        loader = DataLoader(dataset, BATCH, shuffle=True, num_workers=threads, rank=0, world_size=1, **options)
+        for batch in loader:
+            samples += len(batch[-1])
+            first = first or time.perf_counter()
+            if cache and cache_bytes and not samples // BATCH % 4:
+                most = max(most, disk_bytes(Path(cache)))
+        if receiving and os.waitpid(receiving, 0)[1]:
+            raise RuntimeError(f"{server}: the records were not received")
+        ended = time.perf_counter()
     return {
         "rate": samples / (ended - opened), "first_ms": 1000 * (first - began), "most_bytes": most,
         "cpu_ms": 1000 * time.process_time() / samples, "remote": loader.stats()["remote"],
-        "private_bytes": private.end(),
+        "private_bytes": private.most,
     }  # fmt: skip
-
-
-class Private:
-    """The most private memory that this process has had since: bytes."""
-
-    def __init__(self) -> None:
-        self._most, self._ended = 0, threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
-        self._thread.start()
-
-    def _look(self) -> None:
-        with open("/proc/self/status", "rb", 0) as file:
-            while not self._ended.wait(_LOOKED_S):
-                file.seek(0)
-                self._most = max(self._most, int(file.read().split(b"RssAnon:")[1].split()[0]) * 1024)
-
-    def end(self) -> int:
-        self._ended.set()
-        self._thread.join()
-        return self._most
 
 
 def disk_bytes(cache: Path) -> int:

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import numpy as np
 from .. import _C
 from ..errors import PackError
 from ..remote.address import Address
-from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, is_sparse, touch, units_of
+from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, is_sparse, make_file, touch, units_of
 from ..remote.fetcher import BLOCK_UNITS, Awaited, Fetcher, Piece
 from ..remote.store import Known, Store, StoreError, Unchanged
 from ..remote.stream import Scattered
@@ -128,10 +129,9 @@ class RemotePack:
         try:
             self._with_room(path, len(content), lambda: write_durably(path, content))
         except PackError:
-            before = units_of(len(content))
+            self.cache.add(-units_of(len(content)))
             raise
-        finally:
-            self.cache.add(-before)
+        self.cache.add(-before)
 
     def _with_room(self, path: Path, size: int, write: Callable[[], None]) -> None:
         """Make a file or folder of so many bytes. Raises PackError where the disk has no room or may not be written."""
@@ -229,20 +229,16 @@ class RemotePack:
                         self._bring_points(path, about)
         except FileNotFoundError:
             pass  # the pack has none
-        except (OSError, PackError) as error:
-            if not whole:
-                return
-            if isinstance(error, StoreError | PackError):
+        except (OSError, PackError):  # StoreError is one of the first
+            if whole:
                 raise
-            raise PackError(
-                f"{path} cannot be written ({error.strerror}): make room there, or give another cache= (--cache)"
-            ) from None
 
     def _bring_points(self, path: Path, about: Known) -> None:
         self.cache.room_for_file(about.size, path.name)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            with open(temporary, "wb") as file:
+            self._with_room(path, about.size, partial(make_file, temporary, about.size))
+            with open(temporary, "rb+") as file:
                 for begin in range(0, about.size, _PART_BYTES):
                     file.write(self.store.part(POINTS, begin, min(begin + _PART_BYTES, about.size), about))
             temporary.rename(path)

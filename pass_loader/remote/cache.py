@@ -80,7 +80,7 @@ class Blocks:
         with cache.locked():
             for table, table_size in tables:
                 if not table.exists():
-                    cache.with_room(table_size, partial(_make_table, table, table_size))
+                    cache.with_room(table_size, partial(make_file, table, table_size))
                     cache.add(units_of(table_size))
                 elif table.stat().st_size == table_size:  # an earlier version made it with holes
                     cache.with_room(table_size, partial(_allocate, table, table_size))
@@ -458,7 +458,7 @@ def _grow(path: Path, size: int) -> None:
         os.close(descriptor)
 
 
-def _make_table(path: Path, size: int) -> None:
+def make_file(path: Path, size: int) -> None:
     """Make a file of zeros. It has its name when the disk has given it room."""
     temporary = path.with_name(path.name + ".tmp")
     try:

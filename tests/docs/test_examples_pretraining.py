@@ -177,6 +177,7 @@ def test_solo_learn(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_labels_for_solo_learn(tmp_path: Path) -> None:
     """Where solo-learn counts no classes, it gets no labels."""
+    pytest.importorskip("pytorch_lightning")
     from torchvision import transforms
     from examples import with_solo_learn as example
 

@@ -23,11 +23,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="
 # Tests marked `cuda`, which run here as on a GPU: all but those of many thousand batches, of graphs, of torch's
 # own pinning, and of nvJPEG's own pixels.
 LIKE_ON_A_GPU = {
-    "tests/gpu/test_cuda_loader.py": "slow_consumer or slow_renderer or held_batches or test_exact_decoding or "
-                                     "out_of_memory or does_not_synchronise or nvjpegs_batches or "
-                                     "benchmark and dct-zstd",
-    "tests/gpu/test_cuda.py": "slow_stream or two_streams or refused or element_types",
-    "tests/native/test_cuda_decode.py": "device and (rows_by_hand or a_running_dc)",
+    "tests/gpu/test_cuda_loader.py": [
+        "test_a_slow_consumer", "test_a_slow_renderer", "test_next_does_not_synchronise", "test_held_batches_stay",
+        "test_out_of_memory", "test_nvjpegs_batches", "test_exact_decoding",
+        "test_the_benchmark_of_exact_decoding[dct-zstd]",
+    ],
+    "tests/gpu/test_cuda.py": [
+        "test_a_slow_stream", "test_two_streams", "test_out_of_memory", "test_refused", "test_element_types",
+    ],
+    "tests/native/test_cuda_decode.py": ["test_rows_by_hand[device]", "test_a_running_dc_beyond_16_bits[device]"],
 }  # fmt: skip
 
 
@@ -47,8 +51,7 @@ def test_like_on_a_gpu(folder: Path, library: Path, seed: int | None) -> None:
     stream that does not wait for another, pinned memory that is written before it was copied, a verdict that is read
     early."""
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-p", "tests.helpers.standin_torch"]
-    chosen = " or ".join(f"({words})" for words in LIKE_ON_A_GPU.values())
-    command += ["-m", "cuda", "-k", f"({chosen}) and not nvjpeg_after_a_slow_stream", *LIKE_ON_A_GPU]
+    command += ["-m", "cuda", *(f"{file}::{name}" for file, names in LIKE_ON_A_GPU.items() for name in names)]
     order = {} if seed is None else {"PASS_LOADER_STANDIN_SEED": str(seed)}
     environment = os.environ | order
     environment |= {"PASS_LOADER_STANDIN": str(folder), "PASS_LOADER_STANDIN_NVJPEG": str(library)}

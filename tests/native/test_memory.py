@@ -28,7 +28,7 @@ def test_anonymous_memory_of_ten_epochs(pack: Path, last: list[str]) -> None:
 ANEW = """
 import sys
 import pass_loader
-from benchmarks.cpu.fresh_process import anonymous_bytes
+from benchmarks.memory import private_bytes
 found = []
 for epoch in range(30):
     loader = pass_loader.DataLoader(pass_loader.ShardDataset(sys.argv[1], pass_loader.recipes.dino()), 16, shuffle=True,
@@ -36,7 +36,7 @@ for epoch in range(30):
     for _, batch in zip(range(4), loader):
         pass
     del loader, batch
-    found.append(anonymous_bytes())
+    found.append(private_bytes())
 print(found)
 """
 
