@@ -385,16 +385,20 @@ class RemotePack:
 
         Raises OSError where they have it in the store too, or the store fails.
         """
-        with self.cache.locked():
-            if self._crc_of(place) == crc:  # somebody had dropped it, and has fetched it since
-                return
-            self.fetcher.fetch_now(self._piece(place))
-            if (found := self._crc_of(place)) != crc:
-                where = self._urls.get(place.shard, f"{self.address}{place.shard}")
-                raise OSError(
-                    f"{where} was fetched twice, and its bytes have the CRC32C {found:08x}, the "
-                    f"index says {crc:08x}: the object was changed or damaged, or is being published anew"
-                )
+        self.fetcher.until_room(partial(self._mended, place, crc))
+
+    def _mended(self, place: Place, crc: int) -> bool:
+        if self._crc_of(place) == crc:  # somebody had dropped it, and has fetched it since
+            return True
+        if not self.fetcher.fetch_now(self._piece(place)):
+            return False
+        if (found := self._crc_of(place)) != crc:
+            where = self._urls.get(place.shard, f"{self.address}{place.shard}")
+            raise OSError(
+                f"{where} was fetched twice, and its bytes have the CRC32C {found:08x}, the index says {crc:08x}: the "
+                "object was changed or damaged, or is being published anew"
+            )
+        return True
 
     def _crc_of(self, place: Place) -> int:
         with open(self.shard(place.shard), "rb") as file:

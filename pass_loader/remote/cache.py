@@ -1,6 +1,7 @@
 """The cache folder: sparse files of shards with a table of what they hold, shared by processes, under one bound.
 
 CACHE/lock                   flock of who changes what the folder holds
+CACHE/processes              a byte for each process that uses the folder, which holds a lock of it
 CACHE/used                   two int64: whether a change is under way; units that are used
 CACHE/PACK/EDITION/NAME      metadata of a pack, whole files
 CACHE/PACK/EDITION/NAME.tar  a sparse file of the shard's size; holes where nothing was fetched
@@ -12,8 +13,8 @@ Tables are written through mappings, so that the disk gives them all their room 
 write to a hole would end the process with SIGBUS. On btrfs that holds for every write, as it copies what is changed.
 
 Nothing here outlives a crash in a harmful way: locks end with their process, a change that was cut off has the units
-counted anew, units that a dead process had reserved are dropped when room is needed, and what power loss has emptied
-has the wrong CRC and is fetched again.
+counted anew, units that a dead process had reserved are dropped when room is needed or fetched by who needs them, and
+what power loss has emptied has the wrong CRC and is fetched again.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackError
+from .owners import NOBODY, Owners, are_reserved
 
 UNIT = 16 << 10  # bytes
-# Of a unit: not there; there, and used in this epoch; there, and not used; there for good; being fetched; there for a
-# coming sample.
-ABSENT, USED, KEPT, FIXED, RESERVED, NEEDED = 0, 1, 2, 3, 254, 255
+# Of a unit: not there; there, and used in this epoch; there, and not used; there for good; there for a coming sample.
+# From 4 to 254 it is reserved: that process, see `Owners`, fetches it.
+ABSENT, USED, KEPT, FIXED, NEEDED = 0, 1, 2, 3, 255
+_DROPPABLE, _THERE = bytes([USED, KEPT, NEEDED]), bytes([USED, KEPT, FIXED, NEEDED])
 _TABLE, _CHECKS = ".units", ".checks"
 _OLD_S = 3600  # packs that nobody has opened or begun an epoch of for so long are dropped first
-_DEAD_S = 120  # what a process has reserved for so long it does not fetch any more
 _KEPT_FILES = 128  # that a process keeps open for writing; many shards are opened for each write
 _SHARE = 64  # one part in so many of the bound is dropped at a time
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -96,7 +98,6 @@ class Blocks:
         self.fetching = np.zeros(count, bool)
         self._file: _OpenFile | None = None
         self._pinning = threading.Lock()
-        self.reserved = np.zeros(0, np.int64), time.monotonic()  # by others, as seen then
 
     def unit_range(self, offset: int, length: int) -> tuple[int, int]:
         """Return the first unit of these bytes and the one after the last."""
@@ -115,8 +116,7 @@ class Blocks:
 
     def has(self, first: int, end: int) -> bool:
         """Return True where all of these units are there."""
-        units = self._map[first:end]
-        if ABSENT in units or RESERVED in units:
+        if self._map[first:end].strip(_THERE):
             return False
         return self._checks is None or self._is_as_fetched(first, end)
 
@@ -130,14 +130,14 @@ class Blocks:
             found = [zlib.crc32(os.pread(file.fileno(), UNIT, place * UNIT)) for place in places.tolist()]
         right = self._checks[places] == found
         self._unseen[places[right]] = False
-        self.units[places[~right]] = RESERVED  # by nobody who lives: it is fetched anew, and counts already
+        self.units[places[~right]] = NOBODY  # it is fetched anew, and counts already
         return bool(right.all())
 
     def let_go(self, first: int, end: int, used: bool, times: int) -> None:
         """Count samples that need these units no more. used: nor does anybody in this epoch. With the cache's lock."""
         self.pin(first, end, -times)
         pins, state = self.pins[first:end], self._map[first:end]
-        if used and not pins.any() and not (ABSENT in state or FIXED in state or RESERVED in state):
+        if used and not pins.any() and not state.strip(_DROPPABLE):
             self._map[first:end] = bytes([USED]) * len(state)
             return
         units = self.units[first:end]
@@ -173,18 +173,9 @@ class Blocks:
             if self.path.exists():
                 return
             _grow(self.path, self.size)
-            lost = np.flatnonzero((self.units != ABSENT) & (self.units != RESERVED))
+            lost = np.flatnonzero((self.units != ABSENT) & ~are_reserved(self.units))
             self.units[lost] = ABSENT
             self.cache.add(-len(lost))
-
-    def in_flight(self) -> np.ndarray:
-        """Return the units that somebody seems to fetch: those that were not reserved for _DEAD_S already."""
-        now = np.flatnonzero(self.units == RESERVED)
-        before, since = self.reserved
-        if time.monotonic() - since < _DEAD_S:
-            return now
-        self.reserved = now, time.monotonic()
-        return np.setdiff1d(now, before)
 
     def drop(self, places: np.ndarray) -> None:
         """Forget these units, sorted. With the cache's lock."""
@@ -228,6 +219,8 @@ class Cache:
                 _allocate(root / "used", 16)
                 self._used = _mapped(root / "used", np.int64)[1]
                 self._used[0] = 1  # the first change counts anew, whatever stands there
+                self.owners = Owners(root / "processes")
+                self._disown()
                 _punch(self._lock, 0, UNIT)  # shows now whether it can
         except OSError as error:
             raise PackError(
@@ -299,13 +292,20 @@ class Cache:
         """
         with self.locked():
             blocks.pin(first, end, 2)  # until `settle`, no room comes from these
-            absent = np.flatnonzero(blocks.units[first:end] == ABSENT) + first
+            units = blocks.units[first:end]
+            absent = np.flatnonzero(units == ABSENT)
             if not self.make_room(len(absent), urgent):
                 blocks.pin(first, end, -2)
                 return False
-            blocks.units[absent] = RESERVED
+            units[self.owners.of_the_dead(units)] = self.owners.own  # they count already
+            units[absent] = self.owners.own
             self.add(len(absent))
             return True
+
+    def others_fetch(self, blocks: Blocks, first: int, end: int) -> bool:
+        """Return True where processes that live are about all of these units. With the lock."""
+        units = blocks.units[first:end]
+        return bool(are_reserved(units).all() and not self.owners.of_the_dead(units).any())
 
     def settle(self, blocks: Blocks, first: int, end: int, *, fetched: bool) -> None:
         """Mark units that `reserve` has reserved as there, or give them back."""
@@ -314,11 +314,11 @@ class Cache:
             units = blocks.units[first:end]
             if fetched:
                 lost = np.flatnonzero(units == ABSENT) + first  # somebody needed the room meanwhile
-                units[units == RESERVED] = blocks.there
+                units[are_reserved(units)] = blocks.there
                 blocks.drop(lost)
                 self.add(len(lost))
             else:
-                blocks.drop(np.flatnonzero(units == RESERVED) + first)
+                blocks.drop(np.flatnonzero(units == self.owners.own) + first)
 
     def make_room(self, units: int, urgent: bool = False) -> bool:
         """Drop what is needed last until so many units are free under the bound. With the lock."""
@@ -336,8 +336,8 @@ class Cache:
         now, dropped = time.time(), 0
         tables = sorted(self._tables(), key=lambda table: _touched(table.parent))
         old = [table for table in tables if now - _touched(table.parent) > _OLD_S]
-        passes = [(old, (USED, KEPT, RESERVED, NEEDED), wanted), (tables, (USED,), wanted), (tables, (KEPT,), wanted)]
-        passes.append((tables, (RESERVED, NEEDED), least))
+        passes = [(old, (USED, KEPT, NEEDED), wanted), (tables, (USED,), wanted), (tables, (KEPT,), wanted)]
+        passes.append((tables, (NEEDED,), least))
         for number, (among, values, goal) in enumerate([*passes, (tables, (KEPT, NEEDED), least * urgent)]):
             for table in among:
                 if dropped >= goal:
@@ -347,15 +347,14 @@ class Cache:
         return dropped
 
     def _drop_from(self, table: Path, values: tuple[int, ...], most: int, pins: int) -> int:
-        """Drop units with these values that less than so many samples need."""
+        """Drop units that less than so many samples need: with these values, or reserved by a dead process."""
         path = table.with_name(table.name.removesuffix(_TABLE))
         try:
             blocks = self.blocks.get(path) or self.open(path, path.stat().st_size)
         except (OSError, PackError):
             return 0
-        chosen = np.isin(blocks.units, values) & (blocks.pins < pins)
-        if RESERVED in values:
-            chosen[blocks.in_flight()] = False
+        chosen = np.isin(blocks.units, values) | self.owners.of_the_dead(blocks.units)
+        chosen &= blocks.pins < pins
         places = np.flatnonzero(chosen)[:most]
         blocks.drop(places)
         return len(places)
@@ -403,6 +402,13 @@ class Cache:
                     self.add(-_counted_for(file))
                     file.unlink()
             self.blocks.pop(path, None)
+
+    def _disown(self) -> None:
+        """Leave to nobody what an earlier process with this one's number was about. With the lock."""
+        for table in self._tables():
+            with contextlib.suppress(OSError):  # deleted meanwhile
+                if (found := np.flatnonzero(np.fromfile(table, np.uint8) == self.owners.own)).size:
+                    _mapped(table, np.uint8)[1][found] = NOBODY  # only where the disk has given room already
 
     def _tables(self) -> list[Path]:
         return list(self.root.glob(f"*/*/*{_TABLE}"))

@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cache import ABSENT, NO_SPACE, RESERVED, UNIT, Blocks, Cache
+from .cache import ABSENT, NO_SPACE, UNIT, Blocks, Cache
+from .owners import are_reserved
 from .store import Store, StoreError
 
 MOST_THREADS, _LEAST_THREADS = 32, 4
@@ -226,20 +227,34 @@ class Fetcher:
             pieces, times = self.dropped.popleft()
             self.let_go(pieces, False, times)
 
-    def fetch_now(self, piece: Piece) -> None:
-        """Fetch a piece anew in this thread, whatever is there. Raises StoreError, FileNotFoundError."""
+    def fetch_now(self, piece: Piece) -> bool:
+        """Fetch a piece anew in this thread, whatever is there. Returns False where others fetch into all the room.
+
+        With the cache's lock. Raises StoreError, FileNotFoundError.
+        """
         blocks, first, end = piece.blocks, piece.first, piece.end
-        with self.cache.locked():
-            self._make_anew(blocks)
-            blocks.drop(np.flatnonzero(blocks.units[first:end] != ABSENT) + first)
-            if not self.cache.reserve(blocks, first, end):
-                raise StoreError(f"{piece.name}: the cache has no room for {(end - first) * UNIT:,} bytes")
-            fetched = False
-            try:
-                self._bring(piece, first, end)
-                fetched = True
-            finally:
-                self.cache.settle(blocks, first, end, fetched=fetched)
+        self._make_anew(blocks)
+        blocks.drop(np.flatnonzero(blocks.units[first:end] != ABSENT) + first)
+        if not self.cache.reserve(blocks, first, end, urgent=True):
+            return False
+        fetched = False
+        try:
+            self._bring(piece, first, end)
+            fetched = True
+        finally:
+            self.cache.settle(blocks, first, end, fetched=fetched)
+        return True
+
+    def until_room(self, attempt: Callable[[], bool]) -> None:
+        """Call, with the cache's lock, until there was room and this returns True. Raises StoreError after long."""
+        began = time.monotonic()
+        while True:
+            with self.cache.locked():
+                if attempt():
+                    return
+            if time.monotonic() - began > _STUCK_S:
+                raise StoreError(self._no_room())
+            time.sleep(_POLL_S)
 
     def stop(self, wait_s: float) -> None:
         """End the threads, as soon as their requests have."""
@@ -315,9 +330,8 @@ class Fetcher:
         """Return which units to fetch for a piece: those that it lacks, and neighbours in its block of 8 MiB that other
         samples to come lack, `beside` of them at the most on each side. None where it lacks nothing."""
         units = piece.blocks.units
-        absent = np.flatnonzero(
-            (units[piece.first : piece.end] == ABSENT) | (units[piece.first : piece.end] == RESERVED)
-        )
+        needed = units[piece.first : piece.end]
+        absent = np.flatnonzero((needed == ABSENT) | are_reserved(needed))
         if not len(absent):
             return None
         first, end = piece.first + int(absent[0]), piece.first + int(absent[-1]) + 1
@@ -355,8 +369,8 @@ class Fetcher:
     def _reserve(self, part: _Asked) -> None:
         """Reserve room for a part, or for what its piece alone needs. With the cache's lock."""
         piece, coming, (first, end) = part.piece, part.coming, part.run
-        if (piece.blocks.units[first:end] == RESERVED).all() and not self._is_stale(piece.blocks, first):
-            return  # another process is about it
+        if self.cache.others_fetch(piece.blocks, first, end) and not self._is_stale(piece.blocks, first):
+            return
         if not self.cache.reserve(piece.blocks, first, end):
             part.units = first, end = piece.first, piece.end
             if not self.cache.reserve(piece.blocks, first, end, urgent=coming.pins > 1):
@@ -408,11 +422,14 @@ class Fetcher:
             return
         coming.stuck_since = min(coming.stuck_since, time.monotonic())
         if time.monotonic() - coming.stuck_since > _STUCK_S:
-            raise StoreError(
-                f"the cache folder {self.cache.root} holds {self.cache.used_bytes:,} bytes and has no room for the "
-                f"samples of one batch, as cache_bytes is too small or the disk is full: raise cache_bytes, make room "
-                "there, or give another cache="
-            )
+            raise StoreError(self._no_room())
+
+    def _no_room(self) -> str:
+        return (
+            f"the cache folder {self.cache.root} holds {self.cache.used_bytes:,} bytes and has no room for the samples "
+            "of one batch, as cache_bytes is too small or the disk is full: raise cache_bytes, make room there, or "
+            "give another cache="
+        )
 
     def _is_stale(self, blocks: Blocks, unit: int) -> bool:
         """Return True where what is reserved has been so for long: its process has died, or is slow."""

@@ -14,7 +14,8 @@ from pass_loader.loading import statistics
 from pass_loader.loading.iteration import Meter
 from pass_loader.pack import Pack, build
 from pass_loader.remote import fetcher
-from pass_loader.remote.cache import RESERVED, UNIT, Blocks
+from pass_loader.remote.cache import UNIT, Blocks
+from pass_loader.remote.owners import are_reserved
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.object_server import ObjectServer, serving
@@ -119,7 +120,7 @@ def test_what_is_late_is_not_written(
         content = ask(name, begin, end, etag)
         if not seen:
             with remote.cache.locked():
-                blocks.drop(np.flatnonzero(blocks.units == RESERVED)[:1])  # the others are not written either
+                blocks.drop(np.flatnonzero(are_reserved(blocks.units))[:1])  # the others are not written either
         seen.append("fetched")
         return content
 

@@ -70,9 +70,8 @@ def test_an_index_in_parts(pack: Path, parted: str, server: ObjectServer, tmp_pa
     assert server.sent - before < 10_000
 
 
-def test_parts_that_were_lost(pack: Path, parted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parts_that_were_lost(pack: Path, parted: str, tmp_path: Path) -> None:
     """Power loss, a file that was cut or deleted. Kills: zeros that are taken for an index."""
-    monkeypatch.setattr("pass_loader.remote.fetcher._OTHERS_S", 0.05)
     local = digest(ShardDataset(pack, RECIPE))
     path = Pack(parted, cache=tmp_path).path / INDEX
     size = path.stat().st_size
