@@ -313,13 +313,14 @@ class Fetcher:
             if not self._queue or len(parts) >= most or self._queue[0][0] > now:
                 break
             _, number, piece, coming, beside = heapq.heappop(self._queue)
+            if not coming.left and piece.blocks.fetching[piece.first : piece.end].any():
+                heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, beside))
+                continue
             run = None if coming.left else self._run_of(piece, beside)
             if run is None:
                 coming.asked -= 1
                 self._arrived.notify_all()
                 there.append(coming)
-            elif piece.blocks.fetching[slice(*run)].any():
-                heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, beside))
             else:
                 piece.blocks.fetching[slice(*run)] = True
                 parts.append(_Asked(number, piece, coming, beside, run, run))
@@ -339,8 +340,9 @@ class Fetcher:
             return first, end
         block = first // BLOCK_UNITS * BLOCK_UNITS
         begin, until = max(block, first - beside), max(end, min(block + BLOCK_UNITS, end + beside, len(units)))
-        before, after = (units[begin:first] == ABSENT)[::-1], units[end:until] == ABSENT
         pins = piece.blocks.pins
+        free = (units[begin:until] == ABSENT) & ~piece.blocks.fetching[begin:until]
+        before, after = free[: first - begin][::-1], free[end - begin :]
         first -= _reach(before, pins[begin:first][::-1] > 0, self._gap)
         end += _reach(after, pins[end:until] > 0, self._gap)
         return first, end
