@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import socket
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from .forked import ready
 
 
 def free_port() -> str:
@@ -35,7 +36,7 @@ def in_rank(rank: int, world: int, port: str, queue: Any, main: Callable[..., An
 
 def on_ranks(main: Callable[..., Any], *arguments: Any, world: int = 2) -> list[Any]:
     """Call main(rank, world, *arguments) in `world` processes; returns the results in order of ranks."""
-    context = multiprocessing.get_context("spawn")
+    context = ready()
     queue, port = context.Queue(), free_port()
     children = [context.Process(target=in_rank, args=(rank, world, port, queue, main, arguments))
                 for rank in range(world)]  # fmt: skip

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shutil
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +16,23 @@ from pass_loader import DataLoader, RecordError, ShardDataset, recipes
 from pass_loader.pack import remove
 from pass_loader.pack.reader import Pack
 
+from ..helpers.forked import Template
 from ..helpers.packs import flip_a_bit
 from ..helpers.processes import native_threads
 
-ROOT = Path(__file__).parents[2]
 TINY = recipes.mocov2(size=8)
 
-# Prints a digest of all batches, the error that ended them, and what became of the records.
-CODE = """
+IMPORTS = """
 import gc, hashlib, json, os, sys
 import numpy as np
 import pass_loader
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.pack import purge, remove
 from tests.helpers.recipes import WITH_HEATMAPS
+"""
 
+# Prints a digest of all batches, the error that ended them, and what became of the records.
+CODE = """
 def tensors(batch):
     parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
     return [batch] if hasattr(batch, "numpy") else [tensor for part in parts for tensor in tensors(part)]
@@ -73,18 +73,19 @@ print(json.dumps([digest.hexdigest(), said, counts]))
 
 
 @pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return compile_shim(tmp_path_factory.mktemp("shim"))
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    """Processes in which reads of shards are slow."""
+    shim = compile_shim(tmp_path_factory.mktemp("shim"))
+    with Template(IMPORTS, {"LD_PRELOAD": str(shim)}) as made:
+        yield made
 
 
-def loaded(shim: Path, pack: Path, read_ahead: int, *, ms: str = "3", threads: int = 2, cut_at: int = -1,
+def loaded(slow: Template, pack: Path, read_ahead: int, *, ms: str = "3", threads: int = 2, cut_at: int = -1,
            purge_at: int = -1, fork_at: int = -1, how: str = "plain", others: Path | str = "",
            **options: Any) -> tuple[str, str, dict[str, Any]]:  # fmt: skip
     """Run CODE. Returns the digest of its batches, the error that ended them, and what became of the records."""
-    numbers = map(str, (read_ahead, threads, cut_at, purge_at, fork_at))
-    command = [sys.executable, "-c", CODE, how, str(pack), str(others), *numbers, json.dumps(options)]
-    environment = {**os.environ, "LD_PRELOAD": str(shim), "SLOW_READS": ms}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    numbers = (read_ahead, threads, cut_at, purge_at, fork_at)
+    done = slow.run(CODE, [how, pack, others, *numbers, json.dumps(options)], {"SLOW_READS": ms})
     assert done.returncode == 0, done.stderr[-3000:]
     digest, said, counts = json.loads(done.stdout)
     return digest, said, counts
@@ -92,10 +93,10 @@ def loaded(shim: Path, pack: Path, read_ahead: int, *, ms: str = "3", threads: i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("threads", [0, 2])
-def test_batches_are_the_same(shim: Path, pack: Path, threads: int) -> None:
+def test_batches_are_the_same(slow: Template, pack: Path, threads: int) -> None:
     """Kills: a ticket of another sample; bytes that are given back before they are decoded."""
-    alone, _, none = loaded(shim, pack, 0, threads=threads)
-    ahead, said, counts = loaded(shim, pack, 64, threads=threads)
+    alone, _, none = loaded(slow, pack, 0, threads=threads)
+    ahead, said, counts = loaded(slow, pack, 64, threads=threads)
     assert alone == ahead and said == ""
     assert none["from_ring"] == none["readers"] == 0
     assert counts["from_ring"] > 50 and counts["readers"] > 1 and counts["latency_s"] > 0.002
@@ -104,12 +105,12 @@ def test_batches_are_the_same(shim: Path, pack: Path, threads: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["heatmaps", "companions"])
 def test_second_records_are_read_ahead_too(
-    shim: Path, heatmap_packs: tuple[Path, Path], companion_packs: tuple[Path, Path], how: str
+    slow: Template, heatmap_packs: tuple[Path, Path], companion_packs: tuple[Path, Path], how: str
 ) -> None:
     """Kills: a heatmap's ticket for the picture; companions that are not announced."""
     pictures, others = heatmap_packs if how == "heatmaps" else companion_packs
-    alone, *_ = loaded(shim, pictures, 0, how=how, others=others)
-    ahead, said, counts = loaded(shim, pictures, 64, how=how, others=others)
+    alone, *_ = loaded(slow, pictures, 0, how=how, others=others)
+    ahead, said, counts = loaded(slow, pictures, 64, how=how, others=others)
     assert alone == ahead and said == ""
     read = counts["from_ring"] + counts["left"] + counts["cached"]
     assert read == 240 if how == "heatmaps" else 120 < read <= 240
@@ -118,50 +119,50 @@ def test_second_records_are_read_ahead_too(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ms", ["0", "3"])
-def test_a_bad_record_is_told_in_the_same_words(shim: Path, pack: Path, tmp_path: Path, ms: str) -> None:
+def test_a_bad_record_is_told_in_the_same_words(slow: Template, pack: Path, tmp_path: Path, ms: str) -> None:
     damaged = shutil.copytree(pack, tmp_path / "pack")
     flip_a_bit(Pack(damaged), 5)
-    alone, words, _ = loaded(shim, damaged, 0, ms=ms)
-    ahead, same, _ = loaded(shim, damaged, 64, ms=ms)
+    alone, words, _ = loaded(slow, damaged, 0, ms=ms)
+    ahead, same, _ = loaded(slow, damaged, 64, ms=ms)
     assert words == same and "the bytes were changed" in words and alone == ahead
 
 
 @pytest.mark.slow
-def test_failing_storage_is_told_in_the_same_words(shim: Path, pack: Path, tmp_path: Path) -> None:
+def test_failing_storage_is_told_in_the_same_words(slow: Template, pack: Path, tmp_path: Path) -> None:
     """A shard that is cut off in mid-epoch. Kills: a reader that reports an error, or swallows one."""
     said = []
     for read_ahead in (0, 64):
         copy = shutil.copytree(pack, tmp_path / f"{read_ahead}" / "pack")
-        *_, words, _ = loaded(shim, copy, read_ahead, cut_at=4)
+        *_, words, _ = loaded(slow, copy, read_ahead, cut_at=4)
         said.append(words)
     assert all("it was cut off or replaced" in words for words in said)
 
 
 @pytest.mark.slow
-def test_after_a_purge(shim: Path, pack: Path, tmp_path: Path) -> None:
+def test_after_a_purge(slow: Template, pack: Path, tmp_path: Path) -> None:
     """In mid-epoch: what was announced is dropped, and the shards are other files. Kills: tickets of the last epoch."""
     found = []
     for read_ahead in (0, 64):
         copy = shutil.copytree(pack, tmp_path / f"{read_ahead}" / "pack")
-        found.append(loaded(shim, copy, read_ahead, purge_at=10))
+        found.append(loaded(slow, copy, read_ahead, purge_at=10))
     assert found[0][:2] == found[1][:2] and found[0][1] == ""
     assert found[1][2]["from_ring"] > 50
 
 
 @pytest.mark.slow
-def test_a_child_of_a_process_that_reads_ahead(shim: Path, pack: Path) -> None:
+def test_a_child_of_a_process_that_reads_ahead(slow: Template, pack: Path) -> None:
     """Kills: a child that waits for threads that it does not have."""
-    alone, *_ = loaded(shim, pack, 0)
-    ahead, said, counts = loaded(shim, pack, 64, fork_at=10)
+    alone, *_ = loaded(slow, pack, 0)
+    ahead, said, counts = loaded(slow, pack, 64, fork_at=10)
     assert alone == ahead and said == "" and counts["from_ring"] > 50
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("prefetch_bytes", [1, 40_000, 400_000])
-def test_a_ring_that_is_small(shim: Path, pack: Path, prefetch_bytes: int) -> None:
+def test_a_ring_that_is_small(slow: Template, pack: Path, prefetch_bytes: int) -> None:
     """Down to one without room for any record. Kills: bytes of a record over those of another; a wait without end."""
-    alone, *_ = loaded(shim, pack, 0)
-    ahead, said, counts = loaded(shim, pack, 64, prefetch_bytes=prefetch_bytes)
+    alone, *_ = loaded(slow, pack, 0)
+    ahead, said, counts = loaded(slow, pack, 64, prefetch_bytes=prefetch_bytes)
     assert alone == ahead and said == ""
     assert counts["left"] > 0 if prefetch_bytes > 1 else counts["from_ring"] == 0
 

@@ -6,8 +6,6 @@ import itertools
 import json
 import random
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from pass_loader.loading.rendering import Renderer
 from pass_loader.keys import Keys
 
 from ..helpers.epochs import COUNT, TINY, Ranks, Seen, merged, seen, whole_epoch
+from ..helpers.forked import usual
 from ..helpers.processes import native_threads
 from ..helpers.trials import trials
 
@@ -289,7 +288,6 @@ def test_removed_since_is_bad_and_never_read(tiny: Path, tmp_path: Path, monkeyp
 
 KILLED = """
 import json, os, sys
-sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 from tests.helpers.epochs import Ranks, merged
 ranks = Ranks(Path(sys.argv[1]), 2, 4, 1)
@@ -304,7 +302,7 @@ for number, batches in enumerate(ranks.steps()):
     os.replace(fresh, out)
     if number == 1 and not before[:1]:
         os.kill(os.getpid(), 9)
-    if len(before) == 8 and len(sys.argv) > 4:
+    if len(before) == 8 and len(sys.argv) > 3:
         os.kill(os.getpid(), 9)
 """
 
@@ -312,13 +310,11 @@ for number, batches in enumerate(ranks.steps()):
 @pytest.mark.slow
 def test_kill_9_in_the_middle(tiny: Path, tmp_path: Path) -> None:
     """A run that writes its state to disk at each step and is killed, twice, goes on where it was."""
-    script, out, root = tmp_path / "run.py", tmp_path / "state.json", str(Path(__file__).parents[2])
-    script.write_text(KILLED.replace("not before[:1]", "len(before) < 8"))
-    command = [sys.executable, str(script), str(tiny), str(out), root]
-    assert subprocess.run(command, cwd=root).returncode == -signal.SIGKILL
+    script, out = KILLED.replace("not before[:1]", "len(before) < 8"), tmp_path / "state.json"
+    assert usual().run(script, [tiny, out]).returncode == -signal.SIGKILL
     assert len(json.loads(out.read_text())["records"]) == 8
-    assert subprocess.run([*command, "again"], cwd=root).returncode == -signal.SIGKILL
-    subprocess.run(command, cwd=root, check=True)
+    assert usual().run(script, [tiny, out, "again"]).returncode == -signal.SIGKILL
+    usual().run(script, [tiny, out]).check_returncode()
     found = json.loads(out.read_text())
     assert found["records"] == [record for record, _ in whole_epoch(Ranks(tiny, 2, 4))]
     assert (found["state"]["epoch"], found["state"]["position"]) == (1, 0)

@@ -23,16 +23,17 @@ from pass_loader.loading.torch_epochs import OwnNumbers, SharedEpoch
 from pass_loader.pack import remove, restore
 
 from ..helpers.epochs import TINY
+from ..helpers.forked import ready
 
 SPAWN = {"num_workers": 2, "persistent_workers": True, "multiprocessing_context": "spawn"}
+SERVED = {**SPAWN, "multiprocessing_context": ready()}
 WORKERS = [
     pytest.param({"num_workers": 0}, id="main"),
     pytest.param({"num_workers": 2}, id="fork", marks=pytest.mark.slow),
     pytest.param({"num_workers": 2, "persistent_workers": True}, id="persistent", marks=pytest.mark.slow),
-    pytest.param(SPAWN, id="spawn", marks=pytest.mark.slow),
+    pytest.param(SERVED, id="forkserver", marks=pytest.mark.slow),
+    pytest.param(SPAWN, id="spawn", marks=pytest.mark.long),
 ]
-# Starting other processes takes seconds.
-FEW_SPAWNED = [*WORKERS[:3], pytest.param(SPAWN, id="spawn", marks=pytest.mark.long)]
 Shown = tuple[int, int, int, bytes]  # record, epoch, draw, the view
 
 
@@ -61,7 +62,7 @@ def expected(dataset: ShardDataset, records: list[int], epoch: int) -> list[byte
     return [dataset.sample(record, epoch)[0].numpy().tobytes() for record in records]
 
 
-@pytest.mark.parametrize("workers", WORKERS)
+@pytest.mark.parametrize("workers", [*WORKERS[:4], pytest.param(SPAWN, id="spawn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("which", ["map", "dataset"])
 def test_set_epoch_reaches_workers(tiny: Path, workers: dict[str, Any], which: str) -> None:
     """Exactly the views of our own loader, in every epoch."""
@@ -150,7 +151,7 @@ def run(tiny: Path, sampler: str, workers: dict[str, Any], epochs: int = 3) -> t
     return dataset, [one for _ in range(epochs) for one in shown(loader)]
 
 
-@pytest.mark.parametrize("workers", FEW_SPAWNED)
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("sampler", ["none", "random", "distributed", "subset"])
 def test_views_never_repeat_by_themselves(tiny: Path, sampler: str, workers: dict[str, Any]) -> None:
     """Nobody calls set_epoch. A run under torch.manual_seed repeats itself, and its info replays every view."""
@@ -205,7 +206,7 @@ def test_weights_have_their_shares(tiny: Path, own: Path) -> None:
     assert len({one[:3] for one in found}) == len(found)
 
 
-@pytest.mark.parametrize("workers", FEW_SPAWNED)
+@pytest.mark.parametrize("workers", WORKERS)
 @pytest.mark.parametrize("how", ["nobody", "map", "dataset", "sampler", "iterable", "iterable, set"])
 def test_removals_reach_workers(own: Path, workers: dict[str, Any], how: str) -> None:
     """A picture that was removed is not served in the next epoch, and comes back when it is restored."""

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks.cpu.busy_threads import compile_shim
 from pass_loader.pack import convert
+
+from ..helpers.forked import Template
 
 pytestmark = pytest.mark.slow
 
@@ -21,13 +22,15 @@ MAY_ALLOCATE_PER_SAMPLE = ("libjpeg.so",)
 BATCHES = 32  # the engine's queue, a std::deque, takes a new block every 32 batches
 RECORDS = 2
 
-CODE = """
+IMPORTS = """
 import ctypes, json, os, sys, time
 import numpy as np
 from pass_loader import _C, ShardDataset, recipes
 from pass_loader.loading.rendering import Renderer
 from pass_loader.keys import Keys
 
+"""
+CODE = """
 pack, how, threads, batches, records = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 counter = ctypes.CDLL(os.environ["LD_PRELOAD"].split(":")[0])
 counter.object_name.restype, counter.object_calls.restype = ctypes.c_char_p, ctypes.c_long
@@ -69,28 +72,29 @@ json.dump(found, sys.stdout)
 
 
 @pytest.fixture(scope="module")
-def counter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def counted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
+    """Processes whose calls are counted; SLOW_READS makes their reads of shards slow."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("no g++ to compile tests/native/count_allocations.cpp")
-    out = tmp_path_factory.mktemp("counter") / "libcount_allocations.so"
-    source = Path(__file__).with_name("count_allocations.cpp")
+    folder = tmp_path_factory.mktemp("counter")
+    out, source = folder / "libcount_allocations.so", Path(__file__).with_name("count_allocations.cpp")
     subprocess.run([compiler, "-std=c++20", "-O1", "-shared", "-fPIC", str(source), "-o", str(out)], check=True)
-    return out
+    with Template(IMPORTS, {"LD_PRELOAD": f"{out}:{compile_shim(folder)}"}) as made:
+        yield made
 
 
 @pytest.mark.parametrize("how", ["render", "decode", "dct-zstd", "read-ahead"])
 @pytest.mark.parametrize("threads", [0, 1])
-def test_no_allocation_a_sample(pack: Path, counter: Path, threads: int, how: str, tmp_path: Path) -> None:
+def test_no_allocation_a_sample(pack: Path, counted: Template, threads: int, how: str, tmp_path: Path) -> None:
     """The same batches with twice the samples make no more calls; those of a batch are printed (pytest -rP)."""
     if how == "dct-zstd":
         convert(pack, tmp_path / how, how)
         pack = tmp_path / how
-    command = [sys.executable, "-c", CODE, str(pack), how, str(threads), str(BATCHES), str(RECORDS)]
-    environment = {**os.environ, "LD_PRELOAD": str(counter)}
-    if how == "read-ahead":  # the page cache has nothing, so that the ring is used
-        environment |= {"LD_PRELOAD": f"{counter}:{compile_shim(tmp_path)}", "SLOW_READS": "3"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # To read ahead: the page cache has nothing, so that the ring is used.
+    environment = {"SLOW_READS": "3"} if how == "read-ahead" else {}
+    done = counted.run(CODE, [pack, how, threads, BATCHES, RECORDS], environment)
+    assert done.returncode == 0, done.stderr
     for isa, (small, large) in json.loads(done.stdout).items():
         per_sample = {name: (large[name] - small.get(name, 0)) / (BATCHES * RECORDS) for name in large}
         for name, calls in small.items():

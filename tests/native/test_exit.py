@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.forked import usual
 from ..helpers.trials import trials
 
 pytestmark = pytest.mark.slow  # each starts processes
@@ -124,7 +125,7 @@ def work():
 threading.Thread(target=work, daemon=True).start()
 begun.wait()
 """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = usual().run(script)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
 
 
@@ -145,8 +146,7 @@ for _ in range(3):
     ahead.get()
 """
     for threads in ("0", "2") * trials(2, 20):
-        command = [sys.executable, "-c", script, str(pack), threads]
-        assert subprocess.run(command, cwd=ROOT, timeout=120).returncode == 0
+        assert usual().run(script, [pack, threads]).returncode == 0
 
 
 def test_a_child_of_a_fork_closes_its_own_gate(picture: Path) -> None:

@@ -245,7 +245,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     make(start / "first", numbered(0, 1))
     make(start / "second", {**numbered(0, 4), "x.jpg": JPEGS[0]})
     remove(start / "first", ["id1"], reason="a mail")
-    *left, whole = crashes("tests.pack.test_combine:combine_them", start, tmp_path / "killed", trials(4, 1))
+    *left, whole = crashes("tests.pack.test_combine:combine_them", start, tmp_path / "killed", 2)
     want = contents(whole / "new")
     assert ids_of(whole / "new") == ["id0", "id4"] and verify(whole / "new", decode=True) == []
     assert len(Pack(whole / "new").shards) == 2 and len(refused(whole / "new")) == 2

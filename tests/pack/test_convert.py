@@ -284,7 +284,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     write_tree(start / "in", {f"id{i}.jpg": jpeg(noise(16, 16, i)) for i in range(4)})
     build([start / "in"], start / "pack", shard_bytes=4100)
     remove(start / "pack", ["id2"], reason="a mail")
-    *left, whole = crashes("tests.pack.test_convert:convert_it", start, tmp_path / "killed", trials(4, 1))
+    *left, whole = crashes("tests.pack.test_convert:convert_it", start, tmp_path / "killed", 2)
     want = undated(contents(whole / "new"))
     assert len(want["removed.jsonl"]) == 2
     assert len(left) > trials(10, 40) and len(Pack(whole / "new").shards) == 2

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +18,7 @@ from pass_loader.pack import Pack, build, finish, join, merge, metadata, plan, r
 from pass_loader.pack.join import Join
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.forked import ready
 from ..helpers.trees import contents, tar_of
 from ..helpers.trials import trials
 
@@ -170,16 +169,16 @@ def test_shares(tmp_path: Path, cut_small: None, monkeypatch: pytest.MonkeyPatch
         assert len(done) == len({*done}) > 5 and (not indices or len(done) == before)
 
 
+def _share(out: Path, index: int) -> None:
+    repeats._BUCKET, metadata._PIECE_ROWS, finish._TABLES = 40, 50, 2
+    tables(out, index, 3, workers=1)
+
+
 @pytest.mark.slow
 def test_shares_killed_at_random(tmp_path: Path) -> None:
     """Processes that share the tasks are killed and begun again: who comes next takes over what they were about."""
     sources, options = sources_of(tmp_path), OPTIONS | {"metadata": table_of(tmp_path), "key": "key"}
     build(sources, tmp_path / "built", **options)
-    code = (
-        "import sys; from pathlib import Path; from pass_loader.pack import finish, metadata, repeats, tables\n"
-        "repeats._BUCKET, metadata._PIECE_ROWS, finish._TABLES = 40, 50, 2\n"
-        "tables(Path(sys.argv[1]), int(sys.argv[2]), 3, workers=1)"
-    )
     dice = random.Random(0)
     for trial in range(trials(2, 30)):
         out = tmp_path / f"{trial}"
@@ -187,16 +186,16 @@ def test_shares_killed_at_random(tmp_path: Path) -> None:
             shard(out, number)
         left = [0, 1, 2, 0, 1, 2]
         while left:
-            command = [sys.executable, "-c", code, str(out)]
-            running = [(index, subprocess.Popen([*command, str(index)])) for index in left[:3]]
+            running = [(index, ready().Process(target=_share, args=(out, index))) for index in left[:3]]
             del left[:3]
+            for _, process in running:
+                process.start()
             for index, process in running:
                 if len(left) < 6 and dice.random() < 0.5:
-                    try:
-                        process.wait(dice.random() * 0.8)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-                if process.wait() != 0:
+                    process.join(dice.random() * 0.1)
+                    process.kill()
+                process.join()
+                if process.exitcode != 0:
                     left.append(index)
         merge(out)
         assert contents(out) == contents(tmp_path / "built")

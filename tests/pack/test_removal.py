@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import multiprocessing
 import pickle
 import re
 import shlex
@@ -28,6 +27,7 @@ from pass_loader.pack.removal import ids_of_file
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.crash import crashes
+from ..helpers.forked import ready
 from ..helpers.sealing import undated, write_log
 from ..helpers.trees import contents, write_tree
 from ..helpers.trials import trials
@@ -259,7 +259,7 @@ def test_purge_killed_anywhere(small: Path, tmp_path: Path) -> None:
     samples = Samples(small, RECIPE)
     before = {record: samples.read(record) for record in range(10)}
     remove_some(small)
-    *left, whole = crashes("tests.pack.test_removal:purge_it", small, tmp_path / "killed", trials(4, 1))
+    *left, whole = crashes("tests.pack.test_removal:purge_it", small, tmp_path / "killed", 3)
     assert len(left) > trials(5, 20)
     want = undated(contents(whole))
     revisions = []
@@ -296,7 +296,7 @@ def test_one_changes_a_pack_at_a_time(small: Path) -> None:
     with locked(small):
         with pytest.raises(PackError, match="another process is changing"), locked(small, wait_s=0.01):
             pass
-    context = multiprocessing.get_context("spawn")
+    context = ready()
     with context.Pool(2) as pool:
         pool.starmap(_remove_one, [(small, f"id{i}") for i in range(8)])
     assert len(Pack(small)) == 2 and len((small / "removed.jsonl").read_text().splitlines()) == 8

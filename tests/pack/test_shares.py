@@ -215,7 +215,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     write_tree(start / "in", {f"id{i}.jpg": jpeg(noise(16, 16, i)) for i in range(2)})
     (start / "m.csv").write_text("hash,unickname,licensename\nid1,a,b\n")
     build([start / "in"], start / "pack", shard_bytes=1500, metadata=start / "m.csv")
-    *left, whole = crashes("tests.pack.test_shares:do_all", start, tmp_path / "killed", trials(4, 1))
+    *left, whole = crashes("tests.pack.test_shares:do_all", start, tmp_path / "killed", 4)
     want = tree(whole)
     assert len(left) > trials(10, 40) and len(Pack(whole / "pack").shards) == 2
     assert {path.name for path in whole.iterdir()} == {"in", "m.csv", "pack", "out", "credits"}

@@ -6,8 +6,6 @@ import io
 import json
 import random
 import shutil
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +23,7 @@ from pass_loader.pack.task import Task
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.crash import crashes
+from ..helpers.forked import ready
 from ..helpers.trees import contents, tar_of, write_tree
 from ..helpers.trials import trials
 
@@ -262,9 +261,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     """Of plan, tasks and merge; then by `build`, which goes on as well."""
     (tmp_path / "start").mkdir()
     sources_of(tmp_path / "start")
-    *left, whole = crashes(
-        "tests.pack.test_tasks:tasks_and_merge", tmp_path / "start", tmp_path / "killed", trials(3, 1)
-    )
+    *left, whole = crashes("tests.pack.test_tasks:tasks_and_merge", tmp_path / "start", tmp_path / "killed", 3)
     want = contents(whole / "pack")
     assert len(left) > trials(17, 50) and verify(whole / "pack") == []
     for number, root in enumerate(left):
@@ -286,19 +283,18 @@ def test_processes_killed_at_random(tmp_path: Path) -> None:
     for trial in range(trials(2, 20)):
         out = tmp_path / f"{trial}"
         count = plan(sources, out, **OPTIONS)
-        command = [sys.executable, "-m", "pass_loader.cli.main", "shard", str(out), "--workers", "2", "--index"]
         waiting, running = [*range(count), *range(0, count, 3)], []
         while waiting or running:
             while waiting and len(running) < 4:
                 number = waiting.pop(rng.randrange(len(waiting)))
-                running.append((number, subprocess.Popen([*command, str(number)])))
+                running.append((number, ready().Process(target=shard, args=(out, number), kwargs={"workers": 2})))
+                running[-1][1].start()
             number, process = running.pop(rng.randrange(len(running)))
             if rng.random() < 0.4:
-                try:
-                    process.wait(rng.random() * 1.5)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-            if process.wait() != 0:
+                process.join(rng.random() * 0.1)
+                process.kill()
+            process.join()
+            if process.exitcode != 0:
                 waiting.append(number)
         merge(out)
         assert contents(out) == contents(tmp_path / "built")
