@@ -78,9 +78,9 @@ long: setup $(VENV)/pillow12/.installed
 	PASS_LOADER_LONG=1 $(MAKE) wheels
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
-# The tests of a file run one after another in one process: they share packs and servers. A process that dies ends the
-# run: where another takes its place, pytest-xdist 3.8 waits for ever.
-in_processes := -n $(TEST_PROCESSES) --dist loadfile --max-worker-restart 0
+# The tests of a file run one after another in one process: they share packs and servers. The files come in the order of
+# tests/conftest.py. A process that dies ends the run: where another takes its place, pytest-xdist 3.8 waits for ever.
+in_processes := -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 test: setup $(VENV)/pillow12/.installed
 	$(bin)/python -m pytest $(in_processes)
 	@echo "The same pixels from Pillow 12:"

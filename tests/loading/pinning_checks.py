@@ -29,9 +29,11 @@ from ..helpers.recipes import WITH_HEATMAPS, small
 
 
 SMALL = recipes.dino(local_crops=2, global_size=32, local_size=16)
-FORMS = [small(preset()) for preset in recipes.PRESETS.values()] + [
+# One of each structure: what else a recipe says is no matter of where its tensors lie.
+FORMS = [*{recipe.batch: recipe for recipe in [
+    *(small(preset()) for preset in recipes.PRESETS.values()),
     small(recipes.simclr(batch="pair_index")), recipes.mae(size=32, mask_ratio=0.75), WITH_HEATMAPS,
-]  # fmt: skip
+]}.values()]  # fmt: skip
 
 
 def tensors(batch: Any) -> Iterator[torch.Tensor]:

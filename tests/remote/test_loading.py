@@ -7,10 +7,9 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from pass_loader.remote.fetcher import Piece
 from pass_loader.remote.store import StoreError
 
 from ..helpers.corpus import jpeg, noise
+from ..helpers.forked import ready
 from ..helpers.object_server import FAULTS, ObjectServer, serving
 from ..helpers.packs import flip_a_bit
 from ..helpers.recipes import WITH_HEATMAPS
@@ -270,20 +270,20 @@ def test_a_server_that_is_gone(pack: Path, tmp_path: Path, monkeypatch: pytest.M
         Pack(url + "pack", cache=tmp_path)
 
 
-CHILD = """
-import sys
-from pass_loader import DataLoader, ShardDataset, recipes
-from tests.helpers.remote import digest
-url, cache, bound, epochs = sys.argv[1:]
-dataset = ShardDataset(url, recipes.mocov2(size=8), cache=cache, cache_bytes=int(bound))
-print("opened", flush=True)
-print(digest(dataset, epochs=int(epochs)), flush=True)
-"""
+def child(out: Connection, url: str, cache: Path, bound: int, epochs: int) -> None:
+    dataset = ShardDataset(url, recipes.mocov2(size=8), cache=cache, cache_bytes=bound)
+    out.send("opened")
+    out.send(digest(dataset, epochs=epochs))
 
 
-def started(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", CHILD, *map(str, arguments)], cwd=ROOT, stdout=subprocess.PIPE,
-                            text=True)  # fmt: skip
+def started(*arguments: object) -> tuple[Any, Connection]:
+    """Start `child` in a process; returns it and what it says."""
+    context = ready()
+    said, out = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(out, *arguments))
+    process.start()
+    out.close()
+    return process, said
 
 
 @pytest.mark.slow
@@ -296,16 +296,19 @@ def test_killed_loaders_leave_nothing(pack: Path, tmp_path: Path) -> None:
         server.delay_s = 0.002
         for _ in range(trials(1, 100)):
             jobs = [started(server.url + "pack", cache, bound, 50) for _ in range(2)]
-            for job in jobs:
-                assert job.stdout.readline() == "opened\n"
+            for _, said in jobs:
+                assert said.recv() == "opened"
             time.sleep(drawn.uniform(0.0, 0.3))
-            for job in jobs:
-                job.send_signal(signal.SIGKILL)
-                job.wait()
-                job.stdout.close()
+            for job, said in jobs:
+                job.kill()
+                job.join()
+                assert job.exitcode == -signal.SIGKILL
+                said.close()
         jobs = [started(server.url + "pack", cache, bound, 2) for _ in range(2)]  # two jobs on one cache
-        for job in jobs:
-            assert job.communicate(timeout=100)[0].split() == ["opened", local]
+        for job, said in jobs:
+            assert said.poll(100) and said.recv() == "opened" and said.poll(100) and said.recv() == local
+            job.join()
+            assert job.exitcode == 0
         assert 0 < used_bytes(cache) <= bound
         found = caches.Cache(cache, bound)
         with found.locked():
