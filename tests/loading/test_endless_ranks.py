@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -21,6 +20,7 @@ from pass_loader import DataLoader, ShardDataset
 from pass_loader.pack import remove
 
 from ..helpers.epochs import COUNT, TINY, Ranks, Seen, merged, seen, whole_epoch
+from ..helpers.forked import ready
 from ..helpers.processes import free_port, on_ranks
 
 pytestmark = pytest.mark.slow
@@ -124,7 +124,7 @@ def stream(whole: Path, fewer: Path, first: int) -> Iterator[tuple[int, bytes]]:
 def test_kill_9_of_both(tiny: Path, tmp_path: Path) -> None:
     """Both processes are killed some time after a removal; one or two go on: nothing is lost, nothing comes twice."""
     copy, port = Path(shutil.copytree(tiny, tmp_path / "copy")), free_port()
-    context = multiprocessing.get_context("spawn")
+    context = ready()
     children = [context.Process(target=until_killed, args=(rank, port, copy, tmp_path)) for rank in range(2)]
     try:
         for child in children:

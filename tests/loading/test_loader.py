@@ -22,6 +22,8 @@ import pass_loader
 from pass_loader import DataLoader, Recipe, ShardDataset, ViewSpec, _C, recipes
 from pass_loader.recipes import reference
 
+from ..helpers.forked import ready
+
 SMALL = recipes.dino(local_crops=2, global_size=32, local_size=16)
 
 
@@ -299,12 +301,13 @@ def test_pickles(dataset: ShardDataset) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
 def test_under_torchs_own_loader(dataset: ShardDataset, context: str) -> None:
     """Worker processes split the records; every sample is there once, and is ours."""
     dataset.set_epoch(4)
     iter(DataLoader(dataset, 4, num_workers=1)).__next__()  # threads exist before the fork
-    loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=context)
+    how = ready() if context == "forkserver" else context
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4, num_workers=2, multiprocessing_context=how)
     assert len(loader) == 6
     samples = [view for views, labels in loader for view in views[0]]
     assert len(samples) == 23
@@ -353,7 +356,7 @@ def test_ranks_of_torch_distributed(pack: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    context = multiprocessing.get_context("spawn")
+    context = ready()
     queue = context.Queue()
     children = [context.Process(target=rank_main, args=(rank, 2, port, pack, queue)) for rank in range(2)]
     for child in children:

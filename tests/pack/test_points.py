@@ -31,14 +31,15 @@ from pass_loader.pack.points import POINTS, PointsWriter
 from ..helpers.corpus import decodable, jpeg, noise, position_coded
 from ..helpers.crash import crashes
 from ..helpers.object_server import serving
+from ..helpers.recipes import small
 from ..helpers.trees import tar_of, write_tree
 from ..helpers.trials import trials
 from ..helpers.with_torch import ShardDataset, needs_torch
 
 BAD = "zz_broken"  # the last, so that the numbers of the others are those of packs without it
 WHOLE = (recipes.ViewSpec(48, (0.05, 0.3), before=(recipes.Step("equalize"),)),)  # which depends on every pixel
-RECIPES = {"supervised": recipes.supervised, "mae": recipes.mae, "mocov2": recipes.mocov2, "evaluate": recipes.evaluate,
-           "before": lambda: recipes.Recipe("before", WHOLE), "mugs": recipes.mugs}  # fmt: skip
+RECIPES = {name: lambda name=name: small(recipes.PRESETS[name]()) for name in ("supervised", "mae", "mocov2", "mugs")}
+RECIPES |= {"evaluate": recipes.evaluate, "before": lambda: recipes.Recipe("before", WHOLE)}
 
 
 def pictures() -> dict[str, bytes]:
