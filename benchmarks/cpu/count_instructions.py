@@ -1,6 +1,6 @@
 """Executed instructions of DINO samples, by source file: aarch64's levels under QEMU beside x86-64's AVX2.
 
-    python -m benchmarks.cpu.count_instructions [--pictures 2] [--json FILE]
+    python -m benchmarks.cpu.count_instructions [--pictures 2] [--json FILE] [--page docs/install.md]
 
 For machines that are here only by emulation: instructions are counted, nothing is timed. QEMU logs each block of
 instructions when it translates it and each execution of a block; a link map tells which source file it belongs to. The
@@ -24,6 +24,7 @@ import numpy as np
 
 from pass_loader import _C, recipes
 
+from ..pages import write_between
 from ..pictures import cuts
 
 ROOT = Path(__file__).parents[2]
@@ -34,10 +35,12 @@ MACHINES = {
 }
 RUNS = [("aarch64", "base"), ("aarch64", "neon"), ("x86_64", "avx2")]
 STAGES = {  # source files, without what follows the first underscore -> stage
-    "crc32c": "checksum", "huffman": "Huffman", "baseline": "Huffman", "idct": "IDCT", "dct_unpack": "dct unpacking",
-    "dct_codec": "dct unpacking", "colour": "colour", "frame": "colour", "resample": "resize", "weights": "resize",
-    "jitter": "brightness, contrast, saturation", "hue": "hue", "blur": "blur", "normalize": "normalise",
+    "huffman": "Huffman decoding", "baseline": "Huffman decoding", "dct_unpack": "dct unpacking",
+    "dct_codec": "dct unpacking", "idct": "IDCT", "colour": "colour", "frame": "colour", "resample": "resize",
+    "weights": "resize", "jitter": "brightness, contrast, saturation", "hue": "hue", "blur": "blur",
+    "normalize": "normalise", "crc32c": "checksum",
 }  # fmt: skip
+WHOLE = "whole sample"
 
 
 def build(machine: str, folder: Path) -> Path:
@@ -151,15 +154,25 @@ def stage_of(name: str) -> str:
     return STAGES.get(name) or STAGES.get(name.partition("_")[0]) or "other"
 
 
-def table(counts: dict[str, Counter[str]], names: list[str]) -> str:
+def table(counts: dict[str, Counter[str]]) -> str:
+    """Return a Markdown table of a codec's counts, by stage, with those of neon over those of its neighbours."""
     base, neon, avx2 = (counts[f"{machine} {level}"] for machine, level in RUNS)
-    lines = ["| million instructions | aarch64 base | neon | neon/base | x86-64 avx2 | neon/avx2 |"]
+    lines = ["| million instructions | aarch64 `base` | `neon` | x86-64 `avx2` | `neon` / `base` | `neon` / `avx2` |"]
     lines.append("|---|---|---|---|---|---|")
-    for name in names:
-        a, b, c = base[name], neon[name], avx2[name]
-        ratios = [f"{b / other:.2f}" if other else "" for other in (a, c)]
-        lines.append(f"| {name} | {a / 1e6:.2f} | {b / 1e6:.2f} | {ratios[0]} | {c / 1e6:.2f} | {ratios[1]} |")
+    for name in [*dict.fromkeys(STAGES.values()), "other", WHOLE]:
+        values = [base[name], neon[name], avx2[name]]
+        if max(values) >= 5000:  # what is printed as more than 0.00
+            cells = [f"{value / 1e6:.2f}" for value in values]
+            cells += [f"{neon[name] / other:.2f}" if other else "" for other in (base[name], avx2[name])]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def pages_text(all_counts: dict[str, dict[str, Counter[str]]], pictures: int) -> str:
+    parts = [
+        f"Codec `{codec}`, mean of {pictures} DINO samples:\n\n{table(counts)}" for codec, counts in all_counts.items()
+    ]
+    return "\n\n".join(parts)
 
 
 def main() -> None:
@@ -168,12 +181,13 @@ def main() -> None:
     options.add_argument("--symbols", action="store_true", help="also the functions that take most")
     options.add_argument("--codec", choices=["jpeg", "dct"], action="append")
     options.add_argument("--json", type=Path)
+    options.add_argument("--page", type=Path, help="a page whose table is written anew")
     args = options.parse_args()
     for compiler, emulator, *_ in MACHINES.values():
         for tool in (compiler, emulator):
             if shutil.which(tool) is None:
                 raise SystemExit(f"{tool} is not installed; `make aarch64` brings it")
-    all_counts = {}
+    all_counts: dict[str, dict[str, Counter[str]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         programs = {machine: build(machine, Path(folder)) for machine in MACHINES}
         maps = {machine: LinkMap(Path(f"{program}.map")) for machine, program in programs.items()}
@@ -192,16 +206,17 @@ def main() -> None:
                     for (address, symbol), instructions in found.items():
                         count[stage_of(maps[machine](address))] += instructions // len(inputs)
                         symbols[f"{maps[machine](address)} {symbol}"] += instructions // len(inputs)
-                count["whole sample"] = sum(count.values())
+                count[WHOLE] = sum(count.values())
                 if args.symbols:
                     print(f"\n{machine} {level}")
                     print(*(f"{n / 1e6:8.2f} {symbol}" for symbol, n in symbols.most_common(40)), sep="\n")
             assert len(sums) == len(inputs), "the values differ between machines"
-            names = [*dict.fromkeys(STAGES.values()), "other", "whole sample"]
-            print(f"\n{codec}, mean of {len(inputs)} DINO samples\n\n{table(counts, names)}", flush=True)
             all_counts[codec] = counts
+            print(f"\n{pages_text({codec: counts}, len(inputs))}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(all_counts, indent=1))
+    if args.page:
+        write_between(args.page, "benchmarks/cpu/count_instructions.py", pages_text(all_counts, args.pictures))
 
 
 if __name__ == "__main__":
