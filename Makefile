@@ -75,6 +75,7 @@ long: setup $(VENV)/pillow12/.installed
 	$(MAKE) company
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
 	$(MAKE) sanitize aarch64
+	$(MAKE) build/wheels/free_threaded/.made
 	PASS_LOADER_LONG=1 $(MAKE) wheels
 	$(MAKE) fuzz FUZZ_SECONDS=1800
 
@@ -240,6 +241,11 @@ build/wheels/venv/.installed: pyproject.toml
 	$(PYTHON) -m venv build/wheels/venv
 	build/wheels/venv/bin/pip install -q "setuptools>=77" "pybind11>=3" wheel pytest \
 	  $$(sed -n 's/^wheels = \[\(.*\)\].*/\1/p' pyproject.toml | tr -d '",')
+	touch $@
+
+# Pythons without a GIL, which `make wheels` tests where they are: four minutes of two cores.
+build/wheels/free_threaded/.made: build/wheels/venv/.installed
+	build/wheels/venv/bin/python -m wheels.free_threaded build/wheels/free_threaded
 	touch $@
 
 # Without torch and pandas; then the loader with the lowest torch, some GB to download. The newest go with $(VENV)'s _C.

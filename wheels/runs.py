@@ -1,7 +1,8 @@
 """Which wheels were run, where and on what: tests/test_wheels.py notes it, and this prints docs/install.md's table.
 
-`python -m wheels.runs FILE WHEELS`: FILE has the notes, WHEELS is the folder with the wheels. A note holds for the
-wheel it was made with, byte for byte: notes of several runs add up, and those of other wheels are left out.
+`python -m wheels.runs FILE WHEELS [PAGE]`: FILE has the notes, WHEELS is the folder with the wheels; the table goes
+into PAGE, too. A note holds for the wheel it was made with, byte for byte: notes of several runs add up, and those of
+other wheels are left out.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import os
 import re
 import sys
 from pathlib import Path
+
+from benchmarks.pages import write_between
 
 from .headers import TAGS, version_of
 
@@ -51,4 +54,7 @@ def table(notes: list[dict[str, str]], wheels: list[Path]) -> str:
 if __name__ == "__main__":
     written = Path(sys.argv[1])
     found = [json.loads(line) for line in written.read_text().splitlines()] if written.exists() else []
-    print(table(found, sorted(Path(sys.argv[2]).glob("*.whl"))))
+    made = table(found, sorted(Path(sys.argv[2]).glob("*.whl")))
+    print(made)
+    for page in sys.argv[3:]:
+        write_between(Path(page), "wheels/runs.py", made)
