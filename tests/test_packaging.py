@@ -115,6 +115,27 @@ def test_cuda_builds_from_an_sdist_made_without_nvcc(wheel: Path) -> None:
     assert sorted(re.sub(r"\..*", "", name) for name in names) == ["pass_loader/_C", "pass_loader/_cuda"]
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("cuda", ["0", "1"])
+def test_pip_builds_the_sdist_alone(unpacked: Path, tmp_path: Path, cuda: str) -> None:
+    """In an empty environment, with only what pyproject.toml says, which pip brings; without nvcc and with it."""
+    if cuda == "1" and not shutil.which("nvcc"):
+        pytest.skip("no nvcc on the PATH")
+    (sdist,) = (unpacked.parent / "made").iterdir()
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    pip = [tmp_path / "venv/bin/python", "-I", "-m", "pip", "--disable-pip-version-check", "-q"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"PASS_LOADER_CUDA": cuda, "PASS_LOADER_CUDA_ARCHITECTURES": "90"}
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path, sdist], cwd=tmp_path, env=environment, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        made = {name.split(".")[0] for name in archive.namelist() if name.endswith(".so")}
+    assert made == {"pass_loader/_C"} | ({"pass_loader/_cuda"} if cuda == "1" else set())
+    subprocess.run([*pip, "install", wheel], env=environment, check=True)
+    code = "import pass_loader; from pass_loader import _C, recipes; print(recipes.dino(), _C.supported_isas())"
+    subprocess.run([*pip[:2], "-c", code], cwd=tmp_path, env=environment, check=True)
+
+
 def test_notes_of_other_wheels_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """wheels/runs.py: what was run with a wheel that has changed since is not told."""
     wheel = tmp_path / "pass_loader-0.2.0-cp313-cp313-manylinux_2_28_aarch64.whl"
