@@ -178,13 +178,14 @@ def _zstd(tools: Toolchain, source: Path, prefix: Path) -> None:
 
 
 def _libjpeg_turbo(tools: Toolchain, source: Path, prefix: Path) -> None:
-    """Its vector code for x86-64 is in assembly, for nasm."""
+    """Its vector code for x86-64 is in assembly, for nasm. BUILD: otherwise the day, so that the bytes would be other ones
+    tomorrow."""
     system = ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={tools.processor}"]
     flags = " ".join([*OPTIMISE, *tools.compile_flags])
     run([sys.executable, "-m", "cmake", "-S", source, "-B", source / "made", *system, "-DCMAKE_BUILD_TYPE=None",
          f"-DCMAKE_C_COMPILER={tools.cc}", f"-DCMAKE_C_FLAGS={flags}", f"-DCMAKE_INSTALL_PREFIX={prefix}",
          "-DCMAKE_INSTALL_LIBDIR=lib", "-DENABLE_SHARED=0", "-DWITH_TURBOJPEG=0", "-DREQUIRE_SIMD=1",
-         "-DCMAKE_POSITION_INDEPENDENT_CODE=1"])  # fmt: skip
+         "-DCMAKE_POSITION_INDEPENDENT_CODE=1", "-DBUILD=0"])  # fmt: skip
     run([sys.executable, "-m", "cmake", "--build", source / "made", "--target", "jpeg-static", "-j2"])
     shutil.copyfile(source / "made/libjpeg.a", prefix / "lib/libjpeg.a")
     for folder in (source, source / "src", source / "made"):
