@@ -29,7 +29,8 @@ LIKE_ON_A_GPU = {
         "test_the_benchmark_of_exact_decoding[dct-zstd]",
     ],
     "tests/gpu/test_cuda.py": [
-        "test_a_slow_stream", "test_two_streams", "test_out_of_memory", "test_refused", "test_element_types",
+        "test_a_slow_stream", "test_two_streams", "test_a_workspace_that_grows", "test_out_of_memory", "test_refused",
+        "test_element_types",
     ],
     "tests/native/test_cuda_decode.py": ["test_rows_by_hand[device]", "test_a_running_dc_beyond_16_bits[device]"],
 }  # fmt: skip
