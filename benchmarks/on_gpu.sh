@@ -105,8 +105,8 @@ case $stage$dry in
     ;;
   A--dry)
     tests kernels 90 tests/native/test_cuda_kernels.py -k 'window_and_via or ways_of_the'
-    tests decode 60 tests/native/test_cuda_decode.py -k 'rows_by_hand or with_entry_points'
-    tests streams 150 tests/gpu/test_standin_runtime.py
+    tests decode 90 tests/native/test_cuda_decode.py -k 'rows_by_hand or with_entry_points'
+    tests streams 200 tests/gpu/test_standin_runtime.py
     tests loader 110 tests/gpu/test_batches.py -k 'elements or budget or static'
     command -v compute-sanitizer >/dev/null && under=(compute-sanitizer --tool memcheck --error-exitcode 1)
     tests memcheck 90 tests/native/test_cuda_kernels.py -k 'refused'

@@ -178,8 +178,7 @@ def _zstd(tools: Toolchain, source: Path, prefix: Path) -> None:
 
 
 def _libjpeg_turbo(tools: Toolchain, source: Path, prefix: Path) -> None:
-    """Its vector code for x86-64 is in assembly, for nasm. BUILD: otherwise the day, so that the bytes would be other ones
-    tomorrow."""
+    """Its vector code for x86-64 is in assembly, for nasm. BUILD would be the day: other bytes on each."""
     system = ["-DCMAKE_SYSTEM_NAME=Linux", f"-DCMAKE_SYSTEM_PROCESSOR={tools.processor}"]
     flags = " ".join([*OPTIMISE, *tools.compile_flags])
     run([sys.executable, "-m", "cmake", "-S", source, "-B", source / "made", *system, "-DCMAKE_BUILD_TYPE=None",

@@ -45,9 +45,10 @@ EXTENSIONS = ("_C", "_cuda")
 
 
 def digest() -> str:
-    """Return a digest of all that the extensions are made of."""
+    """Return a digest of all that the libraries of core are made of."""
     made = hashlib.sha256()
-    for path in sorted([ROOT / "setup.py", *(path for path in ROOT.glob("csrc/**/*") if path.is_file())]):
+    sources = [ROOT / "setup.py", *ROOT.glob("csrc/**/*"), *ROOT.glob("benchmarks/gpu/first_pass.*")]
+    for path in sorted(path for path in sources if path.is_file()):
         made.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return made.hexdigest()
 
@@ -97,7 +98,7 @@ def make(folder: Path, wheel: Path, sm: int, parts: Sequence[str]) -> dict[str, 
                     raise SystemExit(f"{wheel} has {found}, want {EXTENSIONS} for cp{PYTHON}")
                 native.compiled(library=made / "first_pass.so", sms=[str(sm)])
             sizes[part] = write_part(folder / f"{part}.tar.xz", made, sm)
-    if "core" in parts:  # the digest is of the extensions
+    if "core" in parts:  # the digest is of its libraries
         about = {"python": PYTHON, "sm": sm, "digest": digest()}
         (folder / "kit.json").write_text(json.dumps(about, indent=1) + "\n")
     return sizes

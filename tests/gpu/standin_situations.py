@@ -288,9 +288,11 @@ class Records:
         self.outs = runtime.allocate(int(sizes.sum())) + (np.cumsum(sizes) - sizes.ravel()).reshape(sizes.shape)
         self.verdicts = runtime.upload(np.zeros(len(files), np.int32))
 
-    def queue(self, decoder: RecordDecoder, renderer: Any, room: tuple[int, int], stream: int) -> int:
-        """Return how many groups there are."""
-        rows = np.array([[begin, 64, 96, 96, 64 * 96] for begin in self.begins[:-1]], np.int64)
+    def queue(
+        self, decoder: RecordDecoder, renderer: Any, room: tuple[int, int], stream: int, most: int | None = None
+    ) -> int:
+        """Return how many groups there are. most: records."""
+        rows = np.array([[begin, 64, 96, 96, 64 * 96] for begin in self.begins[:-1]], np.int64)[:most]
         groups = 0
         given = self.host.ctypes.data, self.there, rows, self.verdicts, stream
         for chosen, there in decoder.decode(*given, lambda shape, dtype: Memory(self.runtime, shape[0])):
@@ -346,9 +348,58 @@ def exact_decoding_that_fails(runtime: Runtime) -> None:
             runtime.synchronize()
             records.check()
 
+    # One record has fewer tables than all. The slot whose growth fails has none, and the fifth group is its next.
+    decoder = RecordDecoder(runtime._cuda.ExactDecoder(0, 16 << 20))
+    records = Records(runtime, 300)
+    for _ in range(4):
+        records.queue(decoder, ours, room, stream, 1)
+    with runtime.failing("host_alloc"):
+        fails(lambda: records.queue(decoder, ours, room, stream), "too little pinned memory")
+    for _ in range(4):
+        records.queue(decoder, ours, room, stream, 1)
+    assert records.queue(decoder, ours, room, stream) == 1
+    runtime.synchronize()
+    records.check()
+
+
+def ways_out(runtime: Runtime) -> None:
+    """Every cause that is known has words of its own. Kills: those of another one, a driver that is not looked at."""
+    ours, room, stream, batch = renderer(runtime), workspace(runtime), runtime.stream(), Batch(runtime, 90)
+    for error, words in WAYS_OUT.items():
+        with runtime.failing("launch", error=error):
+            fails(lambda: batch.render(ours, room, stream), "launching a kernel", "cudaErrorOfTheTest", f"): {words}")
+    batch.render(ours, room, stream)
+    runtime.synchronize()
+    batch.check()
+    for error in (35, 100):
+        with runtime.failing("count", error=error):
+            reason = runtime._cuda.unavailable()
+        assert WAYS_OUT[error] in reason, reason
+        with runtime.failing("count", error=error):
+            fails(lambda: renderer(runtime), WAYS_OUT[error])
+    for version, words in ((0, "no NVIDIA driver was found"), (12_040, "supports CUDA 12.4, this build needs CUDA")):
+        before = runtime.native.standin_driver(version)
+        fails(lambda: renderer(runtime), words)
+        fails(lambda: runtime._cuda.ExactDecoder(0, 1 << 20), words)
+        runtime.native.standin_driver(before)
+    assert runtime._cuda.unavailable() == ""
+
+
+WAYS_OUT = {  # by CUDA's number of an error
+    2: "the GPU has too little free memory: a smaller batch",
+    35: "the driver is older than this build's CUDA runtime: install a newer driver",
+    100: "no GPU is visible: look at CUDA_VISIBLE_DEVICES",
+    101: "there is no such device: count them",
+    209: "this build has no code for this GPU: compute capability 8.0",
+    222: "the driver is too old for this build's PTX: install a newer driver, or build for this GPU's own",
+    700: "a kernel, ours or one before it, has failed; run under compute-sanitizer",
+    716: "a kernel, ours or one before it, has failed",
+    719: "a kernel, ours or one before it, has failed",
+    701: "see the CUDA runtime's description",
+}
 
 SITUATIONS = [no_other_context, one_stream, streams_in_turn, parts, legacy_stream, launches_that_fail, memory,
-              nvjpeg_groups, exact_groups, exact_decoding_that_fails]  # fmt: skip
+              nvjpeg_groups, exact_groups, exact_decoding_that_fails, ways_out]  # fmt: skip
 NVJPEG = ""
 
 

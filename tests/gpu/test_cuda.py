@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -37,13 +39,21 @@ class Batches:
         self.done: list[tuple[np.ndarray, np.ndarray, list[torch.Tensor]]] = []
 
     def render(self, pixels: np.ndarray, plans: np.ndarray) -> None:
+        self.prepare(pixels, plans)()
+
+    def prepare(self, pixels: np.ndarray, plans: np.ndarray) -> Callable[[], None]:
+        """Return what renders the batch on the current stream. Its own memory is there already."""
         planar = torch.from_numpy(pixels).permute(2, 0, 1).contiguous().cuda()
         views = [torch.full((int(p["out_height"]), int(p["out_width"]), 3), 0xA5, dtype=torch.uint8, device="cuda")
                  for p in plans]  # fmt: skip
         outs = np.array([view.data_ptr() for view in views])
-        self.renderer.render(cuda.picture_rows([planar]), plans, np.zeros(len(plans), np.int32), outs)
-        planar.record_stream(torch.cuda.current_stream())
-        self.done.append((pixels, plans, views))
+
+        def render() -> None:
+            self.renderer.render(cuda.picture_rows([planar]), plans, np.zeros(len(plans), np.int32), outs)
+            planar.record_stream(torch.cuda.current_stream())
+            self.done.append((pixels, plans, views))
+
+        return render
 
     def check(self) -> None:
         torch.cuda.synchronize()
@@ -77,6 +87,31 @@ def test_two_streams() -> None:
         with torch.cuda.stream(stream):
             torch.cuda._sleep(SECOND // 10)
             batches.render(pixels, plans)
+    batches.check()
+
+
+def test_a_workspace_that_grows() -> None:
+    """What was allocated in one stream's order is not given out again there while another one uses it. Kills: a
+    workspace that only the first stream is known to use."""
+    batches = Batches(renderer())
+    calls = [batches.prepare(*batch_of(seed, views)) for seed, views in ((1, 1), (2, 1), (3, 3))]
+    torch.cuda.synchronize()
+    first, second = torch.cuda.Stream(), torch.cuda.Stream()
+    with torch.cuda.stream(first):
+        calls[0]()
+    torch.cuda.synchronize()
+    workspace = batches.renderer._workspace
+    assert workspace is not None
+    place, bytes = workspace.data_ptr(), len(workspace)
+    del workspace
+    with torch.cuda.stream(second):
+        torch.cuda._sleep(SECOND // 4)
+        calls[1]()
+        calls[2]()  # for which it is too small
+    assert batches.renderer.device_bytes > bytes
+    with torch.cuda.stream(first):
+        others = [torch.empty(bytes, dtype=torch.uint8, device="cuda") for _ in range(3)]
+    assert all(abs(other.data_ptr() - place) >= bytes for other in others)
     batches.check()
 
 

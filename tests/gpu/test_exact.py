@@ -5,11 +5,12 @@ native/test_cuda_decode.py, the host code on a stand-in runtime in test_standin_
 # ruff: noqa: F811 (fixtures are imported)
 from __future__ import annotations
 
+import ctypes
 import gc
 import shutil
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,63 @@ def test_groups(mixed_coded: Path, host_lanes: list[CpuLane], monkeypatch: pytes
     monkeypatch.setattr(exact, "GROUP_BYTES", 1)
     found = compare(lambda **d: DataLoader(dataset, 30, num_workers=2, return_info=True, **d)).stats()["cuda"]
     assert found["decoded"] == 0 and found["refused"] == taken(dataset) and found["on_cpu"] == len(dataset)
+
+
+class IdleLane:
+    """A GPU for which nothing is queued."""
+
+
+def test_a_groups_workspace(host_gpu: ModuleType) -> None:
+    """It has room for the largest group, and no more than the limit. Kills: tables that are not counted, the room that
+    the last group needs."""
+    files = [jpeg(noise(*size, number)) for number, size in enumerate([(24, 24), *[(8, 8)] * 8, (16, 16), (8, 8)])]
+    forms = [_C.gpu_form(file, _C.prove(file)[1]) for file in files]
+    assert all(forms)
+    begins = np.cumsum([0, *(-(-len(form) // 16) * 16 for form in forms)])
+    host = np.zeros(begins[-1] + 16, np.uint8)
+    rows = np.zeros((len(forms), 4), np.int64)
+    first = host.ctypes.data + -host.ctypes.data % 16
+    for row, begin, form in zip(rows, begins, forms):
+        ctypes.memmove(first + int(begin), form, len(form))
+        height, width = np.frombuffer(form[4:12], np.int32)
+        stride = -(-int(width) // 16) * 16
+        row[:] = first + begin, first + begin, stride, stride * int(height)
+
+    lane = IdleLane()
+
+    def sort(chosen: np.ndarray, limit: int) -> tuple[np.ndarray, int]:
+        decoder = host_gpu.ExactDecoder(lane, limit)
+        return decoder.sort(rows[chosen])[:, 0], decoder.workspace_bytes
+
+    each, everything = np.arange(len(rows)), 1 << 30
+    alone = [sort(each[i : i + 1], everything)[1] for i in each]
+    largest, counts = max(alone), set()
+    for limit in range(largest, sum(alone) + 1, 512):
+        groups, bytes = sort(each, limit)
+        counts.add(int(groups.max()) + 1)
+        assert groups[0] == 0 and (np.diff(groups) >= 0).all() and bytes <= limit
+        assert bytes == max(sort(each[groups == group], everything)[1] for group in range(groups.max() + 1))
+    assert len(counts) > 2 and min(counts) == 1
+    groups, bytes = sort(each, largest - 256)
+    assert groups[0] == -1 and (groups[1:] >= 0).all() and bytes < largest, "what is too large is left out"
+
+
+def test_a_workspace_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: one that stays too small, one that is allocated anew for less, one beyond a group's limit."""
+    monkeypatch.setattr(exact, "GROUP_BYTES", 3_000)
+    native, taken = SimpleNamespace(sort=lambda rows: np.zeros((len(rows), 2), np.int64), groups=1), []
+    used: list[int] = []
+    native.decode = lambda group, workspace, verdicts, stream: used.append(workspace)
+
+    def empty(shape: list[int], dtype: torch.dtype) -> torch.Tensor:
+        taken.append(shape[0])
+        return torch.empty(shape, dtype=dtype)
+
+    decoder, rows = exact.RecordDecoder(native), np.array([[0, 8, 8, 16, 128]], np.int64)
+    for native.workspace_bytes, wanted in ((1_000, 1_250), (10, 1_250), (1_250, 1_250), (1_300, 1_625), (2_500, 3_000)):
+        ((chosen, found),) = decoder.decode(0, 0, rows, 0, 0, empty)
+        assert taken[-1] == decoder.device_bytes == wanted and chosen.tolist() == [0] and found[0, 0] == used[-1]
+    assert taken == [1_250, 1_625, 3_000]
 
 
 DAMAGED = (3, 4, 5, 11, 17, 30)  # three of them in a run, so that a batch may have nothing else

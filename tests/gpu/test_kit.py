@@ -7,7 +7,10 @@ import os
 import sys
 import sysconfig
 import tarfile
+import zipfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,7 +22,7 @@ SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 @pytest.fixture
 def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout of one source, in the place of ours."""
-    for name in ("setup.py", "csrc/one.cpp", "pass_loader/__init__.py"):
+    for name in ("setup.py", "csrc/one.cpp", "benchmarks/gpu/first_pass.cu", "pass_loader/__init__.py"):
         (tmp_path / "tree" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "tree" / name).write_text("")
     monkeypatch.setattr(kit, "ROOT", tmp_path / "tree")
@@ -47,11 +50,14 @@ def there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_kit_that_fits(tree: Path, there: Path, tmp_path: Path) -> None:
-    """Kills: a part that is left, packages of the kit before that stay, headers and archives that are carried."""
+    """Kills: a part that is left, packages of the kit before that stay, headers and archives that are carried, a
+    library that is written over while a process has it open."""
     work = tmp_path / "work"
     (work / "site/old").mkdir(parents=True)
     (tree / f"pass_loader/_C{SUFFIX}").write_text("old")
-    assert kit.use(there, work, dry=False) == "the kit's, with core, dali"
+    with (tree / f"pass_loader/_C{SUFFIX}").open() as before:
+        assert kit.use(there, work, dry=False) == "the kit's, with core, dali"
+        assert before.read() == "old"
     assert {path.name: path.read_text() for path in (tree / "pass_loader").glob("*.so")} == {
         f"{name}{SUFFIX}": "new" for name in kit.EXTENSIONS
     }
@@ -64,7 +70,7 @@ def test_a_kit_that_fits(tree: Path, there: Path, tmp_path: Path) -> None:
 def test_a_kit_that_does_not(
     tree: Path, there: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Kills: an extension of other sources or of another Python, one that is older than its sources."""
+    """Kills: a library of other sources or of another Python, an extension that is older than its sources."""
     built: list[bool] = []
     monkeypatch.setattr(kit, "build", built.append)
 
@@ -77,6 +83,10 @@ def test_a_kit_that_does_not(
     (there / "kit.json").write_text(json.dumps(about | {"python": "27"}))
     assert used() == "built here" and "it is for Python 27, this is 3" in capsys.readouterr().out
     (there / "kit.json").write_text(json.dumps(about))
+    (tree / "benchmarks/gpu/first_pass.cu").write_text("int ways;")
+    assert used() == "built here" and "of other sources" in capsys.readouterr().out and not built.pop()
+    (tree / "benchmarks/gpu/first_pass.cu").write_text("")
+    assert not kit.misfit(there)
     (tree / "csrc/one.cpp").write_text("int one;")
     assert used(dry=True) == "built here" and "of other sources" in capsys.readouterr().out and built == [False, True]
     assert not list((tree / "pass_loader").glob("*.so"))
@@ -85,8 +95,55 @@ def test_a_kit_that_does_not(
     (tree / f"pass_loader/_cuda{SUFFIX}").write_text("")
     assert used() == "as they lay here"
     later = (tree / f"pass_loader/_C{SUFFIX}").stat().st_mtime + 10
-    os.utime(tree / "csrc/one.cpp", (later, later))
-    assert used() == "built here"
+    for name in ("csrc/one.cpp", "setup.py"):
+        os.utime(tree / name, (later, later))
+        assert used() == "built here"
+        os.utime(tree / name, (later - 20, later - 20))
+        assert used() == "as they lay here"
+
+
+def test_what_is_made_is_used(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a library that is not carried, a digest of less than the sources, a part that makes core's digest new."""
+    monkeypatch.setattr(kit, "PYTHON", "".join(map(str, sys.version_info[:2])))
+    with zipfile.ZipFile(tmp_path / "one.whl", "w") as wheel:
+        for name in ("_C.cpython-{}-x86_64-linux-gnu.so", "_cuda.cpython-{}-x86_64-linux-gnu.so", "__init__.py"):
+            wheel.writestr(f"pass_loader/{name.format(kit.PYTHON)}", "new")
+
+    def install(packages: list[str], site: Path) -> None:
+        site.mkdir()
+        (site / packages[0]).write_text("")
+
+    monkeypatch.setattr(kit, "install", install)
+    monkeypatch.setattr(native, "compiled", lambda library, sms: library.write_text(f"ways for {sms}"))
+    folder = tmp_path / "made"
+    assert [*kit.make(folder, tmp_path / "one.whl", 90, ["core", "dali"])] == ["core", "dali"]
+    assert kit.use(folder, tmp_path / "work", dry=False) == "the kit's, with core, dali"
+    assert native.library_path().read_text() == "ways for ['90']"
+    found = sorted(path.name for path in (tree / "pass_loader").iterdir())
+    assert [name.partition(".")[0] for name in found] == ["_C", "__init__", "_cuda"]
+    packages = sorted(path.name for path in (tmp_path / "work/site").iterdir())
+    assert packages == [kit.PARTS[part][0] for part in ("dali", "core")]
+    (tree / "csrc/one.cpp").write_text("int one;")
+    kit.make(folder, tmp_path / "one.whl", 90, ["dali"])
+    assert "of other sources" in kit.misfit(folder)
+
+
+def test_what_is_built_there(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a build for every GPU in place of the one that is there, one without CUDA where there is a GPU."""
+    told, asked = "9.0\n9.0\n", []
+
+    def run(command: list[str], **how: Any) -> SimpleNamespace:
+        asked.append((command, how.get("env", {})))
+        return SimpleNamespace(stdout=told)
+
+    monkeypatch.setattr(kit.subprocess, "run", run)
+    monkeypatch.delenv("PASS_LOADER_CUDA", raising=False)
+    for dry in (False, True):
+        kit.build(dry)
+        command, environment = asked[-1]
+        assert command[1:] == ["setup.py", "-q", "build_ext", "--inplace"]
+        assert environment["PASS_LOADER_CUDA_ARCHITECTURES"] == "90"
+        assert environment.get("PASS_LOADER_CUDA") == (None if dry else "1")
 
 
 def test_what_is_too_large_to_carry(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -99,8 +156,6 @@ def test_what_is_too_large_to_carry(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_a_wheel_of_another_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "one.whl", "w") as wheel:
         wheel.writestr("pass_loader/_C.cpython-27-x86_64-linux-gnu.so", "")
     monkeypatch.setattr(kit, "install", lambda packages, site: site.mkdir(parents=True))

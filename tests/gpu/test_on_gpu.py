@@ -18,6 +18,7 @@ STEPS = {"A": ["kernels", "decode", "streams", "loader", "memcheck"], "B": ["pro
 PYTHON = """#!/bin/bash
 # In Python's place: says what it was asked for, and does what the test wants of it.
 echo "python $*" >>"$ASKED"
+echo "$PYTHONPATH $LD_LIBRARY_PATH" >>"$ASKED.paths"
 [ -z "${HANG:-}" ] || exec sleep 60
 case "$*" in
   *tests/gpu/test_cuda.py*) trap '' TERM; sleep 60 & wait; sleep 60 ;;
@@ -25,12 +26,16 @@ case "$*" in
 esac
 echo "the last line"
 """
+SANITIZER = """#!/bin/bash
+echo "$*" >>"$ASKED.tools"
+exec "${@:5}"
+"""
 
 
 @pytest.fixture
 def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the stand-ins for Python and compute-sanitizer were asked for, a line each."""
-    for name, text in {"python": PYTHON, "compute-sanitizer": '#!/bin/bash\nexec "${@:5}"\n'}.items():
+    for name, text in {"python": PYTHON, "compute-sanitizer": SANITIZER}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
@@ -51,6 +56,7 @@ def test_a_step_that_fails_or_hangs(asked: Path, tmp_path: Path) -> None:
     assert time.monotonic() - began < 15
     lines = (tmp_path / "out/A.txt").read_text().splitlines()
     assert done.stdout.splitlines() == lines and done.returncode == 1
+    assert (tmp_path / "out/A.log").read_text().count("the last line\n") == 4
     found = {line.split()[1]: line for line in lines[:-1]}
     assert list(found) == ["prepare", "machine", *STEPS["A"]]
     assert re.search(r"kernels +failed \(3\) +\d+ s   1 failed$", found["kernels"])
@@ -66,20 +72,32 @@ def test_a_step_that_fails_or_hangs(asked: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dry", [["--dry"], []])
 @pytest.mark.parametrize("stage", STEPS)
 def test_every_stage(stage: str, dry: list[str], asked: Path, tmp_path: Path) -> None:
+    """Kills: a step that is left out, a dry run that asks for a GPU, tests on a GPU that need none, figures that do not
+    come back, a tool that is not used, packages of the kit that are not found."""
     done = run(stage, *dry, "--seconds", 20, "--kit", "its/place", tmp_path / "out")
     assert [line.split()[1] for line in done.stdout.splitlines()[:-1]] == ["prepare", "machine", *STEPS[stage]]
     commands = asked.read_text().splitlines()
     assert commands[0].startswith("python -m benchmarks.gpu.kit use its/place --work build/on_gpu")
     for command in commands:
-        if "pytest" not in command and "machine" not in command:
+        is_test = "-m pytest" in command
+        if not is_test and "machine" not in command:
             assert ("--dry" in command) == bool(dry), command
-        assert not dry or "-m cuda" not in command
+        assert ("-m cuda" in command) == (is_test and not dry), command
+        if "-m benchmarks.gpu." in command and "gpu.kit" not in command:
+            assert f"--json {tmp_path}/out/{stage}-" in command
+    tools = tmp_path / "asked.tools"
+    told = tools.read_text() if tools.exists() else ""
+    assert told.startswith(f"--tool memcheck --error-exitcode 1 {tmp_path}/python -m pytest") == (stage == "A"), told
+    for line in (tmp_path / "asked.paths").read_text().splitlines()[1:]:
+        assert f"{ROOT}/build/on_gpu/site " in line and f" {ROOT}/build/on_gpu/site/nvidia/cu13/lib" in line
     assert stage != "C" or dry or done.returncode == 0
 
 
-def test_no_time_is_left(asked: Path, tmp_path: Path) -> None:
-    """Kills: a step that begins after the stage's end."""
-    done = run("C", "--seconds", 1, tmp_path / "out")
+def test_no_time_is_left(asked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a step that begins after the stage's end, results that lie elsewhere than $OUT says."""
+    monkeypatch.setenv("OUT", str(tmp_path / "its/out"))
+    done = run("C", "--seconds", 1)
+    assert (tmp_path / "its/out/C.txt").read_text() == done.stdout
     assert "choices        left out: no time" in done.stdout and done.returncode == 1
     assert not asked.exists() or "choices" not in asked.read_text()
 

@@ -20,8 +20,8 @@ from .standin_situations import SITUATIONS
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not on the PATH")]
 
 
-# Tests marked `cuda`, which run here as on a GPU: all but those of many thousand batches, of graphs, of torch's
-# own pinning, and of nvJPEG's own pixels.
+# Tests marked `cuda`, which run here as on a GPU: those of streams, of memory that is used again or runs out, and of
+# each way of decoding. The others need a GPU (graphs, torch's own pinning, nvJPEG's pixels), or would take long.
 LIKE_ON_A_GPU = {
     "tests/gpu/test_cuda_loader.py": [
         "test_a_slow_consumer", "test_a_slow_renderer", "test_next_does_not_synchronise", "test_held_batches_stay",
@@ -29,7 +29,8 @@ LIKE_ON_A_GPU = {
         "test_the_benchmark_of_exact_decoding[dct-zstd]",
     ],
     "tests/gpu/test_cuda.py": [
-        "test_a_slow_stream", "test_two_streams", "test_out_of_memory", "test_refused", "test_element_types",
+        "test_a_slow_stream", "test_two_streams", "test_a_workspace_that_grows", "test_out_of_memory", "test_refused",
+        "test_element_types",
     ],
     "tests/native/test_cuda_decode.py": ["test_rows_by_hand[device]", "test_a_running_dc_beyond_16_bits[device]"],
 }  # fmt: skip

@@ -96,11 +96,11 @@ class Runtime:
         self.native.standin_shuffle(-1 if seed is None else seed)
 
     @contextmanager
-    def failing(self, call: str, after: int = 0) -> Iterator[None]:
-        """Let one call fail, after so many that succeed."""
-        self.native.standin_fail(call.encode(), ctypes.c_long(after))
+    def failing(self, call: str, after: int = 0, error: int = 0) -> Iterator[None]:
+        """Let one call fail, after so many that succeed. error: CUDA's number of it; 0: the call's own."""
+        self.native.standin_fail(call.encode(), ctypes.c_long(after), error)
         yield
-        self.native.standin_fail(call.encode(), ctypes.c_long(-1))
+        self.native.standin_fail(call.encode(), ctypes.c_long(-1), 0)
 
     def used(self) -> int:
         return self.native.standin_used()

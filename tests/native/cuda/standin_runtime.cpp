@@ -60,8 +60,9 @@ std::map<std::string, long> counts, failures;  // failures: after so many furthe
 size_t used = 0;                               // bytes of device memory
 std::mt19937 order;
 bool is_shuffled = false;
-int running = 0;  // operations, one inside another
-cudaError_t last = cudaSuccess;
+int running = 0;                                       // operations, one inside another
+cudaError_t last = cudaSuccess, wanted = cudaSuccess;  // wanted: in place of a call's own
+int driver = CUDART_VERSION;
 constexpr int kDevices = 2;
 constexpr size_t kMemoryBytes = size_t{1} << 33;
 thread_local int current = 0;
@@ -155,16 +156,21 @@ Stream& stream_of(cudaStream_t handle) {
 }
 
 cudaError_t answer(cudaError_t error) {
+  if (error != cudaSuccess && wanted != cudaSuccess) error = wanted;
   if (error != cudaSuccess) last = error;
   return error;
+}
+
+bool fails(const char* call) {
+  const auto found = failures.find(call);
+  return found != failures.end() && found->second-- == 0;
 }
 
 // Counts a call. Returns false if it shall fail.
 bool enter(const char* call) {
   run_some();
   ++counts[call];
-  const auto found = failures.find(call);
-  return found == failures.end() || found->second-- != 0;
+  return !fails(call);
 }
 
 void* map_memory(std::map<char*, size_t>& into, size_t bytes, int protection) {
@@ -239,8 +245,11 @@ cudaError_t __cudaLaunchKernel(cudaKernel_t kernel, dim3 blocks, dim3 threads, v
   give_up("no such kernel: %s", name.c_str());
 }
 
-cudaError_t cudaDriverGetVersion(int* version) { return *version = CUDART_VERSION, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = kDevices, cudaSuccess; }
+cudaError_t cudaDriverGetVersion(int* version) { return *version = driver, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) {
+  const Lock lock(mutex);
+  return fails("count") ? answer(cudaErrorNoDevice) : (*count = kDevices, cudaSuccess);
+}
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr, int) { return *value = 9, cudaSuccess; }
 cudaError_t cudaGetDevice(int* number) { return *number = current, cudaSuccess; }
 cudaError_t cudaSetDevice(int number) {
@@ -372,10 +381,13 @@ void standin_shuffle(int seed) {  // -1: as late as may be
   is_shuffled = seed >= 0;
   order.seed(static_cast<unsigned>(seed));
 }
-void standin_fail(const char* call, long after) {  // after: further calls that succeed; -1: none fails
+// after: further calls that succeed; -1: none fails. error: what all that fail return; 0: each its own.
+void standin_fail(const char* call, long after, int error) {
   const Lock lock(mutex);
   failures[call] = after;
+  wanted = static_cast<cudaError_t>(error);
 }
+int standin_driver(int version) { return std::exchange(driver, version); }  // returns the one before
 size_t standin_used() { return used; }
 size_t standin_pieces() { return device.size() + pinned.size(); }
 long standin_count(const char* call) {
