@@ -44,7 +44,7 @@ def there(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             path = tmp_path / part / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        kit.write_part(folder / f"{part}.tar.xz", tmp_path / part, 90)
+        assert [*kit.write_part(folder, part, tmp_path / part, 90)] == [part]
     (folder / "kit.json").write_text(json.dumps({"python": python, "digest": kit.digest()}))
     return folder
 
@@ -65,6 +65,26 @@ def test_a_kit_that_fits(tree: Path, there: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in (work / "site").iterdir()) == ["dali.py", "nvjpeg.py"]
     with tarfile.open(there / "core.tar.xz") as tar:
         assert not [name for name in tar.getnames() if "include" in name or name.endswith(".a")]
+
+
+def test_a_part_in_several_archives(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: an archive that is too large, a file that is left out or a link that is none, a large file with others."""
+    made, work = tmp_path / "made", tmp_path / "work"
+    sizes = {"first_pass.so": 10, "site/a/0": 90, "site/a/1": 10, "site/a/2": 1, "site/b/3": 300, "site/b/4": 40}
+    for name, size in sizes.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_bytes(os.urandom(size))
+    (made / "site/b/link").symlink_to("4")
+    monkeypatch.setattr(kit, "ARCHIVE_BYTES", 100)
+    (tmp_path / "kit").mkdir()
+    sizes = kit.write_part(tmp_path / "kit", "dali", made, 90)
+    assert [*sizes] == ["dali-1", "dali-2", "dali-3", "dali-4"] == kit.unpack(tmp_path / "kit", work)
+    assert sizes == {name: (tmp_path / f"kit/{name}.tar.xz").stat().st_size for name in sizes}
+    with tarfile.open(tmp_path / "kit/dali-3.tar.xz") as tar:
+        assert tar.getnames() == ["site/b/3"]
+    assert os.readlink(work / "site/b/link") == "4"
+    for path in made.rglob("*"):
+        assert path.is_dir() or (work / path.relative_to(made)).read_bytes() == path.read_bytes()
 
 
 def test_a_kit_that_does_not(
