@@ -172,7 +172,7 @@ def run_rows(name: str, folder: Path, rows: int) -> dict[str, float]:
         finish = finish_of(folder, names, name != "tables")
         if name == "shares":
             how = Running(1, share=(0, 2))
-            finish.planned(how).save()
+            finish.planned(how).save(root)
             command = [sys.executable, "-m", "benchmarks.packing.tasks", "--folder", str(folder)]
             shares = [
                 subprocess.Popen([*command, "--one", f"share{index}"], stdout=subprocess.PIPE, text=True)
@@ -219,7 +219,7 @@ def run_share(folder: Path, index: int) -> dict[str, float]:
     tables = Tables.load(folder / "pack", plan_of_rows())
     assert tables is not None
     with Peak() as peak:
-        tables.write_share(Running(1, share=(index, 2)))
+        tables.write_share(Destination(folder / "pack"), Running(1, share=(index, 2)))
     return {"peak_mb": peak.most / 1e6}
 
 

@@ -216,8 +216,8 @@ def merge(
 
     pack, storage_options: as `out` of `build`. source_options: as of `build`.
     Returns the report, as `build` does; of a finished pack too. workers: threads; None: one a core. runner,
-    ray_address: where the tables are written, as of `build`; those of a pack in a store are written here. Raises
-    PackError where tasks are not done, and as `build` does.
+    ray_address: where metadata is joined and the tables are written, as of `build`. Raises PackError where tasks are
+    not done, and as `build` does.
     """
     how = Running(workers, runner, ray_address)
     with connected(runner, ray_address), destination(pack, storage_options) as place, begun(place) as before:
@@ -248,7 +248,10 @@ def tables(
     """
     how = Running(workers, share=(index, of))
     if is_url(pack):
-        raise PackError(f"{pack}: the tables of a pack in a store are written where `merge` runs")
+        raise PackError(
+            f"{told(pack)}: a store has no locks, by which one share decides and the others wait: `pass-pack merge` "
+            "writes the tables of a pack there, on one machine or with `--runner ray` on many"
+        )
     place = Destination(Path(pack))
     while True:
         with contextlib.suppress(LockedError):  # somebody else decides
@@ -257,12 +260,12 @@ def tables(
                     return 0
                 found = Tables.load(place.folder, Plan.load(place.folder, source_options))
                 if found is not None:
-                    return found.write_share(how)
+                    return found.write_share(place, how)
             with begun(place) as before:
                 if before is None:
                     made = Plan.load(place.folder, source_options)
                     if Tables.load(place.folder, made) is None:
-                        decide(place, made, _notes(place, made, how), how)[0].planned(how).save()
+                        decide(place, made, _notes(place, made, how), how)[0].planned(how).save(place.folder)
 
 
 def _notes(place: Destination, made: Plan, how: Running) -> list[Note]:

@@ -22,8 +22,8 @@ from typing import Any
 from ..errors import PackError
 from ..remote.address import Address, is_url
 from ..remote.store import Changed
-from ..remote.writing import Version, WritableStore
-from .layout import MANIFEST, UNFINISHED, is_shard_file, write_by_many, write_durably
+from ..remote.writing import PART_BYTES, Version, WritableStore
+from .layout import MANIFEST, UNFINISHED, is_shard_file, publish, write_by_many, write_durably
 
 MERGING = "merging"  # stands in the mark of a packing in a store while its tasks' files are put together
 _PREFIX = "pass-pack-"
@@ -45,6 +45,11 @@ class Destination:
     def __init__(self, folder: Path):
         self.folder, self.place = folder, str(folder)
 
+    @property
+    def at(self) -> tuple[str, Mapping[str, Any] | None]:
+        """Where it is, as `destination` takes it on another machine."""
+        return os.path.abspath(self.folder), None
+
     def names(self) -> list[str]:
         """Return the names of what is there."""
         return [path.name for path in self.folder.iterdir()]
@@ -61,6 +66,10 @@ class Destination:
     def bring_all(self, names: Iterable[str]) -> None:
         """The same for files that will be read soon."""
 
+    def bring_parts(self, name: str, size: int, parts: Iterable[tuple[int, int]]) -> Path:
+        """Make parts of a file of `size` bytes readable, (begin, end) of each; return the path to read them at."""
+        return self.folder / name
+
     def read(self, name: str, offset: int, length: int) -> bytes:
         """Return a part of a file that need not be in the folder."""
         with open(self.folder / name, "rb") as file:
@@ -68,6 +77,9 @@ class Destination:
 
     def send(self, *names: str) -> None:
         """Publish files that were written in the folder, whole, each under its name there."""
+
+    def send_other(self, path: Path, name: str) -> None:
+        """Publish a file of this machine for who has another one; in a directory all read it at its own path."""
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file and publish it."""
@@ -85,6 +97,13 @@ class Destination:
     def rename(self, name: str, other: str) -> None:
         os.replace(self.folder / name, self.folder / other)
 
+    def settle(self, names: Mapping[str, str]) -> None:
+        """Give whole files that tasks have left, which need not be in the folder, their names."""
+        publish(*((self.folder / name, self.folder / other) for name, other in names.items()))
+
+    def look_again(self) -> None:
+        """Take note of what others have written or deleted meanwhile."""
+
     def close(self) -> None:
         """Let no task exchange what it has written before: what all of them have written is put together now."""
 
@@ -92,7 +111,8 @@ class Destination:
 class InStore(Destination):
     """A store in which a pack is made, by way of a local folder.
 
-    What is there is listed once, where all names are asked for, and what this process does is kept up. Tasks write
+    What is there is listed once, where all names are asked for, and again when others have run tasks; what this process
+    does is kept up. Tasks write
     their files where there are none; only while nobody puts the tasks together, and the packing is still theirs, do
     they exchange another's of another content, and that only where it is what lay there then. The mark `unfinished`
     says whose packing it is; it is exchanged only where it is what was read.
@@ -107,6 +127,10 @@ class InStore(Destination):
         self._sizes: dict[str, int] | None = None  # of what is there, once it was listed
         self._mark: Version | None = None
         self._closed = False
+
+    @property
+    def at(self) -> tuple[str, Mapping[str, Any] | None]:
+        return self.store.address.url, self.store.address.options or None
 
     def names(self) -> list[str]:
         if self._sizes is None:
@@ -135,6 +159,21 @@ class InStore(Destination):
         temporary.rename(path)
         return True
 
+    def bring_parts(self, name: str, size: int, parts: Iterable[tuple[int, int]]) -> Path:
+        path = self.folder / f"{name}.parts"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            os.ftruncate(descriptor, size)  # what is not brought is a hole
+            for begin, end in parts:
+                for start in range(begin, end, PART_BYTES):
+                    content = memoryview(self.read(name, start, min(end - start, PART_BYTES)))
+                    while content:
+                        written = os.pwrite(descriptor, content, start)
+                        content, start = content[written:], start + written
+        finally:
+            os.close(descriptor)
+        return path
+
     def bring_all(self, names: Iterable[str]) -> None:
         with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pass-pack") as pool:
             list(pool.map(self.bring, names))
@@ -149,6 +188,12 @@ class InStore(Destination):
         else:
             for name in names:
                 self._send(name)
+
+    def send_other(self, path: Path, name: str) -> None:
+        size = path.stat().st_size
+        if self.size_of(name) != size:
+            self.store.overwrite(path, name)
+            self._note(name, size)
 
     def _send(self, name: str) -> None:
         path = self.folder / name
@@ -235,6 +280,20 @@ class InStore(Destination):
         self.store.overwrite(self.folder / other, other)
         self._note(other, (self.folder / other).stat().st_size)
         self.delete(name)
+
+    def settle(self, names: Mapping[str, str]) -> None:
+        """Do so by copies in the store; what they are copies of is deleted with all else that tasks have left."""
+        with ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="pass-pack") as pool:
+            for other, size in pool.map(self._copy, names.items()):
+                self._note(other, size)
+
+    def _copy(self, names: tuple[str, str]) -> tuple[str, int]:
+        name, other = names
+        self.store.copy(name, other)
+        return other, self.size_of(name) or 0
+
+    def look_again(self) -> None:
+        self._sizes = self.store.sizes()
 
     def close(self) -> None:
         told = json.loads((self.folder / UNFINISHED).read_bytes())

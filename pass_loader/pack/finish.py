@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import pyarrow.compute as pc
 from ..errors import PackError
 from . import arrow
 from .columns import IndexColumns
-from .destination import Destination
+from .destination import Destination, destination
 from .foreign import remember
 from .join import Join, Joined
-from .layout import INDEX, TABLE_SCHEMA, TABLES, publish, temporary_of, write_by_many, write_table
+from .layout import INDEX, REFUSED, TABLE_SCHEMA, TABLES, changing, publish, temporary_of, write_by_many, write_table
+from .manifest import file_crc32c
 from .metadata import Metadata
 from .own_columns import OwnColumns, own_rows
 from .plan import Plan
@@ -50,6 +51,7 @@ class Finish:
         self.out, self.root = out, out.folder
         self.plan, self.names, self.own, self.foreign = plan, names, own, foreign
         self.metadata = metadata
+        self._crcs: dict[str, int] = {}  # of tables
         self.classes = self._classes()
         if metadata is not None and (clash := set(own.types) & set(metadata.columns)):
             raise PackError(f"the sources and {metadata.path} both have the columns {sorted(clash)}; rename them")
@@ -71,8 +73,10 @@ class Finish:
         """
         root, tables = self.root, self.planned(how)
         firsts = [first for _, first in tables.tasks]
-        joined = tables.join(how)
-        publish(*self._write_tables(tables, how))
+        joined = tables.join(self._out_of_tasks(how), how)
+        self._crcs = self._write_tables(tables, how)
+        missed = joined.missed if joined is not None else []
+        missed_ids: list[str] = []
         shards: list[dict[str, Any]] = []
         index = IndexColumns(root)
         identity = hashlib.sha256()
@@ -86,9 +90,8 @@ class Finish:
             shards.append(entry | self._foreign(shard))
             for lines in identity_lines(table):
                 identity.update(lines)
-            if self.metadata is not None and joined is not None:
-                missing = self.metadata.count(shard.rows.column("id"), joined.found(first, first + len(shard)))
-                report.without_metadata = (report.without_metadata or 0) + missing
+            begin, end = (bisect_left(missed, record) for record in (first, first + len(shard)))
+            missed_ids += (shard.rows.column("id")[record - first].as_py() for record in missed[begin:end])
         pack_id = identity.hexdigest()[:32]
         report.same_bytes = self.count_same_bytes(index, shards, max(how.threads, self.out.at_once))
         write_index(root / INDEX, index.table(), pack_id)
@@ -96,9 +99,9 @@ class Finish:
         if places:
             remember(root, {place.name: place for place in places})
         if self.metadata is not None and joined is not None:
+            report.without_metadata = report.pictures - joined.used
             report.metadata_unused = joined.rows - joined.used
-            report.hints += self.metadata.hints()
-        self.out.send(*(shard["table"] for shard in shards))
+            report.hints += self.metadata.hints(missed_ids, joined.used)
         report.shards = len(shards)
         return shards, pack_id
 
@@ -118,36 +121,39 @@ class Finish:
         if self.metadata is not None:
             kept = how.runner != "local" or how.share is not None or (self.root / TABLES).exists()
             _, *stamp = self.plan.metadata_stamp or [None]
+            begins = [begin for _, begin in tasks[::_TABLES]]
             join = Join.of(
-                self.root, self.metadata.file, (stamp[0], stamp[1]) if stamp else None, self.metadata.columns, first,
-                -(-len(tasks) // _TABLES), digest, kept,
+                self.metadata.file, (stamp[0], stamp[1]) if stamp else None, self.metadata.columns, first, begins,
+                digest, kept,
             )  # fmt: skip
-        writer = TableWriter(os.path.abspath(self.root), gps, tuple(self.classes), own, join)
-        return Tables(writer, tasks, self.plan.inputs, digest)
+        return Tables(TableWriter(gps, tuple(self.classes), own, join), tasks, self.plan.inputs, digest)
 
-    def _write_tables(self, tables: Tables, how: Running) -> list[tuple[Path, Path]]:
-        """Write the tables that no share has written; return the temporary names and names of all."""
+    def _out_of_tasks(self, how: Running) -> Destination:
+        """Return where tasks leave their files: where they are run here, nowhere but in the folder."""
+        return Destination(self.root) if how.runner == "local" else self.out
+
+    def _write_tables(self, tables: Tables, how: Running) -> dict[str, int]:
+        """Write the tables that no share has written, and publish all. Returns CRCs of them, where tasks tell them."""
         for left in self.root.glob("shard-*.parquet.*.tmp"):  # by a run that was cut off
             left.unlink()
-        writer, tasks = tables.writer, tables.left()
+        names = {name: f"{name}.parquet" for name, _ in tables.tasks}
+        if how.runner != "local":
+            calls = [(self.out.at, tables.writer, tables.digest, group) for group in tables.groups()]
+            crcs = itertools.chain.from_iterable(run_on_ray(write_tables, calls, address=how.ray_address))
+            self.out.look_again()
+            self.out.settle({of_task(name, tables.digest): names[name] for name in names})
+            return dict(zip(names.values(), crcs))
+        out = self._out_of_tasks(how)
+        write, tasks = tables.writer.opened(out, tables.tasks), tables.left(out)
         written: dict[str, str] = {}
-        if how.runner == "local":
-            write = writer.opened()
-            calls = (partial(_named, write, *task) for task in tasks)
-            in_order(calls, how.threads, lambda found: written.update([found]))
-        else:
-            groups = [tasks[start : start + _TABLES] for start in range(0, len(tasks), _TABLES)]
-            for group, names in zip(
-                groups, run_on_ray(write_tables, [(writer, group) for group in groups], address=how.ray_address)
-            ):
-                written.update(zip((name for name, _ in group), names))
-        return [
-            (self.root / written.get(name, tables.of_share(name)), self.root / f"{name}.parquet")
-            for name, _ in tables.tasks
-        ]
+        in_order((partial(_named, write, *task) for task in tasks), how.threads, lambda found: written.update([found]))
+        out.settle({written.get(name, of_task(name, tables.digest)): table for name, table in names.items()})
+        self.out.send(*names.values())
+        return {}
 
     def manifest(self, shards: list[dict[str, Any]], pack_id: str, report: Report) -> dict[str, Any]:
         columns = self.metadata.columns if self.metadata is not None else []
+        refused = self.root / REFUSED
         return {
             "pack_id": pack_id,
             "removed": counted_before_all(pack_id),
@@ -159,6 +165,7 @@ class Finish:
             "sources": self.plan.names,
             "index": INDEX,
             "shards": shards,
+            "crc32c": self._crcs | ({REFUSED: file_crc32c(refused)} if refused.exists() else {}),
         }
 
     def _foreign(self, shard: Shard) -> dict[str, Any]:
@@ -229,16 +236,22 @@ class TableWriter:
     metadata, whose tasks are done.
     """
 
-    root: str
     gps: bool
     classes: tuple[str, ...]
     own: tuple[tuple[str, str], ...]
     join: Join | None
 
-    def opened(self) -> Callable[[str, int], str]:
-        """Return what writes the table of a shard, by its name and first record, and returns its temporary name."""
-        root, labels, own = Path(self.root), Labels(self.classes), OwnColumns(types=dict(self.own))
-        joined = Joined(self.join) if self.join is not None else None
+    def opened(self, out: Destination, tasks: Sequence[tuple[str, int]]) -> Callable[[str, int], str]:
+        """Return what writes the table of a shard, and returns its temporary name in the folder.
+
+        tasks: (name, first record) of shards in a row, one of which it is.
+        """
+        root, labels, own = out.folder, Labels(self.classes), OwnColumns(types=dict(self.own))
+        joined = Joined(out, self.join) if self.join is not None else None
+        out.bring_all(f"{name}.rows" for name, _ in tasks)
+        if joined is not None:
+            last, begin = tasks[-1]
+            joined.bring(tasks[0][1], begin + len(Shard.load(root, last)))
 
         def write(name: str, first: int) -> str:
             shard = Shard.load(root, name)
@@ -274,82 +287,79 @@ class Tables:
     inputs: str
     digest: str
 
-    def of_share(self, name: str) -> str:
-        """Return the name of a shard's table that a share has written."""
-        return f"{name}.parquet.{self.digest}"
-
-    def left(self, chosen: Sequence[tuple[str, int]] | None = None) -> list[tuple[str, int]]:
+    def left(self, out: Destination, chosen: Sequence[tuple[str, int]] | None = None) -> list[tuple[str, int]]:
         """Return those of the tasks, or of the chosen ones, that no share has done."""
-        root = Path(self.writer.root)
-        return [task for task in chosen or self.tasks if not (root / self.of_share(task[0])).exists()]
+        return [task for task in chosen or self.tasks if out.size_of(of_task(task[0], self.digest)) is None]
 
     def groups(self) -> list[list[tuple[str, int]]]:
         """Return the tasks, some together."""
         return [self.tasks[start : start + _TABLES] for start in range(0, len(self.tasks), _TABLES)]
 
-    def join(self, how: Running) -> Joined | None:
+    def join(self, out: Destination, how: Running) -> Joined | None:
         """Join the metadata, by tasks; None where there is none. Raises PackError where the table has a key twice."""
         join = self.writer.join
         if join is None:
             return None
         if not join.lasting:
-            join.forget(left_over=True)
-        join.run(self.groups(), how)
+            join.forget(out, left_over=True)
+        join.run(out, self.groups(), how)
         if not join.lasting:
-            join.forget()
-        return Joined(join)
+            join.forget(out)
+        return Joined(out, join)
 
-    def write_share(self, how: Running) -> int:
+    def write_share(self, out: Destination, how: Running) -> int:
         """Write the tables of a share; return how many it has."""
-        chosen, root = how.chosen(self.tasks), Path(self.writer.root)
-        left = self.left(chosen) if chosen else []
+        chosen = how.chosen(self.tasks)
+        left = self.left(out, chosen) if chosen else []
         if not left:
             return len(chosen)
-        self.join(how)
-        write = self.writer.opened()
+        self.join(out, how)
+        write = self.writer.opened(out, self.tasks)
 
         def publish_one(name: str, first: int) -> None:
-            publish((root / write(name, first), root / self.of_share(name)))
+            publish((out.folder / write(name, first), out.folder / of_task(name, self.digest)))
 
         in_order((partial(publish_one, *task) for task in left), how.threads)
         return len(chosen)
 
-    def save(self) -> None:
+    def save(self, root: Path) -> None:
         """Keep this for the shares, in the directory of the pack."""
-        write_by_many(Path(self.writer.root) / TABLES, json.dumps(asdict(self)).encode())
+        write_by_many(root / TABLES, json.dumps(asdict(self)).encode())
 
     @classmethod
     def load(cls, root: Path, plan: Plan) -> Tables | None:
         """Return what was kept of this plan, None where nothing was."""
         try:
             found = json.loads((root / TABLES).read_bytes())
-            writer, join, place = found["writer"], found["writer"]["join"], os.path.abspath(root)
+            writer, join = found["writer"], found["writer"]["join"]
             if join is not None:
                 pieces = tuple(map(tuple, join["pieces"]))
-                stamp = join["stamp"] and tuple(join["stamp"])
-                join = Join(
-                    **join | {"root": place, "stamp": stamp, "columns": tuple(join["columns"]), "pieces": pieces}
-                )
-            made = TableWriter(place, writer["gps"], tuple(writer["classes"]), tuple(map(tuple, writer["own"])), join)
+                given = {name: tuple(join[name]) for name in ("columns", "begins")}
+                join = Join(**join | given | {"stamp": join["stamp"] and tuple(join["stamp"]), "pieces": pieces})
+            made = TableWriter(writer["gps"], tuple(writer["classes"]), tuple(map(tuple, writer["own"])), join)
             tables = cls(made, [(name, first) for name, first in found["tasks"]], found["inputs"], found["digest"])
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         return tables if tables.inputs == plan.inputs else None
 
 
-def write_tables(writer: TableWriter, tasks: list[tuple[str, int]]) -> list[str]:
-    """Write tables on another machine, to last; return their temporary names."""
-    write = _opened(writer)
-    names = [write(name, first) for name, first in tasks]
-    for name in names:
-        with open(Path(writer.root) / name, "rb+") as file:
-            os.fsync(file.fileno())
-    return names
+def of_task(name: str, digest: str) -> str:
+    """Return the name of a shard's table that a task elsewhere has written. digest: Tables.digest."""
+    return f"{name}.parquet.{digest}"
 
 
-@lru_cache(maxsize=1)
-def _opened(writer: TableWriter) -> Callable[[str, int], str]:
-    return writer.opened()
+def write_tables(
+    at: tuple[str, Mapping[str, Any] | None], writer: TableWriter, digest: str, tasks: list[tuple[str, int]]
+) -> list[int]:
+    """Write tables of shards in a row on another machine, those that are not there yet; return the CRC of each."""
+    with destination(*at) as out, changing(out.folder):
+        names = [of_task(name, digest) for name, _ in tasks]
+        left = [(*task, name) for task, name in zip(tasks, names) if not out.bring(name)]
+        if left:
+            write = writer.opened(out, tasks)
+            publish(*((out.folder / write(shard, first), out.folder / name) for shard, first, name in left))
+            out.send(*(name for _, _, name in left))
+        return [file_crc32c(out.folder / name) for name in names]
 
 
 def identity_lines(table: pa.Table) -> Iterator[memoryview]:

@@ -4,6 +4,9 @@ Rows and pictures have digests of their ids. First each task takes a piece of th
 and writes them out in the order of the first bits of the digests ("spread"). Then each task takes what begins with the
 same bits, a share of the digests, and writes the rows that belong to pictures, in the order of the pictures ("joined").
 Who writes a shard's table reads a run out of each of these files. What comes out does not depend on how it was cut.
+
+A task reads what others have left, and leaves its own file, in the destination that it is given: a directory that all
+share, or its machine's way into a store, by which it fetches the parts of files that it needs.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,15 +27,21 @@ import pyarrow as pa
 
 from ..errors import PackError
 from . import arrow
-from .layout import publish, temporary_of
-from .metadata import Table
+from .batches import BatchFile, writing_batches
+from .destination import Destination, destination
+from .layout import changing, publish, temporary_of
+from .metadata import HINTED, Table
 from .ray_runner import run_on_ray
 from .repeats import KEY, bits_for, in_buckets, pairs_of, repeated
 from .running import Running, in_order
 from .shards import Shard
 
 ROWS, PICTURES, JOINED = "metadata.spread", "pictures.spread", "metadata.joined"
+_TABLE = "metadata.table"  # the table itself, in a store
 NOT_LASTING = "unfinished"  # the token of files that no other command takes
+_FORMAT = 2  # of the files
+_TOLD = b"told"  # in a joined file's schema: what `Joined` knows of it, as JSON
+_HEAD_BYTES = 4  # of a table, which tell its kind
 _ROUND_ROWS, _ROUND_BYTES = 1 << 18, 64 << 20  # that are held until they are written
 _WRITTEN_ROWS = 1 << 17  # of a batch of joined rows, and as many bytes as of a round
 
@@ -48,37 +58,35 @@ class JoinTask(NamedTuple):
 class Join:
     """What all tasks of a join know.
 
-    root: the directory of the pack, which holds their files. table, key: the file, and its column of ids. stamp: size
-    and time of the table, as the plan knows it; None: any. columns: those that go into the pack. pieces: of the table,
-    as `Table.pieces`. groups: of shards. bits: of a digest, by which shares are told apart. token: in all names of
-    files. lasting: they survive a loss of power, and the token is equal for equal inputs alone, so that another command
-    can take them.
+    table, key: the file, and its column of ids. stamp: size and time of the table, as the plan knows it; None: any.
+    columns: those that go into the pack. pieces: of the table, as `Table.pieces`. begins: the first picture of each
+    group of shards. bits: of a digest, by which shares are told apart. token: in all names of files. lasting: they
+    survive a loss of power, and the token is equal for equal inputs alone, so that another command can take them.
     """
 
-    root: str
     table: str
     key: str
     stamp: tuple[int, int] | None
     columns: tuple[str, ...]
-    pieces: tuple[tuple[int, int, int], ...]
-    groups: int
+    pieces: tuple[tuple[int, int, int, int, int], ...]
+    begins: tuple[int, ...]
     bits: int
     token: str
     lasting: bool
 
     @classmethod
     def of(
-        cls, root: Path, table: Table, stamp: tuple[int, int] | None, columns: Sequence[str], pictures: int,
-        groups: int, digest: str, lasting: bool,
+        cls, table: Table, stamp: tuple[int, int] | None, columns: Sequence[str], pictures: int, begins: Sequence[int],
+        digest: str, lasting: bool,
     ) -> Join:  # fmt: skip
         """Cut the table into pieces. pictures: how many there are. digest: of all that the tables are made of.
 
         Raises PackError where the table has no row.
         """
         bits, pieces = bits_for(table.about_rows() + pictures), tuple(table.pieces())
-        cut = hashlib.sha256(f"{digest} {bits} {pieces} {groups}".encode()).hexdigest()[:12]
+        cut = hashlib.sha256(f"{_FORMAT} {digest} {bits} {pieces} {[*begins]}".encode()).hexdigest()[:12]
         return cls(
-            os.path.abspath(root), os.path.abspath(table.path), table.key, stamp, tuple(columns), pieces, groups, bits,
+            os.path.abspath(table.path), table.key, stamp, tuple(columns), pieces, tuple(begins), bits,
             cut if lasting else NOT_LASTING, lasting,
         )  # fmt: skip
 
@@ -86,14 +94,14 @@ class Join:
     def shares(self) -> int:
         return 1 << self.bits
 
-    def path(self, kind: str, number: int) -> Path:
+    def name(self, kind: str, number: int) -> str:
         name, suffix = kind.split(".")
-        return Path(self.root) / f"{name}-{number:05d}.{self.token}.{suffix}"
+        return f"{name}-{number:05d}.{self.token}.{suffix}"
 
-    def is_done(self, task: JoinTask) -> bool:
-        return self.path(task.kind, task.number).exists()
+    def is_done(self, out: Destination, task: JoinTask) -> bool:
+        return out.size_of(self.name(task.kind, task.number)) is not None
 
-    def run(self, groups: Sequence[Sequence[tuple[str, int]]], how: Running) -> None:
+    def run(self, out: Destination, groups: Sequence[Sequence[tuple[str, int]]], how: Running) -> None:
         """Run all tasks that are not done. groups: of shards, (name, first record) of each.
 
         A share of a batch system begins with tasks of its own and does those of others that nobody is about.
@@ -101,80 +109,102 @@ class Join:
         spread = [JoinTask(ROWS, piece) for piece in range(len(self.pieces))]
         spread += [JoinTask(PICTURES, number, tuple(group)) for number, group in enumerate(groups)]
         joined = [JoinTask(JOINED, share) for share in range(self.shares)]
-        if all(map(self.is_done, joined)):
+        if all(self.is_done(out, task) for task in joined):
             return
         for tasks in (spread, joined):
             if how.share is not None:
                 begin = len(tasks) * how.share[0] // how.share[1]
                 in_turn = tasks[begin:] + tasks[:begin]
                 for waiting in (False, True):
-                    in_order((partial(self._run_claimed, task, waiting) for task in in_turn), how.threads)
+                    in_order((partial(self._run_claimed, out, task, waiting) for task in in_turn), how.threads)
                 continue
-            left = [task for task in tasks if not self.is_done(task)]
+            left = [task for task in tasks if not self.is_done(out, task)]
             if how.runner == "local":
-                in_order((partial(self.run_one, task) for task in left), how.threads)
-            else:
-                run_on_ray(_run_there, [(self, task) for task in left], address=how.ray_address)
+                in_order((partial(self.run_one, out, task) for task in left), how.threads)
+                continue
+            if tasks is spread and out.stored and any(task.kind == ROWS for task in left):
+                self._check_stamp()
+                out.send_other(Path(self.table), self.name(_TABLE, 0))
+                self._check_stamp()
+            run_on_ray(_run_there, [(out.at, self, task) for task in left], address=how.ray_address)
+            out.look_again()
 
-    def _run_claimed(self, task: JoinTask, waiting: bool) -> None:
+    def _run_claimed(self, out: Destination, task: JoinTask, waiting: bool) -> None:
         """Run a task unless it is done. waiting: for somebody else who is about it; else it is left to him."""
-        if self.is_done(task):
+        if self.is_done(out, task):
             return
-        path = self.path(task.kind, task.number)
+        path = out.folder / self.name(task.kind, task.number)
         descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             with contextlib.suppress(BlockingIOError):
                 fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waiting else fcntl.LOCK_NB))
-                if not self.is_done(task):
-                    self.run_one(task)
+                if not self.is_done(out, task):
+                    self.run_one(out, task)
         finally:
             os.close(descriptor)
 
-    def run_one(self, task: JoinTask) -> None:
+    def run_one(self, out: Destination, task: JoinTask) -> None:
         """Run a task; its file is there whole or not at all."""
-        path = self.path(task.kind, task.number)
+        path = out.folder / self.name(task.kind, task.number)
         temporary = temporary_of(path)
         write = {ROWS: self._spread_rows, PICTURES: self._spread_pictures, JOINED: self._join}[task.kind]
         try:
-            write(task, temporary)
+            write(out, task, temporary)
             if self.lasting:
                 publish((temporary, path))
             else:
                 os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+        out.send(path.name)
 
-    def forget(self, left_over: bool = False) -> None:
+    def forget(self, out: Destination, left_over: bool = False) -> None:
         """Delete the files that the joined ones were made of. left_over: all that an earlier run has left."""
         suffix = "*" if left_over else "spread"
-        for path in Path(self.root).glob(f"*.{self.token}.{suffix}"):
+        for path in out.folder.glob(f"*.{self.token}.{suffix}"):
             path.unlink(missing_ok=True)
 
-    def _spread_rows(self, task: JoinTask, path: Path) -> None:
-        table = Table(Path(self.table), self.key)
-        self._check_stamp()
-        row, begin, end = self.pieces[task.number]
-        fields = [pa.field(str(place), type) for place, type in enumerate(table.types(self.columns))]
-        schema = pa.schema([*fields, ("digest", pa.binary(16)), ("row", pa.int64())])
-        with table.words(), pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            held: list[pa.RecordBatch] = []
+    def _spread_rows(self, out: Destination, task: JoinTask, path: Path) -> None:
+        row, begin, end, *part = self.pieces[task.number]
+        local = self._bring_table(out, *part)
+        table = Table(local, self.key)
+        try:
+            fields = [pa.field(str(place), type) for place, type in enumerate(table.types(self.columns))]
+            schema = pa.schema([*fields, ("digest", pa.binary(16)), ("row", pa.int64())])
+            with table.words(), writing_batches(path, schema) as write:
+                held: list[pa.RecordBatch] = []
 
-            def write() -> None:
-                if held:
-                    whole = pa.Table.from_batches(held).combine_chunks().to_batches()
-                    for batch in whole:
-                        self._write_round(writer, batch)
-                    held.clear()
+                def write_held() -> None:
+                    if held:
+                        whole = pa.Table.from_batches(held).combine_chunks().to_batches()
+                        for batch in whole:
+                            self._write_round(write, batch)
+                        held.clear()
 
-            for batch in table.batches(self.columns, row, (begin, end)):
-                numbers = arrow.numbers(np.arange(row, row + len(batch), dtype=np.int64))
-                columns = [batch.column(name) for name in self.columns]
-                held.append(pa.RecordBatch.from_arrays([*columns, table.digests(batch), numbers], schema=schema))
-                row += len(batch)
-                if sum(map(len, held)) >= _ROUND_ROWS or sum(part.nbytes for part in held) >= _ROUND_BYTES:
-                    write()
-            write()
-        self._check_stamp()
+                for batch in table.batches(self.columns, row, (begin, end)):
+                    numbers = arrow.numbers(np.arange(row, row + len(batch), dtype=np.int64))
+                    columns = [batch.column(name) for name in self.columns]
+                    held.append(pa.RecordBatch.from_arrays([*columns, table.digests(batch), numbers], schema=schema))
+                    row += len(batch)
+                    if sum(map(len, held)) >= _ROUND_ROWS or sum(part.nbytes for part in held) >= _ROUND_BYTES:
+                        write_held()
+                write_held()
+        except PackError as error:  # of what was fetched: it is known by another path
+            raise PackError(str(error).replace(str(local), self.table)) from None
+        if not out.stored:
+            self._check_stamp()
+
+    def _bring_table(self, out: Destination, begin: int, end: int) -> Path:
+        """Return where the bytes from `begin` to `end` of the table can be read, and what tells what they are."""
+        if not out.stored:
+            self._check_stamp()
+            return Path(self.table)
+        name = self.name(_TABLE, 0)
+        size = out.size_of(name)
+        if size is None:
+            raise PackError(f"{out.place}{name} is missing: run the same command again")
+        last = max(piece[-1] for piece in self.pieces)
+        return out.bring_parts(name, size, [(0, min(_HEAD_BYTES, size)), (begin, end), (last, size)])
 
     def _check_stamp(self) -> None:
         with Table(Path(self.table), self.key).words():
@@ -185,80 +215,96 @@ class Join:
                 "are done need not run again"
             )
 
-    def _spread_pictures(self, task: JoinTask, path: Path) -> None:
+    def _spread_pictures(self, out: Destination, task: JoinTask, path: Path) -> None:
         digests, numbers = [], []
+        out.bring_all(f"{name}.rows" for name, _ in task.shards)
         for name, first in task.shards:
-            keys = Shard.load(Path(self.root), name).rows.column("key")
+            keys = Shard.load(out.folder, name).rows.column("key")
             digests += keys.chunks
             numbers.append(np.arange(first, first + len(keys), dtype=np.int64))
         columns = [pa.concat_arrays(digests), arrow.numbers(np.concatenate(numbers))]
         batch = pa.RecordBatch.from_arrays(columns, ["digest", "row"])
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-            self._write_round(writer, batch)
+        with writing_batches(path, batch.schema) as write:
+            self._write_round(write, batch)
 
-    def _write_round(self, writer: pa.ipc.RecordBatchFileWriter, batch: pa.RecordBatch) -> None:
+    def _write_round(self, write: Callable[[pa.RecordBatch], None], batch: pa.RecordBatch) -> None:
         """Write rows in the order of their shares, a batch for each share."""
         order, ends = in_buckets(pairs_of(batch.column("digest"))[:, 0], self.bits)
         ordered = batch.take(arrow.numbers(order)) if self.bits else batch
         for start, end in zip([0, *ends[:-1]], ends):
-            writer.write_batch(ordered.slice(start, end - start))
+            write(ordered.slice(start, end - start))
 
-    def _of_share(self, kind: str, count: int, share: int) -> Iterator[pa.RecordBatch]:
-        """Yield what the files of a kind have of a share, in their order; a mapping stays as long as its batches."""
-        for number in range(count):
-            with _opened(self.path(kind, number)) as file:
-                for place in range(share, file.num_record_batches, self.shares):
-                    if len(batch := file.get_batch(place)):
-                        yield batch
+    def _of_share(self, out: Destination, kind: str, count: int, share: int) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+        """Return what the files of a kind have of a share, in their order, and its schema."""
+        found: list[tuple[pa.Schema, list[pa.RecordBatch]]] = []
 
-    def _join(self, task: JoinTask, path: Path) -> None:
-        rows = [*self._of_share(ROWS, len(self.pieces), task.number)]
-        pictures = [*self._of_share(PICTURES, self.groups, task.number)]
+        def of_file(number: int) -> tuple[pa.Schema, list[pa.RecordBatch]]:
+            file = BatchFile(out, self.name(kind, number))
+            places = range(share, file.count, self.shares)
+            file.bring(places)
+            return file.schema, [batch for place in places if (batch := file.batch(place)) is not None]
+
+        in_order((partial(of_file, number) for number in range(count)), out.at_once, found.append)
+        return found[0][0], [batch for _, batches in found for batch in batches]
+
+    def _join(self, out: Destination, task: JoinTask, path: Path) -> None:
+        spread, rows = self._of_share(out, ROWS, len(self.pieces), task.number)
+        _, pictures = self._of_share(out, PICTURES, len(self.begins), task.number)
         numbers, of_pictures = _numbers(rows), _numbers(pictures)
         later, firsts = repeated(_keys([*rows, *pictures]))
         twice = later[later < len(numbers)]
         belongs = (later >= len(numbers)) & (firsts < len(numbers))
         order = np.argsort(later[belongs])
-        chosen, picture = firsts[belongs][order], of_pictures[later[belongs][order] - len(numbers)]
-        told = {
-            "rows": str(len(numbers)),
-            "used": str(len(picture)),
-            "twice": str(numbers[twice.min()] if len(twice) else -1),
-        }
-        types = Table(Path(self.table), self.key).types(self.columns)
-        schema = pa.schema([pa.field("picture", pa.int64()), *map(pa.field, self.columns, types)], told)
+        chosen, of_chosen = firsts[belongs][order], later[belongs][order] - len(numbers)
+        picture = of_pictures[of_chosen]
         size = sum(batch.nbytes for batch in rows)
         step = max(1, min(_WRITTEN_ROWS, _ROUND_BYTES * len(numbers) // max(1, size)))
+        groups = np.searchsorted(picture, self.begins)  # so that who writes the tables of a group reads no more
+        starts = np.union1d(groups, np.arange(0, len(picture), step))
+        starts = starts[starts < len(picture)]
+        told = {
+            "rows": len(numbers),
+            "used": len(picture),
+            "twice": int(numbers[twice.min()]) if len(twice) else -1,
+            "firsts": picture[starts].tolist(),
+            "missed": np.delete(of_pictures, of_chosen)[:HINTED].tolist(),
+        }
+        fields = [field.with_name(name) for name, field in zip(self.columns, spread)]
+        schema = pa.schema([pa.field("picture", pa.int64()), *fields], {_TOLD: json.dumps(told)})
         begins = np.cumsum([0, *map(len, rows)])
         places = [str(place) for place in range(len(self.columns))]
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, schema) as writer:
-            for start in range(0, len(picture), step):
-                part = slice(start, start + step)
-                columns = _taken(rows, begins, chosen[part], places)
-                written = [arrow.numbers(np.ascontiguousarray(picture[part])), *columns]
-                writer.write_batch(pa.RecordBatch.from_arrays(written, schema=schema))
+        with writing_batches(path, schema) as write:
+            for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(picture)]):
+                columns = _taken(rows, begins, chosen[start:end], places)
+                written = [arrow.numbers(np.ascontiguousarray(picture[start:end])), *columns]
+                write(pa.RecordBatch.from_arrays(written, schema=schema))
 
 
 class Joined:
-    """What the tasks of a join have found; may be read by several threads.
+    """What the tasks of a join have found.
 
-    rows, used: of the table, and those of them that belong to pictures.
+    rows, used: of the table, and those of them that belong to pictures. missed: the first pictures without a row, up to
+    HINTED of them.
     """
 
-    def __init__(self, join: Join):
+    def __init__(self, out: Destination, join: Join):
         self.rows = self.used = 0
-        self._columns = list(join.columns)
-        self._shares: list[tuple[np.ndarray, list[pa.RecordBatch]]] = []  # the first picture of each batch
-        twice = []
-        for share in range(join.shares):
-            with _opened(join.path(JOINED, share)) as file:
-                batches = [file.get_batch(place) for place in range(file.num_record_batches)]
-                self._empty = pa.Table.from_batches([], file.schema).select(self._columns)
-                told = {name.decode(): int(value) for name, value in file.schema.metadata.items()}
+        self._columns, self._files = list(join.columns), list[BatchFile]()
+        in_order((partial(BatchFile, out, join.name(JOINED, share)) for share in range(join.shares)), out.at_once,
+                 self._files.append)  # fmt: skip
+        self._firsts: list[np.ndarray] = []  # of each file, the first picture of each batch
+        twice, missed = [], []
+        for file in self._files:
+            told = json.loads(file.schema.metadata[_TOLD])
             self.rows += told["rows"]
             self.used += told["used"]
             twice += [told["twice"]] if told["twice"] >= 0 else []
-            self._shares.append((np.array([batch.column(0)[0].as_py() for batch in batches], np.int64), batches))
+            missed += told["missed"]
+            self._firsts.append(np.array(told["firsts"], np.int64))
+        self.missed = sorted(missed)[:HINTED]
+        self._empty = pa.Table.from_batches([], self._files[0].schema).select(self._columns)
+        self._batch = lru_cache(4 * join.shares)(self._read)  # a table's pictures have neighbours in the same batches
+        self._at_once = out.at_once
         if not self.rows:
             raise PackError(f"{join.table} has no row")
         if twice:
@@ -267,22 +313,30 @@ class Joined:
                 f"{join.table}: the column {join.key!r} has {key!r} more than once: which row is meant? Keep one"
             )
 
+    def bring(self, first: int, end: int) -> None:
+        """Make the rows of the pictures from `first` up to `end` readable: `take` may be called by several threads."""
+        calls = (partial(file.bring, self._places(share, first, end)) for share, file in enumerate(self._files))
+        in_order(calls, self._at_once)
+
+    def _places(self, share: int, first: int, end: int) -> range:
+        """Return which batches of a share may have rows of these pictures."""
+        firsts = self._firsts[share]
+        begin = max(0, int(np.searchsorted(firsts, first, side="right")) - 1)
+        return range(begin, int(np.searchsorted(firsts, end)))
+
+    def _read(self, share: int, place: int) -> pa.RecordBatch | None:
+        return self._files[share].batch(place)
+
     def _parts(self, first: int, end: int) -> Iterator[tuple[np.ndarray, pa.RecordBatch]]:
         """Yield (pictures counted from the first on, their rows) of the pictures from `first` up to `end`."""
-        for firsts, batches in self._shares:
-            begin = max(0, int(np.searchsorted(firsts, first, side="right")) - 1)
-            for batch in batches[begin : int(np.searchsorted(firsts, end))]:
+        for share in range(len(self._files)):
+            for place in self._places(share, first, end):
+                batch = self._batch(share, place)
+                assert batch is not None, "none is written without rows"
                 numbers = arrow.to_numpy(batch.column(0))
                 start, stop = np.searchsorted(numbers, (first, end)).tolist()
                 if start < stop:
                     yield numbers[start:stop] - first, batch.slice(start, stop - start)
-
-    def found(self, first: int, end: int) -> np.ndarray:
-        """Return which of these pictures have a row: (end - first,) bool."""
-        found = np.zeros(end - first, bool)
-        for numbers, _ in self._parts(first, end):
-            found[numbers] = True
-        return found
 
     def take(self, first: int, end: int) -> pa.Table:
         """Return the columns of these pictures' rows, nulls where a picture has none."""
@@ -296,21 +350,10 @@ class Joined:
         return pa.concat_tables(parts).combine_chunks().take(arrow.numbers(np.maximum(place, 0), place >= 0))
 
 
-def _run_there(join: Join, task: JoinTask) -> None:
-    if not join.is_done(task):
-        join.run_one(task)
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Open an Arrow file by a memory map. Raises PackError where it is missing or damaged."""
-    try:
-        mapped = pa.memory_map(str(path))
-        file = pa.ipc.open_file(mapped)
-    except (pa.ArrowException, OSError) as error:
-        raise PackError(f"{path} cannot be read ({error}): run the same command again") from None
-    with mapped:
-        yield file
+def _run_there(at: tuple[str, Mapping[str, Any] | None], join: Join, task: JoinTask) -> None:
+    with destination(*at) as out, changing(out.folder):
+        if not join.is_done(out, task):
+            join.run_one(out, task)
 
 
 def _numbers(batches: list[pa.RecordBatch]) -> np.ndarray:

@@ -22,8 +22,7 @@ from .workplace import complete
 
 def merge_tasks(out: Destination, plan: Plan, notes: list[Note], how: Running) -> Report:
     """Make the pack of what the tasks have left. Hold the destination. notes: of all tasks, in order."""
-    how = Running(how.workers) if out.stored else how
-    finish, report = decide(out, plan, notes, how)
+    finish, report = decide(out, plan, notes, Running(how.workers))
     shards, pack_id = finish.tables(report, how)
     written_by(out.folder, pack_id, (Shard.load(out.folder, name).rows for name in finish.names))
     delete_others(out, {name for shard in shards for name in (shard["tar"], shard["table"])})

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_plus
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as pq
@@ -24,7 +23,7 @@ from .layout import NO_SPACE, TABLE_SCHEMA
 from .repeats import digest_of
 from .source import PICTURE_SUFFIXES, html_hint
 
-_HINTED, _HINTING = 1000, 10**7  # ids without a row, and keys, that hints look at
+HINTED, _HINTING = 1000, 10**7  # ids without a row, and keys, that hints look at
 _PIECE_ROWS = 1 << 20  # of a table, that are read apart; a group of rows is not cut
 _BLOCK_BYTES = 4 << 20  # of a CSV: a row has less
 _LEAST_ROW_BYTES = 16  # of a CSV
@@ -52,27 +51,30 @@ class Table:
                 return pq.read_metadata(self.path).num_rows
             return self.path.stat().st_size // _LEAST_ROW_BYTES
 
-    def pieces(self) -> Iterator[tuple[int, int, int]]:
-        """Yield pieces that are read apart: (first row, first group of rows, the one after its last).
+    def pieces(self) -> Iterator[tuple[int, int, int, int, int]]:
+        """Yield pieces that are read apart: (first row, first group of rows, the one after its last, first byte, the
+        one after its last).
 
+        What follows the last byte of all tells where everything is.
         A CSV is one piece: where its rows begin is known only to who has read those before. Raises PackError where a
         Parquet file has no row.
         """
         with self.words():
             if not _is_parquet(self.path):
-                yield 0, 0, 1
+                yield 0, 0, 1, 0, self.path.stat().st_size
                 return
             about = pq.read_metadata(self.path)
-            sizes = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
-        if not sum(sizes):
+            groups = [about.row_group(group) for group in range(about.num_row_groups)]
+            places = [_bytes_of(group) for group in groups]
+        if not any(group.num_rows for group in groups):
             raise PackError(f"{self.path} has no row")
         row = begin = count = 0
-        for group, size in enumerate(sizes):
+        for group, size in enumerate(one.num_rows for one in groups):
             if count + size > _PIECE_ROWS and count:
-                yield row, begin, group
+                yield row, begin, group, *_around(places[begin:group])
                 row, begin, count = row + count, group, 0
             count += size
-        yield row, begin, len(sizes)
+        yield row, begin, len(groups), *_around(places[begin:])
 
     def types(self, columns: Sequence[str]) -> list[pa.DataType]:
         """Return the types of columns as `batches` gives them."""
@@ -132,21 +134,15 @@ class Metadata:
         self.path, self.key = Path(path), key
         self.columns = columns_of(self.path, key, gps)
         self.file = Table(self.path, key)
-        self._used = 0
-        self._missed: list[str] = []  # the first ids without a row
 
-    def count(self, ids: pa.ChunkedArray, found: np.ndarray) -> int:
-        """Take note of pictures. found: (len(ids),) bool, which have a row; return how many have none."""
-        missing = np.flatnonzero(~found)
-        self._used += len(found) - len(missing)
-        self._missed += ids.take(arrow.numbers(missing[: _HINTED - len(self._missed)])).to_pylist()
-        return len(missing)
+    def hints(self, missed: Sequence[str], used: int) -> list[str]:
+        """Return what to look at where ids have no row: keys that nearly fit, and why.
 
-    def hints(self) -> list[str]:
-        """Return what to look at where ids have no row: keys that nearly fit, and why."""
-        if not self._missed:
+        missed: the first ids without a row, up to HINTED of them. used: how many rows belong to pictures.
+        """
+        if not missed:
             return []
-        table, missed = self.path.name, self._missed
+        table = self.path.name
         wanted: dict[str, str] = {}
         for id in missed:
             wanted.setdefault(plain_key(id), id)
@@ -164,7 +160,7 @@ class Metadata:
                 f"its column {self.key!r} has {key!r} for the id {id!r}; they "
                 f"differ {why}. Make the column's values the ids"
             ]
-        if self._used:
+        if used:
             return []
         return [
             f"no row of {table} belongs to a picture: its column {self.key!r} has values such as {example!r}, ids are "
@@ -275,6 +271,19 @@ def column_names(path: Path, key: str) -> list[str]:
             f"{path} has no column {key!r}; it has {names} (--key names the column of ids){_kind_hint(path)}"
         )
     return names
+
+
+def _bytes_of(group: Any) -> tuple[int, int]:
+    """Return the first byte of a group of rows, and the one after its last, as parquet/file_reader.cc finds them."""
+    columns = [group.column(place) for place in range(group.num_columns)]
+    begins = [
+        min(column.data_page_offset, column.dictionary_page_offset or column.data_page_offset) for column in columns
+    ]
+    return _around([(begin, begin + column.total_compressed_size) for begin, column in zip(begins, columns)])
+
+
+def _around(places: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return min(begin for begin, _ in places), max(end for _, end in places)
 
 
 def _is_parquet(path: Path) -> bool:

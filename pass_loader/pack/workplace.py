@@ -32,7 +32,7 @@ from .points import POINTS
 _TASK_FILES = (
     r"shard-\d{5,}(-\d{3,})?\.(tar|rows|parquet\.[0-9a-f]{12})|task-\d{5,}\.(json|refused|lock)|(plan|tables)\.json"
 )
-_JOIN_FILES = r"(metadata|pictures)-\d{5,}\.([0-9a-f]{12}|unfinished)\.(spread|joined)(\.lock)?"  # of join.py
+_JOIN_FILES = r"(metadata|pictures)-\d{5,}\.([0-9a-f]{12}|unfinished)\.(spread|joined|table)(\.lock)?"  # of join.py
 _OURS = re.compile(
     rf"({_TASK_FILES}|{_JOIN_FILES}|shard-\d{{5,}}(-\d{{3,}})?\.parquet)(\.[0-9a-f]{{12}})?(\.tmp)?|"
     rf"(index|points)\.arrow.*|pack\.json\.tmp|"

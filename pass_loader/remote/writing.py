@@ -164,6 +164,10 @@ class WritableStore(Store):
             if not self._is_same(name, path):
                 raise
 
+    def copy(self, name: str, other: str) -> None:
+        """Make an object of the bytes of another one, whatever is there. Raises FileNotFoundError, StoreError."""
+        self._tried(name, lambda obstore, store: obstore.copy(store, name, other))
+
     def overwrite(self, path: Path, name: str) -> None:
         """Write a file as an object, whatever is there: at every moment it is the old one or the new one."""
         self._tried(name, lambda obstore, _: self._send(obstore, path, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pass_loader import PackError
-from pass_loader.pack import Pack, build, finish, join, merge, metadata, plan, repeats, shard, tables, verify
+from pass_loader.pack import Pack, arrow, build, finish, join, merge, metadata, plan, repeats, shard, tables, verify
+from pass_loader.pack.destination import Destination
 from pass_loader.pack.join import Join
+from pass_loader.pack.repeats import digest_of
+from pass_loader.pack.running import Running
+from pass_loader.pack.shards import ROWS_SCHEMA
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.forked import ready
@@ -36,7 +41,7 @@ def sources_of(root: Path) -> list[Path]:
 def table_of(root: Path, rows: int = 300, twice: list[str] | None = None) -> Path:
     """Write a table of many types in small groups of rows; some pictures have no row, some rows no picture or no id."""
     dice = np.random.default_rng(0)
-    ids = [f"p{i:03d}" for i in range(rows) if i % 7] + (twice or [])
+    ids = [f"p{i:03d}" for i in range(rows) if i % 7] + ["P007", "P035"] + (twice or [])
     ids = [ids[place] for place in dice.permutation(len(ids))]
     numbers = [int(id[1:]) for id in ids]
     columns = {
@@ -74,6 +79,7 @@ def test_however_it_is_cut(
         want = rows.get(row["id"]) or dict.fromkeys(("name", "digest", "row", "tags", "nested"))
         assert {name: row[name] for name in want} == want
     assert report.without_metadata == sum(f"p{i:03d}" not in rows for i in range(PICTURES)) == 6
+    assert "2 of the first 6 pictures without a row nearly have one" in report.hints[0]
     assert report.metadata_unused == pq.read_metadata(tmp_path / "m.parquet").num_rows - (PICTURES - 6)
     assert verify(tmp_path / "cut") == []
 
@@ -136,6 +142,38 @@ def test_a_table_that_changed(tmp_path: Path) -> None:
     assert contents(tmp_path / "pack") == contents(tmp_path / "built")
 
 
+def test_who_writes_tables_reads_no_more(tmp_path: Path) -> None:
+    """Of the joined rows, each part for one group of tables. Kills: batches that several groups of tables read."""
+    names = [f"s{number}" for number in range(6)]
+    for name in names:
+        columns = [arrow.column([digest_of(f"{name}-{i}".encode()) for i in range(5)], pa.binary(16))]
+        schema = pa.schema([ROWS_SCHEMA.field("key")]).with_metadata(
+            {"shard": '{"made_of": "", "refused": [], "own": {}}'}
+        )
+        with pa.ipc.new_file(str(tmp_path / f"{name}.rows"), schema) as file:
+            file.write_table(pa.table(columns, schema=schema))
+    pq.write_table(pa.table({"key": [f"{name}-{i}" for name in names for i in range(4)]}), tmp_path / "m.parquet")
+    tasks = [(name, 5 * number) for number, name in enumerate(names)]
+    groups = [tasks[start : start + 2] for start in (0, 2, 4)]
+    read: list[int] = []
+
+    class Counted(Destination):
+        def bring_parts(self, name: str, size: int, parts: Iterable[tuple[int, int]]) -> Path:
+            read.append(sum(end - begin for begin, end in parts))
+            return super().bring_parts(name, size, [])
+
+    out = Counted(tmp_path)
+    joining = Join.of(metadata.Table(tmp_path / "m.parquet", "key"), None, [], 30, (0, 10, 20), "", True)
+    joining.run(out, groups, Running(1))
+    read.clear()
+    for begin in (0, 10, 20):
+        join.Joined(out, joining).bring(begin, begin + 10)
+    assert read[0] == read[1] == read[2] > 0
+    one, whole = read[0], join.Joined(out, joining)
+    whole.bring(0, 30)
+    assert read[3] == 3 * one and (whole.rows, whole.used, whole.missed) == (24, 24, [4, 9, 14, 19, 24, 29])
+
+
 @pytest.fixture
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     for place, name, value in ((repeats, "_BUCKET", 40), (metadata, "_PIECE_ROWS", 50), (finish, "_TABLES", 2)):
@@ -150,10 +188,10 @@ def test_shares(tmp_path: Path, cut_small: None, monkeypatch: pytest.MonkeyPatch
     done: list[tuple[str, int]] = []
     run = Join.run_one
 
-    def counted(self: Join, task: join.JoinTask) -> None:
+    def counted(self: Join, out: Destination, task: join.JoinTask) -> None:
         done.append((task.kind, task.number))
         time.sleep(0.05)  # so that others have to wait for it
-        run(self, task)
+        run(self, out, task)
 
     monkeypatch.setattr(Join, "run_one", counted)
     for trial, indices in enumerate(([2], [0, 1, 2], [1, 1, 0], [])):

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from benchmarks.packing import tasks
 from pass_loader.pack import join, metadata, repeats
+from pass_loader.pack.destination import Destination
 from pass_loader.pack.running import Running
 root, rows, bucket = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 repeats._BUCKET = bucket
@@ -33,17 +34,19 @@ with tasks.Peak() as before:
 with tasks.Peak() as peak:
     table = metadata.Table(root / "m.parquet", "hash")
     columns = ["unickname", "latitude", "licensename"]
-    joining = join.Join.of(root, table, None, columns, rows + 5, len(groups), "", False)
-    joining.run(groups, Running(1))
-    joining.forget()
-    found = join.Joined(joining)
+    begins = [group[0][1] for group in groups]
+    joining, out = join.Join.of(table, None, columns, rows + 5, begins, "", False), Destination(root)
+    joining.run(out, groups, Running(1))
+    joining.forget(out)
+    found = join.Joined(out, joining)
+    found.bring(0, rows + 5)
 right, step = 0, 1 << 17
 for start in range(0, rows, step):
     end = min(start + step, rows)
     want = (start + np.arange(end - start)[::-1]) / 1000  # as write_metadata has them
     right += (found.take(start, end).column("latitude").to_numpy() == want).all()
 without = found.take(rows, rows + 5).column("unickname").null_count
-print(json.dumps([int(right), int(without), found.rows - found.used, peak.most - before.most]))
+print(json.dumps([int(right), int(without), found.rows - found.used, (peak.most - before.most) / 1e6]))
 """
 
 
