@@ -83,7 +83,7 @@ def test_every_stage(stage: str, dry: list[str], asked: Path, tmp_path: Path) ->
         if not is_test and "machine" not in command:
             assert ("--dry" in command) == bool(dry), command
         assert ("-m cuda" in command) == (is_test and not dry), command
-        if "-m benchmarks.gpu." in command and "gpu.kit" not in command:
+        if " benchmarks.gpu." in command and "gpu.kit" not in command:
             assert f"--json {tmp_path}/out/{stage}-" in command
     tools = tmp_path / "asked.tools"
     told = tools.read_text() if tools.exists() else ""

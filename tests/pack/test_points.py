@@ -267,7 +267,7 @@ def test_cut_off(packs: Path, tmp_path: Path) -> None:
     """Killed at any write, `index-points` leaves no file or a whole one, and the pack as it was."""
     shutil.copytree(packs / "plain", tmp_path / "start" / "pack")
     *left, whole = crashes("tests.pack.test_points:index_it", tmp_path / "start", tmp_path / "killed")
-    assert proofs(whole / "pack") == proofs(packs / "later") and len(left) > 5
+    assert proofs(whole / "pack") == proofs(packs / "later") and len(left) >= 3
     kept = 0
     for root in left:
         found = Pack(root / "pack").open_points()
