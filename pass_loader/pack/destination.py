@@ -112,10 +112,9 @@ class InStore(Destination):
     """A store in which a pack is made, by way of a local folder.
 
     What is there is listed once, where all names are asked for, and again when others have run tasks; what this process
-    does is kept up. Tasks write
-    their files where there are none; only while nobody puts the tasks together, and the packing is still theirs, do
-    they exchange another's of another content, and that only where it is what lay there then. The mark `unfinished`
-    says whose packing it is; it is exchanged only where it is what was read.
+    does is kept up. Tasks write their files where there are none; only while nobody puts the tasks together, and the
+    packing is still theirs, do they exchange another's of another content, and that only where it is what lay there
+    then. The mark `unfinished` says whose packing it is; it is exchanged only where it is what was read.
     """
 
     stored = True
