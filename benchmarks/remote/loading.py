@@ -256,15 +256,15 @@ def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> 
                            block_bytes=8 << 20, window_bytes=bound // 2)  # fmt: skip
     kept = "met" if bounded["most_bytes"] <= bound else "missed"
     print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
-    far = report_far(given, pack, folder, tars)
+    far = report_far(given, pack, folder, tars, missed)
     words = f"Bars that were missed in this run: {'; '.join(missed)}." if missed else "All bars were met in this run."
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
 
 
-def report_far(given: argparse.Namespace, pack: Path, folder: Path, tars: int) -> list[str]:
-    """Measure with servers that are far away, print and return the table."""
+def report_far(given: argparse.Namespace, pack: Path, folder: Path, tars: int, missed: list[str]) -> list[str]:
+    """Measure with servers that are far away, print and return the table; bars that are missed go into the list."""
     lines = [FAR_HEAD, "| ---: | --- |" + " ---: |" * 3]
     for answer_s in FAR_S:
         with serving(pack.parent, answer_s, FAR_RATE) as server:
@@ -277,6 +277,8 @@ def report_far(given: argparse.Namespace, pack: Path, folder: Path, tars: int) -
                 )
                 bar = 0.9 * min(1.0, could / local)
                 print(f"{lines[-1]}  bar {bar:.2f}: {'met' if share >= bar else 'missed'}", flush=True)
+                if share < bar:
+                    missed.append(f"{recipe}, {threads} from {1000 * answer_s:.0f} ms away ({share:.2f}, bar {bar:.2f})")
     return lines
 
 
