@@ -278,7 +278,8 @@ def report_far(given: argparse.Namespace, pack: Path, folder: Path, tars: int, m
                 bar = 0.9 * min(1.0, could / local)
                 print(f"{lines[-1]}  bar {bar:.2f}: {'met' if share >= bar else 'missed'}", flush=True)
                 if share < bar:
-                    missed.append(f"{recipe}, {threads} from {1000 * answer_s:.0f} ms away ({share:.2f}, bar {bar:.2f})")
+                    place = f"{1000 * answer_s:.0f} ms away"
+                    missed.append(f"{recipe}, {threads} from {place} ({share:.2f}, bar {bar:.2f})")
     return lines
 
 
