@@ -24,8 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="
 # each way of decoding. The others need a GPU (graphs, torch's own pinning, nvJPEG's pixels), or would take long.
 LIKE_ON_A_GPU = {
     "tests/gpu/test_cuda_loader.py": [
-        "test_a_slow_consumer", "test_a_slow_renderer", "test_next_does_not_synchronise", "test_held_batches_stay",
-        "test_out_of_memory", "test_nvjpegs_batches", "test_exact_decoding",
+        "test_parts", "test_a_slow_consumer", "test_a_slow_renderer", "test_next_does_not_synchronise",
+        "test_held_batches_stay", "test_out_of_memory", "test_nvjpegs_batches", "test_exact_decoding",
         "test_the_benchmark_of_exact_decoding[dct-zstd]",
     ],
     "tests/gpu/test_cuda.py": [
