@@ -315,9 +315,7 @@ class Fetcher:
             _, number, piece, coming, beside = heapq.heappop(self._queue)
             if not coming.left and piece.blocks.fetching[piece.first : piece.end].any():
                 heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, beside))
-                continue
-            run = None if coming.left else self._run_of(piece, beside)
-            if run is None:
+            elif coming.left or (run := self._run_of(piece, beside)) is None:
                 coming.asked -= 1
                 self._arrived.notify_all()
                 there.append(coming)

@@ -30,17 +30,15 @@ class Owners:
     def _take(self, number: int) -> bool:
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
-        except BlockingIOError:
-            return False
-        except PermissionError:  # the other word for it
+        except (BlockingIOError, PermissionError):  # two words for it
             return False
         return True
 
     def _lives(self, number: int) -> bool:
-        if number == self.own:
+        if number in (self.own, NOBODY):
+            return number == self.own
+        if not self._take(number):
             return True
-        if number == NOBODY or not self._take(number):
-            return number != NOBODY
         fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
         return False
 

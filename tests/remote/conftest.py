@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pass_loader.remote import store
+from pass_loader.remote import store, writing
 
 from ..helpers.object_server import ObjectServer, serving
+from ..helpers.s3_server import S3Server, s3_serving
 
 
 @pytest.fixture
@@ -16,3 +17,12 @@ def server(pack: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer
     monkeypatch.setattr(store, "_FIRST_PAUSE_S", 0.005)
     with serving(pack.parent) as found:
         yield found
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
+    """An empty store. Pauses are short, objects of more than 3,000 bytes are sent in parts."""
+    monkeypatch.setattr(store, "_FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr(writing, "PART_BYTES", 3000)
+    with s3_serving() as server:
+        yield server

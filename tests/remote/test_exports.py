@@ -6,7 +6,6 @@ import os
 import random
 import sys
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from pass_loader import PackError
 from pass_loader.cli.main import main
 from pass_loader.pack import build, export, remove
 from pass_loader.pack.export import FORMATS
-from pass_loader.remote import store, writing
 from pass_loader.remote.store import StoreError
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.processes import killed_in_the_middle
-from ..helpers.s3_server import S3Server, s3_serving
+from ..helpers.s3_server import S3Server
 from ..helpers.trees import tree, write_tree
 from ..helpers.trials import trials
 
@@ -38,15 +36,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build([write_tree(root / "in", files)], root / "pack", metadata=root / "m.csv", shard_bytes=4100)
     remove(root / "pack", [f"c{NAMES.index('~') % 2}/~"], reason="x")
     return root / "pack"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """An empty store. Pauses are short, objects of more than 3,000 bytes are sent in parts."""
-    monkeypatch.setattr(store, "_FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(writing, "PART_BYTES", 3000)
-    with s3_serving() as server:
-        yield server
 
 
 def as_in_a_directory(source: Path, out: Path, format: str) -> dict[str, bytes]:

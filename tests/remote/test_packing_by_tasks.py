@@ -9,7 +9,7 @@ import contextlib
 import pickle
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ import pytest
 from pass_loader import PackError
 from pass_loader.pack import batches, build, finish, join, merge, metadata, plan, repeats, shard
 from pass_loader.pack.report import Report
-from pass_loader.remote import store, writing
+from pass_loader.remote import writing
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.s3_server import S3Server, s3_serving
@@ -82,15 +82,6 @@ def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def joined(tmp_path_factory: pytest.TempPathFactory) -> Made:
     root = tmp_path_factory.mktemp("joined")
     return prepared(root, write_metadata(root / "m.parquet"))
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Server]:
-    """An empty store. Pauses are short, objects of more than 3,000 bytes are sent in parts."""
-    monkeypatch.setattr(store, "_FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(writing, "PART_BYTES", 3000)
-    with s3_serving() as server:
-        yield server
 
 
 class Elsewhere:
