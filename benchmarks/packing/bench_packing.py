@@ -4,8 +4,8 @@ python -m benchmarks.packing.bench_packing [--gigabytes 1] [--rounds 9] [--folde
 
 With --base also packing and indexing as commit d9caee4 does it, the last one before packing by tasks: it is checked out
 and built below build/, as `benchmarks.cpu.against` does. Bars are printed as met or missed; the exit status is 1 where
-one is missed. Packing is held against cp only where the disk is what limits cp, at most 500 MB/s: a faster one shows how
-many cores there are.
+one is missed. Packing is held against cp only where the disk is what limits cp, at most 500 MB/s: a faster one shows
+how many cores there are.
 
 A tar in PASS's shape of generated pictures, all different, is written into DIR (a temporary folder unless given); the
 page cache holds it. Rounds take turns; the figure is the median. Each runs in a process of its own, which gives its
