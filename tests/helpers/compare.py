@@ -1,6 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL
+
+# Before 12.3 Pillow writes the two bytes of a 16-bit value each by itself, as CLIP8(value % 256) and CLIP8(value >> 8),
+# so that 65536 + x becomes 65280 + x where a filter overshoots. Resample.c; python-pillow/Pillow#9480 clips the value.
+PILLOW_WRAPS = tuple(map(int, PIL.__version__.split(".")[:2])) < (12, 3)
 
 
 def assert_pixels_equal(found: np.ndarray, want: np.ndarray, what: object = "") -> None:

@@ -15,7 +15,7 @@ from pass_loader.recipes import reference
 from pass_loader.pack import build
 from pass_loader.data.preview import preview
 
-from ..helpers.compare import assert_pixels_equal
+from ..helpers.compare import PILLOW_WRAPS, assert_pixels_equal
 from ..helpers.corpus import extremes, jpeg, noise
 from ..helpers.levels import every_level
 from ..helpers.plans import plan_of
@@ -27,6 +27,7 @@ from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch, torch
 
 pytestmark = pytest.mark.oracle
 RECIPE = recipes.mae_thorax(size=48)
+CLIPS = pytest.mark.skipif(PILLOW_WRAPS, reason="Pillow before 12.3 wraps around where bicubic overshoots 16 bits")
 HALVES = () if torch is None else (torch.float16, torch.bfloat16)
 
 
@@ -37,7 +38,7 @@ def check(pixels: np.ndarray, plan: np.ndarray) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("interpolation", [2, 3])
+@pytest.mark.parametrize("interpolation", [2, pytest.param(3, marks=CLIPS)])
 @pytest.mark.parametrize("order", [0, 1])
 def test_resizes(interpolation: int, order: int, isa: str) -> None:
     """Kills: weights of 22 bits, sums in float32 or another order, values beyond white that wrap
@@ -55,6 +56,7 @@ def test_resizes(interpolation: int, order: int, isa: str) -> None:
         check(pixels, plan_of(120, 90, interpolation=interpolation, flip=True, **via, **window))
 
 
+@CLIPS
 def test_values_beyond_white(isa: str) -> None:
     """Bicubic weights go beyond both ends at an edge: clipped, as by Pillow."""
     pixels = np.zeros((8, 64), np.uint16)

@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import PIL
 import pytest
 from PIL import Image
 
@@ -15,15 +14,11 @@ from benchmarks.pictures import photographs
 from pass_loader import BadPictureError, Recipe, ViewSpec, recipes, render_plan
 from pass_loader.recipes import Step, Window, reference
 
-from ..helpers.compare import assert_pixels_equal
+from ..helpers.compare import PILLOW_WRAPS, assert_pixels_equal
 from ..helpers.corpus import noise, position_coded
 from ..helpers.plans import check, draw, plan_of, with_steps
 
 pytestmark = pytest.mark.oracle
-# Before 12.3 Pillow writes the two bytes of a 16-bit value each by itself, as CLIP8(value % 256) and CLIP8(value >> 8),
-# so that 65536 + x becomes 65280 + x where these filters overshoot. Resample.c; python-pillow/Pillow#9480 clips the
-# value.
-_WRAPS = tuple(map(int, PIL.__version__.split(".")[:2])) < (12, 3)
 FILTERS = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3, "box": 4, "hamming": 5}
 
 
@@ -32,7 +27,7 @@ def check_all(pixels: np.ndarray, row: np.ndarray) -> None:
     check(pixels, row)
     gray = np.ascontiguousarray(pixels[:, :, :1])
     assert_pixels_equal(render_plan(gray, row)[0], reference.render(Image.fromarray(gray[:, :, 0]), row[0]), row)
-    if _WRAPS and row["interpolation"][0] in (1, 3):
+    if PILLOW_WRAPS and row["interpolation"][0] in (1, 3):
         return
     deep = gray.astype(np.uint16) * 257
     assert_pixels_equal(render_plan(deep, row)[0], reference.render(Image.fromarray(deep[:, :, 0]), row[0]), row)
