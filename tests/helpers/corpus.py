@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image
@@ -105,3 +106,22 @@ def extremes(height: int, width: int, seed: int = 0) -> np.ndarray:
     pixels[rng.random((height, width)) < 0.3] = 65535
     pixels[rng.random((height, width)) < 0.3] = 0
     return pixels
+
+
+def small() -> dict[str, bytes]:
+    """Return a JPEG of each kind that is small enough to be cut and changed everywhere."""
+    return {
+        "baseline": jpeg(position_coded(20, 28), subsampling=2),
+        "progressive": jpeg(position_coded(20, 28), subsampling=2, progressive=True),
+        "restart": jpeg(position_coded(20, 28), subsampling=0, restart_marker_rows=1),
+        "cmyk": jpeg(position_coded(12, 12), mode="CMYK"),
+    }
+
+
+def each_bit_flipped(data: bytes) -> Iterator[bytes]:
+    """Yield the file with one of its bits flipped, once for each bit."""
+    for place in range(len(data)):
+        for bit in range(8):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            yield bytes(changed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pass_loader import BadPictureError, _C
 from pass_loader.recipes import reference
 
 from ..helpers.compare import assert_pixels_equal
-from ..helpers.corpus import bomb, decodable, jpeg, many_scans, noise, position_coded, refused
+from ..helpers.corpus import bomb, decodable, each_bit_flipped, jpeg, many_scans, noise, position_coded, refused, small
 from ..helpers.trials import trials
 from ..helpers.with_torch import DataLoader, ShardDataset, needs_torch
 
@@ -78,12 +79,7 @@ def outcome(data: bytes) -> str:
     return "within 2" if np.abs(ours.astype(int) - pillows).max() <= 2 else "different"
 
 
-SMALL = {
-    "baseline": jpeg(position_coded(20, 28), subsampling=2),
-    "progressive": jpeg(position_coded(20, 28), subsampling=2, progressive=True),
-    "restart": jpeg(position_coded(20, 28), subsampling=0, restart_marker_rows=1),
-    "cmyk": jpeg(position_coded(12, 12), mode="CMYK"),
-}
+SMALL = small()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -98,17 +94,13 @@ def test_every_truncation_as_pillow(name: str) -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_every_flipped_bit_as_pillow(name: str) -> None:
     """Kills: dropped errors of jpeg_finish_decompress. Also a crash test, under sanitizers."""
-    data = SMALL[name]
-    outcomes: Counter[str] = Counter()
-    for place in range(len(data)):
-        for bit in range(8):
-            changed = bytearray(data)
-            changed[place] ^= 1 << bit
-            outcomes[outcome(bytes(changed))] += 1
+    outcomes = Counter(map(outcome, each_bit_flipped(SMALL[name])))
     # A progressive file that has lost a scan is smoothed, and libjpeg-turbo 3, which Pillow bundles, smooths otherwise
     # than 2.1, with which we are built: 14 of 6,456 flips, up to 2 levels in 3 % of the values.
     near = outcomes.pop("within 2", 0)
     assert near <= (20 if name == "progressive" else 0)
+    if platform.machine() != "x86_64":  # libjpeg-turbo's NEON code has other bytes for blocks that leave 16 bits
+        assert outcomes.pop("different", 0) <= 20  # test_aarch64.py compares those with x86-64's
     assert set(outcomes) <= {"equal", "both refuse"}, outcomes
     assert outcomes["equal"] > 1000 and outcomes["both refuse"] > 100
 
