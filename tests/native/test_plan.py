@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pass_loader import _C, Recipe, ViewSpec, recipes
 
 from ..helpers.plans import assert_uniform, draw, plan_of
-from ..helpers.trials import trials
+from ..helpers.trials import drawn
 
 
 def test_golden() -> None:
@@ -137,7 +137,7 @@ def two_sample_distance(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @pytest.mark.slow
-@settings(max_examples=trials(300, 30_000), deadline=None, derandomize=True)
+@drawn(300, 30_000)
 @given(
     height=st.integers(1, 70_000), width=st.integers(1, 70_000), low=st.floats(0.001, 1), high=st.floats(0.001, 1),
     ratio=st.floats(0.01, 100), record=st.integers(0, 2**40 - 1),

@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -19,7 +19,7 @@ from ..helpers.compare import assert_pixels_equal
 from ..helpers.corpus import every_colour, noise, position_coded
 from ..helpers.levels import every_level
 from ..helpers.plans import check, plan_of
-from ..helpers.trials import trials
+from ..helpers.trials import drawn, trials
 from ..helpers.with_torch import needs_torch, torch
 
 
@@ -184,7 +184,7 @@ def plans(draw: st.DrawFn, height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.slow
-@settings(max_examples=trials(150, 10_000), deadline=None, derandomize=True)
+@drawn(150, 10_000)
 @given(data=st.data())
 def test_any_plan(data: st.DataObject) -> None:
     height, width = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
