@@ -36,13 +36,14 @@ from typing import Any
 import numpy as np
 
 from ..errors import PackError
-from .owners import NOBODY, Owners, are_reserved
+from .owners import FIRST, NOBODY, Owners, are_reserved
 
 UNIT = 16 << 10  # bytes
 # Of a unit: not there; there, and used in this epoch; there, and not used; there for good; there for a coming sample.
 # From 4 to 254 it is reserved: that process, see `Owners`, fetches it.
 ABSENT, USED, KEPT, FIXED, NEEDED = 0, 1, 2, 3, 255
-_DROPPABLE, _THERE = bytes([USED, KEPT, NEEDED]), bytes([USED, KEPT, FIXED, NEEDED])
+_ABSENT = bytes([ABSENT])
+_DROPPABLE, THERE = bytes([USED, KEPT, NEEDED]), bytes([USED, KEPT, FIXED, NEEDED])
 _TABLE, _CHECKS = ".units", ".checks"
 _OLD_S = 3600  # packs that nobody has opened or begun an epoch of for so long are dropped first
 _KEPT_FILES = 128  # that a process keeps open for writing; many shards are opened for each write
@@ -67,8 +68,8 @@ class _OpenFile:
 class Blocks:
     """A sparse file of a pack and the table of its units.
 
-    pins: how often samples to come in this process need each unit, (units,) uint16. fetching: which ones a thread of
-    this process fetches.
+    pins: how often samples to come in this process need each unit, (units,) uint16. fetching: 1 for each that a thread
+    of this process fetches, else 0.
     checked: of a file whose bytes nothing else checks: each unit has its CRC32 here, which `has` compares when it
         meets the unit for the first time. What it fetches stays.
     """
@@ -95,7 +96,7 @@ class Blocks:
         self._checks = _mapped(tables[1][0], np.uint32)[1] if checked else None
         self._unseen = np.ones(count if checked else 0, bool)  # not compared yet
         self.pins = np.zeros(count, np.uint16)
-        self.fetching = np.zeros(count, bool)
+        self.fetching = bytearray(count)
         self._file: _OpenFile | None = None
         self._pinning = threading.Lock()
 
@@ -107,16 +108,33 @@ class Blocks:
     def pin(self, first: int, end: int, times: int) -> None:
         """Count samples that need these units."""
         with self._pinning:
-            self.pins[first:end] += np.uint16(times % 65536)
+            np.add(pins := self.pins[first:end], np.uint16(times % 65536), out=pins)
 
     @property
     def there(self) -> int:
         """What a unit becomes that was fetched."""
         return NEEDED if self._checks is None else FIXED
 
+    def states(self, first: int, end: int) -> bytes:
+        """Return a byte for each of these units. Of few units this is several times faster than `units`."""
+        return self._map[first:end]
+
+    def free_before(self, first: int, least: int) -> int:
+        """Return how many units right before `first`, from `least` on, are absent and not being fetched."""
+        states = self._map[least:first]
+        free = len(states) - len(states.rstrip(_ABSENT))
+        return first - 1 - max(self.fetching.rfind(1, first - free, first), first - free - 1)
+
+    def free_after(self, end: int, most: int) -> int:
+        """Return how many units from `end` on, up to `most`, are absent and not being fetched."""
+        states = self._map[end:most]
+        free = len(states) - len(states.lstrip(_ABSENT))
+        found = self.fetching.find(1, end, end + free)
+        return free if found < 0 else found - end
+
     def has(self, first: int, end: int) -> bool:
         """Return True where all of these units are there."""
-        if self._map[first:end].strip(_THERE):
+        if self._map[first:end].strip(THERE):
             return False
         return self._checks is None or self._is_as_fetched(first, end)
 
@@ -136,9 +154,9 @@ class Blocks:
     def let_go(self, first: int, end: int, used: bool, times: int) -> None:
         """Count samples that need these units no more. used: nor does anybody in this epoch. With the cache's lock."""
         self.pin(first, end, -times)
-        pins, state = self.pins[first:end], self._map[first:end]
-        if used and not pins.any() and not state.strip(_DROPPABLE):
-            self._map[first:end] = bytes([USED]) * len(state)
+        pins, states = self.pins[first:end], self._map[first:end]
+        if used and not np.count_nonzero(pins) and not states.strip(_DROPPABLE):
+            self._map[first:end] = bytes([USED]) * len(states)
             return
         units = self.units[first:end]
         units[(units == NEEDED) & (pins == 0)] = KEPT
@@ -194,6 +212,39 @@ class Blocks:
             os.close(descriptor)
 
 
+class _Locked:
+    """Holds a cache's lock. A class, as several a request are too many for generators."""
+
+    def __init__(self, cache: Cache):
+        self._cache, self._depth = cache, 0
+
+    def __enter__(self) -> None:
+        cache = self._cache
+        cache._thread.acquire()
+        try:
+            if self._depth == 0:
+                fcntl.flock(cache._lock, fcntl.LOCK_EX)
+                if cache._used[0]:  # a change was cut off
+                    cache._used[1] = cache._counted()
+                cache._used[0] = 1
+            self._depth += 1
+        except BaseException:
+            fcntl.flock(cache._lock, fcntl.LOCK_UN)
+            cache._thread.release()
+            raise
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        cache = self._cache
+        try:
+            self._depth -= 1
+            if self._depth == 0:
+                if kind is None:
+                    cache._used[0] = 0
+                fcntl.flock(cache._lock, fcntl.LOCK_UN)
+        finally:
+            cache._thread.release()
+
+
 class Cache:
     """The folder, as one process sees it: one object for each folder. Any number of threads may use it.
 
@@ -209,12 +260,12 @@ class Cache:
         self.dropped = self.full = self.pinned = 0
         self.blocks: dict[Path, Blocks] = {}
         self._thread = threading.RLock()
-        self._depth = 0
+        self._locked = _Locked(self)
         self._making_room = False
         try:
             root.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            with self._held():
+            with self._flocked():
                 _grow(root / "used", 16)
                 _allocate(root / "used", 16)
                 self._used = _mapped(root / "used", np.int64)[1]
@@ -241,30 +292,16 @@ class Cache:
         return found
 
     @contextlib.contextmanager
-    def _held(self) -> Iterator[None]:
-        with self._thread:
-            self._depth += 1
-            try:
-                if self._depth == 1:
-                    fcntl.flock(self._lock, fcntl.LOCK_EX)
-                yield
-            finally:
-                self._depth -= 1
-                if self._depth == 0:
-                    fcntl.flock(self._lock, fcntl.LOCK_UN)
-
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder's lock: what it holds changes in no other process and thread."""
-        with self._held():
-            if self._depth > 1:
-                yield
-                return
-            if self._used[0]:  # a change was cut off
-                self._used[1] = self._counted()
-            self._used[0] = 1
+    def _flocked(self) -> Iterator[None]:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
             yield
-            self._used[0] = 0
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def locked(self) -> _Locked:
+        """Hold the folder's lock: what it holds changes in no other process and thread."""
+        return self._locked
 
     def add(self, units: int) -> None:
         """Count units. With the lock."""
@@ -292,18 +329,24 @@ class Cache:
         """
         with self.locked():
             blocks.pin(first, end, 2)  # until `settle`, no room comes from these
-            units = blocks.units[first:end]
-            absent = np.flatnonzero(units == ABSENT)
-            if not self.make_room(len(absent), urgent):
+            states = blocks.states(first, end)
+            absent = states.count(ABSENT)
+            if not self.make_room(absent, urgent):
                 blocks.pin(first, end, -2)
                 return False
-            units[self.owners.of_the_dead(units)] = self.owners.own  # they count already
-            units[absent] = self.owners.own
-            self.add(len(absent))
+            units = blocks.units[first:end]
+            if absent == len(states):
+                units[:] = self.owners.own
+            else:
+                units[self.owners.of_the_dead(units)] = self.owners.own  # they count already
+                units[units == ABSENT] = self.owners.own
+            self.add(absent)
             return True
 
     def others_fetch(self, blocks: Blocks, first: int, end: int) -> bool:
         """Return True where processes that live are about all of these units. With the lock."""
+        if not FIRST <= blocks.states(first, end)[0] <= NOBODY:
+            return False
         units = blocks.units[first:end]
         return bool(are_reserved(units).all() and not self.owners.of_the_dead(units).any())
 
@@ -311,8 +354,10 @@ class Cache:
         """Mark units that `reserve` has reserved as there, or give them back."""
         with self.locked():
             blocks.pin(first, end, -2)
-            units = blocks.units[first:end]
-            if fetched:
+            units, states = blocks.units[first:end], blocks.states(first, end)
+            if fetched and states.count(self.owners.own) == len(states):
+                units[:] = blocks.there
+            elif fetched:
                 lost = np.flatnonzero(units == ABSENT) + first  # somebody needed the room meanwhile
                 units[are_reserved(units)] = blocks.there
                 blocks.drop(lost)

@@ -16,8 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .cache import ABSENT, NO_SPACE, UNIT, Blocks, Cache
-from .owners import are_reserved
+from .cache import ABSENT, NO_SPACE, THERE, UNIT, Blocks, Cache
 from .store import Store, StoreError
 
 MOST_THREADS, _LEAST_THREADS = 32, 4
@@ -313,14 +312,14 @@ class Fetcher:
             if not self._queue or len(parts) >= most or self._queue[0][0] > now:
                 break
             _, number, piece, coming, beside = heapq.heappop(self._queue)
-            if not coming.left and piece.blocks.fetching[piece.first : piece.end].any():
+            if not coming.left and piece.blocks.fetching.find(1, piece.first, piece.end) >= 0:
                 heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, beside))
             elif coming.left or (run := self._run_of(piece, beside)) is None:
                 coming.asked -= 1
                 self._arrived.notify_all()
                 there.append(coming)
             else:
-                piece.blocks.fetching[slice(*run)] = True
+                piece.blocks.fetching[slice(*run)] = b"\1" * (run[1] - run[0])
                 parts.append(_Asked(number, piece, coming, beside, run, run))
                 most = most if beside else 1
         return parts, there
@@ -328,21 +327,19 @@ class Fetcher:
     def _run_of(self, piece: Piece, beside: int) -> tuple[int, int] | None:
         """Return which units to fetch for a piece: those that it lacks, and neighbours in its block of 8 MiB that other
         samples to come lack, `beside` of them at the most on each side. None where it lacks nothing."""
-        units = piece.blocks.units
-        needed = units[piece.first : piece.end]
-        absent = np.flatnonzero((needed == ABSENT) | are_reserved(needed))
-        if not len(absent):
+        blocks = piece.blocks
+        lacking = blocks.states(piece.first, piece.end).lstrip(THERE)
+        if not lacking:
             return None
-        first, end = piece.first + int(absent[0]), piece.first + int(absent[-1]) + 1
+        first, end = piece.end - len(lacking), piece.end - len(lacking) + len(lacking.rstrip(THERE))
         if not beside:
             return first, end
         block = first // BLOCK_UNITS * BLOCK_UNITS
-        begin, until = max(block, first - beside), max(end, min(block + BLOCK_UNITS, end + beside, len(units)))
-        pins = piece.blocks.pins
-        free = (units[begin:until] == ABSENT) & ~piece.blocks.fetching[begin:until]
-        before, after = free[: first - begin][::-1], free[end - begin :]
-        first -= _reach(before, pins[begin:first][::-1] > 0, self._gap)
-        end += _reach(after, pins[end:until] > 0, self._gap)
+        before = blocks.free_before(first, max(block, first - beside))
+        after = blocks.free_after(end, max(end, min(block + BLOCK_UNITS, end + beside, len(blocks.units))))
+        wanted = blocks.pins[first - before : end + after] > 0
+        first -= _reach(wanted[:before][::-1].tobytes(), self._gap)
+        end += _reach(wanted[len(wanted) - after :].tobytes(), self._gap)
         return first, end
 
     def _fetch(self, parts: list[_Asked]) -> None:
@@ -388,7 +385,7 @@ class Fetcher:
                     self._settle_one(part)
         with self._lock:
             for part in parts:
-                part.piece.blocks.fetching[slice(*part.run)] = False
+                part.piece.blocks.fetching[slice(*part.run)] = bytes(part.run[1] - part.run[0])
                 if part.error is not None:
                     part.coming.errors.append(PieceError(part.piece.record, str(part.error)))
                 elif part.again or not part.reserved:
@@ -441,7 +438,7 @@ class Fetcher:
         """Fetch units and write them. Returns False, and writes nothing, where another process has taken the room since
         it was reserved, as it took this one for dead. Raises OSError."""
         content = self.store.range(piece.name, first * UNIT, min(end * UNIT, piece.blocks.size), piece.etag)
-        if (piece.blocks.units[first:end] == ABSENT).any():
+        if ABSENT in piece.blocks.states(first, end):
             return False
         try:
             piece.blocks.write(first, content)
@@ -468,14 +465,11 @@ class Fetcher:
             cache.shrink(end - first, 2 * (end - first), part.coming.pins > 1)
 
 
-def _reach(absent: np.ndarray, wanted: np.ndarray, gap: int) -> int:
-    """Return how many units from the first one on to read too: up to the last that is wanted, all of them absent, with
-    no more than `gap` between two that are wanted."""
-    whole = len(absent) if absent.all() else int(np.argmin(absent))
-    places = np.flatnonzero(wanted[:whole])
-    wide = np.flatnonzero(np.diff(places, prepend=-1) > gap + 1)
-    places = places[: wide[0]] if len(wide) else places
-    return int(places[-1]) + 1 if len(places) else 0
+def _reach(wanted: bytes, gap: int) -> int:
+    """Return how many units from the first one on to read too: up to the last that is wanted (1), with no more than
+    `gap` between two that are."""
+    wide = wanted.find(bytes(gap + 1))
+    return wanted.rfind(1, 0, len(wanted) if wide < 0 else wide) + 1
 
 
 def _stop(fetcher: weakref.ref[Fetcher]) -> None:
