@@ -189,17 +189,21 @@ class BatchIterator(Generic[Batch]):
                 self._samples_coming -= len(following.asked)
             elif not self._has_enough_drawn() and self._draw():
                 continue
+            elif isinstance(following, Coming) and following.fetching is not None and not self._under_way:
+                self._fetch(following.fetching)  # not before: those after it are on their way too meanwhile
             else:
                 return
 
     def _may_begin(self, following: Coming) -> bool:
-        """Return whether a batch may be in work now. One that is not fetched is waited for if no other is in work."""
+        """Return whether a batch may be in work now."""
         samples = self._beside_two(self._samples_under_way + len(following.asked))
         if not self._settings.depth.allows(len(self._under_way), samples):
             return False
-        if following.fetching is not None and not self._under_way:
-            self._fetch(following.fetching)
-        return following.fetching is None or following.fetching.ready
+        if following.fetching is None or not following.fetching.ready:
+            return following.fetching is None
+        if not self._under_way:
+            self._fetch(following.fetching)  # which raises what prevented it
+        return True
 
     def _has_enough_drawn(self) -> bool:
         bounds = self._settings.depth.bounds

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..pack.reader import Pack
+from ..remote.fetcher import MOST_THREADS
 
-READERS = 32  # records that are read at a time; the fetching of packs in stores has as many
+READERS = 32  # records that are read at a time; of a pack in a store MOST_THREADS
 _DECODING = "decode"  # of the engine's stages; all others but "read" are rendering
 
 
@@ -20,7 +21,7 @@ _DECODING = "decode"  # of the engine's stages; all others but "read" are render
 class Limits:
     """Samples a second that each part of the work would allow, if it were the only one.
 
-    storage: records read in a random order, READERS at a time, past the page cache or the cache of a pack in a store.
+    storage: records read in a random order, many at a time, past the page cache or the cache of a pack in a store.
     decoding, rendering: on all threads of the measurement. longest: the longest stage of rendering. keeps: why later
     epochs do not read from storage again; "" where they do. remote: the pack lies in a store.
     """
@@ -87,12 +88,13 @@ def limits_of(pack: Pack, stages: dict[str, float], samples_per_second: float, t
 
 
 def storage_rate(pack: Pack, seconds: float) -> float:
-    """Return the records a second that come from storage, in a random order, READERS at a time, for so many seconds.
+    """Return the records a second that come from storage, in a random order, many at a time, for so many seconds.
 
     Of a pack in a store nothing goes through its cache; of one in a directory the page cache forgets them before.
     Raises OSError.
     """
-    reads = _from_store(pack) if pack.remote is not None else _from_disk(pack)
+    readers = READERS if pack.remote is None else MOST_THREADS
+    reads = _from_disk(pack) if pack.remote is None else _from_store(pack)
     until = time.perf_counter() + seconds
 
     def read(_: int) -> int:
@@ -103,8 +105,8 @@ def storage_rate(pack: Pack, seconds: float) -> float:
         return done
 
     began = time.perf_counter()
-    with ThreadPoolExecutor(READERS) as pool:
-        done = sum(pool.map(read, range(READERS)))
+    with ThreadPoolExecutor(readers) as pool:
+        done = sum(pool.map(read, range(readers)))
     return done / (time.perf_counter() - began)
 
 

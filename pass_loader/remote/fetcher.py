@@ -19,17 +19,18 @@ import numpy as np
 from .cache import ABSENT, NO_SPACE, THERE, UNIT, Blocks, Cache
 from .store import Store, StoreError
 
-MOST_THREADS, _LEAST_THREADS = 32, 4
+MOST_THREADS, _LEAST_THREADS = 64, 4
 _INTERPRETER_S = 0.25e-3  # of the interpreter's lock, for a piece
 BLOCK_UNITS = (8 << 20) // UNIT  # of a request, at the most
+HELD_UNITS = (256 << 20) // UNIT  # of all requests together, but for the one that reaches it
 _GAP_UNITS = 4  # between units that are needed: cheaper to read than to ask twice
 _RECORD_BY_RECORD = 4  # calls of `announce` at the start, whose samples are waited for
-_MORE_UNITS = 8  # that may be fetched beside a piece of each later call: what is needed late must not come first
+_MORE_UNITS = 16  # that may be fetched beside a piece of each later call: what is needed late must not come first
 _PINNED_SHARE = 2  # one part in so many of the bound is for samples to come
 _URGENT_S = 0.5  # waited for
 _OTHERS_S = 2.0  # so long another process may take for what it has reserved
 _POLL_S = 0.05
-_AT_A_TIME = 8  # pieces that a thread takes together
+_AT_A_TIME = 8  # pieces that a thread takes together, at the most
 _LOOKED_AT = 64  # for them
 _OTHER_THREADS_S = 0.01  # after which to look again for what another thread fetches
 _SETTLED_S = 0.02  # so long pieces that came may wait until others of their thread have come
@@ -65,13 +66,24 @@ class Awaited:
         self.left = False  # done, or nobody waits any more
         self.asked = 0  # pieces that are queued or being fetched
         self.stuck_since = math.inf  # there is no room, though all was dropped that nobody waits for
+        self._came = 0  # so many of the first pieces were there
         self.pins = 0  # of each piece, which stays in the cache: one; two where somebody waits
         self.then: Callable[[], None] | None = None  # called once, by any thread, when all of it is there
 
     @property
     def ready(self) -> bool:
         """True where all of it is there, or an error waits to be raised."""
-        return bool(self.errors) or all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces)
+        if self.errors:
+            return True
+        while self._came < len(self.pieces):  # often asked for while they come
+            blocks, _, first, end, *_ = self.pieces[self._came]
+            if not blocks.has(first, end):
+                return False
+            self._came += 1
+        if all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces):
+            return True
+        self._came = 0  # somebody has dropped one
+        return False
 
     def wait(self, timeout: float = math.inf) -> None:
         """Wait until all of it is there. Raises PieceError, TimeoutError. Another call tries again."""
@@ -137,6 +149,7 @@ class Fetcher:
         self._waiting: collections.deque[weakref.ref[Awaited]] = collections.deque()  # announced, not begun
         self._begun = 0
         self._idle = 0
+        self._held = 0  # units that threads have taken
         self._threads: list[threading.Thread] = []
         self._stopping = False
         atexit.register(_stop, weakref.ref(self))
@@ -278,20 +291,25 @@ class Fetcher:
         More threads than the time of an answer over that which each of them holds the interpreter's lock for it would
         wait for that lock.
         """
-        most = int(min(MOST_THREADS, max(_LEAST_THREADS, min(self.store.answered_s) / _INTERPRETER_S)))
+        if len(self._queue) <= self._idle or len(self._threads) >= MOST_THREADS:
+            return
+        most = int(min(MOST_THREADS, max(_LEAST_THREADS, self._answer_s() / _INTERPRETER_S)))
         for _ in range(min(len(self._queue) - self._idle, most - len(self._threads))):
             self._threads.append(threading.Thread(target=self._run, name="pass-loader-fetch", daemon=True))
             self._threads[-1].start()
 
+    def _answer_s(self) -> float:
+        """Return the seconds that the fastest of the last answers took."""
+        return max(1e-6, min(self.store.answered_s.copy()))  # other threads add to it
+
     def _run(self) -> None:
         while True:
             with self._lock:
-                while not self._queue or self._queue[0][0] > time.monotonic():
+                while (later_s := self._until_work()) is None or later_s > 0:
                     if self._stopping:
                         return
                     self._idle += 1
-                    soon = self._queue[0][0] - time.monotonic() if self._queue else None
-                    self._work.wait(None if soon is None else max(0.001, soon))
+                    self._work.wait(None if later_s is None else max(0.001, later_s))
                     self._idle -= 1
                 if self._stopping:
                     return
@@ -301,15 +319,22 @@ class Fetcher:
             if parts:
                 self._fetch(parts)
 
+    def _until_work(self) -> float | None:
+        """Return the seconds until there is a piece to take; None where somebody has to say so."""
+        if not self._queue or self._held >= HELD_UNITS:
+            return None
+        return self._queue[0][0] - time.monotonic()
+
     def _take(self) -> tuple[list[_Asked], list[Awaited]]:
-        """Take pieces from the queue that this thread fetches, one after another. Few where the queue is short: other
-        threads are to have some. Returns also for whom one was there already."""
-        most = max(1, min(_AT_A_TIME, len(self._queue) // MOST_THREADS))
+        """Take pieces from the queue that this thread fetches, one after another. Few where the queue is short or the
+        store slow: other threads are to have some. Returns also for whom one was there already."""
+        fast = int(_SETTLED_S / self._answer_s())
+        most = max(1, min(_AT_A_TIME, fast, len(self._queue) // len(self._threads)))
         parts: list[_Asked] = []
         there: list[Awaited] = []
         now = time.monotonic()
         for _ in range(_LOOKED_AT):  # with the lock, which who settles what others fetch needs
-            if not self._queue or len(parts) >= most or self._queue[0][0] > now:
+            if not self._queue or len(parts) >= most or self._queue[0][0] > now or self._held >= HELD_UNITS:
                 break
             _, number, piece, coming, beside = heapq.heappop(self._queue)
             if not coming.left and piece.blocks.fetching.find(1, piece.first, piece.end) >= 0:
@@ -321,6 +346,7 @@ class Fetcher:
             else:
                 piece.blocks.fetching[slice(*run)] = b"\1" * (run[1] - run[0])
                 parts.append(_Asked(number, piece, coming, beside, run, run))
+                self._held += run[1] - run[0]
                 most = most if beside else 1
         return parts, there
 
@@ -384,7 +410,10 @@ class Fetcher:
                 if part.reserved:
                     self._settle_one(part)
         with self._lock:
+            if self._held >= HELD_UNITS:
+                self._work.notify_all()
             for part in parts:
+                self._held -= part.run[1] - part.run[0]
                 part.piece.blocks.fetching[slice(*part.run)] = bytes(part.run[1] - part.run[0])
                 if part.error is not None:
                     part.coming.errors.append(PieceError(part.piece.record, str(part.error)))

@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pass_loader import DataLoader, ShardDataset
+from pass_loader import DataLoader, ShardDataset, ShardError
 from pass_loader.loading import statistics
 from pass_loader.loading.iteration import Meter
 from pass_loader.pack import Pack, build
 from pass_loader.remote import fetcher
 from pass_loader.remote.cache import UNIT, Blocks
 from pass_loader.remote.owners import are_reserved
+from pass_loader.remote.store import StoreError
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.object_server import ObjectServer, serving
@@ -138,3 +139,48 @@ def test_what_is_late_is_not_written(
     assert opened.open_reader().read(0) == Pack(pack).open_reader().read(0)
     with remote.cache.locked():
         assert int(remote.cache._used[1]) == remote.cache._counted()
+
+
+def test_what_was_dropped_is_not_there(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """Kills: samples that count as there since they were once."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    assert opened.remote is not None
+    coming = opened.coming(range(5))
+    assert coming is not None
+    coming.wait(30)
+    assert coming.ready
+    blocks = opened.remote._blocks(opened.shards[0]["tar"])
+    with opened.remote.cache.locked():
+        blocks.drop(np.flatnonzero(blocks.units)[:1])
+    assert not coming.ready
+    coming.wait(30)
+    assert coming.ready
+    coming.done(used=True)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_later_batches_are_asked_for_while_the_first_is_waited_for(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """Kills: a first answer's time in which nothing else is asked for; a batch that is made of what never came."""
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
+    remote = dataset.pack.remote
+    assert remote is not None
+    ask, begun, all_asked = remote.store.range, [], threading.Event()
+
+    def held(name: str, begin: int, end: int, etag: str | None = None) -> Any:
+        begun.append(begin)
+        if len(begun) == 4:  # threads of a store that is near
+            all_asked.set()
+        assert all_asked.wait(30), "nobody asks for the second batch"
+        if fails:
+            raise StoreError("away")
+        return ask(name, begin, end, etag)
+
+    monkeypatch.setattr(remote.store, "range", held)
+    loader = DataLoader(dataset, 2, shuffle=True, num_workers=1)
+    if fails:
+        with pytest.raises(ShardError, match="away"):
+            next(iter(loader))
+    else:
+        assert len([*loader]) == 12

@@ -1,0 +1,155 @@
+"""What a request is for, and what becomes of its units, beside the same by a loop over units."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections import deque
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pass_loader.remote import fetcher as fetching
+from pass_loader.remote.cache import ABSENT, FIXED, KEPT, NEEDED, UNIT, USED, Blocks, Cache
+from pass_loader.remote.fetcher import Fetcher, Piece
+from pass_loader.remote.owners import NOBODY, are_reserved
+
+UNITS, BLOCK = 90, 32
+STATES = [ABSENT, USED, KEPT, FIXED, NEEDED, NOBODY, 77]
+
+
+@pytest.fixture
+def blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Blocks:
+    """Of 90 units, in blocks of 32, in an empty cache with room for all."""
+    monkeypatch.setattr(fetching, "BLOCK_UNITS", BLOCK)
+    (tmp_path / "pack" / "edition").mkdir(parents=True)
+    cache = Cache(tmp_path, 1000 * UNIT)
+    return cache.open(tmp_path / "pack" / "edition" / "a.tar", UNITS * UNIT)
+
+
+def fetcher_of(blocks: Blocks, answered_s: float = 0.05) -> Fetcher:
+    """A fetcher that starts no threads."""
+    store: Any = SimpleNamespace(address="http://a/", answered_s=deque([answered_s]))
+    made = Fetcher(store, blocks.cache, whole=False)
+    made._start_threads = lambda: None  # type: ignore[method-assign]
+    made._threads = [threading.Thread() for _ in range(4)]
+    return made
+
+
+def run_by_a_loop(blocks: Blocks, piece: Piece, beside: int, gap: int) -> tuple[int, int] | None:
+    lacks = [unit for unit in range(piece.first, piece.end) if blocks.units[unit] in (ABSENT, NOBODY, 77)]
+    if not lacks:
+        return None
+    first, end = lacks[0], lacks[-1] + 1
+    reached = {}
+    for step, start in ((-1, first), (1, end - 1)):
+        at = last = start
+        while abs(at + step - start) <= beside and (at + step) // BLOCK == first // BLOCK and 0 <= at + step < UNITS:
+            at += step
+            if blocks.units[at] != ABSENT or blocks.fetching[at] or abs(at - last) > gap + 1:
+                break
+            last = at if blocks.pins[at] else last
+        reached[step] = last
+    return reached[-1], reached[1] + 1
+
+
+def test_what_a_request_is_for(blocks: Blocks) -> None:
+    """Kills: units that are there or on their way, beyond a block or a gap, in a request; wanted ones left out."""
+    drawn = np.random.default_rng(0)
+    asks, lengths = fetcher_of(blocks), set()
+    for _ in range(1500):
+        gap = asks._gap = int(drawn.integers(0, 4))
+        blocks.units[:] = np.where(drawn.random(UNITS) < drawn.choice([0.03, 0.4]), drawn.choice(STATES, UNITS), ABSENT)
+        blocks.fetching[:] = (drawn.random(UNITS) < 0.03).tobytes()
+        blocks.pins[:] = (drawn.random(UNITS) < 0.6) * drawn.choice([1, 256], UNITS)
+        first = int(drawn.integers(0, UNITS - 1))
+        piece = Piece(blocks, "a.tar", first, min(UNITS, first + int(drawn.integers(1, 9))))
+        beside = int(drawn.choice([0, 1, 8, 100]))
+        found = asks._run_of(piece, beside)
+        assert found == run_by_a_loop(blocks, piece, beside, gap)
+        lengths.add(0 if found is None else found[1] - found[0])
+    assert {0, 1, BLOCK} <= lengths
+
+
+def test_units_that_are_reserved_and_settled(blocks: Blocks) -> None:
+    """Kills: units that are there and count twice; a dead process's that stay its own; a lost one that is there."""
+    cache, drawn = blocks.cache, np.random.default_rng(1)
+    for number in range(300):
+        with cache.locked():
+            states = drawn.choice(STATES, UNITS) if number % 3 else np.full(UNITS, ABSENT)
+            cache.add(int(np.count_nonzero(states)) - int(np.count_nonzero(blocks.units)))
+            blocks.units[:] = states
+        first, end = sorted(drawn.choice(UNITS, 2, replace=False).tolist())
+        want = np.where(are_reserved(states) | (states == ABSENT), cache.owners.own, states)
+        assert cache.reserve(blocks, first, end)
+        assert (blocks.units[first:end] == want[first:end]).all() and (blocks.pins[first:end] == 2).all()
+        if number % 2:
+            with cache.locked():
+                blocks.drop(np.array([first]))
+        fetched = number % 5 > 0
+        cache.settle(blocks, first, end, fetched=fetched)
+        absent = want == cache.owners.own
+        want[absent] = NEEDED if fetched else ABSENT
+        if number % 2:
+            want[first] = ABSENT
+        assert (blocks.units[first:end] == want[first:end]).all() and not blocks.pins.any()
+        assert (blocks.units[:first] == states[:first]).all() and (blocks.units[end:] == states[end:]).all()
+        with cache.locked():
+            assert int(cache._used[1]) == cache._counted()
+
+
+def test_a_cache_is_locked(blocks: Blocks) -> None:
+    """Kills: a change that was cut off and is not counted anew; a lock that is given back too early, or never."""
+    cache = blocks.cache
+    other = os.open(cache.root / "lock", os.O_RDWR)
+
+    def is_free() -> bool:
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(other, fcntl.LOCK_UN)
+        return True
+
+    with cache.locked():
+        right = int(cache._used[1])
+        with pytest.raises(KeyError), cache.locked():  # noqa: PT012
+            raise KeyError
+        assert not is_free() and cache._used[0] == 1
+    assert is_free() and cache._used[0] == 0
+    with pytest.raises(KeyError), cache.locked():  # noqa: PT012
+        cache.add(5)
+        raise KeyError
+    assert is_free() and cache._used[0] == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_counted", lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError), cache.locked():
+            pass
+    assert is_free()
+    with cache.locked():
+        assert int(cache._used[1]) == right
+    os.close(other)
+
+
+def test_how_many_are_taken_at_a_time(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a thread that takes pieces it comes to much later; memory without a bound; pieces taken by two."""
+    pieces = [Piece(blocks, "a.tar", unit, unit + 1, unit) for unit in range(0, UNITS, 2)]
+    monkeypatch.setattr(fetching, "_RECORD_BY_RECORD", 0)
+    monkeypatch.setattr(fetching, "_MORE_UNITS", 1)
+    for answered_s, most in ((0.05, 1), (0.0004, 8)):
+        asks = fetcher_of(blocks, answered_s)
+        coming = asks.announce(pieces)
+        taken = [asks._take()[0] for _ in range(2)]
+        assert [len(parts) for parts in taken] == [most, most]
+        assert len({part.piece.record for parts in taken for part in parts}) == 2 * most
+        assert asks._held == 2 * most and asks._until_work() is not None
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fetching, "HELD_UNITS", 2 * most + 1)
+            assert len(asks._take()[0]) == 1 and asks._take() == ([], []) and asks._until_work() is None
+        coming.done(used=False)
+        asks._threads.clear()
+        blocks.fetching[:] = bytes(UNITS)
