@@ -124,15 +124,18 @@ def make_pack(folder: Path, records: int) -> Path:
 
 
 def compare(name: str, bar: float, pairs: int, one: Any, other: Any, middle: Any) -> None:
-    """Print the share of the second's rate that the first has, `pairs` alternating pairs."""
+    """Print the share of the second's rate that the first has, `pairs` alternating pairs, and what it takes of the
+    processor beside the second, which other work on the machine disturbs less."""
     found = []
     for number in range(pairs):
         rates = {call: call() for call in ((one, other) if number % 2 else (other, one))}
         found.append((rates[one], rates[other]))
     share = middle(a[0] for a, _ in found) / middle(b[0] for _, b in found)
     verdict = "met" if share >= bar else "missed"
+    cpu = [statistics.median(pair[place][1]["cpu_ms_a_sample"] for pair in found) for place in (0, 1)]
     words = ", ".join(f"{a[0]:.0f}/{b[0]:.0f}" for a, b in found)
-    print(f"{name}: {share:.3f} (bar {bar}, {verdict}); {found[-1][0][1]}; samples/s {words}", flush=True)
+    print(f"{name}: {share:.3f} (bar {bar}, {verdict}); CPU {cpu[0] / cpu[1]:.3f}; {found[-1][0][1]}", flush=True)
+    print(f"  samples/s {words}", flush=True)
 
 
 def main() -> None:

@@ -57,7 +57,8 @@ FAR_HEAD = (
 )
 FAR_WORDS = (
     f"From a server that is far away: on each connection it sends at most {FAR_RATE / 1e6:.0f} MB/s. Beside it what it "
-    f"sends over {FAR_CONNECTIONS} connections, in samples."
+    f"sends over {FAR_CONNECTIONS} connections, in samples, and the share of a directory's rate while another process "
+    "receives the records so."
 )
 
 

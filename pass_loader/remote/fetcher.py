@@ -80,10 +80,7 @@ class Awaited:
             if not blocks.has(first, end):
                 return False
             self._came += 1
-        if all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces):
-            return True
-        self._came = 0  # somebody has dropped one
-        return False
+        return all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces)  # some may have been dropped
 
     def wait(self, timeout: float = math.inf) -> None:
         """Wait until all of it is there. Raises PieceError, TimeoutError. Another call tries again."""

@@ -102,6 +102,17 @@ def test_units_that_are_reserved_and_settled(blocks: Blocks) -> None:
             assert int(cache._used[1]) == cache._counted()
 
 
+def test_units_that_two_samples_need(blocks: Blocks) -> None:
+    """Kills: what another sample needs, dropped first."""
+    with blocks.cache.locked():
+        blocks.units[:] = NEEDED
+        blocks.pin(0, 5, 1), blocks.pin(3, 8, 1)
+        blocks.let_go(0, 5, used=True, times=1)
+        assert blocks.states(0, 9) == bytes([USED] * 3 + [NEEDED] * 6)
+        blocks.let_go(3, 8, used=True, times=1)
+        assert blocks.states(0, 9) == bytes([USED] * 8 + [NEEDED]) and not blocks.pins.any()
+
+
 def test_a_cache_is_locked(blocks: Blocks) -> None:
     """Kills: a change that was cut off and is not counted anew; a lock that is given back too early, or never."""
     cache = blocks.cache
