@@ -32,7 +32,7 @@ _OTHERS_S = 2.0  # so long another process may take for what it has reserved
 _POLL_S = 0.05
 _AT_A_TIME = 8  # pieces that a thread takes together, at the most
 _LOOKED_AT = 64  # for them
-_OTHER_THREADS_S = 0.01  # after which to look again for what another thread fetches
+_OTHER_THREADS_S = 0.01  # after which, at the least, to look again for what another thread fetches
 _SETTLED_S = 0.02  # so long pieces that came may wait until others of their thread have come
 _STUCK_S = 20.0  # without room: longer than a loaded machine takes for a batch
 _EXIT_S = 2.0
@@ -325,17 +325,19 @@ class Fetcher:
     def _take(self) -> tuple[list[_Asked], list[Awaited]]:
         """Take pieces from the queue that this thread fetches, one after another. Few where the queue is short or the
         store slow: other threads are to have some. Returns also for whom one was there already."""
-        fast = int(_SETTLED_S / self._answer_s())
+        answer_s = self._answer_s()
+        fast = int(_SETTLED_S / answer_s)
         most = max(1, min(_AT_A_TIME, fast, len(self._queue) // len(self._threads)))
         parts: list[_Asked] = []
         there: list[Awaited] = []
         now = time.monotonic()
+        later = now + min(max(_OTHER_THREADS_S, answer_s), _OTHERS_S)
         for _ in range(_LOOKED_AT):  # with the lock, which who settles what others fetch needs
             if not self._queue or len(parts) >= most or self._queue[0][0] > now or self._held >= HELD_UNITS:
                 break
             _, number, piece, coming, beside = heapq.heappop(self._queue)
             if not coming.left and piece.blocks.fetching.find(1, piece.first, piece.end) >= 0:
-                heapq.heappush(self._queue, (now + _OTHER_THREADS_S, number, piece, coming, beside))
+                heapq.heappush(self._queue, (later, number, piece, coming, beside))
             elif coming.left or (run := self._run_of(piece, beside)) is None:
                 coming.asked -= 1
                 self._arrived.notify_all()

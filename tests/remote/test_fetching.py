@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 
 from pass_loader import DataLoader, ShardDataset, ShardError
+from pass_loader.data.fetching import Fetching
 from pass_loader.loading import statistics
 from pass_loader.loading.iteration import Meter
 from pass_loader.pack import Pack, build
 from pass_loader.remote import fetcher
 from pass_loader.remote.cache import UNIT, Blocks
+from pass_loader.remote.fetcher import Awaited
 from pass_loader.remote.owners import are_reserved
 from pass_loader.remote.store import StoreError
 
@@ -163,6 +166,14 @@ def test_what_was_dropped_is_not_there(pack: Path, server: ObjectServer, tmp_pat
     coming.done(used=True)
 
 
+def _ready_with_an_error(fetching: Fetching) -> bool:
+    until = time.monotonic() + 30
+    while not any(coming.errors for *_, coming in fetching._coming if isinstance(coming, Awaited)):
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return True
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_later_batches_are_asked_for_while_the_first_is_waited_for(
     pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
@@ -172,6 +183,8 @@ def test_later_batches_are_asked_for_while_the_first_is_waited_for(
     remote = dataset.pack.remote
     assert remote is not None
     ask, begun, all_asked = remote.store.range, [], threading.Event()
+    if fails:
+        all_asked.set()
 
     def held(name: str, begin: int, end: int, etag: str | None = None) -> Any:
         begun.append(begin)
@@ -186,6 +199,7 @@ def test_later_batches_are_asked_for_while_the_first_is_waited_for(
     loader = DataLoader(dataset, 2, shuffle=True, num_workers=1)
     if fails:
         monkeypatch.setattr(Pack, "mend", lambda *_: pytest.fail("it was rendered"))
+        monkeypatch.setattr(Fetching, "ready", property(_ready_with_an_error))
         with pytest.raises(ShardError, match="away"):
             next(iter(loader))
     else:

@@ -87,6 +87,7 @@ def test_units_that_are_reserved_and_settled(blocks: Blocks) -> None:
         want = np.where(are_reserved(states) | (states == ABSENT), cache.owners.own, states)
         assert cache.reserve(blocks, first, end)
         assert (blocks.units[first:end] == want[first:end]).all() and (blocks.pins[first:end] == 2).all()
+        assert cache.others_fetch(blocks, first, end) == (want[first:end] == cache.owners.own).all()
         if number % 2:
             with cache.locked():
                 blocks.drop(np.array([first]))
@@ -153,14 +154,18 @@ def test_how_many_are_taken_at_a_time(blocks: Blocks, monkeypatch: pytest.Monkey
     monkeypatch.setattr(fetching, "_MORE_UNITS", 1)
     for answered_s, most in ((0.05, 1), (0.0004, 8)):
         asks = fetcher_of(blocks, answered_s)
-        coming = asks.announce(pieces)
+        coming = asks.announce(pieces * 2)
         taken = [asks._take()[0] for _ in range(2)]
         assert [len(parts) for parts in taken] == [most, most]
         assert len({part.piece.record for parts in taken for part in parts}) == 2 * most
         assert asks._held == 2 * most and asks._until_work() is not None
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(fetching, "HELD_UNITS", 2 * most + 1)
-            assert len(asks._take()[0]) == 1 and asks._take() == ([], []) and asks._until_work() is None
+            taken.append(asks._take()[0])
+            assert len(taken[-1]) == 1 and asks._take() == ([], []) and asks._until_work() is None
+        while taken[-1]:
+            taken.append(asks._take()[0])
+        assert sum(map(len, taken)) == len(pieces)
         coming.done(used=False)
         asks._threads.clear()
         blocks.fetching[:] = bytes(UNITS)
