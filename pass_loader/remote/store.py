@@ -32,6 +32,7 @@ _NO_CREDENTIALS = ("latest/api/token", "latest/meta-data/iam", "computeMetadata/
 _MISSING = "Object at location"  # what a write of parts may find missing that somebody else has finished
 _WRONG_REGION = "incorrectly configured region"
 _XML = '<?xml version="1.0" encoding="UTF-8"?>'
+_SMALL_BYTES = 256 << 10  # of an answer that takes little longer than the first byte of it
 _PIECE_BYTES = 64 << 10  # less than that is lost of an answer that breaks off
 
 _used_by: int | None = None  # the process whose threads serve obstore
@@ -71,7 +72,8 @@ class Known(NamedTuple):
 class Store:
     """The objects below one URL. May be called by any number of threads.
 
-    requests, bytes: of objects and ranges that were read, since the start. answered_s: how long the last answers took.
+    requests, bytes: of objects and ranges that were read, since the start. answered_s: how long the last small answers
+    took; a large one tells how fast the store sends, not how far away it is.
     """
 
     def __init__(self, address: Address):
@@ -144,7 +146,7 @@ class Store:
             _check_length(content, end - begin)
             return content
 
-        content = self._tried(name, read)
+        content = self._tried(name, read, end - begin)
         self._note(end - begin)
         return content
 
@@ -171,7 +173,7 @@ class Store:
             _check_length(content[:came], end - begin)
             return content
 
-        self._tried(name, read)
+        self._tried(name, read, end - begin)
         self._note(end - begin)
         return content
 
@@ -180,8 +182,8 @@ class Store:
             self.requests += 1
             self.bytes += size
 
-    def _tried(self, name: str, ask: Callable[[Any, Any], Answer]) -> Answer:
-        """Ask until there is an answer, ATTEMPTS times at most."""
+    def _tried(self, name: str, ask: Callable[[Any, Any], Answer], size: int = 0) -> Answer:
+        """Ask until there is an answer of so many bytes, ATTEMPTS times at most."""
         obstore = self._obstore()
         errors = obstore.exceptions
         pause, renewed = _FIRST_PAUSE_S, False
@@ -190,7 +192,8 @@ class Store:
             began = time.monotonic()
             try:
                 answer = ask(obstore, store)
-                self.answered_s.append(time.monotonic() - began)
+                if size <= _SMALL_BYTES:
+                    self.answered_s.append(time.monotonic() - began)
                 return answer
             except errors.NotModifiedError:
                 raise Unchanged from None

@@ -166,6 +166,20 @@ def test_what_was_dropped_is_not_there(pack: Path, server: ObjectServer, tmp_pat
     coming.done(used=True)
 
 
+def test_large_answers_do_not_tell_how_far_a_store_is(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: threads as for a store that is far away, since a near one sends megabytes."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    assert opened.remote is not None
+    monkeypatch.setattr("pass_loader.remote.store._SMALL_BYTES", 5000)
+    told = opened.remote.store.answered_s
+    told.clear()
+    for size, answers in ((5001, 0), (5000, 1), (9000, 1)):
+        opened.remote.store.range(opened.shards[0]["tar"], 0, size)
+        assert len(told) == answers
+
+
 def _ready_with_an_error(fetching: Fetching) -> bool:
     until = time.monotonic() + 30
     while not any(coming.errors for *_, coming in fetching._coming if isinstance(coming, Awaited)):
