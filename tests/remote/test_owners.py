@@ -94,19 +94,20 @@ def test_bytes_that_are_wrong_while_others_fetch(
     assert coming is not None
     coming.wait(30)
     coming.done(used=True)
-    reserve, calls = Cache.reserve, []
+    cache, calls = opened.remote.cache, []  # not the class: threads of other tests may be at work
+    reserve = cache.reserve
 
     def full_at_first(*arguments: object, **options: object) -> bool:
         calls.append(options)
         return len(calls) > 3 and reserve(*arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Cache, "reserve", full_at_first)
+    monkeypatch.setattr(cache, "reserve", full_at_first)
     flip_a_bit(opened, 0)
     opened.mend(0)
     assert calls == [{"urgent": True}] * 4
     assert opened.open_reader().read(0) == Pack(pack).open_reader().read(0)
     flip_a_bit(opened, 0)
-    monkeypatch.setattr(Cache, "reserve", lambda *arguments, **options: False)
+    monkeypatch.setattr(cache, "reserve", lambda *arguments, **options: False)
     monkeypatch.setattr("pass_loader.remote.fetcher._STUCK_S", 0.1)
     with pytest.raises(StoreError, match="has no room for the samples of one batch.* raise cache_bytes"):
         opened.mend(0)
