@@ -221,15 +221,18 @@ class _Locked:
     def __enter__(self) -> None:
         cache = self._cache
         cache._thread.acquire()
+        depth = self._depth
         try:
-            if self._depth == 0:
+            if depth == 0:
                 fcntl.flock(cache._lock, fcntl.LOCK_EX)
                 if cache._used[0]:  # a change was cut off
                     cache._used[1] = cache._counted()
                 cache._used[0] = 1
-            self._depth += 1
-        except BaseException:
-            fcntl.flock(cache._lock, fcntl.LOCK_UN)
+            self._depth = depth + 1
+        except BaseException:  # a signal's, too
+            self._depth = depth
+            if depth == 0:
+                fcntl.flock(cache._lock, fcntl.LOCK_UN)
             cache._thread.release()
             raise
 
