@@ -135,7 +135,8 @@ def test_steady_state() -> None:
 
 
 def test_renderers_give_their_memory_back() -> None:
-    batch = batch_of(1, 1)
+    """Kills: a table, a workspace or pinned slots that outlive their renderer."""
+    batch = noise(64, 64), plan_of(64, 64)
     seen = []
     for number in range(30):
         batches = Batches(renderer())

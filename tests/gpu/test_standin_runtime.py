@@ -20,20 +20,22 @@ from .standin_situations import SITUATIONS
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_nvcc() is None, reason="nvcc is not on the PATH")]
 
 
-# Tests marked `cuda`, which run here as on a GPU: those of streams, of memory that is used again or runs out, and of
-# each way of decoding. The others need a GPU (graphs, torch's own pinning, nvJPEG's pixels), or would take long.
+# Tests marked `cuda`, which run here as on a GPU: those of streams, of memory that is used again, given back or runs
+# out, and of each way of decoding. The others need a GPU: graphs, pinning by torch itself (test_where_things_lie), its
+# arithmetic (test_normalize_on_the_device), nvJPEG's pixels; or would take long.
 LIKE_ON_A_GPU = {
     "tests/gpu/test_cuda_loader.py": [
         "test_parts", "test_a_slow_consumer", "test_a_slow_renderer", "test_next_does_not_synchronise",
-        "test_held_batches_stay", "test_out_of_memory", "test_nvjpegs_batches", "test_exact_decoding",
-        "test_the_benchmark_of_exact_decoding[dct-zstd]",
+        "test_held_batches_stay", "test_loaders_give_their_memory_back", "test_out_of_memory", "test_nvjpegs_batches",
+        "test_nvjpegs_memory", "test_exact_decoding", "test_the_benchmark_of_exact_decoding[dct-zstd]",
     ],
     "tests/gpu/test_cuda.py": [
-        "test_a_slow_stream", "test_two_streams", "test_a_workspace_that_grows", "test_out_of_memory", "test_refused",
-        "test_element_types",
+        "test_a_slow_stream", "test_two_streams", "test_a_workspace_that_grows",
+        "test_renderers_give_their_memory_back", "test_out_of_memory", "test_refused", "test_element_types",
     ],
     "tests/native/test_cuda_decode.py": ["test_rows_by_hand[device]", "test_a_running_dc_beyond_16_bits[device]"],
 }  # fmt: skip
+LONG_ON_A_GPU = {"tests/gpu/test_cuda_loader.py": ["test_nvjpeg_after_a_slow_stream"]}
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +47,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return compile_runtime(tmp_path_factory.mktemp("runtime"), nvcc)
 
 
-@pytest.mark.parametrize("seed", [None, pytest.param(3, marks=pytest.mark.long)])
-def test_like_on_a_gpu(folder: Path, library: Path, seed: int | None) -> None:
+@pytest.mark.parametrize(
+    "wanted,seed",
+    [
+        (LIKE_ON_A_GPU, None),
+        pytest.param(LIKE_ON_A_GPU, 3, marks=pytest.mark.long),
+        pytest.param(LONG_ON_A_GPU, None, marks=pytest.mark.long),
+    ],
+    ids=["late", "drawn", "long"],
+)
+def test_like_on_a_gpu(folder: Path, library: Path, wanted: dict[str, list[str]], seed: int | None) -> None:
     """torch's streams, events and memory are the stand-in's, too (helpers/standin_torch.py). Kills, as late as may be
     or in a drawn order: memory that is given to the next batch while a consumer still reads it (record_stream), a
     stream that does not wait for another, pinned memory that is written before it was copied, a verdict that is read
-    early."""
+    early; and memory that is kept."""
     command = [sys.executable, "-m", "pytest", "-qx", "-p", "no:cacheprovider", "-p", "tests.helpers.standin_torch"]
-    command += ["-m", "cuda", *(f"{file}::{name}" for file, names in LIKE_ON_A_GPU.items() for name in names)]
+    tests = [f"{file}::{name}" for file, names in wanted.items() for name in names]
+    command += ["-m", "cuda", *tests]
     order = {} if seed is None else {"PASS_LOADER_STANDIN_SEED": str(seed)}
     environment = os.environ | order
     environment |= {"PASS_LOADER_STANDIN": str(folder), "PASS_LOADER_STANDIN_NVJPEG": str(library)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None and int(passed[1]) >= 15 and "skipped" not in done.stdout, done.stdout[-500:]
+    assert passed is not None and int(passed[1]) >= len(tests) and "skipped" not in done.stdout, done.stdout[-500:]
 
 
 @pytest.fixture(scope="module")

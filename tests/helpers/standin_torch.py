@@ -221,7 +221,7 @@ class Pool:
 
 def take_device(bytes: int) -> int:
     place = ctypes.c_void_p()
-    if DEVICE.bytes + bytes > CAPACITY or NATIVE.cudaMalloc(ctypes.byref(place), ctypes.c_size_t(bytes)):
+    if RUNTIME.used() + bytes > CAPACITY or NATIVE.cudaMalloc(ctypes.byref(place), ctypes.c_size_t(bytes)):
         NATIVE.cudaGetLastError()
         return 0
     return place.value or 0
@@ -333,10 +333,16 @@ def cpu(tensor: DeviceTensor) -> torch.Tensor:
 
 
 def clone(tensor: DeviceTensor, **_: Any) -> DeviceTensor:
-    if not dense(tensor):
-        raise NotImplementedError("the stand-in for a GPU does not clone rows that have gaps")
-    found = empty_there(tensor.shape, tensor.dtype, tensor.place).as_strided(tensor.shape, tensor.stride())
-    memcpy(found.data_ptr(), tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    found = empty_there(tensor.shape, tensor.dtype, tensor.place)
+    if dense(tensor):
+        found = found.as_strided(tensor.shape, tensor.stride())
+        memcpy(found.data_ptr(), tensor.data_ptr(), tensor.numel() * tensor.element_size())
+        return found
+    rows = tensor.view(-1, tensor.shape[-1])  # raises where there are different gaps
+    assert rows.stride(1) == 1
+    width = rows.shape[1] * rows.element_size()
+    places = found.data_ptr(), width, rows.data_ptr(), rows.stride(0) * rows.element_size()
+    call("cudaMemcpy2DAsync", *places, width, len(rows), 4, current_stream().cuda_stream)
     return found
 
 
@@ -421,8 +427,9 @@ def take_over() -> None:
            "default_stream": lambda device=None: DEFAULTS[index_of(device)], "device": device, "stream": stream,
            "set_device": set_device, "device_count": lambda: 2, "is_available": lambda: True,
            "synchronize": lambda device=None: RUNTIME.synchronize(), "empty_cache": DEVICE.empty,
-           "mem_get_info": lambda device=None: (CAPACITY - DEVICE.bytes, CAPACITY),
-           "memory_allocated": lambda device=None: DEVICE.given, "_sleep": sleep,
+           "mem_get_info": lambda device=None: (CAPACITY - RUNTIME.used(), CAPACITY),
+           "memory_allocated": lambda device=None: DEVICE.given,
+           "memory_reserved": lambda device=None: DEVICE.bytes, "_sleep": sleep,
            "set_sync_debug_mode": lambda mode: None}  # fmt: skip
     for attribute, value in own.items():
         setattr(torch.cuda, attribute, value)

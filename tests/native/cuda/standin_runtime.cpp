@@ -312,6 +312,16 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   stream_of(handle).queue.push_back({[=] { std::memcpy(to, from, bytes); }});
   return cudaSuccess;
 }
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
+                              size_t height, cudaMemcpyKind, cudaStream_t handle) {
+  const Lock lock(mutex);
+  if (!enter("copy")) return answer(cudaErrorInvalidValue);
+  stream_of(handle).queue.push_back({[=] {
+    for (size_t y = 0; y < height; ++y)
+      std::memcpy(static_cast<char*>(to) + y * to_pitch, static_cast<const char*>(from) + y * from_pitch, width);
+  }});
+  return cudaSuccess;
+}
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
   const Lock lock(mutex);
