@@ -3,9 +3,9 @@
     python -m benchmarks.gpu.kit make FOLDER --wheel WHEEL [--sm 90] [--parts core dali cvcuda]     here: make kit
     python -m benchmarks.gpu.kit use FOLDER --work WORK [--dry]                                     there: on_gpu.sh
 
-`make` writes kit.json and an archive a part, or several: core (the extensions of the wheel, the ways of the first pass,
-nvJPEG, simplejpeg), dali-1 and dali-2, cvcuda. The packages lose code for other GPUs (slim.py). What is carried at a
-time, one archive beside kit.json and core, should be below 64 MiB.
+`make` writes kit.json and an archive a part: core (the extensions of the wheel, the ways of the first pass, nvJPEG,
+simplejpeg), dali, cvcuda. The packages lose code for other GPUs (slim.py), and what our benchmarks do not load. What is
+carried together, kit.json, core and any one of the others, should be below 64 MiB.
 
 `use` leaves the extensions in pass_loader/ and the packages in WORK/site: from the kit where it is of this Python and
 of these sources, else as they lie there, if they are newer than their sources, else by building. Needs neither torch
@@ -26,6 +26,7 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from . import native, slim
@@ -33,15 +34,17 @@ from . import native, slim
 ROOT = Path(__file__).parents[2]
 PYTHON = "312"
 MOST_BYTES = 64 << 20  # that are carried at a time
-ARCHIVE_BYTES = 300 << 20  # of files, which xz makes five times smaller or more; a larger file is alone
 PARTS = {
     "core": ["nvidia-nvjpeg", "simplejpeg"],
-    "dali": ["nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "astunparse", "gast", "optree", "nvtx", "makefun",
-             "libcst", "six"],
+    # Of what DALI requires, what its dynamic mode alone imports is not there: nvtx, makefun, libcst.
+    "dali": ["nvidia-dali-cuda130", "nvidia-nvimgcodec-cu13", "astunparse", "gast", "optree", "six"],
     "cvcuda": ["cvcuda-cu13"],
-}  # fmt: skip
+}
 PLATFORMS = ["manylinux_2_28", "manylinux_2_27", "manylinux_2_24", "manylinux_2_17", "manylinux2014", "manylinux1"]
-LEFT_OUT = ("include", "tests", "test", "__pycache__")  # folders that nobody needs there
+LEFT_OUT = (  # folders and files that nobody needs there
+    "include", "tests", "test", "__pycache__", "*.a",
+    "libopencv_ext.so*", "libtiff_ext.so*", "libnvtiff_ext.so*", "libnvjpeg2k_ext.so*",  # nvImageCodec's, no JPEGs
+)  # fmt: skip
 EXTENSIONS = ("_C", "_cuda")
 
 
@@ -66,36 +69,23 @@ def install(packages: Sequence[str], site: Path) -> None:
 
 
 def wanted(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    parts = Path(member.name).parts
     member.uid = member.gid = member.mtime = 0
     member.uname = member.gname = ""
-    return None if any(part in LEFT_OUT for part in parts) or parts[-1].endswith(".a") else member
+    left_out = any(fnmatch(part, pattern) for part in Path(member.name).parts for pattern in LEFT_OUT)
+    return None if left_out else member
 
 
-def write_part(kit: Path, part: str, folder: Path, sm: int) -> dict[str, int]:
-    """Pack a folder, slimmed, into one archive or several. Returns the bytes of each, by its name."""
+def write_part(archive: Path, folder: Path, sm: int) -> int:
+    """Pack a folder, slimmed. Returns the archive's bytes."""
     slim.slim(folder, sm, PYTHON)
-    groups: list[list[Path]] = [[]]
-    size = 0
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink()):
-        if groups[-1] and size + path.lstat().st_size > ARCHIVE_BYTES:
-            groups.append([])
-            size = 0
-        groups[-1].append(path)
-        size += path.lstat().st_size
-    sizes: dict[str, int] = {}
-    for number, group in enumerate(groups, 1):
-        name = f"{part}-{number}" if len(groups) > 1 else part
-        archive = kit / f"{name}.tar.xz"
-        with tarfile.open(archive, "w:xz", preset=6) as tar:
-            for path in group:
-                tar.add(path, str(path.relative_to(folder)), filter=wanted)
-        sizes[name] = archive.stat().st_size
-    return sizes
+    with tarfile.open(archive, "w:xz", preset=6) as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name, filter=wanted)
+    return archive.stat().st_size
 
 
 def make(folder: Path, wheel: Path, sm: int, parts: Sequence[str]) -> dict[str, int]:
-    """Write the kit. Returns the bytes of each archive."""
+    """Write the kit. Returns the bytes of each part."""
     folder.mkdir(parents=True, exist_ok=True)
     sizes: dict[str, int] = {}
     for part in parts:
@@ -111,7 +101,7 @@ def make(folder: Path, wheel: Path, sm: int, parts: Sequence[str]) -> dict[str, 
                 if sorted(found) != sorted(EXTENSIONS):
                     raise SystemExit(f"{wheel} has {found}, want {EXTENSIONS} for cp{PYTHON}")
                 native.compiled(library=made / "first_pass.so", sms=[str(sm)])
-            sizes |= write_part(folder, part, made, sm)
+            sizes[part] = write_part(folder / f"{part}.tar.xz", made, sm)
     if "core" in parts:  # the digest is of its libraries
         about = {"python": PYTHON, "sm": sm, "digest": digest()}
         (folder / "kit.json").write_text(json.dumps(about, indent=1) + "\n")
@@ -133,7 +123,7 @@ def misfit(kit: Path) -> str:
 
 def unpack(kit: Path, work: Path) -> list[str]:
     """Leave the extensions in pass_loader/, the ways of the first pass in build/gpu, packages in work/site. Returns the
-    archives that were there."""
+    parts that were there."""
     shutil.rmtree(work / "site", ignore_errors=True)
     found = []
     for archive in sorted(kit.glob("*.tar.xz")):
@@ -204,10 +194,10 @@ def main(given: list[str] | None = None) -> None:
         print(f"extensions: {use(arguments.folder, arguments.work, arguments.dry)}")
         return
     sizes = make(arguments.folder, arguments.wheel, arguments.sm, arguments.parts)
-    for name, size in sizes.items():
-        together = size + (0 if name == "core" else sizes.get("core", 0))
+    for part, size in sizes.items():
+        together = size + (0 if part == "core" else sizes.get("core", 0))
         fits = "" if together < MOST_BYTES else f", with core {together / 2**20:.1f}: more than {MOST_BYTES >> 20}"
-        print(f"{name}.tar.xz  {size / 2**20:.1f} MiB{fits}")
+        print(f"{part}.tar.xz  {size / 2**20:.1f} MiB{fits}")
 
 
 if __name__ == "__main__":
