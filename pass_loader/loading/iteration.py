@@ -199,8 +199,10 @@ class BatchIterator(Generic[Batch]):
         samples = self._beside_two(self._samples_under_way + len(following.asked))
         if not self._settings.depth.allows(len(self._under_way), samples):
             return False
-        if following.fetching is None or not following.fetching.ready:
-            return following.fetching is None
+        if following.fetching is None:
+            return True
+        if not following.fetching.ready:
+            return False
         if not self._under_way:
             self._fetch(following.fetching)  # which raises what prevented it
         return True

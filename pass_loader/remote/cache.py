@@ -108,7 +108,8 @@ class Blocks:
     def pin(self, first: int, end: int, times: int) -> None:
         """Count samples that need these units."""
         with self._pinning:
-            np.add(pins := self.pins[first:end], np.uint16(times % 65536), out=pins)
+            pins = self.pins[first:end]
+            pins += np.uint16(times % 65536)
 
     @property
     def there(self) -> int:
@@ -123,7 +124,8 @@ class Blocks:
         """Return how many units right before `first`, from `least` on, are absent and not being fetched."""
         states = self._map[least:first]
         free = len(states) - len(states.rstrip(_ABSENT))
-        return first - 1 - max(self.fetching.rfind(1, first - free, first), first - free - 1)
+        found = self.fetching.rfind(1, first - free, first)
+        return free if found < 0 else first - 1 - found
 
     def free_after(self, end: int, most: int) -> int:
         """Return how many units from `end` on, up to `most`, are absent and not being fetched."""

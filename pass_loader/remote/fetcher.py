@@ -76,8 +76,8 @@ class Awaited:
         if self.errors:
             return True
         while self._came < len(self.pieces):  # often asked for while they come
-            blocks, _, first, end, *_ = self.pieces[self._came]
-            if not blocks.has(first, end):
+            piece = self.pieces[self._came]
+            if not piece.blocks.has(piece.first, piece.end):
                 return False
             self._came += 1
         return all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces)  # some may have been dropped
@@ -356,7 +356,8 @@ class Fetcher:
         lacking = blocks.states(piece.first, piece.end).lstrip(THERE)
         if not lacking:
             return None
-        first, end = piece.end - len(lacking), piece.end - len(lacking) + len(lacking.rstrip(THERE))
+        first = piece.end - len(lacking)
+        end = first + len(lacking.rstrip(THERE))
         if not beside:
             return first, end
         block = first // BLOCK_UNITS * BLOCK_UNITS
