@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from .tasks import add_tasks, at_least, of_share, tasks
 def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(with_formats(sys.argv[1:] if arguments is None else arguments))
     try:
-        return options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: print(f"pass-pack: {message}", file=sys.stderr)
+            return options.run(options)
     except (PackError, RecordError, OSError, ValueError, ImportError) as error:
         print(f"pass-pack: {error}", file=sys.stderr)
         return 1

@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import os
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..version import __version__
 RUNNERS = ("local", "ray")
 _RETRIES = 10  # of a task whose worker or node was lost
 _REACHED_S = 5  # in which a cluster's address must answer
+_LOOKED_S = 10  # after which the cluster's nodes are looked at again, at the latest
 
 
 def run_on_ray(
@@ -31,10 +33,11 @@ def run_on_ray(
     """Call an importable function with each of these arguments on a Ray cluster; return what the calls returned.
 
     address: of the cluster; None: what RAY_ADDRESS names, or one that runs on this machine, or one that is started
-    here. A cluster that the program is connected to is used as it is. cpus: how many a call asks for. At most twice as
-    many calls as the cluster has room for are handed to it at a time. done: called with the place of each call that has
-    returned. Raises what a call raised, and PackError where Ray is missing, is not reached, or lost a call too often;
-    the other calls are cancelled then.
+    here. A cluster that the program is connected to is used as it is. cpus: how many a call asks for. Where no node has
+    so many, the calls wait for one that does, as a cluster may grow, and a warning says so. At most twice as many calls
+    as the cluster has room for are handed to it at a time. done: called with the place of each call that has returned.
+    Raises what a call raised, and PackError where Ray is missing, is not reached, or lost a call too often; the other
+    calls are cancelled then.
     """
     ray = _imported()
     results = [None] * len(calls)
@@ -44,12 +47,12 @@ def run_on_ray(
         call = ray.remote(num_cpus=cpus, max_retries=_RETRIES)(_call)
         try:
             while True:
-                room = 2 * max(1, int(ray.cluster_resources().get("CPU", 0)) // cpus)
+                room = 2 * max(1, _at_a_time(ray, cpus))
                 for place, arguments in itertools.islice(waiting, max(0, room - len(running))):
                     running[call.remote(__version__, function, arguments)] = place
                 if not running:
                     return results
-                for reference in ray.wait([*running], num_returns=1)[0]:
+                for reference in ray.wait([*running], num_returns=1, timeout=_LOOKED_S)[0]:
                     place = running[reference]
                     results[place] = ray.get(reference)
                     del running[reference]
@@ -75,6 +78,19 @@ def connected(runner: str, address: str | None) -> Iterator[None]:
         return
     with _connected(_imported(), address):
         yield
+
+
+def _at_a_time(ray: Any, cpus: int) -> int:
+    """Return how many calls of so many CPUs the nodes can run at a time; warn where no node can run any."""
+    have = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    if max(have, default=0) < cpus:
+        warnings.warn(
+            f"a task asks for {cpus} CPUs (--workers), and the largest node of the Ray cluster has "
+            f"{max(have, default=0)}: the tasks wait until a larger one joins. Stopped, and begun again with fewer "
+            "workers, the command goes on",
+            stacklevel=2,
+        )
+    return sum(cpus_here // cpus for cpus_here in have)
 
 
 def _call(version: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -193,6 +193,36 @@ def test_another_table_under_the_same_name(tmp_path: Path, cluster: Any) -> None
         shutil.rmtree(tmp_path / "pack")
 
 
+@contextlib.contextmanager
+def larger(cluster: Any) -> Iterator[None]:
+    """A node of two CPUs joins for a while."""
+    node = cluster.add_node(num_cpus=2)
+    yield
+    cluster.remove_node(node)
+
+
+def test_a_task_larger_than_every_node(
+    tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It waits, and says so once, until a larger node joins."""
+    index(sources_of(tmp_path, 1), tmp_path / "pack")
+    monkeypatch.setattr(ray_runner, "_LOOKED_S", 0.1)
+    with contextlib.ExitStack() as stack:
+        wait, times = ray.wait, []
+
+        def joins(*arguments: Any, **named: Any) -> Any:
+            times.append(time.monotonic())
+            if len(times) == 3:
+                stack.enter_context(larger(cluster))
+            return wait(*arguments, **named)
+
+        monkeypatch.setattr(ray, "wait", joins)
+        assert main(["verify", str(tmp_path / "pack"), "--runner", "ray", "--workers", "2"]) == 0
+    assert len(times) > 3
+    said = "pass-pack: a task asks for 2 CPUs (--workers), and the largest node of the Ray cluster has 1: "
+    assert capsys.readouterr().err.count(said) == 1
+
+
 @pytest.mark.long
 def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Workers are killed: the same bytes and words as without Ray."""
@@ -211,8 +241,10 @@ def test_commands_that_read_a_pack(tmp_path: Path, cluster: Any, capsys: pytest.
         want, out = tmp_path / f"{number}-want", tmp_path / f"{number}-out"
         code = main([str(want) if word == "OUT" else word for word in command])
         shown = capsys.readouterr()
-        with Killer(trials(1, 10), number) as killer:
-            runner = ["--runner", "ray", "--workers", str(1 + number % 2)]
+        threads = 1 + number % 2
+        node = larger(cluster) if threads == 2 else contextlib.nullcontext()
+        with node, Killer(trials(1, 10), number) as killer:
+            runner = ["--runner", "ray", "--workers", str(threads)]
             assert main([str(out) if word == "OUT" else word for word in command] + runner) == code
         found = capsys.readouterr()
         said, want_said = found.out.replace("-out", "-want"), shown.out  # Ray has words of its own before
