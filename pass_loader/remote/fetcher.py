@@ -126,6 +126,35 @@ class _Asked:
             self.error = error
 
 
+class _Queue:
+    """Pieces to fetch, by their numbers. One that is put off comes back to its place: who announced it waits first."""
+
+    def __init__(self) -> None:
+        self._ready: list[tuple[int, Piece, Awaited, int]] = []  # number; piece; for; beside
+        self._put_off: list[tuple[float, int, Piece, Awaited, int]] = []  # not before; and the same
+
+    def __len__(self) -> int:
+        return len(self._ready) + len(self._put_off)
+
+    def push(self, number: int, piece: Piece, coming: Awaited, beside: int, not_before: float = 0.0) -> None:
+        if not_before:
+            heapq.heappush(self._put_off, (not_before, number, piece, coming, beside))
+        else:
+            heapq.heappush(self._ready, (number, piece, coming, beside))
+
+    def until_next(self) -> float | None:
+        """Return the seconds until there is a piece to take; None where there is none."""
+        if self._ready:
+            return 0.0
+        return self._put_off[0][0] - time.monotonic() if self._put_off else None
+
+    def take(self, now: float) -> tuple[int, Piece, Awaited, int] | None:
+        """Remove and return the first piece whose time has come; None where there is none."""
+        while self._put_off and self._put_off[0][0] <= now:
+            heapq.heappush(self._ready, heapq.heappop(self._put_off)[1:])
+        return heapq.heappop(self._ready) if self._ready else None
+
+
 class Fetcher:
     """Fetches pieces of one pack's shards, on threads that start when they are needed.
 
@@ -141,7 +170,7 @@ class Fetcher:
         self._gap = BLOCK_UNITS // 8 if whole else _GAP_UNITS
         self._lock = threading.Lock()  # guards what follows
         self._work, self._arrived = threading.Condition(self._lock), threading.Condition(self._lock)
-        self._queue: list[tuple[float, int, Piece, Awaited, int]] = []  # not before; number; piece; for; beside
+        self._queue = _Queue()
         self._numbers = itertools.count()
         self._waiting: collections.deque[weakref.ref[Awaited]] = collections.deque()  # announced, not begun
         self._begun = 0
@@ -278,7 +307,7 @@ class Fetcher:
         """Queue pieces. beside: units of neighbours that may be fetched with each."""
         coming.asked += len(pieces)
         for piece in pieces:
-            heapq.heappush(self._queue, (0.0, next(self._numbers), piece, coming, beside))
+            self._queue.push(next(self._numbers), piece, coming, beside)
         self._start_threads()
         self._work.notify(len(pieces))
 
@@ -318,9 +347,7 @@ class Fetcher:
 
     def _until_work(self) -> float | None:
         """Return the seconds until there is a piece to take; None where somebody has to say so."""
-        if not self._queue or self._held >= HELD_UNITS:
-            return None
-        return self._queue[0][0] - time.monotonic()
+        return None if self._held >= HELD_UNITS else self._queue.until_next()
 
     def _take(self) -> tuple[list[_Asked], list[Awaited]]:
         """Take pieces from the queue that this thread fetches, one after another. Few where the queue is short or the
@@ -333,11 +360,11 @@ class Fetcher:
         now = time.monotonic()
         later = now + min(max(_OTHER_THREADS_S, answer_s), _OTHERS_S)
         for _ in range(_LOOKED_AT):  # with the lock, which who settles what others fetch needs
-            if not self._queue or len(parts) >= most or self._queue[0][0] > now or self._held >= HELD_UNITS:
+            if len(parts) >= most or self._held >= HELD_UNITS or (taken := self._queue.take(now)) is None:
                 break
-            _, number, piece, coming, beside = heapq.heappop(self._queue)
+            number, piece, coming, beside = taken
             if not coming.left and piece.blocks.fetching.find(1, piece.first, piece.end) >= 0:
-                heapq.heappush(self._queue, (later, number, piece, coming, beside))
+                self._queue.push(number, piece, coming, beside, later)
             elif coming.left or (run := self._run_of(piece, beside)) is None:
                 coming.asked -= 1
                 self._arrived.notify_all()
@@ -419,7 +446,7 @@ class Fetcher:
                     part.coming.errors.append(PieceError(part.piece.record, str(part.error)))
                 elif part.again or not part.reserved:
                     later = time.monotonic() + _POLL_S
-                    heapq.heappush(self._queue, (later, part.number, part.piece, part.coming, part.beside))
+                    self._queue.push(part.number, part.piece, part.coming, part.beside, later)
                     continue
                 else:
                     part.coming.stuck_since = math.inf

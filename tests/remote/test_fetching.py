@@ -115,6 +115,40 @@ def test_requests_under_way_are_bounded(
     assert max(sizes) < held[1] < 12 * UNIT + max(sizes)
 
 
+def test_what_was_put_off_comes_back_to_its_place(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread fetches its first unit. Kills: a batch that waits until all later ones are fetched."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    remote = opened.remote
+    assert remote is not None
+    pieces = [remote._piece(place) for place in opened._places_of(np.arange(23))]
+    first, behind = next(
+        (number, number + 1)
+        for number, (one, other) in enumerate(zip(pieces, pieces[1:]))
+        if one.name == other.name and one.first < one.end - 1 == other.first < other.end - 1
+    )
+    ask, begun, put_off = remote.store.range, [], threading.Event()
+
+    def slow(name: str, begin: int, end: int, etag: str | None = None) -> Any:
+        begun.append((name, begin // UNIT))
+        if len(begun) == 2:
+            put_off.set()
+        assert put_off.wait(30)
+        time.sleep(0.02)  # twice as long as it is put off for
+        return ask(name, begin, end, etag)
+
+    monkeypatch.setattr(fetcher, "MOST_THREADS", 2)
+    monkeypatch.setattr(remote.store, "range", slow)
+    coming = [opened.coming([first]), opened.coming([behind, *range(first), *range(behind + 1, 23)])]
+    for one in coming:
+        assert one is not None
+        one.wait(30)
+        one.done(used=True)
+    place = begun.index((pieces[behind].name, pieces[behind].first + 1))
+    assert 2 <= place < len(begun) // 2
+
+
 def test_what_is_late_is_not_written(
     pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
