@@ -13,6 +13,7 @@
 #include <iterator>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -89,7 +90,7 @@ void open_memory(bool open) {
   for (const auto& [memory, bytes] : device) mprotect(memory, pages(bytes), open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
-// While it lives, device memory can be touched.
+// While it lives, device memory can be touched. Held around many operations, as each piece of memory is a system call.
 struct Running {
   Running() {
     if (running++ == 0) open_memory(true);
@@ -102,6 +103,8 @@ struct Running {
 void step(Stream& stream);
 
 void reach(const Event& event, long number, Stream* on) {
+  if (event.reached >= number) return;
+  const Running open;
   while (event.reached < number) {
     if (on == nullptr || on->queue.empty()) give_up("a wait for what never comes");
     step(*on);
@@ -130,6 +133,8 @@ void run_some() {  // streams are not bound to each other but by events
 }
 
 void run_all() {
+  std::optional<Running> open;
+  if (std::any_of(streams.begin(), streams.end(), [](Stream* s) { return !s->queue.empty(); })) open.emplace();
   if (is_shuffled)  // one operation of any stream after another
     for (size_t left = 1; left > 0;) {
       std::vector<Stream*> waiting;
@@ -358,7 +363,10 @@ cudaError_t cudaEventSynchronize(cudaEvent_t handle) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
   const Lock lock(mutex);
-  for (Stream& stream = stream_of(handle); !stream.queue.empty();) step(stream);
+  Stream& stream = stream_of(handle);
+  std::optional<Running> open;
+  if (!stream.queue.empty()) open.emplace();
+  while (!stream.queue.empty()) step(stream);
   return cudaSuccess;
 }
 
