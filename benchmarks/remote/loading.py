@@ -6,8 +6,9 @@ Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or o
 whichever is less; with a full cache 0.98 of a directory; the cache never above its bound; private memory (RssAnon)
 above that with a directory at most what requests hold together, HELD_UNITS; from a server that is far away, whose
 answers begin after FAR_S, 0.90 as well. The page cache holds the pack. Runs take turns, each in a process of its own;
-figures are medians, and a share is that of neighbours. `--write` puts the tables and a sentence on what was missed into
-docs/where-packs-lie.md.
+figures are medians, and a share is that of neighbours. Each recipe has a pack of PICTURES, whose epoch takes five
+seconds or more: its start, which has columns of its own, is a small part of that. `--write` puts the tables and a
+sentence on what was missed into docs/where-packs-lie.md.
 
 Server, fetching and rendering share this machine's cores. So what the server can send beside it is measured as that:
 the pack is loaded from the directory while a process of its own receives the same records from the server, and the rate
@@ -18,6 +19,7 @@ away is received from over FAR_CONNECTIONS connections.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -44,7 +46,7 @@ from .server import serving
 PAGE = Path(__file__).parents[2] / "docs" / "where-packs-lie.md"
 BATCH = 32
 CONNECTIONS = 16
-RECIPES = ("dino", "evaluate")
+PICTURES = {"dino": 4000, "evaluate": 16_000}
 HEAD = (
     "| recipe, threads | directory, samples/s | received beside it | empty cache | full cache | kB/sample | "
     "CPU, ms/sample | first, ms | first, empty, ms | private, MB | private, empty, MB |"
@@ -162,6 +164,13 @@ def records_of(pack: Path) -> list[tuple[str, int, int]]:
     return [records[place] for place in np.random.default_rng(0).permutation(len(records))]
 
 
+def size_of(pack: Path) -> tuple[int, int]:
+    """Return how many records a pack has, and the bytes of its tars."""
+    from pass_loader.pack import Pack
+
+    return Pack(pack).records, sum(path.stat().st_size for path in pack.glob("*.tar"))
+
+
 def server_rates(url: str, pack: Path) -> tuple[float, float]:
     """Return the bytes a second of the server: in ranges of 8 MiB in order, and in records in a random order."""
     step, large = 8 << 20, []
@@ -218,10 +227,10 @@ def far_shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pack", type=Path, nargs="?", help="of photographs; default: generated pictures")
-    parser.add_argument("--pictures", type=int, default=4000, help="of the generated pack (%(default)s)")
+    parser.add_argument("--pictures", type=int, help="of each generated pack")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--recipes", nargs="+", default=RECIPES)
+    parser.add_argument("--recipes", nargs="+", default=[*PICTURES], choices=PICTURES)
     parser.add_argument("--folder", type=Path, help="of the cache, a local disk (default: a temporary folder)")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
@@ -232,70 +241,86 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as temporary:
         folder = Path(temporary)
-        pack = given.pack or write_pack(folder / "pack", given.pictures)
-        with serving(pack.parent) as server:
-            report(given, pack.absolute(), server, folder)
+        packs = {
+            recipe: given.pack.absolute() if given.pack else write_pack(folder / recipe, given.pictures or pictures)
+            for recipe, pictures in PICTURES.items()
+            if recipe in given.recipes
+        }
+        report(given, packs, folder)
 
 
-def report(given: argparse.Namespace, pack: Path, server: str, folder: Path) -> None:
-    """Measure, print the table and what came of the bars, and write it into the page if that is asked for."""
-    url = f"{server}{pack.name}"
-    tars = sum(path.stat().st_size for path in pack.glob("*.tar"))
-    large, small = server_rates(server, pack)
+def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> None:
+    """Measure, print the tables and what came of the bars, and write them into the page if that is asked for."""
     missed: list[str] = []
-    print(f"the server: {large / 1e6:,.0f} MB/s in ranges of 8 MiB, {small / 1e6:,.0f} in records", flush=True)
     lines = [HEAD, "| --- |" + " ---: |" * 10]
-    for recipe in given.recipes:
-        for threads in given.threads:
-            found = shares(given.rounds, pack, server, folder, recipe, threads)
-            names = ("rate", "share", "first_ms", "cpu_ms", "private")
-            rate, share, first, cpu, private = (found[name] for name in names)
-            sent = found["remote"]["bytes"] / given.pictures
-            lines.append(
-                f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['beside']:.2f} | {share['empty']:.2f} | "
-                f"{share['full']:.2f} | "
-                f"{sent / 1e3:,.0f} | {cpu['empty'] - cpu['directory']:.2f} | {first['directory']:,.0f} | "
-                f"{first['empty']:,.0f} | {private['directory'] / 1e6:,.0f} | {private['empty'] / 1e6:,.0f} |"
-            )
-            print(lines[-1], flush=True)
-            could = min(1.0, share["beside"], small * given.pictures / tars / rate["directory"])
-            for name, value, bar in (("empty", share["empty"] / could, 0.9), ("full", share["full"], 0.98)):
-                print(f"  {name} cache: {value:.3f}, bar {bar}: {'met' if value >= bar else 'missed'}", flush=True)
-                if value < bar:
-                    missed.append(f"{recipe}, {threads} with {'an empty' if name == 'empty' else 'a full'} cache "
-                                  f"({value:.2f}, bar {bar})")  # fmt: skip
-            more, held = private["empty"] - private["directory"], HELD_UNITS * UNIT
-            print(f"  private memory: {more:,} bytes more, bar {held:,}: {'met' if more <= held else 'missed'}")
-    bound = tars // 4
-    bounded = in_a_process(url, given.recipes[0], given.threads[-1], folder / "bound", bound, order="blocks",
-                           block_bytes=8 << 20, window_bytes=bound // 2)  # fmt: skip
-    kept = "met" if bounded["most_bytes"] <= bound else "missed"
-    print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
-    far = report_far(given, pack, folder, tars, missed)
+    for recipe, pack in packs.items():
+        with serving(pack.parent) as server:
+            large, small = server_rates(server, pack)
+            print(f"the server: {large / 1e6:,.0f} MB/s in ranges of 8 MiB, {small / 1e6:,.0f} in records", flush=True)
+            for threads in given.threads:
+                lines.append(report_near(given.rounds, pack, server, folder, recipe, threads, small, missed))
+    report_bound(folder, *next(iter(packs.items())), given.threads[-1])
+    far = report_far(given, packs, folder, missed)
     words = f"Bars that were missed in this run: {'; '.join(missed)}." if missed else "All bars were met in this run."
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
 
 
-def report_far(given: argparse.Namespace, pack: Path, folder: Path, tars: int, missed: list[str]) -> list[str]:
+def report_near(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int, sends: float,
+                missed: list[str]) -> str:  # fmt: skip
+    """Measure with a server that is near and sends so many bytes a second, print and return the row; bars that are
+    missed go into the list."""
+    pictures, tars = size_of(pack)
+    found = shares(rounds, pack, server, folder, recipe, threads)
+    names = ("rate", "share", "first_ms", "cpu_ms", "private")
+    rate, share, first, cpu, private = (found[name] for name in names)
+    line = (
+        f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['beside']:.2f} | {share['empty']:.2f} | "
+        f"{share['full']:.2f} | {found['remote']['bytes'] / pictures / 1e3:,.0f} | "
+        f"{cpu['empty'] - cpu['directory']:.2f} | {first['directory']:,.0f} | "
+        f"{first['empty']:,.0f} | {private['directory'] / 1e6:,.0f} | {private['empty'] / 1e6:,.0f} |"
+    )
+    print(line, flush=True)
+    could = min(1.0, share["beside"], sends * pictures / tars / rate["directory"])
+    for name, value, bar in (("empty", share["empty"] / could, 0.9), ("full", share["full"], 0.98)):
+        print(f"  {name} cache: {value:.3f}, bar {bar}: {'met' if value >= bar else 'missed'}", flush=True)
+        if value < bar:
+            missed.append(f"{recipe}, {threads} with {'an empty' if name == 'empty' else 'a full'} cache "
+                          f"({value:.2f}, bar {bar})")  # fmt: skip
+    more, held = private["empty"] - private["directory"], HELD_UNITS * UNIT
+    print(f"  private memory: {more:,} bytes more, bar {held:,}: {'met' if more <= held else 'missed'}")
+    return line
+
+
+def report_bound(folder: Path, recipe: str, pack: Path, threads: int) -> None:
+    """Print what a cache held that has room for a quarter of the pack."""
+    bound = size_of(pack)[1] // 4
+    with serving(pack.parent) as server:
+        bounded = in_a_process(f"{server}{pack.name}", recipe, threads, folder / "bound", bound, order="blocks",
+                               block_bytes=8 << 20, window_bytes=bound // 2)  # fmt: skip
+    kept = "met" if bounded["most_bytes"] <= bound else "missed"
+    print(f"a cache of {bound:,} bytes held at most {bounded['most_bytes']:,}: {kept}", flush=True)
+
+
+def report_far(given: argparse.Namespace, packs: dict[str, Path], folder: Path, missed: list[str]) -> list[str]:
     """Measure with servers that are far away, print and return the table; bars that are missed go into the list."""
     lines = [FAR_HEAD, "| ---: | --- |" + " ---: |" * 4]
-    for answer_s in FAR_S:
+    for answer_s, (recipe, pack) in itertools.product(FAR_S, packs.items()):
+        pictures, tars = size_of(pack)
+        threads = given.threads[-1]
         with serving(pack.parent, answer_s, FAR_RATE) as server:
-            could = received(server, records_of(pack), FAR_CONNECTIONS) * given.pictures / tars
-            for recipe in given.recipes:
-                threads = given.threads[-1]
-                found = far_shares(given.rounds, pack, server, folder, recipe, threads)
-                rate, share = found["rate"], found["share"]
-                lines.append(
-                    f"| {1000 * answer_s:.0f} | {recipe}, {threads} | {rate:,.0f} | {could:,.0f} | "
-                    f"{share['beside']:.2f} | {share['empty']:.2f} |"
-                )
-                value = share["empty"] / min(1.0, share["beside"], could / rate)
-                print(f"{lines[-1]}\n  {value:.3f}, bar 0.9: {'met' if value >= 0.9 else 'missed'}", flush=True)
-                if value < 0.9:
-                    missed.append(f"{recipe}, {threads} from {1000 * answer_s:.0f} ms away ({value:.2f}, bar 0.9)")
+            could = received(server, records_of(pack), FAR_CONNECTIONS) * pictures / tars
+            found = far_shares(given.rounds, pack, server, folder, recipe, threads)
+        rate, share = found["rate"], found["share"]
+        lines.append(
+            f"| {1000 * answer_s:.0f} | {recipe}, {threads} | {rate:,.0f} | {could:,.0f} | {share['beside']:.2f} | "
+            f"{share['empty']:.2f} |"
+        )
+        value = share["empty"] / min(1.0, share["beside"], could / rate)
+        print(f"{lines[-1]}\n  {value:.3f}, bar 0.9: {'met' if value >= 0.9 else 'missed'}", flush=True)
+        if value < 0.9:
+            missed.append(f"{recipe}, {threads} from {1000 * answer_s:.0f} ms away ({value:.2f}, bar 0.9)")
     return lines
 
 
