@@ -11,14 +11,15 @@ seconds or more: its start, which has columns of its own, is a small part of tha
 sentence on what was missed into docs/where-packs-lie.md.
 
 Server, fetching and rendering share this machine's cores. So what the server can send beside it is measured as that:
-the pack is loaded from the directory while a process of its own receives the same records from the server, and the rate
-is that of both together. It is less than the directory's where rendering alone fills all cores. A server that is far
-away is received from over FAR_CONNECTIONS connections.
+the pack is loaded from the directory while a process of its own gets the same records from the server and writes them
+to files, as curl would, and the rate is that of both together. It is less than the directory's where rendering alone
+fills all cores. A server that is far away is asked over FAR_CONNECTIONS connections.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -46,27 +47,27 @@ from .server import serving
 PAGE = Path(__file__).parents[2] / "docs" / "where-packs-lie.md"
 BATCH = 32
 CONNECTIONS = 16
-PICTURES = {"dino": 4000, "evaluate": 16_000}
+PICTURES = {"dino": 4000, "evaluate": 10_000}
 HEAD = (
-    "| recipe, threads | directory, samples/s | received beside it | empty cache | full cache | kB/sample | "
+    "| recipe, threads | directory, samples/s | beside curl's work | empty cache | full cache | kB/sample | "
     "CPU, ms/sample | first, ms | first, empty, ms | private, MB | private, empty, MB |"
 )
 FAR_S, FAR_RATE = (0.020, 0.050), 90e6  # of S3: seconds until an answer begins, bytes a second of a connection
 FAR_CONNECTIONS = 128
 FAR_HEAD = (
-    "| answers begin after, ms | recipe, threads | directory, samples/s | the server, samples/s | received beside it | "
+    "| answers begin after, ms | recipe, threads | directory, samples/s | the server, samples/s | beside curl's work | "
     "empty cache |"
 )
 FAR_WORDS = (
     f"From a server that is far away: on each connection it sends at most {FAR_RATE / 1e6:.0f} MB/s. Beside it what it "
     f"sends over {FAR_CONNECTIONS} connections, in samples, and the share of a directory's rate while another process "
-    "receives the records so."
+    "gets the records so."
 )
 
 
 def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None, server: str | None,
                connections: int, options: dict[str, Any]) -> dict[str, Any]:  # fmt: skip
-    """Load an epoch; with a server also receive the pack's records from it. Returns rates, times and counts."""
+    """Load an epoch; with a server also get the pack's records from it. Returns rates, times and counts."""
     import torch
 
     from pass_loader import DataLoader, ShardDataset, recipes
@@ -86,7 +87,7 @@ def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_b
             if cache and cache_bytes and not samples // BATCH % 4:
                 most = max(most, disk_bytes(Path(cache)))
         if receiving and os.waitpid(receiving, 0)[1]:
-            raise RuntimeError(f"{server}: the records were not received")
+            raise RuntimeError(f"{server}: the records did not come")
         ended = time.perf_counter()
     return {
         "rate": samples / (ended - opened), "first_ms": 1000 * (first - began), "most_bytes": most,
@@ -110,16 +111,20 @@ def in_a_process(place: str, recipe: str, threads: int, cache: Path | None = Non
     return json.loads(subprocess.check_output(command, text=True))
 
 
-def received(url: str, ranges: list[tuple[str, int, int]], connections: int) -> float:
-    """Return the bytes a second at which ranges of files (name, begin, end) come over so many connections, as curl
-    would get them."""
+def received(url: str, ranges: list[tuple[str, int, int]], connections: int, folder: Path | None = None) -> float:
+    """Return the bytes a second at which ranges of files (name, begin, end) come over so many connections.
+
+    folder: where each connection writes what it gets to a file that is gone at the end; None: it is kept nowhere.
+    """
     host, port = url.split("/")[2].split(":")
     left = iter(ranges)
     guard = threading.Lock()
 
     def read() -> None:
         buffer = memoryview(bytearray(1 << 20))
-        with socket.create_connection((host, int(port))) as connection:
+        with contextlib.ExitStack() as stack:
+            connection = stack.enter_context(socket.create_connection((host, int(port))))
+            file = folder and stack.enter_context(tempfile.TemporaryFile(buffering=0, dir=folder))
             while True:
                 with guard:
                     found = next(left, None)
@@ -128,9 +133,15 @@ def received(url: str, ranges: list[tuple[str, int, int]], connections: int) -> 
                 name, begin, end = found
                 connection.sendall(f"GET /{name} HTTP/1.1\r\nRange: bytes={begin}-{end - 1}\r\n\r\n".encode())
                 got = connection.recv_into(buffer)
-                missing = end - begin - (got - bytes(buffer[:got]).index(b"\r\n\r\n") - 4)
-                while missing:
-                    missing -= connection.recv_into(buffer, min(missing, len(buffer)))
+                came = buffer[bytes(buffer[:got]).index(b"\r\n\r\n") + 4 : got]
+                missing = end - begin - len(came)
+                while True:
+                    if file:
+                        file.write(came)
+                    if not missing:
+                        break
+                    came = buffer[: connection.recv_into(buffer, min(missing, len(buffer)))]
+                    missing -= len(came)
 
     began = time.perf_counter()
     threads = [threading.Thread(target=read) for _ in range(connections)]
@@ -142,12 +153,12 @@ def received(url: str, ranges: list[tuple[str, int, int]], connections: int) -> 
 
 
 def receive_in_a_fork(server: str, ranges: list[tuple[str, int, int]], connections: int) -> int:
-    """Return the number of a process that receives the ranges and ends."""
+    """Return the number of a process that gets the ranges, writes them to files and ends."""
     child = os.fork()
     if child:
         return child
     try:
-        received(server, ranges, connections)
+        received(server, ranges, connections, Path(tempfile.gettempdir()))
         os._exit(0)
     finally:
         os._exit(1)
@@ -181,7 +192,7 @@ def server_rates(url: str, pack: Path) -> tuple[float, float]:
 
 
 def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the medians of so many rounds: a directory, that and receiving, an empty cache, a full one, in turns."""
+    """Return the medians of so many rounds, in turns: a directory, that beside curl's work, a cache that is empty, and full."""
     found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": [], "full": []}
     url = f"{server}{pack.name}"
     full, empty = folder / "full", folder / "empty"
@@ -207,8 +218,8 @@ def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, thre
 
 
 def far_shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the median rate from a directory, and the shares of it with receiving beside it and of an empty cache, in
-    turns, with this server."""
+    """Return the median rate from a directory, and the shares of it beside curl's work and of an empty cache, in turns,
+    with this server."""
     found: dict[str, list[float]] = {"directory": [], "beside": [], "empty": []}
     for number in range(rounds):
         turn = [*found][number % 3 :] + [*found][: number % 3]
@@ -261,7 +272,8 @@ def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> N
                 lines.append(report_near(given.rounds, pack, server, folder, recipe, threads, small, missed))
     report_bound(folder, *next(iter(packs.items())), given.threads[-1])
     far = report_far(given, packs, folder, missed)
-    words = f"Bars that were missed in this run: {'; '.join(missed)}." if missed else "All bars were met in this run."
+    words = f"Bars that were missed: {'; '.join(missed)}." if missed else "All bars were met."
+    words = f"Medians of {given.rounds} rounds. {words}"
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
