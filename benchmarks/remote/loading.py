@@ -192,7 +192,7 @@ def server_rates(url: str, pack: Path) -> tuple[float, float]:
 
 
 def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the medians of so many rounds, in turns: a directory, that beside curl's work, a cache that is empty, and full."""
+    """Return the medians of so many rounds: a directory, that beside curl's work, an empty cache, a full one."""
     found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": [], "full": []}
     url = f"{server}{pack.name}"
     full, empty = folder / "full", folder / "empty"
