@@ -28,7 +28,7 @@ import os
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,19 +165,21 @@ class Blocks:
         if used:
             units[(units == KEPT) & (pins == 0)] = USED
 
-    def write(self, first: int, content: bytes | memoryview) -> None:
-        """Write bytes that begin with a unit. Raises OSError."""
-        view, offset = memoryview(content), first * UNIT
+    def write(self, first: int, pieces: Sequence[Any]) -> None:
+        """Write buffers, one after another, the first of which begins with a unit. Raises OSError."""
+        offset = first * UNIT
         file = self._file
         if file is None:
             file = _OpenFile(self.path)
             if len(self.cache.blocks) < _KEPT_FILES:
                 self._file = file
-        while view:
-            done = os.pwrite(file.number, view, offset)
-            view, offset = view[done:], offset + done
+        for piece in pieces:
+            view = memoryview(piece)
+            while view:
+                done = os.pwrite(file.number, view, offset)
+                view, offset = view[done:], offset + done
         if self._checks is not None:
-            whole = memoryview(content)
+            whole = memoryview(b"".join(pieces))
             for place, begin in enumerate(range(0, len(whole), UNIT)):
                 self._checks[first + place] = zlib.crc32(whole[begin : begin + UNIT])
 

@@ -493,14 +493,14 @@ class Fetcher:
     def _bring(self, piece: Piece, first: int, end: int) -> bool:
         """Fetch units and write them. Returns False, and writes nothing, where another process has taken the room since
         it was reserved, as it took this one for dead. Raises OSError."""
-        content = self.store.range(piece.name, first * UNIT, min(end * UNIT, piece.blocks.size), piece.etag)
+        found = self.store.pieces(piece.name, first * UNIT, min(end * UNIT, piece.blocks.size), piece.etag)
         if ABSENT in piece.blocks.states(first, end):
             return False
         try:
-            piece.blocks.write(first, content)
+            piece.blocks.write(first, found)
         except FileNotFoundError:
             self._make_anew(piece.blocks)
-            piece.blocks.write(first, content)
+            piece.blocks.write(first, found)
         return True
 
     def _make_anew(self, blocks: Blocks) -> None:

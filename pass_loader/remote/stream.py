@@ -211,14 +211,14 @@ class Scattered(Store):
     def retries(self) -> int:
         return self._retries + sum(store.retries for store in {store for store, _ in self._elsewhere.values()})
 
-    def range(self, name: str, begin: int, end: int, etag: str | None = None) -> Any:
+    def pieces(self, name: str, begin: int, end: int, etag: str | None = None) -> list[Any]:
         if name not in self._elsewhere:
-            return super().range(name, begin, end, etag)
+            return super().pieces(name, begin, end, etag)
         store, name = self._elsewhere[name]
-        content = store.range(name, begin, end, etag)
+        found = store.pieces(name, begin, end, etag)
         self.answered_s.append(store.answered_s[-1])
         self._note(end - begin)
-        return content
+        return found
 
 
 def _is_alike(url: str, other: str) -> bool:

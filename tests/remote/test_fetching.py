@@ -19,7 +19,7 @@ from pass_loader.remote import fetcher
 from pass_loader.remote.cache import UNIT, Blocks
 from pass_loader.remote.fetcher import Awaited
 from pass_loader.remote.owners import are_reserved
-from pass_loader.remote.store import StoreError
+from pass_loader.remote.store import Changed, StoreError
 
 from ..helpers.corpus import jpeg, noise
 from ..helpers.object_server import ObjectServer, serving
@@ -90,7 +90,7 @@ def test_requests_under_way_are_bounded(
     monkeypatch.setattr(fetcher, "HELD_UNITS", 12)
     monkeypatch.setattr(fetcher, "_RECORD_BY_RECORD", 0)
     flying, held, sizes, guard = [0, 0], [0, 0], [0], threading.Lock()
-    ask = remote.store.range
+    ask = remote.store.pieces
 
     def watched(name: str, begin: int, end: int, etag: str | None = None) -> Any:
         with guard:
@@ -103,7 +103,7 @@ def test_requests_under_way_are_bounded(
             held[0] -= end - begin
         return content
 
-    monkeypatch.setattr(remote.store, "range", watched)
+    monkeypatch.setattr(remote.store, "pieces", watched)
     server.delay_s = 0.03
     coming = [opened.coming([record]) for record in range(23)]
     for one in coming:
@@ -128,7 +128,7 @@ def test_what_was_put_off_comes_back_to_its_place(
         for number, (one, other) in enumerate(zip(pieces, pieces[1:]))
         if one.name == other.name and one.first < one.end - 1 == other.first < other.end - 1
     )
-    ask, begun, put_off = remote.store.range, [], threading.Event()
+    ask, begun, put_off = remote.store.pieces, [], threading.Event()
 
     def slow(name: str, begin: int, end: int, etag: str | None = None) -> Any:
         begun.append((name, begin // UNIT))
@@ -139,7 +139,7 @@ def test_what_was_put_off_comes_back_to_its_place(
         return ask(name, begin, end, etag)
 
     monkeypatch.setattr(fetcher, "MOST_THREADS", 2)
-    monkeypatch.setattr(remote.store, "range", slow)
+    monkeypatch.setattr(remote.store, "pieces", slow)
     coming = [opened.coming([first]), opened.coming([behind, *range(first), *range(behind + 1, 23)])]
     for one in coming:
         assert one is not None
@@ -157,7 +157,7 @@ def test_what_is_late_is_not_written(
     remote = opened.remote
     assert remote is not None
     blocks = remote._blocks(opened.shards[0]["tar"])
-    ask, write, seen = remote.store.range, Blocks.write, []
+    ask, write, seen = remote.store.pieces, Blocks.write, []
 
     def late(name: str, begin: int, end: int, etag: str | None = None) -> Any:
         content = ask(name, begin, end, etag)
@@ -171,7 +171,7 @@ def test_what_is_late_is_not_written(
         seen.append("written")
         write(blocks, first, content)
 
-    monkeypatch.setattr(remote.store, "range", late)
+    monkeypatch.setattr(remote.store, "pieces", late)
     monkeypatch.setattr(Blocks, "write", noted)
     coming = opened.coming([0])
     assert coming is not None
@@ -214,6 +214,28 @@ def test_large_answers_do_not_tell_how_far_a_store_is(
         assert len(told) == answers
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_large_answers_come_in_pieces(
+    pack: Path, server: ObjectServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    """Kills: pieces that are left out, a condition that is not asked for, an answer that is short."""
+    opened = Pack(server.url + "pack", cache=tmp_path / "cache")
+    assert opened.remote is not None
+    store, name = opened.remote.store, opened.shards[0]["tar"]
+    whole, etag = (pack / name).read_bytes(), store.about(name).condition if known else None
+    for small in (5000, 1 << 20):
+        monkeypatch.setattr("pass_loader.remote.store._SMALL_BYTES", small)
+        for size in (1, 5000, 5001, len(whole) - 3):
+            pieces = store.pieces(name, 3, 3 + size, etag)
+            assert b"".join(pieces) == store.range(name, 3, 3 + size, etag) == whole[3 : 3 + size]
+            assert (len(pieces) > 1) is (size == len(whole) - 3 > 20 * small)
+        with pytest.raises(Changed, match="is shorter than it was"):
+            store.pieces(name, 3, len(whole) + 1, etag)
+    monkeypatch.setattr("pass_loader.remote.store._SMALL_BYTES", 5000)
+    with pytest.raises(Changed, match="was changed by somebody else"):
+        store.pieces(name, 0, 9000, '"another"')
+
+
 def _ready_with_an_error(fetching: Fetching) -> bool:
     until = time.monotonic() + 30
     while not any(coming.errors for *_, coming in fetching._coming if isinstance(coming, Awaited)):
@@ -230,7 +252,7 @@ def test_later_batches_are_asked_for_while_the_first_is_waited_for(
     dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
     remote = dataset.pack.remote
     assert remote is not None
-    ask, begun, all_asked = remote.store.range, [], threading.Event()
+    ask, begun, all_asked = remote.store.pieces, [], threading.Event()
     if fails:
         all_asked.set()
 
@@ -243,7 +265,7 @@ def test_later_batches_are_asked_for_while_the_first_is_waited_for(
             raise StoreError("away")
         return ask(name, begin, end, etag)
 
-    monkeypatch.setattr(remote.store, "range", held)
+    monkeypatch.setattr(remote.store, "pieces", held)
     loader = DataLoader(dataset, 2, shuffle=True, num_workers=1)
     if fails:
         monkeypatch.setattr(Pack, "mend", lambda *_: pytest.fail("it was rendered"))

@@ -95,7 +95,7 @@ def test_units_that_are_empty(tmp_path: Path) -> None:
     cache = Cache(tmp_path, 10**7)
     blocks = cache.open(path, 5 * UNIT, checked=True)
     assert cache.reserve(blocks, 0, 5)
-    blocks.write(0, bytes(range(1, 251)) * (5 * UNIT // 250) + bytes(5 * UNIT % 250))
+    blocks.write(0, [bytes(range(1, 251)) * (5 * UNIT // 250), bytes(5 * UNIT % 250)])
     cache.settle(blocks, 0, 5, fetched=True)
     assert blocks.has(0, 5)
     with open(path, "rb+") as file:
