@@ -6,7 +6,8 @@
 # make docs   the site, in build/docs; a browser follows every link
 # make bench DATA=dir-or-tar   benchmarks; without DATA, generated pictures. BASE=COMMIT: ours beside that commit alone
 # make proof  DINO, SwAV, MoCo-v2 and MAE trained through the official pipeline and through this loader: losses, weights and
-#             batches bit for bit; PROOF_STEPS= (50), PROOF_NETWORKS=full (small), DATA=dir-or-tar as above
+#             batches bit for bit; PROOF_STEPS= (50), PROOF_NETWORKS=full (small), DATA=dir-or-tar as above;
+#             EMULATED=1: batches at AVX-512 too, by the build of make avx512
 # make draws  our random numbers beside those of torchvision's code: 10^6 of each kind (DRAWS=), half an hour
 # make apart  whether a small network can tell other loaders' views from the official ones; ten minutes; DATA=dir-or-tar
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
@@ -19,6 +20,7 @@
 # make kit    build/gpu-kit: what a GPU machine with Python 3.12 and no registry needs for benchmarks/on_gpu.sh; PARTS=core:
 #             without other libraries
 # make aarch64   the same bytes on aarch64, by a cross compiler and QEMU
+# make avx512   the same bytes from the kernels for AVX-512 on any x86-64, their intrinsics emulated by SIMDe
 # make wheels   a wheel for each Python and processor, in dist/, with its tests; needs nvcc. PYTHONS=cp311
 #             PROCESSORS=x86_64: this one; QUICK=1: without the CUDA extension, nvcc is not needed then, and fewer tests
 # make lowest   the package with the lowest versions that pyproject.toml allows, then with the newest
@@ -39,6 +41,7 @@ GPUS = $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/n
 DATA ?=
 PROOF_STEPS ?= 50
 PROOF_NETWORKS ?= small
+EMULATED ?=
 DRAWS ?= 1000000
 FUZZ_SECONDS ?= 60
 PARTS ?= core dali cvcuda
@@ -58,8 +61,8 @@ company := lightly lightly-utils aenum accelerate transformers tokenizers safete
 # solo-learn's newest release on PyPI is of 2021. Another clone will do.
 SOLO_LEARN ?= https://github.com/vturrisi/solo-learn
 
-.PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda kit aarch64 wheels \
-  lowest print-lowest clean
+.PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda kit aarch64 avx512 \
+  build/avx512 wheels lowest print-lowest clean
 setup: $(VENV)/.built
 
 demo: setup
@@ -74,7 +77,7 @@ long: setup $(VENV)/pillow12/.installed
 	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long"
 	$(MAKE) company
 	PYTHONPATH=$(VENV)/pillow12 $(bin)/python -m pytest -q -m oracle
-	$(MAKE) sanitize aarch64
+	$(MAKE) sanitize aarch64 avx512
 	$(MAKE) build/wheels/free_threaded/.made
 	PASS_LOADER_LONG=1 $(MAKE) wheels
 	$(MAKE) fuzz FUZZ_SECONDS=1800
@@ -120,10 +123,10 @@ else
 	-$(bin)/python -m benchmarks.packing.bench_packing --base
 endif
 
-# The page shows the default run.
-proof: setup
+# The page shows the default run, with EMULATED=1.
+proof: setup $(if $(EMULATED),build/avx512)
 	$(bin)/python -m benchmarks.proof.prove --steps $(PROOF_STEPS) --networks $(PROOF_NETWORKS) \
-	  $(if $(DATA),--data $(DATA)) \
+	  $(if $(DATA),--data $(DATA)) $(if $(EMULATED),--emulated build/avx512) \
 	  $(if $(DATA)$(filter-out 50,$(PROOF_STEPS))$(filter-out small,$(PROOF_NETWORKS)),,--page docs/proof.md)
 
 draws: setup
@@ -133,20 +136,24 @@ draws: setup
 apart: setup $(VENV)/.bench
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.proof.apart $(if $(DATA),--data $(DATA),--page docs/proof.md)
 
-# Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer, in a tree of its own. Fresh
-# memory holds zeros: the decoder stops at other bytes before it reads too far.
+# $(call tree,FOLDER): what other builds and their tests need, in a tree of its own.
+tree = rm -rf $(1) && mkdir -p $(1) && \
+  cp -r csrc pass_loader benchmarks tests wheels docs setup.py pyproject.toml README.md LICENSE $(1) && rm -f $(1)/pass_loader/*.so
+
+# Hostile pictures, shards and plans under AddressSanitizer and UndefinedBehaviorSanitizer. Fresh memory holds zeros: the
+# decoder stops at other bytes before it reads too far.
 sanitize: setup
-	rm -rf build/sanitize && mkdir -p build/sanitize
-	cp -r csrc pass_loader benchmarks tests docs setup.py pyproject.toml README.md LICENSE build/sanitize
-	rm -f build/sanitize/pass_loader/*.so
+	$(call tree,build/sanitize)
 	cd build/sanitize && PASS_LOADER_SANITIZE=1 ../../$(bin)/python setup.py -q build_ext --inplace
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0:malloc_fill_byte=0 PYTHONPATH=. \
 	  LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
 	  ../../$(bin)/python -m pytest -q -m "(hostile or oracle) and not long"
 
-# $(call need,COMMAND,PACKAGES): installed where we may, named where we may not.
-need = command -v $(1) >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
-  DEBIAN_FRONTEND=noninteractive apt-get install -qy $(2); } || { echo "Please install: $(2)"; exit 1; }
+# $(call need,COMMAND,PACKAGES), $(call need_header,HEADER,PACKAGES): installed where we may, named where we may not.
+need = command -v $(1) >/dev/null || $(call install,$(2))
+need_header = g++ -E -include $(1) -x c++ /dev/null >/dev/null 2>&1 || $(call install,$(2))
+install = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get update -q && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -qy $(1); } || { echo "Please install: $(1)"; exit 1; }
 
 # Hostile bytes under the sanitizers: the baseline decoder against libjpeg, records of the codec dct, PNGs. The corpora in
 # build/fuzz grow from run to run; a finding is left there. Then sources and packs, as bytes and by what they mean.
@@ -211,6 +218,19 @@ aarch64: setup build/aarch64/sysroot
 	@$(call need,aarch64-linux-gnu-g++,g++-aarch64-linux-gnu)
 	@$(call need,qemu-aarch64-static,qemu-user-static)
 	$(bin)/python -m pytest tests/native/test_aarch64.py
+
+# The levels avx512 and avx512vbmi as any x86-64 can run them: compiled for AVX2, with emulated intrinsics. What compares
+# bytes is run, at all levels.
+avx512: build/avx512
+	cd build/avx512 && PASS_LOADER_ISA=avx512vbmi PYTHONPATH=. ../../$(bin)/python -m pytest $(in_processes) $(emulated_tests)
+
+emulated_tests := $(patsubst %,tests/native/test_%.py,baseline before_crop dct_codec dct_hostile decode deep geometry gray \
+  kernel_blur normalize parts png render resample steps windows) tests/loading/test_erasing.py tests/recipes/test_policies.py
+build/avx512: setup
+	@$(call need_header,simde/x86/avx512.h,libsimde-dev)
+	$(call tree,$@)
+	cd $@ && CPPFLAGS="-DPASS_LOADER_EMULATE_AVX512 -march=x86-64-v3 -Wno-psabi -Itests/native/avx512" PASS_LOADER_CUDA=0 \
+	  ../../$(bin)/python setup.py -q build_ext --inplace
 
 # Debian's libjpeg and zstd for arm64, unpacked here with apt's lists for it: nothing changes on the machine.
 arm64 := -q -o APT::Architecture=arm64 -o APT::Architectures=arm64 -o Dir::State::lists=$(CURDIR)/build/aarch64/lists \

@@ -19,7 +19,9 @@ constexpr const char* kNames[] = {"base", "avx2", "avx512", "avx512vbmi"};
 #endif
 
 Isa best_isa() {
-#if defined(__x86_64__)
+#if defined(PASS_LOADER_EMULATE_AVX512)
+  return Isa::avx512vbmi;
+#elif defined(__x86_64__)
   __builtin_cpu_init();
   if (__builtin_cpu_supports("x86-64-v4")) {
     bool bytes = __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("avx512vbmi2") &&

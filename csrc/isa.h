@@ -34,8 +34,13 @@ bool has_crc32();       // FEAT_CRC32
 
 #if defined(__x86_64__)
 #define PL_TARGET_AVX2 __attribute__((target("arch=x86-64-v3")))
+#if defined(PASS_LOADER_EMULATE_AVX512)  // by `make avx512`: the intrinsics are functions of its own
+#define PL_TARGET_AVX512 PL_TARGET_AVX2
+#define PL_TARGET_VBMI PL_TARGET_AVX2
+#else
 #define PL_TARGET_AVX512 __attribute__((target("arch=x86-64-v4")))
 #define PL_TARGET_VBMI __attribute__((target("arch=x86-64-v4,avx512vbmi,avx512vbmi2,avx512vnni")))
+#endif
 
 // Defines `void name params`, which calls `name_body args`, compiled for the level in force.
 #define PL_LEVELS(name, params, args)                                       \

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -109,12 +109,13 @@ def saved_after(steps: int, steps_per_epoch: int) -> list[int]:
 
 
 class Proof:
-    """All runs of one method. pictures: how many there are."""
+    """All runs of one method. pictures: how many there are. emulated: where `make avx512` has built."""
 
     def __init__(self, method: str, place: Path, packs: list[Path], pictures: int, steps: int, batch_size: int,
-                 networks: str = "small"):  # fmt: skip
+                 networks: str = "small", emulated: Path | None = None):  # fmt: skip
         self.method, self.place, self.packs = method, place, packs
         self.steps, self.batch_size, self.networks = steps, batch_size, networks
+        self.emulated = emulated
         self.steps_per_epoch = pictures // batch_size
         self.saved_after = saved_after(steps, self.steps_per_epoch)
 
@@ -127,7 +128,9 @@ class Proof:
         yield self._row(f"killed, resumed in mid-epoch (step {self.saved_after[-1]}): losses and weights", official,
                         resumed)  # fmt: skip
         yield self._control(official)
-        yield from self._batches()
+        yield from self._batches("batches")
+        if self.emulated and batches.lacking():
+            yield from self._batches("emulated", batches.lacking(), self.emulated)
 
     def _row(self, what: str, official: Found | None, found: Found | None) -> Row:
         if official is None or found is None:
@@ -148,12 +151,13 @@ class Proof:
         return Row(self.method, f"{what}: weights; {losses} of {self.steps - middle} losses from there on",
                    official["weights"] == spoiled["weights"], wanted=False, digest=spoiled["weights"])  # fmt: skip
 
-    def _batches(self) -> Iterator[Row]:
-        out = self._file("batches")
-        status = self._start("benchmarks.proof.batches", "--packs", *map(str, self.packs), "--want",
-                             str(self._file("official")), "--out", str(out)).wait()  # fmt: skip
-        found = {row["what"]: row["equal"] for row in map(json.loads, self._lines("batches"))}
-        for what in batches.names(self.packs):
+    def _batches(self, name: str, emulated: Sequence[str] = (), tree: Path | None = None) -> Iterator[Row]:
+        """Compare batches; the process runs in `tree`, and takes pass_loader from there."""
+        arguments = ["--packs", *map(str, self.packs), "--want", str(self._file("official"))]
+        arguments += ["--out", str(self._file(name)), "--emulated", *emulated]
+        status = self._start("benchmarks.proof.batches", *arguments, tree=tree).wait()
+        found = {row["what"]: row["equal"] for row in map(json.loads, self._lines(name))}
+        for what in batches.names(self.packs, emulated):
             yield Row(self.method, f"batches: {what}", found.get(what))
         if status:
             yield Row(self.method, f"batches: exit status {status}", None)
@@ -161,9 +165,9 @@ class Proof:
     def _file(self, name: str) -> Path:
         return self.place / f"{self.method}-{name}.jsonl"
 
-    def _start(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, module: str, *arguments: str, tree: Path | None = None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", module, "--method", self.method, "--steps", str(self.steps)]
-        return subprocess.Popen([*command, "--batch-size", str(self.batch_size), *arguments])
+        return subprocess.Popen([*command, "--batch-size", str(self.batch_size), *arguments], cwd=tree)
 
     def _training(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._start("benchmarks.proof.run", "--pack", str(self.packs[0]), "--pictures",
@@ -241,18 +245,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--count", type=int, default=200, help="pictures")
     parser.add_argument("--place", type=Path, default=Path("build/proof"), help="where pictures, packs and runs go")
+    parser.add_argument("--emulated", type=Path, help="where `make avx512` has built: the batches of levels that this "
+                        "machine lacks are compared too")  # fmt: skip
     parser.add_argument("--page", type=Path, help="a page whose table is written anew: the large one for generated "
                         "pictures, the short one for --data or other networks")  # fmt: skip
     options = parser.parse_args(arguments)
     began = time.monotonic()
-    shutil.rmtree(options.place, ignore_errors=True)
-    packs = prepare(options.data, options.place, options.count)
-    pictures = len(list((options.place / "pictures").rglob("*.jpg")))
+    place = options.place.absolute()
+    shutil.rmtree(place, ignore_errors=True)
+    packs = prepare(options.data, place, options.count)
+    pictures = len(list((place / "pictures").rglob("*.jpg")))
     rows: dict[str, list[Row]] = {}
 
     def prove(method: str) -> None:
         rows[method] = []
-        proof = Proof(method, options.place, packs, pictures, options.steps, options.batch_size, options.networks)
+        proof = Proof(method, place, packs, pictures, options.steps, options.batch_size, options.networks,
+                      options.emulated)  # fmt: skip
         for row in proof.run():
             rows[method].append(row)
             print(f"{row.word:7} {row.method}: {row.what}", flush=True)

@@ -124,11 +124,13 @@ class Told(prove.Proof):
     changes: dict[str, Callable[[list[dict[str, Any]]], Any]] = {}
     statuses: dict[str, int] = {}
 
-    def _start(self, module: str, *arguments: str) -> Any:
+    def _start(self, module: str, *arguments: str, tree: Path | None = None) -> Any:
         out = Path(arguments[arguments.index("--out") + 1])
         name = out.stem.partition("-")[2]
-        if name == "batches":
-            lines = [{"what": what, "equal": True} for what in batches.names(self.packs)]
+        assert tree == (Path("a tree") if name == "emulated" else None)
+        if name in ("batches", "emulated"):
+            emulated = arguments[arguments.index("--emulated") + 1 :]
+            lines = [{"what": what, "equal": True} for what in batches.names(self.packs, emulated)]
         else:
             lines = [{"step": step, "loss": f"{step}", "batch": f"{step}"} for step in range(self.steps)]
             lines.append({"weights": "equal"})
@@ -160,10 +162,14 @@ FAULTS: dict[str, tuple[str, Any, int | None, dict[str, str]]] = {
                                           {"negative": "not run"}),
     "the control changed no batch": ("spoiled", lambda lines: lines[8].update(batch="8"), None,
                                      {"negative": "not run"}),
-    "no row of batches": ("batches", lambda lines: lines.clear(), 0, {"batches": "not run"}),
+    "no row of batches": ("batches", lambda lines: lines.clear(), 0,
+                          {"1 and 2 threads": "not run", "2 ranks": "not run"}),
     "batches crashed at the end": ("batches", lambda lines: lines.pop(), 1, {"2 ranks": "not run", "exit": "not run"}),
     "batches crashed after the end": ("batches", None, -6, {"exit status -6": "not run"}),
     "a batch": ("batches", lambda lines: lines[-1].update(equal=False), None, {"2 ranks": "differ"}),
+    "no row of an emulated level": ("emulated", lambda lines: lines.clear(), 0, {"emulated": "not run"}),
+    "a batch of an emulated level": ("emulated", lambda lines: lines[2].update(equal=False), None,
+                                     {"dct, avx512 (": "differ"}),
 }  # fmt: skip
 
 
@@ -184,13 +190,15 @@ def test_what_is_missing_is_not_passed_over(
         return [place / codec for codec in ("jpeg", "dct", "dct-zstd")]
 
     monkeypatch.setattr(prove, "prepare", prepare)
+    monkeypatch.setattr(batches, "lacking", lambda: ["avx512", "avx512vbmi"])
     page = tmp_path / "page.md"
     page.write_text("<!-- benchmarks/proof/prove.py -->\n\n<!-- /benchmarks/proof/prove.py -->\n")
     arguments = ["--methods", "mae", "--steps", "16", "--count", "12", "--batch-size", "4", "--place",
-                 str(tmp_path / "runs"), "--page", str(page)]  # fmt: skip
+                 str(tmp_path / "runs"), "--page", str(page), "--emulated", "a tree"]  # fmt: skip
     assert prove.main(arguments) == bool(wrong)
     rows = [line for line in capsys.readouterr().out.splitlines() if " mae: " in line]
-    assert len(rows) == 3 + len(batches.names([Path("jpeg"), Path("dct"), Path("dct-zstd")])) + ("exit" in str(wrong))
+    packs = [Path("jpeg"), Path("dct"), Path("dct-zstd")]
+    assert len(rows) == 3 + len(batches.names(packs)) + 2 * len(packs) + ("exit" in str(wrong))
     expected = ["differ" if "negative control" in row else "equal" for row in rows]
     for number, row in enumerate(rows):
         expected[number] = next((word for part, word in wrong.items() if part in row), expected[number])
