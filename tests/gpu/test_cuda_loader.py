@@ -150,6 +150,8 @@ def test_no_leak_in_10000_batches(tiny: Path, static: bool) -> None:
 
 
 def test_loaders_give_their_memory_back(pack: Path) -> None:
+    """After the last of them as much is free as ever was since the sixth. Each memory comes back a moment after its
+    loader is gone."""
     dataset = ShardDataset(pack, SMALL, seed=5)
     seen = []
     for number in range(20):
@@ -161,9 +163,9 @@ def test_loaders_give_their_memory_back(pack: Path) -> None:
         until(lambda gone=renderer: gone() is None)  # its thread may be in the midst of a batch
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
-        if number in (5, 19):
+        if number >= 5:
             seen.append(torch.cuda.mem_get_info()[0])
-    assert seen[0] == seen[1]
+    until(lambda: torch.cuda.mem_get_info()[0] == max(seen), 10)
 
 
 def test_static_buffers_under_a_graph(pack: Path) -> None:
