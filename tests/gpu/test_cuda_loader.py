@@ -154,6 +154,12 @@ def test_loaders_give_their_memory_back(pack: Path) -> None:
     loader is gone."""
     dataset = ShardDataset(pack, SMALL, seed=5)
     seen = []
+
+    def free() -> int:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info()[0]
+
     for number in range(20):
         loader = DataLoader(dataset, 4, num_workers=2, device="cuda")
         iterator = iter(loader)
@@ -161,11 +167,9 @@ def test_loaders_give_their_memory_back(pack: Path) -> None:
         renderer = weakref.ref(loader._get_renderer())
         del iterator, loader
         until(lambda gone=renderer: gone() is None)  # its thread may be in the midst of a batch
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
         if number >= 5:
-            seen.append(torch.cuda.mem_get_info()[0])
-    until(lambda: torch.cuda.mem_get_info()[0] == max(seen), 10)
+            seen.append(free())
+    until(lambda: free() == max(seen), 10)
 
 
 def test_static_buffers_under_a_graph(pack: Path) -> None:
