@@ -123,7 +123,7 @@ else
 	-$(bin)/python -m benchmarks.packing.bench_packing --base
 endif
 
-# The page shows the default run, with EMULATED=1.
+# The page shows the default run; with EMULATED=1 it has the rows of that, too.
 proof: setup $(if $(EMULATED),build/avx512)
 	$(bin)/python -m benchmarks.proof.prove --steps $(PROOF_STEPS) --networks $(PROOF_NETWORKS) \
 	  $(if $(DATA),--data $(DATA)) $(if $(EMULATED),--emulated build/avx512) \
