@@ -37,11 +37,12 @@ def library_flags(option: str) -> list[str]:
 
 
 # -ffp-contract=off: GCC fuses a*b+c by default in C++, and Pillow's bytes come from separate roundings.
+# -fstrict-overflow: undoes the -fwrapv of Python's own flags, with which loops stay scalar.
 # -Wno-maybe-uninitialized: GCC 12 warns, wrongly, inside its own immintrin.h (GCC bug 105593).
 # -fno-trapping-math, -fno-math-errno: let loops vectorise; neither changes a value.
 compile_args = library_flags("--cflags") + [
     "-O3", "-ffp-contract=off", "-fno-trapping-math", "-fno-math-errno", "-fvisibility=hidden", "-Wall", "-Wextra",
-    "-Wno-maybe-uninitialized",
+    "-fstrict-overflow", "-Wno-maybe-uninitialized",
 ]  # fmt: skip
 link_args = library_flags("--libs") + ["-pthread"]
 if os.environ.get("PASS_LOADER_SANITIZE") == "1":

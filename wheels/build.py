@@ -91,7 +91,7 @@ class Builder:
     def objects(self, name: str, headers: Path, tag: str) -> list[Path]:
         """Compile an extension's sources for a Python. Returns the objects."""
         extension, folder = self.extensions[name], self.tools.folder / "objects"
-        flags = [*extension.extra_compile_args, *self.tools.compile_flags, "-fwrapv", "-Icsrc"]
+        flags = [*extension.extra_compile_args, *self.tools.compile_flags, "-Icsrc"]
         of_python = [f"-isystem{headers}", f"-isystem{pybind11.get_include()}", *defines_of(tag)]
         made: dict[Path, list[Any]] = {}
         for source in extension.sources:
