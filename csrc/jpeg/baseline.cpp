@@ -108,18 +108,8 @@ Groups groups_of(const Blocks& needed, int lanes) {
 
 }  // namespace
 
-// Fills what is needed of a row of MCUs with zeros. Other blocks may hold anything: nobody reads them.
-void BaselineDecoder::clear(const Layout& layout, const Assembly& assembly) {
-  const size_t group_values = static_cast<size_t>(layout.mcu_row.lanes) * kBlockValues;
-  for (int i = 0; i < layout.count; ++i) {
-    const auto& row = layout.block_rows[i];
-    const Groups groups = groups_of(assembly.needed(row.component), layout.mcu_row.lanes);
-    std::memset(layout.coefficients + row.first + groups.first * group_values, 0,
-                groups.count * group_values * sizeof(int16_t));
-  }
-}
-
-// Transforms what is needed of row y of MCUs.
+// Transforms what is needed of row y of MCUs, and leaves zeros where the next row's needed coefficients will be. Other
+// blocks may hold anything: nobody reads them.
 bool BaselineDecoder::transform(const Layout& layout, const BaselineScan& scan, const Assembly& assembly, int y) {
   const Idct idct = current_idct();
   const auto lanes = static_cast<size_t>(idct.lanes);
@@ -128,11 +118,15 @@ bool BaselineDecoder::transform(const Layout& layout, const BaselineScan& scan, 
     const Frame::Component& component = scan.frame.of[row.component];
     const int32_t block_row = y * component.vertical + row.index;
     const Blocks needed = assembly.needed(row.component);
-    if (block_row < needed.first_row || block_row >= needed.end_row) continue;
     const Groups groups = groups_of(needed, idct.lanes);
+    int16_t* coefficients = layout.coefficients + row.first + groups.first * lanes * kBlockValues;
+    if (block_row < needed.first_row || block_row >= needed.end_row) {
+      std::fill_n(coefficients, groups.count * lanes * kBlockValues, int16_t{0});
+      continue;
+    }
     const Planes& to = assembly.component(row.component);
-    if (!idct.run(layout.coefficients + row.first + groups.first * lanes * kBlockValues, groups.count,
-                  component.quantization, to.row(0, 8 * block_row) + 8 * groups.first * lanes, to.row_stride))
+    if (!idct.run(coefficients, groups.count, component.quantization, true,
+                  to.row(0, 8 * block_row) + 8 * groups.first * lanes, to.row_stride))
       return false;
   }
   return true;
@@ -176,7 +170,7 @@ bool BaselineDecoder::decode(const BaselineScan& scan, std::span<const uint8_t> 
       std::copy_n(predictions, 3, point.dc);
       point.append_to(points);
     }
-    if (y >= all.first_row) clear(layout, assembly);
+    if (y == all.first_row) std::fill_n(layout.coefficients, layout.values, int16_t{0});
     if (y == all.end_row - 1) layout.mcu_row.mcus = all.end_column;
     if (!decode_mcus(reader, layout.mcu_row, predictions)) return false;
     if (y >= all.first_row && !transform(layout, scan, assembly, y)) return false;
@@ -193,6 +187,7 @@ bool BaselineDecoder::decode_from(std::span<const uint8_t> points, const Baselin
   if (points.size() != static_cast<size_t>(layout.rows) * EntryPoint::kBytes) return false;
   const Needed all = needed(scan, assembly);
   layout.mcu_row.mcus = all.end_column;
+  std::fill_n(layout.coefficients, layout.values, int16_t{0});
   const auto point_of = [&](int y) { return EntryPoint::load(&points[static_cast<size_t>(y) * EntryPoint::kBytes]); };
   for (int y = all.first_row; y < all.end_row; ++y) {
     const EntryPoint point = point_of(y);
@@ -204,7 +199,6 @@ bool BaselineDecoder::decode_from(std::span<const uint8_t> points, const Baselin
     reader.refill();
     reader.skip(static_cast<int>(point.bit % 8));
     int32_t predictions[3] = {point.dc[0], point.dc[1], point.dc[2]};
-    clear(layout, assembly);
     if (!decode_mcus(reader, layout.mcu_row, predictions) || reader.bits_left() < 0) return false;
     if (!transform(layout, scan, assembly, y)) return false;
   }

@@ -68,7 +68,6 @@ class BaselineDecoder {
   // Stops before a marker, or at the end. Returns what is left.
   std::span<const uint8_t> unstuff(std::span<const uint8_t> entropy, BitReader* reader);
   bool unstuff_all(std::span<const uint8_t> entropy, BitReader* reader);
-  static void clear(const Layout& layout, const Assembly& assembly);
   static bool transform(const Layout& layout, const BaselineScan& scan, const Assembly& assembly, int y);
 
   std::unique_ptr<Tables> tables_;  // kept from file to file: most have the standard's tables

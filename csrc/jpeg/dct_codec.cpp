@@ -212,10 +212,10 @@ void DctDecoder::decode(const DctRecord& record, const Assembly& assembly) {
     for (int32_t y = 0; y < rows; ++y) {
       const bool is_needed = y >= needed.first_row && y < needed.end_row;
       rows_.next(blocks, is_needed ? std::min(end * lanes, blocks) : 0, idct.lanes, coefficients, c, y);
-      PL_CHECK(
-          !is_needed || idct.run(coefficients + first * lanes * kBlockValues, end - first,
-                                 record.frame.of[c].quantization, to.row(0, 8 * y) + 8 * first * lanes, to.row_stride),
-          Fault::record, "dct: component %d, block row %d: coefficients that no picture of 8 bits has", c, y);
+      if (!is_needed) continue;
+      PL_CHECK(idct.run(coefficients + first * lanes * kBlockValues, end - first, record.frame.of[c].quantization,
+                        false, to.row(0, 8 * y) + 8 * first * lanes, to.row_stride),
+               Fault::record, "dct: component %d, block row %d: coefficients that no picture of 8 bits has", c, y);
     }
     if (is_last && rows == record.frame.block_rows(c)) rows_.finish();
   }

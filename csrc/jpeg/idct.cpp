@@ -25,6 +25,7 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
 #define PL_VECTOR __m128i
 #define PL_OP(name) _mm_##name
 #define PL_LOAD(from) _mm_load_si128(reinterpret_cast<const __m128i*>(from))
+#define PL_STORE(to, v) _mm_store_si128(reinterpret_cast<__m128i*>(to), v)
 #define PL_OR(a, b) _mm_or_si128(a, b)
 #define PL_ROW(from) _mm_loadu_si128(reinterpret_cast<const __m128i*>(from))
 #define PL_ANY(v) (_mm_movemask_epi8(_mm_cmpeq_epi8(v, _mm_setzero_si128())) != 0xffff)
@@ -40,6 +41,7 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
 #define PL_VECTOR __m256i
 #define PL_OP(name) _mm256_##name
 #define PL_LOAD(from) _mm256_load_si256(reinterpret_cast<const __m256i*>(from))
+#define PL_STORE(to, v) _mm256_store_si256(reinterpret_cast<__m256i*>(to), v)
 #define PL_OR(a, b) _mm256_or_si256(a, b)
 #define PL_ROW(from) _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
 #define PL_ANY(v) (!_mm256_testz_si256(v, v))
@@ -56,6 +58,7 @@ constexpr int kF0_298 = 2446, kF0_390 = 3196, kF0_541 = 4433, kF0_765 = 6270, kF
 #define PL_VECTOR __m512i
 #define PL_OP(name) _mm512_##name
 #define PL_LOAD(from) _mm512_load_si512(from)
+#define PL_STORE(to, v) _mm512_store_si512(to, v)
 #define PL_OR(a, b) _mm512_or_si512(a, b)
 #define PL_ROW(from) _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)))
 #define PL_ANY(v) (_mm512_test_epi16_mask(v, v) != 0)
@@ -99,12 +102,13 @@ PL_INLINE void pass(const int16_t in[8][8], int16_t out[8][8], int shift) {
   }
 }
 
-bool idct_base(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out,
+bool idct_base(int16_t* coefficients, size_t groups, const int16_t* quantization, bool clear, uint8_t* out,
                size_t row_stride) {
   bool in_range = true;
   for (size_t group = 0; group < groups; ++group, coefficients += kBlockValues, out += 8) {
     int16_t a[8][8], b[8][8];
     for (int i = 0; i < kBlockValues; ++i) a[i / 8][i % 8] = wrap(coefficients[i] * quantization[i]);
+    if (clear) std::fill_n(coefficients, kBlockValues, int16_t{0});
     for (int c = 0; c < 8; ++c) in_range &= a[0][c] >= -8192 && a[0][c] < 8192;
     pass(a, b, kConstBits - kPass1Bits);
     pass(b, a, kConstBits + kPass1Bits + 3);
@@ -196,7 +200,7 @@ PL_INLINE void neon_transpose(int16x8_t (&row)[8]) {
   }
 }
 
-bool idct_neon(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out,
+bool idct_neon(int16_t* coefficients, size_t groups, const int16_t* quantization, bool clear, uint8_t* out,
                size_t row_stride) {
   int16x8_t factors[8];
   for (int r = 0; r < 8; ++r) factors[r] = vld1q_s16(quantization + 8 * r);
@@ -204,6 +208,7 @@ bool idct_neon(const int16_t* coefficients, size_t groups, const int16_t* quanti
   for (size_t group = 0; group < groups; ++group, coefficients += kBlockValues, out += 8) {
     int16x8_t row[8];
     for (int r = 0; r < 8; ++r) row[r] = vmulq_s16(vld1q_s16(coefficients + 8 * r), factors[r]);
+    if (clear) std::fill_n(coefficients, kBlockValues, int16_t{0});
     large = vmaxq_u16(large, vreinterpretq_u16_s16(vaddq_s16(row[0], vdupq_n_s16(8192))));
     neon_pass<false>(row);
     neon_transpose(row);

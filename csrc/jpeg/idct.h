@@ -12,9 +12,11 @@ struct Idct {
   int lanes;
 
   // Transforms `groups` groups of blocks, which lie side by side, to 8 rows of groups * lanes * 8 bytes at `out`.
-  // quantization: 64 values in row-major order. Returns false if a value in a first row is 8192 or more in size:
-  // libjpeg-turbo's shortcut for empty rows wraps around there, and no picture of 8 bits has such a value.
-  bool (*run)(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out, size_t row_stride);
+  // quantization: 64 values in row-major order. clear: leaves zeros where the coefficients were. Returns false if a
+  // value in a first row is 8192 or more in size: libjpeg-turbo's shortcut for empty rows wraps around there, and no
+  // picture of 8 bits has such a value.
+  bool (*run)(int16_t* coefficients, size_t groups, const int16_t* quantization, bool clear, uint8_t* out,
+              size_t row_stride);
 };
 
 Idct current_idct();

@@ -4,7 +4,7 @@
 //   PL_TARGET      its target attribute
 //   PL_VECTOR      the register: __m128i, __m256i or __m512i
 //   PL_OP(name)    an intrinsic of that width: _mm_##name, ...
-//   PL_LOAD(from)  aligned
+//   PL_LOAD(from), PL_STORE(to, v)   aligned
 //   PL_OR(a, b)
 //   PL_ROW(from)   8 values from memory, repeated for every block
 //   PL_TWO_ROWS(out, row_stride, v)  stores the low 8 bytes of every 16 in one row, the high 8 in the next
@@ -13,13 +13,13 @@
 // Makes one pass down the columns: takes and returns eight rows of 16-bit values.
 PL_TARGET static inline void PL_CONCAT(PL_IDCT, _pass)(PL_VECTOR* row, int shift) {
   using V = PL_VECTOR;
-  const V rounding = PL_OP(set1_epi32)(1 << (shift - 1));
   // a * x + b * y for interleaved (x, y)
   auto pair = [&](int a, int b) PL_TARGET {
     return PL_OP(set1_epi32)(static_cast<int>(static_cast<unsigned>(b) << 16 | (a & 0xffff)));
   };
-  auto shifted_up = [&](V zero_and_value) PL_TARGET { return PL_OP(srai_epi32)(zero_and_value, 16 - kConstBits); };
   V out[8][2];
+  // Shifts x up by kConstBits and adds what rounds the last shift, for interleaved (x, 16).
+  const V sixteens = PL_OP(set1_epi16)(16), up_and_round = pair(1 << kConstBits, 1 << (shift - 1 - 4));
   const V even26 = pair(kF0_541 + kF0_765, kF0_541), odd26 = pair(kF0_541, kF0_541 - kF1_847);
   const V z34_3 = pair(kF1_175 - kF1_961, kF1_175), z34_4 = pair(kF1_175, kF1_175 - kF0_390);
   const V pair71_0 = pair(kF0_298 - kF0_899, -kF0_899), pair71_3 = pair(-kF0_899, kF1_501 - kF0_899);
@@ -32,10 +32,10 @@ PL_TARGET static inline void PL_CONCAT(PL_IDCT, _pass)(PL_VECTOR* row, int shift
       return half ? PL_OP(unpackhi_epi16)(a, b) : PL_OP(unpacklo_epi16)(a, b);
     };
     // clang-format on
-    const V zero = PL_OP(set1_epi32)(0);
     const V in26 = interleave(row[2], row[6]);
     const V tmp3 = PL_OP(madd_epi16)(in26, even26), tmp2 = PL_OP(madd_epi16)(in26, odd26);
-    const V tmp0 = shifted_up(interleave(zero, sum04)), tmp1 = shifted_up(interleave(zero, difference04));
+    const V tmp0 = PL_OP(madd_epi16)(interleave(sum04, sixteens), up_and_round);
+    const V tmp1 = PL_OP(madd_epi16)(interleave(difference04, sixteens), up_and_round);
     const V even[4] = {PL_OP(add_epi32)(tmp0, tmp3), PL_OP(add_epi32)(tmp1, tmp2), PL_OP(sub_epi32)(tmp1, tmp2),
                        PL_OP(sub_epi32)(tmp0, tmp3)};
     const V z34 = interleave(sum73, sum51);
@@ -46,9 +46,8 @@ PL_TARGET static inline void PL_CONCAT(PL_IDCT, _pass)(PL_VECTOR* row, int shift
                       PL_OP(add_epi32)(PL_OP(madd_epi16)(in53, pair53_1), z4),
                       PL_OP(add_epi32)(PL_OP(madd_epi16)(in71, pair71_0), z3)};
     for (int k = 0; k < 4; ++k) {
-      const V rounded = PL_OP(add_epi32)(even[k], rounding);
-      out[k][half] = PL_OP(srai_epi32)(PL_OP(add_epi32)(rounded, odd[k]), shift);
-      out[7 - k][half] = PL_OP(srai_epi32)(PL_OP(sub_epi32)(rounded, odd[k]), shift);
+      out[k][half] = PL_OP(srai_epi32)(PL_OP(add_epi32)(even[k], odd[k]), shift);
+      out[7 - k][half] = PL_OP(srai_epi32)(PL_OP(sub_epi32)(even[k], odd[k]), shift);
     }
   }
   for (int k = 0; k < 8; ++k) row[k] = PL_OP(packs_epi32)(out[k][0], out[k][1]);
@@ -72,8 +71,26 @@ PL_TARGET static inline void PL_CONCAT(PL_IDCT, _transpose)(PL_VECTOR* row) {
   }
 }
 
-PL_TARGET static bool PL_IDCT(const int16_t* coefficients, size_t groups, const int16_t* quantization, uint8_t* out,
-                              size_t row_stride) {
+// Packs eight columns of 8 values to bytes around 128 and transposes them: pairs[k] gets rows 2k and 2k + 1 of every
+// 128 bits.
+PL_TARGET static inline void PL_CONCAT(PL_IDCT, _byte_rows)(const PL_VECTOR* column, PL_VECTOR* pairs) {
+  PL_VECTOR bytes[4];  // columns k and k + 4
+  for (int k = 0; k < 4; ++k)
+    bytes[k] = PL_OP(add_epi8)(PL_OP(packs_epi16)(column[k], column[k + 4]), PL_OP(set1_epi8)(-128));
+  const PL_VECTOR columns01 = PL_OP(unpacklo_epi8)(bytes[0], bytes[1]);
+  const PL_VECTOR columns23 = PL_OP(unpacklo_epi8)(bytes[2], bytes[3]);
+  const PL_VECTOR columns45 = PL_OP(unpackhi_epi8)(bytes[0], bytes[1]);
+  const PL_VECTOR columns67 = PL_OP(unpackhi_epi8)(bytes[2], bytes[3]);
+  const PL_VECTOR left[2] = {PL_OP(unpacklo_epi16)(columns01, columns23), PL_OP(unpackhi_epi16)(columns01, columns23)};
+  const PL_VECTOR right[2] = {PL_OP(unpacklo_epi16)(columns45, columns67), PL_OP(unpackhi_epi16)(columns45, columns67)};
+  for (int half = 0; half < 2; ++half) {
+    pairs[2 * half] = PL_OP(unpacklo_epi32)(left[half], right[half]);
+    pairs[2 * half + 1] = PL_OP(unpackhi_epi32)(left[half], right[half]);
+  }
+}
+
+PL_TARGET static bool PL_IDCT(int16_t* coefficients, size_t groups, const int16_t* quantization, bool clear,
+                              uint8_t* out, size_t row_stride) {
   constexpr size_t kLanes = sizeof(PL_VECTOR) / 16;
   PL_VECTOR factors[8];
   for (int r = 0; r < 8; ++r) factors[r] = PL_ROW(quantization + 8 * r);
@@ -81,16 +98,16 @@ PL_TARGET static bool PL_IDCT(const int16_t* coefficients, size_t groups, const 
   for (size_t group = 0; group < groups; ++group, coefficients += kBlockValues * kLanes, out += 8 * kLanes) {
     PL_VECTOR row[8];
     for (int r = 0; r < 8; ++r) row[r] = PL_OP(mullo_epi16)(PL_LOAD(coefficients + 8 * kLanes * r), factors[r]);
+    if (clear)
+      for (int r = 0; r < 8; ++r) PL_STORE(coefficients + 8 * kLanes * r, PL_OP(set1_epi32)(0));
     // Bits 13 to 15 of a value in [-8192, 8191] are equal; adding 8192 makes those in range fit 14 bits.
     large = PL_OR(large, PL_OP(add_epi16)(row[0], PL_OP(set1_epi16)(8192)));
     PL_CONCAT(PL_IDCT, _pass)(row, kConstBits - kPass1Bits);
     PL_CONCAT(PL_IDCT, _transpose)(row);
     PL_CONCAT(PL_IDCT, _pass)(row, kConstBits + kPass1Bits + 3);
-    PL_CONCAT(PL_IDCT, _transpose)(row);
-    for (int r = 0; r < 8; r += 2) {
-      const PL_VECTOR bytes = PL_OP(add_epi8)(PL_OP(packs_epi16)(row[r], row[r + 1]), PL_OP(set1_epi8)(-128));
-      PL_TWO_ROWS(out + static_cast<size_t>(r) * row_stride, row_stride, bytes);
-    }
+    PL_VECTOR pairs[4];
+    PL_CONCAT(PL_IDCT, _byte_rows)(row, pairs);
+    for (int k = 0; k < 4; ++k) PL_TWO_ROWS(out + static_cast<size_t>(2 * k) * row_stride, row_stride, pairs[k]);
   }
   return !PL_ANY(PL_OP(srli_epi16)(large, 14));
 }
@@ -100,6 +117,7 @@ PL_TARGET static bool PL_IDCT(const int16_t* coefficients, size_t groups, const 
 #undef PL_VECTOR
 #undef PL_OP
 #undef PL_LOAD
+#undef PL_STORE
 #undef PL_OR
 #undef PL_ROW
 #undef PL_TWO_ROWS
