@@ -6,9 +6,9 @@ Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or o
 whichever is less; with a full cache 0.98 of a directory; the cache never above its bound; private memory (RssAnon)
 above that with a directory at most what requests hold together, HELD_UNITS; from a server that is far away, whose
 answers begin after FAR_S, 0.90 as well. The page cache holds the pack. Runs take turns, each in a process of its own;
-figures are medians, and a share is that of neighbours. Each recipe has a pack of PICTURES, whose epoch takes five
-seconds or more: its start, which has columns of its own, is a small part of that. `--write` puts the tables and a
-sentence on what was missed into docs/where-packs-lie.md.
+figures are medians, and a share is that of neighbours; for a full cache these are FULL_PAIRS times as many pairs. Each
+recipe has a pack of PICTURES, whose epoch takes five seconds or more: its start, which has columns of its own, is a
+small part of that. `--write` puts the tables and a sentence on what was missed into docs/where-packs-lie.md.
 
 Server, fetching and rendering share this machine's cores. So what the server can send beside it is measured as that:
 the pack is loaded from the directory while a process of its own gets the same records from the server and writes them
@@ -52,6 +52,7 @@ HEAD = (
     "| recipe, threads | directory, samples/s | beside curl's work | empty cache | full cache | kB/sample | "
     "CPU, ms/sample | first, ms | first, empty, ms | private, MB | private, empty, MB |"
 )
+FULL_PAIRS = 3  # a round: neighbouring runs differ by 5 %, and a full cache's bar is 2 %
 FAR_S, FAR_RATE = (0.020, 0.050), 90e6  # of S3: seconds until an answer begins, bytes a second of a connection
 FAR_CONNECTIONS = 128
 FAR_HEAD = (
@@ -192,29 +193,39 @@ def server_rates(url: str, pack: Path) -> tuple[float, float]:
 
 
 def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the medians of so many rounds: a directory, that beside curl's work, an empty cache, a full one."""
+    """Return the medians of so many rounds of a directory, that beside curl's work, an empty cache, and of FULL_PAIRS
+    times so many pairs of a directory and a full cache."""
     found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": [], "full": []}
     url = f"{server}{pack.name}"
     full, empty = folder / "full", folder / "empty"
     in_a_process(url, recipe, threads, full)
+
+    def measure(name: str) -> None:
+        if name in ("directory", "beside"):
+            found[name].append(in_a_process(str(pack), recipe, threads, server=server if name == "beside" else None))
+        else:
+            found[name].append(in_a_process(url, recipe, threads, full if name == "full" else empty))
+            shutil.rmtree(empty, ignore_errors=True)
+
     for number in range(rounds):
-        turn = [*found][number % 4 :] + [*found][: number % 4]
-        for name in turn:
-            if name in ("directory", "beside"):
-                beside = server if name == "beside" else None
-                found[name].append(in_a_process(str(pack), recipe, threads, server=beside))
-            else:
-                found[name].append(in_a_process(url, recipe, threads, full if name == "full" else empty))
-                shutil.rmtree(empty, ignore_errors=True)
+        names = ["directory", "beside", "empty"]
+        for name in names[number % 3 :] + names[: number % 3]:
+            measure(name)
+    for number in range(FULL_PAIRS * rounds):
+        for name in ("directory", "full") if number % 2 else ("full", "directory"):
+            measure(name)
     shutil.rmtree(full)
-    middle = {name: statistics.median(run["rate"] for run in runs) for name, runs in found.items()}
-    share = {name: statistics.median(run["rate"] / local["rate"] for run, local in zip(found[name], found["directory"]))
-             for name in found}  # fmt: skip
+    rates = {name: [run["rate"] for run in runs] for name, runs in found.items()}
+    share = {
+        name: statistics.median(np.divide(rates[name], rates["directory"][:rounds])) for name in ("beside", "empty")
+    }
+    share["full"] = statistics.median(np.divide(rates["full"], rates["directory"][rounds:]))
+    rate = {name: statistics.median(of_runs) for name, of_runs in rates.items()}
     first = {name: statistics.median(run["first_ms"] for run in runs) for name, runs in found.items()}
     cpu = {name: statistics.median(run["cpu_ms"] for run in runs) for name, runs in found.items()}
     private = {name: max(run["private_bytes"] for run in runs) for name, runs in found.items()}
     last = found["empty"][-1]["remote"]
-    return {"rate": middle, "share": share, "first_ms": first, "cpu_ms": cpu, "private": private, "remote": last}
+    return {"rate": rate, "share": share, "first_ms": first, "cpu_ms": cpu, "private": private, "remote": last}
 
 
 def far_shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
@@ -273,7 +284,7 @@ def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> N
     report_bound(folder, *next(iter(packs.items())), given.threads[-1])
     far = report_far(given, packs, folder, missed)
     words = f"Bars that were missed: {'; '.join(missed)}." if missed else "All bars were met."
-    words = f"Medians of {given.rounds} rounds. {words}"
+    words = f"Medians of {given.rounds} rounds, those of a full cache of {FULL_PAIRS * given.rounds} pairs. {words}"
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
