@@ -8,7 +8,7 @@
 # make proof  DINO, SwAV, MoCo-v2 and MAE trained through the official pipeline and through this loader: losses, weights and
 #             batches bit for bit; PROOF_STEPS= (50), PROOF_NETWORKS=full (small), DATA=dir-or-tar as above;
 #             EMULATED=1: batches at AVX-512 too, by the build of make avx512
-# make draws  our random numbers beside those of torchvision's code: 10^6 of each kind (DRAWS=), half an hour
+# make draws  our random numbers beside those of torchvision's code: 10^6 of each kind (DRAWS=), an hour
 # make apart  whether a small network can tell other loaders' views from the official ones; ten minutes; DATA=dir-or-tar
 # make fuzz   a minute of libFuzzer on each decoder (FUZZ_SECONDS= for more), 30,000 damaged sources of each kind, hostile
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
