@@ -14,9 +14,11 @@
 
 namespace pass_loader {
 
-// Without forcecast, another dtype or layout is refused instead of copied.
+// Without forcecast, another dtype is refused instead of cast. What is not aligned, such as a field of a packed
+// structured array, is copied.
+constexpr int kAligned = pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_;
 template <typename T>
-using Array = pybind11::array_t<T, pybind11::array::c_style>;
+using Array = pybind11::array_t<T, pybind11::array::c_style | kAligned>;
 
 // Checks that the array has one dimension.
 template <typename T>

@@ -19,9 +19,6 @@ using namespace pass_loader;
 
 namespace {
 
-template <typename T>
-using Array = py::array_t<T, py::array::c_style>;
-
 void translate(const Error& error) {
   PyErr_SetString(error.fault() == Fault::argument ? PyExc_ValueError : PyExc_RuntimeError, error.what());
 }

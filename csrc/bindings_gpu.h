@@ -15,7 +15,10 @@ namespace pass_loader {
 
 using MakeGpu = std::function<std::unique_ptr<cuda::Gpu>(const pybind11::object& device)>;
 
-using Rows = pybind11::array_t<int64_t, pybind11::array::c_style>;
+// Arrays that are aligned: what is not is copied.
+template <typename T>
+using Array = pybind11::array_t<T, pybind11::array::c_style | pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_>;
+using Rows = Array<int64_t>;
 
 // Returns (N, 2): the group and the offset of each file, as a decoder's `sort` puts them.
 template <typename Decoder, typename File>
