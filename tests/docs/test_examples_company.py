@@ -36,6 +36,13 @@ def beside_one_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
 
 
+@pytest.fixture(autouse=True)
+def absl_has_a_stream_of_its_own() -> None:
+    """absl, which Grain brings, holds pytest's file for what is printed, and closes it where Hydra sets up logging."""
+    if (absl := sys.modules.get("absl.logging")) is not None:
+        absl.get_absl_handler().python_handler.stream = sys.__stderr__
+
+
 def direct(pack: Path) -> list[Any]:
     """Return an epoch of our loader, as the examples make it."""
     return list(DataLoader(ShardDataset(pack, recipes.mocov2(), seed=0), 4, shuffle=True, drop_last=True))
