@@ -15,9 +15,10 @@ namespace pass_loader {
 
 using MakeGpu = std::function<std::unique_ptr<cuda::Gpu>(const pybind11::object& device)>;
 
-// Arrays that are aligned: what is not is copied.
+// As in bindings.h.
+constexpr int kAligned = pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_;
 template <typename T>
-using Array = pybind11::array_t<T, pybind11::array::c_style | pybind11::detail::npy_api::NPY_ARRAY_ALIGNED_>;
+using Array = pybind11::array_t<T, pybind11::array::c_style | kAligned>;
 using Rows = Array<int64_t>;
 
 // Returns (N, 2): the group and the offset of each file, as a decoder's `sort` puts them.
