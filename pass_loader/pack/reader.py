@@ -119,8 +119,10 @@ class Pack:
             self.pack_id: str = manifest["pack_id"]
             self.classes: list[str] = manifest.get("classes", [])
             self.shards: list[dict[str, Any]] = manifest["shards"]
+            self._tars = {number: shard["tar"] for number, shard in enumerate(self.shards)}
             self.first_record = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)  # of each shard, and the end
             self._index, self._begins = index, begins
+            self._columns: dict[str, np.ndarray] = {}  # of the index, which were asked for
             self.revision = revision
             self._parts = None if self.remote is None else self.remote.index_parts()
             if self._parts is not None:
@@ -285,13 +287,11 @@ class Pack:
     def _places_of(self, records: np.ndarray) -> list[Place]:
         """Return where records lie. Raises PackError where the index names a shard that the pack does not have."""
         shards, offsets, lengths = (self.values(name, records).tolist() for name in ("shard", "offset", "length"))
-        tars = dict(enumerate(shard["tar"] for shard in self.shards))
         try:
-            return [Place(*row) for row in zip(records.tolist(), map(tars.__getitem__, shards), offsets, lengths)]
+            return list(map(Place, records.tolist(), map(self._tars.__getitem__, shards), offsets, lengths))
         except KeyError as error:
-            raise PackError(
-                f"{self.path / self.manifest.get('index', INDEX)} is damaged: it names shard {error}, of {len(tars)}"
-            ) from None
+            index = self.path / self.manifest.get("index", INDEX)
+            raise PackError(f"{index} is damaged: it names shard {error}, of {len(self.shards)}") from None
 
     @property
     def records(self) -> int:
@@ -342,7 +342,10 @@ class Pack:
 
     def _mapped(self, name: str) -> np.ndarray:
         """Return a column as it lies in the file; of one that comes in parts, with zeros where it was not fetched."""
-        return arrow.to_numpy(self._index.column(name).chunk(0))
+        known = self._columns  # before the index: another thread may open a later revision
+        if name not in known:
+            known[name] = arrow.to_numpy(self._index.column(name).chunk(0))
+        return known[name]
 
     def labels(self, records: np.ndarray) -> np.ndarray:
         """Return the labels of these records: int64, of their shape; -1 where there is none.

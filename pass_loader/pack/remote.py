@@ -344,10 +344,12 @@ class RemotePack:
         return self.address.cache_bytes // _AHEAD_SHARE
 
     def _piece(self, place: Place) -> Piece:
-        blocks = self._known.get(place.shard)
+        record, shard, offset, length = place
+        blocks = self._known.get(shard)
         if blocks is None:
-            blocks = self._known[place.shard] = self._blocks(place.shard)
-        return Piece(blocks, place.shard, *blocks.unit_range(place.offset, place.length), place.record)
+            blocks = self._known[shard] = self._blocks(shard)
+        first, end = blocks.unit_range(offset, length)
+        return Piece(blocks, shard, first, end, record)
 
     def coming(self, places: Iterable[Place]) -> Awaited:
         """Begin to fetch records."""

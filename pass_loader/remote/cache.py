@@ -43,7 +43,10 @@ UNIT = 16 << 10  # bytes
 # From 4 to 254 it is reserved: that process, see `Owners`, fetches it.
 ABSENT, USED, KEPT, FIXED, NEEDED = 0, 1, 2, 3, 255
 _ABSENT = bytes([ABSENT])
-_DROPPABLE, THERE = bytes([USED, KEPT, NEEDED]), bytes([USED, KEPT, FIXED, NEEDED])
+THERE = bytes([USED, KEPT, FIXED, NEEDED])
+# What becomes of each state when no sample to come needs the unit: where it was used in this epoch, and where not.
+_USED = bytes.maketrans(bytes([KEPT, NEEDED]), bytes([USED, USED]))
+_KEPT = bytes.maketrans(bytes([NEEDED]), bytes([KEPT]))
 _TABLE, _CHECKS = ".units", ".checks"
 _OLD_S = 3600  # packs that nobody has opened or begun an epoch of for so long are dropped first
 _KEPT_FILES = 128  # that a process keeps open for writing; many shards are opened for each write
@@ -68,8 +71,8 @@ class _OpenFile:
 class Blocks:
     """A sparse file of a pack and the table of its units.
 
-    pins: how often samples to come in this process need each unit, (units,) uint16. fetching: 1 for each that a thread
-    of this process fetches, else 0.
+    pins: how often samples to come in this process need each unit, (units,) int32; below 0 where a signal cut off the
+    counting. fetching: 1 for each that a thread of this process fetches, else 0.
     checked: of a file whose bytes nothing else checks: each unit has its CRC32 here, which `has` compares when it
         meets the unit for the first time. What it fetches stays.
     """
@@ -95,21 +98,26 @@ class Blocks:
                 raise PackError(f"{file} in the cache has another size than the pack's: delete {path.parent}")
         self._checks = _mapped(tables[1][0], np.uint32)[1] if checked else None
         self._unseen = np.ones(count if checked else 0, bool)  # not compared yet
-        self.pins = np.zeros(count, np.uint16)
+        self.pins = np.zeros(count, np.int32)
+        self._pins = self.pins.data  # a sample's few units are counted faster one by one
         self.fetching = bytearray(count)
         self._file: _OpenFile | None = None
         self._pinning = threading.Lock()
 
     def unit_range(self, offset: int, length: int) -> tuple[int, int]:
         """Return the first unit of these bytes and the one after the last."""
-        begin, end = max(0, offset) // UNIT, -(-(offset + length) // UNIT)
-        return begin, max(begin, min(end, len(self.units)))
+        begin, end, count = offset // UNIT, -(-(offset + length) // UNIT), len(self.units)
+        if 0 <= begin <= end <= count:
+            return begin, end
+        begin = max(0, begin)  # an index may be damaged
+        return begin, max(begin, min(end, count))
 
     def pin(self, first: int, end: int, times: int) -> None:
         """Count samples that need these units."""
+        pins = self._pins
         with self._pinning:
-            pins = self.pins[first:end]
-            pins += np.uint16(times % 65536)
+            for unit in range(first, end):
+                pins[unit] += times
 
     @property
     def there(self) -> int:
@@ -155,15 +163,12 @@ class Blocks:
 
     def let_go(self, first: int, end: int, used: bool, times: int) -> None:
         """Count samples that need these units no more. used: nor does anybody in this epoch. With the cache's lock."""
-        self.pin(first, end, -times)
-        pins, states = self.pins[first:end], self._map[first:end]
-        if used and not np.count_nonzero(pins) and not states.strip(_DROPPABLE):
-            self._map[first:end] = bytes([USED]) * len(states)
-            return
-        units = self.units[first:end]
-        units[(units == NEEDED) & (pins == 0)] = KEPT
-        if used:
-            units[(units == KEPT) & (pins == 0)] = USED
+        pins, states, after = self._pins, self._map, _USED if used else _KEPT
+        with self._pinning:
+            for unit in range(first, end):
+                pins[unit] = count = pins[unit] - times
+                if count <= 0:
+                    states[unit] = after[states[unit]]
 
     def write(self, first: int, pieces: Sequence[Any]) -> None:
         """Write buffers, one after another, the first of which begins with a unit. Raises OSError."""

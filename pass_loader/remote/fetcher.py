@@ -75,12 +75,13 @@ class Awaited:
         """True where all of it is there, or an error waits to be raised."""
         if self.errors:
             return True
+        before = self._came
         while self._came < len(self.pieces):  # often asked for while they come
             piece = self.pieces[self._came]
             if not piece.blocks.has(piece.first, piece.end):
                 return False
             self._came += 1
-        return all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces)  # some may have been dropped
+        return all(piece.blocks.has(piece.first, piece.end) for piece in self.pieces[:before])  # dropped since, perhaps
 
     def wait(self, timeout: float = math.inf) -> None:
         """Wait until all of it is there. Raises PieceError, TimeoutError. Another call tries again."""

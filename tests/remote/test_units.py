@@ -112,6 +112,53 @@ def test_units_that_two_samples_need(blocks: Blocks) -> None:
         assert blocks.states(0, 9) == bytes([USED] * 3 + [NEEDED] * 6)
         blocks.let_go(3, 8, used=True, times=1)
         assert blocks.states(0, 9) == bytes([USED] * 8 + [NEEDED]) and not blocks.pins.any()
+        blocks.units[:] = NEEDED
+        blocks.pin(0, 5, 1), blocks.pin(3, 8, 1)
+        blocks.let_go(3, 8, used=True, times=1)
+        assert blocks.states(0, 9) == bytes([NEEDED] * 5 + [USED] * 3 + [NEEDED])
+
+
+def test_units_that_samples_let_go(blocks: Blocks) -> None:
+    """Kills: units of other states that can be dropped then; units that were needed late, dropped late."""
+    drawn = np.random.default_rng(2)
+    for number in range(200):
+        states, pins = drawn.choice(STATES, UNITS), drawn.integers(1, 4, UNITS)
+        blocks.units[:], blocks.pins[:] = states, pins
+        first, end = sorted(drawn.choice(UNITS, 2, replace=False).tolist())
+        times, used = number % 2 + 1, number % 4 < 2
+        with blocks.cache.locked():
+            blocks.let_go(first, end, used, times)
+        among = (np.arange(UNITS) >= first) & (np.arange(UNITS) < end)
+        free = among & (pins <= times)
+        want = np.where(free & np.isin(states, [NEEDED, KEPT] if used else [NEEDED]), USED if used else KEPT, states)
+        assert (blocks.units == want).all() and (blocks.pins == pins - times * among).all()
+
+
+@pytest.mark.parametrize(
+    ("offset", "length", "want"),
+    [
+        (0, 1, (0, 1)), (UNIT - 1, 2, (0, 2)), (UNIT, UNIT, (1, 2)), (89 * UNIT, UNIT, (89, 90)),
+        (89 * UNIT, 5 * UNIT, (89, 90)), (200 * UNIT, 5, (200, 200)), (5 * UNIT, -3 * UNIT, (5, 5)),
+        (-5, 10, (0, 1)), (-9 * UNIT, 10, (0, 0)), (-9 * UNIT, 200 * UNIT, (0, 90)),
+    ],
+)  # fmt: skip
+def test_units_of_bytes(blocks: Blocks, offset: int, length: int, want: tuple[int, int]) -> None:
+    """Kills: units that a damaged index names and the file does not have."""
+    assert blocks.unit_range(offset, length) == want
+
+
+def test_a_count_that_a_signal_cut_off(blocks: Blocks) -> None:
+    """Kills: an error in a later epoch; units that stay in the cache for good."""
+    with blocks.cache.locked():
+        blocks.units[:] = NEEDED
+        blocks.pin(0, 3, 1)  # of 0 to 5
+        blocks.let_go(0, 5, used=True, times=1)
+        assert blocks.states(0, 5) == bytes([USED] * 5)
+        blocks.units[:] = NEEDED
+        blocks.pin(2, 4, 1)
+        blocks.let_go(0, 1, used=True, times=0)
+        blocks.let_go(2, 4, used=False, times=1)
+        assert blocks.states(0, 5) == bytes([USED, NEEDED, KEPT, KEPT, NEEDED])
 
 
 def test_a_cache_is_locked(blocks: Blocks) -> None:
