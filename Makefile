@@ -118,6 +118,7 @@ else
 	$(bin)/python -m benchmarks.cpu.busy_threads
 	$(bin)/python -m benchmarks.cpu.read_ahead
 	$(bin)/python -m benchmarks.remote.loading
+	$(bin)/python -m benchmarks.remote.full_cache
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.remote.peers
 	-$(bin)/python -m benchmarks.packing.tasks
 	-$(bin)/python -m benchmarks.packing.bench_packing --base

@@ -3,12 +3,12 @@
 python -m benchmarks.remote.loading [--rounds 5] [--write]
 
 Bars: with an empty cache 0.90 of the rate of the same pack in a directory, or of what the server can send beside it,
-whichever is less; with a full cache 0.98 of a directory; the cache never above its bound; private memory (RssAnon)
-above that with a directory at most what requests hold together, HELD_UNITS; from a server that is far away, whose
-answers begin after FAR_S, 0.90 as well. The page cache holds the pack. Runs take turns, each in a process of its own;
-figures are medians, and a share is that of neighbours; for a full cache these are FULL_PAIRS times as many pairs. Each
-recipe has a pack of PICTURES, whose epoch takes five seconds or more: its start, which has columns of its own, is a
-small part of that. `--write` puts the tables and a sentence on what was missed into docs/where-packs-lie.md.
+whichever is less; the cache never above its bound; private memory (RssAnon) above that with a directory at most what
+requests hold together, HELD_UNITS; from a server that is far away, whose answers begin after FAR_S, 0.90 as well. For a
+full cache there is full_cache.py. The page cache holds the pack. Runs take turns, each in a process of its own; figures
+are medians, and a share is that of neighbours. Each recipe has a pack of PICTURES, whose epoch takes five seconds or
+more: its start, which has columns of its own, is a small part of that. `--write` puts the tables and a sentence on what
+was missed into docs/where-packs-lie.md.
 
 Server, fetching and rendering share this machine's cores. So what the server can send beside it is measured as that:
 the pack is loaded from the directory while a process of its own gets the same records from the server and writes them
@@ -49,10 +49,9 @@ BATCH = 32
 CONNECTIONS = 16
 PICTURES = {"dino": 4000, "evaluate": 10_000}
 HEAD = (
-    "| recipe, threads | directory, samples/s | beside curl's work | empty cache | full cache | kB/sample | "
+    "| recipe, threads | directory, samples/s | beside curl's work | empty cache | kB/sample | "
     "CPU, ms/sample | first, ms | first, empty, ms | private, MB | private, empty, MB |"
 )
-FULL_PAIRS = 3  # a round: neighbouring runs differ by 5 %, and a full cache's bar is 2 %
 FAR_S, FAR_RATE = (0.020, 0.050), 90e6  # of S3: seconds until an answer begins, bytes a second of a connection
 FAR_CONNECTIONS = 128
 FAR_HEAD = (
@@ -193,33 +192,19 @@ def server_rates(url: str, pack: Path) -> tuple[float, float]:
 
 
 def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the medians of so many rounds of a directory, that beside curl's work, an empty cache, and of FULL_PAIRS
-    times so many pairs of a directory and a full cache."""
-    found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": [], "full": []}
-    url = f"{server}{pack.name}"
-    full, empty = folder / "full", folder / "empty"
-    in_a_process(url, recipe, threads, full)
-
-    def measure(name: str) -> None:
-        if name in ("directory", "beside"):
-            found[name].append(in_a_process(str(pack), recipe, threads, server=server if name == "beside" else None))
-        else:
-            found[name].append(in_a_process(url, recipe, threads, full if name == "full" else empty))
-            shutil.rmtree(empty, ignore_errors=True)
-
+    """Return the medians of so many rounds of a directory, that beside curl's work, and an empty cache."""
+    found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": []}
     for number in range(rounds):
-        names = ["directory", "beside", "empty"]
+        names = [*found]
         for name in names[number % 3 :] + names[: number % 3]:
-            measure(name)
-    for number in range(FULL_PAIRS * rounds):
-        for name in ("directory", "full") if number % 2 else ("full", "directory"):
-            measure(name)
-    shutil.rmtree(full)
+            if name == "empty":
+                found[name].append(in_a_process(f"{server}{pack.name}", recipe, threads, folder / "empty"))
+                shutil.rmtree(folder / "empty")
+            else:
+                beside = server if name == "beside" else None
+                found[name].append(in_a_process(str(pack), recipe, threads, server=beside))
     rates = {name: [run["rate"] for run in runs] for name, runs in found.items()}
-    share = {
-        name: statistics.median(np.divide(rates[name], rates["directory"][:rounds])) for name in ("beside", "empty")
-    }
-    share["full"] = statistics.median(np.divide(rates["full"], rates["directory"][rounds:]))
+    share = {name: statistics.median(np.divide(rates[name], rates["directory"])) for name in ("beside", "empty")}
     rate = {name: statistics.median(of_runs) for name, of_runs in rates.items()}
     first = {name: statistics.median(run["first_ms"] for run in runs) for name, runs in found.items()}
     cpu = {name: statistics.median(run["cpu_ms"] for run in runs) for name, runs in found.items()}
@@ -274,7 +259,7 @@ def main() -> None:
 def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> None:
     """Measure, print the tables and what came of the bars, and write them into the page if that is asked for."""
     missed: list[str] = []
-    lines = [HEAD, "| --- |" + " ---: |" * 10]
+    lines = [HEAD, "| --- |" + " ---: |" * 9]
     for recipe, pack in packs.items():
         with serving(pack.parent) as server:
             large, small = server_rates(server, pack)
@@ -284,7 +269,7 @@ def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> N
     report_bound(folder, *next(iter(packs.items())), given.threads[-1])
     far = report_far(given, packs, folder, missed)
     words = f"Bars that were missed: {'; '.join(missed)}." if missed else "All bars were met."
-    words = f"Medians of {given.rounds} rounds, those of a full cache of {FULL_PAIRS * given.rounds} pairs. {words}"
+    words = f"Medians of {given.rounds} rounds. {words}"
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
@@ -300,17 +285,16 @@ def report_near(rounds: int, pack: Path, server: str, folder: Path, recipe: str,
     rate, share, first, cpu, private = (found[name] for name in names)
     line = (
         f"| {recipe}, {threads} | {rate['directory']:,.0f} | {share['beside']:.2f} | {share['empty']:.2f} | "
-        f"{share['full']:.2f} | {found['remote']['bytes'] / pictures / 1e3:,.0f} | "
+        f"{found['remote']['bytes'] / pictures / 1e3:,.0f} | "
         f"{cpu['empty'] - cpu['directory']:.2f} | {first['directory']:,.0f} | "
         f"{first['empty']:,.0f} | {private['directory'] / 1e6:,.0f} | {private['empty'] / 1e6:,.0f} |"
     )
     print(line, flush=True)
     could = min(1.0, share["beside"], sends * pictures / tars / rate["directory"])
-    for name, value, bar in (("empty", share["empty"] / could, 0.9), ("full", share["full"], 0.98)):
-        print(f"  {name} cache: {value:.3f}, bar {bar}: {'met' if value >= bar else 'missed'}", flush=True)
-        if value < bar:
-            missed.append(f"{recipe}, {threads} with {'an empty' if name == 'empty' else 'a full'} cache "
-                          f"({value:.2f}, bar {bar})")  # fmt: skip
+    value = share["empty"] / could
+    print(f"  empty cache: {value:.3f}, bar 0.9: {'met' if value >= 0.9 else 'missed'}", flush=True)
+    if value < 0.9:
+        missed.append(f"{recipe}, {threads} ({value:.2f}, bar 0.9)")
     more, held = private["empty"] - private["directory"], HELD_UNITS * UNIT
     print(f"  private memory: {more:,} bytes more, bar {held:,}: {'met' if more <= held else 'missed'}")
     return line
