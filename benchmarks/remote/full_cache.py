@@ -11,7 +11,6 @@ processes and LAPS laps. `--write` puts the table into docs/where-packs-lie.md.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -26,7 +25,7 @@ import numpy as np
 
 from ..pages import write_between
 from ..pictures import write_pack
-from .loading import BATCH, PAGE, PICTURES, in_a_process, size_of
+from .loading import BATCH, PAGE, PICTURES, in_a_process, parser_for, size_of
 from .server import serving
 
 PARTS = 4
@@ -115,14 +114,7 @@ def row(pack: Path, cache: Path, recipe: str, threads: int, rounds: int) -> tupl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--recipes", nargs="+", default=[*PICTURES], choices=PICTURES)
-    parser.add_argument("--folder", type=Path, help="of the cache, a local disk (default: a temporary folder)")
-    parser.add_argument("--write", action="store_true")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = parser_for(__doc__, rounds=2).parse_args()
     if given.one:
         load_by_turns(*json.loads(given.one))
         return

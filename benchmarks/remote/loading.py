@@ -231,16 +231,22 @@ def far_shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, 
     return {"rate": statistics.median(found["directory"]), "share": share}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("pack", type=Path, nargs="?", help="of photographs; default: generated pictures")
-    parser.add_argument("--pictures", type=int, help="of each generated pack")
-    parser.add_argument("--rounds", type=int, default=5)
+def parser_for(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """Return a parser of what the scripts of this folder that measure recipes by threads take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--recipes", nargs="+", default=[*PICTURES], choices=PICTURES)
     parser.add_argument("--folder", type=Path, help="of the cache, a local disk (default: a temporary folder)")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
+    return parser
+
+
+def main() -> None:
+    parser = parser_for(__doc__, rounds=5)
+    parser.add_argument("pack", type=Path, nargs="?", help="of photographs; default: generated pictures")
+    parser.add_argument("--pictures", type=int, help="of each generated pack")
     given = parser.parse_args()
     if given.one:
         *others, options = json.loads(given.one)
