@@ -99,7 +99,7 @@ class Blocks:
         self._checks = _mapped(tables[1][0], np.uint32)[1] if checked else None
         self._unseen = np.ones(count if checked else 0, bool)  # not compared yet
         self.pins = np.zeros(count, np.int32)
-        self._pins = self.pins.data  # a sample's few units are counted faster one by one
+        self._pins = self.pins.data  # of which single units are faster
         self.fetching = bytearray(count)
         self._file: _OpenFile | None = None
         self._pinning = threading.Lock()
@@ -114,10 +114,9 @@ class Blocks:
 
     def pin(self, first: int, end: int, times: int) -> None:
         """Count samples that need these units."""
-        pins = self._pins
         with self._pinning:
-            for unit in range(first, end):
-                pins[unit] += times
+            pins = self.pins[first:end]
+            pins += times
 
     @property
     def there(self) -> int:
