@@ -263,7 +263,7 @@ def test_killed_anywhere(tmp_path: Path) -> None:
     sources_of(tmp_path / "start")
     *left, whole = crashes("tests.pack.test_tasks:tasks_and_merge", tmp_path / "start", tmp_path / "killed", 3)
     want = contents(whole / "pack")
-    assert len(left) > trials(17, 50) and verify(whole / "pack") == []
+    assert len(left) > trials(13, 40) and verify(whole / "pack") == []
     for number, root in enumerate(left):
         for path in (root / "pack").glob("*.tmp"):
             path.write_bytes(path.read_bytes()[:100])
