@@ -191,8 +191,10 @@ def server_rates(url: str, pack: Path) -> tuple[float, float]:
     return received(url, large, CONNECTIONS), received(url, records_of(pack), CONNECTIONS)
 
 
-def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
-    """Return the medians of so many rounds of a directory, that beside curl's work, and an empty cache."""
+def runs_of(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int,
+            connections: int = CONNECTIONS) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """Return so many runs of a directory, that beside curl's work over so many connections, and an empty cache, in
+    turns."""
     found: dict[str, list[dict[str, Any]]] = {"directory": [], "beside": [], "empty": []}
     for number in range(rounds):
         names = [*found]
@@ -202,7 +204,14 @@ def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, thre
                 shutil.rmtree(folder / "empty")
             else:
                 beside = server if name == "beside" else None
-                found[name].append(in_a_process(str(pack), recipe, threads, server=beside))
+                run = in_a_process(str(pack), recipe, threads, server=beside, connections=connections)
+                found[name].append(run)
+    return found
+
+
+def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
+    """Return the medians of so many rounds of a directory, that beside curl's work, and an empty cache."""
+    found = runs_of(rounds, pack, server, folder, recipe, threads)
     rates = {name: [run["rate"] for run in runs] for name, runs in found.items()}
     share = {name: statistics.median(np.divide(rates[name], rates["directory"])) for name in ("beside", "empty")}
     rate = {name: statistics.median(of_runs) for name, of_runs in rates.items()}
@@ -216,17 +225,8 @@ def shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, thre
 def far_shares(rounds: int, pack: Path, server: str, folder: Path, recipe: str, threads: int) -> dict[str, Any]:
     """Return the median rate from a directory, and the shares of it beside curl's work and of an empty cache, in turns,
     with this server."""
-    found: dict[str, list[float]] = {"directory": [], "beside": [], "empty": []}
-    for number in range(rounds):
-        turn = [*found][number % 3 :] + [*found][: number % 3]
-        for name in turn:
-            if name == "empty":
-                run = in_a_process(f"{server}{pack.name}", recipe, threads, folder / "empty")
-                shutil.rmtree(folder / "empty")
-            else:
-                beside = server if name == "beside" else None
-                run = in_a_process(str(pack), recipe, threads, server=beside, connections=FAR_CONNECTIONS)
-            found[name].append(run["rate"])
+    runs = runs_of(rounds, pack, server, folder, recipe, threads, FAR_CONNECTIONS)
+    found = {name: [run["rate"] for run in of_name] for name, of_name in runs.items()}
     share = {name: statistics.median(np.divide(found[name], found["directory"])) for name in found}
     return {"rate": statistics.median(found["directory"]), "share": share}
 
