@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import threading
@@ -70,6 +71,30 @@ def gpu_of(device: torch.device, decode: str = "cpu") -> torch.device:
     return torch.device("cuda", index)
 
 
+class Part:
+    """Slots of a batch that are being decoded into one chunk of the arena, which is free again when this dies.
+
+    Batches themselves have no `__del__`: the launching thread knows them weakly, and as CPython calls `__del__` before
+    it clears weak references, that thread would get hold of a batch that is giving back its chunk.
+    """
+
+    def __init__(self, chunk: Chunk, free: deque[Chunk]):
+        self.chunk = chunk
+        self._lent, self._free = [] if chunk.own else [chunk], free
+        self.slots = self.rows = self.plans = self.lengths = np.empty(0, np.int64)
+        self.pending: _C.PendingBatch | None = None
+
+    def end(self) -> None:
+        """Stop decoding, and make the chunk free. A second call, from any thread, does nothing."""
+        if self.pending is not None:
+            self.pending.cancel()  # first no thread writes there any more; the launcher may wait for it
+        with contextlib.suppress(IndexError):
+            self._free.append(self._lent.pop())
+
+    def __del__(self) -> None:
+        self.end()
+
+
 class DeviceSubmitted(Submitted):
     """A batch on its way to a GPU, decoded part by part: a part is what finds room in one chunk of the arena.
 
@@ -82,47 +107,44 @@ class DeviceSubmitted(Submitted):
         self._renderer, self._parent = renderer, parent
         self._asked, self._all_plans = keys, plans
         self._left = np.arange(len(keys))  # slots still to be decoded
-        self._part = self._left[:0]  # slots that are being decoded
-        self._rows = self._plans = self._lengths = np.empty(0)  # of the part
+        self._part: Part | None = None
         self._as_file = np.full(len(keys), renderer.held_as != PIXELS)  # slots that a GPU may decode
         self._verdicts: list[Verdicts] = []  # on records that the GPU decodes
         self.announced: Any = None
-        self._chunk: Chunk | None = None
         self._too_large = 0  # bytes of the first picture that is left, where no chunk has room for it
         self._failures: list[Failure] = []
         self._done: Any = None  # the event after which the views are rendered
-
-    def __del__(self) -> None:
-        chunk = getattr(self, "_chunk", None)
-        if chunk is not None:
-            if self.pending is not None:
-                self.pending.cancel()  # first no thread writes there any more; the launcher may wait for it
-            self._renderer.give_back(chunk)
 
     @property
     def launched(self) -> bool:
         return not len(self._left)
 
     @property
+    def being_decoded(self) -> _C.PendingBatch | None:
+        part = self._part
+        return None if part is None else part.pending
+
+    @property
     def done(self) -> bool:
-        pending = self.pending
+        pending = self.being_decoded
         return self.launched or (pending is not None and pending.done)
 
     def begin(self) -> bool:
         """Start to decode what is left. Returns False where there is no chunk for it."""
-        if self.pending is None:
-            if self._chunk is None:
-                self._chunk = self._renderer.take_chunk(self._too_large)
-            if self._chunk is None:
-                return False
-            self._part = self._left[:1] if self._too_large else self._left
-            may = self._as_file[self._part] & (self._too_large == 0)
-            self._lengths = np.where(may, self._renderer.held_as, PIXELS).astype(np.int64)
-            self._rows = np.zeros((len(self._part), 5), np.int64)
-            self._plans = np.zeros((len(self._part), self._all_plans.shape[1]), _C.view_plan_dtype)
-            self.pending = self._renderer.decode(
-                self._asked.at(self._part), self._chunk, self._rows, self._plans, self._lengths,
-                self.announced if len(self._part) == len(self._asked) else None,
+        if self._part is None:
+            self._part = self._renderer.take_part(self._too_large)
+        part = self._part
+        if part is None:
+            return False
+        if part.pending is None:
+            part.slots = self._left[:1] if self._too_large else self._left
+            may = self._as_file[part.slots] & (self._too_large == 0)
+            part.lengths = np.where(may, self._renderer.held_as, PIXELS).astype(np.int64)
+            part.rows = np.zeros((len(part.slots), 5), np.int64)
+            part.plans = np.zeros((len(part.slots), self._all_plans.shape[1]), _C.view_plan_dtype)
+            whole = len(part.slots) == len(self._asked)
+            part.pending = self._renderer.decode(
+                self._asked.at(part.slots), part, self.announced if whole else None
             )  # fmt: skip
         return True
 
@@ -153,30 +175,31 @@ class DeviceSubmitted(Submitted):
 
     def launch(self, seconds: float, timeout: float) -> None:
         """Wait for the part and queue it. Where that fails nothing has changed, and it can be tried again."""
-        assert self.pending is not None and self._chunk is not None
-        failures = self.pending.wait(seconds) if seconds >= 0 or self.pending.done else None
+        part = self._part
+        assert part is not None and part.pending is not None
+        failures = part.pending.wait(seconds) if seconds >= 0 or part.pending.done else None
         if failures is None:
             raise TimeoutError(f"no batch within timeout={timeout:g} s")
-        rows, part, late = self._rows, self._part, self._rows[:, 0] < 0
+        rows, slots, late = part.rows, part.slots, part.rows[:, 0] < 0
         decoded = ~late & (rows[:, 1] > 0)
         too_large = int(3 * rows[0, 4]) if late.all() else 0
         taken, verdicts = np.ones(len(rows), bool), None
         if decoded.any():
             chosen = np.flatnonzero(decoded)
             taken[chosen], verdicts, done = self._renderer.render(
-                self._chunk, rows[chosen], self._lengths[chosen], self._plans[chosen], part[chosen], self.room()
+                part.chunk, rows[chosen], part.lengths[chosen], part.plans[chosen], slots[chosen], self.room()
             )
             self._note(done)
         late |= ~taken
-        self._as_file[part[~taken]] = False
+        self._as_file[slots[~taken]] = False
         if verdicts is not None:
             self._verdicts.append(verdicts)
-        self._all_plans[part] = self._plans
-        self._failures += [(int(part[slot]), fault, message) for slot, fault, message in failures]
+        self._all_plans[slots] = part.plans
+        self._failures += [(int(slots[slot]), fault, message) for slot, fault, message in failures]
         self._too_large = too_large
-        self._left = np.concatenate([part[late], self._left[len(part) :]])
-        chunk, self._chunk, self.pending = self._chunk, None, None
-        self._renderer.give_back(chunk)
+        self._left = np.concatenate([slots[late], self._left[len(slots) :]])
+        self._part = None
+        part.end()  # an error that somebody keeps may hold a reference
 
     def _note(self, done: Any) -> None:
         self._done = done
@@ -271,10 +294,9 @@ class DeviceRenderer(Renderer):
         assert isinstance(batch, DeviceSubmitted)
         return batch.again(slot, keys)
 
-    def decode(
-        self, keys: Keys, chunk: Chunk, rows: np.ndarray, plans: np.ndarray, lengths: np.ndarray, announced: Any
-    ) -> _C.PendingBatch:
-        return self._engine.decode(keys.records, keys.draws, keys.epochs, chunk.array, rows, plans, lengths, announced)
+    def decode(self, keys: Keys, part: Part, announced: Any) -> _C.PendingBatch:
+        given = part.chunk.array, part.rows, part.plans, part.lengths
+        return self._engine.decode(keys.records, keys.draws, keys.epochs, *given, announced)
 
     def render(
         self, chunk: Chunk, rows: np.ndarray, lengths: np.ndarray, plans: np.ndarray, slots: np.ndarray,
@@ -331,26 +353,23 @@ class DeviceRenderer(Renderer):
             static.copy_(view)
         return kept
 
-    def take_chunk(self, too_large: int) -> Chunk | None:
-        """Return a free chunk of the arena, or memory for a picture larger than one; None: all are in use."""
+    def take_part(self, too_large: int) -> Part | None:
+        """Return a part in a free chunk of the arena, or in memory for a picture larger than one; None: all chunks are
+        in use."""
         if too_large:
-            return Chunk(self.stream.pinned(-(-too_large // ALIGN) * ALIGN), own=True)
+            return Part(Chunk(self.stream.pinned(-(-too_large // ALIGN) * ALIGN), own=True), self._free)
         if not self._free:
             return None
-        chunk = self._free.popleft()
-        chunk.need()
-        return chunk
-
-    def give_back(self, chunk: Chunk) -> None:
-        if not chunk.own:
-            self._free.append(chunk)
+        part = Part(self._free.popleft(), self._free)
+        part.chunk.need()
+        return part
 
     def _waiting(self) -> list[DeviceSubmitted]:
         """Return the batches that somebody holds and that are not wholly queued, in their order."""
         return [batch for ref in self._under_way if (batch := ref()) is not None and not batch.launched]
 
     def launch_oldest(self, seconds: float, timeout: float) -> None:
-        oldest = next((batch for batch in self._waiting() if batch.pending is not None), None)
+        oldest = next((batch for batch in self._waiting() if batch.being_decoded is not None), None)
         if oldest is None:
             raise RuntimeError("no part of the arena is free, and no batch under way holds one")
         oldest.launch(seconds, timeout)
@@ -382,10 +401,9 @@ class DeviceRenderer(Renderer):
                     while not batch.launched:
                         if not batch.begin():
                             return None
-                        assert batch.pending is not None
-                        if not batch.pending.done:
+                        if not batch.done:
                             self._begin()
-                            return batch.pending
+                            return batch.being_decoded
                         batch.launch(0.0, 0.0)
             except Exception as error:
                 _LOG.info("a batch could not be queued ahead: %s", error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import collections
+import contextlib
 import heapq
 import itertools
 import math
@@ -95,18 +96,18 @@ class Awaited:
         """Let go of the pieces. used: they were needed, and are not needed again in this epoch."""
         if not self.left:
             self.left = True
-            self._fetcher.let_go(self.pieces, used, self.pins)
+            self._fetcher.let_go(self, used)
 
     def __del__(self) -> None:
-        if not self.left:  # any lock may be held by this very thread
+        if not self.left:
             self.left = True
-            self._fetcher.dropped.append((self.pieces, self.pins))
+            self._fetcher.dropped.append(self)  # any lock may be held by this very thread
 
 
 @dataclass
 class _Asked:
     """A piece that a thread fetches. number, beside: as it was queued. run: the units that nobody else is to fetch.
-    units: those that are fetched. again: it has to be fetched once more."""
+    units: those that are fetched. again: it has to be fetched once more. told: no longer this thread's."""
 
     number: int
     piece: Piece
@@ -116,6 +117,7 @@ class _Asked:
     units: tuple[int, int]
     reserved: bool = False
     again: bool = False
+    told: bool = False
     full_before: int = 0  # how often the disk was, when room was reserved
     error: Exception | None = None
 
@@ -167,7 +169,7 @@ class Fetcher:
         self.store, self.cache = store, cache
         self.hits = self.misses = 0
         self.waited_s = 0.0
-        self.dropped: collections.deque[tuple[list[Piece], int]] = collections.deque()  # nobody waits any more
+        self.dropped: collections.deque[Awaited] = collections.deque()  # nobody waits any more
         self._gap = BLOCK_UNITS // 8 if whole else _GAP_UNITS
         self._lock = threading.Lock()  # guards what follows
         self._work, self._arrived = threading.Condition(self._lock), threading.Condition(self._lock)
@@ -208,11 +210,11 @@ class Fetcher:
         """Begin with as many announcements as the cache has room for beside what it keeps."""
         most = self.cache.limit // UNIT // _PINNED_SHARE
         while self._waiting and self.cache.pinned < most:
-            if (coming := self._waiting.popleft()()) is not None and not coming.left:
+            if (coming := self._waiting.popleft()()) is not None:
                 self._begin(coming)
 
     def _begin(self, coming: Awaited) -> None:
-        if coming.pins:
+        if coming.pins or coming.left:
             return
         self._pin(coming)
         missing = [piece for piece in coming.pieces if not piece.blocks.has(piece.first, piece.end)]
@@ -245,7 +247,7 @@ class Fetcher:
                     raise TimeoutError(f"no samples from {self.store.address} within timeout={timeout:g} s")
                 self._let_go_dropped()
                 with self._lock:
-                    if now >= urgent and coming.pins == 1:  # samples to come have taken the room
+                    if now >= urgent and coming.pins == 1 and not coming.left:  # samples to come have taken the room
                         self._pin(coming)
                     if not coming.asked:  # somebody has dropped what was there
                         self._ask([one for one in coming.pieces if not one.blocks.has(one.first, one.end)], coming, 0)
@@ -253,18 +255,20 @@ class Fetcher:
         finally:
             self.waited_s += time.monotonic() - began
 
-    def let_go(self, pieces: list[Piece], used: bool, times: int) -> None:
-        with self.cache.locked(), self._lock:
-            for piece in pieces if times else ():
-                piece.blocks.let_go(piece.first, piece.end, used, times)
-                self.cache.pinned -= times * (piece.end - piece.first)
+    def let_go(self, coming: Awaited, used: bool) -> None:
+        """Let go of pieces that are `left`: once, and from then on nothing is begun for them."""
+        with self.cache.locked(), self._lock:  # another thread may have been about to begin
+            for piece in coming.pieces if coming.pins else ():
+                piece.blocks.let_go(piece.first, piece.end, used, coming.pins)
+                self.cache.pinned -= coming.pins * (piece.end - piece.first)
             self._begin_waiting()
             self._work.notify_all()
 
     def _let_go_dropped(self) -> None:
-        while self.dropped:
-            pieces, times = self.dropped.popleft()
-            self.let_go(pieces, False, times)
+        with contextlib.suppress(IndexError):  # other threads do so too
+            while True:
+                coming = self.dropped.popleft()
+                self.let_go(coming, used=False)
 
     def fetch_now(self, piece: Piece) -> bool:
         """Fetch a piece anew in this thread, whatever is there. Returns False where others fetch into all the room.
@@ -343,8 +347,10 @@ class Fetcher:
                 parts, there = self._take()
             for coming in there:
                 self._call_then(coming)
-            if parts:
+            try:
                 self._fetch(parts)
+            except Exception as error:  # the cache's lock cannot be had, say
+                self._tell([part for part in parts if not part.told], error)
 
     def _until_work(self) -> float | None:
         """Return the seconds until there is a piece to take; None where somebody has to say so."""
@@ -398,6 +404,8 @@ class Fetcher:
 
     def _fetch(self, parts: list[_Asked]) -> None:
         """Fetch parts one after another. The cache's lock is taken for several together where they come fast."""
+        if not parts:
+            return
         self._let_go_dropped()
         with self.cache.locked():
             for part in parts:
@@ -437,10 +445,15 @@ class Fetcher:
             for part in parts:
                 if part.reserved:
                     self._settle_one(part)
+        self._tell(parts)
+
+    def _tell(self, parts: list[_Asked], failure: Exception | None = None) -> None:
+        """Say what became of parts to those who wait. failure: of all that have no error of their own."""
         with self._lock:
             if self._held >= HELD_UNITS:
                 self._work.notify_all()
             for part in parts:
+                part.told, part.error = True, part.error or failure
                 self._held -= part.run[1] - part.run[0]
                 part.piece.blocks.fetching[slice(*part.run)] = bytes(part.run[1] - part.run[0])
                 if part.error is not None:

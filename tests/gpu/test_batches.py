@@ -180,6 +180,21 @@ def test_many_iterators_share_the_arena(pack: Path, lanes: list[CpuLane]) -> Non
         until(lambda free=free, chunks=chunks: len(free) == chunks)  # all came back
 
 
+@pytest.mark.parametrize("threads", [0, 1])
+def test_a_dropped_iterator_gives_each_chunk_back_once(threads: int, pack: Path, lanes: list[CpuLane]) -> None:
+    """While batches are decoded, and the launching thread waits for them. Kills: a chunk that is free twice, whose
+    pixels two batches share; one that never is; a batch that is launched while it dies."""
+    dataset = ShardDataset(pack, TINY, seed=5, records=range(11))
+    loader = DataLoader(dataset, 2, num_workers=threads, device="cuda", prefetch_factor=3)
+    for _ in range(50):
+        iterator = iter(loader)
+        next(iterator)
+        del iterator
+        free, chunks = loader._renderer[1]._free, 2 if threads == 0 else 4
+        until(lambda free=free, chunks=chunks: len(free) >= chunks, 5)
+        assert len({id(chunk) for chunk in free}) == len(free) == chunks
+
+
 def test_iterators_whose_batches_hold_the_whole_arena(broken_pack: Path, lanes: list[CpuLane]) -> None:
     """After an error what is under way stays so. Kills: waiting for a chunk that nobody gives back."""
     dataset = ShardDataset(broken_pack, TINY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import threading
@@ -216,3 +217,50 @@ def test_how_many_are_taken_at_a_time(blocks: Blocks, monkeypatch: pytest.Monkey
         coming.done(used=False)
         asks._threads.clear()
         blocks.fetching[:] = bytes(UNITS)
+
+
+@pytest.mark.parametrize("explicitly", [True, False])
+def test_what_is_begun_while_it_is_left_is_let_go(
+    blocks: Blocks, explicitly: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `done`, or by `__del__`, during which a weak reference still leads to what dies. Kills: pins that are read
+    before another thread has ended its beginning; a beginning afterwards. Units would stay in the cache for ever."""
+    asks, cache, locked = fetcher_of(blocks), blocks.cache, blocks.cache.locked
+    cache.pinned = 1000  # units: nothing is begun before its turn
+    coming = asks.announce([Piece(blocks, "a.tar", 3, 7, 0)])
+    cache.pinned = 0
+
+    def begun_by_another_thread() -> Any:
+        monkeypatch.setattr(cache, "locked", locked)
+        asks._pin(coming)
+        return locked()
+
+    monkeypatch.setattr(cache, "locked", begun_by_another_thread)
+    if explicitly:
+        coming.done(used=False)
+    else:
+        coming.__del__()
+        asks._let_go_dropped()
+    asks._begin(coming)
+    assert coming.left and not blocks.pins.any() and cache.pinned == 0
+
+
+def test_a_thread_that_cannot_go_on(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a wait for ever, for a thread that has ended; units that nobody may fetch any more."""
+    asks, locked = fetcher_of(blocks), blocks.cache.locked
+    coming = asks.announce([Piece(blocks, "a.tar", 3, 7, 0)])
+    asks._threads = [thread := threading.Thread(target=asks._run)]
+
+    def without_locks() -> Any:
+        if threading.current_thread() is thread:
+            raise OSError(errno.ENOLCK, "No locks available")
+        return locked()
+
+    monkeypatch.setattr(blocks.cache, "locked", without_locks)
+    thread.start()
+    with pytest.raises(fetching.PieceError, match="No locks available"):
+        coming.wait(5)
+    assert asks._held == 0 and blocks.fetching.find(1) < 0 and thread.is_alive()
+    asks.stop(60)
+    coming.done(used=False)
+    assert not thread.is_alive()
