@@ -28,7 +28,7 @@ from ..pictures import write_pack
 from .loading import BATCH, PAGE, PICTURES, in_a_process, parser_for, size_of
 from .server import serving
 
-PARTS = 4
+PARTS = 2
 LAPS = 4
 BAR = 0.98
 HEAD = "| recipe, threads | directory, samples/s | full cache, by least times | by medians |"
