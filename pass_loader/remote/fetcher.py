@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import collections
-import contextlib
 import heapq
 import itertools
 import math
@@ -256,19 +255,22 @@ class Fetcher:
             self.waited_s += time.monotonic() - began
 
     def let_go(self, coming: Awaited, used: bool) -> None:
-        """Let go of pieces that are `left`: once, and from then on nothing is begun for them."""
+        """Let go of pieces that are `left`. From then on nothing is begun for them, and a second call does nothing."""
         with self.cache.locked(), self._lock:  # another thread may have been about to begin
-            for piece in coming.pieces if coming.pins else ():
-                piece.blocks.let_go(piece.first, piece.end, used, coming.pins)
-                self.cache.pinned -= coming.pins * (piece.end - piece.first)
+            pins, coming.pins = coming.pins, 0
+            for piece in coming.pieces if pins else ():
+                piece.blocks.let_go(piece.first, piece.end, used, pins)
+                self.cache.pinned -= pins * (piece.end - piece.first)
             self._begin_waiting()
             self._work.notify_all()
 
     def _let_go_dropped(self) -> None:
-        with contextlib.suppress(IndexError):  # other threads do so too
-            while True:
+        while self.dropped:
+            try:
                 coming = self.dropped.popleft()
-                self.let_go(coming, used=False)
+            except IndexError:  # another thread was faster
+                return
+            self.let_go(coming, used=False)
 
     def fetch_now(self, piece: Piece) -> bool:
         """Fetch a piece anew in this thread, whatever is there. Returns False where others fetch into all the room.

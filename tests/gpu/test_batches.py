@@ -191,7 +191,7 @@ def test_a_dropped_iterator_gives_each_chunk_back_once(threads: int, pack: Path,
         next(iterator)
         del iterator
         free, chunks = loader._renderer[1]._free, 2 if threads == 0 else 4
-        until(lambda free=free, chunks=chunks: len(free) >= chunks, 5)
+        until(lambda free=free, chunks=chunks: len(free) >= chunks)
         assert len({id(chunk) for chunk in free}) == len(free) == chunks
 
 
