@@ -14,6 +14,9 @@ Server, fetching and rendering share this machine's cores. So what the server ca
 the pack is loaded from the directory while a process of its own gets the same records from the server and writes them
 to files, as curl would, and the rate is that of both together. It is less than the directory's where rendering alone
 fills all cores. A server that is far away is asked over FAR_CONNECTIONS connections.
+
+In a virtual machine whose host takes back free memory, what is written to a cache pays for getting it anew, by a factor
+that depends on what the run before has freed. So the script also says what memory costs there (free_memory).
 """
 
 from __future__ import annotations
@@ -54,6 +57,7 @@ HEAD = (
 )
 FAR_S, FAR_RATE = (0.020, 0.050), 90e6  # of S3: seconds until an answer begins, bytes a second of a connection
 FAR_CONNECTIONS = 128
+FREE_S = 5.0  # after which a host has taken back what is free
 FAR_HEAD = (
     "| answers begin after, ms | recipe, threads | directory, samples/s | the server, samples/s | beside curl's work | "
     "empty cache |"
@@ -262,6 +266,21 @@ def main() -> None:
         report(given, packs, folder)
 
 
+def free_memory(folder: Path) -> str:
+    """Write to a file when memory has been free for FREE_S, and at once again. Returns what it took, as a sentence."""
+    took = []
+    for wait_s in (FREE_S, 0):
+        time.sleep(wait_s)
+        with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
+            block, began = bytes(8 << 20), time.perf_counter()
+            for _ in range(128):
+                file.write(block)
+            took.append(time.perf_counter() - began)
+    cold, warm = took
+    why = ", as the host takes back what is free, and an empty cache pays for it" if cold > 2 * warm else ""
+    return f"A GiB written to a file took {cold:.2f} s, and {warm:.2f} s where memory had just been freed{why}."
+
+
 def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> None:
     """Measure, print the tables and what came of the bars, and write them into the page if that is asked for."""
     missed: list[str] = []
@@ -275,7 +294,7 @@ def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> N
     report_bound(folder, *next(iter(packs.items())), given.threads[-1])
     far = report_far(given, packs, folder, missed)
     words = f"Bars that were missed: {'; '.join(missed)}." if missed else "All bars were met."
-    words = f"Medians of {given.rounds} rounds. {words}"
+    words = f"Medians of {given.rounds} rounds. {words} {free_memory(folder)}"
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
