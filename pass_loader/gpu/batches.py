@@ -71,7 +71,7 @@ def gpu_of(device: torch.device, decode: str = "cpu") -> torch.device:
     return torch.device("cuda", index)
 
 
-class Part:
+class BatchPart:
     """Slots of a batch that are being decoded into one chunk of the arena, which is free again when this dies.
 
     Batches themselves have no `__del__`: the launching thread knows them weakly, and as CPython calls `__del__` before
@@ -107,7 +107,7 @@ class DeviceSubmitted(Submitted):
         self._renderer, self._parent = renderer, parent
         self._asked, self._all_plans = keys, plans
         self._left = np.arange(len(keys))  # slots still to be decoded
-        self._part: Part | None = None
+        self._part: BatchPart | None = None
         self._as_file = np.full(len(keys), renderer.held_as != PIXELS)  # slots that a GPU may decode
         self._verdicts: list[Verdicts] = []  # on records that the GPU decodes
         self.announced: Any = None
@@ -294,7 +294,7 @@ class DeviceRenderer(Renderer):
         assert isinstance(batch, DeviceSubmitted)
         return batch.again(slot, keys)
 
-    def decode(self, keys: Keys, part: Part, announced: Any) -> _C.PendingBatch:
+    def decode(self, keys: Keys, part: BatchPart, announced: Any) -> _C.PendingBatch:
         given = part.chunk.array, part.rows, part.plans, part.lengths
         return self._engine.decode(keys.records, keys.draws, keys.epochs, *given, announced)
 
@@ -353,14 +353,14 @@ class DeviceRenderer(Renderer):
             static.copy_(view)
         return kept
 
-    def take_part(self, too_large: int) -> Part | None:
+    def take_part(self, too_large: int) -> BatchPart | None:
         """Return a part in a free chunk of the arena, or in memory for a picture larger than one; None: all chunks are
         in use."""
         if too_large:
-            return Part(Chunk(self.stream.pinned(-(-too_large // ALIGN) * ALIGN), own=True), self._free)
+            return BatchPart(Chunk(self.stream.pinned(-(-too_large // ALIGN) * ALIGN), own=True), self._free)
         if not self._free:
             return None
-        part = Part(self._free.popleft(), self._free)
+        part = BatchPart(self._free.popleft(), self._free)
         part.chunk.need()
         return part
 
