@@ -5,6 +5,7 @@
 // words.
 #include <algorithm>
 #include <cstdarg>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -84,10 +85,19 @@ thread_local Launch configured;
   std::abort();
 }
 
-size_t pages(size_t bytes) { return (bytes + 4095) & ~size_t{4095}; }
+constexpr size_t kPage = 4096, kAlign = 256;
+
+size_t pages(size_t bytes) { return (bytes + kPage - 1) & ~(kPage - 1); }
+
+// A piece of memory ends where its last page does, as far as its alignment lets it. The pages before and behind it
+// cannot be touched.
+void protect(char* memory, size_t bytes, int protection) {
+  char* begin = memory - reinterpret_cast<uintptr_t>(memory) % kPage;
+  if (mprotect(begin, pages(bytes), protection) != 0) give_up("mprotect: no memory");
+}
 
 void open_memory(bool open) {
-  for (const auto& [memory, bytes] : device) mprotect(memory, pages(bytes), open ? PROT_READ | PROT_WRITE : PROT_NONE);
+  for (const auto& [memory, bytes] : device) protect(memory, bytes, open ? PROT_READ | PROT_WRITE : PROT_NONE);
 }
 
 // While it lives, device memory can be touched. Held around many operations, as each piece of memory is a system call.
@@ -179,10 +189,14 @@ bool enter(const char* call) {
 }
 
 void* map_memory(std::map<char*, size_t>& into, size_t bytes, int protection) {
-  void* memory = mmap(nullptr, pages(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  std::memset(memory, 0xA5, bytes);
-  mprotect(memory, pages(bytes), protection);
-  into[static_cast<char*>(memory)] = bytes;
+  void* whole = mmap(nullptr, pages(bytes) + 2 * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (whole == MAP_FAILED) give_up("mmap: no memory");
+  char* end = static_cast<char*>(whole) + kPage + pages(bytes);
+  char* memory = end - (bytes + kAlign - 1) / kAlign * kAlign;
+  protect(memory, bytes, PROT_READ | PROT_WRITE);
+  std::memset(memory, 0xA5, static_cast<size_t>(end - memory));
+  protect(memory, bytes, protection);
+  into[memory] = bytes;
   return memory;
 }
 
@@ -191,7 +205,8 @@ size_t unmap(std::map<char*, size_t>& from, void* memory) {
   const auto found = from.find(static_cast<char*>(memory));
   if (found == from.end()) give_up("memory that is not there is freed");
   const size_t bytes = found->second;
-  munmap(memory, pages(bytes));
+  char* begin = found->first - reinterpret_cast<uintptr_t>(memory) % kPage;
+  munmap(begin - kPage, pages(bytes) + 2 * kPage);
   from.erase(found);
   return bytes;
 }
