@@ -15,8 +15,8 @@ the pack is loaded from the directory while a process of its own gets the same r
 to files, as curl would, and the rate is that of both together. It is less than the directory's where rendering alone
 fills all cores. A server that is far away is asked over FAR_CONNECTIONS connections.
 
-In a virtual machine whose host takes back free memory, what is written to a cache pays for getting it anew, by a factor
-that depends on what the run before has freed. So the script also says what memory costs there (free_memory).
+In a virtual machine whose host takes back free memory, what is written to a cache pays for getting it anew, and how
+much depends on what the run before has freed. There the page cache is kept full (memory.FullPageCache).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ import numpy as np
 from pass_loader.remote.cache import UNIT
 from pass_loader.remote.fetcher import HELD_UNITS
 
-from ..memory import Peak
+from ..memory import FullPageCache, Peak, gib_written_s
 from ..pages import write_between
 from ..pictures import write_pack
 from .server import serving
@@ -57,7 +57,6 @@ HEAD = (
 )
 FAR_S, FAR_RATE = (0.020, 0.050), 90e6  # of S3: seconds until an answer begins, bytes a second of a connection
 FAR_CONNECTIONS = 128
-FREE_S = 5.0  # after which a host has taken back what is free
 FAR_HEAD = (
     "| answers begin after, ms | recipe, threads | directory, samples/s | the server, samples/s | beside curl's work | "
     "empty cache |"
@@ -67,6 +66,7 @@ FAR_WORDS = (
     f"sends over {FAR_CONNECTIONS} connections, in samples, and the share of a directory's rate while another process "
     "gets the records so."
 )
+_page_cache: FullPageCache | None = None  # where free memory is dear
 
 
 def of_process(place: str, recipe: str, threads: int, cache: str | None, cache_bytes: int | None, server: str | None,
@@ -109,6 +109,8 @@ def in_a_process(place: str, recipe: str, threads: int, cache: Path | None = Non
                  server: str | None = None, connections: int = CONNECTIONS,
                  **options: Any) -> dict[str, Any]:  # fmt: skip
     """Return what `of_process` returns, from a process of its own."""
+    if _page_cache is not None:
+        _page_cache.fill()
     kept = str(cache) if cache else None
     given = json.dumps([place, recipe, threads, kept, cache_bytes, server, connections, options])
     command = [sys.executable, "-m", "benchmarks.remote.loading", "--one", given]
@@ -266,24 +268,20 @@ def main() -> None:
         report(given, packs, folder)
 
 
-def free_memory(folder: Path) -> str:
-    """Write to a file when memory has been free for FREE_S, and at once again. Returns what it took, as a sentence."""
-    took = []
-    for wait_s in (FREE_S, 0):
-        time.sleep(wait_s)
-        with tempfile.TemporaryFile(buffering=0, dir=folder) as file:
-            block, began = bytes(8 << 20), time.perf_counter()
-            for _ in range(128):
-                file.write(block)
-            took.append(time.perf_counter() - began)
-    cold, warm = took
-    why = ", as the host takes back what is free, and an empty cache pays for it" if cold > 2 * warm else ""
-    return f"A GiB written to a file took {cold:.2f} s, and {warm:.2f} s where memory had just been freed{why}."
+def about_memory(folder: Path) -> str:
+    """Keep the page cache full from now on where free memory is dear. Returns a sentence on it."""
+    global _page_cache
+    dear, cheap = gib_written_s(folder)
+    if dear > 2 * cheap:
+        _page_cache = FullPageCache(folder)
+    took = f"A GiB written to a file takes {dear:.2f} s where memory was free for long, {cheap:.2f} s where it was not"
+    return f"{took}{': so the page cache was kept full' if _page_cache else ''}."
 
 
 def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> None:
     """Measure, print the tables and what came of the bars, and write them into the page if that is asked for."""
     missed: list[str] = []
+    memory = about_memory(folder)
     lines = [HEAD, "| --- |" + " ---: |" * 9]
     for recipe, pack in packs.items():
         with serving(pack.parent) as server:
@@ -294,7 +292,7 @@ def report(given: argparse.Namespace, packs: dict[str, Path], folder: Path) -> N
     report_bound(folder, *next(iter(packs.items())), given.threads[-1])
     far = report_far(given, packs, folder, missed)
     words = f"Bars that were missed: {'; '.join(missed)}." if missed else "All bars were met."
-    words = f"Medians of {given.rounds} rounds. {words} {free_memory(folder)}"
+    words = f"Medians of {given.rounds} rounds. {words} {memory}"
     print(words)
     if given.write:
         write_between(PAGE, "remote", "\n".join([*lines, "", words, "", FAR_WORDS, "", *far]))
