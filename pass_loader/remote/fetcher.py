@@ -350,7 +350,8 @@ class Fetcher:
             for coming in there:
                 self._call_then(coming)
             try:
-                self._fetch(parts)
+                if parts:
+                    self._fetch(parts)
             except Exception as error:  # the cache's lock cannot be had, say
                 self._tell([part for part in parts if not part.told], error)
 
@@ -406,8 +407,6 @@ class Fetcher:
 
     def _fetch(self, parts: list[_Asked]) -> None:
         """Fetch parts one after another. The cache's lock is taken for several together where they come fast."""
-        if not parts:
-            return
         self._let_go_dropped()
         with self.cache.locked():
             for part in parts:

@@ -89,11 +89,12 @@ constexpr size_t kPage = 4096, kAlign = 256;
 
 size_t pages(size_t bytes) { return (bytes + kPage - 1) & ~(kPage - 1); }
 
+char* page_of(char* memory) { return memory - reinterpret_cast<uintptr_t>(memory) % kPage; }
+
 // A piece of memory ends where its last page does, as far as its alignment lets it. The pages before and behind it
 // cannot be touched.
 void protect(char* memory, size_t bytes, int protection) {
-  char* begin = memory - reinterpret_cast<uintptr_t>(memory) % kPage;
-  if (mprotect(begin, pages(bytes), protection) != 0) give_up("mprotect: no memory");
+  if (mprotect(page_of(memory), pages(bytes), protection) != 0) give_up("mprotect: no memory");
 }
 
 void open_memory(bool open) {
@@ -205,8 +206,7 @@ size_t unmap(std::map<char*, size_t>& from, void* memory) {
   const auto found = from.find(static_cast<char*>(memory));
   if (found == from.end()) give_up("memory that is not there is freed");
   const size_t bytes = found->second;
-  char* begin = found->first - reinterpret_cast<uintptr_t>(memory) % kPage;
-  munmap(begin - kPage, pages(bytes) + 2 * kPage);
+  munmap(page_of(found->first) - kPage, pages(bytes) + 2 * kPage);
   from.erase(found);
   return bytes;
 }
