@@ -25,21 +25,24 @@ def sample_bytes(recipe: Recipe, item_bytes: int, heatmaps: bool) -> int:
 @dataclass(frozen=True)
 class Bounds:
     """least: batches in work in any case. samples: in work beside the first two batches. records, record_bytes: read
-    ahead of those in work."""
+    ahead of those in work. fetched: records that are fetched from stores ahead of those in work."""
 
     least: int
     samples: int
     records: int
     record_bytes: int
+    fetched: int = 0
 
     def within(self, samples: int) -> Bounds:
         """Return bounds by which no more than so many samples are drawn beside two batches."""
         in_work = min(self.samples, samples)
-        return dataclasses.replace(self, samples=in_work, records=min(self.records, samples - in_work))
+        ahead = {"records": min(self.records, samples - in_work), "fetched": min(self.fetched, samples - in_work)}
+        return dataclasses.replace(self, samples=in_work, **ahead)
 
-    def fetching(self, records: int) -> Bounds:
-        """Return bounds for packs in stores: so many records are fetched ahead, none is read ahead."""
-        return dataclasses.replace(self, records=max(self.records, records), record_bytes=0)
+    @property
+    def drawn(self) -> int:
+        """The most records that are drawn ahead of those in work."""
+        return max(self.records, self.fetched)
 
     @property
     def announced(self) -> int:

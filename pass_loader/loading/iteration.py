@@ -63,15 +63,16 @@ class Begun:
     settings: Settings
 
 
-class Coming(NamedTuple):
+@dataclass
+class Coming:
     """A batch that is drawn and not yet in work."""
 
     drawn: DrawnBatch
     asked: Keys  # what the engine is asked for
     removed: list[Failure]
-    renderer: Renderer  # to which it was announced
-    announced: Any
     fetching: Fetching | None  # what has to be there before
+    renderer: Renderer | None = None  # to which it was announced
+    announced: Any = None
 
 
 class UnderWay(NamedTuple):
@@ -97,7 +98,8 @@ class BatchIterator(Generic[Batch]):
         self._has_begun = False
         self._under_way: deque[UnderWay] = deque()
         self._coming: deque[Coming | Exception] = deque()  # an error takes the place of the batch that it prevented
-        self._samples_under_way = self._samples_coming = 0
+        self._announced = 0  # so many of the first that are coming
+        self._samples_under_way = self._samples_coming = self._samples_announced = 0
         self._all_drawn = False
         self._turns = 0
         self._failed: tuple[int, DrawnBatch] | None = None  # what a batch that raised stands for
@@ -182,11 +184,15 @@ class BatchIterator(Generic[Batch]):
         """
         self._turns += 1
         while True:
+            self._read_ahead()
             following = self._coming[0] if self._coming else None
             if isinstance(following, Coming) and self._may_begin(following):
                 self._submit(following)
                 self._coming.popleft()  # not before: what could not be submitted comes again
                 self._samples_coming -= len(following.asked)
+                if self._announced:
+                    self._announced -= 1
+                    self._samples_announced -= len(following.asked)
             elif not self._has_enough_drawn() and self._draw():
                 continue
             elif isinstance(following, Coming) and following.fetching is not None and not self._under_way:
@@ -211,7 +217,21 @@ class BatchIterator(Generic[Batch]):
         bounds = self._settings.depth.bounds
         drawn = len(self._under_way) + len(self._coming)
         samples = self._beside_two(self._samples_under_way + self._samples_coming)
-        return drawn >= bounds.least and samples >= bounds.samples + min(bounds.records, self._turns * DRAWN_A_TURN)
+        return drawn >= bounds.least and samples >= bounds.samples + min(bounds.drawn, self._turns * DRAWN_A_TURN)
+
+    def _read_ahead(self) -> None:
+        """Let records be read ahead: those of the batches that come next, as soon as the caches of stores have them."""
+        bounds = self._settings.depth.bounds
+        while self._announced < len(self._coming):
+            coming = self._coming[self._announced]
+            if not isinstance(coming, Coming) or (coming.fetching is not None and not coming.fetching.ready):
+                return
+            if self._beside_two(self._samples_under_way + self._samples_announced) > bounds.samples + bounds.records:
+                return
+            coming.renderer = self._renderer()
+            coming.announced = coming.renderer.announce(coming.asked)
+            self._announced += 1
+            self._samples_announced += len(coming.asked)
 
     def _beside_two(self, samples: int) -> int:
         """Return what is left of so many samples, under way and coming, without those of the first two batches."""
@@ -251,14 +271,12 @@ class BatchIterator(Generic[Batch]):
         self._under_way.append(UnderWay(batch, coming.removed, coming.drawn, renderer, coming.fetching))
         self._samples_under_way += len(coming.asked)
 
-    def _announce(self, drawn: DrawnBatch) -> Coming:
-        """Let the records be read ahead. The engine is given a number that no record has in place of a removed one."""
+    def _asked(self, drawn: DrawnBatch) -> Coming:
+        """Begin to fetch a batch's records. The engine is given a number that no record has in place of a removed
+        one."""
         keys, removed = drawn.keys, [(int(slot), "record", REMOVED) for slot in np.flatnonzero(drawn.gone)]
         asked = Keys(np.where(drawn.gone, -1, keys.records), keys.draws, keys.epochs) if removed else keys
-        renderer = self._renderer()
-        fetching = renderer.samples.fetching(asked)
-        announced = None if fetching is not None else renderer.announce(asked)
-        return Coming(drawn, asked, removed, renderer, announced, fetching)
+        return Coming(drawn, asked, removed, self._renderer().samples.fetching(asked))
 
     def _draw(self) -> bool:
         """Draw one more batch. Returns False where there is none. An error is raised when its turn comes."""
@@ -274,7 +292,7 @@ class BatchIterator(Generic[Batch]):
         if drawn is None:
             self._all_drawn = True
             return False
-        self._coming.append(self._announce(drawn))
+        self._coming.append(self._asked(drawn))
         self._samples_coming += len(drawn.keys)
         return True
 

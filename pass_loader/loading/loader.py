@@ -368,7 +368,7 @@ class DataLoader(Generic[Batch]):
         pinned = self._pinning.device is not None
         found = bounds(least, self.num_workers, self.prefetch_bytes, self.read_ahead, pinned, size)
         if (records := self.dataset.fetched_ahead()) is not None:
-            found = found.fetching(records)
+            found = dataclasses.replace(found, fetched=records)
         if self._gpu() is not None:  # its arena has a part for each batch
             found = dataclasses.replace(found, samples=0)
         if self._drawing.endless:  # a pass begins when it is drawn, and serves what is live then

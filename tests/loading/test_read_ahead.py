@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from benchmarks.cpu.busy_threads import compile_shim
-from pass_loader import DataLoader, RecordError, ShardDataset, recipes
+from pass_loader import ConcatDataset, DataLoader, RecordError, ShardDataset, recipes
 from pass_loader.pack import remove
 from pass_loader.pack.reader import Pack
 
 from ..helpers.forked import Template
+from ..helpers.object_server import serving
 from ..helpers.packs import flip_a_bit
 from ..helpers.processes import native_threads
 
@@ -37,11 +38,12 @@ def tensors(batch):
     parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, (list, tuple)) else ()
     return [batch] if hasattr(batch, "numpy") else [tensor for part in parts for tensor in tensors(part)]
 
-how, path, others, *numbers, options = sys.argv[1:]
+how, path, others, cache, *numbers, options = sys.argv[1:]
 read_ahead, threads, cut_at, purge_at, fork_at = map(int, numbers)
 recipe = {"plain": recipes.dino(local_crops=2, global_size=32, local_size=16), "heatmaps": WITH_HEATMAPS,
           "companions": recipes.genview(size=16)}[how]
-dataset = ShardDataset(path, recipe, seed=3, **({} if how == "plain" else {how: others}))
+given = {} if how == "plain" else {how: others}
+dataset = ShardDataset(path, recipe, seed=3, cache=cache or None, **given)
 order = np.random.default_rng(0).permutation(np.arange(120) % len(dataset)).tolist()
 loader = DataLoader(dataset, 4, sampler=order, num_workers=threads, read_ahead=read_ahead, **json.loads(options))
 digest, batches, said = hashlib.sha256(), iter(loader), ""
@@ -80,12 +82,12 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Template]:
         yield made
 
 
-def loaded(slow: Template, pack: Path, read_ahead: int, *, ms: str = "3", threads: int = 2, cut_at: int = -1,
-           purge_at: int = -1, fork_at: int = -1, how: str = "plain", others: Path | str = "",
+def loaded(slow: Template, pack: Path | str, read_ahead: int, *, ms: str = "3", threads: int = 2, cut_at: int = -1,
+           purge_at: int = -1, fork_at: int = -1, how: str = "plain", others: Path | str = "", cache: Path | str = "",
            **options: Any) -> tuple[str, str, dict[str, Any]]:  # fmt: skip
     """Run CODE. Returns the digest of its batches, the error that ended them, and what became of the records."""
     numbers = (read_ahead, threads, cut_at, purge_at, fork_at)
-    done = slow.run(CODE, [how, pack, others, *numbers, json.dumps(options)], {"SLOW_READS": ms})
+    done = slow.run(CODE, [how, pack, others, cache, *numbers, json.dumps(options)], {"SLOW_READS": ms})
     assert done.returncode == 0, done.stderr[-3000:]
     digest, said, counts = json.loads(done.stdout)
     return digest, said, counts
@@ -165,6 +167,26 @@ def test_a_ring_that_is_small(slow: Template, pack: Path, prefetch_bytes: int) -
     ahead, said, counts = loaded(slow, pack, 64, prefetch_bytes=prefetch_bytes)
     assert alone == ahead and said == ""
     assert counts["left"] > 0 if prefetch_bytes > 1 else counts["from_ring"] == 0
+
+
+@pytest.mark.slow
+def test_what_a_store_sent_before_is_read_ahead(slow: Template, pack: Path, tmp_path: Path) -> None:
+    """From the folder of a cache, which may be as slow as any. Kills: holes that are read ahead as records."""
+    alone, *_ = loaded(slow, pack, 0)
+    with serving(pack.parent) as server:
+        found = [loaded(slow, f"{server.url}pack", 64, cache=tmp_path / "cache") for _ in range(2)]
+    assert [digest for digest, *_ in found] == [alone, alone] and not any(said for _, said, _ in found)
+    assert found[1][2]["from_ring"] > 50 and found[1][2]["readers"] > 1
+
+
+def test_local_packs_beside_one_in_a_store(tiny: Path, tmp_path: Path) -> None:
+    """Records of both are read ahead."""
+    with serving(tiny.parent) as server:
+        parts = [ShardDataset(tiny, TINY), ShardDataset(f"{server.url}{tiny.name}", TINY, cache=tmp_path / "cache")]
+        loader = DataLoader(ConcatDataset(parts), 4, shuffle=True, num_workers=1)
+        samples = sum(len(batch[1]) for batch in loader)
+    counts = loader.stats()["read_ahead"]
+    assert samples == 2 * len(parts[0]) == counts["from_ring"] + counts["cached"] + counts["left"]
 
 
 def test_a_warm_cache_is_left_to_the_threads(tiny: Path) -> None:
