@@ -2,7 +2,8 @@
 
 The recipe is recipes.mae_finetune(), which timm's create_transform makes with MAE's options. Other libraries draw two
 operations, each with probability 0.5, of their own at nine tenths of their range, and erase with probability 0.25;
-DIFFERS says what else is theirs. As in peers.py, each function returns what runs one epoch.
+DIFFERS says what else is theirs. As in peers.py, which says how each library is set, each function returns what runs
+one epoch.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from PIL import Image
 
 from pass_loader.recipes import Recipe
 
-from .peers import Epoch, chunks, collated, spdl_decoder, v2_crop
+from .peers import Epoch, chunks, collated, dali_decoded_crop, decode_jpeg, spdl_decoder, v2_crop
 from .torchvision_cpu import torchvision  # noqa: F401  (declares operators)
 
 STRING = "rand-m9-mstd0.5-inc1"
@@ -46,6 +47,7 @@ def timm_transform(recipe: Recipe) -> Callable[[Image.Image], torch.Tensor]:
 
 
 def timm(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """timm's transform on PIL pictures, which timm's own datasets give to it."""
     transform = timm_transform(recipe)
 
     def sample(one: bytes) -> torch.Tensor:
@@ -69,14 +71,8 @@ def _v2_steps(recipe: Recipe) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
-    from torchvision.transforms import v2
-
     transform = _v2_steps(recipe)
-
-    def sample(one: bytes) -> list[torch.Tensor]:
-        return [transform(v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB")))]
-
-    return lambda: collated(sample, data, batch_size)
+    return lambda: collated(lambda one: [transform(decode_jpeg(one))], data, batch_size)
 
 
 def spdl(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
@@ -138,9 +134,7 @@ def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     def pipeline():  # noqa: ANN202
         parts = [[np.frombuffer(one, np.uint8) for one in part] for part in chunks(data, batch_size)]
         jpegs = fn.external_source(source=parts, cycle=True, dtype=types.UINT8, ndim=1)
-        x = fn.decoders.image_random_crop(jpegs, device="cpu", output_type=types.RGB, random_area=view.scale,
-                                          random_aspect_ratio=view.ratio)  # fmt: skip
-        x = fn.resize(x, size=(view.height, view.width), interp_type=types.INTERP_CUBIC, antialias=True)
+        x = dali_decoded_crop(jpegs, view)
         for _ in range(2):
             if fn.random.coin_flip(probability=CHANCE, dtype=types.BOOL):
                 x = rand_augment(x, 1, BINS * TENTHS // 10, BINS, (view.height, view.width))

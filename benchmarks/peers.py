@@ -1,7 +1,9 @@
 """Other loaders' pipelines for our recipes: as close as each library comes, differences in DIFFERS.
 
 Each function takes the pictures' bytes, a recipe and a batch size, sets the library up, and returns what runs one
-epoch: an iterator of batches, each a list of float32 tensors, one a view.
+epoch: an iterator of batches, each a list of float32 tensors, one a view. Each library is set as its expert would set
+it for one core, and its docstring says how: the fastest way that it has, as long as the views stay the recipe's. All
+decode a picture once for all of its views, but for FFCV, and read bytes that are in memory or in the page cache.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from pass_loader import _C
 from pass_loader.recipes import Recipe, ViewSpec
@@ -27,7 +28,9 @@ from .torchvision_cpu import torchvision  # noqa: F401  (declares operators)
 # FFCV: numba on Debian's TBB hangs in its clean-up when the process ends.
 os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 
-BLUR_TAPS = 9  # twice the largest sigma of these recipes to each side; more taps cost more, and change little
+# torchvision's, whose window is one for all sigmas: twice the largest sigma of these recipes to each side. More taps
+# cost more and change little.
+BLUR_TAPS = 9
 
 DIFFERS = {
     "torchvision v2, uint8 tensors": f"blur is a {BLUR_TAPS}-tap Gaussian, resize rounds otherwise",
@@ -71,13 +74,25 @@ def v2_steps(view: ViewSpec, recipe: Recipe, dtype: torch.dtype = torch.float32)
     return [*steps, v2.ToDtype(dtype, scale=True), v2.Normalize(recipe.mean, recipe.std)]
 
 
+def decode_jpeg(one: bytes) -> torch.Tensor:
+    """Return the picture as uint8 (3, height, width), whose values lie as pil_to_tensor leaves them: channels last."""
+    import simplejpeg
+
+    return torch.from_numpy(simplejpeg.decode_jpeg(one)).permute(2, 0, 1)
+
+
 def torchvision_v2(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """torchvision's own advice for speed: uint8 tensors until the last step, with antialiasing as on PIL pictures.
+
+    simplejpeg decodes, faster than PIL; torchvision's own decoder does not load beside a CPU-only torch. One thread, as
+    torch has on one core. BLUR_TAPS, not the papers' 23 taps: PIL's blur is no wider.
+    """
     from torchvision.transforms import v2
 
     transforms = [v2.Compose(v2_steps(view, recipe)) for view in recipe.views]
 
     def sample(one: bytes) -> list[torch.Tensor]:
-        picture = v2.functional.pil_to_tensor(Image.open(io.BytesIO(one)).convert("RGB"))
+        picture = decode_jpeg(one)
         return [transform(picture) for transform in transforms]
 
     return lambda: collated(sample, data, batch_size)
@@ -101,7 +116,11 @@ def spdl_decoder(one: bytes) -> Callable[[bytes], torch.Tensor]:
 
 
 def spdl(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
-    """SPDL decodes; it has no such views, so that torchvision makes them."""
+    """SPDL decodes by FFmpeg, straight to RGB and in this thread: threads of its own would share the core.
+
+    It has no such views (a filter graph of FFmpeg's for each view takes longer), so that torchvision makes them, set as
+    above.
+    """
     from torchvision.transforms import v2
 
     decode = spdl_decoder(data[0])
@@ -115,6 +134,11 @@ def spdl(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
 
 def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """OpenCV decodes, without threads of its own. The blur's window follows each sigma, which is its default.
+
+    Resizes by the recipe's filter as OpenCV has it, without antialiasing: that is what its users run. INTER_AREA, the
+    only one that antialiases, takes longer and is neither bilinear nor bicubic.
+    """
     import albumentations as A
     import cv2
 
@@ -148,20 +172,40 @@ def albumentations(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     return lambda: collated(sample, data, batch_size)
 
 
+def _dali_resize(view: ViewSpec) -> dict[str, Any]:
+    """Return how DALI resizes a view: antialiased, as PIL does."""
+    from nvidia.dali import types
+
+    interpolation = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
+    return {
+        "size": (view.height, view.width), "interp_type": interpolation[view.interpolation], "antialias": True,
+    }  # fmt: skip
+
+
+def dali_decoded_crop(jpegs: Any, view: ViewSpec) -> Any:
+    """Return the node of a view's crop, resized, of a node of JPEGs, of which no more than the crop is decoded."""
+    from nvidia.dali import fn, types
+
+    x = fn.decoders.image_random_crop(jpegs, device="cpu", output_type=types.RGB, random_area=view.scale,
+                                      random_aspect_ratio=view.ratio)  # fmt: skip
+    return fn.resize(x, **_dali_resize(view))
+
+
 def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> Any:
     """A node of a DALI pipeline with conditionals, on the device of `picture`, a node of uint8 RGB (height, width, 3).
     options: of crop_mirror_normalize."""
+    from nvidia.dali import fn
+
+    x = fn.random_resized_crop(
+        picture, random_area=view.scale, random_aspect_ratio=view.ratio, **_dali_resize(view)
+    )  # fmt: skip
+    return _dali_steps(x, view, recipe, **options)
+
+
+def _dali_steps(x: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> Any:
+    """Return the node of all that follows a view's crop."""
     from nvidia.dali import fn, types
 
-    interpolation = {"bilinear": types.INTERP_LINEAR, "bicubic": types.INTERP_CUBIC}
-    x = fn.random_resized_crop(
-        picture,
-        size=(view.height, view.width),
-        random_area=view.scale,
-        random_aspect_ratio=view.ratio,
-        interp_type=interpolation[view.interpolation],
-        antialias=True,
-    )
     if view.jitter:
         if fn.random.coin_flip(probability=view.jitter, dtype=types.BOOL):
             x = fn.color_twist(
@@ -187,12 +231,20 @@ def dali_view(picture: Any, view: ViewSpec, recipe: Recipe, **options: Any) -> A
 
 
 def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """DALI's CPU mode with its newer executor (exec_dynamic), which is the faster one, and one thread for operators.
+
+    Decoded by its host decoder with its defaults; for recipes of one view by the decoder that crops, and decodes no
+    more than that. Resizes are antialiased; the window of each blur follows its sigma, which is DALI's default.
+    """
     from nvidia.dali import fn, pipeline_def, types
 
     @pipeline_def(batch_size=batch_size, num_threads=1, device_id=None, enable_conditionals=True, exec_dynamic=True)
     def pipeline():  # noqa: ANN202
         parts = [[np.frombuffer(one, np.uint8) for one in part] for part in chunks(data, batch_size)]
         jpegs = fn.external_source(source=parts, cycle=True, dtype=types.UINT8, ndim=1)
+        if len(recipe.views) == 1:
+            (view,) = recipe.views
+            return _dali_steps(dali_decoded_crop(jpegs, view), view, recipe)
         picture = fn.decoders.image(jpegs, device="cpu", output_type=types.RGB)
         return tuple(dali_view(picture, view, recipe) for view in recipe.views)
 
@@ -207,7 +259,11 @@ def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
 
 def ffcv(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
-    """FFCV 1.0 as it ships. Its file holds the original JPEGs (its own writer would encode them anew, smaller)."""
+    """FFCV 1.0 as it ships, with one worker and the page cache, which are right where a file fits into memory.
+
+    Its file holds the original JPEGs (its own writer would encode them anew, smaller). It has no way to make several
+    views of one decoding. Its decoder crops, resizes by INTER_AREA and has no other filter; it has no blur.
+    """
     from ffcv import transforms as T
     from ffcv.fields import RGBImageField
     from ffcv.fields.rgb_image import IMAGE_MODES, RandomResizedCropRGBImageDecoder
@@ -256,7 +312,11 @@ def ffcv(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
 
 def turboloader(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
-    """Recipes of one view, a random resized crop and a flip, which it fuses with decoding a window of the JPEG."""
+    """Recipes of one view, a random resized crop and a flip, which it fuses with decoding a window of the JPEG.
+
+    From a tar, as it wants it, with one worker, and with the antialiasing that is off by default, as PIL has it. Its
+    cache of decoded pictures stays off: that would be no decoding at all.
+    """
     import turboloader as turbo
 
     (view,) = recipe.views
@@ -280,6 +340,7 @@ def turboloader(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
 
 
 def decode_alone(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
+    """simplejpeg's libjpeg-turbo with its exact DCT and upsampling, as PIL has them; the fast ones gain nothing."""
     import simplejpeg
 
     def epoch() -> Iterator[list[torch.Tensor]]:
@@ -305,6 +366,7 @@ ONE_VIEW = {  # for recipes of one view without colour steps
     "libjpeg-turbo decode alone": decode_alone,
 }
 NEEDS = {  # without this module the row is skipped
+    "torchvision v2, uint8 tensors": "simplejpeg",
     "SPDL, torchvision v2": "spdl.io",
     "DALI CPU": "nvidia.dali",
     "albumentations + OpenCV": "albumentations",
