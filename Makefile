@@ -116,6 +116,7 @@ else
 	  benchmarks/latest.json benchmarks/latest-simd.json benchmarks/latest-timm.json
 	$(bin)/python -m benchmarks.cpu.against c15b22a $(foreach d,$(DATA),--data $(d))
 	$(bin)/python -m benchmarks.cpu.busy_threads
+	$(bin)/python -m benchmarks.cpu.busy_threads --pinned
 	$(bin)/python -m benchmarks.cpu.read_ahead
 	$(bin)/python -m benchmarks.remote.loading
 	$(bin)/python -m benchmarks.remote.full_cache

@@ -16,7 +16,7 @@ from pass_loader import DataLoader, ShardDataset, recipes
 
 from ..official import batches, seed_everything
 from ..peers import DIFFERS, PEERS, SLOW
-from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, peers_epoch, run
+from .measure import BATCH, ROUNDS, assert_decodes, assert_equals_pillow, last, peers_epoch, run, run_beside
 
 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])
@@ -38,6 +38,22 @@ def bench_pass_loader_dct(
     peer = f"pass-loader, {codec}"
     batch = run(benchmark, lambda: last(loader), len(records), recipe=recipe_name, peer=peer, isa=isa)
     assert_equals_pillow(ShardDataset(pack, recipe), batch[0], batch[-1])
+
+
+def bench_dtypes(benchmark: Any, pack: Path, records: list[int], isa: str) -> None:
+    """Passes of float32 batches and of bfloat16 ones take turns, so that both meet the same machine."""
+    dataset = ShardDataset(pack, recipes.dino())
+    floats, halves = (
+        DataLoader(dataset, BATCH, sampler=records, num_workers=1, return_info=True, dtype=dtype)
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    rate, rate_of_floats, batch = run_beside(benchmark, halves, floats, len(records), rounds=9)
+    benchmark.extra_info.update(
+        table="dtypes", peer="pass-loader", isa=isa, samples_per_second=rate,
+        samples_per_second_of_float32=rate_of_floats,
+    )  # fmt: skip
+    assert batch[0][0].dtype == torch.bfloat16
+    assert_equals_pillow(dataset, batch[0], batch[-1])
 
 
 @pytest.mark.parametrize("recipe_name", ["dino", "swav", "mocov2"])

@@ -7,7 +7,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 
 from pass_loader import DataLoader, Recipe, ShardDataset, recipes
 
-from .measure import BATCH, assert_equals_pillow, last, run
+from .measure import BATCH, assert_equals_pillow, last, run, run_beside
 
 CORES = len(os.sched_getaffinity(0))
 THREADS = sorted({2**power for power in range(1, 8) if 2**power < CORES} | ({CORES} if CORES > 1 else set()))
@@ -29,16 +28,7 @@ def bench_threads(benchmark: Any, pack: Path, records: list[int], cores: int, th
     dataset = ShardDataset(pack, recipes.dino())
     positions = records * 2
     one, many = (DataLoader(dataset, BATCH, sampler=positions, num_workers=n, return_info=True) for n in (1, threads))
-    alone: list[float] = []
-
-    def pass_of_one() -> None:
-        began = time.perf_counter()
-        last(one)
-        alone.append(time.perf_counter() - began)
-
-    batch = benchmark.pedantic(lambda: last(many), setup=pass_of_one, rounds=7, warmup_rounds=1)
-    rate = len(positions) / benchmark.stats.stats.median
-    rate_of_one = len(positions) / statistics.median(alone[1:])
+    rate, rate_of_one, batch = run_beside(benchmark, many, one, len(positions), rounds=7)
     benchmark.extra_info.update(
         table="threads", threads=threads, samples_per_second=rate, samples_per_second_of_one=rate_of_one
     )

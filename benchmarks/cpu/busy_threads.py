@@ -1,25 +1,28 @@
 """The share of their time that threads are busy, by threads and batch size: python -m benchmarks.cpu.busy_threads
 
 Reads sleep ten times as long as a DINO sample of an ImageNet photograph takes, and views are tiny, so that two cores
-show what 64 do. Nothing is read ahead, and there may be as many batches as of DINO's. The bar is 0.95 by the loader's
-own count.
+show what 64 do. Nothing is read ahead, and there may be as many batches as of DINO's. The bars: 0.95 by the loader's
+own count; and 64 MiB a thread for so many of DINO's batches beside two, and for records that a loader reads ahead.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 CASES = ((8, 64), (16, 64), (32, 64), (64, 64), (64, 256))
 BAR = 0.95
+BAR_BYTES = 64 << 20  # a thread
 SHIM = Path(__file__).with_name("slow_reads.c")
 
 
@@ -42,6 +45,23 @@ def make_pack(folder: Path, records: int = 4096) -> Path:
         Image.new("RGB", (16, 16), (number % 256, number // 256, 0)).save(pictures / f"{number}.jpg")
     build([pictures], folder / "pack")
     return folder / "pack"
+
+
+def bytes_a_thread(batches: int, threads: int, batch_size: int, pinned: bool) -> float:
+    """Return what so many batches of DINO's in work take beside two, and records that are read ahead.
+
+    Views of one size lie in one allocation, which torch rounds up to a power of two where it is pinned.
+    """
+    from pass_loader import recipes
+    from pass_loader.loading.depth import bounds, sample_bytes
+
+    dino = recipes.dino()
+    bounded = bounds(2, threads, None, None, pinned, sample_bytes(dino, 4, False))
+    batch_bytes = 0
+    for size, views in Counter((view.height, view.width) for view in dino.views).items():
+        group = views * batch_size * math.prod(size) * dino.channels * 4
+        batch_bytes += 1 << (group - 1).bit_length() if pinned else group
+    return ((batches - 2) * batch_bytes + bounded.record_bytes) / threads
 
 
 def measure(pack: str, threads: int, batch_size: int, seconds: float, pinned: bool, two: bool) -> dict[str, float]:
@@ -95,10 +115,17 @@ def main() -> None:
             )
             done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             found = json.loads(done.stdout)
-            verdict = "met" if found["busy"] >= BAR else "missed"
-            ahead = f"{found['batches_ahead']} of at most {found['most']} batches ahead"
-            rate = f"{found['samples_per_second']:.0f} samples/s"
-            print(f"{threads} threads x {batch}: busy {found['busy']:.3f} ({verdict}), {ahead}, {rate}", flush=True)
+            print(report(threads, batch, given.pinned, found), flush=True)
+
+
+def report(threads: int, batch: int, pinned: bool, found: dict[str, float]) -> str:
+    """Return the row in words, and which of its bars are met."""
+    room = bytes_a_thread(int(found["most"]), threads, batch, pinned)
+    busy = f"busy {found['busy']:.3f}, bar {BAR}: {'met' if found['busy'] >= BAR else 'missed'}"
+    ahead = f"{found['batches_ahead']} of at most {found['most']} batches ahead"
+    memory = f"{room / 2**20:.1f} MiB a thread, bar {BAR_BYTES >> 20}: {'met' if room <= BAR_BYTES else 'missed'}"
+    rate = f"{found['samples_per_second']:.0f} samples/s"
+    return f"{threads} threads x {batch}{', pinned' * pinned}: {busy}; {ahead}; {memory}; {rate}"
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Turns the benchmarks' JSON into tables and a plot, so that number, machine and commit cannot part.
 
-Prints the README's small table, the large one of docs/benchmarks.md, and those of stages, threads, views and a fresh
-process, where the JSON has them. --write keeps the rows of the first two in recipes.json, and puts both tables between
-their markers in README.md and docs/benchmarks.md. Without JSON files, recipes.json is printed.
+Prints the README's small table, the large one of docs/benchmarks.md, and those of stages, codecs, views, types, threads
+and a fresh process, where the JSON has them, each bar as met or missed. --write keeps the rows of the first two in
+recipes.json, and puts both tables between their markers in README.md and docs/benchmarks.md. Without JSON files,
+recipes.json is printed.
 
 python -m benchmarks.cpu.table [--write] [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
 """
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 KEPT = Path(__file__).with_name("recipes.json")  # what the two tables were printed from
 RECIPES = {"dino": "DINO 2x224+8x96", "swav": "SwAV 2x224+6x96", "mocov2": "MoCo-v2 2x224"}
 OURS, OFFICIAL = "pass-loader", "official torchvision on PIL"
+JPEG = f"{OURS}, JPEG"  # what tables call ours on untouched JPEGs
 ONE_VIEW_BARS = {  # times the official pipeline
     "pass-loader, proven": 4.5, "pass-loader, entry points": 5.2, "pass-loader, dct-zstd": 6.0, "pass-loader, dct": 8.5,
 }  # fmt: skip
@@ -28,6 +30,10 @@ TIMM = "timm on PIL"
 FINE_TUNING_BARS = {  # times timm's transform, at the best level of AVX-512 and at avx2
     "pass-loader": (4.2, 3.7), "pass-loader, entry points": (5.0, 0.0), "pass-loader, dct": (7.5, 5.5),
 }  # fmt: skip
+STEPS_BAR = 80.0  # us of fine-tuning's further steps, at avx2 and better
+DTYPES_BAR = {"avx2": 1.0}  # bfloat16 samples/s of float32's
+THREADS_BARS = {2: 1.9}  # times one thread
+PACKING_BARS = {"JPEG to dct": 400}  # pictures/s
 LIBJPEG_ALONE = "libjpeg-turbo decode alone"
 LIBJPEG = "libjpeg-turbo (simplejpeg)"
 
@@ -55,7 +61,7 @@ def read(found: dict[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, st
     rates: dict[str, dict[str, int]] = {}
     differs: dict[str, str] = {}
     for row in found["rows"]:
-        name = f"{row['peer']} ({row['isa']})" if row["isa"] else row["peer"]
+        name = label(row)
         rates.setdefault(name, {})[row["recipe"]] = row["samples_per_second"]
         differs[name] = row["differs"] or "none"
     machine = found["machine"]
@@ -65,6 +71,18 @@ def read(found: dict[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, st
         f"{machine['pillow']} (libjpeg-turbo {machine['pillow_libjpeg_turbo']}), median of {rounds_in_words} rounds."
     )
     return rates, differs, line
+
+
+def label(row: dict[str, Any]) -> str:
+    """Return the name of a row: untouched JPEGs are named as codecs are."""
+    peer = JPEG if row["peer"] == OURS else row["peer"]
+    return f"{peer} ({row['isa']})" if row["isa"] else peer
+
+
+def verdict(bar: float, figure: float, unit: str = "", *, most: bool = False) -> str:
+    """Return a bar in words, and whether it is met. most: the figure may be at most so much."""
+    met = figure <= bar if most else figure >= bar
+    return f"{bar:g}{unit}: {'met' if met else 'missed'}"
 
 
 def is_of(row: dict[str, Any], table: str) -> bool:
@@ -86,7 +104,7 @@ def large(found: dict[str, Any]) -> tuple[list[list[str]], str]:
     """All rows, the fastest on DINO first, under their head; and the line on the machine."""
     rates, differs, line = read(found)
     official = rates[OFFICIAL]
-    lines = [["samples/s, one core", *RECIPES.values(), "pixels differ"]]
+    lines = [["samples/s (times official)", *RECIPES.values(), "pixels differ"]]
     for name, rate in sorted(rates.items(), key=lambda item: -item[1]["dino"]):
         emphasis = "**" if name.startswith(OURS) else ""
         cells = [f"{emphasis}{rate[r]:.0f}{emphasis} ({rate[r] / official[r]:.1f}x)" for r in RECIPES]
@@ -104,7 +122,7 @@ def small(lines: list[list[str]], machine: str) -> str:
     fastest = max((name for name in rows if not name.startswith((OURS, LIBJPEG_ALONE, "official"))),
                   key=lambda name: _rates(rows[name])[0])  # fmt: skip
     ours = []
-    for packed in (OURS, f"{OURS}, dct"):
+    for packed in (JPEG, f"{OURS}, dct"):
         levels = [name for name in rows if name.startswith(f"{packed} (")]
         ours += [f"{packed} (avx2)", max(levels, key=lambda name: _rates(rows[name])[0])]
     shown = [lines[0], *(rows[name] for name in dict.fromkeys([OFFICIAL, fastest, *ours]))]
@@ -176,8 +194,8 @@ def one_view_table(found: list[dict[str, Any]]) -> str:
         ratios = [rate[name] / official[name] for name in names]
         cells = [f"{rate[name]:.0f} ({ratio:.1f}x)" for name, ratio in zip(names, ratios)]
         bar = ONE_VIEW_BARS.get(peer, 0) * {best: 1.0, "avx2": 0.75}.get(isa, 0)
-        words = f"{bar:.2f}x: {'met' if min(ratios) >= bar else 'missed'}" if bar else ""
-        lines.append([f"{peer} ({isa})" if isa else peer, *cells, words])
+        words = verdict(bar, min(ratios), "x") if bar else ""
+        lines.append([label({"peer": peer, "isa": isa}), *cells, words])
     return markdown(lines)
 
 
@@ -185,24 +203,39 @@ def fine_tuning_table(found: list[dict[str, Any]]) -> str:
     """Return the table of fine-tuning, what pixels differ in, and which bars are met; without timm's row no bars."""
     (timm,) = [row["samples_per_second"] for row in found if row["peer"] == TIMM] or [0.0]
     best = next(row["isa"] for row in found if row["isa"])
-    lines = [["fine-tuning, samples/s, one core", "samples/s", "us of further steps", "bar", "pixels differ"]]
+    lines = [["fine-tuning, one core", "samples/s", "bar", "us of further steps", "bar", "pixels differ"]]
     for row in found:
         ratio = row["samples_per_second"] / timm if timm else 0.0
         wide, narrow = FINE_TUNING_BARS.get(row["peer"], (0.0, 0.0))
         bar = narrow if row["isa"] == "avx2" else wide if row["isa"] == best and best.startswith("avx512") else 0.0
-        words = f"{bar}x: {'met' if ratio >= bar else 'missed'}" if bar and timm else ""
-        name = f"{row['peer']} ({row['isa']})" if row["isa"] else row["peer"]
+        words = verdict(bar, ratio, "x") if bar and timm else ""
         rate = f"{row['samples_per_second']:.0f}" + (f" ({ratio:.2f}x)" if timm else "")
-        further = f"{row['stages']['further'] * 1e6:.0f}" if "stages" in row else ""
-        lines.append([name, rate, further, words, row.get("differs") or "none"])
+        further = 1e6 * row["stages"]["further"] if "stages" in row else 0.0
+        steps = verdict(STEPS_BAR, further, " us", most=True) if further and row["isa"].startswith("avx") else ""
+        cost = f"{further:.0f}" if further else ""
+        lines.append([label(row), rate, words, cost, steps, row.get("differs") or "none"])
+    return markdown(lines)
+
+
+def dtypes_table(found: list[dict[str, Any]]) -> str:
+    """Return the table of bfloat16 batches beside float32 ones that took turns with them."""
+    lines = [["DINO, samples/s, one core", "bfloat16", "float32, in turn with it", "ratio", "bar"]]
+    for row in found:
+        rate, of_floats = row["samples_per_second"], row["samples_per_second_of_float32"]
+        bar = DTYPES_BAR.get(row["isa"], 0.0)
+        words = verdict(bar, rate / of_floats, "x") if bar else ""
+        lines.append([label(row), f"{rate:.0f}", f"{of_floats:.0f}", f"{rate / of_floats:.3f}", words])
     return markdown(lines)
 
 
 def threads_table(found: list[dict[str, Any]]) -> str:
-    lines = [["threads, DINO", "samples/s", "one thread, in turn with it", "ratio"]]
+    """Return the table of threads beside one, and which bars are met."""
+    lines = [["threads, DINO", "samples/s", "one thread, in turn with it", "ratio", "bar"]]
     for row in found:
         rate, of_one = row["samples_per_second"], row["samples_per_second_of_one"]
-        lines.append([str(row["threads"]), f"{rate:.0f}", f"{of_one:.0f}", f"{rate / of_one:.2f}"])
+        bar = THREADS_BARS.get(row["threads"])
+        words = verdict(bar, rate / of_one, "x") if bar else ""
+        lines.append([str(row["threads"]), f"{rate:.0f}", f"{of_one:.0f}", f"{rate / of_one:.2f}", words])
     return markdown(lines)
 
 
@@ -235,9 +268,12 @@ def codec_table(found: list[dict[str, Any]]) -> str:
 
 
 def packing_table(found: list[dict[str, Any]]) -> str:
-    lines = [["packing, one core", "pictures/s", "MB/s of JPEG"]]
+    """Return the table of packing, and which bars are met."""
+    lines = [["packing, one core", "pictures/s", "MB/s of JPEG", "bar"]]
     for row in found:
-        lines.append([row["way"], f"{row['samples_per_second']:.0f}", f"{row['megabytes_per_second']:.1f}"])
+        rate, bar = row["samples_per_second"], PACKING_BARS.get(row["way"])
+        words = verdict(bar, rate) if bar else ""
+        lines.append([row["way"], f"{rate:.0f}", f"{row['megabytes_per_second']:.1f}", words])
     return markdown(lines)
 
 
@@ -257,7 +293,7 @@ def process_table(found: list[dict[str, Any]]) -> str:
 
 
 def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
-    """The tables of stages, codecs, threads, views and a fresh process that the JSON has rows for."""
+    """The tables of stages, codecs, views, types, threads and a fresh process that the JSON has rows for."""
     stages = rows(files, "stages")
     for recipe in dict.fromkeys(row["recipe"] for row in stages):
         yield stage_table([row for row in stages if row["recipe"] == recipe])
@@ -271,6 +307,7 @@ def further_tables(files: list[dict[str, Any]]) -> Iterator[str]:
     for name, make in (
         ("one view", one_view_table),
         ("fine-tuning", fine_tuning_table),
+        ("dtypes", dtypes_table),
         ("threads", threads_table),
         ("views", views_table),
         ("process", process_table),
@@ -288,7 +325,7 @@ def two_tables(found: dict[str, Any]) -> dict[str, str]:
 def decode_bars(found: dict[str, Any]) -> str:
     """Return the table of samples from untouched JPEGs beside libjpeg-turbo's bare decode: the bar is above it."""
     rates, _, _ = read(found)
-    ours = [name for name in rates if name.startswith(f"{OURS} (")]
+    ours = [name for name in rates if name.startswith(f"{JPEG} (")]
     best = max(ours, key=lambda name: rates[name]["dino"])
     lines = [["samples/s, one core", best, LIBJPEG_ALONE, "bar: above it"]]
     for recipe, name in RECIPES.items():
