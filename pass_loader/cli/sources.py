@@ -18,7 +18,7 @@ from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
 from ..pack.reader import Pack
 from ..pack.report import Report
-from ..pack.source import IDS
+from ..pack.source import IDS, Naming
 from ..pack.sources import open_sources
 from ..remote.address import as_path, told
 from .packs import add_pack, opened, size_in_bytes
@@ -225,8 +225,15 @@ def _done(options: argparse.Namespace, report: Report) -> int:
     return 1 if options.strict and report.refused else 0
 
 
+def _size(options: argparse.Namespace) -> int:
+    """Return the bytes of all sources."""
+    # A .beton with several fields of pictures opens only where one of them is chosen.
+    sources = open_sources(options.sources, Naming(image_key=options.image_key))
+    return sum(source.size() for source in sources)
+
+
 def _build(options: argparse.Namespace) -> int:
-    with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "packed") as progress:
+    with ProgressBar(_size(options), "packed") as progress:
         report = build(
             options.sources, options.out, progress=progress, **_packing(options), **_writing(options),
             **running(options),
@@ -235,7 +242,7 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _index(options: argparse.Namespace) -> int:
-    with ProgressBar(sum(source.size() for source in open_sources(options.sources)), "indexed") as progress:
+    with ProgressBar(_size(options), "indexed") as progress:
         report = index(options.sources, options.out, progress=progress, **_packing(options), **running(options))
     return _done(options, report)
 

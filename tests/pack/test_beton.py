@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pass_loader import PackError, Samples, recipes
+from pass_loader.cli.main import main
 from pass_loader.pack import Pack, build
 from pass_loader.pack.beton import BetonSource
 
@@ -90,6 +91,31 @@ def test_raw_pictures_are_converted_if_asked_for(tmp_path: Path) -> None:
     assert (report.transcoded, [*rows]) == (1, ["t-0", "t-1"]) and rows["t-1"] == (PICTURES[0], 2, {})
     with Image.open(io.BytesIO(rows["t-0"][0])) as png:
         assert np.array_equal(np.asarray(png), pixels)
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`pass-pack build data.beton` makes the pack that `build` makes, to the byte; what it refuses is a line."""
+    fields = {"image": IMAGE, "mask": IMAGE, "label": INT}
+    samples = [(picture, Raw(7, 5, noise(5, 7, 3).tobytes()), number) for number, picture in enumerate(PICTURES)]
+    path = write(tmp_path / "data.beton", beton(fields, samples))
+    assert main(["build", str(path), "--out", str(tmp_path / "none")]) == 1
+    assert "several fields of pictures, image, mask: --image-key image packs that one" in capsys.readouterr().err
+    for key, transcode in (("image", False), ("mask", "png")):
+        out, direct = tmp_path / key, tmp_path / f"{key}-direct"
+        words = ["--transcode", "png"] if transcode else []
+        assert main(["build", str(path), "--out", str(out), "--image-key", key, "--strict", *words]) == 0
+        assert f"{out}: 4 pictures" in capsys.readouterr().out
+        build([path], direct, image_key=key, transcode=transcode)
+        assert {file.name: file.read_bytes() for file in out.iterdir()} == {
+            file.name: file.read_bytes() for file in direct.iterdir()
+        }
+    assert {name: row[0] for name, row in rows_of(tmp_path / "image").items()} == {
+        f"data-{number}": picture for number, picture in enumerate(PICTURES)
+    }
+    assert main(["build", str(path), "--out", str(tmp_path / "raw"), "--image-key", "mask", "--strict"]) == 1
+    path.write_bytes(WHOLE[:-1])
+    assert main(["build", str(path), "--out", str(tmp_path / "cut")]) == 1
+    assert "data.beton" in capsys.readouterr().err and not (tmp_path / "cut" / "pack.json").exists()
 
 
 def changed(data: bytes, at: int, number: int, code: str = "<Q") -> bytes:
