@@ -3,7 +3,8 @@
 The loss, the schedules and the recipe are those of facebookresearch/dino (main_dino.py); the network is a plain vision
 transformer. A run that was killed goes on at its last checkpoint when the same command runs again, in the middle of an
 epoch, on another number of GPUs too as long as GPUs times --batch-size stays the same.
-On 4 GPUs with 8 cores each: --workers 7, and `--order blocks` where the pack lies on NFS or on a spinning disk.
+On 4 GPUs with 8 cores each: --workers 7, from a local disk as from NFS, whose records are read ahead; `--order blocks`
+where the pack lies in a mounted object store (docs/where-packs-lie.md).
 """
 
 from __future__ import annotations

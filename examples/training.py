@@ -27,7 +27,7 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
         "--workers", type=at_least(0), default=7, help="threads of each GPU; a core is left for the loop"
     )
     parser.add_argument("--order", choices=("torch", "permute", "blocks"), default="torch", help="blocks: for storage "
-                        "that likes runs, as spinning disks and NFS")  # fmt: skip
+                        "that reads in large blocks, as mounted object stores do")  # fmt: skip
     parser.add_argument("--dim", type=multiple_of(32), default=384, help="width of the network, a multiple of 32")
     parser.add_argument("--depth", type=at_least(1), default=12, help="blocks of the network")
     parser.add_argument("--bf16", action="store_true")
