@@ -14,7 +14,7 @@
 #             packs: 10^6 of each file for opening, 10^5 for all that reads a pack; hours
 # make ray    packing on a Ray cluster on this machine, 200 workers and nodes killed at random; 20 are in make test
 # make company   the examples with other libraries that `make test` has not: DALI, lightly, solo-learn, Accelerate ...;
-#             SOLO_LEARN=DIR: a clone of its repository, where GitHub cannot be reached
+#             SOLO_LEARN=DIR, TIMM=DIR: clones of their repositories, where GitHub cannot be reached
 # make azure  packs in Azure's store, by Azurite, which npm brings
 # make cuda   the tests that need a GPU, then all kernels under compute-sanitizer
 # make kit    build/gpu-kit: what a GPU machine with Python 3.12 and no registry needs for benchmarks/on_gpu.sh; PARTS=core:
@@ -60,6 +60,8 @@ company := lightly lightly-utils aenum accelerate transformers tokenizers safete
   platformdirs einops
 # solo-learn's newest release on PyPI is of 2021. Another clone will do.
 SOLO_LEARN ?= https://github.com/vturrisi/solo-learn
+# train.py is not in timm's package.
+TIMM ?= https://github.com/huggingface/pytorch-image-models
 
 .PHONY: setup demo check test long lint docs bench proof draws apart sanitize fuzz ray company azure cuda kit aarch64 avx512 \
   build/avx512 wheels lowest print-lowest clean
@@ -206,10 +208,13 @@ ray: setup
 	PASS_LOADER_LONG=1 $(bin)/python -m pytest -q -m "long or not long" tests/pack/test_ray.py \
 	  tests/remote/test_sources.py::test_one_command_on_ray
 
-# Each test is skipped where its library is missing. DALI and FFCV are among the peers of the benchmarks.
+# Each test is skipped where its library is missing. DALI and FFCV are among the peers of the benchmarks. A clone of timm
+# comes before the released one, by itself: its train.py wants what lies beside it.
 company: setup $(VENV)/.bench $(VENV)/company/.installed
 	PYTHONPATH=$(CURDIR)/$(VENV)/company:$(CURDIR)/$(VENV)/peers:$(CURDIR)/$(VENV)/solo-learn $(bin)/python -m pytest -q \
 	  -m "long or not long" $(addprefix tests/docs/test_examples_,company.py pretraining.py ranks.py) tests/pack/test_beton.py
+	[ ! -d $(VENV)/timm ] || PYTHONPATH=$(CURDIR)/$(VENV)/timm:$(CURDIR)/$(VENV)/peers $(bin)/python -m pytest -q -k timm \
+	  $(addprefix tests/docs/test_examples_,company.py pretraining.py)
 
 # Packs in Azure's store. The tests are skipped where azurite-blob is on no PATH.
 azure: setup $(VENV)/azurite/.installed
@@ -329,8 +334,9 @@ $(VENV)/azurite/.installed: $(VENV)/.installed
 
 $(VENV)/company/.installed: $(VENV)/.installed
 	$(bin)/pip install -q --no-deps --upgrade --target $(VENV)/company $(company)
-	rm -rf $(VENV)/solo-learn
+	rm -rf $(VENV)/solo-learn $(VENV)/timm
 	git clone -q --depth 1 $(SOLO_LEARN) $(VENV)/solo-learn || echo "The tests leave solo-learn out: it cannot be cloned"
+	git clone -q --depth 1 $(TIMM) $(VENV)/timm || echo "The tests leave timm's train.py out: it cannot be cloned"
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.built

@@ -1,8 +1,8 @@
 """timm: `python examples/with_timm.py PACK`. Its model, optimiser, transform and loss, and this loader.
 
 The recipe is made of what `create_transform` returns, RandAugment and erasing among it. Mixup is the loader's `mix`,
-with timm's arguments and arithmetic, in place of timm's own Mixup. timm's loop, `train_one_epoch`, lies in train.py of
-its repository and not in the package, so one is written out here.
+with timm's arguments and arithmetic, in place of timm's own Mixup. The loop is written out; timm's train.py, which is
+not in its package, is run by with_timm_script.py.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import runpy
 import sys
 import warnings
@@ -25,6 +26,7 @@ from ..helpers.beton_writer import IMAGE, INT, beton
 from ..helpers.corpus import jpeg, noise
 from ..helpers.processes import free_port
 from ..helpers.solo_learn import clone_and_config
+from ..helpers.timm_clone import config_in, find_clone
 from ..helpers.trees import write_tree
 
 ROOT = Path(__file__).parents[2]
@@ -50,12 +52,14 @@ def direct(pack: Path) -> list[Any]:
 
 @pytest.mark.slow
 def test_accelerate(pack: Path, tmp_path: Path) -> None:
+    """`prepare` returns the loader as it is: its batches are on Accelerate's device, its place in the checkpoints."""
     pytest.importorskip("accelerate")
     from examples import with_accelerate
 
     want = direct(pack)
     accelerator, loader = with_accelerate.make(str(pack))
-    batches = with_accelerate.batches(accelerator, loader)
+    assert accelerator.prepare(loader) is loader and len(loader) == len(want)
+    batches = iter(loader)
     assert_batches_equal([next(batches), next(batches)], want[:2])
     accelerator.save_state(str(tmp_path / "state"))
     accelerator.state.device = torch.device("meta")  # a device that every machine has
@@ -64,7 +68,9 @@ def test_accelerate(pack: Path, tmp_path: Path) -> None:
     accelerator.state.device = torch.device("cpu")
     accelerator, loader = with_accelerate.make(str(pack))
     accelerator.load_state(str(tmp_path / "state"))
-    assert_batches_equal(list(with_accelerate.batches(accelerator, loader)), want[2:])
+    assert_batches_equal(list(loader), want[2:])
+    with pytest.raises(AttributeError, match="dataset"):  # else it would read the dataset from its start, in its order
+        accelerator.skip_first_batches(loader, 1)
 
 
 @pytest.mark.slow
@@ -83,8 +89,9 @@ def test_distributed_checkpoint(pack: Path, tmp_path: Path) -> None:
     assert torch.equal(model.weight, other.weight)
 
 
-def test_webdataset(pass_files: tuple[Path, Path], tmp_path: Path) -> None:
-    """A removed record is left out; shards are split over nodes, and drawn again and again."""
+def test_webdataset(pass_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A removed record is left out; shards are split over nodes, by the usual splitter or another, and drawn again and
+    again."""
     pytest.importorskip("webdataset")
     from examples import with_webdataset
 
@@ -95,16 +102,18 @@ def test_webdataset(pass_files: tuple[Path, Path], tmp_path: Path) -> None:
     remove(place, [opened.id_of(3)], reason="asked")
     want = {opened.id_of(record): reader.read(record) for record in range(opened.records) if record != 3}
     assert {sample["__key__"]: sample["jpg"] for sample in with_webdataset.samples(str(place))} == want
-    seen: list[str] = []
-    for node in (0, 1):
 
-        def split(urls: Any, node: int = node) -> Any:
-            return (url for number, url in enumerate(urls) if number % 2 == node)
+    def other_way_round(urls: Any) -> Any:
+        return [*urls][1 - int(os.environ["RANK"]) :: 2]
 
-        part = [sample["__key__"] for sample in with_webdataset.samples(str(place), nodesplitter=split)]
-        assert part
-        seen += part
-    assert sorted(seen) == sorted(want)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    seen: dict[str, list[list[str]]] = {"usual": [], "own": []}
+    for node in ("0", "1"):
+        monkeypatch.setenv("RANK", node)
+        for name, given in (("usual", {}), ("own", {"nodesplitter": other_way_round})):
+            seen[name].append([sample["__key__"] for sample in with_webdataset.samples(str(place), **given)])
+    assert all(seen["usual"]) and sorted(sum(seen["usual"], [])) == sorted(want)
+    assert seen["own"] == seen["usual"][::-1]
     drawn = iter(with_webdataset.samples(str(place), resampled=True))
     assert all(next(drawn)["__key__"] in want for _ in range(3 * len(want)))
 
@@ -383,6 +392,7 @@ RUNS = {
     "with_distributed_checkpoint": "torch", "with_ffcv": "torch", "with_grain": "grain",
     "with_lightly": "lightly.transforms", "with_lightly_train": "lightly_train", "with_lightning": "pytorch_lightning",
     "with_solo_learn": "solo.data", "with_stable_pretraining": "stable_pretraining", "with_timm": "timm",
+    "with_timm_script": "timm",
     "with_torchdata": "torchdata.nodes", "with_torchtitan": "torch", "with_trainer": "transformers",
     "with_webdataset": "webdataset",
 }  # fmt: skip
@@ -418,6 +428,11 @@ def test_scripts(
     others = [str(tmp_path / "folder")] if name not in WITHOUT_FOLDER else []
     if name == "with_solo_learn":
         others = clone_and_config(tmp_path)
+    if name == "with_timm_script":
+        if (clone := find_clone()) is None:
+            pytest.skip("no clone of timm's repository is on the path")
+        monkeypatch.setattr("timm.utils.setup_default_logging", lambda: None)  # of all that runs after it
+        others = [str(clone), config_in(tmp_path, epochs=1)]
     for words in ([], ["no such pack", *others], [str(pack), *others, "more"], [str(pack), *others, "--odd"]):
         with pytest.raises(SystemExit) as ended:
             script(name, *words)
@@ -427,7 +442,7 @@ def test_scripts(
         for key, value in dict(RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port()).items():
             monkeypatch.setenv(key, value)
     place = str(pack)
-    if name == "with_timm":
+    if name in ("with_timm", "with_timm_script"):
         files = {f"{folder}/{number}.jpg": jpeg(noise(40, 50, number)) for folder in "ab" for number in range(4)}
         build([write_tree(tmp_path / "in", files)], tmp_path / "pack", workers=1)
         place = str(tmp_path / "pack")

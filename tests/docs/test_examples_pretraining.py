@@ -17,6 +17,7 @@ from pass_loader.pack import build
 from ..helpers.batches import assert_batches_equal
 from ..helpers.corpus import jpeg, noise
 from ..helpers.solo_learn import clone_and_config
+from ..helpers.timm_clone import config_in, find_clone
 from ..helpers.trees import write_tree
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,50 @@ def test_solo_learn(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     seen = []
     run()
     assert_batches_equal(seen, want[5:])
+
+
+def test_timm_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """train.py trains on batches of the transform that timm makes of its options, evaluates on another pack, and goes
+    on after an epoch at its checkpoint."""
+    clone = find_clone()
+    if clone is None:
+        pytest.skip("no clone of timm's repository is on the path")
+    timm = pytest.importorskip("timm")
+    from timm.data import create_transform
+    from examples import with_timm_script as example
+
+    seen: list[tuple[bool, torch.Tensor]] = []
+    own = timm.create_model
+
+    def create_model(*arguments: Any, **options: Any) -> torch.nn.Module:
+        model = own(*arguments, **options)
+        model.register_forward_pre_hook(lambda module, given: seen.append((module.training, given[0].clone())))
+        return model
+
+    monkeypatch.setattr("timm.models.create_model", create_model)
+    monkeypatch.setattr("timm.utils.setup_default_logging", lambda: None)  # of all that runs after it
+    place, other = (tmp_path / name for name in ("train", "evaluate"))
+    for folder, count in ((place, 5), (other, 3)):
+        files = {f"{label}/{number}.jpg": jpeg(noise(40, 50, number)) for label in "ab" for number in range(count)}
+        build([write_tree(tmp_path / f"{folder.name}-in", files)], folder, workers=1)
+    names = {"auto_augment": "rand-m9-mstd0.5-inc1", "re_prob": 0.25, "re_mode": "pixel"}
+    transform = create_transform(32, is_training=True, interpolation="random", **names)
+    want = [views for views, _, _ in direct(place, Recipe.from_timm(transform), epochs=2)]
+    own_evaluation = create_transform(32, crop_pct=0.875, interpolation="bicubic")
+    evaluated = [views for views, _ in DataLoader(ShardDataset(other, Recipe.from_timm(own_evaluation), seed=0), 4)]
+
+    def run(**given: object) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        seen.clear()
+        config = config_in(tmp_path, val_split=other, **given)
+        monkeypatch.setattr(sys, "argv", ["with_timm_script.py", str(place), str(clone), config])
+        example.main()
+        return [views for training, views in seen if training], [views for training, views in seen if not training]
+
+    trained, tested = run()
+    assert_batches_equal(trained, want)
+    assert_batches_equal(tested, 2 * evaluated)
+    rest, _ = run(resume=tmp_path / "trained" / "checkpoint-0.pth.tar", experiment="resumed")
+    assert_batches_equal(rest, want[2:])
 
 
 def test_labels_for_solo_learn(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def accelerate(pack: str, folder: Path) -> list[list[str]]:
 
     accelerator, loader = example.make(pack)
     assert (accelerator.num_processes, accelerator.process_index) == (WORLD, dist.get_rank())
-    return [digests(views) for views, _ in example.batches(accelerator, loader)]
+    return [digests(views) for views, _ in accelerator.prepare(loader)]
 
 
 def transformers(pack: str, folder: Path) -> list[list[str]]:
