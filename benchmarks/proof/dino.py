@@ -14,12 +14,16 @@ from pass_loader import recipes
 from .method import Method, Schedule, copied, follow
 from .networks import Sizes, Transformer, over_sizes
 
+_HEAD = 512, 128, 1024  # numbers that leave its layers
+_WARM_UP = 1  # epochs
+
 
 class Head(nn.Module):
     """DINO's projection: an MLP, a unit vector, and a layer whose rows have norm 1."""
 
-    def __init__(self, entering: int, hidden: int, bottleneck: int, leaving: int):
+    def __init__(self, entering: int):
         super().__init__()
+        hidden, bottleneck, leaving = _HEAD
         self.mlp = nn.Sequential(
             nn.Linear(entering, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
         )
@@ -41,14 +45,23 @@ class Dino(Method):
 
     recipe = recipes.dino()
 
-    def __init__(self, schedule: Schedule, sizes: Sizes, leaving: int = 1024):
+    @staticmethod
+    def smaller(sizes: Sizes) -> list[tuple[str, str]]:
+        hidden, bottleneck, leaving = _HEAD
+        return [
+            ("ViT-S/16: 384 wide, 12 blocks, patches of 16", sizes.transformer),
+            ("head: 2,048, 256, 65,536 numbers", f"{hidden:,}, {bottleneck:,}, {leaving:,}"),
+            ("epochs of warm-up: 10", f"{_WARM_UP}"),
+        ]
+
+    def __init__(self, schedule: Schedule, sizes: Sizes):
         super().__init__(schedule, sizes)
-        self.student = self._network(Transformer(sizes, drop_path=0.1), leaving)
-        self.teacher = self._network(Transformer(sizes), leaving)
+        self.student = self._network(Transformer(sizes, drop_path=0.1))
+        self.teacher = self._network(Transformer(sizes))
         copied(self.student, self.teacher)
-        self.register_buffer("centre", torch.zeros(1, leaving))
+        self.register_buffer("centre", torch.zeros(1, _HEAD[-1]))
         self.steps_per_epoch = schedule.steps_per_epoch
-        self.rates = schedule.cosine(0.0005 * schedule.batch_size / 256, 1e-6, warm_up_epochs=1)
+        self.rates = schedule.cosine(0.0005 * schedule.batch_size / 256, 1e-6, warm_up_epochs=_WARM_UP)
         self.decays = schedule.cosine(0.04, 0.4)
         self.momenta = schedule.cosine(0.996, 1.0)
         self.temperatures = [0.04 + 0.03 * min(epoch / 10, 1) for epoch in range(schedule.epochs)]  # of the teacher
@@ -57,8 +70,8 @@ class Dino(Method):
         self.optimizer = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
 
     @staticmethod
-    def _network(backbone: Transformer, leaving: int) -> nn.Sequential:
-        return nn.Sequential(backbone, Head(backbone.dim, 512, 128, leaving))
+    def _network(backbone: Transformer) -> nn.Sequential:
+        return nn.Sequential(backbone, Head(backbone.dim))
 
     def train_step(self, batch: Any, step: int) -> torch.Tensor:
         views, _ = batch

@@ -12,7 +12,10 @@ from torch import nn
 from pass_loader import recipes
 
 from .method import Method, Schedule
-from .networks import Block, Sizes
+from .networks import HEADS, WIDTH, Block, Sizes
+
+_DECODER = 2, 128, 4  # blocks, width, heads
+_WARM_UP = 1  # epochs
 
 
 class Mae(Method):
@@ -20,17 +23,29 @@ class Mae(Method):
 
     recipe = recipes.mae()
 
-    def __init__(self, schedule: Schedule, sizes: Sizes, dim: int = 192, decoder_dim: int = 128):
+    @staticmethod
+    def smaller(sizes: Sizes) -> list[tuple[str, str]]:
+        depth, dim, _ = _DECODER
+        return [
+            ("ViT-L/16: 1,024 wide, 24 blocks, patches of 16", sizes.transformer),
+            ("decoder: 8 blocks, 512 wide", f"{depth} blocks, {dim:,} wide"),
+            ("epochs of warm-up: 40", f"{_WARM_UP}"),
+        ]
+
+    def __init__(self, schedule: Schedule, sizes: Sizes):
         super().__init__(schedule, sizes)
+        decoder_depth, decoder_dim, decoder_heads = _DECODER
         self.schedule, self.patch = schedule, sizes.patch
-        self.patches = nn.Conv2d(3, dim, self.patch, self.patch)
-        self.token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.encoder = nn.Sequential(*(Block(dim, 3) for _ in range(sizes.depth)), nn.LayerNorm(dim, eps=1e-6))
-        self.embed = nn.Linear(dim, decoder_dim)
+        self.patches = nn.Conv2d(3, WIDTH, self.patch, self.patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, WIDTH))
+        encoder = (Block(WIDTH, HEADS) for _ in range(sizes.depth))
+        self.encoder = nn.Sequential(*encoder, nn.LayerNorm(WIDTH, eps=1e-6))
+        self.embed = nn.Linear(WIDTH, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_dim))
-        self.decoder = nn.Sequential(*(Block(decoder_dim, 4) for _ in range(2)), nn.LayerNorm(decoder_dim, eps=1e-6))
+        decoder = (Block(decoder_dim, decoder_heads) for _ in range(decoder_depth))
+        self.decoder = nn.Sequential(*decoder, nn.LayerNorm(decoder_dim, eps=1e-6))
         self.predict = nn.Linear(decoder_dim, 3 * self.patch**2)
-        self.register_buffer("positions", _sines(dim, 224 // self.patch))
+        self.register_buffer("positions", _sines(WIDTH, 224 // self.patch))
         self.register_buffer("decoder_positions", _sines(decoder_dim, 224 // self.patch))
         for token in (self.token, self.mask_token):
             nn.init.normal_(token, std=0.02)
@@ -51,11 +66,11 @@ class Mae(Method):
         self.optimizer.step()
         return loss.detach()
 
-    def _rate_at(self, epoch: float, warm_up: float = 1.0) -> float:
+    def _rate_at(self, epoch: float) -> float:
         """Return the rate at a fraction of an epoch: linear, then half a cosine to 0."""
-        if epoch < warm_up:
-            return self.rate * epoch / warm_up
-        return self.rate * 0.5 * (1 + math.cos(math.pi * (epoch - warm_up) / (self.schedule.epochs - warm_up)))
+        if epoch < _WARM_UP:
+            return self.rate * epoch / _WARM_UP
+        return self.rate * 0.5 * (1 + math.cos(math.pi * (epoch - _WARM_UP) / (self.schedule.epochs - _WARM_UP)))
 
     def _loss(self, pictures: torch.Tensor, ratio: float = 0.75) -> torch.Tensor:
         tokens = self.patches(pictures).flatten(2).transpose(1, 2) + self.positions[:, 1:]  # (N, cells, dim)

@@ -44,6 +44,11 @@ class Method(nn.Module, ABC):
         made = cls(Schedule(1, 2, 2), SIZES[networks])
         return sum(weight.numel() for weight in made.parameters() if weight.requires_grad)
 
+    @staticmethod
+    @abstractmethod
+    def smaller(sizes: Sizes) -> list[tuple[str, str]]:
+        """Return what differs from the official script's defaults: what they are, and what is here."""
+
     @abstractmethod
     def __init__(self, schedule: Schedule, sizes: Sizes):
         super().__init__()

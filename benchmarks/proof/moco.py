@@ -15,26 +15,35 @@ from pass_loader import recipes
 from .method import Method, Schedule, copied, follow
 from .networks import ResNet, Sizes
 
+_FEATURES, _QUEUE = 64, 256
+
 
 class Moco(Method):
     """The encoders of queries and of keys, and the queue of keys."""
 
     recipe = recipes.mocov2()
 
-    def __init__(self, schedule: Schedule, sizes: Sizes, features: int = 64, queue: int = 256):
+    @staticmethod
+    def smaller(sizes: Sizes) -> list[tuple[str, str]]:
+        return [
+            ("ResNet-50", sizes.residual),
+            ("128 features, a queue of 65,536", f"{_FEATURES:,}, {_QUEUE:,}"),
+        ]
+
+    def __init__(self, schedule: Schedule, sizes: Sizes):
         super().__init__(schedule, sizes)
-        self.query, self.key = self._network(sizes, features), self._network(sizes, features)
+        self.query, self.key = self._network(sizes), self._network(sizes)
         copied(self.query, self.key)
-        self.register_buffer("queue", F.normalize(torch.randn(features, queue), dim=0))
+        self.register_buffer("queue", F.normalize(torch.randn(_FEATURES, _QUEUE), dim=0))
         self.register_buffer("place", torch.zeros(1, dtype=torch.long))
         self.schedule, self.rate = schedule, 0.03
         self.optimizer = torch.optim.SGD(self.query.parameters(), self.rate, momentum=0.9, weight_decay=1e-4)
 
     @staticmethod
-    def _network(sizes: Sizes, features: int) -> nn.Sequential:
+    def _network(sizes: Sizes) -> nn.Sequential:
         backbone = ResNet(sizes)
         return nn.Sequential(backbone, nn.Linear(backbone.dim, backbone.dim), nn.ReLU(),
-                             nn.Linear(backbone.dim, features))  # fmt: skip
+                             nn.Linear(backbone.dim, _FEATURES))  # fmt: skip
 
     def train_step(self, batch: Any, step: int) -> torch.Tensor:
         (first, second), _ = batch

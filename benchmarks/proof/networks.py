@@ -18,7 +18,18 @@ class Sizes:
     width: int  # of the residual network's first stage
     blocks: int  # of each stage
 
+    @property
+    def transformer(self) -> str:
+        """The transformer in words."""
+        return f"{WIDTH} wide, {self.depth} blocks, patches of {self.patch}"
 
+    @property
+    def residual(self) -> str:
+        """The residual network in words."""
+        return f"ResNet, first stage {self.width} wide, blocks a stage: {self.blocks}"
+
+
+WIDTH, HEADS = 192, 3  # of the transformer, as of ViT-Ti
 SIZES = {"small": Sizes(32, 4, 16, 1), "full": Sizes(16, 12, 64, 2)}  # full: ViT-Ti/16 and ResNet-18
 
 
@@ -69,15 +80,15 @@ class Transformer(nn.Module):
     block; the first has none, those between them in proportion.
     """
 
-    def __init__(self, sizes: Sizes, drop_path: float = 0.0, dim: int = 192, heads: int = 3):
+    def __init__(self, sizes: Sizes, drop_path: float = 0.0):
         super().__init__()
-        self.dim, self.grid = dim, 224 // sizes.patch
-        self.patches = nn.Conv2d(3, dim, sizes.patch, sizes.patch)
-        self.token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid**2, dim))
+        self.dim, self.grid = WIDTH, 224 // sizes.patch
+        self.patches = nn.Conv2d(3, WIDTH, sizes.patch, sizes.patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, WIDTH))
+        self.positions = nn.Parameter(torch.zeros(1, 1 + self.grid**2, WIDTH))
         rates = [drop_path * number / (sizes.depth - 1) for number in range(sizes.depth)]
-        self.blocks = nn.Sequential(*(Block(dim, heads, rate) for rate in rates))
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.blocks = nn.Sequential(*(Block(WIDTH, HEADS, rate) for rate in rates))
+        self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
         nn.init.trunc_normal_(self.token, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
 

@@ -227,6 +227,15 @@ def table(rows: list[Row], about: str) -> str:
     return "\n".join([*lines, "", about])
 
 
+def sizes_table() -> str:
+    """Return the table of what is smaller here than in the official scripts."""
+    lines = ["| method | official default | here | `PROOF_NETWORKS=full` |", "|---|---|---|---|"]
+    for name, method in METHODS.items():
+        for (official, small), (_, full) in zip(method.smaller(SIZES["small"]), method.smaller(SIZES["full"])):
+            lines.append(f"| {name} | {official} | {small} | {'as here' if full == small else full} |")
+    return "\n".join(lines)
+
+
 def short_table(rows: list[Row], about: str) -> str:
     """Return a table of one row a method, for a second set of pictures or networks."""
     lines = ["| method | rows as they must be | SHA-256 of the weights, through both |", "|---|---|---|"]
@@ -284,6 +293,7 @@ def main(arguments: list[str] | None = None) -> int:
         mark = "".join(name for name, given in marks.items() if given)
         text = short_table(ordered, about) if mark else table(ordered, about)
         write_between(options.page, f"benchmarks/proof/prove.py{mark}", text)
+        write_between(options.page, "benchmarks/proof/prove.py sizes", sizes_table())
     return bool(failed)
 
 

@@ -14,19 +14,38 @@ from pass_loader import recipes
 from .method import Method, Schedule
 from .networks import ResNet, Sizes, over_sizes
 
+_HEAD = 256, 64  # numbers that leave its layers
+_PROTOTYPES, _QUEUE = 96, 64
+_QUEUED_FROM = 1  # epoch
+_LEARNT_FROM = 0.5  # of the first epoch
+
 
 class Swav(Method):
     """Network, prototypes, and the queue of features that codes are computed with from the second epoch on."""
 
     recipe = recipes.swav()
 
-    def __init__(self, schedule: Schedule, sizes: Sizes, features: int = 64, prototypes: int = 96, queue: int = 64):
+    @staticmethod
+    def smaller(sizes: Sizes) -> list[tuple[str, str]]:
+        hidden, features = _HEAD
+        return [
+            ("ResNet-50", sizes.residual),
+            ("head: 2,048, 128 numbers; 3,000 prototypes", f"{hidden:,}, {features:,}; {_PROTOTYPES:,}"),
+            (
+                "a queue of 3,840 in scripts of 256 pictures, from epoch 15 on",
+                f"{_QUEUE:,}, from epoch {_QUEUED_FROM} on",
+            ),
+            ("prototypes learn from step 313 on", f"from {_LEARNT_FROM:g} of the first epoch on"),
+        ]
+
+    def __init__(self, schedule: Schedule, sizes: Sizes):
         super().__init__(schedule, sizes)
         backbone = ResNet(sizes)
-        head = [nn.Linear(backbone.dim, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, features)]
+        hidden, features = _HEAD
+        head = [nn.Linear(backbone.dim, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, features)]
         self.network = nn.Sequential(backbone, nn.Sequential(*head))
-        self.prototypes = nn.Linear(features, prototypes, bias=False)
-        self.register_buffer("queue", torch.zeros(2, queue, features))
+        self.prototypes = nn.Linear(features, _PROTOTYPES, bias=False)
+        self.register_buffer("queue", torch.zeros(2, _QUEUE, features))
         self.steps_per_epoch = schedule.steps_per_epoch
         self.rates = schedule.cosine(0.6, 0.0006, warm_up_epochs=1)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.6, momentum=0.9)
@@ -39,10 +58,10 @@ class Swav(Method):
             self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
         embedding = F.normalize(self.network[1](over_sizes(self.network[0], batch)), dim=1)
         output = self.prototypes(embedding)
-        loss = self._loss(embedding.detach(), output, len(batch[0]), step >= self.steps_per_epoch)
+        loss = self._loss(embedding.detach(), output, len(batch[0]), step >= _QUEUED_FROM * self.steps_per_epoch)
         self.optimizer.zero_grad()
         loss.backward()
-        if step < self.steps_per_epoch // 2:  # prototypes do not learn at first
+        if step < int(_LEARNT_FROM * self.steps_per_epoch):  # prototypes do not learn at first
             self.prototypes.weight.grad = None
         self._scale_gradients()
         self.optimizer.step()

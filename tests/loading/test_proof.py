@@ -18,6 +18,19 @@ from benchmarks.proof.method import Schedule
 from benchmarks.proof.networks import SIZES, ResNet, Transformer
 from benchmarks.proof.run import METHODS, Run, parser
 
+MARK = "benchmarks/proof/prove.py"
+
+
+def empty_page(folder: Path) -> Path:
+    page = folder / "page.md"
+    page.write_text("".join(f"<!-- {mark} -->\n\n<!-- /{mark} -->\n" for mark in (MARK, f"{MARK} sizes")))
+    return page
+
+
+def between(page: Path, mark: str) -> str:
+    """Return what a page has between a table's markers."""
+    return page.read_text().split(f"<!-- {mark} -->\n")[1].split(f"\n<!-- /{mark} -->")[0]
+
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -62,14 +75,20 @@ def test_both_loaders_train_alike(prepared: Path, one_thread: None, method: str)
 @pytest.mark.slow
 def test_all_rows_of_a_method(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Killed and resumed, codecs, threads, levels and ranks; the page gets its table."""
-    page = tmp_path / "page.md"
-    page.write_text("<!-- benchmarks/proof/prove.py -->\n\n<!-- /benchmarks/proof/prove.py -->\n")
+    page = empty_page(tmp_path)
     small = ["--methods", "mae", "--steps", "8", "--count", "8", "--batch-size", "2"]
     assert prove.main([*small, "--place", str(tmp_path / "runs"), "--page", str(page)]) == 0
     rows = [line for line in capfd.readouterr().out.splitlines() if " mae: " in line]
     assert [row.split()[0] for row in rows].count("differ") == 1 and "negative control" in rows[2]
     assert "killed" in rows[1] and "2 ranks" in rows[-1] and len(rows) >= 7
-    assert page.read_text().count("| mae |") == len(rows)
+    assert between(page, MARK).count("| mae |") == len(rows)
+    assert between(page, f"{MARK} sizes") == prove.sizes_table()
+
+
+def test_the_page_tells_the_sizes() -> None:
+    """docs/proof.md: what is smaller here than in the official scripts is what the code has."""
+    page = Path(__file__).parents[2] / "docs" / "proof.md"
+    assert between(page, f"{MARK} sizes") == prove.sizes_table()
 
 
 def test_networks_are_those_of_their_names() -> None:
@@ -191,8 +210,7 @@ def test_what_is_missing_is_not_passed_over(
 
     monkeypatch.setattr(prove, "prepare", prepare)
     monkeypatch.setattr(batches, "lacking", lambda: ["avx512", "avx512vbmi"])
-    page = tmp_path / "page.md"
-    page.write_text("<!-- benchmarks/proof/prove.py -->\n\n<!-- /benchmarks/proof/prove.py -->\n")
+    page = empty_page(tmp_path)
     arguments = ["--methods", "mae", "--steps", "16", "--count", "12", "--batch-size", "4", "--place",
                  str(tmp_path / "runs"), "--page", str(page), "--emulated", "a tree"]  # fmt: skip
     assert prove.main(arguments) == bool(wrong)
@@ -203,4 +221,4 @@ def test_what_is_missing_is_not_passed_over(
     for number, row in enumerate(rows):
         expected[number] = next((word for part, word in wrong.items() if part in row), expected[number])
     assert [row[:7].strip() for row in rows] == expected
-    assert ("| mae |" in page.read_text()) == (not wrong)
+    assert ("| mae |" in between(page, MARK)) == (not wrong)
