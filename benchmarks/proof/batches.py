@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import os
 import platform
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ import torch.multiprocessing
 
 from pass_loader import _C, DataLoader, ShardDataset
 
-from .run import METHODS, SEED, digest_of, flat
+from .method import BATCH_SIZE
+from .run import METHODS, SEED, add_core, digest_of, flat
 
 
 def digests(pack: Path, method: str, batch_size: int, steps: int, threads: int) -> list[str]:
@@ -77,34 +79,42 @@ def lacking() -> list[str]:
 
 def names(packs: list[Path], emulated: Sequence[str] = ()) -> list[str]:
     """Return what is compared, in order: a name for each row of `main`. emulated: these levels alone."""
-    if emulated:
-        return [f"{pack.name}, {level} (emulated); 2 threads" for pack, level in itertools.product(packs, emulated)]
-    found = [f"{pack.name}, {level}; 0, 1 and 2 threads" for pack, level in itertools.product(packs, levels())]
-    return [*found, f"{packs[0].name}; 2 ranks (gloo)"]
+    note = " (emulated)" if emulated else ""
+    compared = itertools.product(packs, emulated or levels())
+    found = [f"{pack.name}, {level}{note}; 0, 1 and 2 threads" for pack, level in compared]
+    return found if emulated else [*found, *(f"{pack.name}; 2 ranks (gloo)" for pack in packs)]
 
 
-def main() -> None:
+def compare(options: argparse.Namespace) -> Iterator[bool]:
+    """Yield for each of `names` whether all batches are those of the run. Without threads the process is pinned to its
+    core, else to none."""
+    want = [json.loads(line)["batch"] for line in options.want.read_text().splitlines()[: options.steps]]
+    run = (options.method, options.batch_size, options.steps)
+    cores = os.sched_getaffinity(0)
+    for pack, level in itertools.product(options.packs, options.emulated or levels()):
+        _C.set_isa(level)
+        os.sched_setaffinity(0, {options.core})
+        alone = digests(pack, *run, threads=0)
+        os.sched_setaffinity(0, cores)
+        yield alone == want and all(digests(pack, *run, threads) == want for threads in (1, 2))
+    for pack in () if options.emulated else options.packs:
+        yield on_two_ranks(pack, *run) == want
+
+
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, required=True)
+    add_core(parser)
     parser.add_argument("--packs", type=Path, nargs="+", required=True, help="the same pictures in several codecs")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--steps", type=int, required=True)
     parser.add_argument("--want", type=Path, required=True, help="what a run wrote")
     parser.add_argument("--out", type=Path, required=True, help="a line of JSON for each row: what, equal")
     parser.add_argument("--emulated", nargs="*", default=[], help="only these levels, in the build of `make avx512`")
-    options = parser.parse_args()
-    want = [json.loads(line)["batch"] for line in options.want.read_text().splitlines()[: options.steps]]
-    run = (options.method, options.batch_size, options.steps)
-    emulated = options.emulated
-    rows = names(options.packs, emulated)
+    options = parser.parse_args(arguments)
     with open(options.out, "w") as out:
-        for what, (pack, level) in zip(rows, itertools.product(options.packs, emulated or levels())):
-            _C.set_isa(level)
-            equal = all(digests(pack, *run, threads) == want for threads in ([2] if emulated else [0, 1, 2]))
+        for what, equal in zip(names(options.packs, options.emulated), compare(options)):
             print(json.dumps({"what": what, "equal": equal}), file=out, flush=True)
-        if not emulated:
-            equal = on_two_ranks(options.packs[0], *run) == want
-            print(json.dumps({"what": rows[-1], "equal": equal}), file=out)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from pass_loader import recipes
 
-from .method import Method, Schedule, copied, follow
-from .networks import Sizes, Transformer, over_sizes
+from .method import LENGTH, Method, Schedule, copied, follow
+from .networks import Sizes, Transformer, begin_linear, over_sizes
 
 _HEAD = 512, 128, 1024  # numbers that leave its layers
 _WARM_UP = 1  # epochs
@@ -27,10 +27,7 @@ class Head(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(entering, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, bottleneck)
         )
-        for layer in self.mlp:
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=0.02)
-                nn.init.zeros_(layer.bias)
+        begin_linear(self.mlp)
         self.last_layer = nn.utils.parametrizations.weight_norm(nn.Linear(bottleneck, leaving, bias=False))
         norms = self.last_layer.parametrizations.weight.original0
         norms.data.fill_(1)
@@ -49,7 +46,8 @@ class Dino(Method):
     def smaller(sizes: Sizes) -> list[tuple[str, str]]:
         hidden, bottleneck, leaving = _HEAD
         return [
-            ("ViT-S/16: 384 wide, 12 blocks, patches of 16", sizes.transformer),
+            ("`main_dino.py`, its defaults: 100 epochs; batches of 64 a GPU", LENGTH),
+            ("ViT-S/16: 384 wide, 6 heads, 12 blocks, patches of 16", sizes.transformer),
             ("head: 2,048, 256, 65,536 numbers", f"{hidden:,}, {bottleneck:,}, {leaving:,}"),
             ("epochs of warm-up: 10", f"{_WARM_UP}"),
         ]
@@ -64,7 +62,6 @@ class Dino(Method):
         self.rates = schedule.cosine(0.0005 * schedule.batch_size / 256, 1e-6, warm_up_epochs=_WARM_UP)
         self.decays = schedule.cosine(0.04, 0.4)
         self.momenta = schedule.cosine(0.996, 1.0)
-        self.temperatures = [0.04 + 0.03 * min(epoch / 10, 1) for epoch in range(schedule.epochs)]  # of the teacher
         trained = [weight for weight in self.student.parameters() if weight.requires_grad]
         groups = [[w for w in trained if w.ndim > 1], [w for w in trained if w.ndim == 1]]
         self.optimizer = torch.optim.AdamW([{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}])
@@ -75,7 +72,6 @@ class Dino(Method):
 
     def train_step(self, batch: Any, step: int) -> torch.Tensor:
         views, _ = batch
-        epoch = step // self.steps_per_epoch
         for number, group in enumerate(self.optimizer.param_groups):
             group["lr"] = self.rates[step]
             if number == 0:
@@ -83,18 +79,18 @@ class Dino(Method):
         with torch.no_grad():
             targets = self.teacher[1](over_sizes(self.teacher[0], views[:2]))
         outputs = self.student[1](over_sizes(self.student[0], views))
-        loss = self._loss(outputs, targets, len(views), self.temperatures[epoch])
+        loss = self._loss(outputs, targets, len(views))
         self.optimizer.zero_grad()
         loss.backward()
-        self._limit_gradients(epoch)
+        self._limit_gradients(step // self.steps_per_epoch)
         self.optimizer.step()
         follow(self.student, self.teacher, self.momenta[step])
         return loss.detach()
 
-    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor, views: int, temperature: float) -> torch.Tensor:
+    def _loss(self, outputs: torch.Tensor, targets: torch.Tensor, views: int) -> torch.Tensor:
         """Return the cross entropy between each global view of the teacher and every other view of the student."""
         students = (outputs / 0.1).log_softmax(-1).chunk(views)
-        teachers = ((targets - self.centre) / temperature).softmax(-1).chunk(2)
+        teachers = ((targets - self.centre) / 0.04).softmax(-1).chunk(2)
         terms = [-(t * s).sum(-1).mean() for i, t in enumerate(teachers) for j, s in enumerate(students) if i != j]
         with torch.no_grad():
             self.centre.mul_(0.9).add_(targets.mean(0, keepdim=True), alpha=0.1)

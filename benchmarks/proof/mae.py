@@ -1,5 +1,5 @@
 """MAE's training step, after the behaviour of facebookresearch/mae efb2a80 (models_mae.py, engine_pretrain.py,
-main_pretrain.py) with --norm_pix_loss; written anew, no line is copied."""
+main_pretrain.py) with the options of its PRETRAIN.md; written anew, no line is copied."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import nn
 
 from pass_loader import recipes
 
-from .method import Method, Schedule
-from .networks import HEADS, WIDTH, Block, Sizes
+from .method import LENGTH, Method, Schedule
+from .networks import HEADS, WIDTH, Block, Sizes, begin_linear
 
 _DECODER = 2, 128, 4  # blocks, width, heads
 _WARM_UP = 1  # epochs
@@ -25,10 +25,11 @@ class Mae(Method):
 
     @staticmethod
     def smaller(sizes: Sizes) -> list[tuple[str, str]]:
-        depth, dim, _ = _DECODER
+        depth, dim, heads = _DECODER
         return [
-            ("ViT-L/16: 1,024 wide, 24 blocks, patches of 16", sizes.transformer),
-            ("decoder: 8 blocks, 512 wide", f"{depth} blocks, {dim:,} wide"),
+            ("`PRETRAIN.md`'s command: 800 epochs; batches of 4,096", LENGTH),
+            ("ViT-L/16: 1,024 wide, 16 heads, 24 blocks, patches of 16", sizes.transformer),
+            ("decoder: 512 wide, 16 heads, 8 blocks", f"{dim:,} wide, {heads} heads, {depth} blocks"),
             ("epochs of warm-up: 40", f"{_WARM_UP}"),
         ]
 
@@ -49,6 +50,8 @@ class Mae(Method):
         self.register_buffer("decoder_positions", _sines(decoder_dim, 224 // self.patch))
         for token in (self.token, self.mask_token):
             nn.init.normal_(token, std=0.02)
+        begin_linear(self, nn.init.xavier_uniform_)
+        nn.init.xavier_uniform_(self.patches.weight.data.flatten(1))
         self.rate = 1.5e-4 * schedule.batch_size / 256
         groups = [[w for w in self.parameters() if w.ndim > 1], [w for w in self.parameters() if w.ndim == 1]]
         self.optimizer = torch.optim.AdamW(

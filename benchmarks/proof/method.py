@@ -15,6 +15,9 @@ from pass_loader.recipes import Recipe
 
 from .networks import SIZES, Sizes
 
+BATCH_SIZE = 8
+LENGTH = f"as many epochs as the steps take, at least 2; batches of {BATCH_SIZE}"  # of a run, in words
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -47,7 +50,8 @@ class Method(nn.Module, ABC):
     @staticmethod
     @abstractmethod
     def smaller(sizes: Sizes) -> list[tuple[str, str]]:
-        """Return what differs from the official script's defaults: what they are, and what is here."""
+        """Return what differs from the official script, a pair of words each: what it has, and what is here. The first
+        pair names the script."""
 
     @abstractmethod
     def __init__(self, schedule: Schedule, sizes: Sizes):

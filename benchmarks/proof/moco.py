@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from pass_loader import recipes
 
-from .method import Method, Schedule, copied, follow
+from .method import LENGTH, Method, Schedule, copied, follow
 from .networks import ResNet, Sizes
 
 _FEATURES, _QUEUE = 64, 256
@@ -26,6 +26,7 @@ class Moco(Method):
     @staticmethod
     def smaller(sizes: Sizes) -> list[tuple[str, str]]:
         return [
+            ("`main_moco.py --mlp --moco-t 0.2 --aug-plus --cos`: 200 epochs; batches of 256", LENGTH),
             ("ResNet-50", sizes.residual),
             ("128 features, a queue of 65,536", f"{_FEATURES:,}, {_QUEUE:,}"),
         ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ class Sizes:
     @property
     def transformer(self) -> str:
         """The transformer in words."""
-        return f"{WIDTH} wide, {self.depth} blocks, patches of {self.patch}"
+        return f"{WIDTH} wide, {HEADS} heads, {self.depth} blocks, patches of {self.patch}"
 
     @property
     def residual(self) -> str:
@@ -31,6 +33,18 @@ class Sizes:
 
 WIDTH, HEADS = 192, 3  # of the transformer, as of ViT-Ti
 SIZES = {"small": Sizes(32, 4, 16, 1), "full": Sizes(16, 12, 64, 2)}  # full: ViT-Ti/16 and ResNet-18
+
+
+def truncated_normal(weight: torch.Tensor) -> None:
+    nn.init.trunc_normal_(weight, std=0.02)
+
+
+def begin_linear(network: nn.Module, begin: Callable[[torch.Tensor], Any] = truncated_normal) -> None:
+    """Give all linear layers of a network their first weights by a function, DINO's unless told, and biases of 0."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            begin(layer.weight)
+            nn.init.zeros_(layer.bias)
 
 
 class Attention(nn.Module):
@@ -91,6 +105,7 @@ class Transformer(nn.Module):
         self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
         nn.init.trunc_normal_(self.token, std=0.02)
         nn.init.trunc_normal_(self.positions, std=0.02)
+        begin_linear(self)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         grid = self.patches(pictures)  # (N, dim, rows, columns)
@@ -103,7 +118,8 @@ class Transformer(nn.Module):
         if rows == columns == self.grid:
             return own
         own = own.transpose(1, 2).view(1, self.dim, self.grid, self.grid)
-        resized = F.interpolate(own, (rows, columns), mode="bicubic", align_corners=False)
+        scale = (rows + 0.1) / self.grid, (columns + 0.1) / self.grid  # as DINO's, which guards against rounding so
+        resized = F.interpolate(own, scale_factor=scale, mode="bicubic", align_corners=False)
         return resized.flatten(2).transpose(1, 2)
 
 
@@ -138,6 +154,9 @@ class ResNet(nn.Module):
         stages = [[Residual(a, b, 1 if a == b else 2), *(Residual(b, b, 1) for _ in range(sizes.blocks - 1))]
                   for a, b in zip(widths, widths[1:])]  # fmt: skip
         self.stages = nn.Sequential(*(block for stage in stages for block in stage))
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         return self.stages(self.stem(pictures)).mean((2, 3))

@@ -19,15 +19,17 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 from benchmarks.machine import describe
-from benchmarks.pages import write_between
+from benchmarks.pages import place_of, write_between
 from benchmarks.pictures import cuts
 from pass_loader.pack import build, convert
 from pass_loader.recipes import reference
 
 from . import batches
+from .method import BATCH_SIZE
 from .networks import SIZES
 from .run import METHODS
 
@@ -109,11 +111,12 @@ def saved_after(steps: int, steps_per_epoch: int) -> list[int]:
 
 
 class Proof:
-    """All runs of one method. pictures: how many there are. emulated: where `make avx512` has built."""
+    """All runs of one method. pictures: how many there are. core: where they are pinned. emulated: where `make avx512`
+    has built."""
 
     def __init__(self, method: str, place: Path, packs: list[Path], pictures: int, steps: int, batch_size: int,
-                 networks: str = "small", emulated: Path | None = None):  # fmt: skip
-        self.method, self.place, self.packs = method, place, packs
+                 core: int, networks: str = "small", emulated: Path | None = None):  # fmt: skip
+        self.method, self.place, self.packs, self.core = method, place, packs, core
         self.steps, self.batch_size, self.networks = steps, batch_size, networks
         self.emulated = emulated
         self.steps_per_epoch = pictures // batch_size
@@ -129,7 +132,7 @@ class Proof:
                         resumed)  # fmt: skip
         yield self._control(official)
         yield from self._batches("batches")
-        if self.emulated and batches.lacking():
+        if self.emulated:
             yield from self._batches("emulated", batches.lacking(), self.emulated)
 
     def _row(self, what: str, official: Found | None, found: Found | None) -> Row:
@@ -166,8 +169,9 @@ class Proof:
         return self.place / f"{self.method}-{name}.jsonl"
 
     def _start(self, module: str, *arguments: str, tree: Path | None = None) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", module, "--method", self.method, "--steps", str(self.steps)]
-        return subprocess.Popen([*command, "--batch-size", str(self.batch_size), *arguments], cwd=tree)
+        common = ["--method", self.method, "--steps", str(self.steps), "--batch-size", str(self.batch_size)]
+        command = [sys.executable, "-m", module, *common, "--core", str(self.core), *arguments]
+        return subprocess.Popen(command, cwd=tree)
 
     def _training(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         return self._start("benchmarks.proof.run", "--pack", str(self.packs[0]), "--pictures",
@@ -228,8 +232,8 @@ def table(rows: list[Row], about: str) -> str:
 
 
 def sizes_table() -> str:
-    """Return the table of what is smaller here than in the official scripts."""
-    lines = ["| method | official default | here | `PROOF_NETWORKS=full` |", "|---|---|---|---|"]
+    """Return the table of what differs here from the official scripts."""
+    lines = ["| method | official script | here | `PROOF_NETWORKS=full` |", "|---|---|---|---|"]
     for name, method in METHODS.items():
         for (official, small), (_, full) in zip(method.smaller(SIZES["small"]), method.smaller(SIZES["full"])):
             lines.append(f"| {name} | {official} | {small} | {'as here' if full == small else full} |")
@@ -245,20 +249,35 @@ def short_table(rows: list[Row], about: str) -> str:
     return "\n".join([*lines, "", about])
 
 
+def emulated_table(rows: list[Row], about: str) -> str:
+    """Return the table of the batches of emulated levels, a row a method and level."""
+    lines = ["| method | level, emulated | codecs, as they must be |", "|---|---|---|"]
+    for method, level in itertools.product(dict.fromkeys(row.method for row in rows), batches.lacking()):
+        own = [row for row in rows if row.method == method and f" {level} (emulated)" in row.what]
+        lines.append(f"| {method} | {level} | {sum(row.is_right for row in own)} of {len(own)} |")
+    return "\n".join([*lines, "", about])
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, nargs="*", default=[], help="folders or tars of JPEGs")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--networks", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--count", type=int, default=200, help="pictures")
     parser.add_argument("--place", type=Path, default=Path("build/proof"), help="where pictures, packs and runs go")
     parser.add_argument("--emulated", type=Path, help="where `make avx512` has built: the batches of levels that this "
                         "machine lacks are compared too")  # fmt: skip
-    parser.add_argument("--page", type=Path, help="a page whose table is written anew: the large one for generated "
-                        "pictures, the short one for --data or other networks")  # fmt: skip
+    parser.add_argument("--page", type=Path, help="a page whose table is written anew: the large one, or with --data, "
+                        "--networks or --emulated the short one that it has for that")  # fmt: skip
     options = parser.parse_args(arguments)
+    emulated = options.emulated if batches.lacking() else None
+    marks = {" --data": options.data, " --networks": options.networks != "small", " --emulated": emulated}
+    kind = "".join(name for name, given in marks.items() if given)
+    mark = f"benchmarks/proof/prove.py{kind}"
+    if options.page:
+        place_of(options.page, mark)
     began = time.monotonic()
     place = options.place.absolute()
     shutil.rmtree(place, ignore_errors=True)
@@ -266,16 +285,24 @@ def main(arguments: list[str] | None = None) -> int:
     pictures = len(list((place / "pictures").rglob("*.jpg")))
     rows: dict[str, list[Row]] = {}
 
+    cores = sorted(os.sched_getaffinity(0))[: len(options.methods)]
+    free: SimpleQueue[int] = SimpleQueue()
+    for core in cores:
+        free.put(core)
+
     def prove(method: str) -> None:
         rows[method] = []
-        proof = Proof(method, place, packs, pictures, options.steps, options.batch_size, options.networks,
-                      options.emulated)  # fmt: skip
-        for row in proof.run():
-            rows[method].append(row)
-            print(f"{row.word:7} {row.method}: {row.what}", flush=True)
+        core = free.get()
+        try:
+            proof = Proof(method, place, packs, pictures, options.steps, options.batch_size, core, options.networks,
+                          emulated)  # fmt: skip
+            for row in proof.run():
+                rows[method].append(row)
+                print(f"{row.word:7} {row.method}: {row.what}", flush=True)
+        finally:
+            free.put(core)
 
-    cores = min(len(os.sched_getaffinity(0)), len(options.methods))
-    with ThreadPoolExecutor(cores) as pool:
+    with ThreadPoolExecutor(len(cores)) as pool:
         list(pool.map(prove, options.methods))
     ordered = [row for method in options.methods for row in rows[method]]
     failed = [row for row in ordered if not row.is_right]
@@ -285,14 +312,12 @@ def main(arguments: list[str] | None = None) -> int:
     about = (
         f"{options.steps} steps of {options.batch_size} of {pictures} {'own' if options.data else 'generated'} "
         f"pictures; weights, in millions: {', '.join(f'{name} {count / 1e6:.2g}' for name, count in weights.items())}. "
-        f"{minutes:.1f} minutes on {cores} cores; {machine['cpu']}, torch {machine['torch']}, "
+        f"{minutes:.1f} minutes on {len(cores)} cores; {machine['cpu']}, torch {machine['torch']}, "
         f"Pillow {machine['pillow']}."
     )
     if options.page and not failed:
-        marks = {" --data": options.data, " --networks": options.networks != "small"}
-        mark = "".join(name for name, given in marks.items() if given)
-        text = short_table(ordered, about) if mark else table(ordered, about)
-        write_between(options.page, f"benchmarks/proof/prove.py{mark}", text)
+        made = emulated_table if emulated else short_table if kind else table
+        write_between(options.page, mark, made(ordered, about))
         write_between(options.page, "benchmarks/proof/prove.py sizes", sizes_table())
     return bool(failed)
 

@@ -22,7 +22,7 @@ from pass_loader import DataLoader, ShardDataset
 
 from .dino import Dino
 from .mae import Mae
-from .method import Method, Schedule
+from .method import BATCH_SIZE, Method, Schedule
 from .moco import Moco
 from .networks import SIZES
 from .swav import Swav
@@ -117,12 +117,13 @@ class Run:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--method", choices=METHODS, required=True)
+    add_core(parser)
     parser.add_argument("--loader", choices=("official", "ours"), required=True)
     parser.add_argument("--pictures", type=Path, help="the folder that the pack was made of")
     parser.add_argument("--pack", type=Path, required=True)
     parser.add_argument("--networks", choices=SIZES, default="small")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE)
     parser.add_argument("--threads", type=int, default=2, help="of our loader")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path)
@@ -135,5 +136,16 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_core(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--core", type=int, default=min(os.sched_getaffinity(0)),
+                        help="where the thread that trains, or renders alone, is pinned")  # fmt: skip
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parser().parse_args(arguments)
+    os.sched_setaffinity(0, {options.core})  # threads that begin later stay there too
+    Run(options).go()
+
+
 if __name__ == "__main__":
-    Run(parser().parse_args()).go()
+    main()

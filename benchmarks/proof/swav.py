@@ -1,5 +1,5 @@
-"""SwAV's training step, after the behaviour of facebookresearch/swav 06b1b7c (main_swav.py, src/resnet50.py) and of
-apex's LARC; written anew, no line is copied."""
+"""SwAV's training step, after the behaviour of facebookresearch/swav 06b1b7c (main_swav.py, src/resnet50.py) with the
+numbers of its scripts/swav_200ep_bs256_pretrain.sh, and of apex's LARC; written anew, no line is copied."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from torch.nn import functional as F
 
 from pass_loader import recipes
 
-from .method import Method, Schedule
+from .method import LENGTH, Method, Schedule
 from .networks import ResNet, Sizes, over_sizes
 
 _HEAD = 256, 64  # numbers that leave its layers
 _PROTOTYPES, _QUEUE = 96, 64
-_QUEUED_FROM = 1  # epoch
-_LEARNT_FROM = 0.5  # of the first epoch
+_QUEUED_FROM = _LEARNT_FROM = 1  # the epoch, from 0
 
 
 class Swav(Method):
-    """Network, prototypes, and the queue of features that codes are computed with from the second epoch on."""
+    """Network, prototypes, and the queue of features that codes are computed with, not from the first epoch on."""
 
     recipe = recipes.swav()
 
@@ -29,13 +28,14 @@ class Swav(Method):
     def smaller(sizes: Sizes) -> list[tuple[str, str]]:
         hidden, features = _HEAD
         return [
+            ("`scripts/swav_200ep_bs256_pretrain.sh`: 200 epochs; batches of 256", LENGTH),
             ("ResNet-50", sizes.residual),
             ("head: 2,048, 128 numbers; 3,000 prototypes", f"{hidden:,}, {features:,}; {_PROTOTYPES:,}"),
+            ("a queue of 3,840, from epoch 15 on, counted from 0", f"{_QUEUE:,}, from epoch {_QUEUED_FROM} on"),
             (
-                "a queue of 3,840 in scripts of 256 pictures, from epoch 15 on",
-                f"{_QUEUE:,}, from epoch {_QUEUED_FROM} on",
+                "prototypes learn from step 5,005 on; an epoch of ImageNet has 5,004",
+                f"from epoch {_LEARNT_FROM} on",
             ),
-            ("prototypes learn from step 313 on", f"from {_LEARNT_FROM:g} of the first epoch on"),
         ]
 
     def __init__(self, schedule: Schedule, sizes: Sizes):
@@ -47,7 +47,7 @@ class Swav(Method):
         self.prototypes = nn.Linear(features, _PROTOTYPES, bias=False)
         self.register_buffer("queue", torch.zeros(2, _QUEUE, features))
         self.steps_per_epoch = schedule.steps_per_epoch
-        self.rates = schedule.cosine(0.6, 0.0006, warm_up_epochs=1)
+        self.rates = schedule.cosine(0.6, 0.0006)
         self.optimizer = torch.optim.SGD(self.parameters(), lr=0.6, momentum=0.9)
         self.decay = 1e-6
 
@@ -61,7 +61,7 @@ class Swav(Method):
         loss = self._loss(embedding.detach(), output, len(batch[0]), step >= _QUEUED_FROM * self.steps_per_epoch)
         self.optimizer.zero_grad()
         loss.backward()
-        if step < int(_LEARNT_FROM * self.steps_per_epoch):  # prototypes do not learn at first
+        if step < _LEARNT_FROM * self.steps_per_epoch:
             self.prototypes.weight.grad = None
         self._scale_gradients()
         self.optimizer.step()
