@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
@@ -20,6 +21,17 @@ def position_coded(height: int, width: int) -> np.ndarray:
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def by_pillow(data: bytes) -> np.ndarray | None:
+    """Return the pixels that Pillow decodes, (height, width, 3), or None where it refuses the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(io.BytesIO(data)) as picture:
+                return np.asarray(picture.convert("RGB"))
+        except Exception:
+            return None
 
 
 def jpeg(pixels: np.ndarray | Image.Image, mode: str = "RGB", **options: object) -> bytes:

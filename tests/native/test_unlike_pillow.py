@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import itertools
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
@@ -18,20 +17,10 @@ from PIL import Image
 
 from pass_loader import BadPictureError, _C
 
-from ..helpers.corpus import jpeg, noise, position_coded
+from ..helpers.corpus import by_pillow, jpeg, noise, position_coded
 
 ROOT = Path(__file__).parent.parent.parent
 WORST, DIFFERENT, FILES = 44, 289, 3300  # levels; of files with one or two scans taken out
-
-
-def by_pillow(data: bytes) -> np.ndarray | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(data)) as picture:
-                return np.asarray(picture.convert("RGB"))
-        except Exception:
-            return None
 
 
 def by_us(data: bytes) -> np.ndarray | None:
