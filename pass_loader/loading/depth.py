@@ -25,19 +25,23 @@ def sample_bytes(recipe: Recipe, item_bytes: int, heatmaps: bool) -> int:
 @dataclass(frozen=True)
 class Bounds:
     """least: batches in work in any case. samples: in work beside the first two batches. records, record_bytes: read
-    ahead of those in work. fetched: records that are fetched from stores ahead of those in work."""
+    ahead of those in work. unpinned: samples, if batches did not lie in pinned memory; 0 where they do not.
+    bytes_for_all: the prefetch_bytes that give pinned batches as many. fetched: records that are fetched from stores
+    ahead of those in work."""
 
     least: int
     samples: int
     records: int
     record_bytes: int
+    unpinned: int = 0
+    bytes_for_all: int = 0
     fetched: int = 0
 
     def within(self, samples: int) -> Bounds:
         """Return bounds by which no more than so many samples are drawn beside two batches."""
-        in_work = min(self.samples, samples)
-        ahead = {"records": min(self.records, samples - in_work), "fetched": min(self.fetched, samples - in_work)}
-        return dataclasses.replace(self, samples=in_work, **ahead)
+        in_work, unpinned = min(self.samples, samples), min(self.unpinned, samples)
+        records, fetched = (min(ahead, samples - in_work) for ahead in (self.records, self.fetched))
+        return dataclasses.replace(self, samples=in_work, unpinned=unpinned, records=records, fetched=fetched)
 
     @property
     def drawn(self) -> int:
@@ -52,6 +56,10 @@ class Bounds:
     def most(self, batch_size: int) -> int:
         """Return the most batches in work, all of this size."""
         return max(self.least, 2 + self.samples // batch_size) if self.samples else self.least
+
+    def most_unpinned(self, batch_size: int) -> int:
+        """Return the same if batches did not lie in pinned memory."""
+        return dataclasses.replace(self, samples=max(self.samples, self.unpinned)).most(batch_size)
 
 
 def bounds(
@@ -68,9 +76,13 @@ def bounds(
     if prefetch_bytes is None:
         prefetch_bytes = BYTES_A_THREAD * max(1, threads)
     record_bytes = prefetch_bytes // RECORDS_SHARE if read_ahead else 0
-    batch_bytes = prefetch_bytes // 2 if pinned else prefetch_bytes - record_bytes
-    samples = min(batch_bytes // max(1, bytes_a_sample), SAMPLES_A_THREAD * threads)
-    return Bounds(least, samples, read_ahead if record_bytes else 0, record_bytes)
+    records = read_ahead if record_bytes else 0
+    size, enough = max(1, bytes_a_sample), SAMPLES_A_THREAD * threads
+    samples = min((prefetch_bytes - record_bytes) // size, enough)
+    if not pinned:
+        return Bounds(least, samples, records, record_bytes)
+    in_half = min(prefetch_bytes // 2 // size, enough)
+    return Bounds(least, in_half, records, record_bytes, unpinned=samples, bytes_for_all=2 * samples * size)
 
 
 class Depth:
@@ -81,7 +93,7 @@ class Depth:
 
     def __init__(self, bounds: Bounds, batch_size: int):
         self.bounds = bounds
-        self.most = bounds.most(batch_size)
+        self.most, self.most_unpinned = bounds.most(batch_size), bounds.most_unpinned(batch_size)
         self.batches = bounds.least
         self._batches_seen = 0
         self._idle_s = self._thread_s = 0.0

@@ -370,7 +370,7 @@ class DataLoader(Generic[Batch]):
         if (records := self.dataset.fetched_ahead()) is not None:
             found = dataclasses.replace(found, fetched=records)
         if self._gpu() is not None:  # its arena has a part for each batch
-            found = dataclasses.replace(found, samples=0)
+            found = dataclasses.replace(found, samples=0, unpinned=0)
         if self._drawing.endless:  # a pass begins when it is drawn, and serves what is live then
             found = found.within(len(self.dataset) // 4)
         if self._depth is None or self._depth.bounds != found:

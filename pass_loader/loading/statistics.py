@@ -95,6 +95,11 @@ def _limit(meter: Meter, stages: dict[str, float], threads: int, depth: Depth | 
     if idle > IDLE and depth is not None:
         if depth.batches < depth.most:
             return "loader-bound", f"threads waited for batches, {idle:.0%} of that; more are in work from now on"
+        if depth.most < depth.most_unpinned:
+            return "loader-bound", (
+                f"threads waited for batches, {idle:.0%} of that: pinned memory allows {depth.most} of "
+                f"{depth.most_unpinned} batches, prefetch_bytes={depth.bounds.bytes_for_all} all of them"
+            )
         return "loader-bound", (
             f"threads waited for batches, {idle:.0%} of that: raise prefetch_bytes or prefetch_factor (now "
             f"{depth.most} batches in work)"

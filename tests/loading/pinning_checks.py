@@ -18,6 +18,7 @@ import torch
 from torch.utils import data
 
 from pass_loader import DataLoader, Recipe, ShardDataset, normalize, recipes
+from pass_loader.loading.depth import sample_bytes
 from pass_loader.loading.rendering import ELEMENTS
 from pass_loader.recipes.batches import BATCHES
 
@@ -151,6 +152,17 @@ def test_pinned_bytes(accelerator: Accelerator, pack: Path, workers: int, option
     assert woken.stats()["pinned_bytes"] == 0 and all(t.is_pinned() for t in tensors(next(iter(woken))))
     held.clear()
     assert loader.stats()["pinned_bytes"] == accelerator.counts().bytes == 0
+
+
+def test_half_of_the_bytes(accelerator: Accelerator, pack: Path) -> None:
+    """Kills: a depth that does not know of pinning, or what there would be without."""
+    room = 32 * sample_bytes(SMALL, 4, False)
+    for pinned, most in ((True, 6), (False, 10)):
+        loader = DataLoader(ShardDataset(pack, SMALL), 4, num_workers=2, pin_memory=pinned, prefetch_bytes=room,
+                            read_ahead=0)  # fmt: skip
+        next(iter(loader))
+        depth = loader._get_depth()
+        assert (loader.stats()["batches_ahead_most"], depth.most, depth.most_unpinned) == (most, most, 10)
 
 
 @pytest.mark.parametrize("dtype", list(ELEMENTS), ids=str)

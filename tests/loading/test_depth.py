@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ import pytest
 from benchmarks.cpu.busy_threads import compile_shim
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.loading.depth import Bounds, Depth, bounds, sample_bytes
+from pass_loader.loading.iteration import Meter
 from pass_loader.loading.rendering import Renderer
+from pass_loader.loading.statistics import statistics
 
 TINY = recipes.mocov2(size=8)
 
@@ -40,7 +43,7 @@ def test_given_bytes_are_kept_to() -> None:
     """Batches and records share them. Never more samples than threads can use."""
     assert bounds(2, 4, 1000, None, False, 100) == Bounds(2, 7, 512, 250)
     assert bounds(2, 4, 1000, 0, False, 100) == Bounds(2, 10, 0, 0)
-    assert bounds(2, 4, 1000, 33, True, 100) == Bounds(2, 5, 33, 250)
+    assert bounds(2, 4, 1000, 33, True, 100) == Bounds(2, 5, 33, 250, 7, 1400)
     assert bounds(5, 4, 0, None, False, 100) == Bounds(5, 0, 0, 0)
     assert bounds(2, 4, 10**12, 0, False, 100) == Bounds(2, 128, 0, 0)
 
@@ -49,6 +52,7 @@ def test_an_endless_order_is_drawn_a_quarter_of_a_pass_ahead(tiny: Path) -> None
     """Because a pass serves what is live when it is drawn."""
     assert Bounds(2, 100, 50, 9).within(120) == Bounds(2, 100, 20, 9)
     assert Bounds(2, 100, 50, 9).within(30) == Bounds(2, 30, 0, 9)
+    assert Bounds(2, 50, 50, 9, 80, 7).within(60) == Bounds(2, 50, 10, 9, 60, 7)
     loader = DataLoader(ShardDataset(tiny, TINY), 2, shuffle=True, infinite=True, num_workers=4)
     iterator = iter(loader)
     next(iterator)
@@ -184,6 +188,25 @@ def test_threads_without_batches_are_told(pack: Path) -> None:
     found = loader.stats()
     assert "threads waited for batches" in found["advice"] and "prefetch_bytes" in found["advice"]
     assert 0 < found["busy"] < 0.5 and found["batches_ahead"] == found["batches_ahead_most"] == 1
+
+
+@pytest.mark.parametrize("pinned,grown,words", [
+    (True, True, r"pinned memory allows 18 of 26 batches, prefetch_bytes=(\d+) all of them"),
+    (False, True, r"raise prefetch_bytes or prefetch_factor \(now 26 batches in work\)"),
+    (True, False, "more are in work from now on"),
+])  # fmt: skip
+def test_what_pinned_memory_costs_is_told(pinned: bool, grown: bool, words: str) -> None:
+    """64 threads without batches for half of the time waited. Kills: advice before the depth is at its most; of loaders
+    that are not pinned; bytes that do not give as many batches."""
+    size = sample_bytes(recipes.dino(), 4, False)
+    depth = Depth(bounds(2, 64, None, None, pinned, size), 64)
+    depth.batches = depth.most if grown else 2
+    meter = Meter(batches=10, samples=640, waited_s=0.5, worked_s=0.5, idle_s=64 * 0.25)
+    told = statistics(meter, {}, views=10, threads=64, depth=depth, read_ahead=None, errors=0, pinned_bytes=7)
+    found = re.fullmatch(rf"loader-bound: 50% of the time waited for data; .*50% of that.*{words}", told["advice"])
+    assert found, told["advice"]
+    if found.groups():
+        assert bounds(2, 64, int(found[1]), None, True, size).most(64) == 26
 
 
 @pytest.mark.slow
