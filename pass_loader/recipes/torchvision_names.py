@@ -30,7 +30,7 @@ def torchvision_name(transform: Any) -> str | None:
 
 def is_foreign_step(transform: Any) -> bool:
     name = type(transform).__name__.lower()
-    return any(word in name for word in ("blur", "solari", "gray_scale", "grayscale", "rotate"))
+    return any(word in name for word in ("blur", "solari", "gray_scale", "grayscale", "rotate", "equali"))
 
 
 def is_rand_augment(transform: Any) -> bool:

@@ -251,7 +251,7 @@ KNOWN = (
     "known are torchvision's Compose, RandomApply, RandomChoice, RandomOrder, "
     + ", ".join((*_READ, *NAMES))
     + ", timm's RandAugment, AutoAugment, RandomErasing and RandomResizedCropAndInterpolation, and the official "
-    "repositories' blur and solarize classes"
+    "repositories' blur, solarize and equalize classes"
 )
 
 
@@ -259,13 +259,14 @@ KNOWN = (
 
 
 def _foreign_step(transform: Any) -> list[TransformStep]:
-    """Read a blur, solarize, grayscale or rotation class as the official repositories define them.
+    """Read a blur, solarize, equalize, grayscale or rotation class as the official repositories define them.
 
     A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
     src/multicropdataset.py:71-94, whose PIL radius is the sigma), or draws it from a range that only running it shows
     (vicreg augmentations.py:14-23, barlowtwins main.py:267-276). A solarize may have a threshold (128 is PIL's default;
     dino utils.py:57-68, moco-v3 moco/loader.py). deit augment.py:58-70 has a gray one, lightly
-    lightly/transforms/rotation.py a rotation by a fixed angle. Each may have prob or p; without, it runs always.
+    lightly/transforms/rotation.py a rotation by a fixed angle, solo-learn
+    solo/data/pretrain_dataloader.py one that equalizes. Each may have prob or p; without, it runs always.
     """
     name = type(transform).__name__
     gate = next((one for one in ("prob", "p") if hasattr(transform, one)), None)
@@ -277,6 +278,11 @@ def _foreign_step(transform: Any) -> list[TransformStep]:
         picture = noise()
         _prove(transform, forced, gate, picture, picture.convert("L").convert("RGB"), "PIL's convert('L')")
         return [TransformStep("grayscale", name, probability)]
+    if "equali" in name.lower():
+        picture = noise()
+        _prove(transform, forced, gate, picture, ImageOps.equalize(picture), "PIL's ImageOps.equalize")
+        equalized = Step("equalize", probability=probability)
+        return [TransformStep("further", name, probability, further=lambda size: (equalized,))]
     if "blur" not in name.lower():
         threshold = _threshold(getattr(transform, "threshold", 128))
         levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
