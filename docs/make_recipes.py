@@ -1,7 +1,7 @@
 """Writes docs/recipes.md and its contact sheets from the presets themselves: `python -m docs.make_recipes`.
 
-The photographs are scikit-learn's two, CC BY 2.0 (benchmarks/pictures.py). The quick start's sheet shows its own
-drawings.
+The photographs are scikit-learn's two, CC BY 2.0 (benchmarks/pictures.py). X-rays, and GenView's scenes and their
+companions, are drawn (docs/drawings.py). The quick start's sheet shows its own drawings.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.pictures import CREATORS, write_pass
+from docs.drawings import write_drawings
 from pass_loader import Recipe, recipes
 from pass_loader.data.preview import preview
 from pass_loader.pack import build
@@ -190,7 +191,8 @@ whole batch by (seed, epoch, step, rank).
 Each shows a preset as `print(recipes.NAME())` does, and a contact sheet: the picture with its crop boxes, then the
 views. Patches that a mask hides are dark; I-JEPA's predictor blocks are red, and so are the
 patches that CAPI predicts. This page is written by
-`python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn.
+`python -m docs.make_recipes`. The photographs are by {creators}, CC BY 2.0, shipped with scikit-learn; the
+X-rays, and GenView's scenes with their companions, are drawn by `docs/drawings.py`.
 """
 
 
@@ -249,13 +251,20 @@ def shrunk(sheet: Path, out: Path, rows: float = 1.0) -> None:
 
 def sheets(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as temporary:
-        tar, metadata = write_pass(Path(temporary), 8)
-        build([tar], Path(temporary) / "pack", metadata=metadata)
+        place = Path(temporary)
+        tar, metadata = write_pass(place, 8)
+        build([tar], place / "photographs", metadata=metadata)
+        write_drawings(place / "drawn", 2)
+        for kind in ("chests", "scenes", "changed"):
+            build([place / "drawn" / kind], place / kind)
+        packs = {"mae_thorax": "chests", "thorax_finetune": "chests", "genview": "scenes"}
         for name, preset in recipes.PRESETS.items():
             recipe = preset(mask_ratio=0.75) if name in ("mae", "mae_thorax") else preset()
-            sheet = Path(temporary) / f"{name}.png"
-            preview(Path(temporary) / "pack", dataclasses.replace(recipe, pillow=13), sheet, records=[0, 1])
-            shrunk(sheet, folder / f"{name}.jpg")
+            preview(
+                place / packs.get(name, "photographs"), dataclasses.replace(recipe, pillow=13), place / "sheet.png",
+                records=[0, 1], companions=place / "changed" if name == "genview" else None,
+            )  # fmt: skip
+            shrunk(place / "sheet.png", folder / f"{name}.jpg")
 
 
 if __name__ == "__main__":

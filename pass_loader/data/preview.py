@@ -23,6 +23,7 @@ from ..recipes.masks import (
     StratifiedMasks,
 )
 from ..recipes.recipe import Recipe
+from .companions import Companions
 from .samples import Samples
 
 _MARGIN = 6
@@ -38,15 +39,17 @@ def preview(
     count: int = 4,
     seed: int = 0,
     epoch: int = 0,
+    companions: str | Path | Pack | Companions | None = None,
 ) -> None:
     """Write a contact sheet of `records`, or of `count` live records spread over the pack, as PNG.
 
+    companions: as of a dataset; a companion stands beside its original, with the crop box of the view that shows it.
     What a mask hides is dark; for I-JEPA, which hides from the encoder, what the predictors fill in is red,
     and so is what CAPI predicts.
     """
     if recipe.structure.heatmaps:
         recipe = dataclasses.replace(recipe, batch="view_labels")  # the pictures' views: the pack has no heatmaps
-    samples = Samples(pack, recipe, seed=seed)
+    samples = Samples(pack, recipe, seed=seed, companions=companions)
     if records is None:
         spread = np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(np.int64)
         none = np.zeros(len(spread), np.uint32)
@@ -121,17 +124,26 @@ def row_of(
     samples: Samples, record: int, epoch: int, masks: dict[int, np.ndarray], caption: str | None = None,
     chosen: Sequence[int] | None = None,
 ) -> Image.Image:  # fmt: skip
-    """Draw a sample: its picture with the crop boxes, and its views. masks: by view. chosen: these views alone."""
+    """Draw a sample: its picture with the crop boxes, its companion with its own, and its views. masks: by view.
+    chosen: these views alone."""
     shown = range(len(samples.recipe.views)) if chosen is None else chosen
-    plan = samples.plan(record, epoch)[[*shown]]
+    plan, companion = samples.plan(record, epoch), samples.companion(record, epoch)
     rendered = samples.render(record, epoch)
     views = [
         Image.fromarray(_hidden(view, masks[number]) if number in masks else view)
         for number, view in ((number, _shown(rendered[number])) for number in shown)
     ]
     tallest = max(view.height for view in views)
-    picture = _with_boxes(Image.fromarray(_shown(samples.decode(record))), plan, tallest)
-    tiles = [picture] + [_framed(view, _colour(i, len(views))) for i, view in enumerate(views)]
+    colours = {number: _colour(i, len(views)) for i, number in enumerate(shown)}
+
+    def picture(of: int, numbers: list[int]) -> Image.Image:
+        boxes = [(plan[number], colours[number]) for number in numbers]
+        return _with_boxes(Image.fromarray(_shown(samples.decode(of))), boxes, tallest)
+
+    apart = [] if companion is None else [number for number in shown if number == companion.view]
+    tiles = [picture(record, [number for number in shown if number not in apart])]
+    tiles += [picture(companion.record, apart)] if companion is not None and apart else []
+    tiles += [_framed(view, colours[number]) for number, view in zip(shown, views)]
     columns = _stack(tiles, max(tile.height for tile in tiles))
     told = caption or f"record {record}  id {samples.id_of(record)}  {samples.recipe.name}, {len(views)} views"
     row = Image.new("RGB", (sum(c.width for c in columns), columns[0].height + 16), _PAPER)
@@ -164,13 +176,16 @@ def _stack(tiles: list[Image.Image], height: int) -> list[Image.Image]:
     return images
 
 
-def _with_boxes(picture: Image.Image, plan: np.ndarray, height: int) -> Image.Image:
+def _with_boxes(
+    picture: Image.Image, boxes: Sequence[tuple[np.void, tuple[int, int, int]]], height: int
+) -> Image.Image:
+    """Return the picture at this height with the crop boxes of rows of plans, each in its colour."""
     scale = height / picture.height
     small = picture.resize((max(1, round(picture.width * scale)), height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(small)
-    for index, view in enumerate(plan):
+    for view, colour in boxes:
         x, y, w, h = (float(view[name]) * scale for name in ("crop_x", "crop_y", "crop_width", "crop_height"))
-        draw.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=_colour(index, len(plan)), width=2)
+        draw.rectangle((x, y, max(x, x + w - 1), max(y, y + h - 1)), outline=colour, width=2)
     return _framed(small, _PAPER)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pass_loader import DataLoader, Recipe, ShardDataset, recipes
 from pass_loader.cli.main import main
-from pass_loader.data.preview import preview
+from pass_loader.data.preview import _colour, _with_boxes, preview
 
 RECORDS = [2, 5, 7, 11]
 RED = np.array([255, 60, 60])
@@ -111,6 +111,26 @@ def test_heatmaps_are_not_needed(pack: Path, tmp_path: Path) -> None:
     for name, recipe in (("a", recipes.mae_thorax(heatmaps=True)), ("b", recipes.mae_thorax())):
         preview(pack, recipe, tmp_path / f"{name}.png", count=2)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_companions(companion_packs: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each stands beside its original, each with the box of its own view. Kills: a box of the companion's view in the
+    original, a view of the original where the companion's belongs."""
+    originals, generated = companion_packs
+    dataset = ShardDataset(originals, recipes.genview(size=48), companions=generated, seed=3)
+    records = [record for record in range(len(dataset)) if dataset.companion(record) is not None][:3]
+    assert records
+    preview(originals, dataset.recipe, tmp_path / "sheet.png", records=records, seed=3, companions=generated)
+    with Image.open(tmp_path / "sheet.png") as picture:
+        sheet = np.asarray(picture.convert("RGB"))
+    for record in records:
+        plan, companion = dataset.plan(record), dataset.companion(record)
+        assert companion is not None
+        shown = [(record, 1 - companion.view), (companion.record, companion.view)]
+        tiles = [_with_boxes(Image.fromarray(dataset.decode(of)), [(plan[view], _colour(view, 2))], 48)
+                 for of, view in shown]  # fmt: skip
+        found = [place_of(part, sheet) for part in (*map(np.asarray, tiles), *dataset.render(record))]
+        assert len({y for y, _ in found[2:]}) == 1 and [x for _, x in found] == sorted(x for _, x in found)
 
 
 def test_recipes_by_name(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
