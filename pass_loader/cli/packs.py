@@ -8,6 +8,7 @@ from typing import Any
 
 from ..pack.fetch import fetch
 from ..pack.reader import Pack
+from ..pack.referring import reads_from_stores
 from ..remote.address import as_path, bytes_of
 from .progress import ProgressBar
 
@@ -22,13 +23,30 @@ def size_in_bytes(text: str) -> int:
 
 def add_pack(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pack", metavar="PACK", help="a directory, or a URL: s3://, gs://, az://, https://, hf://")
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="of a URL: the folder of the cache")
+    add_cache(parser, "of a URL")
+
+
+def add_cache(parser: argparse.ArgumentParser, whose: str) -> None:
+    parser.add_argument("--cache", type=Path, metavar="DIR", help=f"{whose}: the folder of the cache")
     parser.add_argument("--cache-bytes", type=size_in_bytes, metavar="SIZE", help="what it may hold; default: 50GB")
 
 
 def opened(options: argparse.Namespace) -> Pack:
     """Open the pack that the options name."""
-    return Pack(as_path(options.pack), cache=options.cache, cache_bytes=options.cache_bytes)
+    return Pack(as_path(options.pack), **_cache_of(options))
+
+
+def all_opened(options: argparse.Namespace) -> list[Pack]:
+    """Open the packs that the options name. The cache is for those that read from stores; where none does, the first
+    one says so."""
+    places = [as_path(place) for place in options.packs]
+    stored = [reads_from_stores(place) for place in places]
+    stored[0] |= not any(stored)
+    return [Pack(place, **(_cache_of(options) if cached else {})) for place, cached in zip(places, stored)]
+
+
+def _cache_of(options: argparse.Namespace) -> dict[str, Any]:
+    return {"cache": options.cache, "cache_bytes": options.cache_bytes}
 
 
 def add_fetch_command(commands: Any) -> None:

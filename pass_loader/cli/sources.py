@@ -16,12 +16,11 @@ from ..pack.foreign import locate
 from ..pack.index_points import index_points
 from ..pack.layout import JPEG_CODECS
 from ..pack.plan import ON_DUPLICATE, TASK_BYTES, TRANSCODE
-from ..pack.reader import Pack
 from ..pack.report import Report
 from ..pack.source import IDS, Naming
 from ..pack.sources import open_sources
 from ..remote.address import as_path, told
-from .packs import add_pack, opened, size_in_bytes
+from .packs import add_cache, add_pack, all_opened, opened, size_in_bytes
 from .progress import ProgressBar
 from .tasks import add_runner, add_tasks, add_workers, at_least, of_share, running, tasks
 
@@ -85,7 +84,8 @@ def add_source_commands(commands: Any) -> None:
     together.set_defaults(run=_merge)
 
     known = commands.add_parser("index-points", help="decode a pack's records once, so that crops need not all of them")
-    known.add_argument("pack", type=as_path, metavar="PACK")
+    known.add_argument("pack", metavar="PACK", help="a directory")
+    add_cache(known, "where it refers to tars in stores")
     add_workers(known)
     known.set_defaults(run=_index_points)
 
@@ -104,6 +104,7 @@ def add_source_commands(commands: Any) -> None:
 
     one = commands.add_parser("combine", help="packs made apart become one new pack")
     one.add_argument("packs", nargs="+", metavar="PACK", help="a directory or a URL, in the order of their records")
+    add_cache(one, "of URLs")
     _add_out(one, "OUT")
     one.add_argument(
         "--prefix", action="append", metavar="TEXT",
@@ -275,7 +276,7 @@ def _locate(options: argparse.Namespace) -> int:
 
 
 def _index_points(options: argparse.Namespace) -> int:
-    pack = Pack(options.pack)
+    pack = opened(options)
     with ProgressBar(int(pack.column("length").sum()), "decoded") as progress:
         done = index_points(pack, workers=options.workers, progress=progress)
     print(f"{told(options.pack)}: {done}")
@@ -288,7 +289,7 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _combine(options: argparse.Namespace) -> int:
-    packs = [Pack(as_path(place)) for place in options.packs]
+    packs = all_opened(options)
     with ProgressBar(sum(int(pack.column("length").sum()) for pack in packs), "combined") as progress:
         done = combine(
             packs, options.out, on_duplicate=options.on_duplicate, prefixes=options.prefix, in_place=options.in_place,

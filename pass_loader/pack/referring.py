@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PackError
-from ..remote.address import Address
+from ..remote.address import Address, is_url
 from ..remote.cache import touch
 from .foreign import urls_of
 from .index_parts import IndexParts
@@ -54,6 +54,11 @@ class ReferringPack(RemotePack):
 
     def mark_whole(self) -> None:
         """The tars are in the cache, under the same place."""
+
+
+def reads_from_stores(path: str | Path) -> bool:
+    """Return whether a pack is read through a cache: a URL, or a directory that refers to tars in stores."""
+    return is_url(path) or (Path(path).is_dir() and bool(urls_of(read_manifest(Path(path))["shards"])))
 
 
 def referring(

@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pass_loader.cli.main import main
-from pass_loader.pack import Pack, remove, verify
+from pass_loader.pack import Pack, index, remove, verify
 from pass_loader.remote.cache import Cache
 
 from ..helpers.object_server import ObjectServer, serving
@@ -38,16 +39,69 @@ def test_commands_say_the_same(
     pack: Path, server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url, cache = server.url + "pack", ["--cache", str(tmp_path / "cache")]
+    np.save(tmp_path / "scores.npy", np.arange(23))
     for command in ("info", "attribution"):
         assert output_of(capsys, command, url, *cache) == output_of(capsys, command, pack)
     assert "everything is as it was packed: 23 records" in output_of(capsys, "verify", url, "--decode", *cache)
-    for command in (["export", "--format", "folder"], ["convert", "--codec", "dct"], ["preview"]):
+    pairs = ["pairs", "--scores", str(tmp_path / "scores.npy"), "--count", "2"]
+    for command in (["export", "--format", "folder"], ["convert", "--codec", "dct"], ["preview"], pairs):
         for number, where in enumerate(([url, *cache], [str(pack)])):
             output_of(capsys, command[0], *where, *command[1:], "--out", tmp_path / f"{command[0]}-{number}")
         mine, theirs = (tmp_path / f"{command[0]}-{number}" for number in (0, 1))
         for path in theirs.rglob("*") if theirs.is_dir() else [theirs]:
             if path.is_file() and path.name != "finished":
                 assert (mine / path.relative_to(theirs)).read_bytes() == path.read_bytes(), path
+
+
+@pytest.mark.slow
+def test_bench(
+    server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kills: a pack of which not a record comes; another cache than the one given; words on a disk."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    command = ["bench", server.url + "pack", "--recipe", "mocov2", "--threads", "1", "--seconds", "1"]
+    head, *lines = output_of(capsys, *command, "--cache", tmp_path / "cache", "--cache-bytes", "10MB").splitlines()
+    assert head.startswith(f"{server.url}pack: 23 live records")
+    rates = {line[:20].strip(): float(line[20:].replace(",", "")) for line in lines if line.startswith("storage")}
+    assert rates["storage"] > 0 and "disk" not in lines[-1]
+    assert Cache._known[tmp_path / "cache"].limit == 10_000_000 and not (tmp_path / "home").exists()
+
+
+@pytest.mark.slow
+def test_combine_and_its_cache(
+    pack: Path, server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Kills: the user's own cache in place of the one given; a directory among URLs that is refused a cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache, url = ["--cache", tmp_path / "cache", "--cache-bytes", "10MB"], server.url + "pack"
+    prefixes = ["--prefix", "a/", "--prefix", "b/"]
+    index([server.url + "pack/" + shard["tar"] for shard in Pack(pack).shards], tmp_path / "indexed")
+    for number, other in enumerate((pack, tmp_path / "indexed")):
+        out = tmp_path / f"{number}"
+        said = output_of(capsys, "combine", other, url, "--out", out, *prefixes, *cache)
+        assert "46 records" in said and verify(out, decode=True) == []
+    assert Cache._known[tmp_path / "cache"].limit == 10_000_000 and not (tmp_path / "home").exists()
+    assert main(["combine", str(pack), str(pack), "--out", str(tmp_path / "2"), *map(str, cache)]) == 1
+    assert "is a directory: cache, cache_bytes and storage_options are for packs in stores" in capsys.readouterr().err
+    assert main(["combine", url, "--out", str(tmp_path / "3"), "--cache-bytes", "1"]) == 1
+    assert "want at least" in capsys.readouterr().err
+
+
+def test_index_points_and_its_cache(
+    pack: Path, server: ObjectServer, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a pack in a directory that refers to tars in a store. Kills: the user's own cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    cache = ["--cache", str(tmp_path / "cache"), "--cache-bytes", "10MB"]
+    index([server.url + "pack/" + shard["tar"] for shard in Pack(pack).shards], tmp_path / "indexed")
+    assert "of 23 records proven" in output_of(capsys, "index-points", tmp_path / "indexed", *cache)
+    assert Cache._known[tmp_path / "cache"].limit == 10_000_000 and not (tmp_path / "home").exists()
+    assert main(["index-points", str(pack), *cache]) == 1
+    assert "are for packs in stores" in capsys.readouterr().err
+    assert main(["index-points", server.url + "pack", *cache]) == 1
+    assert "make it of a copy there" in capsys.readouterr().err
 
 
 def test_verify_finds_what_is_wrong_in_the_store(
