@@ -6,7 +6,7 @@ docs/official-scripts.md has the three lines for each script.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,24 @@ from .recipes.recipe import Recipe
 __all__ = ["DataLoader", "image_folder", "multi_crop_dataset"]
 
 
-def image_folder(root: str | Path, transform: Callable[..., Any], *, seed: int = 0) -> ShardDataset:
+def image_folder(
+    root: str | Path,
+    transform: Callable[..., Any],
+    *,
+    seed: int = 0,
+    cache: str | Path | None = None,
+    cache_bytes: int | str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> ShardDataset:
     """In place of torchvision's ImageFolder(root, transform): a pack under the transform's recipe.
 
-    root: the pack. seed: of the views. Raises ValueError where the transform has no recipe (Recipe.from_torchvision).
+    root: the pack, a directory or a URL. seed: of the views. cache, cache_bytes, storage_options: of a pack in a store,
+    as for ShardDataset. Raises ValueError where the transform has no recipe (Recipe.from_torchvision).
     """
-    return ShardDataset(root, Recipe.from_torchvision(transform), seed=seed)
+    return ShardDataset(
+        root, Recipe.from_torchvision(transform), seed=seed, cache=cache, cache_bytes=cache_bytes,
+        storage_options=storage_options,
+    )  # fmt: skip
 
 
 def multi_crop_dataset(
@@ -34,11 +46,15 @@ def multi_crop_dataset(
     max_scale_crops: Sequence[float],
     *,
     seed: int = 0,
+    cache: str | Path | None = None,
+    cache_bytes: int | str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> ShardDataset:
     """In place of SwAV's MultiCropDataset (src/multicropdataset.py): a pack under `recipes.swav` with these crops.
 
-    data_path: the pack. The lists are the script's: one entry a size, with as many views of it, of shares of the
-    picture's area between the two scales. seed: of the views. Raises ValueError where the lists differ in length.
+    data_path: the pack, a directory or a URL. The lists are the script's: one entry a size, with as many views of it,
+    of shares of the picture's area between the two scales. seed: of the views. cache, cache_bytes, storage_options: of
+    a pack in a store, as for ShardDataset. Raises ValueError where the lists differ in length.
     """
     lists = {"size_crops": size_crops, "nmb_crops": nmb_crops, "min_scale_crops": min_scale_crops,
              "max_scale_crops": max_scale_crops}  # fmt: skip
@@ -51,4 +67,7 @@ def multi_crop_dataset(
         for size, count, low, high in zip(*lists.values())
         for _ in range(count)
     ]
-    return ShardDataset(data_path, dataclasses.replace(preset, views=tuple(views)), seed=seed)
+    return ShardDataset(
+        data_path, dataclasses.replace(preset, views=tuple(views)), seed=seed, cache=cache, cache_bytes=cache_bytes,
+        storage_options=storage_options,
+    )  # fmt: skip

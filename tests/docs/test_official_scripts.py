@@ -9,6 +9,7 @@ import os
 import re
 import textwrap
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +27,7 @@ from pass_loader.loading import loader
 from pass_loader.recipes import torchvision_further, torchvision_steps
 
 from ..helpers import official_classes as official
+from ..helpers.object_server import serving
 
 DOCS = Path(__file__).parents[2] / "docs"
 DOC = (DOCS / "official-scripts.md").read_text()
@@ -228,6 +230,23 @@ def test_multi_crop_dataset(pack: Path) -> None:
     assert isinstance(found, ShardDataset) and found.recipe == recipes.swav() and found.seed == 7
     with pytest.raises(ValueError, match="size_crops has 2, nmb_crops has 1, .*want one entry a size"):
         drop_in.multi_crop_dataset(pack, [224, 96], [2], [0.14, 0.05], [1.0, 0.14])
+
+
+def test_a_pack_in_a_store(pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: the user's own cache in place of the one given; options that are dropped."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    transform = transforms.Compose(official.mocov2_steps())
+    crops = {"size_crops": [32], "nmb_crops": [2], "min_scale_crops": [0.14], "max_scale_crops": [1.0]}
+    with serving(pack.parent) as server:
+        for made in (partial(drop_in.image_folder, transform=transform), partial(drop_in.multi_crop_dataset, **crops)):
+            options = {"timeout": "30s"}
+            there = made(server.url + "pack", cache=tmp_path / "cache", cache_bytes="10MB", storage_options=options)
+            assert all(torch.equal(*views) for views in zip(there.sample(7), made(pack).sample(7), strict=True))
+            assert there.pack.remote is not None
+            address = there.pack.remote.address
+            assert (address.cache, address.cache_bytes) == (tmp_path / "cache", 10_000_000)
+            assert address.options == options
+    assert not (tmp_path / "home").exists()
 
 
 def test_what_the_docs_state_of_to_dtype() -> None:
