@@ -321,10 +321,10 @@ def test_a_full_disk(pack: Path, server: ObjectServer, tmp_path: Path, monkeypat
     room = 800_000
     write = caches.Blocks.write
 
-    def limited(blocks: caches.Blocks, first: int, content: Any) -> None:
-        if used_bytes(tmp_path) + len(content) > room:
+    def limited(blocks: caches.Blocks, first: int, pieces: Any) -> None:
+        if used_bytes(tmp_path) + sum(map(len, pieces)) > room:
             raise OSError(28, "No space left on device")
-        write(blocks, first, content)
+        write(blocks, first, pieces)
 
     monkeypatch.setattr(caches.Blocks, "write", limited)
     monkeypatch.setattr("pass_loader.remote.fetcher._STUCK_S", 120.0)
