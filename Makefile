@@ -123,6 +123,8 @@ else
 	$(bin)/python -m benchmarks.cpu.busy_threads
 	$(bin)/python -m benchmarks.cpu.busy_threads --pinned
 	$(bin)/python -m benchmarks.cpu.read_ahead
+	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.orders.shuffling --plot benchmarks/shuffling.png
+	$(bin)/python -m benchmarks.orders.speed
 	$(bin)/python -m benchmarks.remote.loading
 	$(bin)/python -m benchmarks.remote.full_cache
 	PYTHONPATH=$(VENV)/peers $(bin)/python -m benchmarks.remote.peers
