@@ -392,6 +392,7 @@ class Cache:
         now, dropped = time.time(), 0
         tables = sorted(self._tables(), key=lambda table: _touched(table.parent))
         old = [table for table in tables if now - _touched(table.parent) > _OLD_S]
+        # Which of KEPT go first is all one where this machine needs all records once an epoch: any is fetched anew.
         passes = [(old, (USED, KEPT, NEEDED), wanted), (tables, (USED,), wanted), (tables, (KEPT,), wanted)]
         passes.append((tables, (NEEDED,), least))
         for number, (among, values, goal) in enumerate([*passes, (tables, (KEPT, NEEDED), least * urgent)]):
