@@ -24,11 +24,12 @@ from ..helpers.processes import native_threads
 TINY = recipes.mocov2(size=8)
 
 IMPORTS = """
-import gc, hashlib, json, os, sys
+import gc, hashlib, json, os, sys, time
 import numpy as np
 import pass_loader
 from pass_loader import DataLoader, ShardDataset, recipes
 from pass_loader.pack import purge, remove
+from tests.helpers.processes import native_threads
 from tests.helpers.recipes import WITH_HEATMAPS
 """
 
@@ -71,6 +72,19 @@ counts = loader.stats()["read_ahead"]
 if fork_at >= 0:
     assert os.wait()[1] == 0, "the child ends as it should"
 print(json.dumps([digest.hexdigest(), said, counts]))
+"""
+
+# Prints how many threads of readers there were at the most, and what the loader counts at the end.
+COUNTED = """
+path, samples, pause_s = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+dataset = ShardDataset(path, recipes.mocov2(size=8))
+order = (np.arange(samples) % len(dataset)).tolist()
+loader = DataLoader(dataset, 32, sampler=order, num_workers=2, read_ahead=2048, prefetch_bytes=1 << 28)
+threads = 0
+for _ in loader:
+    threads = max(threads, len(native_threads("pass-reader")))
+    time.sleep(pause_s)
+print(json.dumps([threads, loader.stats()["read_ahead"]]))
 """
 
 
@@ -187,6 +201,23 @@ def test_local_packs_beside_one_in_a_store(tiny: Path, tmp_path: Path) -> None:
         samples = sum(len(batch[1]) for batch in loader)
     counts = loader.stats()["read_ahead"]
     assert samples == 2 * len(parts[0]) == counts["from_ring"] + counts["cached"] + counts["left"]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("ms", "samples", "pause_s", "least", "most"), [(500, 8000, 0, 512, 512), (50, 2000, 0.2, 2, 255)]
+)
+def test_how_many_readers_there_are(
+    slow: Template, tiny: Path, ms: int, samples: int, pause_s: float, least: int, most: int
+) -> None:
+    """A loop that takes all it gets, of a latency that asks for more readers than there may be; and one that takes 160
+    samples a second, for which a dozen are enough: the start, when the loader works ahead, has some more.
+    Kills: a thread for each record that is announced."""
+    done = slow.run(COUNTED, [tiny, samples, pause_s], {"SLOW_READS": str(ms)})
+    assert done.returncode == 0, done.stderr[-3000:]
+    threads, counts = json.loads(done.stdout)
+    assert least <= threads <= most and least <= counts["readers"] <= most
+    assert counts["from_ring"] > 0.9 * samples
 
 
 def test_a_warm_cache_is_left_to_the_threads(tiny: Path) -> None:
