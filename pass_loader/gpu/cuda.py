@@ -11,6 +11,7 @@ import torch
 from .. import _C
 from ..loading.rendering import half_table
 from ..recipes.recipe import Recipe
+from ..recipes.steps import OP_NAMES
 
 try:
     from .. import _cuda
@@ -88,7 +89,12 @@ class PlanRenderer:
         executed on its picture, RuntimeError where CUDA refuses.
         """
         if plans.dtype != _C.view_plan_dtype:
-            more = ": further steps are rendered on the CPU alone" if "steps" in (plans.dtype.names or ()) else ""
+            more = ""
+            if "steps" in (plans.dtype.names or ()):
+                names = dict.fromkeys(OP_NAMES[op] for op in plans["steps"]["op"].ravel().tolist() if op)
+                more = (
+                    f": further steps ({', '.join(names)}) are rendered on the CPU alone; take pass_loader.render_plan"
+                )
             raise ValueError(f"plans are of {plans.dtype}, want rows of pass_loader.plan_dtype{more}")
         plans = np.ascontiguousarray(plans)
         pictures, picture_of, outs = (
