@@ -158,6 +158,10 @@ def dali(data: list[bytes], recipe: Recipe, batch_size: int) -> Epoch:
     return epoch
 
 
+# TurboLoader, which peers.py has for one view without colour steps, is none here. Its RandAugment (2.39.0) takes a
+# number of operations and one magnitude: no spread (mstd), no rising severities (inc), no chance of each operation. Its
+# RandomErasing fills with one number. And its loader takes either only without the fused crop and flip that make it
+# fast: then it runs transforms picture by picture in Python.
 PEERS = {
     "torchvision v2, uint8 tensors": torchvision_v2,
     "SPDL, torchvision v2": spdl,
