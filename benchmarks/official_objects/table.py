@@ -14,7 +14,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,9 @@ import numpy as np
 import PIL
 import torch
 import torchvision
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from pass_loader import _C, Recipe, ViewSpec, render_plan
-from pass_loader.recipes.torchvision_observed import Lenient, blurs_as
 
 from ..pages import write_between
 from ..pictures import photographs
@@ -71,9 +70,25 @@ def tensors(value: Any) -> Iterator[torch.Tensor]:
     yield from walk(value)
 
 
+@contextmanager
+def lenient_blurs() -> Iterator[None]:
+    """Have Pillow's GaussianBlur take a radius that is a tensor of one number, as Pillow before 10.1 does."""
+    original = ImageFilter.GaussianBlur
+
+    class Lenient(original):  # type: ignore[valid-type, misc]
+        def __init__(self, radius: Any = 2):
+            super().__init__(float(radius))
+
+    ImageFilter.GaussianBlur = Lenient  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        ImageFilter.GaussianBlur = original  # type: ignore[misc]
+
+
 def run(official: Official, made: Any, pixels: np.ndarray) -> tuple[list[View], list[torch.Tensor]]:
     picture = Image.fromarray(pixels)
-    with blurs_as(Lenient) if official.lenient else nullcontext(), recording() as recorder:
+    with lenient_blurs() if official.lenient else nullcontext(), recording() as recorder:
         result = official.views(made, picture) if official.views else made(picture)
     return recorder.views, [*tensors(result)]
 

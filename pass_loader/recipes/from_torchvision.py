@@ -21,7 +21,7 @@ from .steps import Then
 from .torchvision_geometry import resized_again, window
 from .torchvision_names import UnknownTransform, torchvision_name
 from .torchvision_steps import KNOWN, RANDOM, TransformStep, steps_of
-from .torchvision_views import Pipeline, pipelines_of
+from .torchvision_views import Pipeline, pipelines_of, transforms_of_dataset
 
 _ORDER = ("crop", "to tensor", "to float", "normalize")  # between the first two, steps on pictures in any order
 _FIXED = ("jitter", "grayscale", "blur", "solarize")  # a recipe's steps, in their order; a flip may stand anywhere
@@ -31,6 +31,10 @@ _NEEDED = {
     "to tensor": "no ToTensor, nor ToImage or PILToTensor: the views would not come from PIL pictures as tensors",
     "to float": "nothing makes float32 of the bytes; add ToDtype(torch.float32, scale=True)",
 }
+WAY_OUT = (
+    "To write the views by hand: Recipe(name, (ViewSpec(size, scale, then=(Step(...), ...)), ...)), "
+    "docs/recipes.md#further-steps"
+)
 _LIST = " (a list is one transform a view; the steps of one view stand in a Compose)"
 
 
@@ -52,8 +56,9 @@ def translate(transform: Any) -> Translation:
     """Read a transform object. Raises ValueError that names the step for which no recipe does that."""
     what = type(transform).__name__
     try:
+        read = _Reader()
         with _random_state_kept():
-            views = [_view(pipeline, number) for number, pipeline in enumerate(pipelines_of(transform))]
+            views = [_view(pipeline, number, read) for number, pipeline in enumerate(pipelines_of(transform))]
     except ValueError as error:
         hint = f"; {KNOWN}" if isinstance(error, UnknownTransform) else ""
         hint += _LIST if isinstance(transform, (list, tuple)) else ""
@@ -63,8 +68,17 @@ def translate(transform: Any) -> Translation:
         for name, own, shared in zip(("mean", "std"), norm, (mean, std)):
             if own != shared:
                 fields[name] = own
-    batch = "views" if hasattr(transform, "trans") else "views_labels"
+    batch = "views" if transforms_of_dataset(transform) else "views_labels"
     return Translation([fields for fields, _ in views], mean, std, batch, what)
+
+
+@contextlib.contextmanager
+def with_way_out() -> Iterator[None]:
+    """Have refusals end with the way to write a recipe."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{error}. {WAY_OUT}") from error.__cause__
 
 
 def timms(transform: Any) -> Any:
@@ -97,10 +111,22 @@ def _random_state_kept() -> Iterator[None]:
             torch.set_rng_state(tensor)
 
 
-def _view(pipeline: Pipeline, number: int) -> tuple[dict[str, Any], tuple[Any, Any]]:
+class _Reader:
+    """Reads the steps of transforms, once where one makes several views: some are run for it."""
+
+    def __init__(self) -> None:
+        self._read: dict[int, tuple[Any, list[TransformStep]]] = {}  # by id, with the transform, so that it lives
+
+    def steps(self, transform: Any) -> list[TransformStep]:
+        if id(transform) not in self._read:
+            self._read[id(transform)] = transform, [step for step in steps_of(transform) if step.probability > 0]
+        return self._read[id(transform)][1]
+
+
+def _view(pipeline: Pipeline, number: int, read: _Reader) -> tuple[dict[str, Any], tuple[Any, Any]]:
     """Return the view's fields and its (mean, std)."""
     try:
-        rows = [[step for step in steps_of(one) if step.probability > 0] for one in pipeline.transforms]
+        rows = [read.steps(one) for one in pipeline.transforms]
         steps = _one_crop([step for row in rows for step in row])
         _check_order(steps)
         fields = _fields(steps)
@@ -109,7 +135,7 @@ def _view(pipeline: Pipeline, number: int) -> tuple[dict[str, Any], tuple[Any, A
             fields["box_of"] = pipeline.box_of
         norm = fields.pop("mean", (0.0, 0.0, 0.0)), fields.pop("std", (1.0, 1.0, 1.0))
         fields = {"flip": 0.0, **fields}
-        others = [(_view(other, number), share) for other, share in pipeline.alternatives]
+        others = [(_view(other, number, read), share) for other, share in pipeline.alternatives]
         for (_, theirs), _ in others:
             if theirs != norm:
                 raise ValueError(

@@ -253,19 +253,21 @@ class Recipe:
         batch: as in Recipe; "views" for SwAV's dataset and "views_labels" for all others unless given.
 
         The views have the same distribution as the transform's, and the same bytes on PIL pictures for the same drawn
-        numbers (v2's ToDtype differs in the last bit: docs/from-torchvision.md). A class that is not torchvision's is
-        run on a small picture; the random states of Python, numpy and torch stay as they are.
-        Raises ValueError that names the step for which no recipe does that.
+        numbers (v2's ToDtype differs in the last bit: docs/from-torchvision.md). An object that is not torchvision's
+        is known by what it does to small pictures; the random states of Python, numpy and torch stay as they are.
+        Raises ValueError that names the step for which no recipe does that, and the way to write the views by hand.
 
         >>> Recipe.from_torchvision(DataAugmentationDINO((0.4, 1.0), (0.05, 0.4), 8))
         """
-        from .from_torchvision import translate  # imports PIL.Image
+        from .from_torchvision import translate, with_way_out  # imports PIL.Image
 
-        read = translate(transform)
-        return cls(
-            name or read.name, tuple(map(_spec_of, read.views)), mean=read.mean, std=read.std,
-            batch=batch or read.batch, source=f"from_torchvision({read.name})",
-        )  # fmt: skip
+        with with_way_out():
+            read = translate(transform)
+            recipe = cls(
+                name or read.name, tuple(map(_spec_of, read.views)), mean=read.mean, std=read.std, batch=read.batch,
+                source=f"from_torchvision({read.name})",
+            )  # fmt: skip
+        return dataclasses.replace(recipe, batch=batch) if batch else recipe
 
     @classmethod
     def from_timm(cls, transform: Any, *, name: str | None = None, batch: str = "view_labels") -> Recipe:
@@ -276,9 +278,11 @@ class Recipe:
 
         >>> Recipe.from_timm(create_transform(224, is_training=True, auto_augment="rand-m9-mstd0.5-inc1", re_prob=0.25))
         """
-        from .from_torchvision import timms
+        from .from_torchvision import timms, with_way_out
 
-        return cls.from_torchvision(timms(transform), name=name or "create_transform", batch=batch)
+        with with_way_out():
+            whole = timms(transform)
+        return cls.from_torchvision(whole, name=name or "create_transform", batch=batch)
 
     def _check_norms(self) -> None:
         for number, (mean, std) in enumerate(self.norms()):

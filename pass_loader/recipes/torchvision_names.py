@@ -28,22 +28,13 @@ def torchvision_name(transform: Any) -> str | None:
     return None
 
 
-def is_foreign_step(transform: Any) -> bool:
-    name = type(transform).__name__.lower()
-    return any(word in name for word in ("blur", "solari", "gray_scale", "grayscale", "rotate", "equali"))
-
-
 def is_rand_augment(transform: Any) -> bool:
     """Tell whether an object has the attributes of timm's RandAugment, as copies of it have."""
     return all(hasattr(transform, name) for name in ("ops", "num_layers", "choice_weights"))
 
 
-def is_step(transform: Any) -> bool:
-    """Tell whether an object is a step of a view, or several, and no more."""
-    return (
-        torchvision_name(transform) is not None or is_foreign_step(transform) or is_rand_augment(transform)
-        or type(transform).__module__.startswith("timm.data.")
-    )  # fmt: skip
+def is_timms(transform: Any) -> bool:
+    return type(transform).__module__.startswith("timm.data.")
 
 
 def noise() -> Image.Image:

@@ -1,29 +1,25 @@
 """The steps of one torchvision transform, as fields of a ViewSpec. Used by from_torchvision.py alone.
 
-torchvision's classes are known by module and name. Classes of other projects are not believed by their names alone: one
-that calls itself a blur or a solarize is run on a small picture, its probability and range forced, and its bytes
-are compared with Pillow's (`_prove`).
+torchvision's and timm's classes are known by module and name. Objects of other projects are known by what they do
+(torchvision_observed.py), never by their names.
 """
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFilter, ImageOps
 
 from . import torchvision_geometry as geometry
 from .steps import Choice, Step, Then, any_order, one_of, together
 from .torchvision_further import NAMES, Further, Sides, erasing, further_of, timm_erasing, timm_further_of, timm_name
-from .torchvision_names import UnknownTransform, is_foreign_step, is_rand_augment, noise, torchvision_name
-from .torchvision_observed import Lenient, blur_sigmas, blurs_as
+from .torchvision_names import UnknownTransform, is_rand_augment, is_timms, noise, torchvision_name
+from .torchvision_observed import step_of, threshold_of
 from .torchvision_policies import rand_augment_of
-from .torchvision_views import pipelines_of
+from .torchvision_views import is_step, pipelines_within
 
 RANDOM = ("flip", "jitter", "grayscale", "blur", "solarize")  # steps that a recipe has with a probability
 
@@ -74,7 +70,7 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
         yield TransformStep("further", name, further=further_of(transform, name))
     elif (timms := timm_name(transform)) is not None:
         yield TransformStep("further", f"timm's {timms}", further=timm_further_of(transform))
-    elif type(transform).__module__.startswith("timm.data.") and (read := _TIMM.get(type(transform).__name__)):
+    elif is_timms(transform) and (read := _TIMM.get(type(transform).__name__)):
         yield from read(transform)
     elif name in ("Compose", "Sequential"):
         for inner in transform if name == "Sequential" else transform.transforms:
@@ -86,11 +82,11 @@ def steps_of(transform: Any) -> Iterator[TransformStep]:
         shown = type(transform).__name__
         policy = rand_augment_of(transform)
         yield TransformStep("further", shown, further=lambda size: policy)
-    elif name is None and is_foreign_step(transform):
-        yield from _foreign_step(transform)
     elif name is None and (inner := _inside(transform)):
         for one in inner:
             yield from steps_of(one)
+    elif name is None and callable(transform) and not is_timms(transform):
+        yield from _observed(transform)
     else:
         raise ValueError(f"{name or type(transform).__name__} is not a step that a recipe has; {KNOWN}")
 
@@ -110,11 +106,13 @@ def _prove_nothing(transform: Any) -> None:
 
 def _inside(transform: Any) -> tuple[Any, ...]:
     """Return the transforms that an object does no more than call; none where it does something else."""
+    if is_timms(transform) or is_step(transform):
+        return ()
     try:
-        pipelines = pipelines_of(transform)
+        pipelines = pipelines_within(transform)
     except UnknownTransform:
         return ()
-    if len(pipelines) != 1 or any(one is transform for one in pipelines[0].transforms):  # itself: a step of timm's
+    if len(pipelines) != 1:
         return ()
     return pipelines[0].transforms
 
@@ -160,12 +158,9 @@ def _grayscale(transform: Any) -> list[TransformStep]:
 
 
 def _solarize(transform: Any) -> list[TransformStep]:
-    return [TransformStep("solarize", "", float(transform.p), {"solarize_threshold": _threshold(transform.threshold)})]
-
-
-def _threshold(value: float) -> int:
-    """Return the whole number that means the same: PIL inverts a byte x where not x < threshold. 256: never."""
-    return min(max(math.ceil(value), 0), 256)
+    return [
+        TransformStep("solarize", "", float(transform.p), {"solarize_threshold": threshold_of(transform.threshold)})
+    ]
 
 
 def _to_float(transform: Any) -> list[TransformStep]:
@@ -250,109 +245,18 @@ _TIMM: dict[str, Callable[[Any], list[TransformStep]]] = {  # of timm 1.0.31, da
 KNOWN = (
     "known are torchvision's Compose, RandomApply, RandomChoice, RandomOrder, "
     + ", ".join((*_READ, *NAMES))
-    + ", timm's RandAugment, AutoAugment, RandomErasing and RandomResizedCropAndInterpolation, and the official "
-    "repositories' blur, solarize and equalize classes"
+    + ", timm's RandAugment, AutoAugment, RandomErasing and RandomResizedCropAndInterpolation, and what blurs, "
+    "solarizes, equalizes, grays or rotates by Pillow as the official repositories' classes do"
 )
 
 
-# Classes of other projects
-
-
-def _foreign_step(transform: Any) -> list[TransformStep]:
-    """Read a blur, solarize, equalize, grayscale or rotation class as the official repositories define them.
-
-    A blur has sigma, sigmas or radius_min and radius_max (moco/loader.py GaussianBlur; dino utils.py:36-54 and swav
-    src/multicropdataset.py:71-94, whose PIL radius is the sigma), or draws it from a range that only running it shows
-    (vicreg augmentations.py:14-23, barlowtwins main.py:267-276). A solarize may have a threshold (128 is PIL's default;
-    dino utils.py:57-68, moco-v3 moco/loader.py). deit augment.py:58-70 has a gray one, lightly
-    lightly/transforms/rotation.py a rotation by a fixed angle, solo-learn
-    solo/data/pretrain_dataloader.py one that equalizes. Each may have prob or p; without, it runs always.
-    """
-    name = type(transform).__name__
-    gate = next((one for one in ("prob", "p") if hasattr(transform, one)), None)
-    probability = float(getattr(transform, gate)) if gate else 1.0
-    forced: dict[str, Any] = {gate: 1.0} if gate else {}
-    if "rotate" in name.lower():
-        return _fixed_rotation(transform, forced, gate)
-    if "gray" in name.lower():
-        picture = noise()
-        _prove(transform, forced, gate, picture, picture.convert("L").convert("RGB"), "PIL's convert('L')")
-        return [TransformStep("grayscale", name, probability)]
-    if "equali" in name.lower():
-        picture = noise()
-        _prove(transform, forced, gate, picture, ImageOps.equalize(picture), "PIL's ImageOps.equalize")
-        equalized = Step("equalize", probability=probability)
-        return [TransformStep("further", name, probability, further=lambda size: (equalized,))]
-    if "blur" not in name.lower():
-        threshold = _threshold(getattr(transform, "threshold", 128))
-        levels = Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3))
-        _prove(transform, forced, gate, levels, ImageOps.solarize(levels, threshold), "PIL's ImageOps.solarize")
-        return [TransformStep("solarize", name, probability, {"solarize_threshold": threshold})]
-    sigma, observed = 1.25, False
-    if hasattr(transform, "radius_min") and hasattr(transform, "radius_max"):
-        limits = _pair((transform.radius_min, transform.radius_max))
-        forced |= {"radius_min": sigma, "radius_max": sigma}
-    else:
-        attribute = next((one for one in ("sigma", "sigmas") if hasattr(transform, one)), None)
-        observed = attribute is None and gate is not None
-        if attribute is None and not observed:
-            raise ValueError(f"{name} has neither sigma nor radius_min and radius_max: its range cannot be read")
-        limits = _pair(getattr(transform, attribute)) if attribute else blur_sigmas(transform, gate or "")
-        forced |= {attribute: [sigma, sigma]} if attribute else {}
-    picture = noise()
-    if observed:
-        _prove_observed(transform, gate or "", picture)
-        return [TransformStep("blur", name, probability, {"blur_sigma": limits})]
-    blurred = picture.filter(ImageFilter.GaussianBlur(sigma))
-    with blurs_as(Lenient):
-        _prove(transform, forced, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
-    return [TransformStep("blur", name, probability, {"blur_sigma": limits})]
-
-
-def _fixed_rotation(transform: Any, forced: dict[str, Any], gate: str | None) -> list[TransformStep]:
-    name, angle = type(transform).__name__, getattr(transform, "angle", None)
-    if not isinstance(angle, (int, float)):
-        inner = _inside(transform)
-        if not inner:
-            raise ValueError(f"{name} has no angle: a recipe reads rotations by a fixed one")
-        return [step for one in inner for step in steps_of(one)]
-    picture = noise()
-    _prove(transform, forced, gate, picture, picture.rotate(angle), "PIL's Image.rotate")
-    step = Step("rotate", float(angle), float(getattr(transform, gate)) if gate else 1.0)
-    return [TransformStep("further", name, step.probability, further=lambda size: (step,))]
-
-
-def _prove_observed(transform: Any, gate: str, picture: Image.Image) -> None:
-    """Raise where a blur that draws its own sigma does more to a picture than Pillow's filter, or at p = 0 anything."""
-    blurred = picture.filter(ImageFilter.GaussianBlur(1.25))
-
-    class Fixed(ImageFilter.GaussianBlur):
-        def __init__(self, radius: Any = 2):
-            super().__init__(1.25)
-
-    with blurs_as(Fixed):
-        _prove(transform, {gate: 1.0}, gate, picture, blurred, "PIL's ImageFilter.GaussianBlur")
-
-
-def _prove(
-    transform: Any, forced: dict[str, Any], gate: str | None, picture: Image.Image, want: Image.Image, whose: str
-) -> None:
-    """Raise where the transform, its numbers forced, gives other bytes than `want`, or at p = 0 than `picture`."""
-    _compare(transform, forced, picture, want, whose)
-    if gate:
-        _compare(transform, {**forced, gate: 0.0}, picture, picture, "the picture's")
-
-
-def _compare(transform: Any, changes: dict[str, Any], picture: Image.Image, want: Image.Image, whose: str) -> None:
-    name = type(transform).__name__
-    try:
-        twin = copy.copy(transform)
-        vars(twin).update(changes)
-        found = np.asarray(twin(picture.copy()))
-    except Exception as error:
-        raise ValueError(f"{name} fails on a PIL picture: {error}") from error
-    if not np.array_equal(found, np.asarray(want)):
-        raise ValueError(f"{name} with {changes} gives other pixels than {whose}: a recipe does not have that step")
+def _observed(transform: Any) -> list[TransformStep]:
+    """Read an object of another project by what it does."""
+    name, step = type(transform).__name__, step_of(transform)
+    if step.op in ("rotate", "equalize"):
+        return [TransformStep("further", name, step.probability, further=lambda size: (step,))]
+    fields: dict[str, Any] = {"blur": {"blur_sigma": step.value}, "solarize": {"solarize_threshold": step.value}}
+    return [TransformStep(step.op, name, step.probability, fields.get(step.op, {}))]
 
 
 def _pair(values: Any) -> tuple[float, float]:

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .torchvision_names import UnknownTransform, is_step, noise, torchvision_name
+from .torchvision_names import UnknownTransform, is_rand_augment, is_timms, noise, torchvision_name
+from .torchvision_observed import blurs_of, gate_of, twin_of
 
 _RUNS = 400  # of a container that might choose its views by chance
 _DEPTH = 4  # of objects that hold objects that hold transforms
@@ -42,13 +43,38 @@ class Pipeline:
 
 def pipelines_of(transform: Any) -> list[Pipeline]:
     """Return one pipeline a view, in the order of the views."""
-    inner = getattr(transform, "trans", transform)  # SwAV's MultiCropDataset keeps its views' transforms there
+    inner = transforms_of_dataset(transform) or transform
     if isinstance(inner, (list, tuple)):
         if not inner:
             raise ValueError("it is empty; want one transform a view")
         return _numbered([pipelines_of(one) for one in inner])
-    if is_step(transform):
-        return [Pipeline((transform,))]
+    return [Pipeline((transform,))] if is_step(transform) else pipelines_within(transform)
+
+
+def transforms_of_dataset(transform: Any) -> list[Any]:
+    """Return the views' transforms of a dataset that keeps them as SwAV's MultiCropDataset does; none of all else."""
+    kept = getattr(transform, "trans", None)
+    return list(kept) if isinstance(kept, (list, tuple)) and not callable(transform) else []
+
+
+def is_step(transform: Any, depth: int = 0) -> bool:
+    """Tell whether an object is a step of a view, or several, and no more: one that is known, or one of another
+    project that makes a picture of a picture, not by its transforms alone. depth: how deep in others it lies."""
+    if torchvision_name(transform) is not None or is_rand_augment(transform) or is_timms(transform):
+        return True
+    if not callable(transform) or isinstance(transform, type):
+        return False
+    picture, gate = noise(), gate_of(transform)
+    try:
+        twin = twin_of(_twin(transform, picture, depth), {gate: 0.0} if gate else {})
+        with blurs_of(None):
+            return isinstance(twin(picture), Image.Image)
+    except Exception:  # told where it is read
+        return False
+
+
+def pipelines_within(transform: Any) -> list[Pipeline]:
+    """Return the same of an object that does no more than call transforms."""
     run = _runner(transform)
     runs = _tried(transform, run, _RUNS)
     if any(_made_of(one) != _made_of(runs[0]) for one in runs):
@@ -97,7 +123,7 @@ def _chosen(transform: Any, runs: list[list[_Call]]) -> list[Pipeline]:
         for other in free[:place]:
             if abs(np.corrcoef(one, other)[0, 1]) > _SIGMAS / len(runs) ** 0.5:
                 raise ValueError(
-                    f"{what} chooses two views neither together nor each for itself: write the recipe by hand"
+                    f"{what} chooses two views neither together nor each for itself; a recipe has one of both"
                 )
     return found
 
@@ -112,7 +138,7 @@ def _likely(transform: Any, share: float, variants: int) -> float:
             return known
     raise ValueError(
         f"{type(transform).__name__} takes one of several transforms in {share:.3f} of the runs, and none of its "
-        "attributes says how often: write the recipe by hand"
+        "attributes says how often"
     )
 
 
@@ -193,11 +219,13 @@ def _twin(transform: Any, picture: Image.Image, depth: int = 0) -> Any:
             return [marked(one) for one in value]
         if not callable(value):
             return value
-        if depth < _DEPTH and not is_step(value) and not isinstance(value, type) and any(_parts(value)):
+        if depth < _DEPTH and any(_parts(value)) and not isinstance(value, type) and not is_step(value, depth + 1):
             return _twin(value, picture, depth + 1)
         return _Marker(value, picture)
 
     twin = copy.copy(transform)
+    if twin is transform:  # a function
+        return twin
     for name, value in list(vars(transform).items()) if hasattr(transform, "__dict__") else []:
         modules = name == "_modules"  # where torch.nn.Module keeps its parts
         vars(twin)[name] = {key: marked(part) for key, part in value.items()} if modules else marked(value)

@@ -136,6 +136,14 @@ class Op:
         }[self.apply or self.name]()  # fmt: skip
 
 
+class AlwaysOp(Op):
+    """Does not look at its probability."""
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        self.prob = 1.0
+        return super().__call__(picture)
+
+
 class RandAugment:
     def __init__(self, ops: list[Any], replace: bool, layers: int = 2):
         self.ops, self.num_layers, self.choice_weights, self.replace = ops, layers, None, replace
@@ -163,6 +171,9 @@ def test_a_copy_of_rand_augment() -> None:
     wrong = RandAugment([Op("Invert"), Op("ShearX", "Rotate")], True)
     with pytest.raises(ValueError, match="RandAugment's ShearX of magnitude 9 gives other pixels than timm's"):
         Recipe.from_torchvision(v1.Compose([whole(v1), wrong, *tensor_steps(v1)]))
+    always = RandAugment([Op("Invert"), AlwaysOp("ShearX")], True)
+    with pytest.raises(ValueError, match=r"RandAugment's ShearX runs 400 times in 400, and its prob says 0.5"):
+        Recipe.from_torchvision(v1.Compose([whole(v1), always, *tensor_steps(v1)]))
     fewer = RandAugment([Op(name) for name in NAMES], True)
     fewer.ops = fewer.ops[:1] * 3 + [Op("Invert")]
     uneven = v1.Compose([whole(v1), Uneven([Op(name) for name in NAMES], True), *tensor_steps(v1)])

@@ -157,29 +157,6 @@ def test_evaluations() -> None:
     assert_same(Recipe.from_torchvision(v1.Compose(steps), batch="view_labels"), recipes.linear_probe())
 
 
-class UnsteadyBlur(NumpyBlur):
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        return picture.filter(ImageFilter.GaussianBlur(np.random.rand() ** 2))
-
-
-class TwiceBlur(NumpyBlur):
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        blur = ImageFilter.GaussianBlur(1)
-        return picture.filter(blur).filter(ImageFilter.GaussianBlur(1)) if self.p else picture
-
-
-@pytest.mark.parametrize(
-    "blur,message",
-    [
-        (UnsteadyBlur(0.5), r"draws radii in \[0.0, 1.0\], not uniformly"),
-        (TwiceBlur(0.5), "called Pillow's GaussianBlur 12000"),
-    ],
-)
-def test_blurs_that_are_refused(blur: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Recipe.from_torchvision(v1.Compose([v1.RandomResizedCrop(8), blur, v1.ToTensor()]))
-
-
 # timm
 
 
@@ -212,6 +189,12 @@ def test_timms_training(official: dict[str, Any], preset: dict[str, Any]) -> Non
     for separate in (False, True):
         found = Recipe.from_timm(create_transform(224, is_training=True, separate=separate, **official))
         assert_timms(found, recipes.timm_train(**preset))
+
+
+def test_what_is_not_timms() -> None:
+    """tests/recipes/conftest.py looks for the way out."""
+    with pytest.raises(ValueError, match="want create_transform's Compose, or its tuple of three"):
+        Recipe.from_timm((v1.Compose([]), 17))
 
 
 def test_a_filter_that_no_policy_has() -> None:
