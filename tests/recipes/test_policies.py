@@ -84,29 +84,6 @@ def test_every_magnitude_of_torchvision(which: str, interpolation: str) -> None:
                 assert_pixels_equal(run(step, value, picture), np.asarray(official), (name, magnitude))
 
 
-@pytest.mark.parametrize("bins", [2, 10, 11, 31, 32])
-def test_shears_are_torchvisions_to_the_last_bit(bins: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kills: the magnitude itself, which atan and tan move, tan for the sine by the cosine along y."""
-    matrices: list[list[float]] = []
-    affine = v1.functional.F_pil.affine
-    monkeypatch.setattr(v1.functional.F_pil, "affine", lambda *a, **k: matrices.append(k["matrix"]) or affine(*a, **k))
-    picture, moved = Image.new("RGB", (4, 4)), 0
-    for name, place in (("ShearX", 1), ("ShearY", 3)):
-        for theirs, ours in (
-            (v1.RandAugment()._augmentation_space(bins, (SIZE, SIZE)), policies._space(bins, (SIZE, SIZE))),
-            (v1.TrivialAugmentWide()._augmentation_space(bins), policies._wide_space(bins)),
-        ):
-            magnitudes = [sign * one for sign in (1.0, -1.0) for one in theirs[name][0].tolist()]
-            step = policies._torchvision_step(name, ours[name][0], True, "nearest", (0, 0, 0))
-            for magnitude, value in zip(magnitudes, step.value.values, strict=True):
-                matrices.clear()
-                _apply_op(picture, name, magnitude, InterpolationMode.NEAREST, None)
-                (matrix,) = matrices
-                assert matrix[place] == value, (name, magnitude)
-                moved += value != magnitude
-    assert moved or bins < 10
-
-
 @pytest.mark.parametrize("count", [2, 5, 10, 11, 20, 31, 64])
 def test_linspace_is_torchs(count: int) -> None:
     for start, end in ((0, 0.3), (0, 150 / 331 * 224), (0, 150 / 331 * 96), (0, 30), (255, 0), (0, 0.99), (0, 135)):
