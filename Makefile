@@ -320,7 +320,7 @@ $(VENV)/.created:
 $(VENV)/.installed: $(VENV)/.created pyproject.toml
 	$(bin)/pip install -q "setuptools>=77" "pybind11>=2.13" wheel
 	$(bin)/pip install -q "$(TORCH)" numpy
-	$(bin)/pip install -q --no-deps "$(TORCHVISION)"
+	$(bin)/pip install -q --no-deps "$(TORCHVISION)" "lightly>=1.5"  # of which its transforms alone are used
 	touch $@
 
 $(VENV)/.built: $(VENV)/.installed $(sources)

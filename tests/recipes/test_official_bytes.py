@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.official_objects.objects import Official
+from benchmarks.official_objects.objects import OFFICIALS, Official
 from benchmarks.official_objects.table import row_of
 from pass_loader import Recipe, ViewSpec, recipes
 from pass_loader.recipes import Choice, Step, Window
@@ -90,3 +90,11 @@ def test_no_byte_differs(tmp_path: Path, name: str) -> None:
     row, counts = row_of(asked, tmp_path, runs=3)
     assert row[2].startswith(f"`{becomes().name}`"), row
     assert counts.views + counts.refused >= 3 and counts.different == counts.values == 0, counts
+
+
+@pytest.mark.parametrize("name", [one.name for one in OFFICIALS if one.checkout == "lightly"])
+def test_no_byte_of_lightlys_differs(tmp_path: Path, name: str) -> None:
+    """Values differ in the last bit, as all that go through v2's ToDtype (docs/from-torchvision.md)."""
+    transforms = pytest.importorskip("lightly.transforms")
+    _, counts = row_of(Official(name, "none", lambda _: getattr(transforms, name)()), tmp_path, runs=2)
+    assert counts.views >= 2 and counts.different == 0 and counts.furthest < 1e-6, counts
