@@ -36,6 +36,7 @@ _OTHER_THREADS_S = 0.01  # after which, at the least, to look again for what ano
 _SETTLED_S = 0.02  # so long pieces that came may wait until others of their thread have come
 _STUCK_S = 20.0  # without room: longer than a loaded machine takes for a batch
 _EXIT_S = 2.0
+_IDLE_S = 5.0  # after which a thread without work ends: while it lives, so does its fetcher
 
 
 class Piece(NamedTuple):
@@ -158,7 +159,7 @@ class _Queue:
 
 
 class Fetcher:
-    """Fetches pieces of one pack's shards, on threads that start when they are needed.
+    """Fetches pieces of one pack's shards, on threads that start when they are needed and end when they are not.
 
     hits, misses: pieces that were there, and that were not, when they were announced. waited_s: of callers, for pieces.
     whole: everything that the pack has has room in the cache, so that a wider gap is read too.
@@ -307,7 +308,7 @@ class Fetcher:
             self._stopping = True
             self._work.notify_all()
         deadline = time.monotonic() + wait_s
-        for thread in self._threads:
+        for thread in self._threads.copy():  # they take themselves out
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _ask(self, pieces: list[Piece], coming: Awaited, beside: int) -> None:
@@ -342,8 +343,11 @@ class Fetcher:
                     if self._stopping:
                         return
                     self._idle += 1
-                    self._work.wait(None if later_s is None else max(0.001, later_s))
+                    told = self._work.wait(_IDLE_S if later_s is None else max(0.001, later_s))
                     self._idle -= 1
+                    if later_s is None and not (told or len(self._queue) or self._stopping):
+                        self._threads.remove(threading.current_thread())
+                        return
                 if self._stopping:
                     return
                 parts, there = self._take()

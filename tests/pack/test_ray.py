@@ -221,7 +221,7 @@ def test_a_task_larger_than_every_node(
 
         monkeypatch.setattr(ray, "wait", joins)
         assert main(["verify", str(tmp_path / "pack"), "--runner", "ray", "--workers", "2"]) == 0
-    assert waits > 3
+    assert waits >= 3
     said = "pass-pack: a task asks for 2 CPUs (--workers), and the largest node of the Ray cluster has 1: "
     assert capsys.readouterr().err.count(said) == 1
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import os
 import threading
+import time
+import weakref
 from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,10 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pass_loader.pack import Pack
 from pass_loader.remote import fetcher as fetching
 from pass_loader.remote.cache import ABSENT, FIXED, KEPT, NEEDED, UNIT, USED, Blocks, Cache
 from pass_loader.remote.fetcher import Fetcher, Piece
 from pass_loader.remote.owners import NOBODY, are_reserved
+
+from ..helpers.object_server import ObjectServer
 
 UNITS, BLOCK = 90, 32
 STATES = [ABSENT, USED, KEPT, FIXED, NEEDED, NOBODY, 77]
@@ -244,6 +250,31 @@ def test_what_is_begun_while_it_is_left_is_let_go(
     asks._begin(coming)
     asks.let_go(coming, used=False)  # as where two threads call `done` at once
     assert coming.left and not blocks.pins.any() and cache.pinned == 0
+
+
+def test_threads_without_work_end(tmp_path: Path, server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And with them what fetched for a pack that nobody has any more. New work starts new ones. Kills: threads of each
+    pack that was ever opened."""
+    monkeypatch.setattr(fetching, "_IDLE_S", 0.05)
+    pack = Pack(server.url + "pack", cache=tmp_path / "cache")
+    assert pack.remote is not None
+    asks = pack.remote.fetcher
+    for records in ([0, 1], [2, 3, 4]):
+        coming = pack.coming(records)
+        assert coming is not None
+        coming.wait(30)
+        coming.done(used=True)
+        threads, until = [*asks._threads], time.monotonic() + 30
+        assert threads
+        while asks._threads:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        for thread in threads:
+            thread.join(30)
+    gone = weakref.ref(asks)
+    del pack, coming, asks
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_thread_that_cannot_go_on(blocks: Blocks, monkeypatch: pytest.MonkeyPatch) -> None:
