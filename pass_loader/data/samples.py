@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import operator
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -351,6 +351,20 @@ class Samples:
         """Return what reads packs in stores, by their URLs."""
         packs = [*self._packs.packs, *([] if self.heatmaps is None else self.heatmaps.packs)]
         return {pack.place: pack.remote for pack in packs if pack.remote is not None}
+
+    def begin_epoch(self, records: Callable[[], np.ndarray | None] = lambda: None) -> None:
+        """Tell the caches of packs in stores that an epoch begins.
+
+        records: returns which it needs here, (N,) int64; None: any. Not called where all packs lie in directories.
+        """
+        if not self._is_remote:
+            return
+        found = records()
+        own = {} if found is None else {part: its for part, _, its in self._packs.split(found)}
+        for part, pack in enumerate(self._packs.packs):
+            pack.begin_epoch(own.get(part))
+        for pack in () if self.heatmaps is None else self.heatmaps.packs:
+            pack.begin_epoch()
 
     def fetched_ahead(self) -> int | None:
         """Return how many records to fetch ahead of those in work; None where all packs lie in directories."""

@@ -115,6 +115,7 @@ class ShardDataset(Samples, IterableDataset):
         """
         check_epoch(operator.index(epoch))
         self.pack.refresh()
+        self.begin_epoch()
         own = f"dataset/{self.seed}/{self.subset()}"
         generation = agree_on_generation(self.pack, self._occasions.name(own, epoch))
         self.serve(self.live_then(generation))
@@ -126,6 +127,7 @@ class ShardDataset(Samples, IterableDataset):
         stamp, _, generations = self._set.get()
         if stamp != self._followed:
             self.pack.refresh()
+            self.begin_epoch()
             self.serve(self.live_then(generations if self.is_several else generations[0]))
             self._followed = stamp
 
@@ -135,6 +137,7 @@ class ShardDataset(Samples, IterableDataset):
         if files != self._files:
             self._files = files
             self.pack.refresh()
+            self.begin_epoch()
         return self._own_numbers.next((initialized_rank() or self._rank or (0, 1))[0])
 
     def __iter__(self) -> Iterator[Any]:
@@ -271,6 +274,7 @@ class MapDataset(Dataset):
         """Look for removals once an epoch."""
         if self._followed != (what, number):
             self.dataset.pack.refresh()
+            self.dataset.begin_epoch()
             self._followed = (what, number)
 
     def counted(self) -> ShardDataset:

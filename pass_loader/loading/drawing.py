@@ -16,8 +16,9 @@ from ..data.live import Served
 from ..data.weights import MixedLive
 from ..keys import Keys, check_epoch
 from .resume import Progress
-from .sampler import AHEAD, EpochSampler, no_draws
+from .sampler import AHEAD, EpochSampler, Share, no_draws
 
+_MOST_NEEDED = 1 << 21  # records of an epoch, whose order takes a tenth of a second
 NONE_GONE = np.empty(0, np.int64)
 
 
@@ -83,6 +84,10 @@ class Drawing(ABC):
     @property
     def blocks(self) -> dict[str, Any] | None:
         """What is told of order="blocks", once its numbers are fixed; None for any other order."""
+        return None
+
+    def needed(self, progress: Progress, live: Served) -> np.ndarray | None:
+        """Return the records that this rank needs from a place to the end of the epoch, (N,) int64; None: any."""
         return None
 
     @abstractmethod
@@ -165,11 +170,21 @@ class EpochDrawing(Drawing):
     def position_of(self, batches: int) -> int:
         return operator.index(batches) * self.step
 
+    def _share(self, progress: Progress, live: Served) -> Share:
+        stop = self.sampler.stop(len(live), progress.world, progress.position, self.step, self.drop_last)
+        return self.sampler.share(len(live), progress.position, stop)
+
+    def needed(self, progress: Progress, live: Served) -> np.ndarray | None:
+        share = self._share(progress, live)
+        if len(share) > _MOST_NEEDED:
+            return None
+        positions, draws, _ = share.all()
+        return keys_at(self.sampler.along(live), positions, draws, progress.epoch).records
+
     def draw(
         self, progress: Progress, live: Served, gone: np.ndarray, begin: Callable[[int], Served]
     ) -> Iterator[DrawnBatch]:
-        stop = self.sampler.stop(len(live), progress.world, progress.position, self.step, self.drop_last)
-        share = self.sampler.share(len(live), progress.position, stop)
+        share = self._share(progress, live)
         live = self.along(live)
         for positions, draws, padding in share.chunks(self.batch_size):
             keys = keys_at(live, positions, draws, progress.epoch)
@@ -199,6 +214,9 @@ class EndlessDrawing(EpochDrawing):
     """Our own order, pass after pass without an end (infinite=True)."""
 
     endless = True
+
+    def needed(self, progress: Progress, live: Served) -> None:
+        """Return None: where one pass ends another begins."""
 
     def check(self, progress: Progress) -> None:
         progress.check_position(self.step, None)

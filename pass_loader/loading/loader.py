@@ -265,6 +265,7 @@ class DataLoader(Generic[Batch]):
         check_epoch(progress.epoch)
         occasion = self._occasion(progress)
         live = self._live(progress, world, occasion)
+        self.dataset.begin_epoch(functools.partial(self._drawing.needed, progress, live))
         gone = self.dataset.pack.removed if progress.is_inside else NONE_GONE
         with_plans = self.return_info or self.return_plan
         step = self._drawing.step
@@ -333,6 +334,8 @@ class DataLoader(Generic[Batch]):
         """Return what is served from now on: the records that are live as the first rank finds them."""
         pack = self.dataset.pack
         pack.refresh()
+        if passed:
+            self.dataset.begin_epoch()
         generation = agree_on_generation(pack, f"{occasion}/{passed}") if world > 1 else pack.generation
         live = self.dataset.live_then(generation)
         if not len(live):

@@ -250,6 +250,18 @@ class Pack:
             return remote.coming(self._places_of(numbers))
         return self._parts.coming(numbers, lambda: remote.coming(self._places_of(numbers)))
 
+    def begin_epoch(self, records: np.ndarray | None = None) -> None:
+        """Tell a pack in a store that an epoch begins, which needs these records, (N,) int64; None: any."""
+        if self.remote is None:
+            return
+        if records is None or self._parts is not None:
+            return self.remote.need_again()
+        shards, offsets, lengths = (self.values(name, records) for name in ("shard", "offset", "length"))
+        chosen = (
+            (self._tars[number], shards == number) for number in np.unique(shards).tolist() if number in self._tars
+        )
+        self.remote.need_again({name: (offsets[its], lengths[its]) for name, its in chosen})
+
     def mend(self, record: int) -> None:
         """Fetch a record of a pack in a store anew, where its bytes in the cache are not those that were packed.
 

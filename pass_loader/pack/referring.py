@@ -36,8 +36,6 @@ class ReferringPack(RemotePack):
                 if folder != self.of_shards:
                     self._adopt(folder, manifest)
             self._stamp = stamp
-        with self.cache.locked():
-            self._begin_epoch()
         touch(self.of_shards)
         return self.folder
 

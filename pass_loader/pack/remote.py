@@ -17,7 +17,7 @@ import numpy as np
 from .. import _C
 from ..errors import PackError
 from ..remote.address import Address
-from ..remote.cache import KEPT, UNIT, USED, Blocks, Cache, is_sparse, make_file, touch, units_of
+from ..remote.cache import UNIT, Blocks, Cache, is_sparse, make_file, touch, units_of
 from ..remote.fetcher import BLOCK_UNITS, Awaited, Fetcher, Piece
 from ..remote.store import Known, Store, StoreError, Unchanged
 from ..remote.stream import Scattered
@@ -106,7 +106,6 @@ class RemotePack:
             if folder != self.folder:
                 self.folder = folder
                 self._adopt(folder, manifest)
-            self._begin_epoch()
         touch(folder)
         return self.folder
 
@@ -155,11 +154,20 @@ class RemotePack:
             if other != folder and _revision(other, manifest["pack_id"]) < manifest.get("revision", 0):
                 self.cache.forget(other)
 
-    def _begin_epoch(self) -> None:
-        """What was used in the last epoch is needed again."""
-        for path, blocks in self.cache.blocks.items():
-            if path.parent == self.of_shards:
-                blocks.units[blocks.units == USED] = KEPT
+    def need_again(self, spans: dict[str, tuple[np.ndarray, np.ndarray]] | None = None) -> None:
+        """Have what was used in the last epoch dropped after what no epoch needs.
+
+        spans: (offsets, lengths) of the records that this epoch needs, by shard; None: all. Other ranks that share the
+        cache add theirs.
+        """
+        with self.cache.locked():
+            for path, blocks in self.cache.blocks.items():
+                if path.parent != self.of_shards:
+                    continue
+                if spans is None:
+                    blocks.need_again()
+                elif path.name in spans:
+                    blocks.need_again(blocks.units_of(*spans[path.name]))
 
     def _as_fetched(self, error: StoreError) -> Path:
         whole = [path.parent for path in self.address.folder.glob(f"*/{WHOLE}")]

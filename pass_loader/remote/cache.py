@@ -112,6 +112,19 @@ class Blocks:
         begin = max(0, begin)  # an index may be damaged
         return begin, max(begin, min(end, count))
 
+    def need_again(self, needed: np.ndarray | None = None) -> None:
+        """Note that an epoch begins that needs units which were used. needed: (units,) bool, those alone. With the
+        cache's lock."""
+        used = self.units == USED
+        self.units[used if needed is None else used & needed] = KEPT
+
+    def units_of(self, offsets: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Return which units have any of these bytes: bool (units,)."""
+        begins = np.clip(offsets // UNIT, 0, len(self.units))  # an index may be damaged
+        ends = np.clip(-(-(offsets + lengths) // UNIT), begins, len(self.units))
+        changes = np.bincount(begins, minlength=len(self.units) + 1) - np.bincount(ends, minlength=len(self.units) + 1)
+        return np.cumsum(changes[:-1]) > 0
+
     def pin(self, first: int, end: int, times: int) -> None:
         """Count samples that need these units."""
         with self._pinning:
@@ -392,7 +405,7 @@ class Cache:
         now, dropped = time.time(), 0
         tables = sorted(self._tables(), key=lambda table: _touched(table.parent))
         old = [table for table in tables if now - _touched(table.parent) > _OLD_S]
-        # Which of KEPT go first is all one where this machine needs all records once an epoch: any is fetched anew.
+        # Which of KEPT go first is all one, as they are needed once in this epoch: any is fetched anew.
         passes = [(old, (USED, KEPT, NEEDED), wanted), (tables, (USED,), wanted), (tables, (KEPT,), wanted)]
         passes.append((tables, (NEEDED,), least))
         for number, (among, values, goal) in enumerate([*passes, (tables, (KEPT, NEEDED), least * urgent)]):

@@ -16,7 +16,7 @@ from pass_loader.loading import statistics
 from pass_loader.loading.iteration import Meter
 from pass_loader.pack import Pack, build
 from pass_loader.remote import fetcher
-from pass_loader.remote.cache import UNIT, Blocks
+from pass_loader.remote.cache import ABSENT, KEPT, UNIT, USED, Blocks
 from pass_loader.remote.fetcher import Awaited
 from pass_loader.remote.owners import are_reserved
 from pass_loader.remote.store import Changed, StoreError
@@ -274,3 +274,58 @@ def test_later_batches_are_asked_for_while_the_first_is_waited_for(
             next(iter(loader))
     else:
         assert len([*loader]) == 12
+
+
+def test_an_epoch_needs_its_own_records_again(pack: Path, server: ObjectServer, tmp_path: Path) -> None:
+    """What was used and is not needed is dropped first; ranks that share the cache add theirs. Kills: all that was used
+    in place of it; a unit at a record's end."""
+    found = Pack(server.url + "pack", cache=tmp_path / "cache")
+    coming = found.coming(range(found.records))
+    assert coming is not None
+    coming.wait(30)
+    coming.done(used=True)
+    tables = {number: found.remote._blocks(found._tars[number]) for number in range(len(found.shards))}
+    assert all(set(blocks.units.tolist()) <= {ABSENT, USED} for blocks in tables.values())
+
+    def needed(records: list[int]) -> dict[int, set[int]]:
+        units: dict[int, set[int]] = {number: set() for number in tables}
+        for record in records:
+            shard, offset, length = (int(found.column(name)[record]) for name in ("shard", "offset", "length"))
+            units[shard] |= {unit for unit in range(99) if offset < (unit + 1) * UNIT and unit * UNIT < offset + length}
+        return units
+
+    def kept() -> dict[int, set[int]]:
+        return {number: {*np.flatnonzero(blocks.units == KEPT).tolist()} for number, blocks in tables.items()}
+
+    found.begin_epoch(np.array([3, 17]))
+    assert kept() == needed([3, 17])
+    found.begin_epoch(np.array([4]))
+    assert kept() == needed([3, 4, 17])
+    found.begin_epoch()
+    assert kept() == needed([*range(found.records)])
+
+
+@pytest.mark.parametrize("how", [{"shuffle": True}, {"shuffle": True, "order": "permute"}, {"shuffle": False}], ids=str)
+def test_what_an_epoch_needs_is_what_it_gives(
+    pack: Path, server: ObjectServer, tmp_path: Path, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one rank of two, from a place in mid-epoch too, of packs in directories never. Kills: another rank's records;
+    those of the epoch before."""
+    told: list[np.ndarray | None] = []
+    monkeypatch.setattr(Pack, "begin_epoch", lambda _, records=None: told.append(records))
+    dataset = ShardDataset(server.url + "pack", RECIPE, cache=tmp_path / "cache")
+    loader = DataLoader(dataset, 4, num_workers=1, rank=1, world_size=2, return_info=True, **how)
+    for epoch in (0, 1):
+        loader.sampler.set_epoch(epoch)
+        given = [info["records"].tolist() for *_, info in loader]
+        assert sorted(told.pop()) == sorted(record for batch in given for record in batch) and not told
+    loader.sampler.set_epoch(2)
+    next(iter(loader))
+    state = loader.state_dict()
+    loader.load_state_dict(state)
+    told.clear()
+    given = [info["records"].tolist() for *_, info in loader]
+    assert sorted(told.pop()) == sorted(record for batch in given for record in batch) and not told
+    local = DataLoader(ShardDataset(pack, RECIPE), 4, num_workers=1, **how)
+    next(iter(local))
+    assert not told
