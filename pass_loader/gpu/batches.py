@@ -19,7 +19,7 @@ from .. import _C
 from ..data.samples import Samples
 from ..keys import Keys
 from ..loading.rendering import Failure, Renderer, Submitted
-from ..recipes.steps import OP_NAMES
+from ..recipes.steps import named_ops
 from . import cuda, nvjpeg
 from .launcher import Launcher
 from .stream import Chunk, SideStream, picture_of
@@ -35,11 +35,12 @@ Allocator = Callable[[list[int], torch.dtype], torch.Tensor]
 def check_samples(samples: Samples) -> None:
     """Raise ValueError for what the GPU's renderer does not have, with the way out."""
     sources = samples.normalized_recipes()
+    steps = samples.recipe.step_rows()
     missing = {
         "a recipe of one channel": samples.recipe.channels != 3,
         "heatmaps": samples.heatmaps is not None,
         "views that are a Window": any(view.window is not None for view in samples.recipe.views),
-        f"a recipe with further steps ({_steps_named(samples)})": samples.recipe.step_rows() is not None,
+        f"a recipe with further steps ({'' if steps is None else named_ops(steps['op'])})": steps is not None,
         "views with alternatives": any(view.alternatives for view in samples.recipe.views),
         "mean and std that differ between views": samples.recipe.norms_differ,
         "interpolation other than bilinear and bicubic": any(
@@ -51,12 +52,6 @@ def check_samples(samples: Samples) -> None:
     for what, present in missing.items():
         if present:
             raise ValueError(f"{what}: rendered on the CPU alone; take device='cpu' and move the batches to the GPU")
-
-
-def _steps_named(samples: Samples) -> str:
-    """Return the names of a recipe's steps before the crop and after the fixed ones."""
-    rows = samples.recipe.step_rows()
-    return "" if rows is None else ", ".join(dict.fromkeys(OP_NAMES[op] for op in rows["op"].tolist() if op))
 
 
 def gpu_of(device: torch.device, decode: str = "cpu") -> torch.device:

@@ -11,7 +11,7 @@ import torch
 from .. import _C
 from ..loading.rendering import half_table
 from ..recipes.recipe import Recipe
-from ..recipes.steps import OP_NAMES
+from ..recipes.steps import named_ops
 
 try:
     from .. import _cuda
@@ -91,10 +91,8 @@ class PlanRenderer:
         if plans.dtype != _C.view_plan_dtype:
             more = ""
             if "steps" in (plans.dtype.names or ()):
-                names = dict.fromkeys(OP_NAMES[op] for op in plans["steps"]["op"].ravel().tolist() if op)
-                more = (
-                    f": further steps ({', '.join(names)}) are rendered on the CPU alone; take pass_loader.render_plan"
-                )
+                names = named_ops(plans["steps"]["op"])
+                more = f": further steps ({names}) are rendered on the CPU alone; take pass_loader.render_plan"
             raise ValueError(f"plans are of {plans.dtype}, want rows of pass_loader.plan_dtype{more}")
         plans = np.ascontiguousarray(plans)
         pictures, picture_of, outs = (

@@ -275,6 +275,11 @@ class Choice:
 Then = Step | Choice
 
 
+def named_ops(ops: np.ndarray) -> str:
+    """Return the names of decided steps, an array of their numbers, each once; 0 is none."""
+    return ", ".join(dict.fromkeys(OP_NAMES[op] for op in ops.ravel().tolist() if op))
+
+
 def as_choice(one: Then) -> Choice:
     return one if isinstance(one, Choice) else Choice(((one,),))
 
