@@ -239,8 +239,10 @@ ShardReader::Cached ShardReader::in_page_cache(int64_t record) const noexcept {
   try {
     const Place place = place_of(record);
     const Opened file = open(place.shard);
-    for (const int64_t at : {place.offset, place.offset + std::max<int64_t>(place.length, 1) - 1}) {
-      if (readable_at_once(file.descriptor, at)) continue;
+    const int64_t last = std::max<int64_t>(place.length, 1) - 1;
+    // The first page and the last may be there for the sake of the neighbours, with which the record shares them.
+    for (const int64_t at : {last / 2, last, int64_t{0}}) {
+      if (readable_at_once(file.descriptor, place.offset + at)) continue;
       return errno == EAGAIN ? Cached::no : Cached::unknown;
     }
     return Cached::yes;

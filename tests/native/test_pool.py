@@ -45,7 +45,7 @@ def test_records_are_announced_taken_and_dropped_at_random(tmp_path: Path, sanit
     """Kills: room that is used again too early; a reader that writes for a dropped batch into another's room; a wait
     for a read that nobody begins; bytes whose CRC does not fit; a failed read that is an error of its own; a failed
     read that is handed on; a record lent twice; tickets or room that are not given back; another record's ticket;
-    bytes beyond the ring's end."""
+    bytes beyond the ring's end; a look at the pages alone that a record shares with its neighbours."""
     sources = ["read_ahead", "shard", "entry_points", "crc32c", "isa"]
     said = run_storm(tmp_path, "read_ahead_storm", sanitizer, sources, str(tmp_path / "a.tar"))
     from_ring, late, cached, left, readers = (int(said[place]) for place in (0, 4, 6, 8, 10))

@@ -29,6 +29,7 @@ namespace {
 std::atomic<uint32_t> calls{0};
 std::atomic<int> slowness_us{0};
 std::atomic<bool> nothing_is_cached{false};
+std::atomic<int64_t> lacks_from{0}, lacks_to{0};  // where they differ, the page cache lacks these bytes alone
 
 void want(bool condition, const char* what) {
   if (condition) return;
@@ -50,7 +51,11 @@ extern "C" ssize_t pread(int file, void* bytes, size_t size, off_t offset) {
   return got;
 }
 
-extern "C" ssize_t preadv2(int, const struct iovec*, int, off_t, int) {
+extern "C" ssize_t preadv2(int, const struct iovec*, int, off_t offset, int) {
+  if (lacks_from < lacks_to) {
+    errno = EAGAIN;
+    return lacks_from <= offset && offset < lacks_to ? -1 : 1;
+  }
   if (!nothing_is_cached && calls++ % 3 == 0) return 1;
   errno = nothing_is_cached || calls % 5 != 0 ? EAGAIN : EOPNOTSUPP;
   return -1;
@@ -105,6 +110,17 @@ void reads_ahead_again(ReadAhead& ahead, const ShardReader& reader) {
     if (!take(announced, 0).is_empty()) return;
   }
   want(false, "what is given back can be used again");
+}
+
+// The page cache may have the first page and the last, which the record shares with its neighbours.
+void looks_between_the_neighbours(const Shards& shards) {
+  constexpr int64_t kPage = 4096, kLong = 51;
+  const int64_t begin = shards.offset[kLong], end = begin + shards.length[kLong];
+  lacks_from = (begin / kPage + 1) * kPage, lacks_to = end / kPage * kPage;
+  want(lacks_from < lacks_to, "the record has pages of its own");
+  const auto found = shards.reader->in_page_cache(kLong);
+  lacks_from = lacks_to = 0;
+  want(found == ShardReader::Cached::no, "a record whose own pages are not there is read ahead");
 }
 
 // The scout waits for room, and nothing is announced any more: what is given back wakes it.
@@ -230,6 +246,7 @@ int main(int count, char** arguments) {
   want(count == 4, "usage: read_ahead_storm SECONDS SEED FILE");
   std::mt19937 random(static_cast<unsigned>(std::atoi(arguments[2])));
   const auto shards = write_shards(arguments[3], random);
+  looks_between_the_neighbours(*shards);
   goes_on_when_there_is_room(*shards);
   for (int i = 0; i < 3; ++i) keeps_room_that_is_written(*shards);
   const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(std::atoi(arguments[1]));
