@@ -114,20 +114,23 @@ class ShardDataset(Samples, IterableDataset):
         ValueError outside [0, 2^32).
         """
         check_epoch(operator.index(epoch))
-        self.pack.refresh()
-        self.begin_epoch()
+        self.look_again()
         own = f"dataset/{self.seed}/{self.subset()}"
         generation = agree_on_generation(self.pack, self._occasions.name(own, epoch))
         self.serve(self.live_then(generation))
         self._set.set(operator.index(epoch), generation)
         self._followed = self._set.get()[0]
 
+    def look_again(self) -> None:
+        """Look which records were removed, and tell the caches of packs in stores that an epoch begins."""
+        self.pack.refresh()
+        self.begin_epoch()
+
     def _follow(self) -> None:
         """Serve what set_epoch has decided, in a worker process."""
         stamp, _, generations = self._set.get()
         if stamp != self._followed:
-            self.pack.refresh()
-            self.begin_epoch()
+            self.look_again()
             self.serve(self.live_then(generations if self.is_several else generations[0]))
             self._followed = stamp
 
@@ -136,8 +139,7 @@ class ShardDataset(Samples, IterableDataset):
         files = files_stamp(self._packs.packs)
         if files != self._files:
             self._files = files
-            self.pack.refresh()
-            self.begin_epoch()
+            self.look_again()
         return self._own_numbers.next((initialized_rank() or self._rank or (0, 1))[0])
 
     def __iter__(self) -> Iterator[Any]:
@@ -273,8 +275,7 @@ class MapDataset(Dataset):
     def _follow(self, what: str, number: int) -> None:
         """Look for removals once an epoch."""
         if self._followed != (what, number):
-            self.dataset.pack.refresh()
-            self.dataset.begin_epoch()
+            self.dataset.look_again()
             self._followed = (what, number)
 
     def counted(self) -> ShardDataset:
