@@ -2,7 +2,8 @@
 
 Prints the README's small table, the large one of docs/benchmarks.md, and those of stages, codecs, views, types, threads
 and a fresh process, where the JSON has them, each bar as met or missed. --write keeps the rows of the first two in
-recipes.json, and puts both tables between their markers in README.md and docs/benchmarks.md. Without JSON files,
+recipes.json, and puts both tables between their markers in README.md and docs/benchmarks.md; a run on a machine without
+AVX-512 is kept in avx2.json, and its tables have a section of their own in docs/benchmarks.md. Without JSON files,
 recipes.json is printed.
 
 python -m benchmarks.cpu.table [--write] [--plot FILE.png] benchmarks/latest.json benchmarks/latest-simd.json
@@ -20,6 +21,8 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent.parent
 KEPT = Path(__file__).with_name("recipes.json")  # what the two tables were printed from
+KEPT_AVX2 = Path(__file__).with_name("avx2.json")  # and the section of machines without AVX-512
+TABLES_AVX2 = ("recipes", "one view", "fine-tuning", "packing", "dtypes", "threads")  # of that section
 RECIPES = {"dino": "DINO 2x224+8x96", "swav": "SwAV 2x224+6x96", "mocov2": "MoCo-v2 2x224"}
 OURS, OFFICIAL = "pass-loader", "official torchvision on PIL"
 JPEG = f"{OURS}, JPEG"  # what tables call ours on untouched JPEGs
@@ -51,9 +54,26 @@ def of_recipes(files: list[dict[str, Any]]) -> dict[str, Any]:
 
 def keep(found: dict[str, Any], path: Path) -> None:
     """Write them, a row a line."""
-    lines = ",\n".join(json.dumps(row) for row in found["rows"])
-    head = f'"machine": {json.dumps(found["machine"])},\n"rounds": {json.dumps(found["rounds"])}'
-    path.write_text(f'{{{head},\n"rows": [\n{lines}\n]}}\n')
+    *head, (name, listed) = found.items()
+    lines = [*(f'"{key}": {json.dumps(value)}' for key, value in head), f'"{name}": [']
+    path.write_text("{" + ",\n".join(lines) + "\n" + ",\n".join(json.dumps(row) for row in listed) + "\n]}\n")
+
+
+def without_avx512(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a section of docs/benchmarks.md needs of such a run, in the form of pytest-benchmark's JSON."""
+    found = [row for one in files for row in one["benchmarks"] if any(is_of(row, table) for table in TABLES_AVX2)]
+    return {
+        "machine_info": {"pass_loader": files[0]["machine_info"]["pass_loader"]},
+        "benchmarks": [
+            {"stats": {"rounds": row["stats"]["rounds"]}, "extra_info": _rounded(row["extra_info"])} for row in found
+        ],
+    }
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _rounded(one) for name, one in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def read(found: dict[str, Any]) -> tuple[dict[str, dict[str, int]], dict[str, str], str]:
@@ -322,6 +342,13 @@ def two_tables(found: dict[str, Any]) -> dict[str, str]:
     return {"small": small(lines, machine), "large": f"{markdown(lines)}\n\n{textwrap.fill(machine, 120)}"}
 
 
+def section_avx2(kept: dict[str, Any]) -> str:
+    """The tables of docs/benchmarks.md of a machine without AVX-512, from what `without_avx512` returns."""
+    found = of_recipes([kept])
+    lines, machine = large(found)
+    return "\n\n".join([markdown(lines), textwrap.fill(machine, 120), decode_bars(found), *further_tables([kept])])
+
+
 def decode_bars(found: dict[str, Any]) -> str:
     """Return the table of samples from untouched JPEGs beside libjpeg-turbo's bare decode: the bar is above it."""
     rates, _, _ = read(found)
@@ -359,7 +386,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", nargs="*", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
-    parser.add_argument("--write", action="store_true", help="into recipes.json, README.md and docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="into recipes.json or avx2.json, README.md and docs/benchmarks.md")
     options = parser.parse_args()
     files = [json.loads(path.read_text()) for path in options.json]
     found = of_recipes(files) if rows(files, "recipes") else json.loads(KEPT.read_text())
@@ -368,7 +395,11 @@ if __name__ == "__main__":
         print(*tables.values(), sep="\n\n")
         if LIBJPEG_ALONE in read(found)[0]:
             print(f"\n{decode_bars(found)}")
-        if options.write:
+        if options.write and found["machine"]["isa"] == "avx2":
+            kept = without_avx512(files)
+            keep(kept, KEPT_AVX2)
+            write_between(ROOT / "docs" / "benchmarks.md", "avx2", section_avx2(kept))
+        elif options.write:
             keep(found, KEPT)
             write_between(ROOT / "README.md", "small", tables["small"])
             write_between(ROOT / "docs" / "benchmarks.md", "large", tables["large"])

@@ -49,12 +49,15 @@ def test_both_tables_are_printed_from_the_json_that_is_kept() -> None:
     """As benchmarks/cpu/table.py writes all three from one run: no figure that it has not printed."""
     tables = table.two_tables(json.loads(table.KEPT.read_text()))
     assert between(README, "small") == tables["small"]
-    assert between((ROOT / "docs" / "benchmarks.md").read_text(), "large") == tables["large"]
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert between(page, "large") == tables["large"]
+    assert between(page, "avx2") == table.section_avx2(json.loads(table.KEPT_AVX2.read_text()))
 
 
-def test_it_is_kept_as_it_is_read(tmp_path: Path) -> None:
-    table.keep(json.loads(table.KEPT.read_text()), tmp_path / "kept.json")
-    assert (tmp_path / "kept.json").read_bytes() == table.KEPT.read_bytes()
+@pytest.mark.parametrize("kept", [table.KEPT, table.KEPT_AVX2], ids=lambda path: path.name)
+def test_it_is_kept_as_it_is_read(tmp_path: Path, kept: Path) -> None:
+    table.keep(json.loads(kept.read_text()), tmp_path / "kept.json")
+    assert (tmp_path / "kept.json").read_bytes() == kept.read_bytes()
 
 
 def test_every_link_leads_to_a_file() -> None:
