@@ -114,7 +114,7 @@ py::tuple decode_part(const py::buffer& data, const std::array<int32_t, 4>& wind
   const auto& [top, bottom, left, right] = part.window;
   picture.pixels += static_cast<size_t>(top) * picture.row_stride + static_cast<size_t>(left);
   picture.height = bottom - top, picture.width = right - left;
-  const char* by = decoder.from_points() ? "points" : decoder.without_libjpeg() ? "baseline" : "";
+  const char* by = decoder.from_points() ? "points" : decoder.by_baseline() ? "baseline" : "";
   return py::make_tuple(interleaved(picture, picture.channels), by);
 }
 
@@ -165,13 +165,21 @@ void bind_pictures(py::module_& m) {
   m.def("read_header", &header_of, "data"_a, "max_pixels"_a = kMaxPixels);
   m.def("decode", &decode, "data"_a, "channels"_a = 3);
   m.def(
-      "decodes_without_libjpeg",
+      "decodes_as_baseline",
       [](const py::buffer& data) {
         PyDecoder one(false);
         one.decode(data);
-        return one.decoder.without_libjpeg();
+        return one.decoder.by_baseline();
       },
       "data"_a, "Whether the project's own baseline decoder takes the picture: for tests.");
+  m.def(
+      "decodes_as_progressive",
+      [](const py::buffer& data) {
+        PyDecoder one(false);
+        one.decode(data);
+        return one.decoder.by_progressive();
+      },
+      "data"_a, "Whether the project's own progressive decoder takes the picture: for tests.");
   m.def(
       "check_decodes",
       [](const py::buffer& data, int64_t max_pixels, int max_scans) {

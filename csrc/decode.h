@@ -35,7 +35,8 @@ class Decoder {
     return jpeg_.write_form(bytes, points, out);
   }
 
-  bool without_libjpeg() const { return jpeg_.without_libjpeg(); }
+  bool by_baseline() const { return jpeg_.by_baseline(); }
+  bool by_progressive() const { return jpeg_.by_progressive(); }
   bool from_points() const { return jpeg_.from_points(); }
 
  private:

@@ -37,7 +37,8 @@ def read_header(data: bytes, max_pixels: int = ...) -> Header: ...
 # Returns (height, width, channels) uint8. A gray picture has three equal channels; with channels=1, any picture is
 # convert("L"). A picture of 16 bits gives (height, width, 1) uint16.
 def decode(data: bytes, channels: int = 3) -> np.ndarray: ...
-def decodes_without_libjpeg(data: bytes) -> bool: ...  # by the project's own baseline decoder; for tests
+def decodes_as_baseline(data: bytes) -> bool: ...  # by the project's own decoder; for tests
+def decodes_as_progressive(data: bytes) -> bool: ...  # the same
 
 # Raises BadPictureError for what Pillow would refuse, and for what exceeds a limit.
 def check_decodes(data: bytes, max_pixels: int = ..., max_scans: int = 0) -> None: ...

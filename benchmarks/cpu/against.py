@@ -3,8 +3,8 @@
 `make bench BASE=COMMIT` does the same. The commit is checked out in a git worktree below build/ and built there with
 the same compiler. Each tree packs the same pictures itself. Processes take turns, each on one pinned core without
 threads: CPU time a sample of float32 batches, median; and of packing, a JPEG to the codec dct. The bars, and the aims
-beyond them, are against c15b22a and for photographs: without --data the pictures are generated, and no bar is called met
-or missed.
+beyond them, are against c15b22a and for photographs: without --data the pictures are generated, and no bar is called
+met or missed.
 """
 
 from __future__ import annotations

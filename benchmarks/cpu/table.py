@@ -386,7 +386,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("json", nargs="*", type=Path)
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
-    parser.add_argument("--write", action="store_true", help="into recipes.json or avx2.json, README.md and docs/benchmarks.md")
+    parser.add_argument(
+        "--write", action="store_true", help="into recipes.json or avx2.json, README.md and docs/benchmarks.md"
+    )
     options = parser.parse_args()
     files = [json.loads(path.read_text()) for path in options.json]
     found = of_recipes(files) if rows(files, "recipes") else json.loads(KEPT.read_text())

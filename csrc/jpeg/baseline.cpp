@@ -27,30 +27,9 @@ struct BaselineDecoder::Tables {
 BaselineDecoder::BaselineDecoder() : tables_(std::make_unique<Tables>()) {}
 BaselineDecoder::~BaselineDecoder() = default;
 
-// Copies the bytes without the zeros that are stuffed after FF bytes.
-std::span<const uint8_t> BaselineDecoder::unstuff(std::span<const uint8_t> entropy, BitReader* reader) {
-  uint8_t* out = bits_.need(entropy.size() + BitReader::kPadding);
-  *reader = {};
-  reader->next = out;
-  const uint8_t *from = entropy.data(), *end = from + entropy.size();
-  while (from < end) {
-    const auto* marker = static_cast<const uint8_t*>(std::memchr(from, 0xff, static_cast<size_t>(end - from)));
-    const size_t plain = static_cast<size_t>((marker == nullptr ? end : marker) - from);
-    std::memcpy(out, from, plain);
-    out += plain;
-    from += plain;
-    if (marker == nullptr || (marker + 1 < end && marker[1] != 0)) break;
-    *out++ = 0xff;
-    from = std::min(marker + 2, end);
-  }
-  std::memset(out, 0, BitReader::kPadding);
-  reader->end = out;
-  return {from, static_cast<size_t>(end - from)};
-}
-
-// Does so up to the marker that ends the scan. That must be the end of the image.
+// Unstuffs up to the marker that ends the scan. That must be the end of the image.
 bool BaselineDecoder::unstuff_all(std::span<const uint8_t> entropy, BitReader* reader) {
-  const std::span<const uint8_t> left = unstuff(entropy, reader);
+  const std::span<const uint8_t> left = unstuff(entropy, bits_, reader);
   return left.size() >= 2 && left[1] == 0xd9;
 }
 
@@ -195,7 +174,7 @@ bool BaselineDecoder::decode_from(std::span<const uint8_t> points, const Baselin
     const size_t end = y + 1 < layout.rows ? size_t{point_of(y + 1).bit} / 8 + 1 : entropy.size();
     if (begin >= end || end > entropy.size()) return false;
     BitReader reader;
-    unstuff(entropy.subspan(begin, end - begin), &reader);
+    unstuff(entropy.subspan(begin, end - begin), bits_, &reader);
     reader.refill();
     reader.skip(static_cast<int>(point.bit % 8));
     int32_t predictions[3] = {point.dc[0], point.dc[1], point.dc[2]};

@@ -65,8 +65,6 @@ class BaselineDecoder {
 
   bool lay_out(const BaselineScan& scan, int lanes, Layout* layout);
   static Needed needed(const BaselineScan& scan, const Assembly& assembly);
-  // Stops before a marker, or at the end. Returns what is left.
-  std::span<const uint8_t> unstuff(std::span<const uint8_t> entropy, BitReader* reader);
   bool unstuff_all(std::span<const uint8_t> entropy, BitReader* reader);
   static bool transform(const Layout& layout, const BaselineScan& scan, const Assembly& assembly, int y);
 

@@ -12,6 +12,7 @@
 #include "jpeg/forms.h"
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
+#include "jpeg/progressive.h"
 
 namespace pass_loader::jpeg {
 namespace {
@@ -57,12 +58,13 @@ struct Decoder::State {
   ScanMonitor monitor{{}, {1, 1, 0}};
   Scratch<uint8_t> row, pixels;
   BaselineDecoder baseline;
+  ProgressiveDecoder progressive;
   DctDecoder dct;
   FormWriter forms;
   BaselineScan scan;  // of the JPEG that read_scan has read, and the bytes after the scan's header
   std::span<const uint8_t> entropy;
   Assembly assembly;
-  bool libjpeg_alone = false, by_baseline = false, from_points = false;
+  bool libjpeg_alone = false, by_baseline = false, by_progressive = false, from_points = false;
   const Part* part = nullptr;              // of the picture in work; null: all of it
   std::vector<uint8_t>* points = nullptr;  // where its entry points go; null: nobody wants them
 
@@ -78,6 +80,7 @@ struct Decoder::State {
   Outcome read_rows(const Header& header, uint8_t* row_buffer, const Planes& planes);
   Outcome read_planes(const Planes& planes);
   bool decode_baseline(const Planes& planes);
+  bool decode_progressive(const Planes& planes);
 };
 
 Decoder::State::State() : info{}, errors(make_error_manager()), source{} {
@@ -94,7 +97,8 @@ void check_scans(std::span<const uint8_t> bytes, int32_t height, int32_t width, 
 
 Decoder::Decoder(bool libjpeg_alone) : state_(std::make_unique<State>()) { state_->libjpeg_alone = libjpeg_alone; }
 Decoder::~Decoder() = default;
-bool Decoder::without_libjpeg() const { return state_->by_baseline; }
+bool Decoder::by_baseline() const { return state_->by_baseline; }
+bool Decoder::by_progressive() const { return state_->by_progressive; }
 bool Decoder::from_points() const { return state_->from_points; }
 bool Decoder::is_plain(std::span<const uint8_t> bytes) { return state_->is_plain(bytes); }
 
@@ -174,7 +178,7 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
     return Outcome::resized;
   info.dct_method = JDCT_ISLOW;
   info.do_fancy_upsampling = TRUE;
-  if (!libjpeg_alone && decode_baseline(planes)) return Outcome::complete;
+  if (!libjpeg_alone && (decode_baseline(planes) || decode_progressive(planes))) return Outcome::complete;
   // Without subsampled colour there is nothing to upsample. Then libjpeg writes straight into our planes, which saves
   // making interleaved rows and splitting them again.
   bool full_colour = info.num_components == 3 && info.jpeg_color_space == JCS_YCbCr;
@@ -203,6 +207,17 @@ bool Decoder::State::decode_baseline(const Planes& planes) {
   }
   if (by_baseline) assembly.finish();
   return by_baseline;
+}
+
+bool Decoder::State::decode_progressive(const Planes& planes) {
+  ProgressiveFrame start;
+  if (!describe_progressive(info, &start)) return false;
+  const size_t header = 8 + 2 * static_cast<size_t>(info.comps_in_scan);  // of the scan, which libjpeg has read
+  const std::span<const uint8_t> scans{source.next_input_byte - header, source.bytes_in_buffer + header};
+  assembly.begin(start.frame, planes, part != nullptr ? part->window : Window::whole(planes.height, planes.width));
+  by_progressive = progressive.decode(start, scans, monitor.limit.scans, assembly);
+  if (by_progressive) assembly.finish();
+  return by_progressive;
 }
 
 Outcome Decoder::State::read_planes(const Planes& planes) {
@@ -260,7 +275,7 @@ bool Decoder::prove(std::span<const uint8_t> bytes, int max_scans, std::vector<u
 
 ConstPlanes Decoder::decode(std::span<const uint8_t> bytes, int max_scans, const Part* part) {
   State& s = *state_;
-  s.by_baseline = s.from_points = false;
+  s.by_baseline = s.by_progressive = s.from_points = false;
   const auto check_part = [part](int32_t height, int32_t width) {
     if (part == nullptr) return;
     const Window& w = part->window;

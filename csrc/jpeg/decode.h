@@ -25,7 +25,7 @@ void check_scans(std::span<const uint8_t> bytes, int32_t height, int32_t width, 
 // one would keep the previous file's tables, and decode a file that lacks some with them.
 class Decoder {
  public:
-  // libjpeg_alone: does not use BaselineDecoder. For tests, which compare the two.
+  // libjpeg_alone: uses neither BaselineDecoder nor ProgressiveDecoder. For tests, which compare them.
   explicit Decoder(bool libjpeg_alone = false);
   ~Decoder();
 
@@ -50,8 +50,9 @@ class Decoder {
   // Writes the form of the record that form_bytes has just been called for. Returns false if `decode` refuses it.
   bool write_form(std::span<const uint8_t> bytes, std::span<const uint8_t> points, uint8_t* out);
 
-  // Returns true if BaselineDecoder took the last picture, or did so from entry points. For tests.
-  bool without_libjpeg() const;
+  // Return true if that decoder took the last picture; if BaselineDecoder did so from entry points. For tests.
+  bool by_baseline() const;
+  bool by_progressive() const;
   bool from_points() const;
 
  private:

@@ -4,6 +4,7 @@
 #include "jpeg/baseline.h"
 #include "jpeg/frame.h"
 #include "jpeg/libjpeg.h"
+#include "jpeg/progressive.h"
 
 namespace pass_loader::jpeg {
 
@@ -14,6 +15,9 @@ bool is_plain_scan(const jpeg_decompress_struct& info);
 
 // Returns true if BaselineDecoder may try the file.
 bool describe_scan(const jpeg_decompress_struct& info, BaselineScan* scan);
+
+// Returns true if ProgressiveDecoder may try the file.
+bool describe_progressive(const jpeg_decompress_struct& info, ProgressiveFrame* start);
 
 // Returns true if it is a frame of a colour and factors that we know. Quantisation tables are there if libjpeg has read
 // the coefficients, or where the file has them before its first scan.

@@ -57,6 +57,26 @@ PL_INLINE int first_value(uint64_t bits, uint64_t entry) { return top_value(bits
 
 }  // namespace
 
+std::span<const uint8_t> unstuff(std::span<const uint8_t> entropy, Scratch<uint8_t>& memory, BitReader* reader) {
+  uint8_t* out = memory.need(entropy.size() + BitReader::kPadding);
+  *reader = {};
+  reader->next = out;
+  const uint8_t *from = entropy.data(), *end = from + entropy.size();
+  while (from < end) {
+    const auto* marker = static_cast<const uint8_t*>(std::memchr(from, 0xff, static_cast<size_t>(end - from)));
+    const size_t plain = static_cast<size_t>((marker == nullptr ? end : marker) - from);
+    std::memcpy(out, from, plain);
+    out += plain;
+    from += plain;
+    if (marker == nullptr || (marker + 1 < end && marker[1] != 0)) break;
+    *out++ = 0xff;
+    from = std::min(marker + 2, end);
+  }
+  std::memset(out, 0, BitReader::kPadding);
+  reader->end = out;
+  return {from, static_cast<size_t>(end - from)};
+}
+
 bool HuffmanCode::build(const HuffmanSpec& s) {
   spec = s;
   int32_t code = 0, symbols = 0;

@@ -4,7 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <span>
 
+#include "image.h"
 #include "isa.h"
 #include "jpeg/frame.h"
 
@@ -43,6 +45,10 @@ struct BitReader {
   bool past_end() const { return next > end + 8; }
   ptrdiff_t bits_left() const { return 8 * (end - next) + count; }  // negative if more was read than there is
 };
+
+// Copies the bytes without the zeros that are stuffed after FF bytes, and lets `reader` begin there. Stops before a
+// marker, or at the end. Returns what is left.
+std::span<const uint8_t> unstuff(std::span<const uint8_t> entropy, Scratch<uint8_t>& memory, BitReader* reader);
 
 // The canonical code, one symbol at a time.
 struct HuffmanCode {

@@ -59,7 +59,7 @@ def taken(dataset: ShardDataset) -> int:
     """Return how many records the GPU takes: gray and YCbCr, none has other factors here."""
     records = [dataset.read(record) for record in range(len(dataset))]
     if (dataset.pack.path / POINTS).exists():
-        return sum(_C.decodes_without_libjpeg(one) and _C.read_header(one)["ends"] for one in records)
+        return sum(_C.decodes_as_baseline(one) and _C.read_header(one)["ends"] for one in records)
     return sum(record.startswith(b"PLDC") and record[5] in (0, 1) for record in records)
 
 

@@ -1,4 +1,4 @@
-"""Baseline JPEGs (ITU T.81 Annexes B, F.1) from given coefficients, so that tests reach what no encoder writes."""
+"""JPEGs (ITU T.81 Annexes B, F.1, G.1) from given coefficients, so that tests reach what no encoder writes."""
 
 from __future__ import annotations
 
@@ -122,29 +122,110 @@ def entropy(components: list[Component], tables: list[tuple[Huffman, Huffman]]) 
                 bits += dc.codes[abs(difference).bit_length()], value_bits(difference)
                 for symbol, value in ac_symbols(block, component):
                     bits += ac.codes[symbol], value
-    text = "".join(bits)
-    text += "1" * (-len(text) % 8)
-    return int(text, 2).to_bytes(len(text) // 8, "big").replace(b"\xff", b"\xff\x00")
+    return stuffed("".join(bits))
+
+
+def stuffed(bits: str) -> bytes:
+    """Return the bytes of a scan's bits, padded with ones, with a zero after each FF."""
+    bits += "1" * (-len(bits) % 8)
+    return int(bits or "0", 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
 
 
 def write_jpeg(height: int, width: int, components: list[Component]) -> bytes:
     """Return a JPEG of one baseline scan of 1 (gray) or 3 (YCbCr) components."""
-    quantization = tables = b""
-    frame, scan = bytes([8, *height.to_bytes(2, "big"), *width.to_bytes(2, "big"), len(components)]), b""
-    used = []
+    tables, scan, used = b"", b"", []
     for c, component in enumerate(components):
         place = min(c, 1)
         dc, ac = component.dc or standard()[place], component.ac or standard()[0x10 | place]
         used.append((dc, ac))
+        tables += dc.segment(c) + ac.segment(0x10 | c)
+        scan += bytes([c + 1, c << 4 | c])
+    scan = segment(0xDA, bytes([len(components)]) + scan + b"\0\x3f\0") + entropy(components, used)
+    return head(0xC0, height, width, components) + tables + scan + b"\xff\xd9"
+
+
+def head(kind: int, height: int, width: int, components: list[Component]) -> bytes:
+    """Return what comes before the Huffman tables. kind: the frame's marker."""
+    quantization = b""
+    frame = bytes([8, *height.to_bytes(2, "big"), *width.to_bytes(2, "big"), len(components)])
+    for c, component in enumerate(components):
         values = [int(component.quantization[at]) for at in ZIGZAG]
         wide = max(values) > 255
         quantization += segment(0xDB, bytes([wide << 4 | c]) + b"".join(v.to_bytes(1 + wide, "big") for v in values))
-        tables += dc.segment(c) + ac.segment(0x10 | c)
         frame += bytes([c + 1, component.horizontal << 4 | component.vertical, c])
-        scan += bytes([c + 1, c << 4 | c])
     jfif = segment(0xE0, b"JFIF\0\1\1\0\0\1\0\1\0\0")
-    scan = segment(0xDA, bytes([len(components)]) + scan + b"\0\x3f\0") + entropy(components, used)
-    return b"\xff\xd8" + jfif + quantization + segment(0xC0, frame) + tables + scan + b"\xff\xd9"
+    return b"\xff\xd8" + jfif + quantization + segment(kind, frame)
+
+
+@dataclass
+class Scan:
+    """Of a progressive file: components by their places, coefficients of the zigzag order, T.81's Ah and Al."""
+
+    components: list[int]
+    first: int
+    last: int
+    high: int
+    low: int
+
+
+def write_progressive(
+    height: int, width: int, components: list[Component], scans: list[Scan], dc: Huffman | None = None
+) -> bytes:
+    """Return a progressive JPEG of these scans. Tables have a code for every symbol, unless `dc` is given."""
+    dc, ac = dc or WIDE["dc"], WIDE["ac"]
+    data = head(0xC2, height, width, components) + dc.segment(0) + ac.segment(0x10)
+    for scan in scans:
+        named = b"".join(bytes([c + 1, 0]) for c in scan.components)
+        bounds = bytes([scan.first, scan.last, scan.high << 4 | scan.low])
+        bits = "".join(scan_bits(height, width, components, scan, dc, ac))
+        data += segment(0xDA, bytes([len(scan.components)]) + named + bounds) + stuffed(bits)
+    return data + b"\xff\xd9"
+
+
+def scan_bits(
+    height: int, width: int, components: list[Component], scan: Scan, dc: Huffman, ac: Huffman
+) -> Iterable[str]:
+    """Yield the bits of a scan, MCU by MCU; those of a component alone are its blocks, without the padding."""
+    alone = len(scan.components) == 1
+    most = max(c.vertical for c in components), max(c.horizontal for c in components)
+    one = components[scan.components[0]]
+    factors = (one.vertical, one.horizontal) if alone else (1, 1)
+    rows, columns = (-(-pixels * factor // (8 * of)) for pixels, factor, of in zip((height, width), factors, most))
+    before = [0] * len(components)
+    for y, x in np.ndindex(rows, columns):
+        for c in scan.components:
+            component = components[c]
+            tall, wide = (1, 1) if alone else (component.vertical, component.horizontal)
+            for v, h in np.ndindex(tall, wide):
+                block = component.blocks[y * tall + v, x * wide + h].tolist()
+                if scan.first > 0:
+                    yield band_bits([block[place] for place in ZIGZAG], scan, ac)
+                elif scan.high > 0:
+                    yield str(block[0] >> scan.low & 1)
+                else:
+                    difference, before[c] = (block[0] >> scan.low) - before[c], block[0] >> scan.low
+                    yield dc.codes[abs(difference).bit_length()] + value_bits(difference)
+
+
+def band_bits(block: list[int], scan: Scan, ac: Huffman) -> str:
+    """Return a block's bits of an AC scan (T.81 G.1.2.2, G.1.2.3): each block has an end of its own."""
+    bits, corrections, run = "", "", 0
+    new = [k for k in range(scan.first, scan.last + 1) if abs(block[k]) >> scan.low and not abs(block[k]) >> scan.high]
+    if scan.high == 0:
+        new = [k for k in range(scan.first, scan.last + 1) if abs(block[k]) >> scan.low]
+    for k in range(scan.first, scan.last + 1):
+        size = abs(block[k]) >> scan.low
+        while run > 15 and new and k <= new[-1]:
+            bits, corrections, run = bits + ac.codes[ZRL] + corrections, "", run - 16
+        if size == 0:
+            run += 1
+        elif k in new:
+            value = size if block[k] > 0 else -size
+            text = value_bits(value)
+            bits, corrections, run = bits + ac.codes[run << 4 | size.bit_length()] + text + corrections, "", 0
+        else:
+            corrections += str(size & 1)
+    return bits + ac.codes[EOB] + corrections if run or corrections else bits
 
 
 SAMPLINGS = {"444": (1, 1), "422": (2, 1), "440": (1, 2), "420": (2, 2), "gray": (0, 0)}
@@ -246,3 +327,31 @@ def beyond_16_bits() -> list[bytes]:
     pictures += [data for size in range(1, 16) for data in every_size(size)]
     pictures += [data for quantiser in EXTREMES for data in extremes(quantiser)]
     return [*pictures, *(data for bits in CODES for data in codes(bits))]
+
+
+# As libjpeg's; each component alone; all bits at once; one bit a scan; and a band that is cut in many.
+SCRIPTS: dict[str, list[tuple[list[int], int, int, int, int]]] = {
+    "libjpeg": [([0, 1, 2], 0, 0, 0, 1), ([0], 1, 5, 0, 2), ([2], 1, 63, 0, 1), ([1], 1, 63, 0, 1),
+                ([0], 6, 63, 0, 2), ([0], 1, 63, 2, 1), ([0, 1, 2], 0, 0, 1, 0), ([2], 1, 63, 1, 0),
+                ([1], 1, 63, 1, 0), ([0], 1, 63, 1, 0)],
+    "alone": [*(([c], 0, 0, 0, 1) for c in range(3)), *(([c], 0, 0, 1, 0) for c in (2, 0, 1)),
+              *(([c], 1, 63, 0, 0) for c in range(3))],
+    "pairs": [([1, 2], 0, 0, 0, 0), ([0], 0, 0, 0, 2), ([0], 0, 0, 2, 1), ([0], 0, 0, 1, 0),
+              *(([c], 1, 63, 0, 0) for c in range(3))],
+    "bit by bit": [([0, 1, 2], 0, 0, 0, 3), *(([0, 1, 2], 0, 0, low + 1, low) for low in (2, 1, 0)),
+                   *(([c], 1, 63, 0, 3) for c in range(3)),
+                   *(([c], 1, 63, low + 1, low) for low in (2, 1, 0) for c in range(3))],
+    "narrow": [([0, 1, 2], 0, 0, 0, 0), *(([c], k, k, 0, 1) for c in range(3) for k in (1, 2, 3)),
+               *(([c], 4, 62, 0, 0) for c in range(3)), *(([c], 63, 63, 0, 1) for c in range(3)),
+               *(([c], k, k, 1, 0) for c in range(3) for k in (63, 3, 1, 2))],
+}  # fmt: skip
+
+
+def scripted(name: str, sampling: str, share: float, height: int = 37, width: int = 54) -> bytes:
+    """Return a progressive JPEG of random coefficients. share: of those that are not zero."""
+    rng, components = np.random.default_rng(0), []
+    for shape, horizontal, vertical in grid(height, width, sampling):
+        blocks = rng.integers(-13, 14, shape) * (rng.random(shape) < share)
+        blocks[..., 0] = rng.integers(-60, 61, shape[:2])
+        components.append(Component(blocks, np.full(64, 4), horizontal, vertical))
+    return write_progressive(height, width, components, [Scan(*scan) for scan in SCRIPTS[name]])

@@ -59,7 +59,7 @@ void answer(const Case& c, jpeg::Decoder& decoder, cpu::RenderScratch& scratch) 
     picture = decoder.decode(c.bytes);
   } catch (const Error&) {
   }
-  const int32_t words[] = {picture.pixels != nullptr, decoder.without_libjpeg(), picture.height, picture.width};
+  const int32_t words[] = {picture.pixels != nullptr, decoder.by_baseline(), picture.height, picture.width};
   write(words, 4);
   if (picture.pixels == nullptr) return;
   write_pixels(picture);

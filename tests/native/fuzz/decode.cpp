@@ -31,7 +31,9 @@ std::optional<ConstPlanes> decode(jpeg::Decoder& decoder, std::span<const uint8_
 
 [[noreturn]] void report(const char* what, const jpeg::Decoder& ours) {
   std::fprintf(stderr, "%s; level %s, decoded %s\n", what, isa_name(current_isa()).c_str(),
-               ours.without_libjpeg() ? "by BaselineDecoder" : "by libjpeg");
+               ours.by_baseline()      ? "by BaselineDecoder"
+               : ours.by_progressive() ? "by ProgressiveDecoder"
+                                       : "by libjpeg");
   std::abort();
 }
 
@@ -73,8 +75,11 @@ void check_parts(jpeg::Decoder& decoder, std::span<const uint8_t> bytes, const C
 }
 
 struct Counts {
-  long runs = 0, pictures = 0, baseline = 0;
-  ~Counts() { std::fprintf(stderr, "%ld runs, %ld pictures, %ld by BaselineDecoder\n", runs, pictures, baseline); }
+  long runs = 0, pictures = 0, baseline = 0, progressive = 0;
+  ~Counts() {
+    std::fprintf(stderr, "%ld runs, %ld pictures, %ld by BaselineDecoder, %ld by ProgressiveDecoder\n", runs, pictures,
+                 baseline, progressive);
+  }
 } counts;
 
 }  // namespace
@@ -96,7 +101,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const auto ours = decode(decoder, bytes), libjpegs = decode(libjpeg, bytes);
   if (ours.has_value() != libjpegs.has_value()) report(ours ? "libjpeg refuses" : "libjpeg alone accepts", decoder);
   if (!ours) return 0;
-  ++counts.pictures, counts.baseline += decoder.without_libjpeg();
+  ++counts.pictures, counts.baseline += decoder.by_baseline(), counts.progressive += decoder.by_progressive();
   compare(*ours, *libjpegs, decoder);
   check_parts(in_parts, bytes, *libjpegs, crc32c(bytes));
   return 0;

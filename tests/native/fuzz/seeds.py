@@ -7,6 +7,7 @@ python -m tests.native.fuzz.seeds --keep DIR NAME  keeps a merged corpus (`-merg
 from __future__ import annotations
 
 import io
+import itertools
 import sys
 import tarfile
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 from pass_loader import _C
 
 from ...helpers.corpus import decodable, jpeg, noise, position_coded, refused
-from ...helpers.jpegwriter import Component, flat, write_jpeg
+from ...helpers.jpegwriter import SCRIPTS, Component, flat, scripted, write_jpeg
 from ...helpers.pngwriter import KINDS, PALETTE, drawn, palette, png
 
 
@@ -44,6 +45,8 @@ def seeds() -> dict[str, bytes]:
     found["gray_noise"] = jpeg(noise(17, 20), mode="L", quality=50)
     found["restart_444"] = jpeg(noise(20, 20), quality=30, subsampling=0, restart_marker_rows=1)
     found["progressive_small"] = jpeg(position_coded(20, 28), progressive=True)
+    for name, sampling in itertools.product(SCRIPTS, ("444", "420")):
+        found[f"scans_{name.replace(' ', '_')}_{sampling}"] = scripted(name, sampling, 0.2, 21, 28)
     for horizontal, vertical in ((1, 1), (2, 1), (1, 2), (2, 2)):
         for deep in (False, True):
             name = f"sampled_{horizontal}x{vertical}_{deep}"
