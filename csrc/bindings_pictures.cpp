@@ -164,22 +164,17 @@ void bind_pictures(py::module_& m) {
       "data"_a, "before"_a = 0, "CRC-32C (Castagnoli) of the bytes; before: that of the bytes that precede them.");
   m.def("read_header", &header_of, "data"_a, "max_pixels"_a = kMaxPixels);
   m.def("decode", &decode, "data"_a, "channels"_a = 3);
-  m.def(
-      "decodes_as_baseline",
-      [](const py::buffer& data) {
-        PyDecoder one(false);
-        one.decode(data);
-        return one.decoder.by_baseline();
-      },
-      "data"_a, "Whether the project's own baseline decoder takes the picture: for tests.");
-  m.def(
-      "decodes_as_progressive",
-      [](const py::buffer& data) {
-        PyDecoder one(false);
-        one.decode(data);
-        return one.decoder.by_progressive();
-      },
-      "data"_a, "Whether the project's own progressive decoder takes the picture: for tests.");
+  const auto decodes_by = [](bool (Decoder::*by)() const) {
+    return [by](const py::buffer& data) {
+      PyDecoder one(false);
+      one.decode(data);
+      return (one.decoder.*by)();
+    };
+  };
+  m.def("decodes_as_baseline", decodes_by(&Decoder::by_baseline), "data"_a,
+        "Whether the project's own baseline decoder takes the picture: for tests.");
+  m.def("decodes_as_progressive", decodes_by(&Decoder::by_progressive), "data"_a,
+        "Whether the project's own progressive decoder takes the picture: for tests.");
   m.def(
       "check_decodes",
       [](const py::buffer& data, int64_t max_pixels, int max_scans) {

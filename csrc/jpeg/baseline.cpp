@@ -11,14 +11,14 @@ namespace pass_loader::jpeg {
 // One set for luma, one for both colour components.
 struct BaselineDecoder::Tables {
   struct Pair {
-    DcTable dc;
+    SymbolTable dc;
     AcTable ac;
     bool built = false;
 
     bool build(const HuffmanSpec& dc_spec, const HuffmanSpec& ac_spec) {
       auto same = [](const HuffmanSpec& a, const HuffmanSpec& b) { return std::memcmp(&a, &b, sizeof a) == 0; };
       if (built && same(dc.code.spec, dc_spec) && same(ac.code.spec, ac_spec)) return true;
-      built = dc.build(dc_spec) && ac.build(ac_spec);
+      built = dc.build(dc_spec, kMostDcSize) && ac.build(ac_spec);
       return built;
     }
   } of[2];
@@ -40,14 +40,13 @@ bool BaselineDecoder::lay_out(const BaselineScan& scan, int lanes, Layout* layou
               : std::memcmp(&scan.dc[2], &scan.dc[1], sizeof(HuffmanSpec)) != 0 ||
                     std::memcmp(&scan.ac[2], &scan.ac[1], sizeof(HuffmanSpec)) != 0)
       return false;
-  const auto blocks_of = [](int32_t pixels, int per_block) { return (pixels + per_block - 1) / per_block; };
-  layout->rows = blocks_of(frame.height, 8 * frame.of[0].vertical);
-  McuRow& mcu_row = layout->mcu_row = {blocks_of(frame.width, 8 * frame.of[0].horizontal), 0, lanes, {}};
+  layout->rows = frame.mcu_rows();
+  McuRow& mcu_row = layout->mcu_row = {frame.mcu_columns(), 0, lanes, {}};
   layout->count = 0;
   layout->values = 0;
   for (int c = 0; c < frame.components; ++c)
     for (int v = 0; v < frame.of[c].vertical; ++v) {
-      const size_t groups = static_cast<size_t>(blocks_of(mcu_row.mcus * frame.of[c].horizontal, lanes));
+      const auto groups = static_cast<size_t>((mcu_row.mcus * frame.of[c].horizontal + lanes - 1) / lanes);
       layout->block_rows[layout->count++] = {c, v, layout->values, groups};
       layout->values += groups * static_cast<size_t>(lanes) * kBlockValues;
     }

@@ -100,9 +100,8 @@ bool make_table(const HuffmanSpec& spec, int most, ScanForm::Huffman* out) {
 bool describe(const BaselineScan& scan, size_t entropy_bytes, size_t points_bytes, ScanForm* form, size_t* bytes) {
   const Frame& frame = scan.frame;
   static_cast<GpuForm&>(*form) = head_of(frame, GpuForm::Kind::scan);
-  const auto divide_up = [](int32_t a, int32_t b) { return (a + b - 1) / b; };
-  form->mcu_rows = divide_up(frame.height, 8 * frame.of[0].vertical);
-  form->mcu_columns = divide_up(frame.width, 8 * frame.of[0].horizontal);
+  form->mcu_rows = frame.mcu_rows();
+  form->mcu_columns = frame.mcu_columns();
   if (points_bytes != static_cast<size_t>(form->mcu_rows) * EntryPoint::kBytes || entropy_bytes > UINT32_MAX / 8)
     return false;
   for (int c = 0; c < frame.components; ++c)

@@ -27,6 +27,8 @@ int Frame::max_vertical() const {
 
 int32_t Frame::height_of(int c) const { return divide_up(height * of[c].vertical, max_vertical()); }
 int32_t Frame::width_of(int c) const { return divide_up(width * of[c].horizontal, max_horizontal()); }
+int32_t Frame::mcu_rows() const { return divide_up(height, 8 * max_vertical()); }
+int32_t Frame::mcu_columns() const { return divide_up(width, 8 * max_horizontal()); }
 
 bool Frame::is_sound() const {
   const int wanted = colour == Colour::gray ? 1 : colour == Colour::ycc || colour == Colour::rgb ? 3 : 4;
@@ -47,8 +49,7 @@ void Assembly::begin(const Frame& frame, const Planes& out, const Window& window
   frame_ = frame, out_ = out, window_ = window;
   first_byte_ = static_cast<size_t>(window.left) / kTile * kTile;
   bytes_ = round_up(static_cast<size_t>(window.right), kTile) - first_byte_;
-  const int32_t mcu_rows = divide_up(frame.height, 8 * frame.max_vertical());
-  const int32_t mcu_columns = divide_up(frame.width, 8 * frame.max_horizontal());
+  const int32_t mcu_rows = frame.mcu_rows(), mcu_columns = frame.mcu_columns();
   size_t bytes = 0, begins[kMaxComponents];
   for (int c = 0; c < frame.components; ++c) {
     const Frame::Component& component = frame.of[c];

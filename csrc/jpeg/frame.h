@@ -28,6 +28,8 @@ struct Frame {
   int32_t width_of(int c) const;
   int32_t block_rows(int c) const { return (height_of(c) + 7) / 8; }
   int32_t block_columns(int c) const { return (width_of(c) + 7) / 8; }
+  int32_t mcu_rows() const;
+  int32_t mcu_columns() const;
   // Returns true if the number of components fits the colour and the factors, and every factor divides the largest.
   // libjpeg refuses other frames.
   bool is_sound() const;

@@ -47,12 +47,6 @@ constexpr uint64_t first_of(uint64_t entry) { return entry >> 8 & 255; }
 constexpr uint64_t last_of(uint64_t entry) { return entry >> 16 & 255; }
 constexpr int16_t last_value_of(uint64_t entry) { return static_cast<int16_t>(entry >> 48); }
 
-// T.81 F.2.2.1, EXTEND: returns the value that the 63 - `below` bits at the top of `bits` stand for; 0 for no bits. The
-// bits of a negative value are the complement of its size.
-PL_INLINE int top_value(uint64_t bits, uint64_t below) {
-  const uint64_t negative = ~static_cast<uint64_t>(static_cast<int64_t>(bits) >> 63);
-  return static_cast<int>(((bits ^ negative) >> 1 >> (below & 63)) ^ negative) - static_cast<int>(negative);
-}
 PL_INLINE int first_value(uint64_t bits, uint64_t entry) { return top_value(bits << (entry >> 24 & 63), entry >> 32); }
 
 }  // namespace
@@ -102,13 +96,13 @@ int HuffmanCode::length_of(uint64_t bits, uint8_t* symbol) const {
   return 0;
 }
 
-bool DcTable::build(const HuffmanSpec& spec) {
+bool SymbolTable::build(const HuffmanSpec& spec, int most) {
   if (!code.build(spec)) return false;
   std::fill_n(entries, 1 << kLookup, uint16_t{0});
   int at = 0, symbol = 0;
   for (int length = 1; length <= 16; ++length)
     for (int i = 0; i < spec.counts[length]; ++i, ++symbol) {
-      if (spec.symbols[symbol] > 15) return false;
+      if (spec.symbols[symbol] > most) return false;
       if (length > kLookup) continue;
       const int span = 1 << (kLookup - length);
       std::fill_n(entries + at, span, static_cast<uint16_t>(length << 8 | spec.symbols[symbol]));
@@ -159,21 +153,6 @@ constexpr Places kPlaces = [] {
     places.of[k] = static_cast<uint8_t>(kZigzag[k] / 8 * 8 * lanes + kZigzag[k] % 8);
   return places;
 }();
-
-PL_INLINE bool decode_dc(BitReader& reader, const DcTable& dc, int32_t& prediction) {
-  reader.refill();
-  const uint16_t entry = dc.entries[reader.bits >> (64 - DcTable::kLookup)];
-  int length = entry >> 8;
-  uint8_t size = entry & 255;
-  if (length == 0) [[unlikely]] {
-    length = dc.code.length_of(reader.bits, &size);
-    if (length == 0) return false;
-  }
-  reader.skip(length);
-  prediction += top_value(reader.bits, 63u - size);
-  reader.skip(size);
-  return prediction >= INT16_MIN && prediction <= INT16_MAX;
-}
 
 // Stores coefficients up to an entry that reaches the block's end or for which the lookup does not suffice. Returns
 // that entry; k is the last coefficient before it.

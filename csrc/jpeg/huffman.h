@@ -61,13 +61,47 @@ struct HuffmanCode {
   int length_of(uint64_t bits, uint8_t* symbol) const;
 };
 
-struct DcTable {
+// T.81 F.2.2.1, EXTEND: returns the value that the 63 - `below` bits at the top of `bits` stand for; 0 for no bits. The
+// bits of a negative value are the complement of its size.
+PL_INLINE int top_value(uint64_t bits, uint64_t below) {
+  const uint64_t negative = ~static_cast<uint64_t>(static_cast<int64_t>(bits) >> 63);
+  return static_cast<int>(((bits ^ negative) >> 1 >> (below & 63)) ^ negative) - static_cast<int>(negative);
+}
+
+// The same code by a look-up.
+struct SymbolTable {
   static constexpr int kLookup = 9;
   HuffmanCode code;
   uint16_t entries[1 << kLookup];  // length << 8 | symbol; 0: a longer code
 
-  bool build(const HuffmanSpec& spec);
+  // most: the largest symbol. libjpeg refuses tables with larger ones even where no bits name them.
+  bool build(const HuffmanSpec& spec, int most);
+
+  // Takes a symbol. Returns false if there is none. At least 16 bits must be there.
+  PL_INLINE bool take(BitReader& r, uint8_t* symbol) const {
+    const uint16_t entry = entries[r.bits >> (64 - kLookup)];
+    int length = entry >> 8;
+    *symbol = entry & 255;
+    if (length == 0) [[unlikely]] {
+      length = code.length_of(r.bits, symbol);
+      if (length == 0) return false;
+    }
+    r.skip(length);
+    return true;
+  }
 };
+
+constexpr int kMostDcSize = 15;  // bits of a difference
+
+// Adds a block's difference to the prediction.
+PL_INLINE bool decode_dc(BitReader& reader, const SymbolTable& dc, int32_t& prediction) {
+  reader.refill();
+  uint8_t size;
+  if (!dc.take(reader, &size)) return false;
+  prediction += top_value(reader.bits, 63u - size);
+  reader.skip(size);
+  return prediction >= INT16_MIN && prediction <= INT16_MAX;
+}
 
 struct AcTable {
   static constexpr int kLookup = 10;
@@ -80,7 +114,7 @@ struct AcTable {
 // One block of an MCU. Consecutive blocks of a component lie in groups of `lanes`, whose rows of 8 coefficients are
 // interleaved (idct.h).
 struct McuBlock {
-  const DcTable* dc;
+  const SymbolTable* dc;
   const AcTable* ac;
   int component;
   int16_t* coefficients;  // the component's block row, filled with zeros

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <numeric>
 
 #include "isa.h"
 #include "jpeg/header.h"
@@ -16,43 +15,6 @@ constexpr int kDht = 0xc4, kEoi = 0xd9, kSos = 0xda;
 constexpr int64_t kMostPx = int64_t{1} << 22;  // a thread keeps memory for the coefficients of so many, up to 24 MiB
 constexpr int kMostLow = 13;  // bits that a scan may leave to later ones, as libjpeg has it (jdphuff.c)
 
-// A code and its value's size, or run and size, by a look-up.
-struct SymbolTable {
-  static constexpr int kLookup = 9;
-  HuffmanCode code;
-  uint16_t entries[1 << kLookup];  // length << 8 | symbol; 0: a longer code
-  bool built = false;
-
-  // most: the largest symbol. libjpeg refuses tables with larger ones even where no bits name them.
-  bool build(const HuffmanSpec& spec, int most) {
-    if (built && std::memcmp(&code.spec, &spec, sizeof spec) == 0) return true;
-    built = false;
-    if (!code.build(spec)) return false;
-    const int symbols = std::accumulate(spec.counts + 1, spec.counts + 17, 0);
-    if (std::any_of(spec.symbols, spec.symbols + symbols, [most](int symbol) { return symbol > most; })) return false;
-    std::fill_n(entries, 1 << kLookup, uint16_t{0});
-    int at = 0, symbol = 0;
-    for (int length = 1; length <= kLookup; ++length)
-      for (int i = 0; i < spec.counts[length]; ++i, ++symbol) {
-        const int span = 1 << (kLookup - length);
-        std::fill_n(entries + at, span, static_cast<uint16_t>(length << 8 | spec.symbols[symbol]));
-        at += span;
-      }
-    return built = true;
-  }
-
-  // Takes a symbol. Returns false if there is none. At least 16 bits must be there.
-  PL_INLINE bool take(BitReader& r, uint8_t* symbol) const {
-    const uint16_t entry = entries[r.bits >> (64 - kLookup)];
-    int length = entry >> 8;
-    *symbol = entry & 255;
-    if (length == 0) [[unlikely]]
-      length = code.length_of(r.bits, symbol);
-    r.skip(length);
-    return length != 0;
-  }
-};
-
 // Takes 1 to 16 bits.
 PL_INLINE uint32_t take_bits(BitReader& r, int count) {
   const auto value = static_cast<uint32_t>(r.bits >> (64 - count));
@@ -63,10 +25,11 @@ PL_INLINE uint32_t take_bits(BitReader& r, int count) {
 // The bit of coefficient k in a block's mask of those that are not zero.
 constexpr uint64_t bit_of(int k) { return uint64_t{1} << k; }
 
-// T.81 F.2.2.1, EXTEND.
+// Takes a value of 1 to 15 bits.
 PL_INLINE int32_t take_value(BitReader& r, int size) {
-  const auto value = static_cast<int32_t>(take_bits(r, size));
-  return value < 1 << (size - 1) ? value - (1 << size) + 1 : value;
+  const int32_t value = top_value(r.bits, 63u - static_cast<unsigned>(size));
+  r.skip(size);
+  return value;
 }
 
 // The bits of coefficients `first` to `last` of the zigzag order that one scan brings. places: of coefficients in a
@@ -78,11 +41,7 @@ struct Band {
 };
 
 PL_INLINE bool read_dc(BitReader& r, const SymbolTable& table, int low, int32_t& prediction, int16_t* block) {
-  r.refill();
-  uint8_t size;
-  if (!table.take(r, &size)) return false;
-  if (size > 0) prediction += take_value(r, size);
-  if (prediction < INT16_MIN || prediction > INT16_MAX) return false;
+  if (!decode_dc(r, table, prediction)) return false;
   const int32_t value = prediction * (1 << low);
   *block = static_cast<int16_t>(value);
   return value == *block;
@@ -214,12 +173,10 @@ PL_LEVELS(read_row,
 
 }  // namespace
 
-struct ProgressiveDecoder::Scan {
+struct ProgressiveScan {
   int count, components[3];
-  int dc_slots[3], ac_slots[3];
-  int first, last, high, low;
-  // Of all slots.
-  const SymbolTable *dc, *ac;
+  int first, last, high, low;  // coefficients of the zigzag order, and their bits (T.81 Ss, Se, Ah, Al)
+  SymbolTable dc[3], ac;       // where the scan has such symbols
 };
 
 namespace {
@@ -266,6 +223,34 @@ bool take_tables(std::span<const uint8_t> payload, ProgressiveFrame* tables) {
   return true;
 }
 
+// Takes a scan's header, whose segment is given, and its tables. Returns false for one that is not sound, or does not
+// bring the bits that come next.
+bool take_scan(std::span<const uint8_t> segment, const ProgressiveFrame& start, Progress* progress,
+               ProgressiveScan* scan) {
+  const int components = start.frame.components;
+  scan->count = segment.size() > 4 ? segment[4] : 0;
+  if (scan->count < 1 || scan->count > components || segment.size() != 8 + 2 * static_cast<size_t>(scan->count))
+    return false;
+  const uint8_t *named = &segment[5], *band = named + 2 * scan->count;
+  scan->first = band[0], scan->last = band[1], scan->high = band[2] >> 4, scan->low = band[2] & 15;
+  if (scan->last >= kBlockValues || scan->low > kMostLow || (scan->high != 0 && scan->high != scan->low + 1))
+    return false;
+  if (scan->first == 0 ? scan->last != 0 : scan->first > scan->last || scan->count != 1) return false;
+  for (int i = 0; i < scan->count; ++i, named += 2) {
+    const int c = static_cast<int>(std::find(start.ids, start.ids + components, named[0]) - start.ids);
+    if (c == components || (i > 0 && c <= scan->components[i - 1])) return false;
+    scan->components[i] = c;
+    if (!progress->note(c, scan->first, scan->last, scan->high, scan->low)) return false;
+    const int dc = named[1] >> 4, ac = named[1] & 15;
+    if (scan->first > 0) {
+      if (ac >= kTableSlots || !start.has_ac[ac] || !scan->ac.build(start.ac[ac], UINT8_MAX)) return false;
+    } else if (scan->high == 0) {
+      if (dc >= kTableSlots || !start.has_dc[dc] || !scan->dc[i].build(start.dc[dc], kMostDcSize)) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 void ProgressiveDecoder::lay_out(const Frame& frame, int lanes) {
@@ -273,9 +258,8 @@ void ProgressiveDecoder::lay_out(const Frame& frame, int lanes) {
   size_t values = 0, begins[3] = {};
   for (int c = 0; c < frame.components; ++c) {
     const auto& [horizontal, vertical, _] = frame.of[c];
-    const auto mcus = [](int32_t pixels, int factor) { return (pixels + 8 * factor - 1) / (8 * factor); };
-    const auto columns = static_cast<size_t>(mcus(frame.width, frame.of[0].horizontal) * horizontal);
-    const auto rows = static_cast<size_t>(mcus(frame.height, frame.of[0].vertical) * vertical);
+    const auto columns = static_cast<size_t>(frame.mcu_columns() * horizontal);
+    const auto rows = static_cast<size_t>(frame.mcu_rows() * vertical);
     begins[c] = values;
     of_[c] = {nullptr, nullptr, round_up(columns, static_cast<size_t>(lanes)) * kBlockValues, frame.block_rows(c),
               frame.block_columns(c)};
@@ -289,50 +273,46 @@ void ProgressiveDecoder::lay_out(const Frame& frame, int lanes) {
     of_[c].coefficients = memory + begins[c], of_[c].masks = masks + begins[c] / kBlockValues;
 }
 
-bool ProgressiveDecoder::read_scan(const Scan& scan, const Frame& frame, BitReader& reader) {
-  const auto row_of = [this](int c, int y, int columns) {
-    const auto row = static_cast<size_t>(y);
-    return Row{of_[c].coefficients + row * of_[c].row_values, of_[c].masks + row * of_[c].row_values / kBlockValues,
-               lanes_, columns};
-  };
-  if (scan.first > 0) {
-    uint8_t places[kBlockValues];
-    for (int k = 0; k < kBlockValues; ++k)
-      places[k] = static_cast<uint8_t>(kZigzag[k] / 8 * 8 * lanes_ + kZigzag[k] % 8);
-    const int c = scan.components[0];
-    const Band band{scan.first, scan.last, scan.low, places, &scan.ac[scan.ac_slots[0]]};
-    uint32_t blocks_left = 0;
-    bool clean = true;
-    for (int y = 0; clean && y < of_[c].block_rows; ++y)
-      read_row(reader, band, scan.high == 0 ? Kind::ac : Kind::ac_refined, row_of(c, y, of_[c].block_columns),
-               blocks_left, &clean);
-    return clean && blocks_left == 0;
+bool ProgressiveDecoder::read_ac_scan(const ProgressiveScan& scan, BitReader& reader) {
+  uint8_t places[kBlockValues];
+  for (int k = 0; k < kBlockValues; ++k) places[k] = static_cast<uint8_t>(kZigzag[k] / 8 * 8 * lanes_ + kZigzag[k] % 8);
+  const Component& component = of_[scan.components[0]];
+  const Band band{scan.first, scan.last, scan.low, places, &scan.ac};
+  const Kind kind = scan.high == 0 ? Kind::ac : Kind::ac_refined;
+  uint32_t blocks_left = 0;
+  bool clean = true;
+  for (int y = 0; clean && y < component.block_rows; ++y) {
+    const size_t at = static_cast<size_t>(y) * component.row_values;
+    const Row row{component.coefficients + at, component.masks + at / kBlockValues, lanes_, component.block_columns};
+    read_row(reader, band, kind, row, blocks_left, &clean);
   }
+  return clean && blocks_left == 0;
+}
+
+bool ProgressiveDecoder::read_dc_scan(const ProgressiveScan& scan, const Frame& frame, BitReader& reader) {
   // A component alone has its own blocks in rows; several have those of MCUs.
   const bool alone = scan.count == 1;
-  const Frame::Component& luma = frame.of[0];
-  const int rows =
-      alone ? of_[scan.components[0]].block_rows : (frame.height + 8 * luma.vertical - 1) / (8 * luma.vertical);
-  const int columns =
-      alone ? of_[scan.components[0]].block_columns : (frame.width + 8 * luma.horizontal - 1) / (8 * luma.horizontal);
+  const Component& only = of_[scan.components[0]];
+  const int rows = alone ? only.block_rows : frame.mcu_rows();
+  const int columns = alone ? only.block_columns : frame.mcu_columns();
   int32_t predictions[3] = {};
-  for (int y = 0; y < rows; ++y)
-    for (int x = 0; x < columns; ++x) {
-      if (reader.past_end()) return false;
-      reader.refill();  // for the bits of all blocks where they are refined
-      for (int i = 0; i < scan.count; ++i) {
-        const int c = scan.components[i];
-        const int tall = alone ? 1 : frame.of[c].vertical, wide = alone ? 1 : frame.of[c].horizontal;
-        for (int v = 0; v < tall; ++v)
-          for (int h = 0; h < wide; ++h) {
-            int16_t* block = row_of(c, y * tall + v, 0).block(x * wide + h);
-            if (scan.high != 0)
-              *block = static_cast<int16_t>(*block | static_cast<int>(take_bits(reader, 1)) << scan.low);
-            else if (!read_dc(reader, scan.dc[scan.dc_slots[i]], scan.low, predictions[c], block))
-              return false;
-          }
+  for (int at = 0; at < rows * columns; ++at) {
+    if (reader.past_end()) return false;
+    reader.refill();  // for the bits of all blocks where they are refined
+    for (int i = 0; i < scan.count; ++i) {
+      const int c = scan.components[i];
+      const int tall = alone ? 1 : frame.of[c].vertical, wide = alone ? 1 : frame.of[c].horizontal;
+      for (int place = 0; place < tall * wide; ++place) {
+        const auto y = static_cast<size_t>(at / columns * tall + place / wide);
+        const Row row{of_[c].coefficients + y * of_[c].row_values, nullptr, lanes_, 0};
+        int16_t* block = row.block(at % columns * wide + place % wide);
+        if (scan.high != 0)
+          *block = static_cast<int16_t>(*block | static_cast<int>(take_bits(reader, 1)) << scan.low);
+        else if (!read_dc(reader, scan.dc[i], scan.low, predictions[c], block))
+          return false;
       }
     }
+  }
   return true;
 }
 
@@ -355,8 +335,7 @@ bool ProgressiveDecoder::decode(const ProgressiveFrame& start, std::span<const u
                                 const Assembly& assembly) {
   const Frame& frame = start.frame;
   if (int64_t{frame.height} * frame.width > kMostPx) return false;
-  ProgressiveFrame tables = start;
-  SymbolTable dc[kTableSlots], ac[kTableSlots];
+  ProgressiveFrame present = start;  // with the tables of the segments between scans
   Progress progress;
   lay_out(frame, current_idct().lanes);
   for (int count = 0; scans.size() >= 2;) {
@@ -366,39 +345,15 @@ bool ProgressiveDecoder::decode(const ProgressiveFrame& start, std::span<const u
     if (segment.empty()) return false;
     scans = scans.subspan(segment.size());
     if (segment[1] == kDht) {
-      if (!take_tables(segment.subspan(4), &tables)) return false;
+      if (!take_tables(segment.subspan(4), &present)) return false;
       continue;
     }
-    if (segment[1] != kSos || ++count > most_scans) return false;
-    Scan scan{};
-    scan.dc = dc, scan.ac = ac;
-    scan.count = segment.size() > 4 ? segment[4] : 0;
-    if (scan.count < 1 || scan.count > frame.components || segment.size() != 8 + 2 * static_cast<size_t>(scan.count))
-      return false;
-    const uint8_t* rest = &segment[5 + 2 * static_cast<size_t>(scan.count)];
-    scan.first = rest[0], scan.last = rest[1], scan.high = rest[2] >> 4, scan.low = rest[2] & 15;
-    if (scan.last >= kBlockValues || scan.low > kMostLow || (scan.high != 0 && scan.high != scan.low + 1) ||
-        (scan.first == 0 ? scan.last != 0 : scan.first > scan.last || scan.count != 1))
-      return false;
-    for (int i = 0; i < scan.count; ++i) {
-      const uint8_t *named = &segment[5 + 2 * static_cast<size_t>(i)], *ids = start.ids;
-      const int c = static_cast<int>(std::find(ids, ids + frame.components, named[0]) - ids);
-      if (c == frame.components || (i > 0 && c <= scan.components[i - 1])) return false;
-      scan.components[i] = c;
-      scan.dc_slots[i] = named[1] >> 4, scan.ac_slots[i] = named[1] & 15;
-      if (!progress.note(c, scan.first, scan.last, scan.high, scan.low)) return false;
-      if (scan.first == 0 && scan.high == 0) {
-        const int slot = scan.dc_slots[i];
-        if (slot >= kTableSlots || !tables.has_dc[slot] || !dc[slot].build(tables.dc[slot], 15)) return false;
-      }
-      if (scan.first > 0) {
-        const int slot = scan.ac_slots[i];
-        if (slot >= kTableSlots || !tables.has_ac[slot] || !ac[slot].build(tables.ac[slot], 255)) return false;
-      }
-    }
+    ProgressiveScan scan;
+    if (segment[1] != kSos || ++count > most_scans || !take_scan(segment, present, &progress, &scan)) return false;
     BitReader reader;
     scans = unstuff(scans, bits_, &reader);
-    if (!read_scan(scan, frame, reader) || reader.bits_left() < 0 || reader.bits_left() > 7) return false;
+    if (scan.first > 0 ? !read_ac_scan(scan, reader) : !read_dc_scan(scan, frame, reader)) return false;
+    if (reader.bits_left() < 0 || reader.bits_left() > 7) return false;
   }
   return false;
 }

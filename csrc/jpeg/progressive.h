@@ -20,6 +20,8 @@ struct ProgressiveFrame {
   bool has_dc[kTableSlots], has_ac[kTableSlots];
 };
 
+struct ProgressiveScan;
+
 class ProgressiveDecoder {
  public:
   // Writes the blocks that the assembly needs. scans: everything from the first scan's marker on. most_scans: a file
@@ -34,10 +36,11 @@ class ProgressiveDecoder {
     size_t row_values;
     int block_rows, block_columns;  // without the padding to whole MCUs
   };
-  struct Scan;
 
   void lay_out(const Frame& frame, int lanes);
-  bool read_scan(const Scan& scan, const Frame& frame, BitReader& reader);
+  // Return false if the bits are not clean.
+  bool read_ac_scan(const ProgressiveScan& scan, BitReader& reader);
+  bool read_dc_scan(const ProgressiveScan& scan, const Frame& frame, BitReader& reader);
   bool transform(const Frame& frame, const Assembly& assembly) const;
 
   Component of_[3];

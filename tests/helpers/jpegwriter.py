@@ -210,10 +210,9 @@ def scan_bits(
 def band_bits(block: list[int], scan: Scan, ac: Huffman) -> str:
     """Return a block's bits of an AC scan (T.81 G.1.2.2, G.1.2.3): each block has an end of its own."""
     bits, corrections, run = "", "", 0
-    new = [k for k in range(scan.first, scan.last + 1) if abs(block[k]) >> scan.low and not abs(block[k]) >> scan.high]
-    if scan.high == 0:
-        new = [k for k in range(scan.first, scan.last + 1) if abs(block[k]) >> scan.low]
-    for k in range(scan.first, scan.last + 1):
+    band = range(scan.first, scan.last + 1)
+    new = [k for k in band if abs(block[k]) >> scan.low and not (scan.high and abs(block[k]) >> scan.high)]
+    for k in band:
         size = abs(block[k]) >> scan.low
         while run > 15 and new and k <= new[-1]:
             bits, corrections, run = bits + ac.codes[ZRL] + corrections, "", run - 16

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pass_loader import BadPictureError, _C
 
 from ..helpers.compare import assert_pixels_equal
-from ..helpers.corpus import jpeg, noise, position_coded
+from ..helpers.corpus import by_pillow, jpeg, noise, position_coded
 from ..helpers.jpegwriter import SCRIPTS, Component, Scan, flat, scripted, write_progressive
 
 pytestmark = [pytest.mark.oracle, pytest.mark.hostile]
 
-SOF, DHT, SOS, DQT, DRI, EOI = 0xC2, 0xC4, 0xDA, 0xDB, 0xDD, b"\xff\xd9"
-
-
-def pillows(data: bytes) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+DHT, SOS, DQT, EOI = 0xC4, 0xDA, 0xDB, b"\xff\xd9"
 
 
 def check(data: bytes, ours: bool = True, what: object = "") -> None:
     """Pillow's bytes, by our decoder if `ours`, else by libjpeg."""
     assert _C.decodes_as_progressive(data) == ours, what
-    assert_pixels_equal(_C.decode(data), pillows(data), what)
+    want = by_pillow(data)
+    assert want is not None, what
+    assert_pixels_equal(_C.decode(data), want, what)
 
 
 def pieces(data: bytes) -> list[bytes]:
@@ -45,13 +41,6 @@ def pieces(data: bytes) -> list[bytes]:
 
 def is_of(piece: bytes, marker: int) -> bool:
     return piece[:2] == bytes([0xFF, marker])
-
-
-@pytest.fixture(params=_C.supported_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[None]:
-    _C.set_isa(request.param)
-    yield
-    _C.set_isa("best")
 
 
 @pytest.mark.parametrize("make", [position_coded, noise])
@@ -91,7 +80,8 @@ def test_parts_of_it() -> None:
     """Kills: needed blocks of another component's size; columns in other groups."""
     for sampling in (0, 2):
         data = jpeg(noise(70, 90), progressive=True, subsampling=sampling)
-        whole = pillows(data)
+        whole = by_pillow(data)
+        assert whole is not None
         for top, bottom, left, right in ((0, 70, 0, 90), (31, 32, 0, 90), (0, 8, 77, 90), (17, 59, 40, 41)):
             part, _ = _C.decode_part(data, (top, bottom, left, right))
             assert_pixels_equal(part, whole[top:bottom, left:right], (sampling, top, left))
@@ -115,9 +105,8 @@ def test_what_is_left_to_libjpeg() -> None:
     check(b"".join([*whole[: scans[1]], tables, *whole[scans[1] :]]))
     for what, other in others.items():
         data = b"".join(other)
-        try:
-            want = pillows(data)
-        except OSError:
+        want = by_pillow(data)
+        if want is None:
             with pytest.raises(BadPictureError, match="JPEG"):
                 _C.decode(data)
             continue
@@ -134,8 +123,7 @@ def test_a_table_with_a_size_that_no_dc_coefficient_has() -> None:
     scans = [Scan([0], 0, 0, 0, 0), Scan([0], 1, 63, 0, 0)]
     check(write_progressive(8, 8, gray, scans))
     data = write_progressive(8, 8, gray, scans, dc=flat(range(17), 5))
-    with pytest.raises(OSError, match="broken"):
-        pillows(data)
+    assert by_pillow(data) is None
     with pytest.raises(BadPictureError, match="Bogus Huffman table"):
         _C.decode(data)
 
