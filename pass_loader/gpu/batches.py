@@ -294,7 +294,8 @@ class DeviceRenderer(Renderer):
 
     def resubmit(self, batch: Submitted, slot: int, keys: Keys) -> DeviceSubmitted:
         assert isinstance(batch, DeviceSubmitted)
-        return batch.again(slot, keys)
+        with self.lock:  # takes memory of the side stream where nothing of the batch was rendered
+            return batch.again(slot, keys)
 
     def decode(self, keys: Keys, part: BatchPart, announced: Any) -> _C.PendingBatch:
         given = part.chunk.array, part.rows, part.plans, part.lengths

@@ -36,8 +36,8 @@ def run_on_ray(
     here. A cluster that the program is connected to is used as it is. cpus: how many a call asks for. Where no node has
     so many, the calls wait for one that does, as a cluster may grow, and a warning says so. At most twice as many calls
     as the cluster has room for are handed to it at a time. done: called with the place of each call that has returned.
-    Raises what a call raised, and PackError where Ray is missing, is not reached, or lost a call too often; the other
-    calls are cancelled then.
+    Raises what a call raised, and PackError where Ray is missing, is not reached, or lost a call too often. Calls that
+    run then end with the connection; on one that the program had before, by themselves.
     """
     ray = _imported()
     results = [None] * len(calls)
@@ -64,10 +64,7 @@ def run_on_ray(
                 f"Ray gave a task up ({type(error).__name__}: {error}): a task is begun {_RETRIES + 1} times at most. "
                 "See why its workers or nodes were lost; the same command goes on"
             ) from None
-        finally:
-            for reference in running:
-                with contextlib.suppress(ray.exceptions.RayError, TypeError):  # TypeError: its owner is gone
-                    ray.cancel(reference)
+        # Nothing is cancelled: Ray (2.60, task_manager.cc) aborts the program where a call ends while it is cancelled.
 
 
 @contextlib.contextmanager

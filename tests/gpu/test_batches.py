@@ -141,6 +141,25 @@ def test_storage_that_comes_back(tiny: Path, tmp_path: Path, lanes: list[CpuLane
         list(DataLoader(ShardDataset(copy, TINY), 7, num_workers=2, device="cuda"))
 
 
+def test_the_stream_is_used_under_the_lock(
+    broken_pack: Path, lanes: list[CpuLane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where nothing of a batch is good, and memory is first taken for the replacements. Kills: two threads that
+    queue at a time."""
+    used = []
+
+    def views_of(renderer: Any, *given: Any) -> list[torch.Tensor]:
+        used.append(renderer.lock._is_owned())
+        return original(renderer, *given)
+
+    original = batches.DeviceRenderer.views_of
+    monkeypatch.setattr(batches.DeviceRenderer, "views_of", views_of)
+    dataset = ShardDataset(broken_pack, TINY, seed=5)
+    sampler = [1, 2, 17, 18, 3, 4]
+    assert len(list(DataLoader(dataset, 2, sampler=sampler, on_error="replace", num_workers=2, device="cuda"))) == 3
+    assert used == [True] * 3
+
+
 @pytest.mark.slow
 def test_the_arenas_budget(pack: Path, lanes: list[CpuLane]) -> None:
     """Parts: a batch, some pictures of it, each picture alone in memory of its own. Kills: a part rendered into slots

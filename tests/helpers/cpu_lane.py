@@ -58,9 +58,10 @@ class CpuLane:
         return torch.full((bytes,), 0x5A, dtype=torch.uint8)
 
     def empty(self, shape: list[int], dtype: torch.dtype) -> torch.Tensor:
-        self.memory.append(torch.empty(shape, dtype=dtype))
-        self.memory[-1].view(torch.uint8).fill_(0xA5)
-        return self.memory[-1]
+        taken = torch.empty(shape, dtype=dtype)
+        taken.view(torch.uint8).fill_(0xA5)
+        self.memory.append(taken)
+        return taken
 
     empty_here = empty
 
