@@ -3,7 +3,6 @@
 // what is wrong.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -34,10 +33,6 @@ class BaselineDecoder {
   // scan: others are declined, or give other pixels.
   bool decode_from(std::span<const uint8_t> points, const BaselineScan& scan, std::span<const uint8_t> entropy,
                    const Assembly& assembly);
-
-  // Gives block row y of a component: block_columns(component) blocks of 64 quantised coefficients in row-major order.
-  // Returns false to stop.
-  using TakeRow = std::function<bool(int component, int32_t y, const int16_t* coefficients)>;
 
   // Calls take for every block row, those of each component from the top. entropy: as in decode. Returns false if the
   // scan is declined, or if take has returned false: what was taken is then worth nothing.

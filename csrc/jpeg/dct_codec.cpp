@@ -281,6 +281,10 @@ namespace {
 std::vector<uint8_t> write_record(std::span<const uint8_t> header, const std::span<const uint8_t> (&streams)[kStreams],
                                   bool zstd) {
   std::vector<uint8_t> out(header.begin(), header.end()), stored;
+  size_t most = 0;
+  for (std::span<const uint8_t> content : streams) most += content.size();
+  stored.reserve(most);
+  out.reserve(header.size() + 8 * kStreams + most);
   ZstdWriter writer;
   for (std::span<const uint8_t> content : streams) {
     const std::vector<uint8_t> frame = zstd ? writer.write(content) : std::vector<uint8_t>{};

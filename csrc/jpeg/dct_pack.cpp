@@ -18,12 +18,17 @@ namespace {
 constexpr int kMost = 1023;
 constexpr uint64_t kDcBit = 1;
 
-// 64 values of 16 bits, each compared or chosen. Bit i of a result is that of value i.
+// Of chosen coefficients, in their order: a bit for each. The bits above are undefined.
+struct Bits {
+  uint64_t negative, larger;  // larger: than 1 in size
+};
+
+// Coefficients of a block, each compared or chosen. Bit i of a mask is that of coefficient i.
 struct Plain {
   template <typename Test>
-  PL_INLINE static uint64_t where(const int16_t* values, const Test& test) {
+  PL_INLINE static uint64_t where(const int16_t* block, const Test& test) {
     alignas(64) uint8_t flags[kBlockValues];
-    for (int i = 0; i < kBlockValues; ++i) flags[i] = test(values[i]);
+    for (int i = 0; i < kBlockValues; ++i) flags[i] = test(block[i]);
     uint64_t bits = 0;
     for (int i = 0; i < kBlockValues; i += 8) {  // 8 bytes of 0 or 1 to 8 bits, the first one lowest
       uint64_t bytes;
@@ -32,47 +37,178 @@ struct Plain {
     }
     return bits;
   }
-  PL_INLINE static uint64_t not_zero(const int16_t* values) {
-    return where(values, [](int16_t value) { return value != 0; });
+  PL_INLINE static uint64_t not_zero(const int16_t* block) {
+    return where(block, [](int16_t value) { return value != 0; });
   }
-  PL_INLINE static uint64_t negative(const int16_t* values) {
-    return where(values, [](int16_t value) { return value < 0; });
+  PL_INLINE static uint64_t beyond(const int16_t* block, int most) {  // in size
+    return where(block, [=](int16_t value) { return (value > most) | (value < -most); });
   }
-  PL_INLINE static uint64_t beyond(const int16_t* values, int most) {  // in size
-    return where(values, [=](int16_t value) { return (value > most) | (value < -most); });
+  PL_INLINE static Bits bits_of(const int16_t* block, uint64_t chosen) {
+    Bits bits{};
+    for (uint64_t bit = 1; chosen != 0; chosen &= chosen - 1, bit <<= 1) {
+      const int value = block[__builtin_ctzll(chosen)];
+      bits.negative |= value < 0 ? bit : 0, bits.larger |= std::abs(value) > 1 ? bit : 0;
+    }
+    return bits;
   }
-  // Writes the chosen values, 63 at most, one after another, and a 0. Leaves the rest undefined.
-  PL_INLINE static void choose(const int16_t* values, uint64_t which, int16_t* to) {
-    for (; which != 0; which &= which - 1) *to++ = values[__builtin_ctzll(which)];
-    *to = 0;
+  // Writes the nibbles of chosen coefficients, all larger than 1 in size, and up to kPackPadding bytes.
+  PL_INLINE static void put_nibbles(const int16_t* block, uint64_t chosen, uint8_t* to) {
+    for (; chosen != 0; chosen &= chosen - 1) {
+      const int first = nibble(block[__builtin_ctzll(chosen)]);
+      chosen &= chosen - 1;
+      *to++ = static_cast<uint8_t>(chosen == 0 ? first : first | nibble(block[__builtin_ctzll(chosen)]) << 4);
+      if (chosen == 0) return;
+    }
   }
+  // Writes a mask's bytes, one for each row of the block, but those that are 0, and up to kPackPadding bytes. Returns
+  // for each row a bit: whether its byte was written.
+  PL_INLINE static unsigned put_rows(uint64_t chosen, uint8_t* to) {
+    unsigned rows = 0;
+    for (int r = 0; r < 8; ++r) {
+      const auto mask = static_cast<uint8_t>(chosen >> (8 * r));
+      *to = mask;
+      to += mask != 0;
+      rows |= static_cast<unsigned>(mask != 0) << r;
+    }
+    return rows;
+  }
+  PL_INLINE static int nibble(int16_t value) { return std::min(std::abs(value), 17) - 2; }
 };
 
 #if defined(__x86_64__)
-// Not PL_INLINE: `pack` itself has no target until it is inlined into pack_avx512vbmi.
+// For each mask of 8 bytes, which ones are chosen, one after another, then zeros (0x80).
+struct Chosen {
+  uint8_t of[256][8];
+  constexpr Chosen() : of{} {
+    for (int mask = 0; mask < 256; ++mask) {
+      int at = 0;
+      for (int i = 0; i < 8; ++i)
+        if ((mask >> i & 1) != 0) of[mask][at++] = static_cast<uint8_t>(i);
+      while (at < 8) of[mask][at++] = 0x80;
+    }
+  }
+};
+constexpr Chosen kChosen;
+
+// Not PL_INLINE: `pack` itself has no target until it is inlined into pack_avx2.
+struct Avx2 {
+  struct Bytes {
+    __m256i half[2];
+  };
+  PL_TARGET_AVX2 static inline __m256i load(const void* from, int group) {
+    return _mm256_loadu_si256(static_cast<const __m256i*>(from) + group);
+  }
+  // packs takes 128 bits of each in turn.
+  PL_TARGET_AVX2 static inline __m256i join(__m256i a, __m256i b) {
+    return _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
+  }
+  // The values that `of` makes of each group of 16 coefficients, as bytes, with saturation.
+  template <typename Of>
+  PL_TARGET_AVX2 static inline Bytes bytes_of(const Of& of) {
+    return {{join(of(0), of(1)), join(of(2), of(3))}};
+  }
+  PL_TARGET_AVX2 static inline Bytes bytes_of(const int16_t* block) {
+    const auto itself = [&](int group) PL_TARGET_AVX2 { return load(block, group); };
+    return bytes_of(itself);
+  }
+  PL_TARGET_AVX2 static inline uint64_t signs(const Bytes& bytes) {
+    return static_cast<uint32_t>(_mm256_movemask_epi8(bytes.half[0])) |
+           uint64_t{static_cast<uint32_t>(_mm256_movemask_epi8(bytes.half[1]))} << 32;
+  }
+  PL_TARGET_AVX2 static inline uint64_t not_zero(const int16_t* block) { return beyond(block, 0); }
+  PL_TARGET_AVX2 static inline uint64_t beyond(const int16_t* block, int most) {
+    const __m256i limit = _mm256_set1_epi16(static_cast<int16_t>(most));  // sizes as unsigned: that of -32768 is 32768
+    const auto is_within = [&](int group) PL_TARGET_AVX2 {
+      const __m256i above = _mm256_subs_epu16(_mm256_abs_epi16(load(block, group)), limit);
+      return _mm256_cmpeq_epi16(above, _mm256_setzero_si256());
+    };
+    return ~signs(bytes_of(is_within));
+  }
+  PL_TARGET_AVX2 static inline __m128i eight(const uint8_t* from) {
+    return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  }
+  PL_TARGET_AVX2 static inline unsigned put_rows(uint64_t chosen, uint8_t* to) {
+    const __m128i masks = _mm_cvtsi64_si128(static_cast<int64_t>(chosen));
+    const int empty = _mm_movemask_epi8(_mm_cmpeq_epi8(masks, _mm_setzero_si128()));
+    const auto rows = static_cast<uint8_t>(~empty);
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_shuffle_epi8(masks, eight(kChosen.of[rows])));
+    return rows;
+  }
+  // The chosen bytes, one after another, and a 0. The others are undefined.
+  PL_TARGET_AVX2 static inline Bytes choose(const Bytes& bytes, uint64_t chosen) {
+    alignas(32) uint8_t from[kBlockValues], all[kBlockValues + 8];
+    for (int i = 0; i < 2; ++i) _mm256_store_si256(reinterpret_cast<__m256i*>(from) + i, bytes.half[i]);
+    uint8_t* to = all;
+    for (int row = 0; row < 8; ++row) {
+      const auto mask = static_cast<uint8_t>(chosen >> (8 * row));
+      const auto eight = [](const uint8_t* at)
+                             PL_TARGET_AVX2 { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)); };
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
+                       _mm_shuffle_epi8(eight(from + 8 * row), eight(kChosen.of[mask])));
+      to += __builtin_popcount(mask);
+    }
+    *to = 0;
+    return {{load(all, 0), load(all, 1)}};
+  }
+  PL_TARGET_AVX2 static inline Bits bits_of(const int16_t* block, uint64_t chosen) {
+    const Bytes values = choose(bytes_of(block), chosen);
+    const __m256i two = _mm256_set1_epi8(2);
+    Bytes larger;
+    for (int i = 0; i < 2; ++i)
+      larger.half[i] = _mm256_cmpeq_epi8(_mm256_min_epu8(_mm256_abs_epi8(values.half[i]), two), two);
+    return {signs(values), signs(larger)};
+  }
+  PL_TARGET_AVX2 static inline void put_nibbles(const int16_t* block, uint64_t chosen, uint8_t* to) {
+    Bytes nibbles = bytes_of(block);
+    for (__m256i& half : nibbles.half)
+      half = _mm256_subs_epu8(_mm256_min_epu8(_mm256_abs_epi8(half), _mm256_set1_epi8(17)), _mm256_set1_epi8(2));
+    nibbles = choose(nibbles, chosen);
+    for (__m256i& half : nibbles.half) half = _mm256_maddubs_epi16(half, _mm256_set1_epi16(1 | 16 << 8));
+    const __m256i pairs = _mm256_packus_epi16(nibbles.half[0], nibbles.half[1]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(pairs, 0xd8));
+  }
+};
+
+// The same for pack_avx512vbmi.
 struct Vbmi {
-  PL_TARGET_VBMI static inline uint64_t not_zero(const int16_t* values) {
-    return _mm512_test_epi16_mask(_mm512_loadu_si512(values), _mm512_loadu_si512(values)) |
-           uint64_t{_mm512_test_epi16_mask(_mm512_loadu_si512(values + 32), _mm512_loadu_si512(values + 32))} << 32;
+  PL_TARGET_VBMI static inline uint64_t not_zero(const int16_t* block) {
+    return _mm512_test_epi16_mask(_mm512_loadu_si512(block), _mm512_loadu_si512(block)) |
+           uint64_t{_mm512_test_epi16_mask(_mm512_loadu_si512(block + 32), _mm512_loadu_si512(block + 32))} << 32;
   }
   PL_TARGET_VBMI static inline uint64_t negative(const int16_t* values) {
     return _mm512_movepi16_mask(_mm512_loadu_si512(values)) |
            uint64_t{_mm512_movepi16_mask(_mm512_loadu_si512(values + 32))} << 32;
   }
-  PL_TARGET_VBMI static inline uint64_t beyond(const int16_t* values, int most) {
+  PL_TARGET_VBMI static inline uint64_t beyond(const int16_t* block, int most) {
     const __m512i limit = _mm512_set1_epi16(static_cast<int16_t>(most));  // sizes as unsigned: that of -32768 is 32768
-    return _mm512_cmpgt_epu16_mask(_mm512_abs_epi16(_mm512_loadu_si512(values)), limit) |
-           uint64_t{_mm512_cmpgt_epu16_mask(_mm512_abs_epi16(_mm512_loadu_si512(values + 32)), limit)} << 32;
+    return _mm512_cmpgt_epu16_mask(_mm512_abs_epi16(_mm512_loadu_si512(block)), limit) |
+           uint64_t{_mm512_cmpgt_epu16_mask(_mm512_abs_epi16(_mm512_loadu_si512(block + 32)), limit)} << 32;
   }
-  // Joins both halves in registers: a load from two overlapping stores would wait for them.
-  PL_TARGET_VBMI static inline void choose(const int16_t* values, uint64_t which, int16_t* to) {
-    const auto low = static_cast<__mmask32>(which), high = static_cast<__mmask32>(which >> 32);
+  // Writes the chosen values, 63 at most, one after another, and a 0. Leaves the rest undefined. Joins both halves in
+  // registers: a load from two overlapping stores would wait for them.
+  PL_TARGET_VBMI static inline void choose(const int16_t* block, uint64_t chosen, int16_t* to) {
+    const auto low = static_cast<__mmask32>(chosen), high = static_cast<__mmask32>(chosen >> 32);
     const int count = __builtin_popcount(low);
     const auto from = [](int bit) { return static_cast<__mmask32>(uint64_t{0xffffffff} << bit); };
-    const __m512i rest = _mm512_maskz_compress_epi16(high, _mm512_loadu_si512(values + 32));
-    _mm512_store_si512(to, _mm512_or_si512(_mm512_maskz_compress_epi16(low, _mm512_loadu_si512(values)),
+    const __m512i rest = _mm512_maskz_compress_epi16(high, _mm512_loadu_si512(block + 32));
+    _mm512_store_si512(to, _mm512_or_si512(_mm512_maskz_compress_epi16(low, _mm512_loadu_si512(block)),
                                            _mm512_maskz_expand_epi16(from(count), rest)));
     _mm512_store_si512(to + 32, _mm512_maskz_compress_epi16(from(32 - count), rest));
+  }
+  PL_TARGET_VBMI static inline unsigned put_rows(uint64_t chosen, uint8_t* to) { return Plain::put_rows(chosen, to); }
+  PL_TARGET_VBMI static inline Bits bits_of(const int16_t* block, uint64_t chosen) {
+    alignas(64) int16_t values[kBlockValues];
+    choose(block, chosen, values);
+    return {negative(values), beyond(values, 1)};
+  }
+  PL_TARGET_VBMI static inline void put_nibbles(const int16_t* block, uint64_t chosen, uint8_t* to) {
+    alignas(64) int16_t values[kBlockValues];
+    alignas(64) uint8_t nibbles[kBlockValues];
+    choose(block, chosen, values);
+    for (int i = 0; i < kBlockValues; ++i)
+      nibbles[i] = static_cast<uint8_t>(std::clamp(std::abs(values[i]), 2, 17) - 2);
+    for (size_t i = 0; i < kBlockValues / 2; ++i)
+      to[i] = static_cast<uint8_t>(nibbles[2 * i] | nibbles[2 * i + 1] << 4);
   }
 };
 #endif
@@ -113,45 +249,33 @@ PL_INLINE void pack(const int16_t* coefficients, size_t blocks, RowTargets* to, 
   BitPair bits{out.signs, out.larger};
   int prediction = 0;
   bool fits = true;
-  // Whole blocks, so that loops over them vectorise. What lies after the values in use is not looked at.
-  alignas(64) int16_t values[kBlockValues] = {}, larger_ones[kBlockValues] = {};
-  alignas(64) uint8_t nibbles[kBlockValues];
   for (size_t b = 0; b < blocks; ++b) {
     const int16_t* block = coefficients + b * kBlockValues;
+    // All before anything is written, so that what they share is computed once.
+    const uint64_t not_writable = Values::beyond(block, kMost) & ~kDcBit, chosen = Values::not_zero(block) & ~kDcBit;
+    const uint64_t larger = Values::beyond(block, 1) & ~kDcBit;
+    uint64_t in_bytes = Values::beyond(block, 16) & ~kDcBit;
     const int dc = block[0], difference = dc - prediction;
     prediction = dc;
     const bool narrow = difference > -128 && difference < 128;
     *out.dc++ = narrow ? static_cast<uint8_t>(difference) : kEscape;
     if (!narrow) put_16(out.dc_wide, difference);
 
-    fits &= (Values::beyond(block, kMost) & ~kDcBit) == 0 && dc <= kMost && dc >= -kMost - 1;
-    const uint64_t chosen = Values::not_zero(block) & ~kDcBit;
-    unsigned rows = 0;
-    for (int r = 0; r < 8; ++r) {
-      const auto mask = static_cast<uint8_t>(chosen >> (8 * r));
-      *out.masks = mask;
-      out.masks += mask != 0;
-      rows |= static_cast<unsigned>(mask != 0) << r;
-    }
+    fits &= not_writable == 0 && dc <= kMost && dc >= -kMost - 1;
+    const unsigned rows = Values::put_rows(chosen, out.masks);
+    out.masks += __builtin_popcount(rows);
     *out.flags++ = static_cast<uint8_t>(rows);
     if (chosen == 0) continue;
 
     const auto count = static_cast<size_t>(__builtin_popcountll(chosen));
     const uint64_t in_use = (uint64_t{1} << count) - 1;
-    Values::choose(block, chosen, values);
-    const uint64_t larger = Values::beyond(values, 1) & in_use;
-    bits.add(Values::negative(values) & in_use, larger, count);
+    const Bits of_chosen = Values::bits_of(block, chosen);
+    bits.add(of_chosen.negative & in_use, of_chosen.larger & in_use, count);
 
-    const auto sizes = static_cast<size_t>(__builtin_popcountll(larger));
-    Values::choose(values, larger, larger_ones);
-    for (int i = 0; i < kBlockValues; ++i)
-      nibbles[i] = static_cast<uint8_t>(std::clamp(std::abs(larger_ones[i]), 2, 17) - 2);
-    for (size_t i = 0; i < kBlockValues / 2; ++i)
-      out.nibbles[i] = static_cast<uint8_t>(nibbles[2 * i] | nibbles[2 * i + 1] << 4);
-    out.nibbles += (sizes + 1) / 2;
-    uint64_t in_bytes = Values::beyond(larger_ones, 16) & ((uint64_t{1} << sizes) - 1);
+    Values::put_nibbles(block, larger, out.nibbles);
+    out.nibbles += (static_cast<size_t>(__builtin_popcountll(larger)) + 1) / 2;
     for (; in_bytes != 0; in_bytes &= in_bytes - 1) {
-      const int size = std::abs(larger_ones[__builtin_ctzll(in_bytes)]);
+      const int size = std::abs(block[__builtin_ctzll(in_bytes)]);
       *out.bytes++ = static_cast<uint8_t>(std::min(size - 17, int{kWide}));
       if (size >= 17 + kWide) put_16(out.wide, size);
     }
@@ -168,8 +292,8 @@ PL_INLINE void pack(const int16_t* coefficients, size_t blocks, RowTargets* to, 
   }
 PL_PACK(, base, Plain)
 #if defined(__x86_64__)
-PL_PACK(PL_TARGET_AVX2, avx2, Plain)
-PL_PACK(PL_TARGET_AVX512, avx512, Plain)
+PL_PACK(PL_TARGET_AVX2, avx2, Avx2)
+PL_PACK(PL_TARGET_AVX2, avx512, Avx2)
 PL_PACK(PL_TARGET_VBMI, avx512vbmi, Vbmi)
 #endif
 #undef PL_PACK

@@ -137,7 +137,7 @@ bool Decoder::State::read_header_of(std::span<const uint8_t> bytes, const Looks&
 // Returns false if the scan is none that BaselineDecoder takes.
 bool Decoder::State::read_scan(std::span<const uint8_t> bytes) {
   return read_header_of(bytes, [this] {
-    entropy = {source.next_input_byte, source.bytes_in_buffer};
+    entropy = unread(info);
     return describe_scan(info, &scan);
   });
 }
@@ -195,7 +195,7 @@ Outcome Decoder::State::decompress(const Header& header, uint8_t* row_buffer, co
 bool Decoder::State::decode_baseline(const Planes& planes) {
   BaselineScan scan;
   if (!describe_scan(info, &scan)) return false;
-  const std::span<const uint8_t> entropy{source.next_input_byte, source.bytes_in_buffer};
+  const std::span<const uint8_t> entropy = unread(info);
   if (part != nullptr) {
     assembly.begin(scan.frame, planes, part->window);
     from_points = !part->points.empty() && baseline.decode_from(part->points, scan, entropy, assembly);
@@ -212,10 +212,8 @@ bool Decoder::State::decode_baseline(const Planes& planes) {
 bool Decoder::State::decode_progressive(const Planes& planes) {
   ProgressiveFrame start;
   if (!describe_progressive(info, &start)) return false;
-  const size_t header = 8 + 2 * static_cast<size_t>(info.comps_in_scan);  // of the scan, which libjpeg has read
-  const std::span<const uint8_t> scans{source.next_input_byte - header, source.bytes_in_buffer + header};
   assembly.begin(start.frame, planes, part != nullptr ? part->window : Window::whole(planes.height, planes.width));
-  by_progressive = progressive.decode(start, scans, monitor.limit.scans, assembly);
+  by_progressive = progressive.decode(start, scans_of(info), monitor.limit.scans, assembly);
   if (by_progressive) assembly.finish();
   return by_progressive;
 }

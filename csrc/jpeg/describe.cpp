@@ -56,6 +56,16 @@ bool is_plain_scan(const jpeg_decompress_struct& info) {
   return true;
 }
 
+std::span<const uint8_t> unread(const jpeg_decompress_struct& info) {
+  return {info.src->next_input_byte, info.src->bytes_in_buffer};
+}
+
+std::span<const uint8_t> scans_of(const jpeg_decompress_struct& info) {
+  const std::span<const uint8_t> bits = unread(info);
+  const size_t header = 8 + 2 * static_cast<size_t>(info.comps_in_scan);
+  return {bits.data() - header, bits.size() + header};
+}
+
 bool describe_scan(const jpeg_decompress_struct& info, BaselineScan* scan) {
   if (!is_plain_scan(info) || info.restart_interval != 0 || !describe_plain_frame(info, &scan->frame)) return false;
   for (int c = 0; c < info.num_components; ++c) {

@@ -13,6 +13,12 @@ constexpr J_COLOR_SPACE kSpaces[] = {JCS_GRAYSCALE, JCS_YCbCr, JCS_RGB, JCS_CMYK
 // See Decoder::is_plain.
 bool is_plain_scan(const jpeg_decompress_struct& info);
 
+// Returns what libjpeg has not read. After a scan's header: its bits, and all that follows.
+std::span<const uint8_t> unread(const jpeg_decompress_struct& info);
+
+// Returns everything from a scan's marker on, whose header libjpeg has just read.
+std::span<const uint8_t> scans_of(const jpeg_decompress_struct& info);
+
 // Returns true if BaselineDecoder may try the file.
 bool describe_scan(const jpeg_decompress_struct& info, BaselineScan* scan);
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 
 #include "image.h"
 
@@ -39,6 +40,10 @@ struct Frame {
 struct Blocks {
   int32_t first_row, end_row, first_column, end_column;
 };
+
+// Gives block row y of a component: block_columns(component) blocks of 64 quantised coefficients in row-major order.
+// Returns false to stop.
+using TakeRow = std::function<bool(int component, int32_t y, const int16_t* coefficients)>;
 
 // Memory for components, and their conversion to RGB. Each thread has its own and reuses it.
 class Assembly {

@@ -331,16 +331,16 @@ bool ProgressiveDecoder::transform(const Frame& frame, const Assembly& assembly)
   return true;
 }
 
-bool ProgressiveDecoder::decode(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans,
-                                const Assembly& assembly) {
+bool ProgressiveDecoder::read_scans(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans,
+                                    int lanes) {
   const Frame& frame = start.frame;
   if (int64_t{frame.height} * frame.width > kMostPx) return false;
   ProgressiveFrame present = start;  // with the tables of the segments between scans
   Progress progress;
-  lay_out(frame, current_idct().lanes);
+  lay_out(frame, lanes);
   for (int count = 0; scans.size() >= 2;) {
     if (scans[0] != 0xff) return false;
-    if (scans[1] == kEoi) return progress.is_complete(frame.components) && transform(frame, assembly);
+    if (scans[1] == kEoi) return progress.is_complete(frame.components);
     const std::span<const uint8_t> segment = first_segment(scans);
     if (segment.empty()) return false;
     scans = scans.subspan(segment.size());
@@ -356,6 +356,20 @@ bool ProgressiveDecoder::decode(const ProgressiveFrame& start, std::span<const u
     if (reader.bits_left() < 0 || reader.bits_left() > 7) return false;
   }
   return false;
+}
+
+bool ProgressiveDecoder::decode(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans,
+                                const Assembly& assembly) {
+  return read_scans(start, scans, most_scans, current_idct().lanes) && transform(start.frame, assembly);
+}
+
+bool ProgressiveDecoder::read(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans,
+                              const TakeRow& take) {
+  if (!read_scans(start, scans, most_scans, 1)) return false;
+  for (int c = 0; c < start.frame.components; ++c)
+    for (int y = 0; y < of_[c].block_rows; ++y)
+      if (!take(c, y, of_[c].coefficients + static_cast<size_t>(y) * of_[c].row_values)) return false;
+  return true;
 }
 
 }  // namespace pass_loader::jpeg

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "image.h"
+#include "jpeg/frame.h"
 #include "jpeg/huffman.h"
 
 namespace pass_loader::jpeg {
@@ -28,6 +29,10 @@ class ProgressiveDecoder {
   // with more is declined. Returns false if it is declined; the assembly's components are then undefined.
   bool decode(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans, const Assembly& assembly);
 
+  // Calls take for every block row of one component after the other, those of each from the top. Returns false if the
+  // file is declined, or if take has returned false: what was taken is then worth nothing.
+  bool read(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans, const TakeRow& take);
+
  private:
   // All coefficients of a component, in rows of whole groups of blocks (idct.h).
   struct Component {
@@ -37,6 +42,7 @@ class ProgressiveDecoder {
     int block_rows, block_columns;  // without the padding to whole MCUs
   };
 
+  bool read_scans(const ProgressiveFrame& start, std::span<const uint8_t> scans, int most_scans, int lanes);
   void lay_out(const Frame& frame, int lanes);
   // Return false if the bits are not clean.
   bool read_ac_scan(const ProgressiveScan& scan, BitReader& reader);

@@ -14,6 +14,7 @@
 #include "jpeg/describe.h"
 #include "jpeg/header.h"
 #include "jpeg/libjpeg.h"
+#include "jpeg/progressive.h"
 
 namespace pass_loader::jpeg {
 namespace {
@@ -53,9 +54,6 @@ class CoefficientReader {
     return created_ && guarded([&] { found = jpeg_read_header(&info_, TRUE) == JPEG_HEADER_OK; }) && found &&
            errors_.base.num_warnings == 0;
   }
-
-  // After read_header: the bytes after the first scan's header.
-  std::span<const uint8_t> entropy() const { return {source_.next_input_byte, source_.bytes_in_buffer}; }
 
   // After read_header.
   bool read_coefficients() {
@@ -104,17 +102,24 @@ bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
 struct TranscodeMemory {
   Decoder of_file{true}, of_record;
   BaselineDecoder baseline;
+  ProgressiveDecoder progressive;
 };
 
 // Returns the record of a file, or nothing if it cannot represent the file.
-std::vector<uint8_t> encode(std::span<const uint8_t> file, BaselineDecoder& baseline, bool zstd) {
+std::vector<uint8_t> encode(std::span<const uint8_t> file, TranscodeMemory& memory, bool zstd, int max_scans) {
   CoefficientReader reader(file);
   if (!reader.read_header()) return {};
   const std::vector<uint8_t> markers = markers_of(file);
+  const auto taking_for = [](DctEncoder& encoder) {
+    return [&encoder](int c, int32_t, const int16_t* coefficients) { return encoder.add_row(c, coefficients); };
+  };
   if (BaselineScan scan{}; describe_scan(reader.info(), &scan)) {
     DctEncoder encoder(scan.frame, markers);
-    auto take = [&](int c, int32_t, const int16_t* coefficients) { return encoder.add_row(c, coefficients); };
-    if (baseline.read(scan, reader.entropy(), take)) return encoder.finish(zstd);
+    if (memory.baseline.read(scan, unread(reader.info()), taking_for(encoder))) return encoder.finish(zstd);
+  } else if (ProgressiveFrame start{}; describe_progressive(reader.info(), &start)) {
+    DctEncoder encoder(start.frame, markers);
+    if (memory.progressive.read(start, scans_of(reader.info()), max_scans, taking_for(encoder)))
+      return encoder.finish(zstd);
   }
   Frame frame{};
   if (!reader.read_coefficients() || !describe_frame(reader.info(), &frame)) return {};
@@ -133,7 +138,7 @@ std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd, int m
   thread_local std::unique_ptr<TranscodeMemory> memory;
   if (!memory) memory = std::make_unique<TranscodeMemory>();
   const ConstPlanes wanted = memory->of_file.decode(file, max_scans);
-  std::vector<uint8_t> record = encode(file, memory->baseline, zstd);
+  std::vector<uint8_t> record = encode(file, *memory, zstd, max_scans);
   const size_t size = record.size();
   bool proven = false;
   if (size > 0) {

@@ -76,6 +76,22 @@ def test_scans_that_no_usual_encoder_writes(name: str, sampling: str, share: flo
     check(scripted(name, sampling, share), what=(name, sampling))
 
 
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("sampling", ["444", "422", "440", "420", "gray"])
+def test_as_records_of_the_codec_dct(sampling: str) -> None:
+    """Of the coefficients that a baseline file has. Kills: rows of another width; blocks in the order of lanes; the
+    padding of MCUs taken for blocks."""
+    files = [scripted(name, sampling, 0.3) for name in SCRIPTS] if sampling != "gray" else [
+        jpeg(noise(height, 35), mode="L", progressive=True) for height in (1, 24, 50)]  # fmt: skip
+    for data in files:
+        record = _C.jpeg_to_dct(data)
+        assert record and _C.decodes_as_progressive(data)
+        baseline = _C.dct_to_jpeg(record)
+        assert _C.decodes_as_baseline(baseline)
+        assert _C.jpeg_to_dct(baseline) == record
+        assert_pixels_equal(_C.decode(record), by_pillow(data), sampling)
+
+
 def test_parts_of_it() -> None:
     """Kills: needed blocks of another component's size; columns in other groups."""
     for sampling in (0, 2):
