@@ -18,12 +18,17 @@ namespace {
 constexpr int kMost = 1023;
 constexpr uint64_t kDcBit = 1;
 
-// Of chosen coefficients, in their order: a bit for each. The bits above are undefined.
-struct Bits {
-  uint64_t negative, larger;  // larger: than 1 in size
+// Of a block, without its DC coefficient: bit i of a mask is that of coefficient i.
+struct Masks {
+  uint64_t not_zero, larger, in_bytes;  // larger: than 1 in size; in_bytes: than a nibble can tell
 };
 
-// Coefficients of a block, each compared or chosen. Bit i of a mask is that of coefficient i.
+// Of coefficients that are not zero, in their order: a bit for each. The bits above are undefined.
+struct Bits {
+  uint64_t negative, larger;
+};
+
+// Each level has these functions, and a Prepared: what a first look at a block leaves for the second.
 struct Plain {
   template <typename Test>
   PL_INLINE static uint64_t where(const int16_t* block, const Test& test) {
@@ -43,17 +48,26 @@ struct Plain {
   PL_INLINE static uint64_t beyond(const int16_t* block, int most) {  // in size
     return where(block, [=](int16_t value) { return (value > most) | (value < -most); });
   }
-  PL_INLINE static Bits bits_of(const int16_t* block, uint64_t chosen) {
+  struct Prepared {
+    const int16_t* block;
+    uint64_t not_zero, larger;
+  };
+  PL_INLINE static void prepare(const int16_t* block, const Masks& of, Prepared* to) {
+    *to = {block, of.not_zero, of.larger};
+  }
+  PL_INLINE static Bits bits_of(const Prepared& of) {
     Bits bits{};
-    for (uint64_t bit = 1; chosen != 0; chosen &= chosen - 1, bit <<= 1) {
-      const int value = block[__builtin_ctzll(chosen)];
+    uint64_t bit = 1;
+    for (uint64_t left = of.not_zero; left != 0; left &= left - 1, bit <<= 1) {
+      const int value = of.block[__builtin_ctzll(left)];
       bits.negative |= value < 0 ? bit : 0, bits.larger |= std::abs(value) > 1 ? bit : 0;
     }
     return bits;
   }
-  // Writes the nibbles of chosen coefficients, all larger than 1 in size, and up to kPackPadding bytes.
-  PL_INLINE static void put_nibbles(const int16_t* block, uint64_t chosen, uint8_t* to) {
-    for (; chosen != 0; chosen &= chosen - 1) {
+  // Writes the nibbles of the larger coefficients, and up to kPackPadding bytes.
+  PL_INLINE static void put_nibbles(const Prepared& of, uint8_t* to) {
+    const int16_t* block = of.block;
+    for (uint64_t chosen = of.larger; chosen != 0; chosen &= chosen - 1) {
       const int first = nibble(block[__builtin_ctzll(chosen)]);
       chosen &= chosen - 1;
       *to++ = static_cast<uint8_t>(chosen == 0 ? first : first | nibble(block[__builtin_ctzll(chosen)]) << 4);
@@ -134,37 +148,43 @@ struct Avx2 {
     _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_shuffle_epi8(masks, eight(kChosen.of[rows])));
     return rows;
   }
-  // The chosen bytes, one after another, and a 0. The others are undefined.
-  PL_TARGET_AVX2 static inline Bytes choose(const Bytes& bytes, uint64_t chosen) {
-    alignas(32) uint8_t from[kBlockValues], all[kBlockValues + 8];
+  // Bytes of 0 to kBlockValues - 1 coefficients, one after another, and a 0. The others are undefined.
+  struct Row {
+    alignas(32) uint8_t bytes[kBlockValues + 8];
+  };
+  PL_TARGET_AVX2 static inline void choose(const Bytes& bytes, uint64_t chosen, Row* row) {
+    alignas(32) uint8_t from[kBlockValues];
     for (int i = 0; i < 2; ++i) _mm256_store_si256(reinterpret_cast<__m256i*>(from) + i, bytes.half[i]);
-    uint8_t* to = all;
-    for (int row = 0; row < 8; ++row) {
-      const auto mask = static_cast<uint8_t>(chosen >> (8 * row));
-      const auto eight = [](const uint8_t* at)
-                             PL_TARGET_AVX2 { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(at)); };
-      _mm_storel_epi64(reinterpret_cast<__m128i*>(to),
-                       _mm_shuffle_epi8(eight(from + 8 * row), eight(kChosen.of[mask])));
+    uint8_t* to = row->bytes;
+    for (int i = 0; i < kBlockValues; i += 8) {
+      const auto mask = static_cast<uint8_t>(chosen >> i);
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_shuffle_epi8(eight(from + i), eight(kChosen.of[mask])));
       to += __builtin_popcount(mask);
     }
     *to = 0;
-    return {{load(all, 0), load(all, 1)}};
   }
-  PL_TARGET_AVX2 static inline Bits bits_of(const int16_t* block, uint64_t chosen) {
-    const Bytes values = choose(bytes_of(block), chosen);
+  struct Prepared {
+    Row values, nibbles;
+  };
+  PL_TARGET_AVX2 static inline void prepare(const int16_t* block, const Masks& of, Prepared* to) {
+    Bytes bytes = bytes_of(block);
+    choose(bytes, of.not_zero, &to->values);
+    for (__m256i& half : bytes.half)
+      half = _mm256_subs_epu8(_mm256_min_epu8(_mm256_abs_epi8(half), _mm256_set1_epi8(17)), _mm256_set1_epi8(2));
+    choose(bytes, of.larger, &to->nibbles);
+  }
+  PL_TARGET_AVX2 static inline Bits bits_of(const Prepared& of) {
+    const Bytes values{{load(of.values.bytes, 0), load(of.values.bytes, 1)}};
     const __m256i two = _mm256_set1_epi8(2);
     Bytes larger;
     for (int i = 0; i < 2; ++i)
       larger.half[i] = _mm256_cmpeq_epi8(_mm256_min_epu8(_mm256_abs_epi8(values.half[i]), two), two);
     return {signs(values), signs(larger)};
   }
-  PL_TARGET_AVX2 static inline void put_nibbles(const int16_t* block, uint64_t chosen, uint8_t* to) {
-    Bytes nibbles = bytes_of(block);
-    for (__m256i& half : nibbles.half)
-      half = _mm256_subs_epu8(_mm256_min_epu8(_mm256_abs_epi8(half), _mm256_set1_epi8(17)), _mm256_set1_epi8(2));
-    nibbles = choose(nibbles, chosen);
-    for (__m256i& half : nibbles.half) half = _mm256_maddubs_epi16(half, _mm256_set1_epi16(1 | 16 << 8));
-    const __m256i pairs = _mm256_packus_epi16(nibbles.half[0], nibbles.half[1]);
+  PL_TARGET_AVX2 static inline void put_nibbles(const Prepared& of, uint8_t* to) {
+    const __m256i sixteenfold = _mm256_set1_epi16(1 | 16 << 8);  // every second one
+    const __m256i pairs = _mm256_packus_epi16(_mm256_maddubs_epi16(load(of.nibbles.bytes, 0), sixteenfold),
+                                              _mm256_maddubs_epi16(load(of.nibbles.bytes, 1), sixteenfold));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm256_permute4x64_epi64(pairs, 0xd8));
   }
 };
@@ -196,19 +216,24 @@ struct Vbmi {
     _mm512_store_si512(to + 32, _mm512_maskz_compress_epi16(from(32 - count), rest));
   }
   PL_TARGET_VBMI static inline unsigned put_rows(uint64_t chosen, uint8_t* to) { return Plain::put_rows(chosen, to); }
-  PL_TARGET_VBMI static inline Bits bits_of(const int16_t* block, uint64_t chosen) {
-    alignas(64) int16_t values[kBlockValues];
-    choose(block, chosen, values);
-    return {negative(values), beyond(values, 1)};
-  }
-  PL_TARGET_VBMI static inline void put_nibbles(const int16_t* block, uint64_t chosen, uint8_t* to) {
+  struct Prepared {
+    Bits bits;
+    uint8_t nibbles[kBlockValues / 2];
+  };
+  PL_TARGET_VBMI static inline void prepare(const int16_t* block, const Masks& of, Prepared* to) {
     alignas(64) int16_t values[kBlockValues];
     alignas(64) uint8_t nibbles[kBlockValues];
-    choose(block, chosen, values);
+    choose(block, of.not_zero, values);
+    to->bits = {negative(values), beyond(values, 1)};
+    choose(block, of.larger, values);
     for (int i = 0; i < kBlockValues; ++i)
       nibbles[i] = static_cast<uint8_t>(std::clamp(std::abs(values[i]), 2, 17) - 2);
     for (size_t i = 0; i < kBlockValues / 2; ++i)
-      to[i] = static_cast<uint8_t>(nibbles[2 * i] | nibbles[2 * i + 1] << 4);
+      to->nibbles[i] = static_cast<uint8_t>(nibbles[2 * i] | nibbles[2 * i + 1] << 4);
+  }
+  PL_TARGET_VBMI static inline Bits bits_of(const Prepared& of) { return of.bits; }
+  PL_TARGET_VBMI static inline void put_nibbles(const Prepared& of, uint8_t* to) {
+    std::memcpy(to, of.nibbles, sizeof of.nibbles);
   }
 };
 #endif
@@ -243,39 +268,50 @@ PL_INLINE void put_16(uint8_t*& to, int value) {
   to += sizeof number;
 }
 
+// Each block is looked at twice, a group at a time: loads from what was just stored in pieces would wait.
+constexpr size_t kGroup = 8;
+
 template <typename Values>
 PL_INLINE void pack(const int16_t* coefficients, size_t blocks, RowTargets* to, bool* writable) {
   RowTargets out = *to;
   BitPair bits{out.signs, out.larger};
   int prediction = 0;
   bool fits = true;
+  typename Values::Prepared prepared[kGroup];
+  Masks masks[kGroup];
   for (size_t b = 0; b < blocks; ++b) {
+    if (b % kGroup == 0) {
+      for (size_t i = 0; i < std::min(kGroup, blocks - b); ++i) {
+        const int16_t* block = coefficients + (b + i) * kBlockValues;
+        fits &= (Values::beyond(block, kMost) & ~kDcBit) == 0;
+        masks[i] = {Values::not_zero(block) & ~kDcBit, Values::beyond(block, 1) & ~kDcBit,
+                    Values::beyond(block, 16) & ~kDcBit};
+        if (masks[i].not_zero != 0) Values::prepare(block, masks[i], &prepared[i]);
+      }
+    }
     const int16_t* block = coefficients + b * kBlockValues;
-    // All before anything is written, so that what they share is computed once.
-    const uint64_t not_writable = Values::beyond(block, kMost) & ~kDcBit, chosen = Values::not_zero(block) & ~kDcBit;
-    const uint64_t larger = Values::beyond(block, 1) & ~kDcBit;
-    uint64_t in_bytes = Values::beyond(block, 16) & ~kDcBit;
+    const Masks& of = masks[b % kGroup];
     const int dc = block[0], difference = dc - prediction;
     prediction = dc;
+    fits &= dc <= kMost && dc >= -kMost - 1;
     const bool narrow = difference > -128 && difference < 128;
     *out.dc++ = narrow ? static_cast<uint8_t>(difference) : kEscape;
     if (!narrow) put_16(out.dc_wide, difference);
 
-    fits &= not_writable == 0 && dc <= kMost && dc >= -kMost - 1;
-    const unsigned rows = Values::put_rows(chosen, out.masks);
+    const unsigned rows = Values::put_rows(of.not_zero, out.masks);
     out.masks += __builtin_popcount(rows);
     *out.flags++ = static_cast<uint8_t>(rows);
-    if (chosen == 0) continue;
+    if (of.not_zero == 0) continue;
 
-    const auto count = static_cast<size_t>(__builtin_popcountll(chosen));
+    const auto count = static_cast<size_t>(__builtin_popcountll(of.not_zero));
     const uint64_t in_use = (uint64_t{1} << count) - 1;
-    const Bits of_chosen = Values::bits_of(block, chosen);
+    const Bits of_chosen = Values::bits_of(prepared[b % kGroup]);
     bits.add(of_chosen.negative & in_use, of_chosen.larger & in_use, count);
 
-    Values::put_nibbles(block, larger, out.nibbles);
-    out.nibbles += (static_cast<size_t>(__builtin_popcountll(larger)) + 1) / 2;
-    for (; in_bytes != 0; in_bytes &= in_bytes - 1) {
-      const int size = std::abs(block[__builtin_ctzll(in_bytes)]);
+    Values::put_nibbles(prepared[b % kGroup], out.nibbles);
+    out.nibbles += (static_cast<size_t>(__builtin_popcountll(of.larger)) + 1) / 2;
+    for (uint64_t left = of.in_bytes; left != 0; left &= left - 1) {
+      const int size = std::abs(block[__builtin_ctzll(left)]);
       *out.bytes++ = static_cast<uint8_t>(std::min(size - 17, int{kWide}));
       if (size >= 17 + kWide) put_16(out.wide, size);
     }
