@@ -222,6 +222,13 @@ void bind_pictures(py::module_& m) {
       },
       "file"_a, "zstd"_a = false, "max_scans"_a = 0);
   m.def(
+      "is_read_without_libjpeg",
+      [](const py::buffer& file) {
+        Scratch<uint8_t> memory;
+        return jpeg::is_read_without_libjpeg(padded(file, memory));
+      },
+      "file"_a, "Whether jpeg_to_dct reads the coefficients by the project's own decoders: for tests.");
+  m.def(
       "layer_dct",
       [](const py::buffer& record, bool zstd) {
         return transcode(record, [=](std::span<const uint8_t> bytes) { return jpeg::layer_dct(bytes, zstd); });

@@ -64,6 +64,7 @@ class Decoder:  # for tests and benchmarks; keeps its memory from picture to pic
 
 # Returns None if the file stays a JPEG.
 def jpeg_to_dct(file: bytes, zstd: bool = False, max_scans: int = 0) -> bytes | None: ...
+def is_read_without_libjpeg(file: bytes) -> bool: ...  # by jpeg_to_dct; for tests
 def layer_dct(record: bytes, zstd: bool) -> bytes: ...  # the same record with zstd frames or without
 def dct_to_jpeg(record: bytes) -> bytes: ...
 def gpu_form(record: bytes, points: bytes = b"") -> bytes | None: ...  # None if GPUs do not take it; for tests

@@ -1,6 +1,7 @@
 #include "jpeg/transcode.h"
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -98,6 +99,8 @@ bool same_pixels(const ConstPlanes& a, const ConstPlanes& b) {
   return true;
 }
 
+constexpr int kAnyNumber = INT_MAX;  // of scans: libjpeg has decoded the file within the limit
+
 // What a thread keeps from file to file.
 struct TranscodeMemory {
   Decoder of_file{true}, of_record;
@@ -105,22 +108,32 @@ struct TranscodeMemory {
   ProgressiveDecoder progressive;
 };
 
-// Returns the record of a file, or nothing if it cannot represent the file.
-std::vector<uint8_t> encode(std::span<const uint8_t> file, TranscodeMemory& memory, bool zstd, int max_scans) {
+// Returns the record of a file that libjpeg has decoded, by our own decoders, or nothing if they decline it. reader:
+// has read the header.
+std::vector<uint8_t> encode_without_libjpeg(const CoefficientReader& reader, std::span<const uint8_t> markers,
+                                            TranscodeMemory& memory, bool zstd) {
+  const auto encode = [&](const Frame& frame, const auto& read) -> std::vector<uint8_t> {
+    DctEncoder encoder(frame, markers);
+    const TakeRow take = [&](int c, int32_t, const int16_t* coefficients) { return encoder.add_row(c, coefficients); };
+    return read(take) ? encoder.finish(zstd) : std::vector<uint8_t>{};
+  };
+  const jpeg_decompress_struct& info = reader.info();
+  if (BaselineScan scan{}; describe_scan(info, &scan))
+    return encode(scan.frame, [&](const TakeRow& take) { return memory.baseline.read(scan, unread(info), take); });
+  if (ProgressiveFrame start{}; describe_progressive(info, &start))
+    return encode(start.frame, [&](const TakeRow& take) {
+      return memory.progressive.read(start, scans_of(info), kAnyNumber, take);
+    });
+  return {};
+}
+
+// Returns the record of a file that libjpeg has decoded, or nothing if it cannot represent the file.
+std::vector<uint8_t> encode(std::span<const uint8_t> file, TranscodeMemory& memory, bool zstd) {
   CoefficientReader reader(file);
   if (!reader.read_header()) return {};
   const std::vector<uint8_t> markers = markers_of(file);
-  const auto taking_for = [](DctEncoder& encoder) {
-    return [&encoder](int c, int32_t, const int16_t* coefficients) { return encoder.add_row(c, coefficients); };
-  };
-  if (BaselineScan scan{}; describe_scan(reader.info(), &scan)) {
-    DctEncoder encoder(scan.frame, markers);
-    if (memory.baseline.read(scan, unread(reader.info()), taking_for(encoder))) return encoder.finish(zstd);
-  } else if (ProgressiveFrame start{}; describe_progressive(reader.info(), &start)) {
-    DctEncoder encoder(start.frame, markers);
-    if (memory.progressive.read(start, scans_of(reader.info()), max_scans, taking_for(encoder)))
-      return encoder.finish(zstd);
-  }
+  if (std::vector<uint8_t> record = encode_without_libjpeg(reader, markers, memory, zstd); !record.empty())
+    return record;
   Frame frame{};
   if (!reader.read_coefficients() || !describe_frame(reader.info(), &frame)) return {};
   DctEncoder encoder(frame, markers);
@@ -134,11 +147,18 @@ std::vector<uint8_t> encode(std::span<const uint8_t> file, TranscodeMemory& memo
 
 }  // namespace
 
+bool is_read_without_libjpeg(std::span<const uint8_t> file) {
+  TranscodeMemory memory;
+  memory.of_file.decode(file);
+  CoefficientReader reader(file);
+  return reader.read_header() && !encode_without_libjpeg(reader, {}, memory, false).empty();
+}
+
 std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd, int max_scans) {
   thread_local std::unique_ptr<TranscodeMemory> memory;
   if (!memory) memory = std::make_unique<TranscodeMemory>();
   const ConstPlanes wanted = memory->of_file.decode(file, max_scans);
-  std::vector<uint8_t> record = encode(file, *memory, zstd, max_scans);
+  std::vector<uint8_t> record = encode(file, *memory, zstd);
   const size_t size = record.size();
   bool proven = false;
   if (size > 0) {

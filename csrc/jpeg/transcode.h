@@ -12,6 +12,9 @@ namespace pass_loader::jpeg {
 // Error(record) if the file cannot be decoded at all.
 std::vector<uint8_t> jpeg_to_dct(std::span<const uint8_t> file, bool zstd, int max_scans);
 
+// Returns true if jpeg_to_dct reads the coefficients of this sound file by our own decoders.
+bool is_read_without_libjpeg(std::span<const uint8_t> file);
+
 // Returns a baseline or extended sequential JPEG with optimised Huffman tables. kStreamPadding readable bytes must
 // follow the record. Throws Error(record).
 std::vector<uint8_t> dct_to_jpeg(std::span<const uint8_t> record);

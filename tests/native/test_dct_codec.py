@@ -48,6 +48,8 @@ def test_what_pillow_writes(name: str, isa: str) -> None:
     header.update(progressive=False, ends=True)  # a record has no scans
     assert _C.read_header(record) == header
     assert not _C.decodes_as_baseline(record)
+    ours = _C.decodes_as_baseline(data) or _C.decodes_as_progressive(data)
+    assert _C.is_read_without_libjpeg(data) == ours
 
 
 @pytest.mark.parametrize("name", sorted(decodable()))

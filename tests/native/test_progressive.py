@@ -85,7 +85,7 @@ def test_as_records_of_the_codec_dct(sampling: str) -> None:
         jpeg(noise(height, 35), mode="L", progressive=True) for height in (1, 24, 50)]  # fmt: skip
     for data in files:
         record = _C.jpeg_to_dct(data)
-        assert record and _C.decodes_as_progressive(data)
+        assert record and _C.is_read_without_libjpeg(data)
         baseline = _C.dct_to_jpeg(record)
         assert _C.decodes_as_baseline(baseline)
         assert _C.jpeg_to_dct(baseline) == record
