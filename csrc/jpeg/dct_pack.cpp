@@ -66,12 +66,15 @@ struct Plain {
   }
   // Writes the nibbles of the larger coefficients, and up to kPackPadding bytes.
   PL_INLINE static void put_nibbles(const Prepared& of, uint8_t* to) {
-    const int16_t* block = of.block;
-    for (uint64_t chosen = of.larger; chosen != 0; chosen &= chosen - 1) {
-      const int first = nibble(block[__builtin_ctzll(chosen)]);
-      chosen &= chosen - 1;
-      *to++ = static_cast<uint8_t>(chosen == 0 ? first : first | nibble(block[__builtin_ctzll(chosen)]) << 4);
-      if (chosen == 0) return;
+    uint64_t left = of.larger;
+    const auto take = [&] {
+      const int size = std::abs(of.block[__builtin_ctzll(left)]);
+      left &= left - 1;
+      return std::min(size, 17) - 2;
+    };
+    while (left != 0) {
+      const int low = take();
+      *to++ = static_cast<uint8_t>(left == 0 ? low : low | take() << 4);
     }
   }
   // Writes a mask's bytes, one for each row of the block, but those that are 0, and up to kPackPadding bytes. Returns
@@ -86,7 +89,6 @@ struct Plain {
     }
     return rows;
   }
-  PL_INLINE static int nibble(int16_t value) { return std::min(std::abs(value), 17) - 2; }
 };
 
 #if defined(__x86_64__)
@@ -189,7 +191,7 @@ struct Avx2 {
   }
 };
 
-// The same for pack_avx512vbmi.
+// The same for pack_avx512vbmi. pack_avx512 is pack_avx2: without VBMI2 nothing chooses among bytes or words.
 struct Vbmi {
   PL_TARGET_VBMI static inline uint64_t not_zero(const int16_t* block) {
     return _mm512_test_epi16_mask(_mm512_loadu_si512(block), _mm512_loadu_si512(block)) |
