@@ -238,7 +238,7 @@ avx512: build/avx512
 	cd build/avx512 && PASS_LOADER_ISA=avx512vbmi PYTHONPATH=. ../../$(bin)/python -m pytest $(in_processes) $(emulated_tests)
 
 emulated_tests := $(patsubst %,tests/native/test_%.py,baseline before_crop dct_codec dct_hostile decode deep geometry gray \
-  kernel_blur normalize parts png render resample steps windows) tests/loading/test_erasing.py tests/recipes/test_policies.py
+  kernel_blur normalize parts png progressive render resample steps windows) tests/loading/test_erasing.py tests/recipes/test_policies.py
 build/avx512: setup
 	@$(call need_header,simde/x86/avx512.h,libsimde-dev)
 	$(call tree,$@)
