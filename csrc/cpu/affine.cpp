@@ -142,8 +142,8 @@ Padded padded(const ConstPlanes& view, Scratch<uint8_t>& memory) {
 // pixel.
 template <bool divides>
 PL_INLINE void find_spots_of(const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
-                             int32_t* offset, uint8_t* inside, double* across, double* down, float* nearly_across,
-                             float* nearly_down) {
+                             int32_t* __restrict offset, uint8_t* __restrict inside, double* __restrict across,
+                             double* __restrict down, float* __restrict nearly_across, float* __restrict nearly_down) {
   const double at_y = y + 0.5;
   for (int32_t x = 0; x < count; ++x) {
     const double at_x = x + 0.5;
@@ -211,37 +211,42 @@ struct Line {
   bool is_run;         // the others come from those that follow, one after the other
 };
 
-// From at * 1 + across + shift, as find_spots does it. left: as many as the line has.
-PL_INLINE void find_line_body(double across, double shift, int32_t count, int32_t size, int32_t* left, double* part,
-                              float* nearly, Line& line) {
-  int32_t before = 0, not_after = 0;
-  for (int32_t x = 0; x < count; ++x) {
-    double from = 1.0 * (x + 0.5) + across + shift;
-    before += from < 0.0, not_after += from < size;
-    from -= 0.5;
-    const double whole = std::floor(from);
-    left[x] = static_cast<int32_t>(whole) - x;
-    part[x] = from - whole, nearly[x] = static_cast<float>(part[x]);
-  }
+// The pixel x comes from 1 * (x + 0.5) + across + shift, with the roundings of find_spots.
+PL_INLINE void find_line_body(double across, double shift, int32_t count, int32_t size, double* __restrict part,
+                              float* __restrict nearly, Line& line) {
+  const auto place = [&](int32_t x) { return 1.0 * (x + 0.5) + across + shift; };
+  const auto first_at = [&](double limit) {  // the first pixel that comes from there or from beyond
+    const double about = std::ceil(limit - shift - across - 0.5);
+    auto x = static_cast<int32_t>(std::clamp(about, 0.0, static_cast<double>(count)));
+    while (x > 0 && place(x - 1) >= limit) --x;
+    while (x < count && place(x) < limit) ++x;
+    return x;
+  };
+  const int32_t begin = first_at(0.0), end = first_at(size);
+  line = {begin, end, 0, true};
+  if (begin == end) return;
+  line.first = static_cast<int32_t>(std::floor(place(begin) - 0.5));
+  const int32_t ahead = line.first - begin;
   int32_t apart = 0;
-  const int32_t first = left[std::min(before, count - 1)];
-  for (int32_t x = before; x < not_after; ++x) apart |= left[x] ^ first;
-  line = {before, not_after, first + before, apart == 0};
+  for (int32_t x = begin; x < end; ++x) {
+    const double from = place(x) - 0.5, whole = std::floor(from);
+    part[x] = from - whole, nearly[x] = static_cast<float>(part[x]);
+    apart |= (static_cast<int32_t>(whole) - x) ^ ahead;
+  }
+  line.is_run = apart == 0;
 }
 PL_LEVELS(find_line,
-          (double across, double shift, int32_t count, int32_t size, int32_t* left, double* part, float* nearly,
-           Line& line),
-          (across, shift, count, size, left, part, nearly, line))
+          (double across, double shift, int32_t count, int32_t size, double* part, float* nearly, Line& line),
+          (across, shift, count, size, part, nearly, line))
 
 struct LineScratch {
-  int32_t* left;
   double* part;
   float* nearly;
 };
 
 LineScratch line_scratch(int32_t length, AffineScratch& scratch) {
   const size_t count = round_up(static_cast<size_t>(length), kRunGroup);
-  return {scratch.places.need(count), scratch.fractions.need(count), scratch.rounded.need(count)};
+  return {scratch.fractions.need(count), scratch.rounded.need(count)};
 }
 
 void run_of(bool bilinear, const Run& run) { bilinear ? linear_run(run) : cubic_run(run); }
@@ -254,7 +259,7 @@ bool move_along_rows(const Padded& from, const Planes& out, const double* m, con
   Line line{};
   for (int32_t y = 0; y < out.height; ++y) {
     if (y == 0 || m[1] != 0.0)
-      find_line(m[1] * (y + 0.5), m[2], out.width, out.width, places.left, places.part, places.nearly, line);
+      find_line(m[1] * (y + 0.5), m[2], out.width, out.width, places.part, places.nearly, line);
     if (!line.is_run) return false;
     for (int c = 0; c < out.channels; ++c) {
       uint8_t* to = out.row(c, y);

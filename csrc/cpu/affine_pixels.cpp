@@ -50,17 +50,7 @@ void cubic_pixels_base(const Mosaic& from, const Spots& spots, int32_t count, co
 // How far a float may be from the double. One axis errs by less than 0.0003 (affine_runs.cpp), which the weights of the
 // other multiply by 1.5 at most; there the values are below 320, so that rounding differences, sums and the part adds
 // less than 0.0006. Where all taps are equal or both parts are 0, both are exact.
-constexpr float kDoubt = 0x1p-9f;
-
-// Weights of four neighbouring bytes, the first in the lowest place: the four coefficients of a cubic, and the two of a
-// line.
-constexpr uint32_t weights_of(int8_t a, int8_t b, int8_t c, int8_t d) {
-  return static_cast<uint8_t>(a) | static_cast<uint32_t>(static_cast<uint8_t>(b)) << 8 |
-         static_cast<uint32_t>(static_cast<uint8_t>(c)) << 16 | static_cast<uint32_t>(static_cast<uint8_t>(d)) << 24;
-}
-constexpr uint32_t kCubic[4] = {weights_of(0, 1, 0, 0), weights_of(-1, 0, 1, 0), weights_of(2, -2, 1, -1),
-                                weights_of(-1, 1, -1, 1)};
-constexpr uint32_t kLinear[2] = {kCubic[0], weights_of(0, -1, 1, 0)};
+constexpr float kDoubt = 0.0011f;
 
 // Writes the bytes of the pixels in doubt anew.
 PL_INLINE void settle(bool bilinear, uint32_t doubts, const Mosaic& from, const Spots& spots, int32_t x, int plane,
@@ -73,11 +63,26 @@ PL_INLINE void settle(bool bilinear, uint32_t doubts, const Mosaic& from, const 
 
 PL_INLINE __m128i load_four(const uint8_t* pixels) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(pixels)); }
 
-PL_TARGET_AVX2 PL_INLINE __m256 dots_avx2(__m256i words, uint32_t weights, __m256i& differs) {
-  const __m256i pairs = _mm256_maddubs_epi16(words, _mm256_set1_epi32(static_cast<int>(weights)));
-  const __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
-  if (weights != kCubic[0]) differs = _mm256_or_si256(differs, sums);
-  return _mm256_cvtepi32_ps(sums);
+// Returns the value between b and c of four neighbours a, b, c, d, the bytes of each lane. differs: bits are set in the
+// lanes of those that are not all equal.
+PL_TARGET_AVX2 PL_INLINE __m256 cubic_across_avx2(__m256i bytes, __m256 part, __m256i& differs) {
+  const __m256i b = _mm256_and_si256(_mm256_srli_epi32(bytes, 8), _mm256_set1_epi32(255));
+  const __m256i a_and_c = _mm256_and_si256(bytes, _mm256_set1_epi16(255));
+  const __m256i steps = _mm256_maddubs_epi16(bytes, _mm256_set1_epi16(-255));  // times 1, -1: words of a - b and c - d
+  const __m256i p2 = _mm256_madd_epi16(a_and_c, _mm256_set1_epi32(0x1ffff));   // -a + c
+  const __m256i p3 = _mm256_madd_epi16(steps, _mm256_set1_epi32(0x10002));     // 2 (a - b) + c - d
+  const __m256i p4 = _mm256_madd_epi16(steps, _mm256_set1_epi16(-1));          // -(a - b) - (c - d)
+  differs = _mm256_or_si256(differs, _mm256_or_si256(steps, p2));
+  __m256 value = _mm256_fmadd_ps(_mm256_cvtepi32_ps(p4), part, _mm256_cvtepi32_ps(p3));
+  value = _mm256_fmadd_ps(value, part, _mm256_cvtepi32_ps(p2));
+  return _mm256_fmadd_ps(value, part, _mm256_cvtepi32_ps(b));
+}
+PL_TARGET_AVX2 PL_INLINE __m256 linear_across_avx2(__m256i bytes, __m256 part, __m256i& differs) {
+  const __m256i b = _mm256_and_si256(_mm256_srli_epi32(bytes, 8), _mm256_set1_epi32(255));
+  const __m256i c = _mm256_and_si256(_mm256_srli_epi32(bytes, 16), _mm256_set1_epi32(255));
+  const __m256i step = _mm256_sub_epi32(c, b);
+  differs = _mm256_or_si256(differs, step);
+  return _mm256_fmadd_ps(_mm256_cvtepi32_ps(step), part, _mm256_cvtepi32_ps(b));
 }
 
 // Loads four neighbours of 8 pixels, and returns those of one plane a register: the bytes of pixel i in its lane i.
@@ -96,67 +101,75 @@ PL_TARGET_AVX2 PL_INLINE void take_avx2(const uint8_t* from, const int32_t* offs
   plane[2] = _mm256_unpacklo_epi64(high[0], high[1]);
 }
 
-template <bool bilinear>
-PL_TARGET_AVX2 PL_INLINE void pixels_avx2(const Mosaic& from, const Spots& spots, int32_t count,
-                                          const uint8_t (&fill)[3], int planes, uint8_t* const (&out)[3]) {
+// Returns the value between two rows, of their values at the place across, or between the middle two of four.
+PL_TARGET_AVX2 PL_INLINE __m256 down_avx2(const __m256 (&v)[2], __m256 part, __m256i& differs) {
+  const __m256 step = _mm256_sub_ps(v[1], v[0]);
+  differs = _mm256_or_si256(differs, _mm256_castps_si256(step));
+  return _mm256_fmadd_ps(step, part, v[0]);
+}
+PL_TARGET_AVX2 PL_INLINE __m256 down_avx2(const __m256 (&v)[4], __m256 part, __m256i& differs) {
+  const __m256 a_b = _mm256_sub_ps(v[0], v[1]), c_d = _mm256_sub_ps(v[2], v[3]), c_a = _mm256_sub_ps(v[2], v[0]);
+  const __m256 sum = _mm256_add_ps(a_b, c_d);
+  differs = _mm256_or_si256(differs, _mm256_castps_si256(_mm256_or_ps(_mm256_or_ps(a_b, c_d), c_a)));
+  const __m256 value = _mm256_fnmadd_ps(sum, part, _mm256_add_ps(a_b, sum));
+  return _mm256_fmadd_ps(_mm256_fmadd_ps(value, part, c_a), part, v[1]);
+}
+
+// Returns all ones in the lanes whose value is in doubt, unless their taps are all equal.
+PL_TARGET_AVX2 PL_INLINE __m256 doubts_avx2(__m256 value, __m256i differs) {
+  const __m256 rest = _mm256_sub_ps(value, _mm256_round_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  const __m256 near = _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), rest), _mm256_set1_ps(kDoubt), _CMP_LE_OQ);
+  return _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_cmpeq_epi32(differs, _mm256_setzero_si256())), near);
+}
+
+template <bool bilinear, int planes>
+PL_TARGET_AVX2 void pixels_avx2(const Mosaic& from, const Spots& spots, int32_t count, const uint8_t (&fill)[3],
+                                uint8_t* const (&out)[3]) {
   constexpr int kRows = bilinear ? 2 : 4, kEight = 8;
   for (int32_t x = 0; x < count; x += kEight) {
-    __m256i words[kRows][3];
-    for (int k = 0; k < kRows; ++k)
-      take_avx2(from.first + (bilinear ? k : k - 1) * from.pitch - 4, spots.offset + x, words[k]);
+    const bool whole = count - x >= kEight;
+    int64_t flags;
+    std::memcpy(&flags, spots.inside + x, sizeof flags);
+    if (flags == 0) {
+      for (int c = 0; c < planes; ++c)
+        std::memset(out[c] + x, fill[c], static_cast<size_t>(whole ? kEight : count - x));
+      continue;
+    }
+    const __m256i inside = _mm256_cmpgt_epi32(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(flags)), _mm256_setzero_si256());
     const __m256 across = _mm256_loadu_ps(spots.nearly_across + x), down = _mm256_loadu_ps(spots.nearly_down + x);
-    const __m256i flags = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(spots.inside + x)));
-    const __m256i inside = _mm256_cmpgt_epi32(flags, _mm256_setzero_si256());
     const __m256 moved = _mm256_and_ps(_mm256_cmp_ps(_mm256_max_ps(across, down), _mm256_setzero_ps(), _CMP_NEQ_OQ),
                                        _mm256_castsi256_ps(inside));
-    const uint32_t there = 0xffu >> std::max(0, kEight - (count - x));
+    __m256i differs[planes] = {};
+    __m256 rows[planes][kRows];
+    for (int k = 0; k < kRows; ++k) {
+      __m256i bytes[3];
+      take_avx2(from.first + (bilinear ? k : k - 1) * from.pitch - 4, spots.offset + x, bytes);
+      for (int c = 0; c < planes; ++c)
+        rows[c][k] = (bilinear ? linear_across_avx2 : cubic_across_avx2)(bytes[c], across, differs[c]);
+    }
     for (int c = 0; c < planes; ++c) {
-      __m256i differs = _mm256_setzero_si256();
-      __m256 v[kRows], value;
-      for (int k = 0; k < kRows; ++k) {
-        const __m256i w = words[k][c];
-        if constexpr (bilinear) {
-          const __m256 a = dots_avx2(w, kLinear[0], differs), d = dots_avx2(w, kLinear[1], differs);
-          v[k] = _mm256_fmadd_ps(d, across, a);
-        } else {
-          const __m256 p1 = dots_avx2(w, kCubic[0], differs), p2 = dots_avx2(w, kCubic[1], differs),
-                       p3 = dots_avx2(w, kCubic[2], differs), p4 = dots_avx2(w, kCubic[3], differs);
-          v[k] = _mm256_fmadd_ps(_mm256_fmadd_ps(_mm256_fmadd_ps(p4, across, p3), across, p2), across, p1);
-        }
-      }
-      if constexpr (bilinear) {
-        const __m256 d = _mm256_sub_ps(v[1], v[0]);
-        differs = _mm256_or_si256(differs, _mm256_castps_si256(d));
-        value = _mm256_fmadd_ps(d, down, v[0]);
-      } else {
-        const __m256 a_b = _mm256_sub_ps(v[0], v[1]), c_d = _mm256_sub_ps(v[2], v[3]), c_a = _mm256_sub_ps(v[2], v[0]);
-        const __m256 sum = _mm256_add_ps(a_b, c_d);
-        differs = _mm256_or_si256(differs, _mm256_castps_si256(_mm256_or_ps(_mm256_or_ps(a_b, c_d), c_a)));
-        value = _mm256_fnmadd_ps(sum, down, _mm256_add_ps(a_b, sum));
-        value = _mm256_fmadd_ps(_mm256_fmadd_ps(value, down, c_a), down, v[1]);
-      }
-      const __m256 rest = _mm256_sub_ps(value, _mm256_round_ps(value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-      const __m256 near =
-          _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.0f), rest), _mm256_set1_ps(kDoubt), _CMP_LE_OQ);
-      const __m256 flat = _mm256_castsi256_ps(_mm256_cmpeq_epi32(differs, _mm256_setzero_si256()));
-      const uint32_t doubts =
-          static_cast<uint32_t>(_mm256_movemask_ps(_mm256_andnot_ps(flat, _mm256_and_ps(near, moved)))) & there;
+      const __m256 value = down_avx2(rows[c], down, differs[c]);
+      uint32_t doubts = static_cast<uint32_t>(_mm256_movemask_ps(_mm256_and_ps(doubts_avx2(value, differs[c]), moved)));
       const __m256i chosen = _mm256_blendv_epi8(_mm256_set1_epi32(fill[c]), _mm256_cvttps_epi32(value), inside);
-      const __m128i shorts = _mm_packs_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
-      alignas(16) uint8_t bytes[16];
-      _mm_store_si128(reinterpret_cast<__m128i*>(bytes), _mm_packus_epi16(shorts, shorts));
-      if (doubts != 0) settle(bilinear, doubts, from, spots, x, c, bytes);
-      std::memcpy(out[c] + x, bytes, static_cast<size_t>(std::min(count - x, kEight)));
+      const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
+      uint8_t last[kEight];
+      uint8_t* to = whole ? out[c] + x : last;
+      _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(words, words));
+      if (!whole) doubts &= 0xffu >> (kEight - (count - x));
+      if (doubts != 0) [[unlikely]]
+        settle(bilinear, doubts, from, spots, x, c, to);
+      if (!whole) [[unlikely]]
+        std::memcpy(out[c] + x, last, static_cast<size_t>(count - x));
     }
   }
 }
 PL_TARGET_AVX2 void linear_pixels_avx2(const Mosaic& from, const Spots& spots, int32_t count, const uint8_t (&fill)[3],
                                        int planes, uint8_t* const (&out)[3]) {
-  pixels_avx2<true>(from, spots, count, fill, planes, out);
+  (planes == 1 ? pixels_avx2<true, 1> : pixels_avx2<true, 3>)(from, spots, count, fill, out);
 }
 PL_TARGET_AVX2 void cubic_pixels_avx2(const Mosaic& from, const Spots& spots, int32_t count, const uint8_t (&fill)[3],
                                       int planes, uint8_t* const (&out)[3]) {
-  pixels_avx2<false>(from, spots, count, fill, planes, out);
+  (planes == 1 ? pixels_avx2<false, 1> : pixels_avx2<false, 3>)(from, spots, count, fill, out);
 }
 #define linear_pixels_avx512 linear_pixels_avx2
 #define linear_pixels_avx512vbmi linear_pixels_avx2

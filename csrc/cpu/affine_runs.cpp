@@ -31,7 +31,7 @@ void cubic_run_base(const Run& run) { exact_cubic(run, 0, run.count, run.out); }
 // How far a float may be from the double. A cubic's derivative by its part is below 3315, so that rounding the part to
 // float moves it by at most 3315 * 2^-25; its three sums are below 2048 and rounded once each. That is less than 0.0003
 // together. Where all taps are equal or the part is 0, both are exact.
-constexpr float kDoubt = 0x1p-11f;
+constexpr float kDoubt = 0.0003f;
 
 PL_TARGET_AVX2 __attribute__((noinline)) void exact_linear_avx2(const Run& run, int32_t first, uint8_t* out) {
   exact_linear(run, first, kRunGroup, out);

@@ -20,30 +20,44 @@ void look_up_base(uint8_t* pixels, size_t count, const uint8_t* table) {
 }
 
 #if defined(__x86_64__)
-// A shuffle looks up 16 entries, and gives 0 for an index whose high bit is set: 16 shuffles, one for each high nibble.
+// Looks bytes up in 16 << halvings entries. A shuffle does it in 16, by the low nibble. in_upper: its high bits choose
+// between the halves of 32, 64, 128 and 256 entries.
+template <int halvings>
+PL_TARGET_AVX2 PL_INLINE __m256i found_avx2(const uint8_t* table, __m256i low, const __m256i (&in_upper)[4]) {
+  if constexpr (halvings == 0) {
+    const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(part), low);
+  } else {
+    return _mm256_blendv_epi8(found_avx2<halvings - 1>(table, low, in_upper),
+                              found_avx2<halvings - 1>(table + (8 << halvings), low, in_upper), in_upper[halvings - 1]);
+  }
+}
 PL_TARGET_AVX2 void look_up_avx2(uint8_t* pixels, size_t count, const uint8_t* table) {
-  const __m256i bias = _mm256_set1_epi8(0x70), next = _mm256_set1_epi8(0x10);
   for (size_t i = 0; i < count; i += 32) {
-    __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + i)), found = _mm256_setzero_si256();
-    for (int k = 0; k < 16; ++k) {
-      const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * k));
-      found = _mm256_or_si256(found, _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(part), _mm256_adds_epu8(x, bias)));
-      x = _mm256_sub_epi8(x, next);
-    }
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(pixels + i), found);
+    const __m256i x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(pixels + i));
+    const __m256i in_upper[4] = {_mm256_slli_epi16(x, 3), _mm256_slli_epi16(x, 2), _mm256_slli_epi16(x, 1), x};
+    const __m256i low = _mm256_and_si256(x, _mm256_set1_epi8(15));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(pixels + i), found_avx2<4>(table, low, in_upper));
   }
 }
 
+template <int halvings>
+PL_TARGET_AVX512 PL_INLINE __m512i found_avx512(const uint8_t* table, __m512i low, const __mmask64 (&in_upper)[4]) {
+  if constexpr (halvings == 0) {
+    const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(part), low);
+  } else {
+    return _mm512_mask_blend_epi8(in_upper[halvings - 1], found_avx512<halvings - 1>(table, low, in_upper),
+                                  found_avx512<halvings - 1>(table + (8 << halvings), low, in_upper));
+  }
+}
 PL_TARGET_AVX512 void look_up_avx512(uint8_t* pixels, size_t count, const uint8_t* table) {
-  const __m512i bias = _mm512_set1_epi8(0x70), next = _mm512_set1_epi8(0x10);
   for (size_t i = 0; i < count; i += kTile) {
-    __m512i x = _mm512_loadu_si512(pixels + i), found = _mm512_setzero_si512();
-    for (int k = 0; k < 16; ++k) {
-      const __m128i part = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table + 16 * k));
-      found = _mm512_or_si512(found, _mm512_shuffle_epi8(_mm512_broadcast_i32x4(part), _mm512_adds_epu8(x, bias)));
-      x = _mm512_sub_epi8(x, next);
-    }
-    _mm512_storeu_si512(pixels + i, found);
+    const __m512i x = _mm512_loadu_si512(pixels + i);
+    const __mmask64 in_upper[4] = {_mm512_movepi8_mask(_mm512_slli_epi16(x, 3)),
+                                   _mm512_movepi8_mask(_mm512_slli_epi16(x, 2)),
+                                   _mm512_movepi8_mask(_mm512_slli_epi16(x, 1)), _mm512_movepi8_mask(x)};
+    _mm512_storeu_si512(pixels + i, found_avx512<4>(table, _mm512_and_si512(x, _mm512_set1_epi8(15)), in_upper));
   }
 }
 

@@ -132,11 +132,12 @@ def test_affine(resample: int) -> None:
 @pytest.mark.parametrize("resample", [0, 2, 3])
 def test_affine_on_photographs(resample: int) -> None:
     """Kills: floats without a doubt, in runs and elsewhere, a doubt that leaves out pixels beside flat ones; runs where
-    roundings leave none; the shift of another axis."""
+    roundings leave none; a line that begins where a sum of another order does; the shift of another axis."""
     rng = random.Random(resample)
     shears, moves = [0.27, -0.3, 0.1, 0.25, -1e-9], [37.27, -80.5, 7.0, -0.25, 1 - 2**-52]
     matrices = [one for s in shears for one in ([1, s, 0, 0, 1, 0], [1, 0, 0, s, 1, 0], [1, s, 3.3, 0, 1, 0])]
     matrices += [one for m in moves for one in ([1, 0, m, 0, 1, 0], [1, 0, 0, 0, 1, m], [1, 0, m, 0, 1, -m])]
+    matrices += [[1, -1, -1e-17, 0, 1, 0], [1, 0, 0, -1, 1, -1e-17]]  # pixels just outside, by less than a rounding
     matrices += [[1, 0, 0, 0.1, 1, 5.5], [1, 0, 0, 0, 0.9, 4.4], [0.5, 0, 3, 0, 0.5, 3]]
     for height, width in ((141, 157), (64, 80)):
         for matrix in [*matrices, rotation(rng.uniform(-27, 27), height, width), rotation(60, height, width)]:
