@@ -139,7 +139,7 @@ Padded padded(const ConstPlanes& view, Scratch<uint8_t>& memory) {
 }
 
 // Finds where the pixels of one row come from. inside: 0 for the fill, whose other numbers are those of the first
-// pixel.
+// pixel. __restrict: six outputs are too many to be compared, so that the loop would stay scalar.
 template <bool divides>
 PL_INLINE void find_spots_of(const double* m, int32_t y, int32_t count, int32_t width, int32_t height, int32_t pitch,
                              int32_t* __restrict offset, uint8_t* __restrict inside, double* __restrict across,

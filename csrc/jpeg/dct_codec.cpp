@@ -1,6 +1,7 @@
 #include "jpeg/dct_codec.h"
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <cstring>
 
@@ -52,7 +53,7 @@ void put_varint(std::vector<uint8_t>& out, size_t value) {
   out.push_back(static_cast<uint8_t>(value));
 }
 
-void put_all(std::vector<uint8_t>& out, const std::vector<uint8_t>& bytes) {
+void put_all(std::vector<uint8_t>& out, std::span<const uint8_t> bytes) {
   out.insert(out.end(), bytes.begin(), bytes.end());
 }
 
@@ -245,7 +246,7 @@ DctEncoder::DctEncoder(const Frame& frame, std::span<const uint8_t> markers) : f
   put(header_, static_cast<uint32_t>(markers.size()), 4);
   put_all(header_, components);
   put_all(header_, tables);
-  header_.insert(header_.end(), markers.begin(), markers.end());
+  put_all(header_, markers);
 }
 
 bool DctEncoder::add_row(int component, const int16_t* coefficients) {
@@ -278,34 +279,45 @@ bool DctEncoder::add_row(int component, const int16_t* coefficients) {
 
 namespace {
 
-std::vector<uint8_t> write_record(std::span<const uint8_t> header, const std::span<const uint8_t> (&streams)[kStreams],
-                                  bool zstd) {
-  std::vector<uint8_t> out(header.begin(), header.end()), stored;
-  size_t most = 0;
-  for (std::span<const uint8_t> content : streams) most += content.size();
-  stored.reserve(most);
-  out.reserve(header.size() + 8 * kStreams + most);
-  ZstdWriter writer;
-  for (std::span<const uint8_t> content : streams) {
-    const std::vector<uint8_t> frame = zstd ? writer.write(content) : std::vector<uint8_t>{};
-    const std::span<const uint8_t> smaller = frame.empty() ? content : std::span<const uint8_t>(frame);
-    put(out, static_cast<uint32_t>(smaller.size()), 4);
-    put(out, static_cast<uint32_t>(content.size()), 4);
-    stored.insert(stored.end(), smaller.begin(), smaller.end());
+using Parts = std::array<std::span<const uint8_t>, kMaxComponents>;  // of a stream, one after another
+
+std::vector<uint8_t> write_record(std::span<const uint8_t> header, const Parts (&streams)[kStreams], bool zstd) {
+  size_t sizes[kStreams] = {}, most = 0;
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    for (std::span<const uint8_t> part : streams[kind]) sizes[kind] += part.size();
+    most += sizes[kind];
   }
-  put_all(out, stored);
+  std::vector<uint8_t> frames[kStreams];
+  if (zstd) {
+    ZstdWriter writer;
+    std::vector<uint8_t> content;
+    for (size_t kind = 0; kind < kStreams; ++kind) {
+      content.clear();
+      for (std::span<const uint8_t> part : streams[kind]) put_all(content, part);
+      frames[kind] = writer.write(content);
+    }
+  }
+  std::vector<uint8_t> out;
+  out.reserve(header.size() + 8 * kStreams + most + kStreamPadding);  // so that a caller can add the padding
+  put_all(out, header);
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    put(out, static_cast<uint32_t>(frames[kind].empty() ? sizes[kind] : frames[kind].size()), 4);
+    put(out, static_cast<uint32_t>(sizes[kind]), 4);
+  }
+  for (size_t kind = 0; kind < kStreams; ++kind) {
+    put_all(out, frames[kind]);
+    if (frames[kind].empty())
+      for (std::span<const uint8_t> part : streams[kind]) put_all(out, part);
+  }
   return out;
 }
 
 }  // namespace
 
 std::vector<uint8_t> DctEncoder::finish(bool zstd) const {
-  std::vector<uint8_t> joined[kStreams];
-  std::span<const uint8_t> streams[kStreams];
-  for (size_t kind = 0; kind < kStreams; ++kind) {
-    for (const auto& of_component : streams_) put_all(joined[kind], of_component[kind]);
-    streams[kind] = joined[kind];
-  }
+  Parts streams[kStreams];
+  for (size_t kind = 0; kind < kStreams; ++kind)
+    for (size_t c = 0; c < kMaxComponents; ++c) streams[kind][c] = streams_[c][kind];
   return write_record(header_, streams, zstd);
 }
 
@@ -313,8 +325,8 @@ std::vector<uint8_t> layer_dct(std::span<const uint8_t> bytes, bool zstd) {
   const DctRecord record = parse_dct(bytes);
   RowReader reader;
   reader.open(record);
-  std::span<const uint8_t> streams[kStreams];
-  for (size_t kind = 0; kind < kStreams; ++kind) streams[kind] = reader.left(static_cast<StreamKind>(kind));
+  Parts streams[kStreams];
+  for (size_t kind = 0; kind < kStreams; ++kind) streams[kind][0] = reader.left(static_cast<StreamKind>(kind));
   return write_record(record.header, streams, zstd);
 }
 
