@@ -108,7 +108,7 @@ class Pack:
                     index, begins = self._index, self._begins
                 removed = read_log(self.path, manifest).removed()
                 break
-            except PackError:
+            except (PackError, FileNotFoundError):
                 self._sync()
                 manifest = read_manifest(self.path)
                 if manifest.get("revision", 0) == revision:

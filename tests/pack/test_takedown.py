@@ -19,7 +19,7 @@ import pytest
 from pass_loader import _C, PackError, ShardDataset, recipes
 from pass_loader.cli.main import main
 from pass_loader.pack import Pack, build, convert, purge, remove, restore, verify
-from pass_loader.pack import removed_log
+from pass_loader.pack import reader, removed_log
 from pass_loader.pack.manifest import read_manifest, write_manifest
 from pass_loader.pack.removed_log import read_log
 
@@ -402,6 +402,22 @@ def test_between_the_reading_of_pack_json_and_of_the_log(pack: Path, monkeypatch
     monkeypatch.setattr(removed_log, "_content", late)
     assert sorted(Pack(pack).removed.tolist()) == [2, 3]
     assert opened.refresh() and opened.removed.tolist() == [2, 3] and opened.revision == 1
+
+
+def test_a_purge_between_two_looks_at_the_index(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kills: a file that a purge has deleted meanwhile taken for one that is missing."""
+    check = reader.check_regular
+    calls = threading.Semaphore(1)
+
+    def late(path: Path) -> None:
+        check(path)
+        if calls.acquire(blocking=False):
+            remove(pack, ["a/4"], reason="x")
+            purge(pack)
+
+    monkeypatch.setattr(reader, "check_regular", late)
+    opened = Pack(pack)
+    assert opened.revision == 1 and not calls.acquire(blocking=False)
 
 
 def test_what_was_removed_at_another_time(pack: Path) -> None:
