@@ -1,6 +1,5 @@
 #include "cpu/affine_pixels.h"
 
-#include <algorithm>
 #include <bit>
 #include <cstring>
 
