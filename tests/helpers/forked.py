@@ -76,6 +76,7 @@ class Template:
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._process.stdin.close()
+        self._process.kill()  # a forked process that still runs has its stdin too
         self._process.wait()
         self._process.stdout.close()
 

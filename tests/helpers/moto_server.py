@@ -34,6 +34,7 @@ def moto_serving() -> Iterator[tuple[dict[str, Any], Any]]:
     finally:
         server.stdin.close()
         server.stdout.close()
+        server.kill()  # a forked process that still runs has its stdin too
         server.wait()
 
 
